@@ -1,0 +1,76 @@
+"""Scores as numbers: axes, pages, estimators, and what one task leaves behind."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+
+
+class Aggregation(StrEnum):
+    """How the same page of several tasks becomes one page."""
+
+    MEAN = "mean"  # quantities per primary: mean weighted by primaries
+    SUM = "sum"  # counts
+    CONCATENATE = "concatenate"  # lists of particles
+    NONE = "none"  # the same in every task: the first one is taken
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis of a page.
+
+    `values` are the centres of its bins, shape (n,), in `unit`.
+    """
+
+    name: str
+    unit: str
+    values: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One quantity on a grid of 0 to 3 axes.
+
+    `values` is flat, shape (n1*n2*n3,), in `unit`, and the first axis varies fastest: ``values[i1 + n1*(i2 + n2*i3)]``.
+    `errors` is the standard error of each value, same shape and unit, or None where it is not known (a single task).
+    `weights` (same shape, any unit) is set where a value is an average over something else than primaries: the task then
+    counts in the merge with primaries x weights. LET is an average over deposited energy, so its weights are the dose.
+    """
+
+    number: int
+    name: str
+    unit: str
+    axes: tuple[Axis, ...]
+    values: Floats
+    errors: Floats | None = None
+    weights: Floats | None = None
+    aggregation: Aggregation = Aggregation.MEAN
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def dimension(self) -> int:
+        """Number of axes, 0 to 3."""
+        return len(self.axes)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimator:
+    """One scorer's output: `name` as the user knows it, `file_name` as the simulator called it, pages by number."""
+
+    name: str
+    file_name: str
+    pages: tuple[Page, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOutput:
+    """What one finished task leaves: the primaries that were really simulated, and its scores per primary."""
+
+    primaries: int
+    estimators: tuple[Estimator, ...]

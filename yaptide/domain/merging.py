@@ -1,0 +1,110 @@
+"""Merging the same page of several tasks into one, with its standard error.
+
+Tasks of one simulation are independent samples of the same distribution. A mean over n_i primaries has the variance
+s^2/n_i, so tasks are weighted by n_i, and s^2 is estimated from the spread between tasks:
+
+    m = sum(w_i x_i) / sum(w_i)            se^2 = sum(w_i (x_i - m)^2) / ((k - 1) sum(w_i))
+
+with k tasks that have w_i > 0. Both are accumulated in one pass with the update of D. H. D. West, "Updating mean and
+variance estimates: an improved method", Communications of the ACM 22 (1979) 532, which does not subtract large numbers
+from each other. Memory is a few arrays of the page's size, whatever the number of tasks.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yaptide.domain.estimators import Aggregation, Floats
+
+Doubles = NDArray[np.float64]
+
+
+class WeightedMean:
+    """Running mean and standard error of arrays of one shape; add the tasks one after the other."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._weight: Doubles = np.zeros(shape)
+        self._mean: Doubles = np.zeros(shape)
+        self._spread: Doubles = np.zeros(shape)
+        self._count: NDArray[np.int64] = np.zeros(shape, dtype=np.int64)
+
+    def add(self, values: Floats, weight: float | Floats) -> None:
+        """Count `values` with `weight`, one number or one for each value; where it is 0 the value does not count."""
+        weights = np.broadcast_to(np.asarray(weight, dtype=np.float64), self._mean.shape)
+        self._weight += weights
+        share = np.divide(weights, self._weight, out=np.zeros_like(self._mean), where=self._weight > 0)
+        delta = values - self._mean
+        self._mean += share * delta
+        self._spread += weights * delta * (values - self._mean)
+        self._count += weights > 0
+
+    def result(self) -> tuple[Doubles, Doubles | None]:
+        """Mean and standard error; 0 where nothing counted, no error (None) if no value has two tasks."""
+        if not np.any(self._count > 1):
+            return self._mean, None
+        scale = (self._count - 1) * self._weight
+        variance = np.divide(self._spread, scale, out=np.zeros_like(self._mean), where=scale > 0)
+        return self._mean, np.sqrt(np.maximum(variance, 0.0))
+
+
+class Sum:
+    """Running sum of counts and its standard error, k times that of the mean of k tasks."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._mean = WeightedMean(shape)
+        self._tasks = 0
+
+    def add(self, values: Floats, weight: float | Floats) -> None:
+        """Count `values`; a sum has no weights."""
+        self._mean.add(values, 1.0)
+        self._tasks += 1
+
+    def result(self) -> tuple[Doubles, Doubles | None]:
+        """Sum and its standard error (None for a single task)."""
+        mean, error = self._mean.result()
+        return mean * self._tasks, None if error is None else error * self._tasks
+
+
+class Concatenation:
+    """All values one after the other, in the order of the tasks."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._parts: list[Doubles] = []
+
+    def add(self, values: Floats, weight: float | Floats) -> None:
+        """Append `values`."""
+        self._parts.append(np.asarray(values, dtype=np.float64))
+
+    def result(self) -> tuple[Doubles, None]:
+        """The values; a list of particles has no error."""
+        return np.concatenate(self._parts) if self._parts else np.zeros(0), None
+
+
+class First:
+    """The first task's values, for what is the same in every task."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._values: Doubles | None = None
+
+    def add(self, values: Floats, weight: float | Floats) -> None:
+        """Keep `values` if they are the first."""
+        if self._values is None:
+            self._values = np.asarray(values, dtype=np.float64)
+
+    def result(self) -> tuple[Doubles, None]:
+        """The values, without an error."""
+        return np.zeros(0) if self._values is None else self._values, None
+
+
+Accumulator = WeightedMean | Sum | Concatenation | First
+
+_ACCUMULATORS: dict[Aggregation, type[Accumulator]] = {
+    Aggregation.MEAN: WeightedMean,
+    Aggregation.SUM: Sum,
+    Aggregation.CONCATENATE: Concatenation,
+    Aggregation.NONE: First,
+}
+
+
+def accumulator(aggregation: Aggregation, shape: tuple[int, ...]) -> Accumulator:
+    """An empty accumulator for pages of `shape` that are merged by `aggregation`."""
+    return _ACCUMULATORS[aggregation](shape)

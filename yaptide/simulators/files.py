@@ -1,0 +1,17 @@
+"""Rules for input files, the same for every simulator."""
+
+import re
+
+from yaptide.domain.errors import InvalidInput
+from yaptide.simulators.base import InputFiles
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+ -]{0,127}")
+
+
+def check_names(files: InputFiles) -> None:
+    """Refuse names that could lead out of a task's folder; raises InvalidInput naming the first one."""
+    for name in files:
+        if not _NAME.fullmatch(name) or name.endswith((".", " ")):
+            raise InvalidInput(
+                f"Input file name {name[:80]!r} is not allowed: use letters, digits and _ . + - only, no folders"
+            )
