@@ -1,0 +1,48 @@
+# `make` lists what there is. Each step that takes time leaves a stamp in .venv, so it is done again only if what it
+# depends on has changed. What needs more than one line of shell is in scripts/setup.
+
+PYTHON := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format docs constraints clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: .venv/.dev  ## Make .venv with everything that yaptide and its tests import
+
+demo: .venv/.runtime  ## Run a small simulation from input to depth-dose curve, in .demo/
+	@YAPTIDE_DATA_DIR="$(CURDIR)/.demo" .venv/bin/yaptide demo
+
+test: lint  ## Lint, then run all tests; brings PostgreSQL and MCsquare if they are missing
+	@scripts/setup postgresql
+	@scripts/setup mcsquare
+	$(PYTHON) -m pytest
+
+lint: .venv/.dev  ## Check style and types
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m mypy
+
+format: .venv/.dev  ## Format the code and mend what ruff can mend
+	$(PYTHON) -m ruff format
+	$(PYTHON) -m ruff check --fix
+
+docs: .venv/.runtime  ## Write the parts of docs/ again that are generated from the code
+	$(PYTHON) -m yaptide.admin.docs
+
+constraints:  ## Pin the newest versions of all dependencies in constraints.txt
+	@scripts/setup constraints
+
+clean:  ## Remove all that make has made: .venv, .demo, caches
+	rm -rf .venv .demo build dist *.egg-info .*_cache .hypothesis
+	find yaptide tests -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/.runtime: pyproject.toml constraints.txt
+	@scripts/setup runtime
+	@touch $@
+
+# The tests' tools are apart, so that a demo downloads only what it needs.
+.venv/.dev: .venv/.runtime
+	@scripts/setup dev
+	@touch $@
