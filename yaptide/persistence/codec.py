@@ -1,0 +1,146 @@
+"""Payloads: JSON text in one gzip member that can be joined with others without inflating it.
+
+A payload is a standard gzip member (RFC 1952) that any tool reads. Ours carries an extra field ``YP`` that promises how
+its deflate data (RFC 1951) was made: it ends on a full flush, so that it refers to nothing behind it and stops on a byte
+boundary, and is followed by an empty final block (``03 00``). Such data can be copied between other such data. A document
+made of many payloads is then one member again: a header, the stored data and *glue* between them (the brackets and
+names of the JSON around the payloads), a final block, and a trailer whose CRC-32 is combined from those of the parts.
+
+Payloads of other writers (plain ``gzip.compress``) are recognised by the missing field, and are inflated and written
+anew when they have to be joined. No other module knows any of this.
+"""
+
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from isal import isal_zlib
+
+from yaptide.domain.errors import InvalidInput
+
+_EXTRA = b"YP\x01\x00\x01"  # subfield YP, 1 byte of data: version 1
+_MARKED = b"\x1f\x8b\x08\x04\x00\x00\x00\x00\x00\xff" + struct.pack("<H", len(_EXTRA)) + _EXTRA
+_PLAIN = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+_FINAL = b"\x03\x00"
+_TRAILER = struct.Struct("<II")
+_TAIL = len(_FINAL) + _TRAILER.size
+_LEVEL = 2
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A payload ready to be stored.
+
+    `data` is the gzip member, `size` the length of its JSON text in bytes, `sha256` that text's digest in hexadecimal.
+    """
+
+    data: bytes
+    size: int
+    sha256: str
+
+    def columns(self) -> dict[str, Any]:
+        """The values of `yaptide.persistence.models.base.PayloadMixin`."""
+        return {"compressed_data": self.data, "content_size": self.size, "content_sha256": self.sha256}
+
+
+def encode(value: object) -> Payload:
+    """Write `value` (anything JSON can say, numpy arrays included) as a payload; floats in shortest round-trip form.
+
+    NaN and infinities have no word in JSON and would become null: callers that hold numbers check them first.
+    Raises InvalidInput for values of other types.
+    """
+    try:
+        text = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError as error:
+        raise InvalidInput(f"This cannot be written as JSON: {error}") from error
+    return encode_text(text)
+
+
+def encode_text(text: bytes | memoryview) -> Payload:
+    """Wrap JSON `text` that was checked before as a payload, without changing a byte of it."""
+    data = _MARKED + _segment(text) + _FINAL + _TRAILER.pack(isal_zlib.crc32(text), len(text) & 0xFFFFFFFF)
+    return Payload(data, len(text), hashlib.sha256(text).hexdigest())
+
+
+def decode_text(data: bytes) -> bytes:
+    """The JSON text of a payload, whoever wrote it.
+
+    Raises InvalidInput if the payload is damaged: cut short, wrong CRC, or not gzip at all.
+    """
+    inflater = isal_zlib.decompressobj(wbits=31)
+    try:
+        text: bytes = inflater.decompress(data) + inflater.flush()
+    except isal_zlib.error as error:
+        raise InvalidInput(f"A stored payload is damaged: {error}") from error
+    if not inflater.eof or inflater.unused_data:
+        raise InvalidInput("A stored payload is damaged: it does not end where it should")
+    return text
+
+
+def decode(data: bytes) -> Any:
+    """The value of a payload; raises InvalidInput if it is damaged."""
+    try:
+        return orjson.loads(decode_text(data))
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"A stored payload is damaged: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A stored payload as a part of a document, in contrast to glue, which is plain bytes of JSON text."""
+
+    data: bytes
+
+
+def stitch(parts: Iterable[bytes | Stored]) -> Iterator[bytes | memoryview]:
+    """One gzip member of the JSON text that `parts` make one after the other, as chunks to send.
+
+    Stored payloads are copied, not inflated; glue is compressed. Memory is that of the largest part.
+    """
+    yield _PLAIN
+    crc = size = 0
+    for part in parts:
+        segment, part_crc, part_size = _copied(part.data) if isinstance(part, Stored) else _compressed(part)
+        crc = isal_zlib.crc32_combine(crc, part_crc, part_size)
+        size += part_size
+        yield segment
+    yield _FINAL + _TRAILER.pack(crc, size & 0xFFFFFFFF)
+
+
+def plain(parts: Iterable[bytes | Stored]) -> Iterator[bytes]:
+    """The JSON text that `parts` make, for clients that do not accept gzip, inflated piece by piece."""
+    for part in parts:
+        if isinstance(part, Stored):
+            yield from _inflate(part.data)
+        else:
+            yield part
+
+
+def _segment(text: bytes | memoryview) -> bytes:
+    deflater = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, -15)
+    return bytes(deflater.compress(text) + deflater.flush(isal_zlib.Z_FULL_FLUSH))
+
+
+def _compressed(text: bytes) -> tuple[bytes, int, int]:
+    return _segment(text), isal_zlib.crc32(text), len(text)
+
+
+def _copied(data: bytes) -> tuple[bytes | memoryview, int, int]:
+    if not data.startswith(_MARKED):
+        return _compressed(decode_text(data))
+    crc, size = _TRAILER.unpack_from(data, len(data) - _TRAILER.size)
+    return memoryview(data)[len(_MARKED) : -_TAIL], crc, size
+
+
+def _inflate(data: bytes) -> Iterator[bytes]:
+    inflater = isal_zlib.decompressobj(wbits=31)
+    view = memoryview(data)
+    for start in range(0, len(data), _CHUNK):
+        piece = inflater.decompress(view[start : start + _CHUNK], _CHUNK)
+        while piece:
+            yield piece
+            piece = inflater.decompress(inflater.unconsumed_tail, _CHUNK)

@@ -1,0 +1,118 @@
+"""The connection to the database: how it is opened on SQLite and PostgreSQL, and how a transaction is run.
+
+The rest of the program sees only `Database.reading()` and `Database.writing()`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
+from sqlalchemy.pool import QueuePool
+
+from yaptide.domain.errors import InvalidInput, StorageFull, Unavailable
+
+#: Seconds a SQLite transaction waits for another writer before it gives up.
+BUSY_TIMEOUT = 30
+_READ_ONLY = {"postgresql_readonly": True, "yaptide_reading": True}
+
+
+class Database:
+    """One database, shared by all threads of a process.
+
+    `url` is a SQLAlchemy URL such as ``sqlite:///file.db``, ``sqlite://`` (in memory) or
+    ``postgresql+psycopg://user:password@host/name``. Raises InvalidInput if it is none of these.
+    """
+
+    def __init__(self, url: str) -> None:
+        parsed = _checked(url)
+        self.engine: Engine = create_engine(parsed, **_options(parsed))
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self.in_memory = self.is_sqlite and parsed.database in (None, "", ":memory:")
+        if self.is_sqlite:
+            event.listen(self.engine, "connect", _open_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+        self._reader = self.engine.execution_options(**_READ_ONLY)
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that is committed at the end of the block and rolled back if the block raises.
+
+        On SQLite it takes the write lock at once (BEGIN IMMEDIATE): a transaction that reads first and writes later would
+        otherwise fail, or overwrite what came in between. Raises StorageFull or Unavailable where the database does.
+        """
+        with _translated(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that only reads; it does not wait for writers."""
+        with _translated(), self._reader.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def _checked(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except exc.ArgumentError:
+        raise InvalidInput(
+            "The database's URL cannot be read. Examples: sqlite:////var/lib/yaptide/yaptide.db, "
+            "postgresql+psycopg://user:password@host:5432/yaptide"
+        ) from None
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername not in ("sqlite", "sqlite+pysqlite", "postgresql+psycopg"):
+        raise InvalidInput(f"Databases of the kind {parsed.drivername!r} are not supported: use sqlite or postgresql")
+    return parsed
+
+
+def _options(url: URL) -> dict[str, Any]:
+    if url.get_backend_name() != "sqlite":
+        return {
+            "pool_size": 10,
+            "max_overflow": 20,
+            "pool_pre_ping": True,
+            "connect_args": {"connect_timeout": 10, "application_name": "yaptide"},
+        }
+    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT, "check_same_thread": False}}
+    if url.database in (None, "", ":memory:"):
+        # A database in memory is its connection: all threads share that one, in turn.
+        options.update(poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=BUSY_TIMEOUT)
+    return options
+
+
+def _open_sqlite(connection: Any, _record: object) -> None:
+    # The driver's own BEGIN comes too late (before the first write) and too weak, so it is switched off and sent by us.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    reading = connection.get_execution_options().get("yaptide_reading")
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn what a database says into what a user can act on. The statement and its values stay out of it."""
+    try:
+        yield
+    except exc.TimeoutError as error:
+        raise Unavailable("The database is too busy just now; try again") from error
+    except exc.DBAPIError as error:
+        text = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+        lowered = text.lower()
+        if "disk is full" in lowered or "no space left" in lowered or getattr(error.orig, "sqlstate", "") == "53100":
+            raise StorageFull("The database has no room left; nothing was stored") from error
+        if isinstance(error, exc.DataError):
+            raise InvalidInput(f"The database refuses a value: {text}") from error
+        if isinstance(error, exc.OperationalError | exc.InterfaceError | exc.InternalError):
+            raise Unavailable(f"The database cannot be used just now: {text}") from error
+        raise

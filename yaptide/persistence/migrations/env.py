@@ -1,0 +1,28 @@
+"""Run by Alembic: applies the revisions on the connection that `yaptide.persistence.schema` hands over."""
+
+from alembic import context
+from sqlalchemy import Connection, text
+
+from yaptide.persistence.models import Base
+
+#: On a live PostgreSQL a migration gives up rather than block everybody, and two at once wait for each other.
+LIVE = (
+    "SET LOCAL lock_timeout = '10s'",
+    "SET LOCAL statement_timeout = '15min'",
+    "SELECT pg_advisory_xact_lock(7927833)",
+)
+
+connection: Connection = context.config.attributes["connection"]
+if connection.dialect.name == "postgresql":
+    for statement in LIVE:
+        connection.execute(text(statement))
+context.configure(
+    connection=connection,
+    target_metadata=Base.metadata,
+    # SQLite changes a table by making it anew; its DDL is transactional, since we send BEGIN ourselves.
+    render_as_batch=True,
+    transactional_ddl=True,
+    compare_server_default=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

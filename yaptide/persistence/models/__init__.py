@@ -1,0 +1,35 @@
+"""The tables, one module a subject."""
+
+from yaptide.persistence.models.base import Base
+from yaptide.persistence.models.clusters import ClusterModel
+from yaptide.persistence.models.inputs import InputModel
+from yaptide.persistence.models.logfiles import LogfilesModel
+from yaptide.persistence.models.results import EstimatorModel, PageModel
+from yaptide.persistence.models.simulations import (
+    BatchSimulationModel,
+    CelerySimulationModel,
+    SimulationModel,
+    StateHistoryModel,
+)
+from yaptide.persistence.models.tasks import BatchTaskModel, CeleryTaskModel, TaskModel
+from yaptide.persistence.models.users import KeycloakUserModel, SessionModel, UserModel, YaptideUserModel
+
+__all__ = [
+    "Base",
+    "BatchSimulationModel",
+    "BatchTaskModel",
+    "CelerySimulationModel",
+    "CeleryTaskModel",
+    "ClusterModel",
+    "EstimatorModel",
+    "InputModel",
+    "KeycloakUserModel",
+    "LogfilesModel",
+    "PageModel",
+    "SessionModel",
+    "SimulationModel",
+    "StateHistoryModel",
+    "TaskModel",
+    "UserModel",
+    "YaptideUserModel",
+]

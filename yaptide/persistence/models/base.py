@@ -1,0 +1,76 @@
+"""What all tables share: the declarative base, names of constraints, and the types of times and states."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import BigInteger, DateTime, Dialect, Enum, LargeBinary, MetaData, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from yaptide.domain.states import EntityState
+
+#: Every constraint has a name that can be computed, so that a migration can drop it on either database.
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A point in time. Always timezone-aware in Python; SQLite, which has no such type, keeps it as UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Convert to UTC; a naive time is refused, because nobody can know what it meant."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a time zone cannot be stored")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return an aware time in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def one_of(*values: str, name: str) -> Enum:
+    """A text column that the database itself limits to `values` (CHECK constraint `name`)."""
+    return Enum(*values, name=name, native_enum=False, create_constraint=True, length=32)
+
+
+def state_column(name: str, *, checked: bool = True) -> Enum:
+    """A column of `EntityState`, stored as its name; `checked` by the database unless a narrower CHECK stands beside it."""
+    return Enum(EntityState, name=name, native_enum=False, create_constraint=checked, length=32)
+
+
+class Base(DeclarativeBase):
+    """Base of all models."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {datetime: UtcDateTime, str: String}  # noqa: RUF012 - SQLAlchemy reads it from the class
+
+    def __repr__(self) -> str:
+        """Class and primary key; never a payload or a secret."""
+        return f"<{type(self).__name__} {self.__mapper__.primary_key_from_instance(self)}>"
+
+
+class PayloadMixin:
+    """Columns of a stored payload; see `yaptide.persistence.codec`, the only module that looks inside."""
+
+    compressed_data: Mapped[bytes] = mapped_column(LargeBinary, doc="JSON text as one gzip member that can be stitched")
+    content_size: Mapped[int] = mapped_column(BigInteger, doc="Size of the JSON text, bytes")
+    content_sha256: Mapped[str] = mapped_column(String(64), doc="SHA-256 of the JSON text, hexadecimal")
+
+
+class ClaimMixin:
+    """Who is working on a row, and since when nothing was heard of them."""
+
+    owner: Mapped[str | None] = mapped_column(doc="Executor or worker that claimed it; null when nobody does")
+    heartbeat_time: Mapped[datetime | None] = mapped_column(doc="Last sign of life of the owner (UTC)")

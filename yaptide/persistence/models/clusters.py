@@ -1,0 +1,27 @@
+"""HPC sites."""
+
+from sqlalchemy import CheckConstraint, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from yaptide.persistence.models.base import Base
+from yaptide.persistence.models.simulations import BatchSimulationModel
+
+
+class ClusterModel(Base):
+    """An HPC cluster that runs simulations of the platform BATCH."""
+
+    __tablename__ = "Cluster"
+    __table_args__ = (
+        UniqueConstraint("cluster_name"),
+        CheckConstraint("cluster_name <> ''", name="cluster_name_not_empty"),
+        CheckConstraint("port BETWEEN 1 AND 65535", name="port_range"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True, doc="Number of the cluster")
+    cluster_name: Mapped[str] = mapped_column(doc="Name that users choose it by")
+    host: Mapped[str | None] = mapped_column(doc="Host name of the login node")
+    port: Mapped[int] = mapped_column(default=22, server_default="22", doc="Port of its SSH server")
+    host_key: Mapped[str | None] = mapped_column(Text, doc="Its host keys or host CA, as known_hosts lines")
+    scratch_folder: Mapped[str | None] = mapped_column(doc="Where job folders are made on the cluster")
+
+    simulations: Mapped[list[BatchSimulationModel]] = relationship(back_populates="cluster", passive_deletes="all")

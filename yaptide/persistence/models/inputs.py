@@ -1,0 +1,20 @@
+"""Inputs of simulations."""
+
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from yaptide.persistence.models.base import Base, PayloadMixin
+from yaptide.persistence.models.simulations import SimulationModel
+
+
+class InputModel(PayloadMixin, Base):
+    """What a simulation was asked to do: `input_type`, `number_of_all_primaries`, `input_files`, `input_json`."""
+
+    __tablename__ = "Input"
+
+    id: Mapped[int] = mapped_column(primary_key=True, doc="Number of the row")
+    simulation_id: Mapped[int] = mapped_column(
+        ForeignKey("Simulation.id", ondelete="CASCADE"), unique=True, doc="The simulation, which has just this one"
+    )
+
+    simulation: Mapped[SimulationModel] = relationship(back_populates="input")

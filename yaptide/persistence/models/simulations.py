@@ -1,0 +1,129 @@
+"""Simulations and their history."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from yaptide.domain.states import FINAL_STATES, EntityState
+from yaptide.persistence.models.base import Base, ClaimMixin, one_of, state_column
+
+if TYPE_CHECKING:
+    from yaptide.persistence.models.clusters import ClusterModel
+    from yaptide.persistence.models.inputs import InputModel
+    from yaptide.persistence.models.logfiles import LogfilesModel
+    from yaptide.persistence.models.results import EstimatorModel
+    from yaptide.persistence.models.tasks import TaskModel
+    from yaptide.persistence.models.users import UserModel
+
+DIRECT = "DIRECT"
+BATCH = "BATCH"
+EDITOR = "EDITOR"
+FILES = "FILES"
+
+_OPEN = text(f"job_state NOT IN ({', '.join(repr(str(state)) for state in sorted(FINAL_STATES))})")
+
+
+class SimulationModel(ClaimMixin, Base):
+    """One simulation, as its user submitted it: a job of many tasks. `owner` is who merges its results."""
+
+    __tablename__ = "Simulation"
+    __table_args__ = (
+        CheckConstraint("end_time >= start_time", name="end_after_start"),
+        Index(None, "user_id", "start_time", "id"),
+        Index(None, "user_id", "end_time", "id"),
+        Index("ix_Simulation_open", "job_state", "id", postgresql_where=_OPEN, sqlite_where=_OPEN),
+        # A number is never given twice, so that a late report cannot reach another simulation.
+        {"sqlite_autoincrement": True},
+    )
+    __mapper_args__ = {"polymorphic_on": "platform"}  # noqa: RUF012 - SQLAlchemy reads it from the class
+
+    id: Mapped[int] = mapped_column(primary_key=True, doc="Number of the simulation, known to its workers")
+    job_id: Mapped[str] = mapped_column(unique=True, doc="Public name of the simulation")
+    user_id: Mapped[int] = mapped_column(ForeignKey("User.id", ondelete="CASCADE"), doc="Who submitted it")
+    start_time: Mapped[datetime] = mapped_column(doc="When it was submitted (UTC)")
+    end_time: Mapped[datetime | None] = mapped_column(doc="When it reached a final state (UTC)")
+    title: Mapped[str] = mapped_column(doc="What its user calls it")
+    platform: Mapped[str] = mapped_column(
+        one_of(DIRECT, BATCH, name="platform"), doc="DIRECT: own workers; BATCH: a cluster"
+    )
+    input_type: Mapped[str] = mapped_column(
+        one_of(EDITOR, FILES, name="input_type"), doc="EDITOR: a project of the web editor; FILES: input files"
+    )
+    sim_type: Mapped[str] = mapped_column(doc="Simulator: mcsquare, shieldhit, fluka, topas")
+    job_state: Mapped[EntityState] = mapped_column(state_column("job_state"), doc="State; final states never change")
+    update_key_hash: Mapped[str | None] = mapped_column(
+        String(64), doc="SHA-256 (hexadecimal) of the key its workers report with; null: nobody may report"
+    )
+    simulator_version: Mapped[str | None] = mapped_column(doc="Version of the simulator that ran it")
+    simulator_digest: Mapped[str | None] = mapped_column(
+        String(64), doc="SHA-256 (hexadecimal) of the simulator's program"
+    )
+
+    user: Mapped["UserModel"] = relationship(back_populates="simulations")
+    tasks: Mapped[list["TaskModel"]] = relationship(
+        back_populates="simulation", cascade="all, delete-orphan", passive_deletes=True, order_by="TaskModel.task_id"
+    )
+    input: Mapped["InputModel"] = relationship(
+        back_populates="simulation", cascade="all, delete-orphan", passive_deletes=True
+    )
+    estimators: Mapped[list["EstimatorModel"]] = relationship(
+        back_populates="simulation", cascade="all, delete-orphan", passive_deletes=True, order_by="EstimatorModel.id"
+    )
+    logfiles: Mapped[list["LogfilesModel"]] = relationship(
+        back_populates="simulation", cascade="all, delete-orphan", passive_deletes=True, order_by="LogfilesModel.id"
+    )
+    history: Mapped[list["StateHistoryModel"]] = relationship(
+        back_populates="simulation", cascade="all, delete-orphan", passive_deletes=True, order_by="StateHistoryModel.id"
+    )
+
+
+class CelerySimulationModel(SimulationModel):
+    """A simulation on the platform DIRECT."""
+
+    __tablename__ = "CelerySimulation"
+    __mapper_args__ = {"polymorphic_identity": DIRECT}  # noqa: RUF012
+
+    id: Mapped[int] = mapped_column(
+        ForeignKey("Simulation.id", ondelete="CASCADE"), primary_key=True, doc="The simulation"
+    )
+    merge_id: Mapped[str | None] = mapped_column(doc="Celery's name of the task that merges the results")
+
+
+class BatchSimulationModel(SimulationModel):
+    """A simulation on the platform BATCH."""
+
+    __tablename__ = "BatchSimulation"
+    __table_args__ = (Index(None, "cluster_id"),)
+    __mapper_args__ = {"polymorphic_identity": BATCH}  # noqa: RUF012
+
+    id: Mapped[int] = mapped_column(
+        ForeignKey("Simulation.id", ondelete="CASCADE"), primary_key=True, doc="The simulation"
+    )
+    cluster_id: Mapped[int] = mapped_column(ForeignKey("Cluster.id", ondelete="RESTRICT"), doc="Where it runs")
+    job_dir: Mapped[str | None] = mapped_column(doc="Its folder on the cluster")
+    array_id: Mapped[int | None] = mapped_column(doc="SLURM's number of the array job that simulates")
+    collect_id: Mapped[int | None] = mapped_column(doc="SLURM's number of the job that merges the results")
+
+    cluster: Mapped["ClusterModel"] = relationship(back_populates="simulations")
+
+
+class StateHistoryModel(Base):
+    """One change of state of a simulation or of one of its tasks, written in the same transaction as the change."""
+
+    __tablename__ = "StateHistory"
+    __table_args__ = (Index(None, "simulation_id", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, doc="Number; grows with time within a simulation")
+    simulation_id: Mapped[int] = mapped_column(
+        ForeignKey("Simulation.id", ondelete="CASCADE"), doc="The simulation it is about"
+    )
+    task_id: Mapped[int | None] = mapped_column(doc="Number of the task; null: the simulation itself")
+    from_state: Mapped[EntityState | None] = mapped_column(state_column("from_state"), doc="Before; null: it was made")
+    to_state: Mapped[EntityState] = mapped_column(state_column("to_state"), doc="After")
+    time: Mapped[datetime] = mapped_column(doc="When (UTC)")
+    actor: Mapped[str] = mapped_column(doc="Who: a user, an executor, a worker with the update key")
+    reason: Mapped[str | None] = mapped_column(Text, doc="Why, where there is more to say")
+
+    simulation: Mapped[SimulationModel] = relationship(back_populates="history")

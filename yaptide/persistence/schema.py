@@ -1,0 +1,113 @@
+"""The version of the tables: making them, bringing them up to date, and refusing to work on any other.
+
+Alembic's revisions are in `yaptide/persistence/migrations/versions`. It is imported only when a migration runs.
+"""
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, inspect, text
+
+from yaptide.domain.errors import Conflict
+from yaptide.persistence.engine import Database
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+#: The revision that this code works on.
+HEAD = "0001"
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class Condition(Enum):
+    """How a database stands to this code."""
+
+    EMPTY = "empty"
+    CURRENT = "current"
+    BEHIND = "behind"
+    FOREIGN = "foreign"
+
+
+def revision(connection: Connection) -> str | None:
+    """The revision of the tables, or None where no migration ever ran."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def condition(database: Database) -> Condition:
+    """How `database` stands to this code."""
+    with database.reading() as connection:
+        found = revision(connection)
+        if found is None:
+            tables = set(inspect(connection).get_table_names()) - {"alembic_version"}
+            return Condition.FOREIGN if tables else Condition.EMPTY
+    if found == HEAD:
+        return Condition.CURRENT
+    return Condition.BEHIND if found in known_revisions() else Condition.FOREIGN
+
+
+def known_revisions() -> list[str]:
+    """All revisions from the first to `HEAD`."""
+    return sorted(path.stem.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def upgrade(database: Database, target: str = HEAD) -> None:
+    """Make the tables, or bring them to `target`; a database that is there already is left as it is.
+
+    Raises Conflict if the database holds something that is not ours or was made by a newer version.
+    """
+    if condition(database) is Condition.FOREIGN:
+        raise _foreign()
+    from alembic import command  # noqa: PLC0415 - 0.1 s that only a migration has to pay
+
+    with database.writing() as connection:
+        command.upgrade(_config(connection), target)
+
+
+def downgrade(database: Database, target: str) -> None:
+    """Take the tables back to revision `target` (``base``: remove them)."""
+    from alembic import command  # noqa: PLC0415
+
+    with database.writing() as connection:
+        command.downgrade(_config(connection), target)
+
+
+def require_current(database: Database) -> None:
+    """Raise Conflict, with the command that mends it, unless the tables are those this code works on."""
+    found = condition(database)
+    if found is Condition.FOREIGN:
+        raise _foreign()
+    if found is not Condition.CURRENT:
+        state = "is empty" if found is Condition.EMPTY else "was made by an older version"
+        raise Conflict(f"The database {state}. Bring it up to date with: yaptide db upgrade")
+
+
+def differences(database: Database) -> list[str]:
+    """What distinguishes the tables from the models, in words; empty if nothing does."""
+    from alembic.autogenerate import compare_metadata  # noqa: PLC0415
+    from alembic.migration import MigrationContext  # noqa: PLC0415
+
+    from yaptide.persistence.models import Base  # noqa: PLC0415
+
+    with database.reading() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        return [str(difference) for difference in compare_metadata(context, Base.metadata)]
+
+
+def _config(connection: Connection) -> "Config":
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _foreign() -> Conflict:
+    return Conflict(
+        "This database was not made by this version of yaptide: it holds other tables or a newer schema. "
+        "Nothing was changed; check FLASK_SQLALCHEMY_DATABASE_URI"
+    )
