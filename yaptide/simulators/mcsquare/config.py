@@ -1,0 +1,210 @@
+"""The configuration file of MCsquare: lines of ``Key Value``, with comments from ``#`` on.
+
+The keys, their defaults and limits are those of MCsquare 1.1. It warns of a key that it does not know and goes on with
+its default, so that a typing error would silently change the physics: such a key is refused here.
+"""
+
+import difflib
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from yaptide.simulators.mcsquare.text import Line, lines, quoted
+
+FILE = "config.txt"
+
+#: Tasks always simulate a multiple of this many primaries, whatever was asked for.
+QUANTUM = 160
+
+#: What can be scored, in the order in which results are listed.
+QUANTITIES = ("Dose", "Energy", "LET")
+
+_LEAST_PRIMARIES = 10  # with fewer, MCsquare simulates none and says that all went well
+_MOST_PRIMARIES = 10**12
+_LARGEST_SEED = 2**32 - 1  # MCsquare wraps larger ones around
+
+#: Names of the files in a task's folder, by their key.
+TASK_FILES = {
+    "CT_File": "ct.mhd",
+    "HU_Density_Conversion_File": "HU_Density.txt",
+    "HU_Material_Conversion_File": "HU_Material.txt",
+    "BDL_Machine_Parameter_File": "BDL.txt",
+    "BDL_Plan_File": "plan.txt",
+}
+
+_DEFAULT_FILES = {
+    "CT_File": "CT.mhd",
+    "HU_Density_Conversion_File": "HU_Density_Conversion.txt",
+    "HU_Material_Conversion_File": "HU_Material_Conversion.txt",
+    "BDL_Machine_Parameter_File": "BDL.txt",
+    "BDL_Plan_File": "Plan.txt",
+}
+
+_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What a user decides about a run.
+
+    `primaries` is a multiple of QUANTUM, `seed` is never 0, `files` gives the name of each input file by its key,
+    `quantities` is a part of QUANTITIES and has at least the dose, `physics` holds keys that MCsquare gets as they are.
+    """
+
+    primaries: int
+    seed: int
+    files: Mapping[str, str]
+    quantities: tuple[str, ...]
+    physics: Mapping[str, str]
+
+
+def simulated(primaries: int) -> int:
+    """The number of primaries that MCsquare simulates when asked for `primaries`: 16 in each of 10 batches, or more."""
+    return QUANTUM * -(-(primaries // 10) // 16)
+
+
+def parse(text: str) -> Config:
+    """Read a configuration file; raises InvalidInput for what MCsquare would refuse, and for what it would not obey."""
+    given = _by_key(text)
+    values = {key: _KEYS[key](line) for key, line in given.items()}
+    primaries = given.get("Num_Primaries")
+    asked = primaries.integer(1, "Num_Primaries", _LEAST_PRIMARIES, _MOST_PRIMARIES) if primaries else 10**7
+    seed = given["RNG_Seed"].integer(1, "RNG_Seed", 0, _LARGEST_SEED) if "RNG_Seed" in given else 0
+    return Config(
+        primaries=simulated(asked),
+        seed=seed or 1 + secrets.randbelow(2**31 - 1),
+        files={key: values.get(key, default) for key, default in _DEFAULT_FILES.items()},
+        quantities=tuple(name for name in QUANTITIES if name == "Dose" or values.get(f"{name}_MHD_Output") == "True"),
+        physics={key: value for key, value in values.items() if key in _PHYSICS},
+    )
+
+
+def formatted(config: Config, primaries: int, seed: int) -> str:
+    """The configuration file of one task."""
+    settings = {
+        "Num_Threads": "1",  # only one thread gives the same result for the same seed, bit for bit
+        "RNG_Seed": str(seed),
+        "Num_Primaries": str(primaries),
+        "Compute_stat_uncertainty": "True",  # without it, primaries are rounded in another way
+        "Output_Directory": "Outputs",
+        **TASK_FILES,
+        **{f"{name}_MHD_Output": str(name in config.quantities) for name in QUANTITIES},
+        **config.physics,
+    }
+    return "".join(f"{key} {value}\n" for key, value in settings.items())
+
+
+def looks_like(text: str) -> bool:
+    """Whether any line begins with a key of MCsquare."""
+    return any(line.words[0] in _KEYS for line in lines(FILE, text))
+
+
+def _by_key(text: str) -> dict[str, Line]:
+    found: dict[str, Line] = {}
+    for line in lines(FILE, text):
+        key = line.words[0]
+        if key not in _KEYS:
+            similar = difflib.get_close_matches(key[:80], _KEYS, 1)
+            hint = f", did you mean {similar[0]}?" if similar else ""
+            raise line.refusal(f"MCsquare has no key {quoted(key)}{hint}")
+        if key in found:
+            raise line.refusal(f"{key} was given before, in line {found[key].number}")
+        if len(line.words) < 2:
+            raise line.refusal(f"{key} has no value")
+        found[key] = line
+    return found
+
+
+def _boolean(line: Line) -> str:
+    value = _BOOLEANS.get(line.words[1].lower())
+    if value is None or len(line.words) > 2:
+        raise line.refusal(f"{line.words[0]} must be True or False, not {quoted(' '.join(line.words[1:]))}")
+    return str(value)
+
+
+def _off(line: Line) -> str:
+    if _boolean(line) == "True":
+        raise line.refusal(f"{line.words[0]} is not supported: one dose for the whole plan, on the grid of the CT")
+    return "False"
+
+
+def _zero(line: Line) -> str:
+    if line.real(1, line.words[0]) != 0:
+        raise line.refusal(f"{line.words[0]} must be 0: the number of primaries is fixed, as they are split over tasks")
+    return "0"
+
+
+def _file(line: Line) -> str:
+    name = " ".join(line.words[1:])
+    if "/" in name or "\\" in name or ".." in name:
+        raise line.refusal(f"{line.words[0]} must be one of the input files, without a folder, not {quoted(name)}")
+    return name
+
+
+def _one_of(*words: str) -> Callable[[Line], str]:
+    def choice(line: Line) -> str:
+        if line.words[1:] not in [(word,) for word in words]:
+            raise line.refusal(f"{line.words[0]} must be {' or '.join(words)}")
+        return line.words[1]
+
+    return choice
+
+
+def _real(low: float, high: float) -> Callable[[Line], str]:
+    return lambda line: repr(line.real(1, line.words[0], low, high))
+
+
+def _anything(line: Line) -> str:
+    return line.words[1]
+
+
+_PHYSICS: dict[str, Callable[[Line], str]] = {
+    "E_Cut_Pro": _real(0.001, 200),
+    "D_Max": _real(0.001, 100),
+    "Epsilon_Max": _real(0.001, 1),
+    "Te_Min": _real(0.001, 10),
+    "MCS_const": _real(0.001, 200),
+    "Simulate_Nuclear_Interactions": _boolean,
+    "Simulate_Secondary_Protons": _boolean,
+    "Simulate_Secondary_Deuterons": _boolean,
+    "Simulate_Secondary_Alphas": _boolean,
+    "LET_Calculation_Method": _one_of("StopPow", "DepositedEnergy"),
+    "Dose_to_Water_conversion": _one_of("Disabled", "PostProcessing", "OnlineSPR"),
+    "Dose_Segmentation": _boolean,
+    "Density_Threshold_for_Segmentation": _real(1e-5, 20),
+    "Ignore_low_density_voxels": _boolean,
+}
+
+#: Modes that would replace the result by many, or put it on another grid.
+_UNSUPPORTED = (
+    "4D_Mode 4D_Dose_Accumulation Create_Ref_from_4DCT Create_4DCT_from_Ref Dynamic_delivery Robustness_Mode "
+    "Beamlet_Mode Beamlet_Parallelization Optimization_Mode Export_batch_dose Export_Beam_dose Compute_DVH "
+    "Score_PromptGammas Independent_scoring_grid"
+)
+
+#: Keys that mean something to an unsupported mode only, or that every task decides for itself.
+_WITHOUT_EFFECT = (
+    "Num_Threads Output_Directory Max_Num_Primaries Field_type Breathing_period Scenario_selection "
+    "Simulate_nominal_plan Num_Random_Scenarios Systematic_Setup_Error Random_Setup_Error Systematic_Range_Error "
+    "Systematic_Amplitude_Error Random_Amplitude_Error Systematic_Period_Error Random_Period_Error "
+    "Dose_Sparse_Threshold Energy_Sparse_Threshold LET_Sparse_Threshold PG_LowEnergyCut PG_HighEnergyCut "
+    "PG_Spectrum_NumBin PG_Spectrum_Binning Scoring_origin Scoring_grid_size Scoring_voxel_spacing "
+    "Dose_weighting_algorithm"
+)
+
+_SWITCHES = (
+    "Compute_stat_uncertainty Dose_MHD_Output Energy_MHD_Output LET_MHD_Output Dose_ASCII_Output "
+    "Energy_ASCII_Output LET_ASCII_Output Dose_Sparse_Output Energy_Sparse_Output LET_Sparse_Output "
+    "Densities_Output Materials_Output"
+)
+
+#: Every key of MCsquare, and how its line is read.
+_KEYS: dict[str, Callable[[Line], str]] = {
+    **_PHYSICS,
+    **dict.fromkeys(_DEFAULT_FILES, _file),
+    **dict.fromkeys(_UNSUPPORTED.split(), _off),
+    **dict.fromkeys(_WITHOUT_EFFECT.split(), _anything),
+    **dict.fromkeys(_SWITCHES.split(), _boolean),
+    **dict.fromkeys(("Stat_uncertainty", "Max_Simulation_time"), _zero),
+    **dict.fromkeys(("Num_Primaries", "RNG_Seed"), _anything),
+}

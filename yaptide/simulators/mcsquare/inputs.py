@@ -1,0 +1,89 @@
+"""The whole input of a run: read from a user's files, checked as a whole, and written for a task.
+
+What MCsquare gets is written anew from what was understood here, and not copied. So the two cannot read a file in two
+ways, and line ends, comments or blank lines on which MCsquare would trip are gone.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from yaptide.domain.errors import InvalidInput
+from yaptide.simulators.base import InputFiles
+from yaptide.simulators.mcsquare import bdl, config, ct, geometry, plan, tables
+from yaptide.simulators.mcsquare.text import required
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """All input files, understood."""
+
+    config: config.Config
+    ct: ct.CT
+    densities: tables.Table
+    materials: tables.Table
+    bdl: bdl.BDL
+    plan: plan.Plan
+
+
+def parse(files: InputFiles) -> Inputs:
+    """Read and check everything; raises InvalidInput with the first thing to mend."""
+    settings = config.parse(required(files, config.FILE, "The configuration file"))
+
+    def text(key: str, what: str) -> tuple[str, str]:
+        name = settings.files[key]
+        return name, required(files, name, what)
+
+    inputs = Inputs(
+        config=settings,
+        densities=tables.parse_densities(*text("HU_Density_Conversion_File", "The table of densities")),
+        materials=tables.parse_materials(*text("HU_Material_Conversion_File", "The table of materials")),
+        bdl=bdl.parse(*text("BDL_Machine_Parameter_File", "The beam data library")),
+        plan=plan.parse(*text("BDL_Plan_File", "The treatment plan")),
+        ct=ct.parse(files, settings.files["CT_File"]),
+    )
+    _check_together(inputs)
+    return inputs
+
+
+def write(inputs: Inputs, primaries: int, seed: int, folder: Path) -> None:
+    """Write the files of a task of `primaries` primaries into `folder`."""
+    names = config.TASK_FILES
+    texts = {
+        config.FILE: config.formatted(inputs.config, primaries, seed),
+        names["HU_Density_Conversion_File"]: tables.formatted(inputs.densities),
+        names["HU_Material_Conversion_File"]: tables.formatted(inputs.materials),
+        names["BDL_Machine_Parameter_File"]: bdl.formatted(inputs.bdl),
+        names["BDL_Plan_File"]: plan.formatted(inputs.plan),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+    ct.write(inputs.ct, folder)
+
+
+def _check_together(inputs: Inputs) -> None:
+    """What can only be seen with two files side by side."""
+    names = inputs.config.files
+    lowest = float(inputs.ct.hu.min())
+    if lowest < inputs.densities.lowest:
+        file = names["HU_Density_Conversion_File"]
+        raise InvalidInput(
+            f"{file}: the table begins at HU {inputs.densities.lowest:g}, but the CT goes down to {lowest:g}: add a row"
+        )
+    for number, field in enumerate(inputs.plan.fields, 1):
+        where = f"{names['BDL_Plan_File']}: field {number}"
+        _check_field(where, field, inputs)
+
+
+def _check_field(where: str, field: plan.Field, inputs: Inputs) -> None:
+    grid = inputs.ct.grid
+    position = geometry.isocentre(field, grid)
+    if not all(0 <= position[axis] <= grid.length(axis) for axis in range(3)):
+        size = " x ".join(f"{grid.length(axis):g}" for axis in range(3))
+        raise InvalidInput(f"{where} misses the CT: its isocenter must lie in the {size} mm from the CT's corner")
+    least, most = inputs.bdl.energies
+    for point in field.points:
+        if not least <= point.energy <= most:
+            raise InvalidInput(f"{where} has {point.energy:g} MeV, but the BDL goes from {least:g} to {most:g} MeV")
+    known = {(shifter.name, shifter.kind) for shifter in inputs.bdl.shifters}
+    if field.shifter and field.shifter not in known:
+        raise InvalidInput(f"{where} uses a range shifter that the BDL does not have: {' '.join(field.shifter)[:80]}")

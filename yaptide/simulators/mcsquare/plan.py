@@ -1,0 +1,227 @@
+"""The treatment plan: fields, their control points (one energy each), and the spots of these.
+
+Format: a tag in a line of its own, such as ``###GantryAngle``, with its value in the next line. MCsquare skips tags
+it does not know, takes what comes after a missing spot for one, and may hang: hence the counts are checked here.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from yaptide.domain.errors import InvalidInput
+from yaptide.simulators.mcsquare.text import Line, quoted
+
+Spot = tuple[float, float, float]
+
+_TAGS = (
+    "TREATMENT-PLAN-DESCRIPTION PlanName NumberOfFractions FractionID NumberOfFields FieldsID "
+    "TotalMetersetWeightOfAllFields FIELD-DESCRIPTION FieldID FinalCumulativeMeterSetWeight GantryAngle "
+    "PatientSupportAngle IsocenterPosition RangeShifterID RangeShifterType NumberOfControlPoints "
+    "SPOTS-DESCRIPTION ControlPointIndex SpotTunnedID CumulativeMetersetWeight Energy RangeShifterSetting "
+    "IsocenterToRangeShifterDistance RangeShifterWaterEquivalentThickness NbOfScannedSpots X"
+)
+_TAG = re.compile(r"#+(\S+)")  # "# words" is a comment
+
+_MANY = 10**6
+_FAR = 1e5  # mm
+_HEAVY = 1e30
+
+
+@dataclass(frozen=True, slots=True)
+class ShifterSetting:
+    """Where the range shifter is for one control point: ``IN`` or ``OUT``, mm from the isocentre, mm of water."""
+
+    setting: str
+    distance: float
+    thickness: float
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPoint:
+    """Spots of one energy: `energy` in MeV, `spots` as (x mm, y mm, weight) in the plane of the isocentre."""
+
+    energy: float
+    spots: tuple[Spot, ...]
+    shifter: ShifterSetting | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One direction of the beam: angles in degrees, `isocentre` in mm as in the plan (geometry.py mirrors its x)."""
+
+    gantry: float
+    couch: float
+    isocentre: tuple[float, float, float]
+    points: tuple[ControlPoint, ...]
+    shifter: tuple[str, str] | None = None  # name and kind
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The fields, in the order of the file."""
+
+    fields: tuple[Field, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A tag and the lines of its value."""
+
+    tag: str
+    line: Line
+    values: tuple[Line, ...]
+
+    def value(self) -> Line:
+        if len(self.values) != 1:
+            raise self.line.refusal(f"{self.tag} needs one line with its value, found {len(self.values)}")
+        return self.values[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """Part of the file: where it begins, and its entries."""
+
+    name: str
+    start: Line
+    entries: tuple[_Entry, ...]
+
+    def find(self, tag: str) -> _Entry | None:
+        found = [entry for entry in self.entries if entry.tag == tag]
+        if len(found) > 1:
+            raise found[1].line.refusal(f"{tag} is given twice in {self.name}")
+        return found[0] if found else None
+
+    def entry(self, tag: str) -> _Entry:
+        entry = self.find(tag)
+        if entry is None:
+            raise self.start.refusal(f"{self.name} has no {tag}")
+        return entry
+
+    def split(self, tag: str, name: str) -> tuple["_Section", list["_Section"]]:
+        """The entries before the first `tag`, and the parts that begin with it."""
+        starts = [index for index, entry in enumerate(self.entries) if entry.tag == tag]
+        parts = [
+            _Section(f"{name} {number}", self.entries[begin].line, self.entries[begin:end])
+            for number, (begin, end) in enumerate(zip(starts, [*starts[1:], None], strict=True), 1)
+        ]
+        return _Section(self.name, self.start, self.entries[: starts[0] if starts else None]), parts
+
+
+def parse(file: str, text: str) -> Plan:
+    """Read a plan; raises InvalidInput for what MCsquare cannot read or would read in another way."""
+    entries = _entries(file, text)
+    if not entries:
+        raise InvalidInput(f"{file}: this is no treatment plan, it has no lines")
+    whole = _Section("the plan", entries[0].line, tuple(entries))
+    head, fields = whole.split("FIELD-DESCRIPTION", "field")
+    _count(head, "NumberOfFields", fields)
+    return Plan(tuple(_field(section) for section in fields))
+
+
+def formatted(plan: Plan) -> str:
+    """The plan as MCsquare reads it."""
+    weights = [[sum(spot[2] for spot in point.spots) for point in field.points] for field in plan.fields]
+    ids = "".join(f"###FieldsID\n{number}\n" for number in range(1, len(plan.fields) + 1))
+    head = (
+        "#TREATMENT-PLAN-DESCRIPTION\n#PlanName\nplan\n#NumberOfFractions\n1\n##FractionID\n1\n"
+        f"##NumberOfFields\n{len(plan.fields)}\n{ids}#TotalMetersetWeightOfAllFields\n{sum(map(sum, weights))!r}\n"
+    )
+    fields = (_field_text(number, field, weights[number - 1]) for number, field in enumerate(plan.fields, 1))
+    return head + "".join(fields)
+
+
+def _entries(file: str, text: str) -> list[_Entry]:
+    entries: list[_Entry] = []
+    values: list[Line] = []
+    for number, content in enumerate(text.splitlines(), 1):
+        tag = _TAG.match(content.strip())
+        line = Line(file, number, tuple(content.split("#")[0].split()))
+        if tag:
+            if tag[1] not in _TAGS.split():
+                raise line.refusal(f"a plan has no tag {quoted(tag[1])}")
+            values = []
+            entries.append(_Entry(tag[1], line, ()))
+        elif line.words:
+            if not entries:
+                raise line.refusal("a plan begins with #TREATMENT-PLAN-DESCRIPTION")
+            values.append(line)
+            entries[-1] = _Entry(entries[-1].tag, entries[-1].line, tuple(values))
+    return entries
+
+
+def _count(section: _Section, tag: str, found: Sequence[object]) -> None:
+    value = section.entry(tag).value()
+    if value.integer(0, tag, 1, _MANY) != len(found):
+        raise value.refusal(f"{tag} announces {value.words[0]}, but there are {len(found)}")
+
+
+def _field(section: _Section) -> Field:
+    head, points = section.split("ControlPointIndex", f"{section.name}, control point")
+    _count(head, "NumberOfControlPoints", points)
+    x, y, z = head.entry("IsocenterPosition").value().reals(3, "IsocenterPosition in mm")
+    name = head.find("RangeShifterID")
+    return Field(
+        gantry=head.entry("GantryAngle").value().real(0, "GantryAngle in degrees", -720, 720),
+        couch=head.entry("PatientSupportAngle").value().real(0, "PatientSupportAngle in degrees", -720, 720),
+        isocentre=(x, y, z),
+        points=tuple(_point(point, name is not None) for point in points),
+        shifter=(name.value().words[0], _kind(head)) if name else None,
+    )
+
+
+def _kind(section: _Section) -> str:
+    return section.entry("RangeShifterType").value().words[0].lower()
+
+
+def _point(section: _Section, shifter: bool) -> ControlPoint:
+    table = section.entry("X")
+    spots = tuple(_spot(line) for line in table.values)
+    _count(section, "NbOfScannedSpots", spots)
+    if not any(spot[2] for spot in spots):
+        raise table.line.refusal(f"all weights of {section.name} are 0")
+    energy = section.entry("Energy").value().real(0, "Energy in MeV", 0)
+    return ControlPoint(energy, spots, _setting(section) if shifter else None)
+
+
+def _spot(line: Line) -> Spot:
+    if len(line.words) not in {3, 4}:  # the fourth is the time, for a mode that is not supported
+        raise line.refusal("a spot is: x y weight")
+    x, y = (line.real(index, "The spot's position in mm", -_FAR, _FAR) for index in range(2))
+    return x, y, line.real(2, "The spot's weight", 0, _HEAVY)
+
+
+def _setting(section: _Section) -> ShifterSetting:
+    setting = section.entry("RangeShifterSetting").value()
+    if setting.words[0] not in {"IN", "OUT"}:
+        raise setting.refusal("RangeShifterSetting must be IN or OUT")
+    distance = section.entry("IsocenterToRangeShifterDistance").value().real(0, "The distance in mm", -_FAR, _FAR)
+    thickness = section.entry("RangeShifterWaterEquivalentThickness").value().real(0, "The thickness in mm", 0, _FAR)
+    return ShifterSetting(setting.words[0], distance, thickness)
+
+
+def _field_text(number: int, field: Field, weights: Sequence[float]) -> str:
+    shifter = ""
+    if field.shifter:
+        shifter = f"###RangeShifterID\n{field.shifter[0]}\n###RangeShifterType\n{field.shifter[1]}\n"
+    return (
+        f"\n#FIELD-DESCRIPTION\n###FieldID\n{number}\n###FinalCumulativeMeterSetWeight\n{sum(weights)!r}\n"
+        f"###GantryAngle\n{field.gantry!r}\n###PatientSupportAngle\n{field.couch!r}\n"
+        f"###IsocenterPosition\n{' '.join(map(repr, field.isocentre))}\n{shifter}"
+        f"###NumberOfControlPoints\n{len(field.points)}\n\n#SPOTS-DESCRIPTION\n"
+    ) + "".join(_point_text(index, point, sum(weights[:index])) for index, point in enumerate(field.points, 1))
+
+
+def _point_text(index: int, point: ControlPoint, cumulative: float) -> str:
+    shifter = ""
+    if point.shifter:
+        shifter = (
+            f"####RangeShifterSetting\n{point.shifter.setting}\n"
+            f"####IsocenterToRangeShifterDistance\n{point.shifter.distance!r}\n"
+            f"####RangeShifterWaterEquivalentThickness\n{point.shifter.thickness!r}\n"
+        )
+    spots = "".join(f"{x!r} {y!r} {weight!r}\n" for x, y, weight in point.spots)
+    return (
+        f"####ControlPointIndex\n{index}\n####SpotTunnedID\n1\n####CumulativeMetersetWeight\n{cumulative!r}\n"
+        f"####Energy (MeV)\n{point.energy!r}\n{shifter}"
+        f"####NbOfScannedSpots\n{len(point.spots)}\n####X Y Weight\n{spots}"
+    )
