@@ -1,0 +1,155 @@
+"""Imports go down only; see "Layers" in docs/. The rules are the tables below, the rest only reads imports."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+_BEHIND_HTTP = ("domain", "persistence", "simulators", "services", "platforms", "client")
+
+#: What of ours each layer may import besides itself, wherever in a module the import stands.
+LAYERS = {
+    "settings": (),
+    "domain": (),
+    "persistence": ("domain",),
+    "simulators": ("domain",),
+    "services": ("domain", "persistence", "simulators"),
+    "platforms": ("domain", "simulators", "services", "persistence.codec"),
+    "api": ("domain", "services"),
+    "web": ("domain", "services"),
+    "client": ("domain",),
+    "admin": (*_BEHIND_HTTP, "application", "settings"),
+    "application": (*_BEHIND_HTTP, "api", "web", "admin", "settings"),
+}
+
+_HTTP = ("api", "web", "application")
+
+#: Who may import what of these libraries: everything, or the names listed. Who is not listed may not import them.
+LIBRARIES = {
+    "sqlalchemy": {
+        "persistence": ("sqlalchemy",),
+        # Transactions begin in services, queries are written below: these are what is handed from one to the other.
+        "services": ("sqlalchemy.Connection", "sqlalchemy.Row", "sqlalchemy.exc"),
+        "admin": ("sqlalchemy",),
+        "application": ("sqlalchemy",),
+    },
+    "flask": dict.fromkeys(_HTTP, ("flask",)),
+    "apiflask": dict.fromkeys(_HTTP, ("apiflask",)),
+}
+
+#: What runs where little is installed, or starts often, and what it must not load.
+LIGHT = {
+    "yaptide.platforms.direct.running": {"flask", "apiflask", "sqlalchemy", "asyncssh"},
+    "yaptide.simulators": {"flask", "apiflask", "sqlalchemy", "asyncssh"},
+}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted((ROOT / "yaptide").rglob("*.py"))}
+PACKAGES = {name for name, path in MODULES.items() if path.name == "__init__.py"}
+
+
+def imports(source: str, module: str) -> Iterator[tuple[int, str]]:
+    """Line and full name of everything that a module imports: ``from a import b`` is ``a.b``."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                up = node.level - (module in PACKAGES)
+                parents = module.split(".")
+                base = ".".join([*parents[: len(parents) - up], *filter(None, [base])])
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+
+
+def is_within(name: str, folders: tuple[str, ...]) -> bool:
+    return any(name == folder or name.startswith(f"{folder}.") for folder in folders)
+
+
+def violations(source: str, module: str) -> list[str]:
+    """One line for each import that is against the rules, as an editor can jump to."""
+    place = "/".join(module.split(".")) + ("/__init__.py" if module in PACKAGES else ".py")
+    _, _, inner = module.partition(".")
+    layer = inner.split(".")[0]
+    found = []
+    for line, name in imports(source, module):
+        top, _, below = name.partition(".")
+        if top == "yaptide":
+            allowed = LAYERS.get(layer, ())
+            # yaptide itself holds only the version.
+            if below.split(".")[0] in LAYERS and not is_within(below, (layer, *allowed)):
+                found.append(
+                    f"{place}:{line}: {layer or 'yaptide'} may import of yaptide only"
+                    f" {', '.join(allowed) or 'itself'}, not {name}"
+                )
+        elif top in LIBRARIES:
+            allowed = LIBRARIES[top].get(layer, ())
+            if not is_within(name, allowed):
+                found.append(
+                    f"{place}:{line}: {layer or 'yaptide'} may import of {top} only"
+                    f" {', '.join(allowed) or 'nothing'}, not {name}"
+                )
+    return found
+
+
+def test_imports_go_down_only():
+    found = [line for name, path in MODULES.items() for line in violations(path.read_text(), name)]
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_every_layer_has_its_rules():
+    assert {name.split(".")[1] for name in MODULES if "." in name} <= LAYERS.keys()
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("yaptide.domain.x", "import yaptide.persistence"),
+        ("yaptide.domain.x", "from yaptide import persistence"),
+        ("yaptide.domain.x", "from ..persistence import codec"),
+        ("yaptide.domain", "from ..persistence import codec"),
+        ("yaptide.services.x", "def f():\n    from yaptide.api import errors"),
+        ("yaptide.services.x", "if TYPE_CHECKING:\n    from yaptide.settings import Settings"),
+        ("yaptide.services.x", "from sqlalchemy import select"),
+        ("yaptide.services.x", "import sqlalchemy.orm"),
+        ("yaptide.platforms.x", "from yaptide.persistence import codec, models"),
+        ("yaptide.api.x", "import sqlalchemy as sa"),
+        ("yaptide", "from yaptide.application import create_app"),
+    ],
+)
+def test_what_goes_up_is_seen(module, source):
+    (line,) = violations(source, module)
+    assert line.split(": ")[0].endswith(f".py:{1 + source.count(chr(10))}")
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("yaptide.domain.x", "import numpy\nfrom yaptide.domain.states import EntityState"),
+        ("yaptide.domain.x", "from .states import EntityState"),
+        ("yaptide.domain", "from .states import EntityState"),
+        ("yaptide.services.x", "from sqlalchemy import Connection\nfrom sqlalchemy.exc import IntegrityError"),
+        ("yaptide.platforms.x", "from yaptide.persistence import codec\nfrom yaptide.persistence.codec import encode"),
+        ("yaptide.api.x", "from yaptide import __version__"),
+    ],
+)
+def test_what_goes_down_is_left_alone(module, source):
+    assert violations(source, module) == []
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_what_must_start_light_does(module):
+    program = f"import sys, {module}; print(*sorted({LIGHT[module]!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
