@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.simulators.mcsquare.tables import FIRST_MATERIAL, LAST_MATERIAL
-from yaptide.simulators.mcsquare.text import Line, lines, quoted
+from yaptide.simulators.text import Line, lines, quoted
 
 _TITLES = ("--UPenn beam model (double gaussian)--", "--Lookup table BDL format--")  # MCsquare treats both alike
 

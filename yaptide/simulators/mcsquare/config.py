@@ -5,11 +5,11 @@ its default, so that a typing error would silently change the physics: such a ke
 """
 
 import difflib
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from yaptide.simulators.mcsquare.text import Line, lines, quoted
+from yaptide.simulators.runs import MOST_PRIMARIES, drawn_seed
+from yaptide.simulators.text import Line, lines, quoted
 
 FILE = "config.txt"
 
@@ -20,7 +20,6 @@ QUANTUM = 160
 QUANTITIES = ("Dose", "Energy", "LET")
 
 _LEAST_PRIMARIES = 10  # with fewer, MCsquare simulates none and says that all went well
-_MOST_PRIMARIES = 10**12
 _LARGEST_SEED = 2**32 - 1  # MCsquare wraps larger ones around
 
 #: Names of the files in a task's folder, by their key.
@@ -68,11 +67,11 @@ def parse(text: str) -> Config:
     given = _by_key(text)
     values = {key: _KEYS[key](line) for key, line in given.items()}
     primaries = given.get("Num_Primaries")
-    asked = primaries.integer(1, "Num_Primaries", _LEAST_PRIMARIES, _MOST_PRIMARIES) if primaries else 10**7
+    asked = primaries.integer(1, "Num_Primaries", _LEAST_PRIMARIES, MOST_PRIMARIES) if primaries else 10**7
     seed = given["RNG_Seed"].integer(1, "RNG_Seed", 0, _LARGEST_SEED) if "RNG_Seed" in given else 0
     return Config(
         primaries=simulated(asked),
-        seed=seed or 1 + secrets.randbelow(2**31 - 1),
+        seed=seed or drawn_seed(),
         files={key: values.get(key, default) for key, default in _DEFAULT_FILES.items()},
         quantities=tuple(name for name in QUANTITIES if name == "Dose" or values.get(f"{name}_MHD_Output") == "True"),
         physics={key: value for key, value in values.items() if key in _PHYSICS},

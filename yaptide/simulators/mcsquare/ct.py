@@ -20,7 +20,7 @@ import numpy as np
 from yaptide.domain.errors import InvalidInput
 from yaptide.simulators.mcsquare import metaimage
 from yaptide.simulators.mcsquare.metaimage import Grid, Voxels
-from yaptide.simulators.mcsquare.text import Line, lines, quoted, required
+from yaptide.simulators.text import Line, lines, quoted, required
 
 #: Ending of the names under which binary files travel.
 BASE64 = ".base64"

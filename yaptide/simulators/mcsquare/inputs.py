@@ -10,7 +10,7 @@ from pathlib import Path
 from yaptide.domain.errors import InvalidInput
 from yaptide.simulators.base import InputFiles
 from yaptide.simulators.mcsquare import bdl, config, ct, geometry, plan, tables
-from yaptide.simulators.mcsquare.text import required
+from yaptide.simulators.text import required
 
 
 @dataclass(frozen=True, slots=True)

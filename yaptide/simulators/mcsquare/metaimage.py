@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.simulators.mcsquare.text import Line, lines, quoted
+from yaptide.simulators.text import Line, lines, quoted
 
 Voxels = NDArray[np.float32]
 

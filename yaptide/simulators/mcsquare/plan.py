@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.simulators.mcsquare.text import Line, quoted
+from yaptide.simulators.text import Line, quoted
 
 Spot = tuple[float, float, float]
 

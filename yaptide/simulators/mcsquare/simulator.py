@@ -15,6 +15,7 @@ class MCsquare:
 
     name = "mcsquare"
     title = "MCsquare"
+    takes_projects = False
 
     def recognises(self, files: InputFiles) -> bool:
         """Whether there is a config.txt with a key of MCsquare."""

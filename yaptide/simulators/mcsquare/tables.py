@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.simulators.mcsquare.text import Line, lines
+from yaptide.simulators.text import Line, lines
 
 #: Labels in the list of materials that comes with MCsquare 1.1. It crashes on any other label, and takes 0 for vacuum.
 FIRST_MATERIAL, LAST_MATERIAL = 1, 82

@@ -62,8 +62,9 @@ def quoted(word: str) -> str:
 
 
 def lines(file: str, text: str, comment: str = "#") -> list[Line]:
-    """The lines of `text` that hold something, without what follows `comment`. Any kind of line end will do."""
-    numbered = enumerate((line.split(comment)[0].split() for line in text.splitlines()), 1)
+    """The lines of `text` that hold something, up to any character of `comment`. Any kind of line end will do."""
+    mark = re.compile(f"[{re.escape(comment)}]")
+    numbered = enumerate((mark.split(line, maxsplit=1)[0].split() for line in text.splitlines()), 1)
     return [Line(file, number, tuple(words)) for number, words in numbered if words]
 
 

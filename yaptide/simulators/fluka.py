@@ -1,0 +1,69 @@
+"""FLUKA: one input file of cards, a keyword and six numbers in fixed columns, or apart by separators after ``FREE``.
+
+Format: the FLUKA manual, chapter 6 (A8,2X,6E10.0,A8), and its options FREE, START and RANDOMIZe.
+"""
+
+import re
+from collections.abc import Iterator
+
+from yaptide.domain.errors import InvalidInput
+from yaptide.simulators.base import Checked, InputFiles
+from yaptide.simulators.external import External
+from yaptide.simulators.runs import MOST_PRIMARIES, drawn_seed
+from yaptide.simulators.text import Line
+
+_ENDING = ".inp"
+_LARGEST_SEED = 9 * 10**8 - 1
+_DEFAULT_PRIMARIES = "5000"
+_SEPARATOR = re.compile(r"\s*[,;/\\:]\s*|\s+")
+
+
+class Fluka(External):
+    """FLUKA, run elsewhere."""
+
+    name = "fluka"
+    title = "FLUKA"
+
+    def recognises(self, files: InputFiles) -> bool:
+        """Whether there is a file that ends in .inp."""
+        return any(name.endswith(_ENDING) for name in files)
+
+    def check(self, files: InputFiles) -> Checked:
+        """One input file, its primaries (WHAT(1) of START) and its seed (WHAT(2) of RANDOMIZ); raises InvalidInput."""
+        names = sorted(name for name in files if name.endswith(_ENDING))
+        if len(names) != 1:
+            raise InvalidInput(f"FLUKA needs one input file that ends in {_ENDING}, found {len(names)}")
+        cards = {card.words[0].upper()[:8]: card for card in _cards(names[0], files[names[0]])}
+        if "START" not in cards:
+            raise InvalidInput(f"{names[0]}: there is no START card, so nothing would be simulated")
+        primaries = cards["START"].integer(1, "WHAT(1) of START, the number of primaries,", 1, MOST_PRIMARIES)
+        seed = 0
+        if "RANDOMIZ" in cards and len(cards["RANDOMIZ"].words) > 2:
+            seed = cards["RANDOMIZ"].integer(2, "WHAT(2) of RANDOMIZ, the seed,", 0, _LARGEST_SEED)
+        return Checked(primaries, quantum=1, seed=seed or drawn_seed())
+
+
+def _cards(file: str, text: str) -> Iterator[Line]:
+    """The cards START and RANDOMIZ as keyword, WHAT(1), WHAT(2); what is in the title or in the geometry is no card."""
+    free = geometry = title = False
+    for number, content in enumerate(text.splitlines(), 1):
+        keyword = content[:8].strip().upper() if not free else _SEPARATOR.split(content.strip())[0].upper()
+        if title or content.startswith(("*", "#")):
+            title = False
+        elif geometry:
+            geometry = not keyword.startswith("GEOEND")
+        elif keyword == "STOP":
+            return
+        elif keyword in {"START", "RANDOMIZ", "RANDOMIZE"}:
+            yield Line(file, number, _values(content, keyword, free))
+        else:
+            free = free or keyword == "FREE"
+            geometry = keyword == "GEOBEGIN"
+            title = keyword == "TITLE"
+
+
+def _values(content: str, keyword: str, free: bool) -> tuple[str, ...]:
+    defaults = (_DEFAULT_PRIMARIES if keyword == "START" else "1", "0")
+    given = _SEPARATOR.split(content.strip())[1:3] if free else [content[10:20].strip(), content[20:30].strip()]
+    whats = [given[index] if index < len(given) and given[index] else defaults[index] for index in range(2)]
+    return keyword, *(what.upper().replace("D", "E") for what in whats)
