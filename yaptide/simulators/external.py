@@ -16,6 +16,8 @@ class External:
 
     name: str
     title: str
+    takes_projects: bool
+    takes_projects = True
 
     def install(self, folder: Path, say: Say) -> Installation:
         """Not possible: a licence has to be asked for."""

@@ -15,6 +15,7 @@ from yaptide.simulators.text import Line
 _ENDING = ".inp"
 _LARGEST_SEED = 9 * 10**8 - 1
 _DEFAULT_PRIMARIES = "5000"
+_GLOBAL_FREE = {"2.0", "2.", "2", "3.0", "3.", "3"}  # WHAT(4) of GLOBAL
 _SEPARATOR = re.compile(r"\s*[,;/\\:]\s*|\s+")
 
 
@@ -23,6 +24,7 @@ class Fluka(External):
 
     name = "fluka"
     title = "FLUKA"
+    takes_projects = True
 
     def recognises(self, files: InputFiles) -> bool:
         """Whether there is a file that ends in .inp."""
@@ -57,7 +59,7 @@ def _cards(file: str, text: str) -> Iterator[Line]:
         elif keyword in {"START", "RANDOMIZ", "RANDOMIZE"}:
             yield Line(file, number, _values(content, keyword, free))
         else:
-            free = free or keyword == "FREE"
+            free = free or keyword == "FREE" or (keyword == "GLOBAL" and content[40:50].strip() in _GLOBAL_FREE)
             geometry = keyword == "GEOBEGIN"
             title = keyword == "TITLE"
 

@@ -15,6 +15,7 @@ class ShieldHit(External):
 
     name = "shieldhit"
     title = "SHIELD-HIT12A"
+    takes_projects = True
 
     def recognises(self, files: InputFiles) -> bool:
         """Whether there is a beam.dat."""

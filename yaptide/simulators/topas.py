@@ -19,6 +19,7 @@ class Topas(External):
 
     name = "topas"
     title = "TOPAS"
+    takes_projects = False
 
     def recognises(self, files: InputFiles) -> bool:
         """Whether a .txt file sets a parameter of the simulation (Ts/) or of a source (So/)."""
