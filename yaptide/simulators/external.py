@@ -16,7 +16,6 @@ class External:
 
     name: str
     title: str
-    takes_projects: bool
     takes_projects = True
 
     def install(self, folder: Path, say: Say) -> Installation:

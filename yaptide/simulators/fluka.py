@@ -24,7 +24,6 @@ class Fluka(External):
 
     name = "fluka"
     title = "FLUKA"
-    takes_projects = True
 
     def recognises(self, files: InputFiles) -> bool:
         """Whether there is a file that ends in .inp."""

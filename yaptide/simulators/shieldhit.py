@@ -15,7 +15,6 @@ class ShieldHit(External):
 
     name = "shieldhit"
     title = "SHIELD-HIT12A"
-    takes_projects = True
 
     def recognises(self, files: InputFiles) -> bool:
         """Whether there is a beam.dat."""

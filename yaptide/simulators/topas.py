@@ -19,7 +19,6 @@ class Topas(External):
 
     name = "topas"
     title = "TOPAS"
-    takes_projects = False
 
     def recognises(self, files: InputFiles) -> bool:
         """Whether a .txt file sets a parameter of the simulation (Ts/) or of a source (So/)."""
