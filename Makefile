@@ -1,7 +1,7 @@
 # `make` lists what there is. Each step that takes time leaves a stamp in .venv, so it is done again only if what it
 # depends on has changed. What needs more than one line of shell is in scripts/setup.
 
-PYTHON := .venv/bin/python
+VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint format docs constraints clean
@@ -17,19 +17,19 @@ demo: .venv/.runtime  ## Run a small simulation from input to depth-dose curve, 
 test: lint  ## Lint, then run all tests; brings PostgreSQL and MCsquare if they are missing
 	@scripts/setup postgresql
 	@scripts/setup mcsquare
-	$(PYTHON) -m pytest
+	$(VENV_PYTHON) -m pytest
 
 lint: .venv/.dev  ## Check style and types
-	$(PYTHON) -m ruff check
-	$(PYTHON) -m ruff format --check
-	$(PYTHON) -m mypy
+	$(VENV_PYTHON) -m ruff check
+	$(VENV_PYTHON) -m ruff format --check
+	$(VENV_PYTHON) -m mypy
 
 format: .venv/.dev  ## Format the code and mend what ruff can mend
-	$(PYTHON) -m ruff format
-	$(PYTHON) -m ruff check --fix
+	$(VENV_PYTHON) -m ruff format
+	$(VENV_PYTHON) -m ruff check --fix
 
 docs: .venv/.runtime  ## Write the parts of docs/ again that are generated from the code
-	$(PYTHON) -m yaptide.admin.docs
+	$(VENV_PYTHON) -m yaptide.admin.docs
 
 constraints:  ## Pin the newest versions of all dependencies in constraints.txt
 	@scripts/setup constraints
