@@ -57,6 +57,23 @@ class Page:
         """Number of axes, 0 to 3."""
         return len(self.axes)
 
+    def document(self) -> dict[str, Any]:
+        """The page as it is stored and as `GET /results` answers it; arrays are left for the JSON writer."""
+        data = {"name": self.name, "unit": self.unit, "values": self.values}
+        if self.errors is not None:
+            data["errors"] = self.errors
+        axes = {
+            f"axis_dim{number}": {"name": axis.name, "unit": axis.unit, "values": axis.values}
+            for number, axis in enumerate(self.axes, start=1)
+        }
+        own = {
+            "page_number": str(self.number),
+            "name": self.name,
+            "unit": self.unit,
+            "aggregation": str(self.aggregation),
+        }
+        return {"dimensions": self.dimension, "data": data, **axes, "metadata": {**self.metadata, **own}}
+
 
 @dataclass(frozen=True, slots=True)
 class Estimator:

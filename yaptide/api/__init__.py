@@ -1,0 +1,13 @@
+"""The REST API: thin routes that turn requests into calls of the services, and answers into JSON.
+
+`ALL` are the blueprints, one a subject.
+"""
+
+from yaptide.api.clusters import blueprint as clusters
+from yaptide.api.results import blueprint as results
+from yaptide.api.simulations import blueprint as simulations
+from yaptide.api.status import blueprint as status
+from yaptide.api.tasks import blueprint as tasks
+from yaptide.api.users import blueprint as users
+
+ALL = (status, users, simulations, tasks, results, clusters)

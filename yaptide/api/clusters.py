@@ -1,0 +1,21 @@
+"""HPC clusters."""
+
+from apiflask import APIBlueprint
+from flask import Response
+
+from yaptide.api import schemas
+from yaptide.api.http import answer, backend, user
+from yaptide.domain.errors import Forbidden
+from yaptide.services import clusters
+
+blueprint = APIBlueprint("clusters", __name__, tag="Clusters")
+
+
+@blueprint.get("/clusters")
+@blueprint.output(schemas.Clusters)
+def listing() -> Response:
+    """All clusters, for users who sign in through Keycloak."""
+    if not user().is_keycloak:
+        raise Forbidden("User is not allowed to use this endpoint")
+    names = clusters.names(backend())
+    return answer({"message": "Available clusters", "clusters": [{"cluster_name": name} for name in names]})

@@ -1,0 +1,73 @@
+"""Errors in one shape: a status and `{"message": ...}` that a user can act on. No traceback leaves the server."""
+
+import logging
+
+from apiflask import APIFlask
+from apiflask.exceptions import HTTPError
+from flask import Response, request
+from werkzeug.exceptions import HTTPException
+
+from yaptide.api.http import answer
+from yaptide.domain.errors import (
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    NotAuthenticated,
+    NotConfigured,
+    NotFound,
+    StorageFull,
+    TooLarge,
+    Unavailable,
+    YaptideError,
+)
+
+log = logging.getLogger(__name__)
+
+STATUS: dict[type[YaptideError], int] = {
+    InvalidInput: 400,
+    NotAuthenticated: 401,
+    Forbidden: 403,
+    NotFound: 404,
+    Conflict: 409,
+    TooLarge: 413,
+    NotConfigured: 503,
+    Unavailable: 503,
+    StorageFull: 507,
+}
+
+
+def register(app: APIFlask) -> None:
+    """Give every error of `app` the one shape."""
+    app.config["VALIDATION_ERROR_STATUS_CODE"] = 400
+    app.error_processor(_refused_by_framework)
+    app.register_error_handler(YaptideError, _refused)
+    app.register_error_handler(HTTPException, _refused_by_http)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _refused(error: YaptideError) -> Response:
+    return answer({"message": str(error)}, STATUS.get(type(error), 400))
+
+
+def _refused_by_framework(error: HTTPError) -> Response:
+    detail = error.detail if isinstance(error.detail, dict) else {}
+    fields = [
+        f"{name}: {', '.join(map(str, told))}" if name != "_schema" else ", ".join(map(str, told))
+        for place in detail.values()
+        if isinstance(place, dict)
+        for name, told in place.items()
+    ]
+    return answer({"message": "; ".join(fields) or error.message}, error.status_code)
+
+
+def _refused_by_http(error: HTTPException) -> Response:
+    response = answer({"message": error.description or error.name}, error.code or 500)
+    for name, value in error.get_headers():
+        if name.lower() not in ("content-type", "content-length"):
+            response.headers[name] = value
+    return response
+
+
+def _unexpected(error: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.path, exc_info=error)
+    return answer({"message": "An internal error; the server's log has the details"}, 500)

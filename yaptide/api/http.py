@@ -1,0 +1,108 @@
+"""What all routes share: the backend, who is asking, cookies, and how an answer is written."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from email.utils import format_datetime
+from typing import Any, NoReturn
+
+import orjson
+from flask import Request, Response, current_app, request
+from flask.json.provider import JSONProvider
+
+from yaptide.domain.errors import InvalidInput
+from yaptide.persistence import codec
+from yaptide.services import sessions
+from yaptide.services.backend import Backend
+from yaptide.services.sessions import Token
+from yaptide.services.users import User
+
+ACCESS = "access_token"
+REFRESH = "refresh_token"
+_JSON = "application/json"
+
+
+class OrjsonProvider(JSONProvider):
+    """JSON by orjson: fast, and strict about NaN, Infinity and broken text in what comes in."""
+
+    def dumps(self, obj: Any, **kwargs: Any) -> str:
+        """Write JSON text."""
+        return orjson.dumps(obj).decode()
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        """Read JSON text."""
+        return orjson.loads(s)
+
+
+class JsonRequest(Request):
+    """A request that says what is wrong with a body that is no JSON."""
+
+    def on_json_loading_failure(self, e: ValueError | None) -> NoReturn:
+        """Raise InvalidInput."""
+        if e is None:
+            raise InvalidInput("The body has to be JSON, with the header Content-Type: application/json")
+        raise InvalidInput(f"The body is not JSON: {e}") from e
+
+
+def backend() -> Backend:
+    """The backend of the running application."""
+    found: Backend = current_app.extensions["yaptide"]
+    return found
+
+
+def access_token() -> str | None:
+    """The access token of this request: from the cookie, or for scripts from `Authorization: Bearer`."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token if scheme.lower() == "bearer" else request.cookies.get(ACCESS)
+
+
+def user() -> User:
+    """Who is asking; raises NotAuthenticated, Forbidden."""
+    return sessions.authenticate(backend(), access_token())
+
+
+def answer(document: dict[str, Any], status: int = 200) -> Response:
+    """A JSON answer."""
+    return Response(orjson.dumps(document), status, mimetype=_JSON)
+
+
+def stitched(parts: Iterable[bytes | codec.Stored]) -> Response:
+    """A JSON answer made of stored payloads: as they are for clients that accept gzip, inflated as a stream for others."""
+    if "gzip" not in request.accept_encodings:
+        return Response(codec.plain(parts), mimetype=_JSON, headers={"Vary": "Accept-Encoding"})
+    chunks = list(codec.stitch(parts))
+    response = Response((bytes(chunk) for chunk in chunks), mimetype=_JSON)
+    response.headers["Content-Encoding"] = "gzip"
+    response.headers["Content-Length"] = str(sum(map(len, chunks)))
+    response.headers["Vary"] = "Accept-Encoding"
+    return response
+
+
+def job_id() -> str:
+    """The query's `job_id`; raises InvalidInput without one."""
+    found = request.args.get("job_id", "")
+    if not found:
+        raise InvalidInput("Missing job_id in the query")
+    return found
+
+
+def set_token(response: Response, name: str, token: Token) -> None:
+    """Have the browser keep a token."""
+    response.set_cookie(
+        name, token.text, expires=token.expires, httponly=True, samesite="Lax", secure=request.is_secure, path="/"
+    )
+
+
+def clear_tokens(response: Response) -> None:
+    """Have the browser forget both tokens."""
+    for name in (ACCESS, REFRESH):
+        response.delete_cookie(name, httponly=True, samesite="Lax", secure=request.is_secure, path="/")
+
+
+def milliseconds(time: datetime) -> int:
+    """Milliseconds since the epoch, as the front end reads `access_exp`."""
+    return int(time.timestamp() * 1000)
+
+
+def http_date(time: datetime | None) -> str | None:
+    """A time as in `Sun, 01 Mar 2026 10:00:00 GMT`."""
+    return None if time is None else format_datetime(time, usegmt=True)

@@ -1,0 +1,98 @@
+"""Results: workers send them, users read them."""
+
+import re
+import tempfile
+from mmap import ACCESS_READ, mmap
+from typing import IO
+
+from apiflask import APIBlueprint
+from flask import Response, current_app, request
+
+from yaptide.api import schemas
+from yaptide.api.http import answer, backend, stitched, user
+from yaptide.domain.errors import InvalidInput
+from yaptide.services import results
+
+blueprint = APIBlueprint("results", __name__, tag="Results")
+
+_HEAD = 4096
+_CHUNK = 1 << 20
+_IN_MEMORY = 8 << 20
+_KEY_FIRST = re.compile(
+    rb'\s*\{\s*"simulation_id"\s*:\s*(\d{1,10})\s*,\s*"update_key"\s*:\s*"([^"\\]{1,500})"\s*[,}]', re.ASCII
+)
+_MAX_RANGES = 1000
+_MAX_SPAN = 10_000
+
+
+@blueprint.post("/results")
+@blueprint.output(schemas.Message, status_code=202)
+def post() -> Response:
+    """Results that a worker sends, with its update key; stored whole or not at all. The same again change nothing.
+
+    Body: `{"simulation_id", "update_key", "estimators": [{"name", "metadata", "pages": [page, ...]}]}`.
+    """
+    request.max_content_length = current_app.config["MAX_RESULTS_LENGTH"]
+    stream: IO[bytes] = request.stream  # type: ignore[assignment]
+    head = stream.read(_HEAD)
+    found = _KEY_FIRST.match(head)
+    if found:  # the usual order of the keys: a wrong one is refused with the rest still unread
+        results.check_key(backend(), results.Key(int(found[1]), found[2].decode("utf-8", "replace")))
+    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as spooled:
+        while head:
+            spooled.write(head)
+            head = stream.read(_CHUNK)
+        _store(spooled)
+    return answer({"message": "Results saved"}, 202)
+
+
+def _store(spooled: "tempfile.SpooledTemporaryFile[bytes]") -> None:
+    size = spooled.tell()
+    if size <= _IN_MEMORY:
+        spooled.seek(0)
+        body: bytes | mmap = spooled.read()
+    else:  # mapped from the disk, so that a body whose key turns out to be wrong has cost no memory
+        body = mmap(spooled.fileno(), size, access=ACCESS_READ)
+    try:
+        results.check_key(backend(), results.key_of(memoryview(body)))
+        results.post(backend(), memoryview(body))
+    finally:
+        if isinstance(body, mmap):
+            body.close()
+
+
+@blueprint.get("/estimators")
+@blueprint.input(schemas.JobQuery, location="query", arg_name="query")
+@blueprint.output(schemas.Estimators)
+def estimators(query: schemas.JobQuery) -> Response:
+    """Names and dimensions of all pages, without their numbers."""
+    found = results.pages_metadata(backend(), user(), query.job_id)
+    return answer({"message": "Estimators metadata", "estimators_metadata": found})
+
+
+@blueprint.get("/results")
+@blueprint.input(schemas.ResultsQuery, location="query", arg_name="query")
+@blueprint.output(schemas.ResultsPages)
+def read(query: schemas.ResultsQuery) -> Response:
+    """All results, those of one estimator, or some of its pages, in ascending order."""
+    if query.page_numbers is None:
+        found = results.read(backend(), user(), query.job_id, query.estimator_name)
+        return stitched([b'{"message":"Results","estimators":', *found, b"}"])
+    if query.estimator_name is None:
+        raise InvalidInput("page_numbers needs an estimator_name")
+    pages = results.read_pages(backend(), user(), query.job_id, query.estimator_name, ranges(query.page_numbers))
+    return stitched([b'{"message":"Results","pages":', *pages, b"}"])
+
+
+def ranges(text: str) -> list[tuple[int, int]]:
+    """Inclusive ranges of page numbers in a text like `0-2,5`; raises InvalidInput."""
+    found = []
+    for part in text.split(",", _MAX_RANGES):
+        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part, re.ASCII)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
+            raise InvalidInput(f"page_numbers: {part[:40]!r} is no range of pages; write ranges like 0-2,5")
+        if last - first >= _MAX_SPAN:
+            raise InvalidInput(f"page_numbers: a range may span {_MAX_SPAN} pages at most")
+        found.append((first, last))
+    return found

@@ -1,0 +1,281 @@
+"""Bodies of requests, and the shapes of answers for the API's description."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr
+
+from yaptide.domain.states import EntityState
+
+Number = Annotated[StrictInt, Field(ge=0, le=2**31 - 1)]
+Count = Annotated[StrictInt, Field(ge=0, le=2**62)]
+Text = Annotated[StrictStr, Field(max_length=1000, pattern=r"^[^\x00]*$")]
+Key = Annotated[StrictStr, Field(max_length=500)]
+
+
+def _in_utc(value: object) -> object:
+    """Workers write UTC without saying so."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError as error:
+            raise ValueError("a time is written like 2026-03-01 10:00:00.000000, in UTC") from error
+    if not isinstance(value, datetime):
+        raise ValueError("a time is text")
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def _as_state(value: object) -> object:
+    if isinstance(value, str) and value.upper() in EntityState.__members__:
+        return EntityState(value.upper())
+    raise ValueError(f"a state is one of {', '.join(EntityState)}")
+
+
+Time = Annotated[datetime, BeforeValidator(_in_utc)]
+State = Annotated[EntityState, BeforeValidator(_as_state)]
+
+
+class Body(BaseModel):
+    """A body in which unknown keys are ignored."""
+
+
+class StrictBody(BaseModel):
+    """A body in which unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Credentials(Body):
+    """Name and password."""
+
+    username: StrictStr
+    password: StrictStr
+
+
+class Project(Body):
+    """A simulation to run."""
+
+    input_type: Literal["editor", "files"]
+    ntasks: StrictInt = Field(ge=1, description="Into how many tasks it is split")
+    sim_type: Text = Field(description="mcsquare, shieldhit, fluka, topas, or common: found out from the files")
+    title: Text = "Untitled"
+    input_json: dict[str, Any] | None = Field(None, description="For editor: the project")
+    input_files: dict[StrictStr, StrictStr] | None = Field(None, description="For files: name to text")
+    batch_options: dict[str, Any] | None = Field(None, description="For clusters")
+
+
+class SimulationReport(StrictBody):
+    """What a worker says of a simulation."""
+
+    sim_id: Number
+    update_key: Key
+    job_state: State | None = None
+    end_time: Time | None = None
+    job_dir: Text | None = None
+    array_id: Number | None = None
+    collect_id: Number | None = None
+    log: dict[StrictStr, StrictStr] | None = None
+
+
+class TaskUpdate(StrictBody):
+    """What a worker says of a task; `estimated_time` in seconds, times in UTC."""
+
+    task_state: State | None = None
+    requested_primaries: Annotated[StrictInt, Field(ge=1, le=2**62)] | None = None
+    simulated_primaries: Count | None = None
+    estimated_time: (
+        Annotated[int, BeforeValidator(lambda v: round(v) if type(v) is float and v < 2**31 else v)] | None
+    ) = Field(None, ge=0, le=2**31 - 1)
+    start_time: Time | None = None
+    end_time: Time | None = None
+    celery_id: Text | None = None
+
+
+class TaskReport(StrictBody):
+    """What a worker says of a task, and what entitles it to."""
+
+    simulation_id: Number
+    task_id: Number
+    update_key: Key
+    update_dict: TaskUpdate
+
+
+class Logfiles(StrictBody):
+    """Log files, name to text."""
+
+    simulation_id: Number
+    update_key: Key
+    logfiles: dict[StrictStr, StrictStr]
+
+
+class Listing(Body):
+    """Which simulations to list."""
+
+    page_idx: int = Field(1, ge=1, le=10**6)
+    page_size: int = Field(6, ge=1, le=100)
+    order_by: Literal["start_time", "end_time"] = "start_time"
+    order_type: Literal["ascend", "descend"] = "descend"
+    job_state: str = Field("", max_length=200, description="States, separated by commas; empty: all")
+
+
+class UserUpdate(Body):
+    """A new password, with the present one; or nothing."""
+
+    password: StrictStr | None = None
+    new_password: StrictStr | None = None
+
+
+class JobQuery(Body):
+    """Which simulation."""
+
+    job_id: str
+
+
+class ResultsQuery(JobQuery):
+    """Which results: all, those of one estimator, or pages of it such as `0-2,5`."""
+
+    estimator_name: str | None = None
+    page_numbers: str | None = None
+
+
+class Message(BaseModel):
+    """An answer that says what was done."""
+
+    message: str
+
+
+class SignedIn(Message):
+    """Times at which the tokens end, milliseconds since the epoch."""
+
+    access_exp: int
+    refresh_exp: int | None = None
+
+
+class Submitted(Message):
+    """The public name of the new simulation."""
+
+    job_id: str
+
+
+class TimeLeft(BaseModel):
+    """A duration."""
+
+    hours: int
+    minutes: int
+    seconds: int
+
+
+class TaskStatus(BaseModel):
+    """How a task stands."""
+
+    task_id: int
+    task_state: str
+    requested_primaries: int
+    simulated_primaries: int
+    start_time: str | None = None
+    end_time: str | None = None
+    last_update_time: str | None = None
+    estimated_time: TimeLeft | None = None
+
+
+class JobStatus(Message):
+    """How a simulation and its tasks stand."""
+
+    job_state: str
+    job_tasks_status: list[TaskStatus]
+
+
+class SimulationMetadata(BaseModel):
+    """Description of a simulation."""
+
+    platform: str
+    server: str
+    input_type: str
+    sim_type: str
+
+
+class SimulationItem(BaseModel):
+    """A simulation in a list."""
+
+    job_id: str
+    title: str
+    start_time: str
+    end_time: str | None
+    metadata: SimulationMetadata
+
+
+class Simulations(Message):
+    """A page of the user's simulations."""
+
+    page_count: int
+    simulations_count: int
+    simulations: list[SimulationItem]
+
+
+class PageMetadata(BaseModel):
+    """A page without its numbers."""
+
+    page_number: int
+    page_name: str
+    page_dimension: int
+
+
+class EstimatorMetadata(BaseModel):
+    """An estimator without its numbers."""
+
+    name: str
+    pages_metadata: list[PageMetadata]
+
+
+class Estimators(Message):
+    """All estimators of a simulation, without numbers."""
+
+    estimators_metadata: list[EstimatorMetadata]
+
+
+class ResultsPages(Message):
+    """Results: `pages` if pages were asked for, otherwise `estimators`."""
+
+    pages: list[dict[str, Any]] | None = None
+    estimators: list[dict[str, Any]] | None = None
+
+
+class Input(Message):
+    """What was submitted: `input_type`, `number_of_all_primaries`, `input_files`, `input_json`."""
+
+    input: dict[str, Any]
+
+
+class LogfilesAnswer(Message):
+    """Log files, name to text (with `<`, `>`, `&` escaped, since the front end writes them into a page)."""
+
+    logfiles: dict[str, str]
+
+
+class Change(BaseModel):
+    """A change of state; `task_id` is null for the simulation itself."""
+
+    task_id: int | None
+    from_state: str | None
+    to_state: str
+    time: str
+    actor: str
+    reason: str | None
+
+
+class History(Message):
+    """All changes of state, oldest first."""
+
+    history: list[Change]
+
+
+class ClusterName(BaseModel):
+    """A cluster."""
+
+    cluster_name: str
+
+
+class Clusters(Message):
+    """All clusters."""
+
+    clusters: list[ClusterName]

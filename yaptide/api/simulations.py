@@ -1,0 +1,190 @@
+"""Simulations: submit, follow, cancel, list, delete; their input, history and log files."""
+
+import html
+from typing import Any
+
+from apiflask import APIBlueprint
+from flask import Response
+
+from yaptide.api import schemas
+from yaptide.api.http import answer, backend, http_date, stitched, user
+from yaptide.domain.errors import Forbidden, InvalidInput, NotConfigured
+from yaptide.domain.states import EntityState
+from yaptide.services import logfiles, simulations
+
+blueprint = APIBlueprint("simulations", __name__, tag="Simulations")
+
+
+@blueprint.post("/jobs/direct")
+@blueprint.input(schemas.Project, location="json")
+@blueprint.output(schemas.Submitted, status_code=202)
+def submit(json_data: schemas.Project) -> Response:
+    """Submit a simulation to the server's own workers."""
+    submitted = simulations.submit(backend(), user(), _submission(json_data))
+    return answer({"message": "Job started", "job_id": submitted.job_id}, 202)
+
+
+@blueprint.post("/jobs/batch")
+@blueprint.input(schemas.Project, location="json")
+@blueprint.output(schemas.Submitted, status_code=202)
+def submit_batch(json_data: schemas.Project) -> Response:
+    """Submit a simulation to a cluster."""
+    if not user().is_keycloak:
+        raise Forbidden("User is not allowed to use this endpoint")
+    raise NotConfigured("No cluster is configured on this server")
+
+
+def _submission(project: schemas.Project) -> simulations.Submission:
+    given = project.input_json if project.input_type == "editor" else project.input_files
+    if given is None:
+        raise InvalidInput(
+            f"input_type {project.input_type} needs {'input_json' if _is_editor(project) else 'input_files'}"
+        )
+    files, project_json = (None, project.input_json) if _is_editor(project) else (project.input_files, None)
+    return simulations.Submission(project.sim_type, project.ntasks, project.title, files, project_json)
+
+
+def _is_editor(project: schemas.Project) -> bool:
+    return project.input_type == "editor"
+
+
+@blueprint.get("/jobs")
+@blueprint.get("/jobs/direct")
+@blueprint.get("/jobs/batch")
+@blueprint.input(schemas.JobQuery, location="query", arg_name="query")
+@blueprint.output(schemas.JobStatus)
+def status(query: schemas.JobQuery) -> Response:
+    """How a simulation and its tasks stand."""
+    found = simulations.status(backend(), user(), query.job_id)
+    state = found.simulation.job_state
+    tasks = [_task(task) for task in found.tasks]
+    return answer({"message": f"Job state: {state}", "job_state": state, "job_tasks_status": tasks})
+
+
+def _task(task: Any) -> dict[str, Any]:
+    found = {
+        "task_id": task.task_id,
+        "task_state": task.task_state,
+        "requested_primaries": task.requested_primaries,
+        "simulated_primaries": task.simulated_primaries,
+    }
+    for name in ("start_time", "end_time", "last_update_time"):
+        time = getattr(task, name)
+        if time is not None:
+            found[name] = http_date(time)
+    if task.estimated_time is not None:
+        minutes, seconds = divmod(task.estimated_time, 60)
+        hours, minutes = divmod(minutes, 60)
+        found["estimated_time"] = {"hours": hours, "minutes": minutes, "seconds": seconds}
+    return found
+
+
+@blueprint.delete("/jobs")
+@blueprint.delete("/jobs/direct")
+@blueprint.delete("/jobs/batch")
+@blueprint.input(schemas.JobQuery, location="query", arg_name="query")
+@blueprint.output(schemas.Message)
+def cancel(query: schemas.JobQuery) -> Response:
+    """Cancel a simulation; one that has ended stays as it is."""
+    ended = simulations.cancel(backend(), user(), query.job_id)
+    return answer({"message": f"Cannot cancel job which is in {ended} state" if ended else "Job canceled"})
+
+
+@blueprint.post("/jobs")
+@blueprint.input(schemas.SimulationReport, location="json")
+@blueprint.output(schemas.Message, status_code=202)
+def report(json_data: schemas.SimulationReport) -> Response:
+    """What a worker says of a simulation, with its update key."""
+    batch = json_data.model_dump(include={"job_dir", "array_id", "collect_id"}, exclude_none=True)
+    told = simulations.Report(json_data.job_state, json_data.end_time, json_data.log, batch)
+    state = simulations.report(backend(), json_data.sim_id, json_data.update_key, told)
+    return answer({"message": "Job updated", "job_state": state}, 202)
+
+
+@blueprint.get("/jobs/history")
+@blueprint.input(schemas.JobQuery, location="query", arg_name="query")
+@blueprint.output(schemas.History)
+def history(query: schemas.JobQuery) -> Response:
+    """Every change of state: when, who, why."""
+    rows = simulations.history(backend(), user(), query.job_id)
+    changes = [{**row._mapping, "time": http_date(row.time)} for row in rows]
+    return answer({"message": "Job history", "history": changes})
+
+
+@blueprint.get("/user/simulations")
+@blueprint.input(schemas.Listing, location="query", arg_name="query")
+@blueprint.output(schemas.Simulations)
+def listing(query: schemas.Listing) -> Response:
+    """A page of the user's simulations."""
+    states = tuple(_state(name) for name in query.job_state.split(",") if name)
+    page = simulations.Page(query.page_idx, query.page_size, query.order_by, query.order_type == "descend", states)
+    total, rows = simulations.listing(backend(), user(), page)
+    return answer(
+        {
+            "message": "User simulations",
+            "page_count": -(-total // page.size),
+            "simulations_count": total,
+            "simulations": [_item(row) for row in rows],
+        }
+    )
+
+
+def _state(name: str) -> EntityState:
+    if name not in EntityState.__members__:
+        raise InvalidInput(f"job_state: {name[:40]!r} is no state")
+    return EntityState(name)
+
+
+def _item(row: Any) -> dict[str, Any]:
+    # The front end shows every key of an item and lets it win over the status: nothing may be added here.
+    return {
+        "job_id": row.job_id,
+        "title": row.title,
+        "start_time": http_date(row.start_time),
+        "end_time": http_date(row.end_time),
+        "metadata": {
+            "platform": row.platform,
+            "server": "Yaptide",
+            "input_type": row.input_type,
+            "sim_type": row.sim_type,
+        },
+    }
+
+
+@blueprint.delete("/user/simulations")
+@blueprint.input(schemas.JobQuery, location="query", arg_name="query")
+@blueprint.output(schemas.Message)
+def delete(query: schemas.JobQuery) -> Response:
+    """Delete a simulation with everything about it; a running one has to be canceled first."""
+    state = simulations.delete(backend(), user(), query.job_id)
+    if state is not None:
+        raise Forbidden(f"Cannot delete job which is in {state} state")
+    return answer({"message": "Simulation deleted"})
+
+
+@blueprint.get("/inputs")
+@blueprint.input(schemas.JobQuery, location="query", arg_name="query")
+@blueprint.output(schemas.Input)
+def read_input(query: schemas.JobQuery) -> Response:
+    """What was submitted."""
+    stored = simulations.read_input(backend(), user(), query.job_id)
+    return stitched([b'{"message":"Input of the job","input":', stored, b"}"])
+
+
+@blueprint.get("/logfiles")
+@blueprint.input(schemas.JobQuery, location="query", arg_name="query")
+@blueprint.output(schemas.LogfilesAnswer)
+def read_logfiles(query: schemas.JobQuery) -> Response:
+    """Log files; markup in them is escaped, since the front end writes them into a page as they come."""
+    found = logfiles.read(backend(), user(), query.job_id)
+    escaped = {html.escape(name, quote=False): html.escape(text, quote=False) for name, text in found.items()}
+    return answer({"message": "Logfiles", "logfiles": escaped})
+
+
+@blueprint.post("/logfiles")
+@blueprint.input(schemas.Logfiles, location="json")
+@blueprint.output(schemas.Message, status_code=202)
+def post_logfiles(json_data: schemas.Logfiles) -> Response:
+    """Log files that a worker sends, with its update key."""
+    logfiles.post(backend(), json_data.simulation_id, json_data.update_key, json_data.logfiles)
+    return answer({"message": "Log files saved"}, 202)

@@ -1,0 +1,92 @@
+"""Puts the parts together: the only module that knows all of them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from apiflask import APIFlask
+from flask import Response
+from flask_cors import CORS
+
+import yaptide
+from yaptide.persistence import schema
+from yaptide.persistence.engine import Database
+from yaptide.platforms.direct.embedded import EmbeddedExecutor, Folders
+from yaptide.services.backend import Backend
+from yaptide.settings import Settings, load
+
+
+def make_backend(settings: Settings) -> Backend:
+    """The services' surroundings as the settings say. The database is opened on first use, and left as it is."""
+    if not settings.database_uri:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    return Backend(Database(settings.url), settings.spool, settings.key, settings.limits)
+
+
+def prepare_database(backend: Backend) -> None:
+    """Make sure that the tables are those of this version: SQLite, which is ours alone, is upgraded; others are not.
+
+    Raises Conflict with the command that mends it.
+    """
+    if backend.database.is_sqlite:
+        schema.upgrade(backend.database)
+    else:
+        schema.require_current(backend.database)
+
+
+def make_executor(settings: Settings, backend: Backend) -> tuple[Backend, EmbeddedExecutor]:
+    """An embedded executor, not started, and the backend that hands work to it."""
+    folders = Folders(settings.data_dir, settings.simulators_dir, settings.work)
+    executor = EmbeddedExecutor(backend, folders, settings.workers, settings.task_hours * 3600)
+    return replace(backend, dispatcher=executor), executor
+
+
+def create_app(settings: Settings | None = None, backend: Backend | None = None) -> APIFlask:
+    """The web application.
+
+    Without arguments everything comes from the environment (`yaptide.settings`). The application runs no tasks itself:
+    `yaptide up` starts an executor beside it. An SQLite database is made or upgraded here; one on a server has to be
+    current by the time of the first request.
+    """
+    from yaptide import api, web  # noqa: PLC0415 - workers and commands import this module, but serve nothing
+    from yaptide.api import errors  # noqa: PLC0415
+    from yaptide.api.http import JsonRequest, OrjsonProvider  # noqa: PLC0415
+
+    settings = settings or load()
+    backend = backend or make_backend(settings)
+    app = APIFlask("yaptide", title="yaptide", version=yaptide.__version__, spec_path="/openapi.json", docs_path=None)
+    app.json = OrjsonProvider(app)
+    app.request_class = JsonRequest
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mib * 2**20
+    app.config["MAX_RESULTS_LENGTH"] = settings.max_results_mib * 2**20
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    app.extensions["yaptide"] = backend
+    app.extensions["sqlalchemy"] = backend.database
+    errors.register(app)
+    CORS(app, origins=settings.origins, supports_credentials=True)
+    for blueprint in (*api.ALL, web.blueprint):
+        app.register_blueprint(blueprint)
+    app.after_request(_never_cached)
+    if backend.database.is_sqlite:
+        prepare_database(backend)
+    else:
+        app.before_request(_checked_once(backend))
+    return app
+
+
+def _never_cached(response: Response) -> Response:
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    return response
+
+
+def _checked_once(backend: Backend) -> Callable[[], None]:
+    """Before the first request, see to the tables; repeated until they are right."""
+    ready = False
+
+    def check() -> None:
+        nonlocal ready
+        if not ready:
+            prepare_database(backend)
+            ready = True
+
+    return check

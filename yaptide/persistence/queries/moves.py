@@ -1,0 +1,149 @@
+"""The one place where a simulation or a task changes its state.
+
+A move is an UPDATE guarded by the transition table, and leaves a row in the history in the same transaction. Whoever moves
+anything of a simulation holds the lock on that simulation (`lock`), so that moves of its tasks and the state derived from
+them cannot overtake each other, and nobody waits in a circle.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, case, func, insert, literal, select, update
+
+from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState, sources
+from yaptide.persistence.models import SimulationModel, StateHistoryModel, TaskModel
+
+_SIMULATION = SimulationModel.__table__
+_TASK = TaskModel.__table__
+_HISTORY = StateHistoryModel.__table__
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Who moves, when, and why; goes into the history."""
+
+    actor: str
+    time: datetime
+    reason: str | None = None
+
+
+class Locked(NamedTuple):
+    """A simulation whose states nobody else can change until the transaction ends."""
+
+    id: int
+    job_id: str
+    user_id: int
+    job_state: EntityState
+    platform: str
+    sim_type: str
+    input_type: str
+    update_key_hash: str | None
+    start_time: datetime
+    owner: str | None
+
+
+_FIND = select(*(_SIMULATION.c[name] for name in Locked._fields))
+_LOCK = _FIND.with_for_update()
+
+
+def _lock(connection: Connection, condition: ColumnElement[bool]) -> Locked | None:
+    """Lock the simulation that `condition` finds, or return None."""
+    row = connection.execute(_LOCK.where(condition)).first()
+    return None if row is None else Locked(*row)
+
+
+def find_simulation(connection: Connection, simulation_id: int) -> Locked | None:
+    """The simulation with this number, without a lock: its states may change at once."""
+    row = connection.execute(_FIND.where(SimulationModel.id == simulation_id)).first()
+    return None if row is None else Locked(*row)
+
+
+def lock_simulation(connection: Connection, simulation_id: int) -> Locked | None:
+    """Lock the simulation with this number, or return None if there is none."""
+    return _lock(connection, SimulationModel.id == simulation_id)
+
+
+def lock_job(connection: Connection, job_id: str) -> Locked | None:
+    """Lock the simulation with this public name, or return None if there is none."""
+    return _lock(connection, SimulationModel.job_id == job_id)
+
+
+def record_made(connection: Connection, simulation_id: int, state: EntityState, cause: Cause) -> None:
+    """Begin the history of a new simulation and of its tasks."""
+    made = _history(cause, state)
+    tasks = select(_TASK.c.simulation_id, _TASK.c.task_id, literal(None), *made).where(
+        _TASK.c.simulation_id == simulation_id
+    )
+    connection.execute(
+        insert(_HISTORY).values(
+            simulation_id=simulation_id, to_state=state, time=cause.time, actor=cause.actor, reason=cause.reason
+        )
+    )
+    connection.execute(insert(_HISTORY).from_select(_HISTORY_COLUMNS, tasks))
+
+
+def move_simulation(
+    connection: Connection, simulation_id: int, to: EntityState, cause: Cause, values: Mapping[str, Any] | None = None
+) -> bool:
+    """Move a simulation to `to`, setting `values` with it; False, and nothing changed, if that may not follow."""
+    ready = (_SIMULATION.c.id == simulation_id) & _SIMULATION.c.job_state.in_(sources(SIMULATION_TRANSITIONS, to))
+    before = select(_SIMULATION.c.id, literal(None), _SIMULATION.c.job_state, *_history(cause, to)).where(ready)
+    connection.execute(insert(_HISTORY).from_select(_HISTORY_COLUMNS, before.with_for_update()))
+    changes: dict[str, Any] = {"job_state": to}
+    if to in FINAL_STATES:
+        changes |= {"end_time": _not_before(_SIMULATION.c.start_time, cause.time), "owner": None}
+    changes |= values or {}
+    return connection.execute(update(_SIMULATION).where(ready).values(changes)).rowcount == 1
+
+
+def move_tasks(
+    connection: Connection,
+    simulation_id: int,
+    to: EntityState,
+    cause: Cause,
+    values: Mapping[str, Any] | None = None,
+    *conditions: ColumnElement[bool],
+) -> int:
+    """Move the tasks of a simulation to `to`, setting `values` with it, and return how many moved.
+
+    Moved are those that fulfil all `conditions` and from whose state `to` may follow. A task that becomes COMPLETED has
+    simulated what was requested, unless `values` knows better.
+    """
+    ready = (_TASK.c.simulation_id == simulation_id) & _TASK.c.task_state.in_(sources(TASK_TRANSITIONS, to))
+    for condition in conditions:
+        ready &= condition
+    before = select(_TASK.c.simulation_id, _TASK.c.task_id, _TASK.c.task_state, *_history(cause, to)).where(ready)
+    connection.execute(insert(_HISTORY).from_select(_HISTORY_COLUMNS, before.with_for_update()))
+    changes = _task_changes(to, cause.time) | dict(values or {})
+    return connection.execute(update(_TASK).where(ready).values(changes)).rowcount
+
+
+def _task_changes(to: EntityState, now: datetime) -> dict[str, Any]:
+    changes: dict[str, Any] = {"task_state": to, "last_update_time": now}
+    if to is EntityState.RUNNING or to is EntityState.COMPLETED:
+        changes["start_time"] = func.coalesce(_TASK.c.start_time, now)
+    if to is EntityState.COMPLETED:
+        changes["simulated_primaries"] = _TASK.c.requested_primaries
+    if to in FINAL_STATES:
+        changes |= {"end_time": _not_before(_TASK.c.start_time, now), "estimated_time": None}
+    return changes
+
+
+def _not_before(start: ColumnElement[Any], end: datetime) -> ColumnElement[Any]:
+    """`end`, but never before `start`: clocks of different machines disagree."""
+    return case((start > end, start), else_=literal(end, start.type))
+
+
+_HISTORY_COLUMNS = ("simulation_id", "task_id", "from_state", "to_state", "time", "actor", "reason")
+
+
+def _history(cause: Cause, to: EntityState) -> tuple[ColumnElement[Any], ...]:
+    columns = _HISTORY.c
+    return (
+        literal(to, columns.to_state.type),
+        literal(cause.time, columns.time.type),
+        literal(cause.actor, columns.actor.type),
+        literal(cause.reason, columns.reason.type),
+    )

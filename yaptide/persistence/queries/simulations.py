@@ -1,0 +1,221 @@
+"""Queries about simulations, their input, log files and history."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, literal, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from yaptide.domain.states import EntityState
+from yaptide.persistence.codec import Payload
+from yaptide.persistence.models import (
+    BatchSimulationModel,
+    CelerySimulationModel,
+    CeleryTaskModel,
+    EstimatorModel,
+    InputModel,
+    LogfilesModel,
+    PageModel,
+    SimulationModel,
+    StateHistoryModel,
+    TaskModel,
+)
+
+_SIMULATION = SimulationModel.__table__
+_TASK = TaskModel.__table__
+_INPUT = InputModel.__table__
+_LOGFILES = LogfilesModel.__table__
+
+_ADD_CELERY_TASKS = insert(CeleryTaskModel.__table__).from_select(
+    ["id"], select(_TASK.c.id).where(_TASK.c.simulation_id == bindparam("simulation_id"))
+)
+_BY_JOB = select(
+    _SIMULATION.c.id,
+    _SIMULATION.c.user_id,
+    _SIMULATION.c.job_state,
+    _SIMULATION.c.title,
+    _SIMULATION.c.sim_type,
+    _SIMULATION.c.input_type,
+    _SIMULATION.c.platform,
+    _SIMULATION.c.start_time,
+    _SIMULATION.c.end_time,
+    _SIMULATION.c.simulator_version,
+    _SIMULATION.c.simulator_digest,
+).where(_SIMULATION.c.job_id == bindparam("job_id"))
+_INPUT_OF = select(_INPUT.c.compressed_data).where(_INPUT.c.simulation_id == bindparam("simulation_id"))
+
+
+def add_direct(
+    connection: Connection, values: dict[str, Any], input_payload: Payload, tasks: Sequence[dict[str, Any]]
+) -> int:
+    """Add a simulation of the platform DIRECT with its input and tasks; returns its number."""
+    simulation_id: int = connection.execute(insert(_SIMULATION).returning(_SIMULATION.c.id), values).scalar_one()
+    connection.execute(insert(CelerySimulationModel.__table__), {"id": simulation_id})
+    connection.execute(insert(_INPUT), {"simulation_id": simulation_id, **input_payload.columns()})
+    connection.execute(insert(_TASK), [{"simulation_id": simulation_id, **task} for task in tasks])
+    connection.execute(_ADD_CELERY_TASKS, {"simulation_id": simulation_id})
+    return simulation_id
+
+
+def by_job(connection: Connection, job_id: str) -> Row[Any] | None:
+    """Id, owner, state and description of a simulation by its public name."""
+    return connection.execute(_BY_JOB, {"job_id": job_id}).first()
+
+
+def input_of(connection: Connection, simulation_id: int) -> bytes | None:
+    """The stored payload of a simulation's input."""
+    return connection.execute(_INPUT_OF, {"simulation_id": simulation_id}).scalar()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which part of a user's simulations to list, in which order; an empty `states` means every state."""
+
+    number: int = 1
+    size: int = 6
+    order_by: str = "start_time"
+    descending: bool = True
+    states: tuple[EntityState, ...] = ()
+
+
+def of_user(connection: Connection, user_id: int, page: Page) -> tuple[int, list[Row[Any]]]:
+    """How many simulations of the user there are in all, and those on the page."""
+    chosen = _SIMULATION.c.user_id == user_id
+    if page.states:
+        chosen &= _SIMULATION.c.job_state.in_(page.states)
+    total = connection.execute(select(func.count()).select_from(_SIMULATION).where(chosen)).scalar_one()
+    column = _SIMULATION.c[page.order_by]
+    order = (column.desc(), _SIMULATION.c.id.desc()) if page.descending else (column.asc(), _SIMULATION.c.id.asc())
+    query = (
+        select(
+            _SIMULATION.c.job_id,
+            _SIMULATION.c.title,
+            _SIMULATION.c.start_time,
+            _SIMULATION.c.end_time,
+            _SIMULATION.c.platform,
+            _SIMULATION.c.input_type,
+            _SIMULATION.c.sim_type,
+            _SIMULATION.c.job_state,
+        )
+        .where(chosen)
+        .order_by(*order)
+        .limit(page.size)
+        .offset((page.number - 1) * page.size)
+    )
+    return total, list(connection.execute(query).all())
+
+
+def open_jobs(connection: Connection) -> set[str]:
+    """Public names of all simulations that have not ended."""
+    query = select(_SIMULATION.c.job_id).where(
+        _SIMULATION.c.job_state.not_in((EntityState.COMPLETED, EntityState.FAILED, EntityState.CANCELED))
+    )
+    return set(connection.execute(query).scalars())
+
+
+def set_values(connection: Connection, simulation_id: int, values: dict[str, Any]) -> None:
+    """Set columns of a simulation that are not its state."""
+    connection.execute(update(_SIMULATION).where(_SIMULATION.c.id == simulation_id).values(values))
+
+
+def set_batch_values(connection: Connection, simulation_id: int, values: Mapping[str, Any]) -> None:
+    """Set `job_dir`, `array_id` or `collect_id` of a simulation on a cluster."""
+    table = BatchSimulationModel.__table__
+    connection.execute(update(table).where(table.c.id == simulation_id).values(values))
+
+
+def remove(connection: Connection, simulation_id: int) -> bool:
+    """Remove a simulation; the database removes what hangs under it. False if there is none."""
+    return connection.execute(delete(_SIMULATION).where(_SIMULATION.c.id == simulation_id)).rowcount == 1
+
+
+def bytes_of(connection: Connection, simulation_id: int) -> int:
+    """Bytes that the payloads of a simulation take in the store."""
+    length = func.length
+    parts = (
+        select(func.sum(length(_INPUT.c.compressed_data))).where(_INPUT.c.simulation_id == simulation_id),
+        select(func.sum(length(_LOGFILES.c.compressed_data))).where(_LOGFILES.c.simulation_id == simulation_id),
+        select(func.sum(length(EstimatorModel.compressed_data))).where(EstimatorModel.simulation_id == simulation_id),
+        select(func.sum(length(PageModel.compressed_data)))
+        .join(EstimatorModel, EstimatorModel.id == PageModel.estimator_id)
+        .where(EstimatorModel.simulation_id == simulation_id),
+    )
+    return sum(connection.execute(part).scalar() or 0 for part in parts)
+
+
+def add_logfiles(connection: Connection, simulation_id: int, payload: Payload) -> None:
+    """Add log files, unless the very same arrived before."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(_LOGFILES).on_conflict_do_nothing(index_elements=["simulation_id", "content_sha256"])
+    connection.execute(statement, {"simulation_id": simulation_id, **payload.columns()})
+
+
+def logfiles_size(connection: Connection, simulation_id: int) -> int:
+    """Bytes of text in the log files that a simulation has."""
+    query = select(func.sum(_LOGFILES.c.content_size)).where(_LOGFILES.c.simulation_id == simulation_id)
+    return int(connection.execute(query).scalar() or 0)
+
+
+def logfiles_of(connection: Connection, simulation_id: int) -> list[bytes]:
+    """The stored payloads of a simulation's log files, in the order of arrival."""
+    query = select(_LOGFILES.c.compressed_data).where(_LOGFILES.c.simulation_id == simulation_id)
+    return list(connection.execute(query.order_by(_LOGFILES.c.id)).scalars())
+
+
+def history(connection: Connection, simulation_id: int) -> list[Row[Any]]:
+    """All changes of state of a simulation and its tasks, oldest first."""
+    row = StateHistoryModel
+    query = select(row.task_id, row.from_state, row.to_state, row.time, row.actor, row.reason)
+    return list(connection.execute(query.where(row.simulation_id == simulation_id).order_by(row.id)).all())
+
+
+def reasons(connection: Connection, simulation_id: int, to: EntityState) -> list[tuple[int | None, str]]:
+    """Task number (None: the simulation) and reason of each move to `to` that has one, oldest first."""
+    row = StateHistoryModel
+    query = (
+        select(row.task_id, row.reason)
+        .where(row.simulation_id == simulation_id, row.to_state == to, row.reason.is_not(None))
+        .order_by(row.id)
+    )
+    return [(task_id, str(reason)) for task_id, reason in connection.execute(query)]
+
+
+def next_merge(connection: Connection) -> int | None:
+    """The simulation that has waited longest for its results to be merged here.
+
+    Left alone are those with a completed task that no executor of ours has run: whoever did has the outputs, and reports.
+    """
+    reported = (
+        select(literal(1))
+        .where(
+            _TASK.c.simulation_id == _SIMULATION.c.id,
+            _TASK.c.task_state == EntityState.COMPLETED,
+            _TASK.c.owner.is_(None),
+        )
+        .exists()
+    )
+    query = (
+        select(_SIMULATION.c.id)
+        .where(_SIMULATION.c.job_state == EntityState.MERGING_QUEUED, _SIMULATION.c.platform == "DIRECT", ~reported)
+        .order_by(_SIMULATION.c.id)
+        .limit(1)
+    )
+    return connection.execute(query).scalar()
+
+
+def heartbeat(connection: Connection, owner: str, merges: Sequence[int], now: datetime) -> None:
+    """Tell that `owner` is still merging these simulations."""
+    if merges:
+        mine = (_SIMULATION.c.id.in_(merges)) & (_SIMULATION.c.owner == owner)
+        connection.execute(update(_SIMULATION).where(mine).values(heartbeat_time=now))
+
+
+def silent_merges(connection: Connection, dead_owner: str | None, silent_since: datetime) -> list[int]:
+    """Simulations whose merge nobody works on any more; see `yaptide.persistence.queries.tasks.silent`."""
+    gone = _SIMULATION.c.heartbeat_time < silent_since
+    if dead_owner is not None:
+        gone |= _SIMULATION.c.owner.startswith(dead_owner, autoescape=True)
+    query = select(_SIMULATION.c.id).where(_SIMULATION.c.job_state == EntityState.MERGING_RUNNING, gone)
+    return list(connection.execute(query).scalars())

@@ -1,0 +1,184 @@
+"""Queries about tasks. Progress is one statement; moves are in `yaptide.persistence.queries.moves`."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, bindparam, case, func, select, update
+
+from yaptide.domain.states import FINAL_STATES, EntityState
+from yaptide.persistence.models import CeleryTaskModel, SimulationModel, TaskModel
+
+_TASK = TaskModel.__table__
+_SIMULATION = SimulationModel.__table__
+
+# "Progress only grows", and never past what was requested.
+_REPORTED = case(
+    (bindparam("simulated") > _TASK.c.requested_primaries, _TASK.c.requested_primaries),
+    (bindparam("simulated") > _TASK.c.simulated_primaries, bindparam("simulated")),
+    else_=_TASK.c.simulated_primaries,
+)
+_THIS = (
+    (_TASK.c.simulation_id == bindparam("simulation"))
+    & (_TASK.c.task_id == bindparam("task"))
+    & (_TASK.c.task_state == EntityState.RUNNING)
+)
+_PROGRESS = update(_TASK).values(
+    simulated_primaries=_REPORTED,
+    estimated_time=bindparam("estimated"),
+    last_update_time=bindparam("now"),
+    heartbeat_time=bindparam("now"),
+)
+_KEY_FITS = (
+    select(_SIMULATION.c.id)
+    .where(
+        _SIMULATION.c.id == bindparam("simulation"),
+        _SIMULATION.c.update_key_hash == bindparam("key"),
+        _SIMULATION.c.start_time > bindparam("valid_since", type_=_SIMULATION.c.start_time.type),
+        _SIMULATION.c.job_state.not_in(FINAL_STATES),
+    )
+    .exists()
+)
+_PROGRESS_BY_KEY = _PROGRESS.where(_THIS, _KEY_FITS)
+_OWNED = (_TASK.c.owner == bindparam("by")) & (_TASK.c.attempts == bindparam("attempt"))
+_PROGRESS_BY_OWNER = _PROGRESS.where(_THIS, _OWNED)
+_HEARTBEAT = update(_TASK).where(_THIS, _OWNED).values(heartbeat_time=bindparam("now"))
+_STATUS = (
+    select(
+        _TASK.c.task_id,
+        _TASK.c.task_state,
+        _TASK.c.requested_primaries,
+        _TASK.c.simulated_primaries,
+        _TASK.c.start_time,
+        _TASK.c.end_time,
+        _TASK.c.last_update_time,
+        _TASK.c.estimated_time,
+    )
+    .where(_TASK.c.simulation_id == bindparam("simulation"))
+    .order_by(_TASK.c.task_id)
+)
+
+
+class Claim(NamedTuple):
+    """A task that somebody runs: which one, what is asked of it, who runs it, for the how-manieth time."""
+
+    simulation_id: int
+    job_id: str
+    sim_type: str
+    task_id: int
+    primaries: int
+    seed: int
+    attempt: int
+    owner: str
+
+
+def progress_by_key(
+    connection: Connection,
+    *,
+    simulation: int,
+    task: int,
+    key: str,
+    simulated: int,
+    estimated: int | None,
+    now: datetime,
+    valid_since: datetime,
+) -> bool:
+    """Record progress of a running task for whoever has the simulation's update key (`key`: its hash).
+
+    False, and nothing changed, if the key does not fit or the task is not running.
+    """
+    values = {"simulation": simulation, "task": task, "key": key, "simulated": simulated}
+    values |= {"estimated": estimated, "now": now, "valid_since": valid_since}
+    return connection.execute(_PROGRESS_BY_KEY, values).rowcount == 1
+
+
+def progress_by_owner(
+    connection: Connection, claim: Claim, simulated: int, estimated: int | None, now: datetime
+) -> bool:
+    """Record progress of a task for the executor that runs it; False if it is no longer that executor's to run."""
+    values = {**_names(claim), "simulated": simulated, "estimated": estimated, "now": now}
+    return connection.execute(_PROGRESS_BY_OWNER, values).rowcount == 1
+
+
+def heartbeat(connection: Connection, claims: Sequence[Claim], now: datetime) -> None:
+    """Tell that the owners of these claims are alive."""
+    if claims:
+        connection.execute(_HEARTBEAT, [{**_names(claim), "now": now} for claim in claims])
+
+
+def _names(claim: Claim) -> dict[str, Any]:
+    return {"simulation": claim.simulation_id, "task": claim.task_id, "by": claim.owner, "attempt": claim.attempt}
+
+
+def status(connection: Connection, simulation_id: int) -> list[Row[Any]]:
+    """All tasks of a simulation by number, with what their user wants to know."""
+    return list(connection.execute(_STATUS, {"simulation": simulation_id}).all())
+
+
+def one(connection: Connection, simulation_id: int, task_id: int) -> Row[Any] | None:
+    """One task's state, counts and times, or None."""
+    return connection.execute(_STATUS.where(_TASK.c.task_id == task_id), {"simulation": simulation_id}).first()
+
+
+def states(connection: Connection, simulation_id: int) -> dict[EntityState, int]:
+    """How many tasks of a simulation are in which state."""
+    query = select(_TASK.c.task_state, func.count()).where(_TASK.c.simulation_id == simulation_id)
+    return {state: count for state, count in connection.execute(query.group_by(_TASK.c.task_state))}
+
+
+def completed(connection: Connection, simulation_id: int) -> list[tuple[int, int]]:
+    """Number and simulated primaries of each completed task, by number."""
+    query = select(_TASK.c.task_id, _TASK.c.simulated_primaries).where(
+        _TASK.c.simulation_id == simulation_id, _TASK.c.task_state == EntityState.COMPLETED
+    )
+    return [(task_id, primaries) for task_id, primaries in connection.execute(query.order_by(_TASK.c.task_id))]
+
+
+def set_values(connection: Connection, simulation_id: int, task_id: int, values: dict[str, Any]) -> None:
+    """Set columns of a task that are not its state."""
+    this = (_TASK.c.simulation_id == simulation_id) & (_TASK.c.task_id == task_id)
+    connection.execute(update(_TASK).where(this).values(values))
+
+
+def set_celery_id(connection: Connection, simulation_id: int, task_id: int, celery_id: str) -> None:
+    """Note under which name Celery runs a task."""
+    table = CeleryTaskModel.__table__
+    row = select(_TASK.c.id).where(_TASK.c.simulation_id == simulation_id, _TASK.c.task_id == task_id)
+    connection.execute(update(table).where(table.c.id == row.scalar_subquery()).values(celery_id=celery_id))
+
+
+def next_pending(connection: Connection, sim_types: Sequence[str]) -> Row[Any] | None:
+    """The task that has waited longest for an executor that has these simulators, or None."""
+    query = (
+        select(_TASK.c.simulation_id, _TASK.c.task_id)
+        .join(_SIMULATION, _SIMULATION.c.id == _TASK.c.simulation_id)
+        .where(
+            _TASK.c.task_state == EntityState.PENDING,
+            _TASK.c.platform == "DIRECT",
+            _SIMULATION.c.sim_type.in_(sim_types),
+            _SIMULATION.c.job_state.in_((EntityState.PENDING, EntityState.RUNNING)),
+        )
+        .order_by(_TASK.c.id)
+        .limit(1)
+    )
+    return connection.execute(query).first()
+
+
+def claimed(connection: Connection, simulation_id: int, task_id: int) -> Row[Any]:
+    """Primaries, seed and attempts of a task that was just claimed."""
+    query = select(_TASK.c.requested_primaries, _TASK.c.seed, _TASK.c.attempts)
+    return connection.execute(query.where(_TASK.c.simulation_id == simulation_id, _TASK.c.task_id == task_id)).one()
+
+
+def silent(connection: Connection, dead_owner: str | None, silent_since: datetime) -> list[Row[Any]]:
+    """Running tasks that nobody runs any more: simulation_id, task_id, attempts, owner.
+
+    Their owner either was not heard of `silent_since`, or its name begins with `dead_owner`, which is known to be dead.
+    """
+    gone = _TASK.c.heartbeat_time < silent_since
+    if dead_owner is not None:
+        gone |= _TASK.c.owner.startswith(dead_owner, autoescape=True)
+    query = select(_TASK.c.simulation_id, _TASK.c.task_id, _TASK.c.attempts, _TASK.c.owner).where(
+        _TASK.c.task_state == EntityState.RUNNING, _TASK.c.owner.is_not(None), gone
+    )
+    return list(connection.execute(query).all())

@@ -1,0 +1,91 @@
+"""Queries about users and their sessions."""
+
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+
+from yaptide.persistence.models import SessionModel, SimulationModel, UserModel, YaptideUserModel
+from yaptide.persistence.models.users import KEYCLOAK_USER, YAPTIDE_USER
+
+_USER = UserModel.__table__
+_LOCAL = YaptideUserModel.__table__
+_SESSION = SessionModel.__table__
+
+
+class User(NamedTuple):
+    """Who is asking."""
+
+    id: int
+    username: str
+    auth_provider: str
+
+    @property
+    def is_keycloak(self) -> bool:
+        """Whether they sign in through Keycloak."""
+        return self.auth_provider == KEYCLOAK_USER
+
+
+_BY_SESSION = (
+    select(_USER.c.id, _USER.c.username, _USER.c.auth_provider)
+    .join(_SESSION, _SESSION.c.user_id == _USER.c.id)
+    .where(_SESSION.c.id == bindparam("session"), _SESSION.c.expires > bindparam("now", type_=_SESSION.c.expires.type))
+)
+_LOCAL_USER = (
+    select(_USER.c.id, _USER.c.username, _USER.c.auth_provider, _LOCAL.c.password_hash)
+    .join(_LOCAL, _LOCAL.c.id == _USER.c.id)
+    .where(_USER.c.username == bindparam("username"))
+)
+
+
+def by_session(connection: Connection, session: str, now: datetime) -> User | None:
+    """The user of a session that has not ended."""
+    row = connection.execute(_BY_SESSION, {"session": session, "now": now}).first()
+    return None if row is None else User(*row)
+
+
+def local_user(connection: Connection, username: str) -> tuple[User, str | None] | None:
+    """The local user of this name and the hash of the password, or None."""
+    row = connection.execute(_LOCAL_USER, {"username": username}).first()
+    return None if row is None else (User(*row[:3]), row[3])
+
+
+def add_local(connection: Connection, username: str, password_hash: str | None) -> User:
+    """Add a local user; the database raises IntegrityError if the name is taken."""
+    values = {"username": username, "auth_provider": YAPTIDE_USER}
+    user_id = connection.execute(insert(_USER).returning(_USER.c.id), values).scalar_one()
+    connection.execute(insert(_LOCAL), {"id": user_id, "password_hash": password_hash})
+    return User(user_id, username, YAPTIDE_USER)
+
+
+def set_password(connection: Connection, user_id: int, password_hash: str) -> None:
+    """Replace the hash of a local user's password."""
+    connection.execute(update(_LOCAL).where(_LOCAL.c.id == user_id).values(password_hash=password_hash))
+
+
+def remove(connection: Connection, user_id: int) -> bool:
+    """Remove a user and everything of theirs; False if there is none."""
+    return connection.execute(delete(_USER).where(_USER.c.id == user_id)).rowcount == 1
+
+
+def listing(connection: Connection) -> list[Row[tuple[int, str, str, int]]]:
+    """All users by name: id, username, auth_provider, number of simulations."""
+    simulations = select(func.count()).where(SimulationModel.user_id == _USER.c.id).correlate(_USER).scalar_subquery()
+    query = select(_USER.c.id, _USER.c.username, _USER.c.auth_provider, simulations).order_by(_USER.c.username)
+    return list(connection.execute(query).all())
+
+
+def add_session(connection: Connection, session: str, user_id: int, expires: datetime, now: datetime) -> None:
+    """Begin a session, and forget those of the user that have ended."""
+    connection.execute(delete(_SESSION).where(_SESSION.c.user_id == user_id, _SESSION.c.expires <= now))
+    connection.execute(insert(_SESSION), {"id": session, "user_id": user_id, "expires": expires})
+
+
+def end_session(connection: Connection, session: str) -> None:
+    """End a session; its tokens are worthless from now on."""
+    connection.execute(delete(_SESSION).where(_SESSION.c.id == session))
+
+
+def end_sessions(connection: Connection, user_id: int) -> None:
+    """End all sessions of a user."""
+    connection.execute(delete(_SESSION).where(_SESSION.c.user_id == user_id))

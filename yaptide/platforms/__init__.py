@@ -1,0 +1,1 @@
+"""Where tasks run: `direct` on workers of our own, `batch` on clusters."""

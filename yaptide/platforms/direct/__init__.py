@@ -1,0 +1,1 @@
+"""The platform DIRECT: tasks run as processes on machines of our own."""

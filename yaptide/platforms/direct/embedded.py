@@ -1,0 +1,220 @@
+"""The embedded executor: threads of this process run tasks as subprocesses and merge their scores.
+
+The database is its queue, so nothing is lost when it dies. One executor works on a data folder at a time: it holds a lock
+that the kernel takes away from a dead process, so that whoever gets it next knows that the former one's tasks have stopped.
+"""
+
+import fcntl
+import hashlib
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import IO
+
+from yaptide.domain.errors import NotConfigured, StorageFull, Unavailable, YaptideError
+from yaptide.domain.estimators import TaskOutput
+from yaptide.platforms.direct.running import Job, run_task
+from yaptide.services import merging, tasks
+from yaptide.services.backend import Backend, now
+from yaptide.services.tasks import Claim
+from yaptide.simulators import SIMULATORS
+from yaptide.simulators.base import Installation
+
+log = logging.getLogger(__name__)
+
+_POLL = 0.5
+_HEARTBEAT = 5.0
+_SILENCE = timedelta(seconds=60)
+_RETRY_FOR = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where the executor finds the simulators, where tasks run, and whose lock it holds."""
+
+    data: Path
+    simulators: Path
+    work: Path
+
+
+class EmbeddedExecutor:
+    """Runs the tasks of the platform DIRECT in this process; also its `Dispatcher`."""
+
+    def __init__(self, backend: Backend, folders: Folders, workers: int, time_limit: float) -> None:
+        self._backend = backend
+        self._folders = folders
+        self._workers = workers or os.cpu_count() or 1
+        self._time_limit = time_limit
+        digest = hashlib.sha256(str(folders.data.resolve()).encode()).hexdigest()[:12]
+        self._place = f"{socket.gethostname()}/{digest}/"
+        self.owner = f"{self._place}{os.getpid()}-{secrets.token_hex(4)}"
+        self._stop = threading.Event()
+        self._wake = threading.Condition()
+        self._running: dict[Claim, threading.Event] = {}
+        self._merging: set[int] = set()
+        self._threads: list[threading.Thread] = []
+        self._lock: IO[bytes] | None = None
+
+    def start(self) -> bool:
+        """Begin to work; False if another process already does for this data folder."""
+        self._folders.data.mkdir(parents=True, exist_ok=True)
+        lock = (self._folders.data / "executor.lock").open("ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            return False
+        self._lock = lock
+        self._recover(dead=self._place)
+        jobs = [("housekeeping", self._keep_house), *((f"worker-{n}", self._work) for n in range(self._workers))]
+        self._threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in jobs]
+        for thread in self._threads:
+            thread.start()
+        return True
+
+    def stop(self) -> None:
+        """Stop: running tasks are killed and given back. Waits for the threads."""
+        self._stop.set()
+        self._notify()
+        for thread in self._threads:
+            thread.join()
+        if self._lock is not None:
+            self._lock.close()
+
+    def dispatch(self, simulation_id: int, update_key: str) -> None:
+        """Look for work now; the tasks are found in the database."""
+        self._notify()
+
+    def revoke(self, simulation_id: int) -> None:
+        """Have the running tasks of a simulation ask at once whether they are still wanted."""
+        for claim, look in list(self._running.items()):
+            if claim.simulation_id == simulation_id:
+                look.set()
+
+    def _notify(self) -> None:
+        with self._wake:
+            self._wake.notify_all()
+
+    def _pause(self, seconds: float) -> None:
+        with self._wake:
+            if not self._stop.is_set():
+                self._wake.wait(seconds)
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            if not self._safely(self._work_once):
+                self._pause(_POLL)
+
+    def _work_once(self) -> bool:
+        simulation = merging.claim(self._backend, self.owner)
+        if simulation is not None:
+            self._merging.add(simulation.id)
+            try:
+                merging.merge(self._backend, simulation, self.owner)
+            finally:
+                self._merging.discard(simulation.id)
+            return True
+        installed = self._installed()
+        claim = tasks.claim(self._backend, self.owner, list(installed)) if installed else None
+        if claim is None:
+            return False
+        look = self._running[claim] = threading.Event()
+        try:
+            self._run(claim, installed[claim.sim_type], look)
+        finally:
+            del self._running[claim]
+        return True
+
+    def _run(self, claim: Claim, installation: Installation, look: threading.Event) -> None:
+        reporter = _Reporter(self._backend, claim, self._stop)
+        try:
+            files = tasks.input_files(self._backend, claim)
+            tasks.began(self._backend, claim, installation.version, installation.digest)
+            folder = self._folders.work / f"{claim.job_id}-{claim.task_id}-{claim.attempt}-{secrets.token_hex(4)}"
+            simulator = SIMULATORS[claim.sim_type]
+            job = Job(simulator, installation, files, claim.primaries, claim.seed, folder, self._time_limit)
+            run_task(job, reporter, self._stop, look)
+        except YaptideError as error:
+            reporter.give_back(str(error))
+        except Exception:
+            log.exception("task %s of %s failed in an unexpected way", claim.task_id, claim.job_id)
+            reporter.fail("an internal error, see the server's log", {})
+
+    def _installed(self) -> dict[str, Installation]:
+        found = {}
+        for name, simulator in SIMULATORS.items():
+            with suppress(NotConfigured):
+                found[name] = simulator.installation(self._folders.simulators)
+        return found
+
+    def _keep_house(self) -> None:
+        while not self._stop.wait(_HEARTBEAT):
+            self._safely(self._beat)
+
+    def _beat(self) -> bool:
+        # Only for what a thread really works on: what it had to drop, with the database full, is taken up again.
+        tasks.heartbeat(self._backend, self.owner, list(self._running), list(self._merging))
+        return self._recover(dead=None)
+
+    def _recover(self, dead: str | None) -> bool:
+        found = tasks.requeue_silent(self._backend, now() - _SILENCE, dead)
+        if dead is not None:
+            tasks.discard_stale(self._backend)
+        return bool(found)
+
+    def _safely(self, step: Callable[[], bool]) -> bool:
+        """Do one step; whatever goes wrong, the thread goes on with the next after a pause."""
+        try:
+            return step()
+        except YaptideError as error:
+            log.warning("%s", error)
+        except Exception:
+            log.exception("an unexpected error; going on")
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Reporter:
+    """Reports of a task that runs in this process go straight to the services."""
+
+    backend: Backend
+    claim: Claim
+    stop: threading.Event
+
+    def progress(self, simulated: int, estimated: int | None) -> bool:
+        try:
+            return tasks.progress(self.backend, self.claim, simulated, estimated)
+        except (Unavailable, StorageFull):
+            return True  # the simulator goes on; the next report tells the same
+
+    def complete(self, output: TaskOutput) -> None:
+        self._insist(lambda: tasks.complete(self.backend, self.claim, output))
+
+    def fail(self, reason: str, logs: Mapping[str, str]) -> None:
+        named = {f"task-{self.claim.task_id}-{name}": text for name, text in logs.items()}
+        self._insist(lambda: tasks.fail(self.backend, self.claim, reason, named))
+
+    def give_back(self, reason: str) -> None:
+        self._insist(lambda: tasks.give_back(self.backend, self.claim, reason))
+
+    def _insist(self, report: Callable[[], bool]) -> None:
+        """Repeat a final report while the database is away: what was simulated must not be lost to a restart of it."""
+        deadline = time.monotonic() + _RETRY_FOR
+        wait = 0.5
+        while True:
+            try:
+                report()
+            except Unavailable:
+                if time.monotonic() > deadline or self.stop.wait(wait):
+                    raise
+                wait = min(2 * wait, 30.0)
+            else:
+                return

@@ -1,0 +1,150 @@
+"""Running one task: the same function for every executor and worker.
+
+It knows a simulator and a `Reporter`, and neither a database nor a web server.
+"""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from yaptide.domain.errors import SimulationFailed, YaptideError
+from yaptide.domain.estimators import TaskOutput
+from yaptide.simulators.base import OUTPUT_LOG, Command, InputFiles, Installation, Simulator
+
+REPORT_EVERY = 1.0
+"""Seconds between two reports of progress."""
+_LOOK_EVERY = 0.1
+_LOG_TAIL = 256 * 1024
+_GRACE = 2.0
+
+
+class Reporter(Protocol):
+    """Where a running task tells what becomes of it."""
+
+    def progress(self, simulated: int, estimated: int | None) -> bool:
+        """Primaries simulated so far and seconds left; False if the task is to be stopped (canceled, deleted)."""
+
+    def complete(self, output: TaskOutput) -> None:
+        """The task has finished with these scores."""
+
+    def fail(self, reason: str, logs: Mapping[str, str]) -> None:
+        """The task has failed; `logs` is what the simulator wrote, file name to text."""
+
+    def give_back(self, reason: str) -> None:
+        """The task was stopped through no fault of its own; somebody else should run it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to run: the code and its input, the share of primaries, the seed, a folder to make and remove, a time limit (s)."""
+
+    simulator: Simulator
+    installation: Installation
+    files: InputFiles
+    primaries: int
+    seed: int
+    folder: Path
+    time_limit: float
+
+
+def run_task(job: Job, reporter: Reporter, stop: threading.Event, look: threading.Event) -> None:
+    """Run one task to its end and report it, whatever happens.
+
+    The simulator runs in a process group of its own, which is killed as a whole at the end. `stop` ends it at once and
+    gives the task back; `look` makes it ask now, and not after the next second, whether it is still wanted.
+    """
+    try:
+        job.folder.mkdir(parents=True)
+        job.simulator.prepare(job.files, job.primaries, job.seed, job.folder)
+        exit_code = _follow(job, reporter, stop, look)
+        if exit_code is not None:
+            reporter.complete(job.simulator.read(job.folder, exit_code))
+    except SimulationFailed as error:
+        reporter.fail(str(error), _logs(job.folder))
+    except YaptideError as error:
+        reporter.fail(str(error), _logs(job.folder))
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reporter.fail(
+            "no room is left on the disk" if full else f"the task could not be run: {error}", _logs(job.folder)
+        )
+    finally:
+        shutil.rmtree(job.folder, ignore_errors=True)
+
+
+def _follow(job: Job, reporter: Reporter, stop: threading.Event, look: threading.Event) -> int | None:
+    """Run the simulator and report its progress; the exit code, or None if the task is no longer ours to run."""
+    begun = reported = time.monotonic()
+    process = _start(job.simulator.command(job.installation, job.folder), job.folder)
+    try:
+        while (exit_code := _wait(process)) is None:
+            if stop.is_set():
+                reporter.give_back("its executor was stopped")
+                return None
+            now = time.monotonic()
+            if now - begun > job.time_limit:
+                raise SimulationFailed(f"it ran for more than {job.time_limit / 3600:g} hours and was stopped")
+            if now - reported >= REPORT_EVERY or look.is_set():
+                look.clear()
+                reported = now
+                simulated = job.simulator.progress(job.folder, job.primaries)
+                if not reporter.progress(simulated, _time_left(now - begun, simulated, job.primaries)):
+                    return None
+        return exit_code
+    finally:
+        _kill_group(process)
+
+
+def _time_left(elapsed: float, simulated: int, primaries: int) -> int | None:
+    return round(elapsed * (primaries - simulated) / simulated) if simulated else None
+
+
+def _start(command: Command, folder: Path) -> subprocess.Popen[bytes]:
+    # If this process is killed, the kernel kills the simulator with it (setpriv is part of util-linux).
+    setpriv = shutil.which("setpriv")
+    leash = (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
+    # No secret of ours is in the environment of a simulator.
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    with (folder / OUTPUT_LOG).open("wb") as log:
+        return subprocess.Popen(
+            [*leash, *command.arguments],
+            cwd=folder,
+            env={**kept, **command.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int | None:
+    with suppress(subprocess.TimeoutExpired):
+        return process.wait(_LOOK_EVERY)
+    return None
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of the simulator, children of its own included."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_GRACE)
+
+
+def _logs(folder: Path) -> dict[str, str]:
+    """The end of what the simulator printed."""
+    try:
+        with (folder / OUTPUT_LOG).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL))
+            return {OUTPUT_LOG: file.read().decode("utf-8", "replace").replace("\0", "")}
+    except OSError:
+        return {}

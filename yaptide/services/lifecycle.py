@@ -1,0 +1,89 @@
+"""How the states of a simulation and of its tasks go together, for all the operations that move them."""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection
+
+from yaptide.domain.errors import InvalidInput
+from yaptide.domain.states import FINAL_STATES, EntityState, simulation_state
+from yaptide.persistence.queries import moves, simulations, tasks
+from yaptide.persistence.queries.moves import Cause, Locked
+from yaptide.services.backend import Backend, now
+
+#: In the history: whoever reported with the update key.
+WORKER = "worker"
+
+_BEFORE_MERGING = frozenset({EntityState.UNKNOWN, EntityState.PENDING, EntityState.RUNNING})
+
+
+def new_update_key() -> tuple[str, str]:
+    """A new update key, and the hash of it that is stored."""
+    key = secrets.token_urlsafe(32)
+    return key, hash_update_key(key)
+
+
+def hash_update_key(key: str) -> str:
+    """What is stored of an update key."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def check_update_key(backend: Backend, simulation: Locked | None, key: str) -> Locked:
+    """The simulation, if `key` is its update key.
+
+    Raises InvalidInput with the same words whether the simulation does not exist, has no key, or has another or an old one.
+    """
+    stored = "" if simulation is None else simulation.update_key_hash or ""
+    fits = hmac.compare_digest(stored, hash_update_key(key))
+    if simulation is None or not fits or simulation.start_time + backend.limits.update_key < now():
+        raise InvalidInput("Invalid update key")
+    return simulation
+
+
+def settle(connection: Connection, simulation: Locked, cause: Cause) -> EntityState:
+    """Move a simulation to where its tasks ask for, after some of them have moved; returns the state it is then in."""
+    if simulation.job_state not in _BEFORE_MERGING:
+        return simulation.job_state
+    wanted = simulation_state(tasks.states(connection, simulation.id))
+    if wanted is simulation.job_state:
+        return wanted
+    reason = failure(connection, simulation.id) if wanted is EntityState.FAILED else None
+    moved = moves.move_simulation(connection, simulation.id, wanted, Cause(cause.actor, cause.time, reason))
+    return wanted if moved else simulation.job_state
+
+
+def end(
+    connection: Connection,
+    simulation: Locked,
+    to: EntityState,
+    cause: Cause,
+    values: Mapping[str, Any] | None = None,
+) -> bool:
+    """End a simulation, setting `values` with it, and with it those of its tasks that have not ended.
+
+    False, and nothing changed, if it has ended before.
+    """
+    if simulation.job_state in FINAL_STATES:
+        return False
+    close_tasks(connection, simulation, to, cause)
+    return moves.move_simulation(connection, simulation.id, to, cause, values)
+
+
+def close_tasks(connection: Connection, simulation: Locked, to: EntityState, cause: Cause) -> None:
+    """End the tasks of a simulation that have not ended."""
+    moves.move_tasks(connection, simulation.id, to, cause)
+
+
+def failure(connection: Connection, simulation_id: int) -> str:
+    """Why a simulation failed, in one line, from the reasons its tasks left."""
+    counts = tasks.states(connection, simulation_id)
+    failed, total = counts.get(EntityState.FAILED, 0), sum(counts.values())
+    told = [
+        reason
+        for task, reason in simulations.reasons(connection, simulation_id, EntityState.FAILED)
+        if task is not None
+    ]
+    return f"{failed} of {total} tasks failed" + (f": {told[0]}" if told else "")

@@ -1,0 +1,44 @@
+"""Log files of simulations: keep what arrives, once, and give it back."""
+
+from collections.abc import Mapping
+
+from sqlalchemy import Connection
+
+from yaptide.domain.errors import NotFound, TooLarge
+from yaptide.persistence import codec
+from yaptide.persistence.queries import moves, simulations
+from yaptide.persistence.queries.users import User
+from yaptide.services.access import owned
+from yaptide.services.backend import Backend
+from yaptide.services.lifecycle import check_update_key
+
+
+def post(backend: Backend, simulation_id: int, update_key: str, logfiles: Mapping[str, str]) -> None:
+    """Keep log files that a worker sends, also after the end, since they explain it.
+
+    Raises InvalidInput for a wrong key, TooLarge if the simulation has too many already.
+    """
+    payload = codec.encode(logfiles)
+    with backend.database.writing() as connection:
+        simulation = check_update_key(backend, moves.lock_simulation(connection, simulation_id), update_key)
+        keep(backend, connection, simulation.id, payload)
+
+
+def keep(backend: Backend, connection: Connection, simulation_id: int, payload: codec.Payload) -> None:
+    """Keep encoded log files of a simulation in the running transaction; the same ones again change nothing."""
+    if simulations.logfiles_size(connection, simulation_id) + payload.size > backend.limits.logfiles:
+        raise TooLarge(f"The log files of a simulation may have {backend.limits.logfiles} bytes in all")
+    simulations.add_logfiles(connection, simulation_id, payload)
+
+
+def read(backend: Backend, user: User, job_id: str) -> dict[str, str]:
+    """The log files of a simulation, name to text; raises NotFound if there are none."""
+    with backend.database.reading() as connection:
+        simulation = owned(connection, user, job_id)
+        payloads = simulations.logfiles_of(connection, simulation.id)
+    if not payloads:
+        raise NotFound("Logfiles not found")
+    logfiles: dict[str, str] = {}
+    for payload in payloads:
+        logfiles |= codec.decode(payload)
+    return logfiles

@@ -1,0 +1,271 @@
+"""Simulations: submit, list, follow, cancel, delete."""
+
+import secrets
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from yaptide.domain.errors import InvalidInput, NotAuthenticated, NotFound
+from yaptide.domain.splitting import split_primaries, task_seeds
+from yaptide.domain.states import FINAL_STATES, EntityState
+from yaptide.persistence import codec
+from yaptide.persistence.models.simulations import BATCH, DIRECT, EDITOR, FILES
+from yaptide.persistence.queries import moves, simulations, tasks
+from yaptide.persistence.queries.moves import Cause, Locked
+from yaptide.persistence.queries.simulations import Page
+from yaptide.persistence.queries.users import User
+from yaptide.services import lifecycle, logfiles, spool
+from yaptide.services.access import NO_SUCH_JOB, NOT_YOURS, check_owner, owned
+from yaptide.services.backend import Backend, now
+from yaptide.simulators import resolve, simulator
+from yaptide.simulators.base import Checked
+from yaptide.simulators.files import check_names
+
+MAX_PRIMARIES = 10**15
+MAX_TITLE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a user asks for. One of `input_files` (name to text) and `input_json` (a project of the web editor) is given."""
+
+    sim_type: str
+    ntasks: int
+    title: str
+    input_files: Mapping[str, str] | None = None
+    input_json: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """An accepted simulation: its public name, its number, and the key that its workers report with."""
+
+    job_id: str
+    simulation_id: int
+    update_key: str
+
+
+def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
+    """Check a simulation, split it into tasks, store everything at once, and only then have it run.
+
+    Raises InvalidInput, with nothing stored, if anything of it cannot be run as it is.
+    """
+    if not 1 <= submission.ntasks <= backend.limits.tasks:
+        raise InvalidInput(f"The number of tasks must be between 1 and {backend.limits.tasks}")
+    if len(submission.title) > MAX_TITLE or "\0" in submission.title:
+        raise InvalidInput(f"A title has at most {MAX_TITLE} characters")
+    sim_type, checked = _check(submission)
+    shares = split_primaries(checked.primaries, submission.ntasks, checked.quantum)
+    seeds = task_seeds(checked.seed, len(shares))
+    cause = Cause(user.username, now())
+    update_key, update_key_hash = lifecycle.new_update_key()
+    job_id = f"{cause.time:%Y%m%d-%H%M%S}-{uuid.uuid4()}{DIRECT}"
+    values = {
+        "job_id": job_id,
+        "user_id": user.id,
+        "start_time": cause.time,
+        "title": submission.title,
+        "platform": DIRECT,
+        "input_type": FILES if submission.input_json is None else EDITOR,
+        "sim_type": sim_type,
+        "job_state": EntityState.PENDING,
+        "update_key_hash": update_key_hash,
+    }
+    rows = [
+        {
+            "task_id": n,
+            "requested_primaries": share,
+            "seed": seed,
+            "platform": DIRECT,
+            "task_state": EntityState.PENDING,
+        }
+        for n, (share, seed) in enumerate(zip(shares, seeds, strict=True))
+    ]
+    payload = _input_payload(submission, checked)
+    with backend.database.writing() as connection:
+        simulation_id = simulations.add_direct(connection, values, payload, rows)
+        moves.record_made(connection, simulation_id, EntityState.PENDING, cause)
+    backend.dispatcher.dispatch(simulation_id, update_key)
+    return Submitted(job_id, simulation_id, update_key)
+
+
+def _check(submission: Submission) -> tuple[str, Checked]:
+    if submission.input_files is not None:
+        check_names(submission.input_files)
+        code = resolve(submission.sim_type, submission.input_files)
+        checked = code.check(submission.input_files)
+    elif submission.input_json is not None:
+        code = simulator(submission.sim_type)
+        if not code.takes_projects:
+            raise InvalidInput(f"{code.title} simulations are submitted as input files, not as a project of the editor")
+        checked = Checked(_primaries_of_project(submission.input_json), 1, secrets.randbelow(2**31))
+    else:
+        raise InvalidInput("There is no input: give input_files or input_json")
+    if checked.primaries > MAX_PRIMARIES:
+        raise InvalidInput(f"A simulation may have at most {MAX_PRIMARIES} primaries")
+    return code.name, checked
+
+
+def _primaries_of_project(project: Mapping[str, Any]) -> int:
+    beam = project.get("beam")
+    primaries = beam.get("numberOfParticles") if isinstance(beam, Mapping) else None
+    if not isinstance(primaries, int) or isinstance(primaries, bool) or primaries < 1:
+        raise InvalidInput("The project's beam.numberOfParticles must be a whole number, 1 or more")
+    return primaries
+
+
+def _input_payload(submission: Submission, checked: Checked) -> codec.Payload:
+    return codec.encode(
+        {
+            "input_type": FILES if submission.input_json is None else EDITOR,
+            "number_of_all_primaries": checked.primaries,
+            "input_files": dict(submission.input_files or {}),
+            "input_json": submission.input_json,
+        }
+    )
+
+
+def listing(backend: Backend, user: User, page: Page) -> tuple[int, list[Any]]:
+    """How many simulations the user has in the states asked for, and those on the page."""
+    with backend.database.reading() as connection:
+        return simulations.of_user(connection, user.id, page)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A simulation (row of `queries.simulations.by_job`), its tasks (`queries.tasks.status`), its bytes in the store."""
+
+    simulation: Any
+    tasks: list[Any]
+
+
+def status(backend: Backend, user: User, job_id: str) -> Status:
+    """How a simulation and its tasks stand; raises NotFound, Forbidden."""
+    with backend.database.reading() as connection:
+        simulation = owned(connection, user, job_id)
+        return Status(simulation, tasks.status(connection, simulation.id))
+
+
+def stored_bytes(backend: Backend, user: User, job_id: str) -> int:
+    """Bytes that everything about a simulation takes in the store; raises NotFound, Forbidden."""
+    with backend.database.reading() as connection:
+        return simulations.bytes_of(connection, owned(connection, user, job_id).id)
+
+
+def read_input(backend: Backend, user: User, job_id: str) -> codec.Stored:
+    """The stored input of a simulation; raises NotFound, Forbidden."""
+    with backend.database.reading() as connection:
+        data = simulations.input_of(connection, owned(connection, user, job_id).id)
+    if data is None:
+        raise NotFound("Input of the job was not found")
+    return codec.Stored(data)
+
+
+def history(backend: Backend, user: User, job_id: str) -> list[Any]:
+    """Every change of state of a simulation and its tasks, oldest first; raises NotFound, Forbidden."""
+    with backend.database.reading() as connection:
+        return simulations.history(connection, owned(connection, user, job_id).id)
+
+
+def failure(backend: Backend, user: User, job_id: str) -> str | None:
+    """Why a simulation failed, or None if it did not."""
+    with backend.database.reading() as connection:
+        simulation = owned(connection, user, job_id)
+        told = simulations.reasons(connection, simulation.id, EntityState.FAILED)
+    return next((reason for task, reason in told if task is None), None)
+
+
+def cancel(backend: Backend, user: User, job_id: str, reason: str = "canceled by its user") -> EntityState | None:
+    """Cancel a simulation and all its tasks that have not ended.
+
+    Returns None if it was canceled, otherwise the state in which there is nothing to cancel. Raises NotFound, Forbidden.
+    """
+    with backend.database.writing() as connection:
+        simulation = _locked(moves.lock_job(connection, job_id))
+        check_owner(user, simulation.user_id)
+        if simulation.job_state is EntityState.UNKNOWN or simulation.job_state in FINAL_STATES:
+            return simulation.job_state
+        lifecycle.end(connection, simulation, EntityState.CANCELED, Cause(user.username, now(), reason))
+    backend.dispatcher.revoke(simulation.id)
+    return None
+
+
+_NOT_DELETED = frozenset({EntityState.UNKNOWN, EntityState.PENDING, EntityState.RUNNING})
+
+
+def delete(backend: Backend, user: User, job_id: str) -> EntityState | None:
+    """Delete a simulation with everything about it.
+
+    Returns None if it is gone, otherwise the state in which it has to be canceled first. Raises NotFound, and
+    NotAuthenticated if it is somebody else's (what existing clients are used to).
+    """
+    with backend.database.writing() as connection:
+        simulation = _locked(moves.lock_job(connection, job_id))
+        if simulation.user_id != user.id:
+            raise NotAuthenticated(NOT_YOURS)
+        if simulation.job_state in _NOT_DELETED:
+            return simulation.job_state
+        simulations.remove(connection, simulation.id)
+    backend.dispatcher.revoke(simulation.id)
+    spool.remove(backend.spool, job_id)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a worker says of a whole simulation; None where it says nothing.
+
+    `batch` may set `job_dir`, `array_id` and `collect_id` of a simulation on a cluster.
+    """
+
+    job_state: EntityState | None = None
+    end_time: datetime | None = None
+    logfiles: Mapping[str, str] | None = None
+    batch: Mapping[str, Any] = field(default_factory=dict)
+
+
+def report(backend: Backend, simulation_id: int, update_key: str, told: Report) -> EntityState:
+    """Take a worker's word on a simulation, and return the state it is in now.
+
+    A step back or out of a final state is not taken, without an error: messages arrive late and twice.
+    Raises NotFound for an unknown simulation, InvalidInput for a wrong key.
+    """
+    logs = codec.encode(told.logfiles) if told.logfiles else None
+    with backend.database.writing() as connection:
+        locked = moves.lock_simulation(connection, simulation_id)
+        if locked is None:
+            raise NotFound("Simulation does not exist")
+        simulation = lifecycle.check_update_key(backend, locked, update_key)
+        if logs is not None:
+            logfiles.keep(backend, connection, simulation.id, logs)
+        if told.batch and simulation.platform == BATCH and simulation.job_state not in FINAL_STATES:
+            simulations.set_batch_values(connection, simulation.id, told.batch)
+        return _follow(connection, simulation, told)
+
+
+def _follow(connection: Connection, simulation: Locked, told: Report) -> EntityState:
+    state, to = simulation.job_state, told.job_state
+    if to is None or to is state or _is_step_back(state, to):
+        return state
+    cause = Cause(lifecycle.WORKER, now())
+    if to in FINAL_STATES:
+        ended = told.end_time and {"end_time": max(told.end_time, simulation.start_time)}
+        return to if lifecycle.end(connection, simulation, to, cause, ended) else state
+    return to if moves.move_simulation(connection, simulation.id, to, cause) else state
+
+
+def _is_step_back(state: EntityState, to: EntityState) -> bool:
+    waiting = (EntityState.UNKNOWN, EntityState.PENDING)
+    return (to in waiting and state is not EntityState.UNKNOWN) or (
+        state is EntityState.MERGING_RUNNING and to is EntityState.MERGING_QUEUED
+    )
+
+
+def _locked(simulation: Locked | None) -> Locked:
+    if simulation is None:
+        raise NotFound(NO_SUCH_JOB)
+    return simulation

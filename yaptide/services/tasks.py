@@ -1,0 +1,262 @@
+"""Tasks: what workers report of them, and how an executor of ours claims, follows and ends them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from yaptide.domain.errors import InvalidInput, NotFound
+from yaptide.domain.estimators import TaskOutput
+from yaptide.domain.states import FINAL_STATES, TASK_STATES, EntityState
+from yaptide.persistence import codec
+from yaptide.persistence.models import TaskModel
+from yaptide.persistence.queries import moves, simulations, tasks
+from yaptide.persistence.queries.moves import Cause, Locked
+from yaptide.persistence.queries.tasks import Claim
+from yaptide.services import lifecycle, logfiles, spool
+from yaptide.services.backend import Backend, now
+
+_REPORTABLE = TASK_STATES - {EntityState.UNKNOWN, EntityState.PENDING}
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What a worker says of a task; None where it says nothing. `estimated_time` is the time left, seconds."""
+
+    task_state: EntityState | None = None
+    requested_primaries: int | None = None
+    simulated_primaries: int | None = None
+    estimated_time: int | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    celery_id: str | None = None
+    reason: str | None = field(default=None)
+
+    def is_progress(self) -> bool:
+        """Whether it tells of a running task how far it is and nothing else: by far the most frequent report."""
+        rest = (self.requested_primaries, self.start_time, self.end_time, self.celery_id)
+        running = self.task_state in (None, EntityState.RUNNING)
+        return running and self.simulated_primaries is not None and all(value is None for value in rest)
+
+
+def report(backend: Backend, simulation_id: int, task_id: int, update_key: str, update: Update) -> EntityState:
+    """Take a worker's word on a task, and return the state the task is in now.
+
+    Progress only grows, times are set once, and what does not fit any more (a step back, anything after the end) is not
+    taken, without an error: reports arrive late and twice. Raises InvalidInput for a wrong key, an unknown task, or a
+    state that no task has.
+    """
+    if update.is_progress() and _progress(backend, simulation_id, task_id, update_key, update):
+        return EntityState.RUNNING
+    with backend.database.writing() as connection:
+        locked = moves.lock_simulation(connection, simulation_id)
+        simulation = lifecycle.check_update_key(backend, locked, update_key)
+        task = tasks.one(connection, simulation.id, task_id)
+        if task is None:
+            raise InvalidInput("Task does not exist")
+        if update.task_state is not None and update.task_state not in TASK_STATES:
+            raise InvalidInput(f"A task cannot be {update.task_state}")
+        if task.task_state in FINAL_STATES or simulation.job_state in FINAL_STATES:
+            return EntityState(task.task_state)
+        _apply(connection, simulation, task, update)
+        after = tasks.one(connection, simulation.id, task_id)
+    return EntityState(task.task_state if after is None else after.task_state)
+
+
+def _progress(backend: Backend, simulation_id: int, task_id: int, update_key: str, update: Update) -> bool:
+    time = now()
+    with backend.database.writing() as connection:
+        return tasks.progress_by_key(
+            connection,
+            simulation=simulation_id,
+            task=task_id,
+            key=lifecycle.hash_update_key(update_key),
+            simulated=update.simulated_primaries or 0,
+            estimated=update.estimated_time,
+            now=time,
+            valid_since=time - backend.limits.update_key,
+        )
+
+
+def _apply(connection: Connection, simulation: Locked, task: Any, update: Update) -> None:
+    """Set what the report says, then move the task where it says, then the simulation where its tasks ask for."""
+    values = _values(task, update)
+    tasks.set_values(connection, simulation.id, task.task_id, values)
+    if update.celery_id is not None:
+        tasks.set_celery_id(connection, simulation.id, task.task_id, update.celery_id)
+    if update.task_state in _REPORTABLE and update.task_state is not task.task_state:
+        start = values.get("start_time", task.start_time)
+        end = update.end_time and {"end_time": max(update.end_time, start or update.end_time)}
+        this = TaskModel.task_id == task.task_id
+        cause = Cause(lifecycle.WORKER, values["last_update_time"], update.reason)
+        at_end = end if update.task_state in FINAL_STATES else None
+        moves.move_tasks(connection, simulation.id, EntityState(update.task_state), cause, at_end, this)
+        lifecycle.settle(connection, simulation, cause)
+
+
+def _values(task: Any, update: Update) -> dict[str, Any]:
+    values: dict[str, Any] = {"last_update_time": now()}
+    requested = update.requested_primaries or task.requested_primaries
+    values["requested_primaries"] = requested
+    if update.simulated_primaries is not None:
+        values["simulated_primaries"] = max(task.simulated_primaries, min(update.simulated_primaries, requested))
+    if update.estimated_time is not None:
+        values["estimated_time"] = update.estimated_time
+    if update.start_time is not None and task.start_time is None:
+        values["start_time"] = update.start_time
+    return values
+
+
+def claim(backend: Backend, owner: str, sim_types: Sequence[str]) -> Claim | None:
+    """Take the task that has waited longest and needs one of these simulators; None if there is none.
+
+    The claim is `owner`'s until the task ends, or until `owner` has been silent for too long (`requeue_silent`).
+    """
+    while True:
+        with backend.database.reading() as connection:
+            found = tasks.next_pending(connection, sim_types)
+        if found is None:
+            return None
+        with backend.database.writing() as connection:
+            taken = _take(connection, owner, found.simulation_id, found.task_id)
+        if taken is not None:
+            return taken
+
+
+def _take(connection: Connection, owner: str, simulation_id: int, task_id: int) -> Claim | None:
+    simulation = moves.lock_simulation(connection, simulation_id)
+    if simulation is None or simulation.job_state in FINAL_STATES:
+        return None
+    cause = Cause(owner, now())
+    values = {"owner": owner, "heartbeat_time": cause.time, "attempts": TaskModel.attempts + 1}
+    pending = (TaskModel.task_id == task_id, TaskModel.task_state == EntityState.PENDING)
+    if not moves.move_tasks(connection, simulation.id, EntityState.RUNNING, cause, values, *pending):
+        return None
+    lifecycle.settle(connection, simulation, cause)
+    primaries, seed, attempt = tasks.claimed(connection, simulation.id, task_id)
+    return Claim(simulation.id, simulation.job_id, simulation.sim_type, task_id, primaries, seed or 1, attempt, owner)
+
+
+def input_files(backend: Backend, claimed: Claim) -> dict[str, str]:
+    """The input files of a claimed task; raises NotFound if the simulation is gone."""
+    with backend.database.reading() as connection:
+        data = simulations.input_of(connection, claimed.simulation_id)
+    if data is None:
+        raise NotFound("The simulation was deleted")
+    files: dict[str, str] = codec.decode(data)["input_files"]
+    return files
+
+
+def began(backend: Backend, claimed: Claim, version: str, digest: str) -> None:
+    """Note with which simulator a simulation is run."""
+    with backend.database.writing() as connection:
+        values = {"simulator_version": version, "simulator_digest": digest}
+        simulations.set_values(connection, claimed.simulation_id, values)
+
+
+def progress(backend: Backend, claimed: Claim, simulated: int, estimated: int | None) -> bool:
+    """Record how far a claimed task is; False if it is not the owner's to run any more (canceled, deleted, taken away)."""
+    with backend.database.writing() as connection:
+        return tasks.progress_by_owner(connection, claimed, simulated, estimated, now())
+
+
+def complete(backend: Backend, claimed: Claim, output: TaskOutput) -> bool:
+    """Leave a claimed task's scores in the spool and end it; False if it was not the owner's any more."""
+    spool.leave(backend.spool, claimed.job_id, claimed.task_id, output)
+    values = {"simulated_primaries": output.primaries}
+    return _end(backend, claimed, EntityState.COMPLETED, None, values)
+
+
+def fail(backend: Backend, claimed: Claim, reason: str, logs: Mapping[str, str]) -> bool:
+    """End a claimed task that failed, keeping the reason and its log files."""
+    return _end(backend, claimed, EntityState.FAILED, reason, {}, codec.encode(logs) if logs else None)
+
+
+def give_back(backend: Backend, claimed: Claim, reason: str) -> bool:
+    """Let others run a claimed task that was stopped through no fault of its own."""
+    values = {"owner": None, "heartbeat_time": None, "attempts": TaskModel.attempts - 1}
+    return _end(backend, claimed, EntityState.PENDING, reason, values)
+
+
+def _end(
+    backend: Backend,
+    claimed: Claim,
+    to: EntityState,
+    reason: str | None,
+    values: Mapping[str, Any],
+    logs: codec.Payload | None = None,
+) -> bool:
+    with backend.database.writing() as connection:
+        simulation = moves.lock_simulation(connection, claimed.simulation_id)
+        if simulation is None:
+            return False
+        cause = Cause(claimed.owner, now(), reason)
+        mine = (
+            TaskModel.task_id == claimed.task_id,
+            TaskModel.owner == claimed.owner,
+            TaskModel.attempts == claimed.attempt,
+        )
+        if logs is not None:
+            logfiles.keep(backend, connection, simulation.id, logs)
+        if not moves.move_tasks(connection, simulation.id, to, cause, values, *mine):
+            return False
+        lifecycle.settle(connection, simulation, cause)
+        return True
+
+
+def heartbeat(backend: Backend, owner: str, claims: Sequence[Claim], merges: Sequence[int]) -> None:
+    """Tell that an owner works on these tasks and merges, so that nobody takes them away."""
+    if claims or merges:
+        with backend.database.writing() as connection:
+            tasks.heartbeat(connection, claims, now())
+            simulations.heartbeat(connection, owner, merges, now())
+
+
+def requeue_silent(backend: Backend, silent_since: datetime, dead_owner: str | None = None) -> int:
+    """Give tasks and merges whose owner is gone to others; returns how many.
+
+    Gone is who was not heard of `silent_since`, and whose name begins with `dead_owner`. A task that has been begun too
+    often fails: it may be what kills its workers.
+    """
+    with backend.database.reading() as connection:
+        silent = tasks.silent(connection, dead_owner, silent_since)
+        merges = simulations.silent_merges(connection, dead_owner, silent_since)
+    for task in silent:
+        _requeue(backend, task)
+    for simulation_id in merges:
+        with backend.database.writing() as connection:
+            cause = Cause("recovery", now(), "the process that merged went silent")
+            if moves.lock_simulation(connection, simulation_id) is not None:
+                moves.move_simulation(connection, simulation_id, EntityState.MERGING_QUEUED, cause, {"owner": None})
+    return len(silent) + len(merges)
+
+
+def _requeue(backend: Backend, task: Any) -> None:
+    attempts = f"attempt {task.attempts} of {backend.limits.attempts}"
+    if task.attempts < backend.limits.attempts:
+        to, values = EntityState.PENDING, {"owner": None, "heartbeat_time": None}
+        cause = Cause("recovery", now(), f"its executor went silent, {attempts}")
+    else:
+        to, values = EntityState.FAILED, {}
+        cause = Cause("recovery", now(), f"its executors went silent, {attempts}: given up")
+    unchanged = (
+        TaskModel.task_id == task.task_id,
+        TaskModel.owner == task.owner,
+        TaskModel.attempts == task.attempts,
+        TaskModel.task_state == EntityState.RUNNING,
+    )
+    with backend.database.writing() as connection:
+        simulation = moves.lock_simulation(connection, task.simulation_id)
+        if simulation is not None and moves.move_tasks(connection, simulation.id, to, cause, values, *unchanged):
+            lifecycle.settle(connection, simulation, cause)
+
+
+def discard_stale(backend: Backend) -> None:
+    """Remove from the spool what simulations have left that have ended or are gone."""
+    left = spool.jobs(backend.spool)  # before asking, so that a simulation submitted meanwhile keeps what it leaves
+    with backend.database.reading() as connection:
+        wanted = simulations.open_jobs(connection) if left else set()
+    for job_id in left - wanted:
+        spool.remove(backend.spool, job_id)

@@ -1,0 +1,115 @@
+"""Local users: register, check a password, change it, remove."""
+
+import secrets
+from functools import cache
+
+from sqlalchemy.exc import IntegrityError
+
+from yaptide.domain.errors import Conflict, InvalidInput, NotAuthenticated, NotFound
+from yaptide.persistence.queries import users
+from yaptide.persistence.queries.users import User
+from yaptide.services.backend import Backend
+
+MAX_NAME = 128
+MAX_PASSWORD = 1024
+
+
+def register(backend: Backend, username: str, password: str | None) -> User:
+    """Add a local user; without a password they cannot sign in until they are given one.
+
+    Raises InvalidInput for an unusable name or password, Conflict if the name is taken.
+    """
+    check_name(username)
+    password_hash = None if password is None else _hash(password)
+    try:
+        with backend.database.writing() as connection:
+            return users.add_local(connection, username, password_hash)
+    except IntegrityError:
+        raise Conflict("User existed") from None
+
+
+def ensure(backend: Backend, username: str) -> User:
+    """The local user of this name, made if there is none (who then cannot sign in over the network)."""
+    with backend.database.reading() as connection:
+        found = users.local_user(connection, username)
+    if found is not None:
+        return found[0]
+    try:
+        return register(backend, username, None)
+    except Conflict:
+        return ensure(backend, username)
+
+
+def check_password(backend: Backend, username: str, password: str) -> User:
+    """The local user with this name and password.
+
+    Raises NotAuthenticated with one and the same message, and after the same time, whether the name or the password is wrong.
+    """
+    with backend.database.reading() as connection:
+        found = users.local_user(connection, username)
+    user, stored = found or (None, None)
+    fits = _verify(stored or _decoy(), password)
+    if user is None or stored is None or not fits:
+        raise NotAuthenticated("Invalid login or password")
+    return user
+
+
+def set_password(backend: Backend, username: str, password: str) -> None:
+    """Give a local user another password and end their sessions; raises NotFound, InvalidInput."""
+    password_hash = _hash(password)
+    with backend.database.writing() as connection:
+        found = users.local_user(connection, username)
+        if found is None:
+            raise NotFound(f"There is no local user {username!r}")
+        users.set_password(connection, found[0].id, password_hash)
+        users.end_sessions(connection, found[0].id)
+
+
+def remove(backend: Backend, username: str) -> None:
+    """Remove a local user with all their simulations; raises NotFound."""
+    with backend.database.writing() as connection:
+        found = users.local_user(connection, username)
+        if found is None or not users.remove(connection, found[0].id):
+            raise NotFound(f"There is no local user {username!r}")
+
+
+def listing(backend: Backend) -> list[dict[str, object]]:
+    """All users by name, with the number of their simulations."""
+    with backend.database.reading() as connection:
+        rows = users.listing(connection)
+    return [{"id": row[0], "username": row[1], "auth_provider": row[2], "simulations": row[3]} for row in rows]
+
+
+def check_name(username: str) -> None:
+    """Raise InvalidInput unless `username` can be a user's name."""
+    if not username or username != username.strip() or not username.isprintable() or len(username) > MAX_NAME:
+        raise InvalidInput(f"A user name has 1 to {MAX_NAME} printable characters and no space at its ends")
+
+
+def _hash(password: str) -> str:
+    if not password or len(password) > MAX_PASSWORD:
+        raise InvalidInput(f"A password has 1 to {MAX_PASSWORD} characters")
+    return _hasher().hash(password)
+
+
+def _verify(stored: str, password: str) -> bool:
+    from argon2.exceptions import InvalidHashError, VerificationError  # noqa: PLC0415 - see _hasher
+
+    try:
+        return len(password) <= MAX_PASSWORD and _hasher().verify(stored, password)
+    except (VerificationError, InvalidHashError):
+        return False
+
+
+@cache
+def _hasher():  # type: ignore[no-untyped-def]  # noqa: ANN202 - the type would have to be imported
+    """Imported on first use: workers and most commands never check a password."""
+    from argon2 import PasswordHasher  # noqa: PLC0415
+
+    return PasswordHasher()
+
+
+@cache
+def _decoy() -> str:
+    """A hash of nothing anybody knows, to compare with where there is no user."""
+    return _hash(secrets.token_hex())

@@ -1,0 +1,144 @@
+"""Every setting: its name, its default and what it is for, once. docs/settings.md is made from this class."""
+
+import os
+import secrets
+import sys
+import tempfile
+from contextlib import suppress
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+
+from platformdirs import user_data_path
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from yaptide.domain.errors import InvalidInput
+from yaptide.services.backend import Limits
+
+_MIB = 2**20
+
+
+class Settings(BaseSettings):
+    """Settings of yaptide, read from environment variables, or from a file of `NAME=value` lines.
+
+    The file is `.env` in the working directory, or the one that `YAPTIDE_ENV_FILE` names. Variables win over the file.
+    """
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+
+    database_uri: str = Field(
+        "",
+        validation_alias="FLASK_SQLALCHEMY_DATABASE_URI",
+        description="URL of the database: `sqlite:////folder/file.db` or `postgresql+psycopg://user:password@host/name`. "
+        "Default: the file `yaptide.db` in the data folder.",
+    )
+    data_dir: Path = Field(
+        default_factory=lambda: user_data_path("yaptide"),
+        validation_alias="YAPTIDE_DATA_DIR",
+        description="Data folder: SQLite file, spool, working folders of tasks, the key that signs tokens. "
+        "Default: the user's data folder of the system, such as `~/.local/share/yaptide`.",
+    )
+    simulators_dir: Path = Field(
+        default_factory=lambda: Path(sys.prefix) / "share" / "yaptide" / "simulators",
+        validation_alias="YAPTIDE_SIMULATORS_DIR",
+        description="Where simulators are installed. Default: `share/yaptide/simulators` beside the program.",
+    )
+    signing_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="FLASK_SECRET_KEY",
+        description="Key that signs tokens, 32 characters or more. Default: made once and kept in the data folder.",
+    )
+    workers: int = Field(
+        0, ge=0, le=1024, validation_alias="YAPTIDE_WORKERS", description="Tasks run at once; 0: one for each core."
+    )
+    cors_origins: str = Field(
+        "http://localhost:3000,http://127.0.0.1:3000",
+        validation_alias="YAPTIDE_CORS_ORIGINS",
+        description="Web front ends that may use the API from another origin, separated by commas.",
+    )
+    max_body_mib: int = Field(
+        64, ge=1, validation_alias="YAPTIDE_MAX_BODY_MIB", description="Largest body of a request, MiB."
+    )
+    max_results_mib: int = Field(
+        1024, ge=1, validation_alias="YAPTIDE_MAX_RESULTS_MIB", description="Largest body of `POST /results`, MiB."
+    )
+    max_tasks: int = Field(
+        10_000, ge=1, validation_alias="YAPTIDE_MAX_TASKS", description="Most tasks of one simulation."
+    )
+    task_hours: float = Field(
+        24.0, gt=0, validation_alias="YAPTIDE_TASK_HOURS", description="Hours after which a running task is stopped."
+    )
+    access_minutes: int = Field(
+        10, ge=1, validation_alias="YAPTIDE_ACCESS_MINUTES", description="Lifetime of an access token, minutes."
+    )
+    refresh_minutes: int = Field(
+        120, ge=1, validation_alias="YAPTIDE_REFRESH_MINUTES", description="Lifetime of a session, minutes."
+    )
+    update_key_days: int = Field(
+        30, ge=1, validation_alias="YAPTIDE_UPDATE_KEY_DAYS", description="Days for which workers may report."
+    )
+
+    @property
+    def url(self) -> str:
+        """URL of the database."""
+        return self.database_uri or f"sqlite:///{self.data_dir / 'yaptide.db'}"
+
+    @property
+    def spool(self) -> Path:
+        """Where tasks leave their scores until they are merged."""
+        return self.data_dir / "spool"
+
+    @property
+    def work(self) -> Path:
+        """Where running tasks have their folders."""
+        return self.data_dir / "work"
+
+    @property
+    def origins(self) -> list[str]:
+        """Allowed origins of web front ends."""
+        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+
+    @property
+    def limits(self) -> Limits:
+        """What one request may ask for."""
+        return Limits(
+            tasks=self.max_tasks,
+            access=timedelta(minutes=self.access_minutes),
+            refresh=timedelta(minutes=self.refresh_minutes),
+            update_key=timedelta(days=self.update_key_days),
+        )
+
+    @cached_property
+    def key(self) -> bytes:
+        """The key that signs tokens; made and kept in the data folder if the settings give none."""
+        given = self.signing_key.get_secret_value()
+        if given:
+            if len(given) < 32:
+                raise InvalidInput("FLASK_SECRET_KEY must have 32 characters or more")
+            return given.encode()
+        return _kept_key(self.data_dir / "signing.key")
+
+
+def load() -> Settings:
+    """The settings of this process; raises InvalidInput naming the variable that cannot be used."""
+    try:
+        return Settings(_env_file=os.environ.get("YAPTIDE_ENV_FILE", ".env"))  # type: ignore[call-arg]
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidInput(f"The setting {first['loc'][0]} cannot be used: {first['msg']}") from None
+
+
+def _kept_key(path: Path) -> bytes:
+    """Read the key, or make it. Two processes that start at once agree on the one that was there first."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent) as aside:  # readable by its owner only
+            aside.write(secrets.token_hex(32).encode())
+            aside.flush()
+            with suppress(FileExistsError):
+                os.link(aside.name, path)
+    key = path.read_bytes()
+    if len(key) < 32:
+        raise InvalidInput(f"{path} holds no key: remove it, and a new one is made (everybody has to sign in again)")
+    return key

@@ -1,0 +1,5 @@
+"""Pages for people."""
+
+from yaptide.web.pages import blueprint
+
+__all__ = ["blueprint"]
