@@ -48,7 +48,7 @@ def _cards(file: str, text: str) -> Iterator[Line]:
     """The cards START and RANDOMIZ as keyword, WHAT(1), WHAT(2); what is in the title or in the geometry is no card."""
     free = geometry = title = False
     for number, content in enumerate(text.splitlines(), 1):
-        keyword = content[:8].strip().upper() if not free else _SEPARATOR.split(content.strip())[0].upper()
+        keyword = _SEPARATOR.split(content.strip() if free else content[:8].strip())[0].upper()
         if title or content.startswith(("*", "#")):
             title = False
         elif geometry:

@@ -63,7 +63,7 @@ def parse(file: str, text: str) -> BDL:
         raise InvalidInput(f"{file}: the first line must be {_TITLES[0]!r}")
     head, table = _split(file, rest[1:])
     distances, shifters = _head(file, iter(head))
-    return BDL(distances, shifters, _rows(table))
+    return BDL(distances, shifters, _rows(file, table))
 
 
 def formatted(bdl: BDL) -> str:
@@ -124,9 +124,9 @@ def _shifter(title: Line, head: Iterator[Line]) -> RangeShifter:
     )
 
 
-def _rows(table: list[Line]) -> tuple[tuple[float, ...], ...]:
+def _rows(file: str, table: list[Line]) -> tuple[tuple[float, ...], ...]:
     if len(table) < 3:
-        raise InvalidInput("The BDL needs, after 'Beam parameters', the number of energies, column names, and the rows")
+        raise InvalidInput(f"{file}: after 'Beam parameters' come the number of energies, column names, and the rows")
     count, names, *rows = table
     if count.integer(0, "The number of energies", 1, 10**6) != len(rows):
         raise count.refusal(f"{count.words[0]} energies are announced, but there are {len(rows)} rows")

@@ -110,14 +110,16 @@ def _by_key(text: str) -> dict[str, Line]:
             raise line.refusal(f"{key} was given before, in line {found[key].number}")
         if len(line.words) < 2:
             raise line.refusal(f"{key} has no value")
+        if len(line.words) > 2 and key not in _LONG:
+            raise line.refusal(f"{key} has more than one value")
         found[key] = line
     return found
 
 
 def _boolean(line: Line) -> str:
     value = _BOOLEANS.get(line.words[1].lower())
-    if value is None or len(line.words) > 2:
-        raise line.refusal(f"{line.words[0]} must be True or False, not {quoted(' '.join(line.words[1:]))}")
+    if value is None:
+        raise line.refusal(f"{line.words[0]} must be True or False, not {quoted(line.words[1])}")
     return str(value)
 
 
@@ -142,7 +144,7 @@ def _file(line: Line) -> str:
 
 def _one_of(*words: str) -> Callable[[Line], str]:
     def choice(line: Line) -> str:
-        if line.words[1:] not in [(word,) for word in words]:
+        if line.words[1] not in words:
             raise line.refusal(f"{line.words[0]} must be {' or '.join(words)}")
         return line.words[1]
 
@@ -196,6 +198,9 @@ _SWITCHES = (
     "Energy_ASCII_Output LET_ASCII_Output Dose_Sparse_Output Energy_Sparse_Output LET_Sparse_Output "
     "Densities_Output Materials_Output"
 )
+
+#: Keys with values of several words.
+_LONG = {*_DEFAULT_FILES, *_WITHOUT_EFFECT.split()}
 
 #: Every key of MCsquare, and how its line is read.
 _KEYS: dict[str, Callable[[Line], str]] = {

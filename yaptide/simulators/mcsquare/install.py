@@ -22,14 +22,9 @@ from yaptide.simulators.mcsquare import config, inputs, output, sample
 
 _WHEEL = "opentps-core==2.0.0"
 _WHEEL_SHA256 = "37d400264a3fe1c529f555aa669ae3178a088d56ab1be5a24b2af444fb073a61"
+# The wheel is for Python 3.11; nothing of it but the program is used, whichever Python this is.
 _PIP_OPTIONS = (
-    *("--quiet", "--disable-pip-version-check", "--no-input"),
-    *(
-        "--no-deps",
-        "--only-binary=:all:",
-        "--python-version",
-        "3.11",
-    ),  # the wheel is for 3.11, whichever Python this is
+    "--quiet --disable-pip-version-check --no-input --retries 2 --no-deps --only-binary=:all: --python-version 3.11"
 )
 _INSIDE = "opentps/core/processing/doseCalculation/protons/MCsquare/"
 
@@ -44,7 +39,7 @@ _TIMEOUT = 120  # s, for a run of one second
 
 def installation(folder: Path) -> Installation:
     """What is installed in ``<folder>/mcsquare``; raises NotConfigured with the command that installs it."""
-    home = folder / "mcsquare"
+    home = (folder / "mcsquare").absolute()  # tasks run in folders of their own
     try:
         stat = (home / _PROGRAM).stat()
         version = (home / _VERSION).read_text().strip()
@@ -66,8 +61,8 @@ def install(folder: Path, say: Say) -> Installation:
     try:
         found = installation(folder)
         _prove(found)
-    except YaptideError:
-        pass
+    except (YaptideError, OSError, subprocess.SubprocessError):
+        pass  # nothing there, or nothing that works: install anew
     else:
         say(f"MCsquare {found.version} is installed and works")
         return found
@@ -106,7 +101,7 @@ def _download(aside: Path) -> Path:
     if importlib.util.find_spec("pip") is None:
         raise NotConfigured(f"pip is needed to install MCsquare: {sys.executable} -m ensurepip")
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "download", *_PIP_OPTIONS, "--dest", str(aside), _WHEEL],
+        [sys.executable, "-m", "pip", "download", *_PIP_OPTIONS.split(), "--dest", str(aside), _WHEEL],
         capture_output=True,
         text=True,
         check=False,

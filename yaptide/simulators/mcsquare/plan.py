@@ -4,6 +4,7 @@ Format: a tag in a line of its own, such as ``###GantryAngle``, with its value i
 it does not know, takes what comes after a missing spot for one, and may hang: hence the counts are checked here.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ class _Entry:
 
     tag: str
     line: Line
-    values: tuple[Line, ...]
+    values: list[Line]
 
     def value(self) -> Line:
         if len(self.values) != 1:
@@ -102,7 +103,7 @@ class _Section:
         starts = [index for index, entry in enumerate(self.entries) if entry.tag == tag]
         parts = [
             _Section(f"{name} {number}", self.entries[begin].line, self.entries[begin:end])
-            for number, (begin, end) in enumerate(zip(starts, [*starts[1:], None], strict=True), 1)
+            for number, (begin, end) in enumerate(itertools.pairwise([*starts, len(self.entries)]), 1)
         ]
         return _Section(self.name, self.start, self.entries[: starts[0] if starts else None]), parts
 
@@ -132,20 +133,17 @@ def formatted(plan: Plan) -> str:
 
 def _entries(file: str, text: str) -> list[_Entry]:
     entries: list[_Entry] = []
-    values: list[Line] = []
     for number, content in enumerate(text.splitlines(), 1):
         tag = _TAG.match(content.strip())
         line = Line(file, number, tuple(content.split("#")[0].split()))
         if tag:
             if tag[1] not in _TAGS.split():
                 raise line.refusal(f"a plan has no tag {quoted(tag[1])}")
-            values = []
-            entries.append(_Entry(tag[1], line, ()))
+            entries.append(_Entry(tag[1], line, []))
         elif line.words:
-            if not entries:
-                raise line.refusal("a plan begins with #TREATMENT-PLAN-DESCRIPTION")
-            values.append(line)
-            entries[-1] = _Entry(entries[-1].tag, entries[-1].line, tuple(values))
+            if not entries or entries[-1].tag.endswith("DESCRIPTION"):  # these have no value
+                raise line.refusal("a tag must come here, such as ###GantryAngle")
+            entries[-1].values.append(line)
     return entries
 
 
