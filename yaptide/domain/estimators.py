@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from yaptide.domain.errors import InvalidInput
+
 Floats = NDArray[np.floating[Any]]
 
 
@@ -73,6 +75,29 @@ class Page:
             "aggregation": str(self.aggregation),
         }
         return {"dimensions": self.dimension, "data": data, **axes, "metadata": {**self.metadata, **own}}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "Page":
+        """The page of a document that `document` or a simulator's worker wrote; raises InvalidInput if it is none."""
+        try:
+            data, metadata = document["data"], dict(document.get("metadata", {}))
+            axes = [document[f"axis_dim{number}"] for number in range(1, int(document["dimensions"]) + 1)]
+            return cls(
+                number=int(metadata.get("page_number", 0)),
+                name=str(metadata.get("name", data.get("name", ""))),
+                unit=str(data.get("unit", "")),
+                axes=tuple(Axis(a.get("name", ""), a.get("unit", ""), np.asarray(a["values"], float)) for a in axes),
+                values=np.asarray(data["values"], dtype=np.float64),
+                errors=np.asarray(data["errors"], dtype=np.float64) if "errors" in data else None,
+                aggregation=Aggregation(metadata.get("aggregation", Aggregation.MEAN)),
+                metadata=metadata,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidInput(f"This is no page of results: {error!r}") from error
+
+    def grid(self) -> Floats:
+        """The values with one index for each axis, shape (n1, n2, n3); a plain array of one value where there is none."""
+        return self.values.reshape([len(axis.values) for axis in self.axes] or [-1], order="F")
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,10 +129,10 @@ def _input_payload(submission: Submission, checked: Checked) -> codec.Payload:
     )
 
 
-def listing(backend: Backend, user: User, page: Page) -> tuple[int, list[Any]]:
-    """How many simulations the user has in the states asked for, and those on the page."""
+def listing(backend: Backend, user: User | None, page: Page) -> tuple[int, list[Any]]:
+    """How many simulations the user (None: anybody) has in the states asked for, and those on the page."""
     with backend.database.reading() as connection:
-        return simulations.of_user(connection, user.id, page)
+        return simulations.listing(connection, None if user is None else user.id, page)
 
 
 @dataclass(frozen=True, slots=True)

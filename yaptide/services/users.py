@@ -8,6 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from yaptide.domain.errors import Conflict, InvalidInput, NotAuthenticated, NotFound
 from yaptide.persistence.queries import users
 from yaptide.persistence.queries.users import User
+from yaptide.services.access import NO_SUCH_JOB
 from yaptide.services.backend import Backend
 
 MAX_NAME = 128
@@ -78,6 +79,15 @@ def listing(backend: Backend) -> list[dict[str, object]]:
     with backend.database.reading() as connection:
         rows = users.listing(connection)
     return [{"id": row[0], "username": row[1], "auth_provider": row[2], "simulations": row[3]} for row in rows]
+
+
+def owner_of(backend: Backend, job_id: str) -> User:
+    """Whose simulation it is, for operators, who may do on a user's behalf what the user may; raises NotFound."""
+    with backend.database.reading() as connection:
+        user = users.owner_of(connection, job_id)
+    if user is None:
+        raise NotFound(NO_SUCH_JOB)
+    return user
 
 
 def check_name(username: str) -> None:

@@ -51,6 +51,9 @@ class Simulator(Protocol):
     title: str
     """The code's name as its authors write it, such as ``MCsquare``."""
 
+    takes_projects: bool
+    """Whether projects of the web editor can be submitted for it, and not only input files."""
+
     def recognises(self, files: InputFiles) -> bool:
         """Whether these files look like input of this code."""
 

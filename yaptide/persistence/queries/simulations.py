@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, literal, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, literal, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from yaptide.domain.states import EntityState
@@ -80,9 +80,9 @@ class Page:
     states: tuple[EntityState, ...] = ()
 
 
-def of_user(connection: Connection, user_id: int, page: Page) -> tuple[int, list[Row[Any]]]:
-    """How many simulations of the user there are in all, and those on the page."""
-    chosen = _SIMULATION.c.user_id == user_id
+def listing(connection: Connection, user_id: int | None, page: Page) -> tuple[int, list[Row[Any]]]:
+    """How many simulations of the user (None: of all users) there are in all, and those on the page."""
+    chosen = true() if user_id is None else _SIMULATION.c.user_id == user_id
     if page.states:
         chosen &= _SIMULATION.c.job_state.in_(page.states)
     total = connection.execute(select(func.count()).select_from(_SIMULATION).where(chosen)).scalar_one()

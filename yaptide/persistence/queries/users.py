@@ -50,6 +50,14 @@ def local_user(connection: Connection, username: str) -> tuple[User, str | None]
     return None if row is None else (User(*row[:3]), row[3])
 
 
+def owner_of(connection: Connection, job_id: str) -> User | None:
+    """The user whose simulation has this public name."""
+    query = select(_USER.c.id, _USER.c.username, _USER.c.auth_provider)
+    query = query.join(SimulationModel, SimulationModel.user_id == _USER.c.id)
+    row = connection.execute(query.where(SimulationModel.job_id == job_id)).first()
+    return None if row is None else User(*row)
+
+
 def add_local(connection: Connection, username: str, password_hash: str | None) -> User:
     """Add a local user; the database raises IntegrityError if the name is taken."""
     values = {"username": username, "auth_provider": YAPTIDE_USER}

@@ -1,0 +1,5 @@
+"""`python -m yaptide` is `yaptide`."""
+
+from yaptide.admin.cli import main
+
+main()

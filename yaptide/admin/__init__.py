@@ -1,0 +1,1 @@
+"""The `yaptide` command line."""

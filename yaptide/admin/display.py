@@ -1,0 +1,118 @@
+"""How things are shown in a terminal. Data goes to standard output, everything said about it to standard error."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from yaptide.domain.states import EntityState
+from yaptide.services.simulations import Status
+
+out = Console()
+err = Console(stderr=True)
+
+_COLOURS = {
+    EntityState.COMPLETED: "green",
+    EntityState.FAILED: "red",
+    EntityState.CANCELED: "yellow",
+    EntityState.RUNNING: "cyan",
+}
+_MOST_BARS = 16
+
+
+def say(text: str) -> None:
+    """Tell what is going on."""
+    err.print(text, markup=False, highlight=False)
+
+
+def complain(text: str) -> None:
+    """Say in one line what went wrong."""
+    err.print(f"Error: {' '.join(text.split())}", markup=False, highlight=False, style="red", soft_wrap=True)
+
+
+def print_json(document: Any) -> None:
+    """One JSON object on standard output."""
+    sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
+    """A table on standard output."""
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    out.print(table)
+
+
+def print_facts(facts: dict[str, object], title: str) -> None:
+    """Names and values, one a line."""
+    print_table(("", ""), facts.items(), title)
+
+
+def state(value: EntityState) -> str:
+    """A state in its colour."""
+    colour = _COLOURS.get(value)
+    return f"[{colour}]{value}[/]" if colour else str(value)
+
+
+def moment(value: datetime | None) -> str:
+    """A time in the local time zone."""
+    return "" if value is None else value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def duration(start: datetime | None, end: datetime | None) -> str:
+    """The time between two times, without fractions of a second above ten."""
+    if start is None or end is None:
+        return ""
+    seconds = (end - start).total_seconds()
+    return f"{seconds:.1f} s" if seconds < 10 else str(timedelta(seconds=round(seconds)))
+
+
+def size(count: int) -> str:
+    """A number of bytes."""
+    number = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000 or unit == "GB":
+            break
+        number /= 1000
+    return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+
+
+class Bars:
+    """A progress bar for the whole simulation and one for each of its first tasks."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:<10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("primaries  {task.fields[state]}"),
+            TimeElapsedColumn(),
+            console=err,
+        )
+        self._bars: dict[int, TaskID] = {}
+
+    def __enter__(self) -> "Bars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, status: Status) -> None:
+        """Draw how far everything is."""
+        tasks = status.tasks
+        done = sum(task.simulated_primaries for task in tasks)
+        self._draw(-1, "whole", done, sum(task.requested_primaries for task in tasks), status.simulation.job_state)
+        for task in tasks[:_MOST_BARS]:
+            name = f"task {task.task_id}"
+            self._draw(task.task_id, name, task.simulated_primaries, task.requested_primaries, task.task_state)
+
+    def _draw(self, key: int, name: str, done: int, total: int, value: EntityState) -> None:
+        if key not in self._bars:
+            self._bars[key] = self._progress.add_task(name, total=total, state="")
+        self._progress.update(self._bars[key], completed=done, total=total, state=state(value))

@@ -1,0 +1,31 @@
+"""How a command gets at the database and the services."""
+
+import getpass
+from dataclasses import dataclass
+
+from yaptide.application import make_backend, prepare_database
+from yaptide.services import users
+from yaptide.services.backend import Backend
+from yaptide.services.users import User
+from yaptide.settings import Settings, load
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The settings, and the services on a database that is up to date."""
+
+    settings: Settings
+    backend: Backend
+
+
+def opened() -> Opened:
+    """Open the configured database; raises Conflict if its tables are not current."""
+    settings = load()
+    backend = make_backend(settings)
+    prepare_database(backend)
+    return Opened(settings, backend)
+
+
+def local_user(backend: Backend, name: str) -> User:
+    """The user to act as: the one named, otherwise the one who is signed in to this machine."""
+    return users.ensure(backend, name or getpass.getuser())

@@ -1,0 +1,332 @@
+"""`yaptide run`, `status`, `list`, `results`, `logs`, `history`, `cancel`, `delete`."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from yaptide.admin.display import Bars, duration, moment, out, print_facts, print_json, print_table, say, size, state
+from yaptide.admin.opening import Opened, local_user, opened
+from yaptide.application import make_executor
+from yaptide.client import plots
+from yaptide.client.files import read_folder
+from yaptide.client.results import Results
+from yaptide.domain.errors import Conflict, InvalidInput, NotFound
+from yaptide.domain.states import FINAL_STATES, EntityState
+from yaptide.persistence import codec
+from yaptide.services import logfiles, results, simulations, users
+from yaptide.services.backend import Backend
+from yaptide.services.simulations import Page, Status, Submission
+from yaptide.simulators import COMMON, resolve
+
+app = typer.Typer()
+
+_LOOK_EVERY = 0.2
+
+JobId = Annotated[str, typer.Argument(metavar="JOB_ID", help="Public name of the simulation.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+UserName = Annotated[str, typer.Option("--user", help="Whose it is; default: you.", show_default=False)]
+
+
+@app.command()
+def run(
+    path: Annotated[Path, typer.Argument(help="Folder of input files.")],
+    tasks: Annotated[int, typer.Option("--tasks", "-n", help="Into how many tasks to split it.")] = 1,
+    sim_type: Annotated[str, typer.Option(help="Simulator; common: found out from the files.")] = COMMON,
+    title: Annotated[str, typer.Option(help="What to call it; default: the folder's name.", show_default=False)] = "",
+    user: UserName = "",
+    png: Annotated[Path | None, typer.Option(help="Draw the dose into this file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a simulation to its end, following every task, and show what came out.
+
+    Example: yaptide run examples/proton-150MeV-water --tasks 4 --png dose.png
+    """
+    files = read_folder(path)
+    submission = Submission(sim_type, tasks, title or path.resolve().name, files)
+    with executing(opened(), resolve(sim_type, files).name) as backend:
+        job_id = simulations.submit(backend, local_user(backend, user), submission).job_id
+        status = follow(backend, job_id)
+    if png is not None and status.simulation.job_state is EntityState.COMPLETED:
+        draw(backend, job_id, png)
+    if as_json:
+        print_json(summary(backend, job_id))
+    else:
+        print_summary(backend, job_id)
+    if status.simulation.job_state is not EntityState.COMPLETED:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def executing(at: Opened, sim_type: str) -> Iterator[Backend]:
+    """A backend whose tasks are run: by this process, or by another one that works on the same data folder already.
+
+    Raises NotConfigured, before anything is stored, if this process would run them and has not got the simulator.
+    """
+    backend, executor = make_executor(at.settings, at.backend)
+    resolve(sim_type, {}).installation(at.settings.simulators_dir)
+    if not executor.start():
+        say("Another process runs the tasks of this data folder; this one follows them")
+        yield at.backend
+        return
+    try:
+        yield backend
+    finally:
+        executor.stop()
+
+
+def follow(backend: Backend, job_id: str) -> Status:
+    """Show how far a simulation is until it has ended."""
+    user = users.owner_of(backend, job_id)
+    say(f"Simulation {job_id}")
+    try:
+        with Bars() as bars:
+            while True:
+                status = simulations.status(backend, user, job_id)
+                bars.show(status)
+                if status.simulation.job_state in FINAL_STATES:
+                    return status
+                time.sleep(_LOOK_EVERY)
+    except KeyboardInterrupt:
+        say(f"The simulation is kept, and goes on with the next `yaptide up` or `run`; or: yaptide cancel {job_id}")
+        raise
+
+
+def summary(backend: Backend, job_id: str) -> dict[str, Any]:
+    """Everything worth knowing about a simulation, as `--json` prints it; docs/command-line.md documents it."""
+    user = users.owner_of(backend, job_id)
+    found, tasks = _parts(simulations.status(backend, user, job_id))
+    peak = _peak(backend, job_id)
+    return {
+        "job_id": job_id,
+        "job_state": found.job_state,
+        "title": found.title,
+        "user": user.username,
+        "sim_type": found.sim_type,
+        "platform": found.platform,
+        "simulator_version": found.simulator_version,
+        "simulator_digest": found.simulator_digest,
+        "start_time": found.start_time,
+        "end_time": found.end_time,
+        "reason": simulations.failure(backend, user, job_id),
+        "requested_primaries": sum(task.requested_primaries for task in tasks),
+        "simulated_primaries": sum(task.simulated_primaries for task in tasks),
+        "stored_bytes": simulations.stored_bytes(backend, user, job_id),
+        "bragg_peak": None if peak is None else {"depth_mm": peak[0], "r80_mm": peak[1]},
+        "tasks": [dict(task._mapping) for task in tasks],
+    }
+
+
+def print_summary(backend: Backend, job_id: str) -> None:
+    """The same as a table."""
+    found = summary(backend, job_id)
+    peak = found["bragg_peak"]
+    states = [task["task_state"] for task in found["tasks"]]
+    facts: dict[str, object] = {
+        "simulation": f"{job_id} ({found['title']}, {found['sim_type']})",
+        "state": state(found["job_state"]),
+        "reason": found["reason"],
+        "tasks": ", ".join(f"{states.count(value)} {value}" for value in dict.fromkeys(states)),
+        "primaries": f"{found['simulated_primaries']:,} of {found['requested_primaries']:,}",
+        "duration": duration(found["start_time"], found["end_time"]),
+        "bytes stored": size(found["stored_bytes"]),
+        "Bragg peak at": peak and f"{peak['depth_mm']:.1f} mm",
+        "R80": peak and f"{peak['r80_mm']:.2f} mm",
+    }
+    print_facts({name: value for name, value in facts.items() if value is not None}, "Result")
+
+
+def _parts(status: Status) -> tuple[Any, list[Any]]:
+    return status.simulation, status.tasks
+
+
+def _peak(backend: Backend, job_id: str) -> tuple[float, float] | None:
+    """Depth and R80 of the Bragg peak, read from the depth curves alone."""
+    user = users.owner_of(backend, job_id)
+    try:
+        found = results.pages_metadata(backend, user, job_id)
+    except NotFound:
+        return None
+    for estimator in found:
+        numbers = [page["page_number"] for page in estimator["pages_metadata"] if page["page_dimension"] == 1]
+        if "dose" in estimator["name"].lower() and numbers:
+            parts = results.read_pages(backend, user, job_id, estimator["name"], [(numbers[0], numbers[0])])
+            pages = orjson.loads(b"".join(codec.plain(parts)))
+            return Results.from_document({"estimators": [{"name": estimator["name"], "pages": pages}]}).bragg_peak()
+    return None
+
+
+def load_results(backend: Backend, job_id: str) -> tuple[bytes, Results]:
+    """All results of a simulation: the JSON text that `GET /results` answers, and the same as arrays."""
+    parts = results.read(backend, users.owner_of(backend, job_id), job_id)
+    text = b"".join(codec.plain([b'{"message":"Results","estimators":', *parts, b"}"]))
+    return text, Results.from_document(orjson.loads(text))
+
+
+def draw(backend: Backend, job_id: str, path: Path) -> None:
+    """Draw the dose of a simulation into a file."""
+    title = simulations.status(backend, users.owner_of(backend, job_id), job_id).simulation.title
+    plots.save(plots.overview(load_results(backend, job_id)[1], title), path)
+    say(f"Picture: {path}")
+
+
+@app.command()
+def status(job_id: JobId, as_json: AsJson = False) -> None:
+    """Show how a simulation and its tasks stand.
+
+    Example: yaptide status 20260301-100000-...DIRECT
+    """
+    backend = opened().backend
+    if as_json:
+        print_json(summary(backend, job_id))
+        return
+    print_summary(backend, job_id)
+    tasks = simulations.status(backend, users.owner_of(backend, job_id), job_id).tasks
+    rows = [
+        (
+            task.task_id,
+            state(task.task_state),
+            f"{task.simulated_primaries:,} of {task.requested_primaries:,}",
+            moment(task.start_time),
+            duration(task.start_time, task.end_time),
+        )
+        for task in tasks
+    ]
+    print_table(("task", "state", "primaries", "started", "duration"), rows)
+
+
+@app.command("list")
+def listing(
+    user: UserName = "",
+    everybody: Annotated[bool, typer.Option("--all", help="Of all users.")] = False,
+    page: Annotated[int, typer.Option(min=1, help="Which page.")] = 1,
+    page_size: Annotated[int, typer.Option(min=1, max=1000, help="Simulations on a page.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List simulations, the newest first.
+
+    Example: yaptide list --all
+    """
+    backend = opened().backend
+    whose = None if everybody else local_user(backend, user)
+    total, rows = simulations.listing(backend, whose, Page(page, page_size))
+    if as_json:
+        print_json({"simulations_count": total, "simulations": [dict(row._mapping) for row in rows]})
+        return
+    table = [(r.job_id, r.title, r.sim_type, state(r.job_state), moment(r.start_time)) for r in rows]
+    print_table(("simulation", "title", "simulator", "state", "submitted"), table)
+    say(f"{len(rows)} of {total}")
+
+
+@app.command("results")
+def show_results(
+    job_id: JobId,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what GET /results answers.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print every value as a line.")] = False,
+    npz: Annotated[Path | None, typer.Option(help="Write the arrays to this numpy file.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Draw the dose into this file.")] = None,
+) -> None:
+    """Show the results of a simulation, or write them to a file.
+
+    Example: yaptide results 20260301-100000-...DIRECT --npz dose.npz --png dose.png
+    """
+    backend = opened().backend
+    if as_json and as_csv:
+        raise InvalidInput("Choose one of --json and --csv")
+    if png is not None:
+        draw(backend, job_id, png)
+    if not (as_json or as_csv or npz):
+        if png is None:
+            _print_pages(backend, job_id)
+        return
+    text, found = load_results(backend, job_id)
+    if npz is not None:
+        found.save_npz(npz)
+        say(f"Arrays: {npz}")
+    if as_json:
+        typer.get_binary_stream("stdout").write(text + b"\n")
+    elif as_csv:
+        found.write_csv(typer.get_text_stream("stdout"))
+
+
+def _print_pages(backend: Backend, job_id: str) -> None:
+    found = results.pages_metadata(backend, users.owner_of(backend, job_id), job_id)
+    rows = [
+        (estimator["name"], page["page_number"], page["page_name"], page["page_dimension"])
+        for estimator in found
+        for page in estimator["pages_metadata"]
+    ]
+    print_table(("estimator", "page", "quantity", "axes"), rows)
+
+
+@app.command()
+def logs(job_id: JobId, as_json: AsJson = False) -> None:
+    """Print the log files of a simulation that failed.
+
+    Example: yaptide logs 20260301-100000-...DIRECT
+    """
+    backend = opened().backend
+    found = logfiles.read(backend, users.owner_of(backend, job_id), job_id)
+    if as_json:
+        print_json({"logfiles": found})
+        return
+    for name, text in found.items():
+        out.rule(name)
+        out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def history(job_id: JobId, as_json: AsJson = False) -> None:
+    """Print every change of state of a simulation and its tasks: when, who, why.
+
+    Example: yaptide history 20260301-100000-...DIRECT
+    """
+    backend = opened().backend
+    rows = simulations.history(backend, users.owner_of(backend, job_id), job_id)
+    if as_json:
+        print_json({"job_id": job_id, "history": [dict(row._mapping) for row in rows]})
+        return
+    table = [
+        (
+            moment(row.time),
+            "simulation" if row.task_id is None else f"task {row.task_id}",
+            row.from_state,
+            state(row.to_state),
+            row.actor,
+            row.reason,
+        )
+        for row in rows
+    ]
+    print_table(("time", "what", "from", "to", "by", "why"), table)
+
+
+@app.command()
+def cancel(job_id: JobId) -> None:
+    """Cancel a simulation and all its tasks that have not ended.
+
+    Example: yaptide cancel 20260301-100000-...DIRECT
+    """
+    backend = opened().backend
+    ended = simulations.cancel(backend, users.owner_of(backend, job_id), job_id, "canceled on the command line")
+    say(f"There is nothing to cancel: it is {ended}" if ended else "The simulation was canceled")
+
+
+@app.command()
+def delete(job_id: JobId, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+    """Delete a simulation with everything about it.
+
+    Example: yaptide delete 20260301-100000-...DIRECT
+    """
+    backend = opened().backend
+    owner = users.owner_of(backend, job_id)
+    if not yes:
+        kept = size(simulations.stored_bytes(backend, owner, job_id))
+        typer.confirm(f"Delete {job_id} of {owner.username} ({kept})?", abort=True, err=True)
+    standing = simulations.delete(backend, owner, job_id)
+    if standing is not None:
+        raise Conflict(f"It is {standing}: cancel it first with yaptide cancel {job_id}")
+    say("The simulation was deleted")

@@ -1,0 +1,176 @@
+"""Talking to a yaptide server."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+import orjson
+
+from yaptide.client.files import read_folder
+from yaptide.client.results import Results
+from yaptide.domain.errors import (
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    NotAuthenticated,
+    NotFound,
+    TooLarge,
+    Unavailable,
+    YaptideError,
+)
+from yaptide.domain.states import FINAL_STATES, EntityState
+
+_ERRORS: dict[int, type[YaptideError]] = {
+    400: InvalidInput,
+    401: NotAuthenticated,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    413: TooLarge,
+}
+
+
+class Client:
+    """A connection to the server at `url`, such as `http://localhost:5000`; `timeout` in seconds for each request.
+
+    Every call raises the error of `yaptide.domain.errors` that fits the server's answer, with its message, or Unavailable
+    if there is no answer.
+    """
+
+    def __init__(self, url: str, timeout: float = 60.0) -> None:
+        self._http = httpx.Client(base_url=url, timeout=timeout, follow_redirects=True)
+
+    def __enter__(self) -> "Client":
+        """Use as a context manager to close the connection at the end."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def register(self, username: str, password: str) -> None:
+        """Add a user."""
+        self.call("PUT", "/auth/register", json={"username": username, "password": password})
+
+    def sign_in(self, username: str, password: str) -> None:
+        """Sign in; the session is kept as long as this client is used."""
+        self.call("POST", "/auth/login", json={"username": username, "password": password})
+
+    def submit(
+        self,
+        source: Path | str | Mapping[str, str],
+        ntasks: int = 1,
+        sim_type: str = "common",
+        title: str | None = None,
+    ) -> "Job":
+        """Submit input files (a folder, or name to text) as one simulation of `ntasks` tasks."""
+        folder = None if isinstance(source, Mapping) else Path(source)
+        body = {
+            "input_type": "files",
+            "input_files": dict(source) if isinstance(source, Mapping) else read_folder(Path(source)),
+            "ntasks": ntasks,
+            "sim_type": sim_type,
+            "title": title or (folder.resolve().name if folder else "Untitled"),
+        }
+        return Job(self, self.call("POST", "/jobs/direct", json=body)["job_id"])
+
+    def job(self, job_id: str) -> "Job":
+        """A simulation that was submitted before."""
+        return Job(self, job_id)
+
+    def simulations(self, page: int = 1, size: int = 100) -> list[dict[str, Any]]:
+        """Your simulations, newest first."""
+        found = self.call("GET", "/user/simulations", params={"page_idx": page, "page_size": size})
+        return list(found["simulations"])
+
+    def call(self, method: str, path: str, **options: Any) -> Any:
+        """One request of any endpoint; the JSON of its answer."""
+        try:
+            response = self._http.request(method, path, **options)
+            if response.status_code == httpx.codes.UNAUTHORIZED and path != "/auth/login" and self._refreshed():
+                response = self._http.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise Unavailable(f"No answer from {self._http.base_url}: {error}") from error
+        try:
+            document = orjson.loads(response.content)
+        except orjson.JSONDecodeError:
+            document = {"message": f"{self._http.base_url} answered {response.status_code}, and not as yaptide does"}
+        if response.is_error:
+            raise _ERRORS.get(response.status_code, Unavailable)(str(document.get("message")))
+        return document
+
+    def _refreshed(self) -> bool:
+        """Whether the session could be prolonged: the access token ends after minutes, and its cookie with it."""
+        return bool(self._http.get("/auth/refresh").is_success)
+
+
+class Job:
+    """One simulation on the server."""
+
+    def __init__(self, client: Client, job_id: str) -> None:
+        self.job_id = job_id
+        self._client = client
+
+    def status(self) -> dict[str, Any]:
+        """The answer of `GET /jobs`: `job_state`, and `job_tasks_status` with a dictionary for each task."""
+        status: dict[str, Any] = self._get("/jobs")
+        return status
+
+    def wait(
+        self,
+        timeout: float = 24 * 3600.0,
+        every: float = 1.0,
+        follow: Callable[[dict[str, Any]], object] = lambda status: None,
+    ) -> EntityState:
+        """Wait until the simulation has ended and return its state; `follow` is called with each status on the way.
+
+        Raises Unavailable after `timeout` seconds. `every`: seconds between two looks.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            status = self.status()
+            follow(status)
+            state = EntityState(status["job_state"])
+            if state in FINAL_STATES:
+                return state
+            if time.monotonic() + every > deadline:
+                raise Unavailable(f"{self.job_id} is {state} after {timeout:g} seconds")
+            time.sleep(every)
+
+    def results(self) -> Results:
+        """All results as arrays."""
+        return Results.from_document(self._get("/results"))
+
+    def inputs(self) -> dict[str, Any]:
+        """What was submitted."""
+        found: dict[str, Any] = self._get("/inputs")["input"]
+        return found
+
+    def logfiles(self) -> dict[str, str]:
+        """Log files, name to text (with `<`, `>` and `&` escaped)."""
+        found: dict[str, str] = self._get("/logfiles")["logfiles"]
+        return found
+
+    def history(self) -> list[dict[str, Any]]:
+        """Every change of state: when, who, why."""
+        return list(self._get("/jobs/history")["history"])
+
+    def cancel(self) -> None:
+        """Cancel it, unless it has ended."""
+        self._client.call("DELETE", "/jobs", params={"job_id": self.job_id})
+
+    def delete(self) -> None:
+        """Delete it with everything about it."""
+        self._client.call("DELETE", "/user/simulations", params={"job_id": self.job_id})
+
+    def _get(self, path: str) -> Any:
+        return self._client.call("GET", path, params={"job_id": self.job_id})
