@@ -1,0 +1,225 @@
+"""MCsquare itself: the physics it gives through yaptide, and the failures that its exit code hides."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from yaptide.domain.depth_dose import bragg_peak
+from yaptide.domain.errors import NotConfigured, SimulationFailed
+from yaptide.domain.splitting import split_primaries
+from yaptide.simulators.base import OUTPUT_LOG
+from yaptide.simulators.mcsquare import MCsquare
+from yaptide.simulators.mcsquare.sample import water
+
+FOLDER = Path(sys.prefix) / "share" / "yaptide" / "simulators"
+
+#: MeV, and the range in mm of water: CSDA range of the PSTAR tables of NIST.
+RANGES = [(70.0, 40.8), (125.0, 114.5), (150.0, 157.7)]
+
+
+@pytest.fixture(scope="module")
+def installation():
+    try:
+        return MCsquare().installation(FOLDER)
+    except NotConfigured:
+        return MCsquare().install(FOLDER, print)
+
+
+def start(installation, folder):
+    command = MCsquare().command(installation, folder)
+    with (folder / OUTPUT_LOG).open("wb") as log:
+        environment = {**os.environ, **command.environment}
+        return subprocess.Popen(command.arguments, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+@pytest.fixture
+def simulate(installation, tmp_path_factory):
+    """Check, prepare and run `files`, having changed the prepared ones by `spoil`; returns folder and exit code."""
+
+    def run(files, primaries=1600, seed=1, spoil=None):
+        folder = tmp_path_factory.mktemp("task")
+        MCsquare().check(files)
+        MCsquare().prepare(files, primaries, seed, folder)
+        for name, (old, new) in (spoil or {}).items():
+            text = (folder / name).read_text()
+            assert old in text
+            (folder / name).write_bytes(text.replace(old, new).encode())
+        return folder, start(installation, folder).wait(timeout=60)
+
+    return run
+
+
+@pytest.fixture
+def scores(simulate):
+    """Pages of a run of `files` by estimator: depth curve, slice, grid."""
+
+    def run(files, primaries=1600, seed=1):
+        output = MCsquare().read(*simulate(files, primaries, seed))
+        return {estimator.name: estimator.pages for estimator in output.estimators}
+
+    return run
+
+
+def r80(pages):
+    curve = pages["Dose"][0]
+    return bragg_peak(curve.axes[0].values, curve.values)[1]
+
+
+@pytest.mark.parametrize(("energy", "expected"), RANGES)
+def test_protons_stop_at_their_range_in_water(scores, energy, expected):
+    assert r80(scores(water(energy=energy))) == pytest.approx(expected, abs=1.0)
+
+
+@pytest.mark.parametrize("gantry", [90.0, 270.0])
+def test_depth_follows_the_gantry(scores, gantry):
+    pages = scores(water(energy=100.0, gantry=gantry))
+    assert pages["Dose"][0].axes[0].values.size == 60  # along x
+    assert r80(pages) == pytest.approx(77.2, abs=1.5)  # in steps of 2 mm
+
+
+@pytest.mark.parametrize(
+    ("gantry", "box"),
+    [(0, "0 120 170 200 0 120"), (180, "0 120 0 30 0 120"), (90, "0 30 0 200 0 120"), (270, "90 120 0 200 0 120")],
+)
+def test_ct_and_dose_share_their_axes(scores, gantry, box):
+    """30 mm of air where the beam enters move the range by 30 mm."""
+    files = water(energy=70.0, gantry=gantry)
+    files["ct.txt"] += f"box {box} -1000\n"
+    assert r80(scores(files)) == pytest.approx(40.8 + 30, abs=1.0)
+
+
+def test_the_slice_holds_the_axis_of_the_beam(scores):
+    files = water()
+    files["plan.txt"] = files["plan.txt"].replace("60 100 60", "40.5 100 20.5")
+    pages = scores(files)
+    cut, grid = pages["Dose"][1], pages["Dose"][2].values.reshape(60, 200, 60).astype(float)
+    x, z = (grid.sum(axis=axes) @ pages["Dose"][2].axes[0].values / grid.sum() for axes in ((0, 1), (1, 2)))
+    assert (x, z) == (pytest.approx(120 - 40.5, abs=1), pytest.approx(20.5, abs=1))  # x is mirrored
+    assert np.array_equal(cut.values.reshape(200, 60), grid[10, ::-1])
+
+
+def test_energy_is_dose_times_mass_and_most_of_the_beams(scores):
+    pages = scores(water())
+    mass = 0.004  # g: 2 x 1 x 2 mm of water
+    dose, energy = (pages[name][2].values.astype(float) for name in ("Dose", "Energy"))
+    assert np.allclose(energy, dose * mass, rtol=1e-4)
+    assert 140e6 < energy.sum() < 150e6  # eV per proton; neutrons carry some away
+    assert pages["Energy"][0].values.sum() == pytest.approx(energy.sum())
+
+
+def test_let_is_in_kev_per_um(scores):
+    files = water()
+    files["config.txt"] += "Simulate_Nuclear_Interactions False\n"
+    pages = scores(files)
+    let = pages["LET"][0].values
+    assert let[5] == pytest.approx(0.55, rel=0.05)  # stopping power of water for 148 MeV protons (PSTAR)
+    assert 7 < let[int(r80(pages))] < 14  # averaged over protons near their end
+
+
+def test_two_fields_are_both_simulated(scores):
+    files = water(energy=70.0)
+    one = files["plan.txt"][files["plan.txt"].index("#FIELD") :]
+    both = files["plan.txt"].replace("Fields\n1", "Fields\n2") + one.replace("Angle\n0.0", "Angle\n180")
+    curve = scores({**files, "plan.txt": both})["Dose"][0].values
+    assert curve[10] == pytest.approx(curve[-11], rel=0.2)
+    assert curve[10] > 100 * curve[100]
+
+
+def test_a_range_shifter_shortens_the_range(scores):
+    files = water()
+    shifter = "RS_ID = RS\nRS_type = binary\nRS_material = 64\nRS_density = 1.19\nRS_WET = 50\n"
+    files["BDL.txt"] = files["BDL.txt"].replace("Beam par", f"Range Shifter parameters\n{shifter}\nBeam par")
+    field = "###RangeShifterID\nRS\n###RangeShifterType\nbinary\n###NumberOfControlPoints"
+    point = "####RangeShifterSetting\nIN\n####IsocenterToRangeShifterDistance\n200\n"
+    point += "####RangeShifterWaterEquivalentThickness\n50\n####NbOfScannedSpots"
+    files["plan.txt"] = (
+        files["plan.txt"].replace("###NumberOfControlPoints", field).replace("####NbOfScannedSpots", point)
+    )
+    assert r80(scores(files)) == pytest.approx(157.7 - 50, abs=1.5)
+
+
+def test_the_same_seed_gives_the_same_numbers_bit_for_bit(simulate):
+    raws = [
+        (simulate(water(), 320, seed)[0] / "Outputs" / f"{name}.raw").read_bytes()
+        for name in ("Dose", "LET")
+        for seed in (7, 7, 8)
+    ]
+    assert raws[0] == raws[1] != raws[2]
+    assert raws[3] == raws[4] != raws[5]
+
+
+@pytest.mark.parametrize(("asked", "tasks"), [(10, 1), (161, 1), (1000, 2), (4999, 3)])
+def test_each_task_simulates_exactly_its_share(simulate, asked, tasks):
+    checked = MCsquare().check(water(asked))
+    for share in split_primaries(checked.primaries, tasks, checked.quantum):
+        assert MCsquare().read(*simulate(water(asked), share)).primaries == share
+
+
+def test_progress_grows_during_the_run(installation, tmp_path):
+    MCsquare().prepare(water(), 16000, 1, tmp_path)
+    seen, running = [MCsquare().progress(tmp_path, 16000)], start(installation, tmp_path)
+    while running.poll() is None:
+        seen.append(MCsquare().progress(tmp_path, 16000))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.wait(timeout=0.05)
+    seen.append(MCsquare().progress(tmp_path, 16000))
+    assert (seen[0], seen[-1]) == (0, 16000)
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 3
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "words"),
+    [
+        ("plan.txt", "150.0", "abc", 'Error: "abc" is not a valid value for Energy'),
+        ("plan.txt", "0.0 0.0 1.0", "0.0 0.0 heavy", "Spot_Weight"),
+        ("plan.txt", "60.0 100.0 60.0", "600.0 100.0 60.0", "miss the CT"),
+        ("plan.txt", "###IsocenterPosition\n60.0 100.0 60.0\n", "", "miss the CT"),
+        ("BDL.txt", "\n", "\r\n", "miss the CT"),
+        ("BDL.txt", "0.003 0.0001", "0.003 0", "miss the CT"),
+        ("config.txt", "Num_Primaries 1600", "Num_Primaries 1", "no primaries"),
+    ],
+)
+def test_exit_code_0_is_not_believed(simulate, name, old, new, words):
+    folder, code = simulate(water(), spoil={name: (old, new)})
+    assert code == 0
+    with pytest.raises(SimulationFailed, match=words):
+        MCsquare().read(folder, code)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "words"),
+    [
+        ("config.txt", "RNG_Seed 1", "RNG_Seed -1", "RNG_Seed"),
+        ("config.txt", "plan.txt", "none.txt", "MCsquare"),
+        ("config.txt", "HU_Material.txt", "none.txt", "gave up"),
+        ("plan.txt", "NumberOfFields\n1", "NumberOfFields\n2", "crashed"),
+        ("HU_Material.txt", " 17", " 99", "crashed"),
+    ],
+)
+def test_failures_are_told_in_words(simulate, name, old, new, words):
+    folder, code = simulate(water(), spoil={name: (old, new)})
+    assert code != 0
+    with pytest.raises(SimulationFailed, match=words):
+        MCsquare().read(folder, code)
+
+
+def test_a_run_that_is_stopped_has_no_result(installation, tmp_path):
+    MCsquare().prepare(water(), 160_000_000, 1, tmp_path)
+    running = start(installation, tmp_path)
+    running.terminate()
+    assert running.wait(timeout=10) == -signal.SIGTERM
+    with pytest.raises(SimulationFailed, match="told to stop"):
+        MCsquare().read(tmp_path, running.returncode)
+
+
+def test_a_good_installation_is_kept(installation):
+    said = []
+    assert MCsquare().install(FOLDER, said.append) == installation
+    assert said == [f"MCsquare {installation.version} is installed and works"]
