@@ -30,8 +30,8 @@ class Settings(BaseSettings):
     database_uri: str = Field(
         "",
         validation_alias="FLASK_SQLALCHEMY_DATABASE_URI",
-        description="URL of the database: `sqlite:////folder/file.db` or `postgresql+psycopg://user:password@host/name`. "
-        "Default: the file `yaptide.db` in the data folder.",
+        description="URL of the database, such as `sqlite:////folder/file.db` or "
+        "`postgresql+psycopg://user:password@host/name`. Default: the file `yaptide.db` in the data folder.",
     )
     data_dir: Path = Field(
         default_factory=lambda: user_data_path("yaptide"),
@@ -123,7 +123,7 @@ class Settings(BaseSettings):
 def load() -> Settings:
     """The settings of this process; raises InvalidInput naming the variable that cannot be used."""
     try:
-        return Settings(_env_file=os.environ.get("YAPTIDE_ENV_FILE", ".env"))  # type: ignore[call-arg]
+        return Settings(_env_file=os.environ.get("YAPTIDE_ENV_FILE", ".env"))
     except ValidationError as error:
         first = error.errors()[0]
         raise InvalidInput(f"The setting {first['loc'][0]} cannot be used: {first['msg']}") from None

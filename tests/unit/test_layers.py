@@ -14,17 +14,18 @@ _BEHIND_HTTP = ("domain", "persistence", "simulators", "services", "platforms", 
 
 #: What of ours each layer may import besides itself, wherever in a module the import stands.
 LAYERS = {
-    "settings": (),
+    "__main__": ("admin",),
+    "settings": ("domain", "services"),
     "domain": (),
     "persistence": ("domain",),
     "simulators": ("domain",),
     "services": ("domain", "persistence", "simulators"),
     "platforms": ("domain", "simulators", "services", "persistence.codec"),
-    "api": ("domain", "services"),
+    "api": ("domain", "services", "persistence.codec"),
     "web": ("domain", "services"),
     "client": ("domain",),
     "admin": (*_BEHIND_HTTP, "application", "settings"),
-    "application": (*_BEHIND_HTTP, "api", "web", "admin", "settings"),
+    "application": (*_BEHIND_HTTP, "api", "web", "settings"),
 }
 
 _HTTP = ("api", "web", "application")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from yaptide.admin.display import print_json, say
+from yaptide.admin.display import out, print_json, say
 from yaptide.domain.errors import Conflict
 from yaptide.persistence import schema
 from yaptide.persistence.engine import Database
@@ -46,7 +46,7 @@ def current(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
     if as_json:
         print_json({"revision": revision, "head": schema.HEAD, "condition": found.value})
     else:
-        print(f"{revision or 'no tables'} ({found.value}); this version works on {schema.HEAD}")
+        out.print(f"{revision or 'no tables'} ({found.value}); this version works on {schema.HEAD}")
 
 
 @app.command()
@@ -71,4 +71,4 @@ def url(
 
     Example: yaptide db url
     """
-    print(_database().engine.url.render_as_string(hide_password=not show_password))
+    out.print(_database().engine.url.render_as_string(hide_password=not show_password))

@@ -32,8 +32,8 @@ def up(
 
     Example: yaptide up --port 5000
     """
-    from granian import Granian
-    from granian.constants import Interfaces
+    from granian import Granian  # noqa: PLC0415 - the other commands need no server
+    from granian.constants import Interfaces  # noqa: PLC0415
 
     opened()  # the database is there and current, or this says what to do, before anything listens
     os.environ[_PARENT] = str(os.getpid())

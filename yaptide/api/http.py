@@ -66,8 +66,8 @@ def answer(document: dict[str, Any], status: int = 200) -> Response:
 
 
 def stitched(parts: Iterable[bytes | codec.Stored]) -> Response:
-    """A JSON answer made of stored payloads: as they are for clients that accept gzip, inflated as a stream for others."""
-    if "gzip" not in request.accept_encodings:
+    """A JSON answer made of stored payloads: as they are if the client accepts gzip, otherwise inflated as a stream."""
+    if not request.accept_encodings["gzip"]:
         return Response(codec.plain(parts), mimetype=_JSON, headers={"Vary": "Accept-Encoding"})
     chunks = list(codec.stitch(parts))
     response = Response((bytes(chunk) for chunk in chunks), mimetype=_JSON)

@@ -33,7 +33,7 @@ def post() -> Response:
     Body: `{"simulation_id", "update_key", "estimators": [{"name", "metadata", "pages": [page, ...]}]}`.
     """
     request.max_content_length = current_app.config["MAX_RESULTS_LENGTH"]
-    stream: IO[bytes] = request.stream  # type: ignore[assignment]
+    stream: IO[bytes] = request.stream
     head = stream.read(_HEAD)
     found = _KEY_FIRST.match(head)
     if found:  # the usual order of the keys: a wrong one is refused with the rest still unread

@@ -1,4 +1,4 @@
-"""Is the server there?"""
+"""Whether the server is there."""
 
 from apiflask import APIBlueprint
 from flask import Response

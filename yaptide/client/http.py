@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import orjson
@@ -36,14 +36,14 @@ _ERRORS: dict[int, type[YaptideError]] = {
 class Client:
     """A connection to the server at `url`, such as `http://localhost:5000`; `timeout` in seconds for each request.
 
-    Every call raises the error of `yaptide.domain.errors` that fits the server's answer, with its message, or Unavailable
-    if there is no answer.
+    Every call raises the error of `yaptide.domain.errors` that fits the server's answer, with its message, or
+    Unavailable if there is no answer.
     """
 
     def __init__(self, url: str, timeout: float = 60.0) -> None:
         self._http = httpx.Client(base_url=url, timeout=timeout, follow_redirects=True)
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Self:
         """Use as a context manager to close the connection at the end."""
         return self
 
@@ -129,7 +129,7 @@ class Job:
         self,
         timeout: float = 24 * 3600.0,
         every: float = 1.0,
-        follow: Callable[[dict[str, Any]], object] = lambda status: None,
+        follow: Callable[[dict[str, Any]], object] | None = None,
     ) -> EntityState:
         """Wait until the simulation has ended and return its state; `follow` is called with each status on the way.
 
@@ -138,7 +138,8 @@ class Job:
         deadline = time.monotonic() + timeout
         while True:
             status = self.status()
-            follow(status)
+            if follow is not None:
+                follow(status)
             state = EntityState(status["job_state"])
             if state in FINAL_STATES:
                 return state

@@ -17,16 +17,18 @@ def overview(results: Results, title: str) -> Figure:
 
     Raises NotFound if the results hold neither.
     """
-    pages = [page for page in (results.depth_curve(), _slice(results)) if page is not None]
-    if not pages:
+    curve, plane = results.depth_curve(), _slice(results)
+    if curve is None and plane is None:
         raise NotFound("There is no depth-dose curve and no slice in these results to draw")
-    figure = Figure(figsize=(6.5 * len(pages), 4.5), layout="constrained")
+    figure = Figure(figsize=(13, 5), layout="constrained")
     figure.suptitle(title)
-    for axes, page in zip(figure.subplots(1, len(pages), squeeze=False)[0], pages, strict=True):
-        if page.dimension == 1:
-            _draw_curve(axes, page, results.bragg_peak())
-        else:
-            _draw_slice(figure, axes, page)
+    grid = figure.add_gridspec(4, 2)
+    if curve is not None:
+        upper = figure.add_subplot(grid[:3, 0])
+        _draw_curve(upper, curve, results.bragg_peak())
+        _draw_error(figure.add_subplot(grid[3, 0], sharex=upper), curve)
+    if plane is not None:
+        _draw_slice(figure, figure.add_subplot(grid[:, 1]), plane)
     return figure
 
 
@@ -48,9 +50,20 @@ def _draw_curve(axes: Axes, page: Page, peak: tuple[float, float] | None) -> Non
         axes.fill_between(depth.values, *band, color=_LINE, alpha=0.35, linewidth=0, label="± standard error")
     if peak is not None:
         axes.axvline(peak[1], color="#b5402c", linestyle="--", label=f"R80 = {peak[1]:.1f} {depth.unit}")
-    axes.set(xlabel=f"{depth.name} [{depth.unit}]", ylabel=f"{page.name} [{page.unit}]", ylim=(0, None))
+    axes.set(ylabel=f"{page.name} [{page.unit}]", ylim=(0, None))
+    axes.tick_params(labelbottom=False)
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="upper left")
+
+
+def _draw_error(axes: Axes, page: Page) -> None:
+    """The standard error again, on a scale where it can be seen, up to where nearly no dose is left."""
+    depth = page.axes[0]
+    if page.errors is not None:
+        reached = page.values > 0.01 * page.values.max()
+        axes.plot(depth.values[reached], 100 * page.errors[reached] / page.values[reached], color=_LINE, linewidth=1)
+    axes.set(xlabel=f"{depth.name} [{depth.unit}]", ylabel="error [%]", ylim=(0, None))
+    axes.grid(alpha=0.3)
 
 
 def _draw_slice(figure: Figure, axes: Axes, page: Page) -> None:

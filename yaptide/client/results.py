@@ -69,7 +69,7 @@ class Results:
         np.savez_compressed(path, **arrays)
 
     def write_csv(self, file: IO[str]) -> None:
-        """Write every value as a line: estimator, page, quantity, unit, coordinates on up to three axes, value, error."""
+        """Write every value as a line: where it belongs, its coordinates on up to three axes, and its error."""
         writer = csv.writer(file)
         writer.writerow(["estimator", "page", "quantity", "unit", "axis1", "axis2", "axis3", "value", "error"])
         for estimator, page in self._pages():

@@ -40,8 +40,8 @@ class Page:
 
     `values` is flat, shape (n1*n2*n3,), in `unit`, and the first axis varies fastest: ``values[i1 + n1*(i2 + n2*i3)]``.
     `errors` is the standard error of each value, same shape and unit, or None where it is not known (a single task).
-    `weights` (same shape, any unit) is set where a value is an average over something else than primaries: the task then
-    counts in the merge with primaries x weights. LET is an average over deposited energy, so its weights are the dose.
+    `weights` (same shape, any unit) is set where a value is an average over something else than primaries: the task
+    then counts in the merge with primaries x weights. LET is an average over deposited energy: weighted by dose.
     """
 
     number: int
@@ -96,7 +96,7 @@ class Page:
             raise InvalidInput(f"This is no page of results: {error!r}") from error
 
     def grid(self) -> Floats:
-        """The values with one index for each axis, shape (n1, n2, n3); a plain array of one value where there is none."""
+        """The values with one index for each axis, shape (n1, n2, n3); an array of one value where there is none."""
         return self.values.reshape([len(axis.values) for axis in self.axes] or [-1], order="F")
 
 

@@ -24,8 +24,8 @@ def split_primaries(total: int, tasks: int, quantum: int = 1) -> list[int]:
 def task_seeds(base: int, tasks: int) -> list[int]:
     """Distinct seeds in 1 .. 2**31-1 for `tasks` tasks, the same ones for the same `base`.
 
-    They are hashed and not counted up, because two simulations with the seeds 1 and 2 would otherwise share all of their
-    random numbers but one task's. Asking for more tasks never changes the seeds of the first ones.
+    They are hashed and not counted up, because two simulations with the seeds 1 and 2 would otherwise share all of
+    their random numbers but one task's. Asking for more tasks never changes the seeds of the first ones.
     """
     seeds: dict[int, None] = {}
     counter = 0

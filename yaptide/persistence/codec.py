@@ -1,10 +1,10 @@
 """Payloads: JSON text in one gzip member that can be joined with others without inflating it.
 
-A payload is a standard gzip member (RFC 1952) that any tool reads. Ours carries an extra field ``YP`` that promises how
-its deflate data (RFC 1951) was made: it ends on a full flush, so that it refers to nothing behind it and stops on a byte
-boundary, and is followed by an empty final block (``03 00``). Such data can be copied between other such data. A document
-made of many payloads is then one member again: a header, the stored data and *glue* between them (the brackets and
-names of the JSON around the payloads), a final block, and a trailer whose CRC-32 is combined from those of the parts.
+A payload is a standard gzip member (RFC 1952) that any tool reads. Ours carries an extra field ``YP`` that promises
+how its deflate data (RFC 1951) was made: it ends on a full flush, so that it refers to nothing behind it and stops on a
+byte boundary, and is followed by an empty final block (``03 00``). Such data can be copied between other such data. A
+document made of many payloads is then one member again: a header, the stored data and *glue* between them (the brackets
+and names of the JSON around the payloads), a final block, and a trailer with the CRC-32 combined from the parts'.
 
 Payloads of other writers (plain ``gzip.compress``) are recognised by the missing field, and are inflated and written
 anew when they have to be joined. No other module knows any of this.
@@ -74,7 +74,7 @@ def decode_text(data: bytes) -> bytes:
     inflater = isal_zlib.decompressobj(wbits=31)
     try:
         text: bytes = inflater.decompress(data) + inflater.flush()
-    except isal_zlib.error as error:
+    except isal_zlib.error as error:  # type: ignore[misc]  # its stub calls it a value
         raise InvalidInput(f"A stored payload is damaged: {error}") from error
     if not inflater.eof or inflater.unused_data:
         raise InvalidInput("A stored payload is damaged: it does not end where it should")

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
+from sqlalchemy import URL, Connection, Engine, Row, create_engine, event, exc, make_url
 from sqlalchemy.pool import QueuePool
 
 from yaptide.domain.errors import InvalidInput, StorageFull, Unavailable
+
+#: A row of a result, with a name for each column.
+Record = Row[*tuple[Any, ...]]
 
 #: Seconds a SQLite transaction waits for another writer before it gives up.
 BUSY_TIMEOUT = 30
@@ -38,8 +41,9 @@ class Database:
     def writing(self) -> Iterator[Connection]:
         """A transaction that is committed at the end of the block and rolled back if the block raises.
 
-        On SQLite it takes the write lock at once (BEGIN IMMEDIATE): a transaction that reads first and writes later would
-        otherwise fail, or overwrite what came in between. Raises StorageFull or Unavailable where the database does.
+        On SQLite it takes the write lock at once (BEGIN IMMEDIATE): a transaction that reads first and writes later
+        would otherwise fail, or overwrite what came in between. Raises StorageFull or Unavailable where the database
+        does.
         """
         with _translated(), self.engine.begin() as connection:
             yield connection

@@ -1,10 +1,9 @@
-"""Whose simulation is it?"""
+"""Whose simulation it is."""
 
-from typing import Any
-
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection
 
 from yaptide.domain.errors import Forbidden, NotFound
+from yaptide.persistence.engine import Record
 from yaptide.persistence.queries import simulations
 from yaptide.persistence.queries.users import User
 
@@ -13,7 +12,7 @@ NO_SUCH_JOB = "Job with provided ID does not exist"
 NOT_YOURS = "Job with provided ID does not belong to the user"
 
 
-def owned(connection: Connection, user: User, job_id: str) -> Row[Any]:
+def owned(connection: Connection, user: User, job_id: str) -> Record:
     """The simulation with this public name; raises NotFound, or Forbidden if it is somebody else's."""
     simulation = simulations.by_job(connection, job_id)
     if simulation is None:

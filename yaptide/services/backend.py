@@ -9,7 +9,7 @@ from yaptide.persistence.engine import Database
 
 
 class Dispatcher(Protocol):
-    """Hands accepted work to whoever runs it. Always called after the commit, so it may fail without losing anything."""
+    """Hands accepted work to whoever runs it. Always called after the commit: its failure loses nothing."""
 
     def dispatch(self, simulation_id: int, update_key: str) -> None:
         """Have the tasks of a new simulation run; `update_key` is what a remote worker reports with."""

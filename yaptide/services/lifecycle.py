@@ -34,7 +34,7 @@ def hash_update_key(key: str) -> str:
 def check_update_key(backend: Backend, simulation: Locked | None, key: str) -> Locked:
     """The simulation, if `key` is its update key.
 
-    Raises InvalidInput with the same words whether the simulation does not exist, has no key, or has another or an old one.
+    Raises InvalidInput with the same words whether the simulation does not exist, has no key, or another or old one.
     """
     stored = "" if simulation is None else simulation.update_key_hash or ""
     fits = hmac.compare_digest(stored, hash_update_key(key))

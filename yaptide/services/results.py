@@ -38,7 +38,7 @@ class _Page(msgspec.Struct):
 
     dimensions: int
     data: _Numbers
-    metadata: dict[str, Any] = {}  # noqa: RUF012 - msgspec copies it
+    metadata: dict[str, Any] = {}
     axis_dim1: _Numbers | None = None
     axis_dim2: _Numbers | None = None
     axis_dim3: _Numbers | None = None
@@ -85,8 +85,8 @@ def post(backend: Backend, body: bytes | memoryview) -> None:
     """Store the results that a worker sends, and end the simulation; the same results again change nothing.
 
     The pages are checked and then stored byte for byte as they came. Raises InvalidInput for a wrong key or for results
-    that cannot be shown (no numbers, wrong lengths, two pages of one number), Conflict if the simulation has other results
-    or has failed or been canceled.
+    that cannot be shown (no numbers, wrong lengths, two pages of one number), Conflict if the simulation has other
+    results or has failed or been canceled.
     """
     with _readable(body):
         parsed = _BODY.decode(body)
@@ -264,7 +264,7 @@ def read(backend: Backend, user: User, job_id: str, estimator: str | None = None
 def read_pages(
     backend: Backend, user: User, job_id: str, estimator: str, ranges: Sequence[tuple[int, int]]
 ) -> list[Part]:
-    """Pages of one estimator by number as the parts of a JSON list, those in the inclusive `ranges`; raises NotFound."""
+    """The pages of one estimator in the inclusive `ranges`, as the parts of a JSON list; raises NotFound."""
     with backend.database.reading() as connection:
         rows = results.estimators(connection, owned(connection, user, job_id).id, estimator)
         pages = results.page_payloads(connection, rows[0].id, ranges) if rows else []

@@ -1,7 +1,7 @@
 """Signing in and out. A session is a row; tokens are signed, short-lived proof of having seen it.
 
-Both tokens name the session. Whoever deletes the row has signed out, whatever tokens are still on the way: a refresh that
-arrives after the logout finds nothing.
+Both tokens name the session. Whoever deletes the row has signed out, whatever tokens are still on the way: a refresh
+that arrives after the logout finds nothing.
 """
 
 import secrets

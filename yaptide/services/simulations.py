@@ -16,7 +16,7 @@ from yaptide.persistence import codec
 from yaptide.persistence.models.simulations import BATCH, DIRECT, EDITOR, FILES
 from yaptide.persistence.queries import moves, simulations, tasks
 from yaptide.persistence.queries.moves import Cause, Locked
-from yaptide.persistence.queries.simulations import Page
+from yaptide.persistence.queries.simulations import Page as Page
 from yaptide.persistence.queries.users import User
 from yaptide.services import lifecycle, logfiles, spool
 from yaptide.services.access import NO_SUCH_JOB, NOT_YOURS, check_owner, owned
@@ -31,7 +31,7 @@ MAX_TITLE = 500
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What a user asks for. One of `input_files` (name to text) and `input_json` (a project of the web editor) is given."""
+    """What a user asks for, with one of `input_files` (name to text) and `input_json` (a project of the web editor)."""
 
     sim_type: str
     ntasks: int
@@ -137,7 +137,7 @@ def listing(backend: Backend, user: User | None, page: Page) -> tuple[int, list[
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A simulation (row of `queries.simulations.by_job`), its tasks (`queries.tasks.status`), its bytes in the store."""
+    """A simulation (row of `queries.simulations.by_job`) and its tasks (rows of `queries.tasks.status`)."""
 
     simulation: Any
     tasks: list[Any]
@@ -182,7 +182,7 @@ def failure(backend: Backend, user: User, job_id: str) -> str | None:
 def cancel(backend: Backend, user: User, job_id: str, reason: str = "canceled by its user") -> EntityState | None:
     """Cancel a simulation and all its tasks that have not ended.
 
-    Returns None if it was canceled, otherwise the state in which there is nothing to cancel. Raises NotFound, Forbidden.
+    Returns None if it was canceled, otherwise the state in which nothing can be. Raises NotFound, Forbidden.
     """
     with backend.database.writing() as connection:
         simulation = _locked(moves.lock_job(connection, job_id))
@@ -253,7 +253,7 @@ def _follow(connection: Connection, simulation: Locked, told: Report) -> EntityS
         return state
     cause = Cause(lifecycle.WORKER, now())
     if to in FINAL_STATES:
-        ended = told.end_time and {"end_time": max(told.end_time, simulation.start_time)}
+        ended = {"end_time": max(told.end_time, simulation.start_time)} if told.end_time else {}
         return to if lifecycle.end(connection, simulation, to, cause, ended) else state
     return to if moves.move_simulation(connection, simulation.id, to, cause) else state
 

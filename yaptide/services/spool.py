@@ -23,7 +23,7 @@ _INDEX = "estimators.json"
 
 
 def leave(spool: Path, job_id: str, task_id: int, output: TaskOutput) -> None:
-    """Write the scores of one task, whole or not at all; those that are there already are kept, since they are the same."""
+    """Write the scores of one task, whole or not at all; if they are there already, they are the same and are kept."""
     job = spool / job_id
     target = job / str(task_id)
     if target.exists():

@@ -1,7 +1,7 @@
 """Tasks: what workers report of them, and how an executor of ours claims, follows and ends them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -11,10 +11,9 @@ from yaptide.domain.errors import InvalidInput, NotFound
 from yaptide.domain.estimators import TaskOutput
 from yaptide.domain.states import FINAL_STATES, TASK_STATES, EntityState
 from yaptide.persistence import codec
-from yaptide.persistence.models import TaskModel
 from yaptide.persistence.queries import moves, simulations, tasks
 from yaptide.persistence.queries.moves import Cause, Locked
-from yaptide.persistence.queries.tasks import Claim
+from yaptide.persistence.queries.tasks import Claim as Claim
 from yaptide.services import lifecycle, logfiles, spool
 from yaptide.services.backend import Backend, now
 
@@ -32,7 +31,6 @@ class Update:
     start_time: datetime | None = None
     end_time: datetime | None = None
     celery_id: str | None = None
-    reason: str | None = field(default=None)
 
     def is_progress(self) -> bool:
         """Whether it tells of a running task how far it is and nothing else: by far the most frequent report."""
@@ -87,13 +85,16 @@ def _apply(connection: Connection, simulation: Locked, task: Any, update: Update
     if update.celery_id is not None:
         tasks.set_celery_id(connection, simulation.id, task.task_id, update.celery_id)
     if update.task_state in _REPORTABLE and update.task_state is not task.task_state:
-        start = values.get("start_time", task.start_time)
-        end = update.end_time and {"end_time": max(update.end_time, start or update.end_time)}
-        this = TaskModel.task_id == task.task_id
-        cause = Cause(lifecycle.WORKER, values["last_update_time"], update.reason)
-        at_end = end if update.task_state in FINAL_STATES else None
-        moves.move_tasks(connection, simulation.id, EntityState(update.task_state), cause, at_end, this)
+        cause = Cause(lifecycle.WORKER, values["last_update_time"])
+        end = _end_time(values.get("start_time", task.start_time), update)
+        moves.move_tasks(connection, simulation.id, EntityState(update.task_state), cause, end, task_id=task.task_id)
         lifecycle.settle(connection, simulation, cause)
+
+
+def _end_time(start: datetime | None, update: Update) -> dict[str, Any]:
+    if update.end_time is None or update.task_state not in FINAL_STATES:
+        return {}
+    return {"end_time": max(update.end_time, start or update.end_time)}
 
 
 def _values(task: Any, update: Update) -> dict[str, Any]:
@@ -130,9 +131,9 @@ def _take(connection: Connection, owner: str, simulation_id: int, task_id: int) 
     if simulation is None or simulation.job_state in FINAL_STATES:
         return None
     cause = Cause(owner, now())
-    values = {"owner": owner, "heartbeat_time": cause.time, "attempts": TaskModel.attempts + 1}
-    pending = (TaskModel.task_id == task_id, TaskModel.task_state == EntityState.PENDING)
-    if not moves.move_tasks(connection, simulation.id, EntityState.RUNNING, cause, values, *pending):
+    pending = {"task_id": task_id, "task_state": EntityState.PENDING}
+    values = {"owner": owner, "heartbeat_time": cause.time, "attempts": tasks.ONE_MORE_ATTEMPT}
+    if not moves.move_tasks(connection, simulation.id, EntityState.RUNNING, cause, values, **pending):
         return None
     lifecycle.settle(connection, simulation, cause)
     primaries, seed, attempt = tasks.claimed(connection, simulation.id, task_id)
@@ -157,7 +158,7 @@ def began(backend: Backend, claimed: Claim, version: str, digest: str) -> None:
 
 
 def progress(backend: Backend, claimed: Claim, simulated: int, estimated: int | None) -> bool:
-    """Record how far a claimed task is; False if it is not the owner's to run any more (canceled, deleted, taken away)."""
+    """Record how far a claimed task is; False if it is not the owner's any more (canceled, deleted, taken away)."""
     with backend.database.writing() as connection:
         return tasks.progress_by_owner(connection, claimed, simulated, estimated, now())
 
@@ -176,7 +177,7 @@ def fail(backend: Backend, claimed: Claim, reason: str, logs: Mapping[str, str])
 
 def give_back(backend: Backend, claimed: Claim, reason: str) -> bool:
     """Let others run a claimed task that was stopped through no fault of its own."""
-    values = {"owner": None, "heartbeat_time": None, "attempts": TaskModel.attempts - 1}
+    values = {"owner": None, "heartbeat_time": None, "attempts": tasks.ONE_ATTEMPT_LESS}
     return _end(backend, claimed, EntityState.PENDING, reason, values)
 
 
@@ -193,14 +194,10 @@ def _end(
         if simulation is None:
             return False
         cause = Cause(claimed.owner, now(), reason)
-        mine = (
-            TaskModel.task_id == claimed.task_id,
-            TaskModel.owner == claimed.owner,
-            TaskModel.attempts == claimed.attempt,
-        )
+        mine = {"task_id": claimed.task_id, "owner": claimed.owner, "attempts": claimed.attempt}
         if logs is not None:
             logfiles.keep(backend, connection, simulation.id, logs)
-        if not moves.move_tasks(connection, simulation.id, to, cause, values, *mine):
+        if not moves.move_tasks(connection, simulation.id, to, cause, values, **mine):
             return False
         lifecycle.settle(connection, simulation, cause)
         return True
@@ -241,15 +238,11 @@ def _requeue(backend: Backend, task: Any) -> None:
     else:
         to, values = EntityState.FAILED, {}
         cause = Cause("recovery", now(), f"its executors went silent, {attempts}: given up")
-    unchanged = (
-        TaskModel.task_id == task.task_id,
-        TaskModel.owner == task.owner,
-        TaskModel.attempts == task.attempts,
-        TaskModel.task_state == EntityState.RUNNING,
-    )
+    unchanged = {name: getattr(task, name) for name in ("task_id", "owner", "attempts")}
+    unchanged["task_state"] = EntityState.RUNNING
     with backend.database.writing() as connection:
         simulation = moves.lock_simulation(connection, task.simulation_id)
-        if simulation is not None and moves.move_tasks(connection, simulation.id, to, cause, values, *unchanged):
+        if simulation is not None and moves.move_tasks(connection, simulation.id, to, cause, values, **unchanged):
             lifecycle.settle(connection, simulation, cause)
 
 

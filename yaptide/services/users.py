@@ -2,14 +2,18 @@
 
 import secrets
 from functools import cache
+from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import IntegrityError
 
 from yaptide.domain.errors import Conflict, InvalidInput, NotAuthenticated, NotFound
 from yaptide.persistence.queries import users
-from yaptide.persistence.queries.users import User
+from yaptide.persistence.queries.users import User as User
 from yaptide.services.access import NO_SUCH_JOB
 from yaptide.services.backend import Backend
+
+if TYPE_CHECKING:
+    from argon2 import PasswordHasher
 
 MAX_NAME = 128
 MAX_PASSWORD = 1024
@@ -44,7 +48,8 @@ def ensure(backend: Backend, username: str) -> User:
 def check_password(backend: Backend, username: str, password: str) -> User:
     """The local user with this name and password.
 
-    Raises NotAuthenticated with one and the same message, and after the same time, whether the name or the password is wrong.
+    Raises NotAuthenticated with one and the same message, and after the same time, whether the name or the password is
+    wrong.
     """
     with backend.database.reading() as connection:
         found = users.local_user(connection, username)
@@ -103,7 +108,7 @@ def _hash(password: str) -> str:
 
 
 def _verify(stored: str, password: str) -> bool:
-    from argon2.exceptions import InvalidHashError, VerificationError  # noqa: PLC0415 - see _hasher
+    from argon2.exceptions import InvalidHashError, VerificationError  # noqa: PLC0415 - see _hasher  # noqa: PLC0415 - see _hasher
 
     try:
         return len(password) <= MAX_PASSWORD and _hasher().verify(stored, password)
@@ -112,9 +117,8 @@ def _verify(stored: str, password: str) -> bool:
 
 
 @cache
-def _hasher():  # type: ignore[no-untyped-def]  # noqa: ANN202 - the type would have to be imported
-    """Imported on first use: workers and most commands never check a password."""
-    from argon2 import PasswordHasher  # noqa: PLC0415
+def _hasher() -> "PasswordHasher":
+    from argon2 import PasswordHasher  # noqa: PLC0415 - most commands and all workers never check a password
 
     return PasswordHasher()
 

@@ -18,7 +18,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What the check of an input found out: `primaries` in all, simulated in batches of `quantum`, starting from `seed`."""
+    """What the check of an input found: `primaries` in all, simulated in batches of `quantum`, from `seed`."""
 
     primaries: int
     quantum: int
@@ -61,7 +61,7 @@ class Simulator(Protocol):
         """Check the whole input before anything is stored; raises InvalidInput with what to mend."""
 
     def install(self, folder: Path, say: Say) -> Installation:
-        """Fetch the code into `folder`, prove it by a run, and tell the steps to `say`; raises NotConfigured if it cannot."""
+        """Fetch the code into `folder`, prove it by a run, tell the steps to `say`; raises NotConfigured."""
 
     def installation(self, folder: Path) -> Installation:
         """The code installed under `folder`; raises NotConfigured with the command that installs it."""

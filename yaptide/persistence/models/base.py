@@ -1,8 +1,9 @@
 """What all tables share: the declarative base, names of constraints, and the types of times and states."""
 
 from datetime import UTC, datetime
+from typing import cast
 
-from sqlalchemy import BigInteger, DateTime, Dialect, Enum, LargeBinary, MetaData, String
+from sqlalchemy import BigInteger, DateTime, Dialect, Enum, LargeBinary, MetaData, String, Table
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -46,7 +47,7 @@ def one_of(*values: str, name: str) -> Enum:
 
 
 def state_column(name: str, *, checked: bool = True) -> Enum:
-    """A column of `EntityState`, stored as its name; `checked` by the database unless a narrower CHECK stands beside it."""
+    """A column of `EntityState`, stored as its name; `checked` by the database unless a narrower CHECK does it."""
     return Enum(EntityState, name=name, native_enum=False, create_constraint=checked, length=32)
 
 
@@ -59,6 +60,11 @@ class Base(DeclarativeBase):
     def __repr__(self) -> str:
         """Class and primary key; never a payload or a secret."""
         return f"<{type(self).__name__} {self.__mapper__.primary_key_from_instance(self)}>"
+
+
+def table_of(model: type[Base]) -> Table:
+    """The table of a model, for statements that need no objects."""
+    return cast("Table", model.__table__)
 
 
 class PayloadMixin:

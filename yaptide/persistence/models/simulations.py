@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.schema import SchemaItem
 
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.models.base import Base, ClaimMixin, one_of, state_column
@@ -29,7 +30,7 @@ class SimulationModel(ClaimMixin, Base):
     """One simulation, as its user submitted it: a job of many tasks. `owner` is who merges its results."""
 
     __tablename__ = "Simulation"
-    __table_args__ = (
+    __table_args__: tuple[SchemaItem | dict[str, bool], ...] = (
         CheckConstraint("end_time >= start_time", name="end_after_start"),
         Index(None, "user_id", "start_time", "id"),
         Index(None, "user_id", "end_time", "id"),
@@ -95,7 +96,7 @@ class BatchSimulationModel(SimulationModel):
     """A simulation on the platform BATCH."""
 
     __tablename__ = "BatchSimulation"
-    __table_args__ = (Index(None, "cluster_id"),)
+    __table_args__: tuple[SchemaItem | dict[str, bool], ...] = (Index(None, "cluster_id"),)
     __mapper_args__ = {"polymorphic_identity": BATCH}  # noqa: RUF012
 
     id: Mapped[int] = mapped_column(
@@ -113,7 +114,7 @@ class StateHistoryModel(Base):
     """One change of state of a simulation or of one of its tasks, written in the same transaction as the change."""
 
     __tablename__ = "StateHistory"
-    __table_args__ = (Index(None, "simulation_id", "id"),)
+    __table_args__: tuple[SchemaItem | dict[str, bool], ...] = (Index(None, "simulation_id", "id"),)
 
     id: Mapped[int] = mapped_column(primary_key=True, doc="Number; grows with time within a simulation")
     simulation_id: Mapped[int] = mapped_column(

@@ -1,8 +1,8 @@
 """The one place where a simulation or a task changes its state.
 
-A move is an UPDATE guarded by the transition table, and leaves a row in the history in the same transaction. Whoever moves
-anything of a simulation holds the lock on that simulation (`lock`), so that moves of its tasks and the state derived from
-them cannot overtake each other, and nobody waits in a circle.
+A move is an UPDATE guarded by the transition table, and leaves a row in the history in the same transaction. Whoever
+moves anything of a simulation holds the lock on that simulation (`lock_simulation`), so that moves of its tasks and the
+state derived from them cannot overtake each other, and nobody waits in a circle.
 """
 
 from collections.abc import Mapping
@@ -14,10 +14,11 @@ from sqlalchemy import ColumnElement, Connection, case, func, insert, literal, s
 
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState, sources
 from yaptide.persistence.models import SimulationModel, StateHistoryModel, TaskModel
+from yaptide.persistence.models.base import table_of
 
-_SIMULATION = SimulationModel.__table__
-_TASK = TaskModel.__table__
-_HISTORY = StateHistoryModel.__table__
+_SIMULATION = table_of(SimulationModel)
+_TASK = table_of(TaskModel)
+_HISTORY = table_of(StateHistoryModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +105,16 @@ def move_tasks(
     to: EntityState,
     cause: Cause,
     values: Mapping[str, Any] | None = None,
-    *conditions: ColumnElement[bool],
+    **only: Any,
 ) -> int:
     """Move the tasks of a simulation to `to`, setting `values` with it, and return how many moved.
 
-    Moved are those that fulfil all `conditions` and from whose state `to` may follow. A task that becomes COMPLETED has
-    simulated what was requested, unless `values` knows better.
+    Moved are those whose columns are as in `only`, and from whose state `to` may follow. A task that becomes COMPLETED
+    has simulated what was requested, unless `values` knows better.
     """
     ready = (_TASK.c.simulation_id == simulation_id) & _TASK.c.task_state.in_(sources(TASK_TRANSITIONS, to))
-    for condition in conditions:
-        ready &= condition
+    for name, value in only.items():
+        ready &= _TASK.c[name] == value
     before = select(_TASK.c.simulation_id, _TASK.c.task_id, _TASK.c.task_state, *_history(cause, to)).where(ready)
     connection.execute(insert(_HISTORY).from_select(_HISTORY_COLUMNS, before.with_for_update()))
     changes = _task_changes(to, cause.time) | dict(values or {})

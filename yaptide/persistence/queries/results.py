@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Connection, Row, insert, or_, select
+from sqlalchemy import Connection, insert, or_, select
 
 from yaptide.persistence.codec import Payload
+from yaptide.persistence.engine import Record
 from yaptide.persistence.models import EstimatorModel, PageModel
+from yaptide.persistence.models.base import table_of
 
-_ESTIMATOR = EstimatorModel.__table__
-_PAGE = PageModel.__table__
+_ESTIMATOR = table_of(EstimatorModel)
+_PAGE = table_of(PageModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def digests(connection: Connection, simulation_id: int) -> dict[tuple[str, int],
     return found | {(name, number): digest for name, number, digest in connection.execute(pages)}
 
 
-def pages_metadata(connection: Connection, simulation_id: int) -> list[Row[Any]]:
+def pages_metadata(connection: Connection, simulation_id: int) -> list[Record]:
     """Estimator name, page number, page name and dimension of every page, in the order to show them."""
     query = (
         select(_ESTIMATOR.c.name, _PAGE.c.page_number, _PAGE.c.page_name, _PAGE.c.page_dimension)
@@ -76,7 +77,7 @@ def pages_metadata(connection: Connection, simulation_id: int) -> list[Row[Any]]
     return list(connection.execute(query).all())
 
 
-def estimators(connection: Connection, simulation_id: int, name: str | None = None) -> list[Row[Any]]:
+def estimators(connection: Connection, simulation_id: int, name: str | None = None) -> list[Record]:
     """Id, name and metadata payload of the estimators, in the order they were stored; of that `name` only, if given."""
     query = select(_ESTIMATOR.c.id, _ESTIMATOR.c.name, _ESTIMATOR.c.compressed_data).where(
         _ESTIMATOR.c.simulation_id == simulation_id

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, literal, select, true, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, literal, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from yaptide.domain.states import EntityState
 from yaptide.persistence.codec import Payload
+from yaptide.persistence.engine import Record
 from yaptide.persistence.models import (
     BatchSimulationModel,
     CelerySimulationModel,
@@ -22,13 +23,14 @@ from yaptide.persistence.models import (
     StateHistoryModel,
     TaskModel,
 )
+from yaptide.persistence.models.base import table_of
 
-_SIMULATION = SimulationModel.__table__
-_TASK = TaskModel.__table__
-_INPUT = InputModel.__table__
-_LOGFILES = LogfilesModel.__table__
+_SIMULATION = table_of(SimulationModel)
+_TASK = table_of(TaskModel)
+_INPUT = table_of(InputModel)
+_LOGFILES = table_of(LogfilesModel)
 
-_ADD_CELERY_TASKS = insert(CeleryTaskModel.__table__).from_select(
+_ADD_CELERY_TASKS = insert(table_of(CeleryTaskModel)).from_select(
     ["id"], select(_TASK.c.id).where(_TASK.c.simulation_id == bindparam("simulation_id"))
 )
 _BY_JOB = select(
@@ -52,14 +54,14 @@ def add_direct(
 ) -> int:
     """Add a simulation of the platform DIRECT with its input and tasks; returns its number."""
     simulation_id: int = connection.execute(insert(_SIMULATION).returning(_SIMULATION.c.id), values).scalar_one()
-    connection.execute(insert(CelerySimulationModel.__table__), {"id": simulation_id})
+    connection.execute(insert(table_of(CelerySimulationModel)), {"id": simulation_id})
     connection.execute(insert(_INPUT), {"simulation_id": simulation_id, **input_payload.columns()})
     connection.execute(insert(_TASK), [{"simulation_id": simulation_id, **task} for task in tasks])
     connection.execute(_ADD_CELERY_TASKS, {"simulation_id": simulation_id})
     return simulation_id
 
 
-def by_job(connection: Connection, job_id: str) -> Row[Any] | None:
+def by_job(connection: Connection, job_id: str) -> Record | None:
     """Id, owner, state and description of a simulation by its public name."""
     return connection.execute(_BY_JOB, {"job_id": job_id}).first()
 
@@ -80,7 +82,7 @@ class Page:
     states: tuple[EntityState, ...] = ()
 
 
-def listing(connection: Connection, user_id: int | None, page: Page) -> tuple[int, list[Row[Any]]]:
+def listing(connection: Connection, user_id: int | None, page: Page) -> tuple[int, list[Record]]:
     """How many simulations of the user (None: of all users) there are in all, and those on the page."""
     chosen = true() if user_id is None else _SIMULATION.c.user_id == user_id
     if page.states:
@@ -122,7 +124,7 @@ def set_values(connection: Connection, simulation_id: int, values: dict[str, Any
 
 def set_batch_values(connection: Connection, simulation_id: int, values: Mapping[str, Any]) -> None:
     """Set `job_dir`, `array_id` or `collect_id` of a simulation on a cluster."""
-    table = BatchSimulationModel.__table__
+    table = table_of(BatchSimulationModel)
     connection.execute(update(table).where(table.c.id == simulation_id).values(values))
 
 
@@ -164,7 +166,7 @@ def logfiles_of(connection: Connection, simulation_id: int) -> list[bytes]:
     return list(connection.execute(query.order_by(_LOGFILES.c.id)).scalars())
 
 
-def history(connection: Connection, simulation_id: int) -> list[Row[Any]]:
+def history(connection: Connection, simulation_id: int) -> list[Record]:
     """All changes of state of a simulation and its tasks, oldest first."""
     row = StateHistoryModel
     query = select(row.task_id, row.from_state, row.to_state, row.time, row.actor, row.reason)
@@ -185,7 +187,7 @@ def reasons(connection: Connection, simulation_id: int, to: EntityState) -> list
 def next_merge(connection: Connection) -> int | None:
     """The simulation that has waited longest for its results to be merged here.
 
-    Left alone are those with a completed task that no executor of ours has run: whoever did has the outputs, and reports.
+    Left alone are those with a completed task that no executor of ours has run: whoever did has the outputs.
     """
     reported = (
         select(literal(1))

@@ -4,13 +4,18 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, case, func, select, update
+from sqlalchemy import Connection, bindparam, case, func, select, update
 
 from yaptide.domain.states import FINAL_STATES, EntityState
+from yaptide.persistence.engine import Record
 from yaptide.persistence.models import CeleryTaskModel, SimulationModel, TaskModel
+from yaptide.persistence.models.base import table_of
 
-_TASK = TaskModel.__table__
-_SIMULATION = SimulationModel.__table__
+_TASK = table_of(TaskModel)
+_SIMULATION = table_of(SimulationModel)
+
+ONE_MORE_ATTEMPT = _TASK.c.attempts + 1
+ONE_ATTEMPT_LESS = _TASK.c.attempts - 1
 
 # "Progress only grows", and never past what was requested.
 _REPORTED = case(
@@ -110,12 +115,12 @@ def _names(claim: Claim) -> dict[str, Any]:
     return {"simulation": claim.simulation_id, "task": claim.task_id, "by": claim.owner, "attempt": claim.attempt}
 
 
-def status(connection: Connection, simulation_id: int) -> list[Row[Any]]:
+def status(connection: Connection, simulation_id: int) -> list[Record]:
     """All tasks of a simulation by number, with what their user wants to know."""
     return list(connection.execute(_STATUS, {"simulation": simulation_id}).all())
 
 
-def one(connection: Connection, simulation_id: int, task_id: int) -> Row[Any] | None:
+def one(connection: Connection, simulation_id: int, task_id: int) -> Record | None:
     """One task's state, counts and times, or None."""
     return connection.execute(_STATUS.where(_TASK.c.task_id == task_id), {"simulation": simulation_id}).first()
 
@@ -123,7 +128,8 @@ def one(connection: Connection, simulation_id: int, task_id: int) -> Row[Any] | 
 def states(connection: Connection, simulation_id: int) -> dict[EntityState, int]:
     """How many tasks of a simulation are in which state."""
     query = select(_TASK.c.task_state, func.count()).where(_TASK.c.simulation_id == simulation_id)
-    return {state: count for state, count in connection.execute(query.group_by(_TASK.c.task_state))}
+    rows = connection.execute(query.group_by(_TASK.c.task_state))
+    return {EntityState(state): count for state, count in rows}
 
 
 def completed(connection: Connection, simulation_id: int) -> list[tuple[int, int]]:
@@ -142,12 +148,12 @@ def set_values(connection: Connection, simulation_id: int, task_id: int, values:
 
 def set_celery_id(connection: Connection, simulation_id: int, task_id: int, celery_id: str) -> None:
     """Note under which name Celery runs a task."""
-    table = CeleryTaskModel.__table__
+    table = table_of(CeleryTaskModel)
     row = select(_TASK.c.id).where(_TASK.c.simulation_id == simulation_id, _TASK.c.task_id == task_id)
     connection.execute(update(table).where(table.c.id == row.scalar_subquery()).values(celery_id=celery_id))
 
 
-def next_pending(connection: Connection, sim_types: Sequence[str]) -> Row[Any] | None:
+def next_pending(connection: Connection, sim_types: Sequence[str]) -> Record | None:
     """The task that has waited longest for an executor that has these simulators, or None."""
     query = (
         select(_TASK.c.simulation_id, _TASK.c.task_id)
@@ -164,13 +170,13 @@ def next_pending(connection: Connection, sim_types: Sequence[str]) -> Row[Any] |
     return connection.execute(query).first()
 
 
-def claimed(connection: Connection, simulation_id: int, task_id: int) -> Row[Any]:
+def claimed(connection: Connection, simulation_id: int, task_id: int) -> Record:
     """Primaries, seed and attempts of a task that was just claimed."""
     query = select(_TASK.c.requested_primaries, _TASK.c.seed, _TASK.c.attempts)
     return connection.execute(query.where(_TASK.c.simulation_id == simulation_id, _TASK.c.task_id == task_id)).one()
 
 
-def silent(connection: Connection, dead_owner: str | None, silent_since: datetime) -> list[Row[Any]]:
+def silent(connection: Connection, dead_owner: str | None, silent_since: datetime) -> list[Record]:
     """Running tasks that nobody runs any more: simulation_id, task_id, attempts, owner.
 
     Their owner either was not heard of `silent_since`, or its name begins with `dead_owner`, which is known to be dead.

@@ -3,14 +3,16 @@
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
+from yaptide.persistence.engine import Record
 from yaptide.persistence.models import SessionModel, SimulationModel, UserModel, YaptideUserModel
+from yaptide.persistence.models.base import table_of
 from yaptide.persistence.models.users import KEYCLOAK_USER, YAPTIDE_USER
 
-_USER = UserModel.__table__
-_LOCAL = YaptideUserModel.__table__
-_SESSION = SessionModel.__table__
+_USER = table_of(UserModel)
+_LOCAL = table_of(YaptideUserModel)
+_SESSION = table_of(SessionModel)
 
 
 class User(NamedTuple):
@@ -76,7 +78,7 @@ def remove(connection: Connection, user_id: int) -> bool:
     return connection.execute(delete(_USER).where(_USER.c.id == user_id)).rowcount == 1
 
 
-def listing(connection: Connection) -> list[Row[tuple[int, str, str, int]]]:
+def listing(connection: Connection) -> list[Record]:
     """All users by name: id, username, auth_provider, number of simulations."""
     simulations = select(func.count()).where(SimulationModel.user_id == _USER.c.id).correlate(_USER).scalar_subquery()
     query = select(_USER.c.id, _USER.c.username, _USER.c.auth_provider, simulations).order_by(_USER.c.username)

@@ -1,7 +1,8 @@
 """The embedded executor: threads of this process run tasks as subprocesses and merge their scores.
 
-The database is its queue, so nothing is lost when it dies. One executor works on a data folder at a time: it holds a lock
-that the kernel takes away from a dead process, so that whoever gets it next knows that the former one's tasks have stopped.
+The database is its queue, so nothing is lost when it dies. One executor works on a data folder at a time: it holds a
+lock that the kernel takes away from a dead process, so that whoever gets it next knows that the former one's tasks have
+stopped.
 """
 
 import fcntl

@@ -45,7 +45,7 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to run: the code and its input, the share of primaries, the seed, a folder to make and remove, a time limit (s)."""
+    """What to run: the code, its input, share of primaries and seed, a folder to make and remove, a time limit (s)."""
 
     simulator: Simulator
     installation: Installation

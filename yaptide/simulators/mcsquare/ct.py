@@ -26,6 +26,7 @@ from yaptide.simulators.text import Line, lines, quoted, required
 BASE64 = ".base64"
 
 _LIMIT = 1e6  # HU, far outside of anything physical
+_MOST_BOXES = 1000  # each may fill the whole grid, and somebody waits for the check
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def parse(files: Mapping[str, str], header_name: str) -> CT:
     description = PurePosixPath(header_name).stem + ".txt"
     if header_name not in files and description in files:
         return described(description, files[description])
-    what = f"The CT (or its description {description!r})"
+    what = f"The CT's description {description!r} or image"
     header = metaimage.parse_header(header_name, required(files, header_name, what))
     raw = _decoded(header.raw + BASE64, required(files, header.raw + BASE64, "The CT's data, as base64,"))
     hu = metaimage.voxels(header.raw, header, raw)
@@ -67,6 +68,8 @@ def described(file: str, text: str) -> CT:
             boxes.append(line)
         else:
             once[word] = line
+    if len(boxes) > _MOST_BOXES:
+        raise boxes[_MOST_BOXES].refusal(f"there are more than {_MOST_BOXES} boxes: send the CT as an image")
     for word in ("grid", "spacing"):
         if word not in once:
             raise InvalidInput(f"{file}: there is no line with the {word}")

@@ -14,13 +14,14 @@ from yaptide.simulators.text import Line, quoted
 
 Spot = tuple[float, float, float]
 
-_TAGS = (
+_TAG_NAMES = (
     "TREATMENT-PLAN-DESCRIPTION PlanName NumberOfFractions FractionID NumberOfFields FieldsID "
     "TotalMetersetWeightOfAllFields FIELD-DESCRIPTION FieldID FinalCumulativeMeterSetWeight GantryAngle "
     "PatientSupportAngle IsocenterPosition RangeShifterID RangeShifterType NumberOfControlPoints "
     "SPOTS-DESCRIPTION ControlPointIndex SpotTunnedID CumulativeMetersetWeight Energy RangeShifterSetting "
     "IsocenterToRangeShifterDistance RangeShifterWaterEquivalentThickness NbOfScannedSpots X"
 )
+_TAGS = frozenset(_TAG_NAMES.split())
 _TAG = re.compile(r"#+(\S+)")  # "# words" is a comment
 
 _MANY = 10**6
@@ -137,7 +138,7 @@ def _entries(file: str, text: str) -> list[_Entry]:
         tag = _TAG.match(content.strip())
         line = Line(file, number, tuple(content.split("#")[0].split()))
         if tag:
-            if tag[1] not in _TAGS.split():
+            if tag[1] not in _TAGS:
                 raise line.refusal(f"a plan has no tag {quoted(tag[1])}")
             entries.append(_Entry(tag[1], line, []))
         elif line.words:

@@ -3,6 +3,8 @@
 A migration runs while others use the database: it must be quick, and the code before it should keep working after it.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -38,7 +40,7 @@ def one_of(values: tuple[str, ...], name: str) -> sa.Enum:
     return sa.Enum(*values, name=name, native_enum=False, create_constraint=True, length=32)
 
 
-def payload() -> tuple[sa.Column, ...]:
+def payload() -> tuple[sa.Column[Any], ...]:
     """The columns of a stored payload."""
     return (
         sa.Column("compressed_data", sa.LargeBinary(), nullable=False),
