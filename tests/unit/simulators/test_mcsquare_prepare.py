@@ -93,6 +93,7 @@ def test_boxes_fill_the_voxels_whose_centres_they_hold(boxes):
         ("grid 2 2 2\nspacing 1 1 1\nbox 0 1 0 1 5 9 0", "holds no voxel along z"),
         ("grid 2 2 2\nspacing 1 1 1\nbox 0 1e300 0 1 0 -1e300 0", "holds no voxel along z"),
         ("grid 2 2 2\nspacing 1 1 1\nfill nan", "must be a number"),
+        ("grid 2 2 2\nspacing 1 1 1\n" + "box 0 1 0 1 0 1 0\n" * 1001, "line 1003: there are more than 1000 boxes"),
     ],
 )
 def test_a_wrong_description_is_refused_with_its_line(text, words):
