@@ -2,10 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-
-from apiflask import APIFlask
-from flask import Response
-from flask_cors import CORS
+from typing import TYPE_CHECKING
 
 import yaptide
 from yaptide.persistence import schema
@@ -13,6 +10,10 @@ from yaptide.persistence.engine import Database
 from yaptide.platforms.direct.embedded import EmbeddedExecutor, Folders
 from yaptide.services.backend import Backend
 from yaptide.settings import Settings, load
+
+if TYPE_CHECKING:
+    from apiflask import APIFlask
+    from flask import Response
 
 
 def make_backend(settings: Settings) -> Backend:
@@ -40,14 +41,17 @@ def make_executor(settings: Settings, backend: Backend) -> tuple[Backend, Embedd
     return replace(backend, dispatcher=executor), executor
 
 
-def create_app(settings: Settings | None = None, backend: Backend | None = None) -> APIFlask:
+def create_app(settings: Settings | None = None, backend: Backend | None = None) -> "APIFlask":
     """The web application.
 
     Without arguments everything comes from the environment (`yaptide.settings`). The application runs no tasks itself:
     `yaptide up` starts an executor beside it. An SQLite database is made or upgraded here; one on a server has to be
     current by the time of the first request.
     """
-    from yaptide import api, web  # noqa: PLC0415 - workers and commands import this module, but serve nothing
+    from apiflask import APIFlask  # noqa: PLC0415 - workers and commands import this module, but serve nothing
+    from flask_cors import CORS  # noqa: PLC0415
+
+    from yaptide import api, web  # noqa: PLC0415
     from yaptide.api import errors  # noqa: PLC0415
     from yaptide.api.http import JsonRequest, OrjsonProvider  # noqa: PLC0415
 
@@ -73,7 +77,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     return app
 
 
-def _never_cached(response: Response) -> Response:
+def _never_cached(response: "Response") -> "Response":
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     return response

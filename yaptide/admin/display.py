@@ -6,14 +6,18 @@ from datetime import datetime, timedelta
 from typing import Any, Self
 
 import orjson
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from yaptide.domain.states import EntityState
 from yaptide.services.simulations import Status
 
-out = Console()
+#: Names of simulations are long: a terminal narrower than this wraps the lines itself.
+_WIDTH = 120
+
+out = Console(width=max(Console().width, _WIDTH))
 err = Console(stderr=True)
 
 _COLOURS = {
@@ -42,7 +46,9 @@ def print_json(document: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
     """A table on standard output."""
-    table = Table(*columns, title=title, title_justify="left")
+    name, *rest = columns  # the name of a thing is what one copies: it is never cut short
+    first = Column(name, no_wrap=True, overflow="ignore")
+    table = Table(first, *rest, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     out.print(table)

@@ -12,7 +12,6 @@ import typer
 from yaptide.admin.display import Bars, duration, moment, out, print_facts, print_json, print_table, say, size, state
 from yaptide.admin.opening import Opened, local_user, opened
 from yaptide.application import make_executor
-from yaptide.client import plots
 from yaptide.client.files import read_folder
 from yaptide.client.results import Results
 from yaptide.domain.errors import Conflict, InvalidInput, NotFound
@@ -169,6 +168,8 @@ def load_results(backend: Backend, job_id: str) -> tuple[bytes, Results]:
 
 def draw(backend: Backend, job_id: str, path: Path) -> None:
     """Draw the dose of a simulation into a file."""
+    from yaptide.client import plots  # noqa: PLC0415 - matplotlib takes longer to import than all the rest
+
     title = simulations.status(backend, users.owner_of(backend, job_id), job_id).simulation.title
     plots.save(plots.overview(load_results(backend, job_id)[1], title), path)
     say(f"Picture: {path}")
@@ -217,8 +218,8 @@ def listing(
     if as_json:
         print_json({"simulations_count": total, "simulations": [dict(row._mapping) for row in rows]})
         return
-    table = [(r.job_id, r.title, r.sim_type, state(r.job_state), moment(r.start_time)) for r in rows]
-    print_table(("simulation", "title", "simulator", "state", "submitted"), table)
+    table = [(r.job_id, state(r.job_state), r.title, r.sim_type, moment(r.start_time)) for r in rows]
+    print_table(("simulation", "state", "title", "simulator", "submitted"), table)
     say(f"{len(rows)} of {total}")
 
 

@@ -59,8 +59,11 @@ def upgrade(database: Database, target: str = HEAD) -> None:
 
     Raises Conflict if the database holds something that is not ours or was made by a newer version.
     """
-    if condition(database) is Condition.FOREIGN:
+    found = condition(database)
+    if found is Condition.FOREIGN:
         raise _foreign()
+    if found is Condition.CURRENT and target == HEAD:
+        return
     from alembic import command  # noqa: PLC0415 - 0.1 s that only a migration has to pay
 
     with database.writing() as connection:
