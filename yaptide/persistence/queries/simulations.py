@@ -9,21 +9,19 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, literal, sel
 from sqlalchemy.dialects import postgresql, sqlite
 
 from yaptide.domain.states import EntityState
-from yaptide.persistence.codec import Payload
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models import (
     BatchSimulationModel,
     CelerySimulationModel,
     CeleryTaskModel,
-    EstimatorModel,
     InputModel,
     LogfilesModel,
-    PageModel,
     SimulationModel,
     StateHistoryModel,
     TaskModel,
 )
 from yaptide.persistence.models.base import table_of
+from yaptide.persistence.payload import Payload
 
 _SIMULATION = table_of(SimulationModel)
 _TASK = table_of(TaskModel)
@@ -45,6 +43,7 @@ _BY_JOB = select(
     _SIMULATION.c.end_time,
     _SIMULATION.c.simulator_version,
     _SIMULATION.c.simulator_digest,
+    _SIMULATION.c.stored_bytes,
 ).where(_SIMULATION.c.job_id == bindparam("job_id"))
 _INPUT_OF = select(_INPUT.c.compressed_data).where(_INPUT.c.simulation_id == bindparam("simulation_id"))
 
@@ -53,6 +52,7 @@ def add_direct(
     connection: Connection, values: dict[str, Any], input_payload: Payload, tasks: Sequence[dict[str, Any]]
 ) -> int:
     """Add a simulation of the platform DIRECT with its input and tasks; returns its number."""
+    values = {**values, "stored_bytes": len(input_payload.data)}
     simulation_id: int = connection.execute(insert(_SIMULATION).returning(_SIMULATION.c.id), values).scalar_one()
     connection.execute(insert(table_of(CelerySimulationModel)), {"id": simulation_id})
     connection.execute(insert(_INPUT), {"simulation_id": simulation_id, **input_payload.columns()})
@@ -89,7 +89,10 @@ def listing(connection: Connection, user_id: int | None, page: Page) -> tuple[in
         chosen &= _SIMULATION.c.job_state.in_(page.states)
     total = connection.execute(select(func.count()).select_from(_SIMULATION).where(chosen)).scalar_one()
     column = _SIMULATION.c[page.order_by]
-    order = (column.desc(), _SIMULATION.c.id.desc()) if page.descending else (column.asc(), _SIMULATION.c.id.asc())
+    if page.descending:  # what has not ended yet ends last; SQLite would have it end first
+        order = (column.desc().nulls_first(), _SIMULATION.c.id.desc())
+    else:
+        order = (column.asc().nulls_last(), _SIMULATION.c.id.asc())
     query = (
         select(
             _SIMULATION.c.job_id,
@@ -133,25 +136,18 @@ def remove(connection: Connection, simulation_id: int) -> bool:
     return connection.execute(delete(_SIMULATION).where(_SIMULATION.c.id == simulation_id)).rowcount == 1
 
 
-def bytes_of(connection: Connection, simulation_id: int) -> int:
-    """Bytes that the payloads of a simulation take in the store."""
-    length = func.length
-    parts = (
-        select(func.sum(length(_INPUT.c.compressed_data))).where(_INPUT.c.simulation_id == simulation_id),
-        select(func.sum(length(_LOGFILES.c.compressed_data))).where(_LOGFILES.c.simulation_id == simulation_id),
-        select(func.sum(length(EstimatorModel.compressed_data))).where(EstimatorModel.simulation_id == simulation_id),
-        select(func.sum(length(PageModel.compressed_data)))
-        .join(EstimatorModel, EstimatorModel.id == PageModel.estimator_id)
-        .where(EstimatorModel.simulation_id == simulation_id),
-    )
-    return sum(connection.execute(part).scalar() or 0 for part in parts)
+def count_bytes(connection: Connection, simulation_id: int, more: int) -> None:
+    """Add to the bytes that the payloads of a simulation take."""
+    this = update(_SIMULATION).where(_SIMULATION.c.id == simulation_id)
+    connection.execute(this.values(stored_bytes=_SIMULATION.c.stored_bytes + more))
 
 
 def add_logfiles(connection: Connection, simulation_id: int, payload: Payload) -> None:
     """Add log files, unless the very same arrived before."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     statement = dialect.insert(_LOGFILES).on_conflict_do_nothing(index_elements=["simulation_id", "content_sha256"])
-    connection.execute(statement, {"simulation_id": simulation_id, **payload.columns()})
+    added = connection.execute(statement, {"simulation_id": simulation_id, **payload.columns()}).rowcount
+    count_bytes(connection, simulation_id, added * len(payload.data))
 
 
 def logfiles_size(connection: Connection, simulation_id: int) -> int:
