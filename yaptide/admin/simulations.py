@@ -114,7 +114,7 @@ def summary(backend: Backend, job_id: str) -> dict[str, Any]:
         "reason": simulations.failure(backend, user, job_id),
         "requested_primaries": sum(task.requested_primaries for task in tasks),
         "simulated_primaries": sum(task.simulated_primaries for task in tasks),
-        "stored_bytes": simulations.stored_bytes(backend, user, job_id),
+        "stored_bytes": found.stored_bytes,
         "bragg_peak": None if peak is None else {"depth_mm": peak[0], "r80_mm": peak[1]},
         "tasks": [dict(task._mapping) for task in tasks],
     }
@@ -325,7 +325,7 @@ def delete(job_id: JobId, yes: Annotated[bool, typer.Option("--yes", help="Do no
     backend = opened().backend
     owner = users.owner_of(backend, job_id)
     if not yes:
-        kept = size(simulations.stored_bytes(backend, owner, job_id))
+        kept = size(simulations.status(backend, owner, job_id).simulation.stored_bytes)
         typer.confirm(f"Delete {job_id} of {owner.username} ({kept})?", abort=True, err=True)
     standing = simulations.delete(backend, owner, job_id)
     if standing is not None:

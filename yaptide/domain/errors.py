@@ -46,5 +46,9 @@ class Unavailable(YaptideError):
     """The database cannot be reached or is too busy just now; the same call may work later."""
 
 
+class Contended(Unavailable):
+    """Others were changing the same rows, and the database chose this transaction to give way; nothing was changed."""
+
+
 class SimulationFailed(YaptideError):
     """A run of a simulator cannot be believed; the message is the reason kept with the task."""

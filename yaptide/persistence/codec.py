@@ -20,6 +20,7 @@ import orjson
 from isal import isal_zlib
 
 from yaptide.domain.errors import InvalidInput
+from yaptide.persistence.payload import Payload as Payload
 
 _EXTRA = b"YP\x01\x00\x01"  # subfield YP, 1 byte of data: version 1
 _MARKED = b"\x1f\x8b\x08\x04\x00\x00\x00\x00\x00\xff" + struct.pack("<H", len(_EXTRA)) + _EXTRA
@@ -29,22 +30,6 @@ _TRAILER = struct.Struct("<II")
 _TAIL = len(_FINAL) + _TRAILER.size
 _LEVEL = 2
 _CHUNK = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Payload:
-    """A payload ready to be stored.
-
-    `data` is the gzip member, `size` the length of its JSON text in bytes, `sha256` that text's digest in hexadecimal.
-    """
-
-    data: bytes
-    size: int
-    sha256: str
-
-    def columns(self) -> dict[str, Any]:
-        """The values of `yaptide.persistence.models.base.PayloadMixin`."""
-        return {"compressed_data": self.data, "content_size": self.size, "content_sha256": self.sha256}
 
 
 def encode(value: object) -> Payload:

@@ -3,20 +3,29 @@
 The rest of the program sees only `Database.reading()` and `Database.writing()`.
 """
 
-from collections.abc import Iterator
+import random
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, Row, create_engine, event, exc, make_url
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
-from yaptide.domain.errors import InvalidInput, StorageFull, Unavailable
+from yaptide.domain.errors import Conflict, Contended, InvalidInput, StorageFull, Unavailable
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 #: A row of a result, with a name for each column.
 Record = Row[*tuple[Any, ...]]
 
 #: Seconds a SQLite transaction waits for another writer before it gives up.
 BUSY_TIMEOUT = 30
+_REST = 1.0
+_CONTENTION = ("40001", "40P01", "55P03")  # serialisation failure, deadlock, lock not available
+_TRIES = 5
 _READ_ONLY = {"postgresql_readonly": True, "yaptide_reading": True}
 
 
@@ -35,7 +44,10 @@ class Database:
         if self.is_sqlite:
             event.listen(self.engine, "connect", _open_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+        event.listen(self.engine, "checkin", _note_use)
+        event.listen(self.engine, "checkout", _check_idle)
         self._reader = self.engine.execution_options(**_READ_ONLY)
+        self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -54,9 +66,54 @@ class Database:
         with _translated(), self._reader.begin() as connection:
             yield connection
 
+    @contextmanager
+    def single(self) -> Iterator[Connection]:
+        """For one statement that is a transaction by itself: it costs one round trip instead of three."""
+        with _translated(), self._single.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def migrating(self) -> Iterator[Connection]:
+        """A transaction that may make tables anew.
+
+        SQLite does so by dropping the old one, which would delete everything that refers to it: foreign keys are off
+        meanwhile, and checked before the commit. Raises Conflict, with everything rolled back, if a row has lost its
+        parent.
+        """
+        with _translated(), self.engine.connect() as connection:
+            if self.is_sqlite:
+                _raw(connection, "PRAGMA foreign_keys=OFF")
+            try:
+                with connection.begin():
+                    yield connection
+                    if self.is_sqlite and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+                        raise Conflict("Rows would be left that refer to nothing; nothing was changed")
+            finally:
+                if self.is_sqlite:
+                    _raw(connection, "PRAGMA foreign_keys=ON")
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+
+def retried(operation: Callable[P, R]) -> Callable[P, R]:
+    """Decorator: run an operation again if its transaction had to give way to another (Contended).
+
+    Only for operations that change nothing outside the transaction before it is committed. The waits grow and are drawn
+    at random, so that those who met do not meet again.
+    """
+
+    @wraps(operation)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        for attempt in range(1, _TRIES):
+            try:
+                return operation(*args, **kwargs)
+            except Contended:
+                time.sleep(random.uniform(0, 0.05 * 2**attempt))  # noqa: S311 - no secret
+        return operation(*args, **kwargs)
+
+    return run
 
 
 def _checked(url: str) -> URL:
@@ -79,7 +136,6 @@ def _options(url: URL) -> dict[str, Any]:
         return {
             "pool_size": 10,
             "max_overflow": 20,
-            "pool_pre_ping": True,
             "connect_args": {"connect_timeout": 10, "application_name": "yaptide"},
         }
     options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT, "check_same_thread": False}}
@@ -99,8 +155,36 @@ def _open_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    reading = connection.get_execution_options().get("yaptide_reading")
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+    options = connection.get_execution_options()
+    if options.get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN" if options.get("yaptide_reading") else "BEGIN IMMEDIATE")
+
+
+def _raw(connection: Connection, statement: str) -> None:
+    """Run a statement that must not be in a transaction."""
+    cursor = connection.connection.cursor()
+    cursor.execute(statement)
+    cursor.close()
+
+
+def _note_use(_connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _check_idle(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+    """Before a connection that has rested is used again, see whether the server is still at its other end.
+
+    To ask each time would double the round trips of a report of progress.
+    """
+    used = record.info.get("used")
+    if used is not None and time.monotonic() - used > _REST:
+        try:
+            cursor = connection.cursor()
+            cursor.execute("SELECT 1")
+            cursor.close()
+            connection.rollback()
+        except Exception as error:
+            raise exc.DisconnectionError("the server has closed the connection") from error
 
 
 @contextmanager
@@ -115,6 +199,8 @@ def _translated() -> Iterator[None]:
         lowered = text.lower()
         if "disk is full" in lowered or "no space left" in lowered or getattr(error.orig, "sqlstate", "") == "53100":
             raise StorageFull("The database has no room left; nothing was stored") from error
+        if getattr(error.orig, "sqlstate", "") in _CONTENTION or "database is locked" in lowered:
+            raise Contended("The database is too busy just now; try again") from error
         if isinstance(error, exc.DataError):
             raise InvalidInput(f"The database refuses a value: {text}") from error
         if isinstance(error, exc.OperationalError | exc.InterfaceError | exc.InternalError):

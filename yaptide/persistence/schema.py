@@ -66,7 +66,7 @@ def upgrade(database: Database, target: str = HEAD) -> None:
         return
     from alembic import command  # noqa: PLC0415 - 0.1 s that only a migration has to pay
 
-    with database.writing() as connection:
+    with database.migrating() as connection:
         command.upgrade(_config(connection), target)
 
 
@@ -74,7 +74,7 @@ def downgrade(database: Database, target: str) -> None:
     """Take the tables back to revision `target` (``base``: remove them)."""
     from alembic import command  # noqa: PLC0415
 
-    with database.writing() as connection:
+    with database.migrating() as connection:
         command.downgrade(_config(connection), target)
 
 

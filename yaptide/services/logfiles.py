@@ -6,6 +6,7 @@ from sqlalchemy import Connection
 
 from yaptide.domain.errors import NotFound, TooLarge
 from yaptide.persistence import codec
+from yaptide.persistence.engine import retried
 from yaptide.persistence.queries import moves, simulations
 from yaptide.persistence.queries.users import User
 from yaptide.services.access import owned
@@ -13,6 +14,7 @@ from yaptide.services.backend import Backend
 from yaptide.services.lifecycle import check_update_key
 
 
+@retried
 def post(backend: Backend, simulation_id: int, update_key: str, logfiles: Mapping[str, str]) -> None:
     """Keep log files that a worker sends, also after the end, since they explain it.
 

@@ -10,6 +10,7 @@ from yaptide.domain.estimators import Aggregation, Estimator, Page
 from yaptide.domain.merging import accumulator
 from yaptide.domain.states import EntityState
 from yaptide.persistence import codec
+from yaptide.persistence.engine import retried
 from yaptide.persistence.queries import moves, simulations, tasks
 from yaptide.persistence.queries.moves import Cause, Locked
 from yaptide.persistence.queries.results import NewEstimator, NewPage
@@ -17,6 +18,7 @@ from yaptide.services import lifecycle, results, spool
 from yaptide.services.backend import Backend, now
 
 
+@retried
 def claim(backend: Backend, owner: str) -> Locked | None:
     """Take the simulation that has waited longest for its merge; None if there is none to have."""
     with backend.database.reading() as connection:

@@ -13,6 +13,7 @@ from yaptide.domain.errors import Conflict, InvalidInput, NotFound
 from yaptide.domain.states import FINAL_STATES, EntityState, outcome
 from yaptide.persistence import codec
 from yaptide.persistence.codec import Stored
+from yaptide.persistence.engine import retried
 from yaptide.persistence.models.simulations import EDITOR
 from yaptide.persistence.queries import moves, results, simulations, tasks
 from yaptide.persistence.queries.moves import Cause, Locked
@@ -81,6 +82,7 @@ def check_key(backend: Backend, key: Key) -> None:
         lifecycle.check_update_key(backend, moves.find_simulation(connection, key.simulation_id), key.update_key)
 
 
+@retried
 def post(backend: Backend, body: bytes | memoryview) -> None:
     """Store the results that a worker sends, and end the simulation; the same results again change nothing.
 
@@ -116,7 +118,7 @@ def store(connection: Connection, simulation: Locked, found: Sequence[NewEstimat
         return
     if simulation.job_state in (EntityState.FAILED, EntityState.CANCELED):
         raise Conflict(f"The simulation is {simulation.job_state}; its results are no longer accepted")
-    results.add(connection, simulation.id, found)
+    simulations.count_bytes(connection, simulation.id, results.add(connection, simulation.id, found))
     lifecycle.close_tasks(connection, simulation, EntityState.COMPLETED, cause)
     final = outcome(tasks.states(connection, simulation.id))
     reason = lifecycle.failure(connection, simulation.id) if final is EntityState.FAILED else cause.reason

@@ -11,6 +11,7 @@ from datetime import datetime
 import jwt
 
 from yaptide.domain.errors import Forbidden, NotAuthenticated
+from yaptide.persistence.engine import retried
 from yaptide.persistence.queries import users as queries
 from yaptide.persistence.queries.users import User
 from yaptide.services import users
@@ -46,6 +47,7 @@ def sign_in(backend: Backend, username: str, password: str) -> SignedIn:
     return begin(backend, users.check_password(backend, username, password))
 
 
+@retried
 def begin(backend: Backend, user: User) -> SignedIn:
     """Begin a session of a user who has proved who they are."""
     session = secrets.token_urlsafe(32)

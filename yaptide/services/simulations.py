@@ -9,12 +9,13 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from yaptide.domain.errors import InvalidInput, NotAuthenticated, NotFound
+from yaptide.domain.errors import Conflict, InvalidInput, NotAuthenticated, NotFound
 from yaptide.domain.splitting import split_primaries, task_seeds
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence import codec
+from yaptide.persistence.engine import retried
 from yaptide.persistence.models.simulations import BATCH, DIRECT, EDITOR, FILES
-from yaptide.persistence.queries import moves, simulations, tasks
+from yaptide.persistence.queries import moves, simulations, tasks, users
 from yaptide.persistence.queries.moves import Cause, Locked
 from yaptide.persistence.queries.simulations import Page as Page
 from yaptide.persistence.queries.users import User
@@ -49,10 +50,12 @@ class Submitted:
     update_key: str
 
 
+@retried
 def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
     """Check a simulation, split it into tasks, store everything at once, and only then have it run.
 
-    Raises InvalidInput, with nothing stored, if anything of it cannot be run as it is.
+    Raises InvalidInput, with nothing stored, if anything of it cannot be run as it is, Conflict if the user's quota is
+    used up.
     """
     if not 1 <= submission.ntasks <= backend.limits.tasks:
         raise InvalidInput(f"The number of tasks must be between 1 and {backend.limits.tasks}")
@@ -87,10 +90,18 @@ def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
     ]
     payload = _input_payload(submission, checked)
     with backend.database.writing() as connection:
+        _check_quota(connection, user, len(payload.data))
         simulation_id = simulations.add_direct(connection, values, payload, rows)
         moves.record_made(connection, simulation_id, EntityState.PENDING, cause)
     backend.dispatcher.dispatch(simulation_id, update_key)
     return Submitted(job_id, simulation_id, update_key)
+
+
+def _check_quota(connection: Connection, user: User, more: int) -> None:
+    """Results that come in later are never refused for the quota: they have been simulated already."""
+    used, quota = users.usage(connection, user.id)
+    if quota is not None and used + more > quota:
+        raise Conflict(f"Your simulations take {used} bytes of the {quota} you may store: delete some of them first")
 
 
 def _check(submission: Submission) -> tuple[str, Checked]:
@@ -150,12 +161,6 @@ def status(backend: Backend, user: User, job_id: str) -> Status:
         return Status(simulation, tasks.status(connection, simulation.id))
 
 
-def stored_bytes(backend: Backend, user: User, job_id: str) -> int:
-    """Bytes that everything about a simulation takes in the store; raises NotFound, Forbidden."""
-    with backend.database.reading() as connection:
-        return simulations.bytes_of(connection, owned(connection, user, job_id).id)
-
-
 def read_input(backend: Backend, user: User, job_id: str) -> codec.Stored:
     """The stored input of a simulation; raises NotFound, Forbidden."""
     with backend.database.reading() as connection:
@@ -179,6 +184,7 @@ def failure(backend: Backend, user: User, job_id: str) -> str | None:
     return next((reason for task, reason in told if task is None), None)
 
 
+@retried
 def cancel(backend: Backend, user: User, job_id: str, reason: str = "canceled by its user") -> EntityState | None:
     """Cancel a simulation and all its tasks that have not ended.
 
@@ -197,6 +203,7 @@ def cancel(backend: Backend, user: User, job_id: str, reason: str = "canceled by
 _NOT_DELETED = frozenset({EntityState.UNKNOWN, EntityState.PENDING, EntityState.RUNNING})
 
 
+@retried
 def delete(backend: Backend, user: User, job_id: str) -> EntityState | None:
     """Delete a simulation with everything about it.
 
@@ -228,6 +235,7 @@ class Report:
     batch: Mapping[str, Any] = field(default_factory=dict)
 
 
+@retried
 def report(backend: Backend, simulation_id: int, update_key: str, told: Report) -> EntityState:
     """Take a worker's word on a simulation, and return the state it is in now.
 

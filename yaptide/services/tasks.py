@@ -11,6 +11,7 @@ from yaptide.domain.errors import InvalidInput, NotFound
 from yaptide.domain.estimators import TaskOutput
 from yaptide.domain.states import FINAL_STATES, TASK_STATES, EntityState
 from yaptide.persistence import codec
+from yaptide.persistence.engine import retried
 from yaptide.persistence.queries import moves, simulations, tasks
 from yaptide.persistence.queries.moves import Cause, Locked
 from yaptide.persistence.queries.tasks import Claim as Claim
@@ -39,6 +40,7 @@ class Update:
         return running and self.simulated_primaries is not None and all(value is None for value in rest)
 
 
+@retried
 def report(backend: Backend, simulation_id: int, task_id: int, update_key: str, update: Update) -> EntityState:
     """Take a worker's word on a task, and return the state the task is in now.
 
@@ -65,7 +67,7 @@ def report(backend: Backend, simulation_id: int, task_id: int, update_key: str, 
 
 def _progress(backend: Backend, simulation_id: int, task_id: int, update_key: str, update: Update) -> bool:
     time = now()
-    with backend.database.writing() as connection:
+    with backend.database.single() as connection:
         return tasks.progress_by_key(
             connection,
             simulation=simulation_id,
@@ -150,6 +152,7 @@ def input_files(backend: Backend, claimed: Claim) -> dict[str, str]:
     return files
 
 
+@retried
 def began(backend: Backend, claimed: Claim, version: str, digest: str) -> None:
     """Note with which simulator a simulation is run."""
     with backend.database.writing() as connection:
@@ -159,7 +162,7 @@ def began(backend: Backend, claimed: Claim, version: str, digest: str) -> None:
 
 def progress(backend: Backend, claimed: Claim, simulated: int, estimated: int | None) -> bool:
     """Record how far a claimed task is; False if it is not the owner's any more (canceled, deleted, taken away)."""
-    with backend.database.writing() as connection:
+    with backend.database.single() as connection:
         return tasks.progress_by_owner(connection, claimed, simulated, estimated, now())
 
 
@@ -181,6 +184,7 @@ def give_back(backend: Backend, claimed: Claim, reason: str) -> bool:
     return _end(backend, claimed, EntityState.PENDING, reason, values)
 
 
+@retried
 def _end(
     backend: Backend,
     claimed: Claim,
@@ -203,6 +207,7 @@ def _end(
         return True
 
 
+@retried
 def heartbeat(backend: Backend, owner: str, claims: Sequence[Claim], merges: Sequence[int]) -> None:
     """Tell that an owner works on these tasks and merges, so that nobody takes them away."""
     if claims or merges:
@@ -230,6 +235,7 @@ def requeue_silent(backend: Backend, silent_since: datetime, dead_owner: str | N
     return len(silent) + len(merges)
 
 
+@retried
 def _requeue(backend: Backend, task: Any) -> None:
     attempts = f"attempt {task.attempts} of {backend.limits.attempts}"
     if task.attempts < backend.limits.attempts:

@@ -2,21 +2,18 @@
 
 import secrets
 from functools import cache
-from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import IntegrityError
 
 from yaptide.domain.errors import Conflict, InvalidInput, NotAuthenticated, NotFound
+from yaptide.persistence.engine import retried
 from yaptide.persistence.queries import users
 from yaptide.persistence.queries.users import User as User
+from yaptide.services import passwords
 from yaptide.services.access import NO_SUCH_JOB
 from yaptide.services.backend import Backend
 
-if TYPE_CHECKING:
-    from argon2 import PasswordHasher
-
 MAX_NAME = 128
-MAX_PASSWORD = 1024
 
 
 def register(backend: Backend, username: str, password: str | None) -> User:
@@ -25,7 +22,7 @@ def register(backend: Backend, username: str, password: str | None) -> User:
     Raises InvalidInput for an unusable name or password, Conflict if the name is taken.
     """
     check_name(username)
-    password_hash = None if password is None else _hash(password)
+    password_hash = None if password is None else passwords.make(password)
     try:
         with backend.database.writing() as connection:
             return users.add_local(connection, username, password_hash)
@@ -54,15 +51,19 @@ def check_password(backend: Backend, username: str, password: str) -> User:
     with backend.database.reading() as connection:
         found = users.local_user(connection, username)
     user, stored = found or (None, None)
-    fits = _verify(stored or _decoy(), password)
+    fits = passwords.verify(stored or _decoy(), password)
     if user is None or stored is None or not fits:
         raise NotAuthenticated("Invalid login or password")
+    if passwords.outdated(stored):
+        with backend.database.writing() as connection:
+            users.set_password(connection, user.id, passwords.make(password))
     return user
 
 
+@retried
 def set_password(backend: Backend, username: str, password: str) -> None:
     """Give a local user another password and end their sessions; raises NotFound, InvalidInput."""
-    password_hash = _hash(password)
+    password_hash = passwords.make(password)
     with backend.database.writing() as connection:
         found = users.local_user(connection, username)
         if found is None:
@@ -71,6 +72,7 @@ def set_password(backend: Backend, username: str, password: str) -> None:
         users.end_sessions(connection, found[0].id)
 
 
+@retried
 def remove(backend: Backend, username: str) -> None:
     """Remove a local user with all their simulations; raises NotFound."""
     with backend.database.writing() as connection:
@@ -101,29 +103,7 @@ def check_name(username: str) -> None:
         raise InvalidInput(f"A user name has 1 to {MAX_NAME} printable characters and no space at its ends")
 
 
-def _hash(password: str) -> str:
-    if not password or len(password) > MAX_PASSWORD:
-        raise InvalidInput(f"A password has 1 to {MAX_PASSWORD} characters")
-    return _hasher().hash(password)
-
-
-def _verify(stored: str, password: str) -> bool:
-    from argon2.exceptions import InvalidHashError, VerificationError  # noqa: PLC0415 - see _hasher  # noqa: PLC0415 - see _hasher
-
-    try:
-        return len(password) <= MAX_PASSWORD and _hasher().verify(stored, password)
-    except (VerificationError, InvalidHashError):
-        return False
-
-
-@cache
-def _hasher() -> "PasswordHasher":
-    from argon2 import PasswordHasher  # noqa: PLC0415 - most commands and all workers never check a password
-
-    return PasswordHasher()
-
-
 @cache
 def _decoy() -> str:
     """A hash of nothing anybody knows, to compare with where there is no user."""
-    return _hash(secrets.token_hex())
+    return passwords.make(secrets.token_hex())

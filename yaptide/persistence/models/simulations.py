@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 from sqlalchemy.schema import SchemaItem
 
@@ -32,8 +32,10 @@ class SimulationModel(ClaimMixin, Base):
     __tablename__ = "Simulation"
     __table_args__: tuple[SchemaItem | dict[str, bool], ...] = (
         CheckConstraint("end_time >= start_time", name="end_after_start"),
+        CheckConstraint("stored_bytes >= 0", name="stored_not_negative"),
         Index(None, "user_id", "start_time", "id"),
         Index(None, "user_id", "end_time", "id"),
+        Index(None, "user_id", "stored_bytes"),
         Index("ix_Simulation_open", "job_state", "id", postgresql_where=_OPEN, sqlite_where=_OPEN),
         # A number is never given twice, so that a late report cannot reach another simulation.
         {"sqlite_autoincrement": True},
@@ -56,6 +58,9 @@ class SimulationModel(ClaimMixin, Base):
     job_state: Mapped[EntityState] = mapped_column(state_column("job_state"), doc="State; final states never change")
     update_key_hash: Mapped[str | None] = mapped_column(
         String(64), doc="SHA-256 (hexadecimal) of the key its workers report with; null: nobody may report"
+    )
+    stored_bytes: Mapped[int] = mapped_column(
+        BigInteger, default=0, server_default="0", doc="Bytes that its payloads take in the store"
     )
     simulator_version: Mapped[str | None] = mapped_column(doc="Version of the simulator that ran it")
     simulator_digest: Mapped[str | None] = mapped_column(

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from yaptide.persistence.models.base import Base, one_of
@@ -19,6 +19,7 @@ class UserModel(Base):
     __table_args__ = (
         UniqueConstraint("username", "auth_provider"),
         CheckConstraint("username <> ''", name="username_not_empty"),
+        CheckConstraint("quota_bytes >= 0", name="quota_not_negative"),
     )
     __mapper_args__ = {"polymorphic_on": "auth_provider"}  # noqa: RUF012 - SQLAlchemy reads it from the class
 
@@ -26,6 +27,9 @@ class UserModel(Base):
     username: Mapped[str] = mapped_column(doc="Name to sign in with; unique for each way of signing in")
     auth_provider: Mapped[str] = mapped_column(
         one_of(YAPTIDE_USER, KEYCLOAK_USER, name="auth_provider"), doc="Which table below holds the credentials"
+    )
+    quota_bytes: Mapped[int | None] = mapped_column(
+        BigInteger, doc="Bytes that all payloads of the user's simulations may take; null: no limit"
     )
 
     simulations: Mapped[list[SimulationModel]] = relationship(

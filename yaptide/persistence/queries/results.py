@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, or_, select
 
-from yaptide.persistence.codec import Payload
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models import EstimatorModel, PageModel
 from yaptide.persistence.models.base import table_of
+from yaptide.persistence.payload import Payload
 
 _ESTIMATOR = table_of(EstimatorModel)
 _PAGE = table_of(PageModel)
@@ -34,8 +34,9 @@ class NewEstimator:
     pages: tuple[NewPage, ...]
 
 
-def add(connection: Connection, simulation_id: int, estimators: Sequence[NewEstimator]) -> None:
-    """Add all results of a simulation, in the order given."""
+def add(connection: Connection, simulation_id: int, estimators: Sequence[NewEstimator]) -> int:
+    """Add all results of a simulation, in the order given; returns the bytes that they take."""
+    total = 0
     for estimator in estimators:
         values = {"simulation_id": simulation_id, "name": estimator.name, "file_name": estimator.file_name}
         values |= estimator.payload.columns()
@@ -52,6 +53,8 @@ def add(connection: Connection, simulation_id: int, estimators: Sequence[NewEsti
         ]
         if rows:
             connection.execute(insert(_PAGE), rows)
+        total += len(estimator.payload.data) + sum(len(page.payload.data) for page in estimator.pages)
+    return total
 
 
 def digests(connection: Connection, simulation_id: int) -> dict[tuple[str, int], str]:

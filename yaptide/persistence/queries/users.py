@@ -60,6 +60,13 @@ def owner_of(connection: Connection, job_id: str) -> User | None:
     return None if row is None else User(*row)
 
 
+def usage(connection: Connection, user_id: int) -> tuple[int, int | None]:
+    """Bytes that the payloads of a user's simulations take, and how many they may (None: no limit)."""
+    used = select(func.sum(SimulationModel.stored_bytes)).where(SimulationModel.user_id == user_id)
+    quota = select(_USER.c.quota_bytes).where(_USER.c.id == user_id)
+    return int(connection.execute(used).scalar() or 0), connection.execute(quota).scalar()
+
+
 def add_local(connection: Connection, username: str, password_hash: str | None) -> User:
     """Add a local user; the database raises IntegrityError if the name is taken."""
     values = {"username": username, "auth_provider": YAPTIDE_USER}

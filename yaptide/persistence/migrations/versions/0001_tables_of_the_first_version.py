@@ -69,7 +69,9 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("username", sa.String(), nullable=False),
         sa.Column("auth_provider", one_of(("YaptideUser", "KeycloakUser"), "auth_provider"), nullable=False),
+        sa.Column("quota_bytes", sa.BigInteger(), nullable=True),
         sa.CheckConstraint("username <> ''", name=op.f("ck_User_username_not_empty")),
+        sa.CheckConstraint("quota_bytes >= 0", name=op.f("ck_User_quota_not_negative")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_User")),
         sa.UniqueConstraint("username", "auth_provider", name=op.f("uq_User_username_auth_provider")),
     )
@@ -104,11 +106,13 @@ def upgrade() -> None:
         sa.Column("sim_type", sa.String(), nullable=False),
         sa.Column("job_state", one_of(STATES, "job_state"), nullable=False),
         sa.Column("update_key_hash", sa.String(length=64), nullable=True),
+        sa.Column("stored_bytes", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("simulator_version", sa.String(), nullable=True),
         sa.Column("simulator_digest", sa.String(length=64), nullable=True),
         sa.Column("owner", sa.String(), nullable=True),
         sa.Column("heartbeat_time", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint("end_time >= start_time", name=op.f("ck_Simulation_end_after_start")),
+        sa.CheckConstraint("stored_bytes >= 0", name=op.f("ck_Simulation_stored_not_negative")),
         sa.ForeignKeyConstraint(["user_id"], ["User.id"], name=op.f("fk_Simulation_user_id_User"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_Simulation")),
         sa.UniqueConstraint("job_id", name=op.f("uq_Simulation_job_id")),
@@ -118,6 +122,7 @@ def upgrade() -> None:
         op.f("ix_Simulation_open"), "Simulation", ["job_state", "id"], postgresql_where=OPEN, sqlite_where=OPEN
     )
     op.create_index(op.f("ix_Simulation_user_id_end_time_id"), "Simulation", ["user_id", "end_time", "id"])
+    op.create_index(op.f("ix_Simulation_user_id_stored_bytes"), "Simulation", ["user_id", "stored_bytes"])
     op.create_index(op.f("ix_Simulation_user_id_start_time_id"), "Simulation", ["user_id", "start_time", "id"])
     op.create_table(
         "YaptideUser",

@@ -1,0 +1,60 @@
+"""The tables as a class diagram, in the language of mermaid, drawn from the models."""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Column
+from sqlalchemy.orm import Mapper, RelationshipDirection, RelationshipProperty
+
+from yaptide.persistence.models import Base
+
+
+def class_diagram() -> str:
+    """Every table with its columns (`?`: may be null), what inherits from what, and how many belong to how many."""
+    found = mappers()
+    lines = ["classDiagram"]
+    for mapper in found:
+        lines += [f"    class {mapper.local_table.description} {{", *map(_member, mapper.local_table.columns), "    }"]
+    for mapper in found:
+        lines += [*_inheritance(mapper), *map(_relation, owned(mapper))]
+    return "\n".join(lines) + "\n"
+
+
+def mappers() -> list[Mapper[Any]]:
+    """One mapper for each table, in the order in which the models are written."""
+    by_table = {mapper.local_table: mapper for mapper in Base.registry.mappers}
+    return [by_table[table] for table in Base.metadata.tables.values()]
+
+
+def owned(mapper: Mapper[Any]) -> list[RelationshipProperty[Any]]:
+    """The relationships that a model declares itself, from the one to the many that belong to it."""
+    one_to_many = RelationshipDirection.ONETOMANY
+    return [found for found in mapper.relationships if found.parent is mapper and found.direction is one_to_many]
+
+
+def cardinality(relationship: RelationshipProperty[Any]) -> tuple[str, str]:
+    """How many stand at the near and at the far end of a relationship."""
+    near = "0..1" if any(column.nullable for column in relationship.remote_side) else "1"
+    if relationship.uselist:
+        return near, "0..*"
+    # The database says "at most one"; whether there always is one is said by the type alone.
+    annotation = inspect.get_annotations(relationship.parent.class_)[relationship.key]
+    return near, "0..1" if "None" in str(annotation) else "1"
+
+
+def _member(column: Column[Any]) -> str:
+    keys = ["PK"] * column.primary_key + ["FK"] * bool(column.foreign_keys)
+    optional = "?" if column.nullable else ""
+    return " ".join([f"        {column.type.python_type.__name__}{optional}", column.name, *keys])
+
+
+def _inheritance(mapper: Mapper[Any]) -> Iterator[str]:
+    if mapper.inherits is not None:
+        yield f"    {mapper.inherits.local_table.description} <|-- {mapper.local_table.description}"
+
+
+def _relation(relationship: RelationshipProperty[Any]) -> str:
+    near, far = cardinality(relationship)
+    one, many = (side.local_table.description for side in (relationship.parent, relationship.mapper))
+    return f'    {one} "{near}" --> "{far}" {many} : {relationship.key}'
