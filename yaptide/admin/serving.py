@@ -1,8 +1,10 @@
-"""`yaptide up` serves; `yaptide work` runs tasks. The first starts the second, as a process of its own."""
+"""`yaptide up` serves; `yaptide work` runs tasks. The first keeps the second running, as a process of its own."""
 
 import ctypes
+import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,9 +18,12 @@ from yaptide.application import create_app, make_executor
 from yaptide.domain.errors import Conflict, InvalidInput
 
 app = typer.Typer()
+log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _PARENT = "YAPTIDE_PARENT_PID"
+_LOOK_EVERY = 0.2
+_PAUSE = 1.0
 
 
 @app.command()
@@ -35,31 +40,67 @@ def up(
     from granian import Granian  # noqa: PLC0415 - the other commands need no server
     from granian.constants import Interfaces  # noqa: PLC0415
 
-    opened()  # the database is there and current, or this says what to do, before anything listens
+    # The database is there and current, or this says what to do, before anything listens. No connection is inherited.
+    opened().backend.database.close()
+    address = _free(host, port)
     os.environ[_PARENT] = str(os.getpid())
     server = Granian(
         "yaptide.admin.serving:served",
-        address=host,
+        address=address,
         port=port,
         interface=Interfaces.WSGI,
         blocking_threads=threads,
         factory=True,
         log_enabled=False,
     )
-    worker = subprocess.Popen([sys.executable, "-m", "yaptide", "work"]) if executor else None
+    stop = threading.Event()
+    keeper = threading.Thread(target=_keep_working, args=(stop,), name="keeper")
+    if executor:
+        keeper.start()
     say(f"yaptide serves http://{host}:{port} (its API is described at http://{host}:{port}/docs); stop with Ctrl-C")
     try:
         server.serve()
     except (OSError, RuntimeError) as error:
         raise InvalidInput(f"Cannot listen on {host}:{port}: {error}") from error
     finally:
-        if worker is not None:
+        stop.set()
+        if executor:
+            keeper.join()
+
+
+def _free(host: str, port: int) -> str:
+    """The address of `host`, if nobody listens there; raises Conflict.
+
+    Granian would share the port with whoever does, and each of them would get some of the requests.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that ended do not count
+            probe.bind(address)
+    except OSError as error:
+        raise Conflict(f"Cannot listen on {host}:{port}: {error.strerror}") from error
+    return str(address[0])
+
+
+def _keep_working(stop: threading.Event) -> None:
+    """Have a process run tasks until `stop`: another one whenever it ends, whatever killed it.
+
+    It has to be this thread that starts it: the kernel ends the process with the thread (see `die_with_parent`).
+    """
+    while not stop.is_set():
+        with subprocess.Popen([sys.executable, "-m", "yaptide", "work", "--wait"]) as worker:
+            while worker.poll() is None and not stop.wait(_LOOK_EVERY):
+                pass
             worker.terminate()
-            worker.wait()
+        if not stop.wait(_PAUSE):
+            log.warning("the process that runs the tasks has ended (%s); starting another", worker.returncode)
 
 
 @app.command()
-def work() -> None:
+def work(
+    wait: Annotated[bool, typer.Option("--wait", help="Take over when another process that runs them ends.")] = False,
+) -> None:
     """Run submitted tasks, without serving anything, until it is interrupted.
 
     Example: yaptide work
@@ -71,7 +112,11 @@ def work() -> None:
     at = opened()
     _, executor = make_executor(at.settings, at.backend)
     if not executor.start():
-        raise Conflict("Another process runs the tasks of this data folder already")
+        if not wait:
+            raise Conflict("Another process runs the tasks of this data folder already")
+        say("Another process runs the tasks of this data folder; this one takes over when that ends")
+        while not stop.wait(_LOOK_EVERY) and not executor.start():
+            pass
     stop.wait()
     executor.stop()
 
