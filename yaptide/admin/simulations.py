@@ -14,7 +14,7 @@ from yaptide.admin.opening import Opened, local_user, opened
 from yaptide.application import make_executor
 from yaptide.client.files import read_folder
 from yaptide.client.results import Results
-from yaptide.domain.errors import Conflict, InvalidInput, NotFound
+from yaptide.domain.errors import Conflict, NotFound
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence import codec
 from yaptide.services import logfiles, results, simulations, users
@@ -25,9 +25,22 @@ from yaptide.simulators import COMMON, resolve
 app = typer.Typer()
 
 _LOOK_EVERY = 0.2
+_PICTURES = (".png", ".pdf", ".svg")
 
 JobId = Annotated[str, typer.Argument(metavar="JOB_ID", help="Public name of the simulation.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _picture(path: Path | None) -> Path | None:
+    """A file that a picture can be written to, or wrong usage: said before anything is run, not after."""
+    if path is not None and path.suffix.lower() not in _PICTURES:
+        raise typer.BadParameter(f"the name of a picture ends in one of {' '.join(_PICTURES)}")
+    if path is not None and not path.absolute().parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {path.parent}")
+    return path
+
+
+Picture = Annotated[Path | None, typer.Option(help="Draw the dose into this file.", callback=_picture)]
 UserName = Annotated[str, typer.Option("--user", help="Whose it is; default: you.", show_default=False)]
 
 
@@ -38,7 +51,7 @@ def run(
     sim_type: Annotated[str, typer.Option(help="Simulator; common: found out from the files.")] = COMMON,
     title: Annotated[str, typer.Option(help="What to call it; default: the folder's name.", show_default=False)] = "",
     user: UserName = "",
-    png: Annotated[Path | None, typer.Option(help="Draw the dose into this file.")] = None,
+    png: Picture = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a simulation to its end, following every task, and show what came out.
@@ -229,15 +242,15 @@ def show_results(
     as_json: Annotated[bool, typer.Option("--json", help="Print what GET /results answers.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print every value as a line.")] = False,
     npz: Annotated[Path | None, typer.Option(help="Write the arrays to this numpy file.")] = None,
-    png: Annotated[Path | None, typer.Option(help="Draw the dose into this file.")] = None,
+    png: Picture = None,
 ) -> None:
     """Show the results of a simulation, or write them to a file.
 
     Example: yaptide results 20260301-100000-...DIRECT --npz dose.npz --png dose.png
     """
-    backend = opened().backend
     if as_json and as_csv:
-        raise InvalidInput("Choose one of --json and --csv")
+        raise typer.BadParameter("choose one of --json and --csv")
+    backend = opened().backend
     if png is not None:
         draw(backend, job_id, png)
     if not (as_json or as_csv or npz):
