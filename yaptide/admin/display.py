@@ -31,7 +31,7 @@ _MOST_BARS = 16
 
 def say(text: str) -> None:
     """Tell what is going on."""
-    err.print(text, markup=False, highlight=False)
+    err.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def complain(text: str) -> None:
