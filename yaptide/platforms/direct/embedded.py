@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import secrets
+import shutil
 import socket
 import threading
 import time
@@ -74,6 +75,7 @@ class EmbeddedExecutor:
             lock.close()
             return False
         self._lock = lock
+        shutil.rmtree(self._folders.work, ignore_errors=True)  # what killed executors were at
         self._recover(dead=self._place)
         jobs = [("housekeeping", self._keep_house), *((f"worker-{n}", self._work) for n in range(self._workers))]
         self._threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in jobs]
@@ -167,8 +169,7 @@ class EmbeddedExecutor:
 
     def _recover(self, dead: str | None) -> bool:
         found = tasks.requeue_silent(self._backend, now() - _SILENCE, dead)
-        if dead is not None:
-            tasks.discard_stale(self._backend)
+        tasks.discard_stale(self._backend)  # a task may finish while its simulation is canceled and deleted
         return bool(found)
 
     def _safely(self, step: Callable[[], bool]) -> bool:
