@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, literal, select, true, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, literal, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from yaptide.domain.states import EntityState
+from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models import (
     BatchSimulationModel,
@@ -114,9 +114,7 @@ def listing(connection: Connection, user_id: int | None, page: Page) -> tuple[in
 
 def open_jobs(connection: Connection) -> set[str]:
     """Public names of all simulations that have not ended."""
-    query = select(_SIMULATION.c.job_id).where(
-        _SIMULATION.c.job_state.not_in((EntityState.COMPLETED, EntityState.FAILED, EntityState.CANCELED))
-    )
+    query = select(_SIMULATION.c.job_id).where(_SIMULATION.c.job_state.not_in(FINAL_STATES))
     return set(connection.execute(query).scalars())
 
 
@@ -146,8 +144,9 @@ def add_logfiles(connection: Connection, simulation_id: int, payload: Payload) -
     """Add log files, unless the very same arrived before."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     statement = dialect.insert(_LOGFILES).on_conflict_do_nothing(index_elements=["simulation_id", "content_sha256"])
-    added = connection.execute(statement, {"simulation_id": simulation_id, **payload.columns()}).rowcount
-    count_bytes(connection, simulation_id, added * len(payload.data))
+    values = {"simulation_id": simulation_id, **payload.columns()}
+    if connection.execute(statement.returning(_LOGFILES.c.id), values).first() is not None:
+        count_bytes(connection, simulation_id, len(payload.data))
 
 
 def logfiles_size(connection: Connection, simulation_id: int) -> int:
@@ -183,24 +182,26 @@ def reasons(connection: Connection, simulation_id: int, to: EntityState) -> list
 def next_merge(connection: Connection) -> int | None:
     """The simulation that has waited longest for its results to be merged here.
 
-    Left alone are those with a completed task that no executor of ours has run: whoever did has the outputs.
+    Its tasks have all ended, and executors of ours ran those that completed: otherwise somebody else has the outputs.
     """
-    reported = (
-        select(literal(1))
-        .where(
-            _TASK.c.simulation_id == _SIMULATION.c.id,
-            _TASK.c.task_state == EntityState.COMPLETED,
-            _TASK.c.owner.is_(None),
-        )
-        .exists()
-    )
+    done = _TASK.c.task_state == EntityState.COMPLETED
+    elsewhere = _TASK.c.task_state.not_in(FINAL_STATES) | (done & _TASK.c.owner.is_(None))
     query = (
         select(_SIMULATION.c.id)
-        .where(_SIMULATION.c.job_state == EntityState.MERGING_QUEUED, _SIMULATION.c.platform == "DIRECT", ~reported)
+        .where(
+            _SIMULATION.c.job_state == EntityState.MERGING_QUEUED,
+            _SIMULATION.c.platform == "DIRECT",
+            _has_task(done),
+            ~_has_task(elsewhere),
+        )
         .order_by(_SIMULATION.c.id)
         .limit(1)
     )
     return connection.execute(query).scalar()
+
+
+def _has_task(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    return select(literal(1)).where(_TASK.c.simulation_id == _SIMULATION.c.id, condition).exists()
 
 
 def heartbeat(connection: Connection, owner: str, merges: Sequence[int], now: datetime) -> None:
