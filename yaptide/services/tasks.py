@@ -101,14 +101,16 @@ def _end_time(start: datetime | None, update: Update) -> dict[str, Any]:
 
 def _values(task: Any, update: Update) -> dict[str, Any]:
     values: dict[str, Any] = {"last_update_time": now()}
-    requested = update.requested_primaries or task.requested_primaries
+    requested = max(update.requested_primaries or task.requested_primaries, task.simulated_primaries)
     values["requested_primaries"] = requested
     if update.simulated_primaries is not None:
         values["simulated_primaries"] = max(task.simulated_primaries, min(update.simulated_primaries, requested))
     if update.estimated_time is not None:
         values["estimated_time"] = update.estimated_time
-    if update.start_time is not None and task.start_time is None:
-        values["start_time"] = update.start_time
+    # Of a task that completed before it was known to run, only the end is known, by the worker's own clock.
+    start = update.start_time or (update.end_time if update.task_state is EntityState.COMPLETED else None)
+    if start is not None and task.start_time is None:
+        values["start_time"] = start
     return values
 
 
