@@ -130,6 +130,8 @@ def _estimator(estimator: _Estimator, body: bytes | memoryview) -> NewEstimator:
     _check_text(estimator.name, "An estimator's name")
     with _readable(body):
         _OBJECT.decode(estimator.metadata)
+    if not estimator.pages:  # nobody could look at it
+        raise InvalidInput(f"Estimator {estimator.name!r} has no pages")
     pages = [_page(raw, position, estimator.name, body) for position, raw in enumerate(estimator.pages)]
     payload = codec.encode_text(memoryview(estimator.metadata))
     return NewEstimator(estimator.name, estimator.name, payload, tuple(pages))
@@ -137,6 +139,7 @@ def _estimator(estimator: _Estimator, body: bytes | memoryview) -> NewEstimator:
 
 def _page(raw: msgspec.Raw, position: int, estimator: str, body: bytes | memoryview) -> NewPage:
     with _readable(body):
+        str(memoryview(raw), "utf-8")  # the decoder does not look into text that it skips
         page = _ONE_PAGE.decode(raw)
     number = _page_number(page.metadata.get("page_number", position))
     where = f"Page {number} of estimator {estimator!r}"
