@@ -4,8 +4,9 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Column
 from sqlalchemy.orm import Mapper, RelationshipDirection, RelationshipProperty
+from sqlalchemy.sql.elements import KeyedColumnElement
+from sqlalchemy.types import TypeDecorator
 
 from yaptide.persistence.models import Base
 
@@ -43,10 +44,11 @@ def cardinality(relationship: RelationshipProperty[Any]) -> tuple[str, str]:
     return near, "0..1" if "None" in str(annotation) else "1"
 
 
-def _member(column: Column[Any]) -> str:
+def _member(column: KeyedColumnElement[Any]) -> str:
+    kind = column.type.impl_instance if isinstance(column.type, TypeDecorator) else column.type
     keys = ["PK"] * column.primary_key + ["FK"] * bool(column.foreign_keys)
-    optional = "?" if column.nullable else ""
-    return " ".join([f"        {column.type.python_type.__name__}{optional}", column.name, *keys])
+    optional = "?" if getattr(column, "nullable", False) else ""
+    return " ".join([f"        {kind.python_type.__name__}{optional}", str(column.name), *keys])
 
 
 def _inheritance(mapper: Mapper[Any]) -> Iterator[str]:

@@ -1,9 +1,10 @@
 """Hashes of passwords: argon2id, and the older kinds that databases of other backends hold.
 
-An old hash verifies, and is replaced by a new one at the next sign-in (`outdated`). Where the argon2 library is missing,
-as in a bare container that only administers the database, new hashes are scrypt's of the standard library.
+An old hash verifies, and is replaced by a new one at the next sign-in (`outdated`). Where the argon2 library is
+missing, as in a bare container that only administers the database, new hashes are scrypt of the standard library.
 
-Formats: argon2's own (``$argon2id$...``), and werkzeug's ``scrypt:N:r:p$salt$hex`` and ``pbkdf2:sha256:rounds$salt$hex``.
+Formats: argon2's own (``$argon2id$...``), and those of werkzeug: ``scrypt:N:r:p$salt$hex`` and
+``pbkdf2:sha256:rounds$salt$hex``.
 """
 
 import hashlib
