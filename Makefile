@@ -4,7 +4,7 @@
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format docs constraints clean
+.PHONY: help install demo test stress lint format docs constraints clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ test: lint  ## Lint, then run all tests; brings PostgreSQL and MCsquare if they 
 	@scripts/setup postgresql
 	@scripts/setup mcsquare
 	$(VENV_PYTHON) -m pytest
+
+stress: .venv/.dev  ## Ten minutes of everything at once on each database, with processes killed; see docs/reliability.md
+	$(VENV_PYTHON) -m tests.stress
 
 lint: .venv/.dev  ## Check style and types
 	$(VENV_PYTHON) -m ruff check

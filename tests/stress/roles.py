@@ -1,0 +1,145 @@
+"""The processes of a storm; see `tests.stress.storm`."""
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.support import payloads
+from yaptide.domain.errors import YaptideError
+from yaptide.domain.estimators import Axis, Estimator, Page, TaskOutput
+from yaptide.domain.states import EntityState
+from yaptide.persistence.engine import Database
+from yaptide.services import merging, results, simulations, tasks, users
+from yaptide.services.backend import Backend, now
+from yaptide.services.simulations import Report, Submission
+from yaptide.services.tasks import Claim, Update
+
+TASKS = 4
+PRIMARIES = 1000
+SILENCE = timedelta(seconds=2)
+#: Simulations of this type are run by runners, those of the other by reporters and senders.
+OURS, THEIRS = "shieldhit", "fluka"
+
+
+class Role:
+    """One process: what it works on, and the journal of what the store has acknowledged."""
+
+    def __init__(self, url: str, folder: Path, seed: int) -> None:
+        self.backend = Backend(Database(url), folder / "spool", b"0" * 32)
+        self.user = users.ensure(self.backend, "stress")
+        self.draw = random.Random(seed)
+        self.owner = f"storm/{os.getpid()}-{seed}"
+        self.folder = folder
+        self._journal = (folder / f"{os.getpid()}-{seed}.journal").open("ab", buffering=0)
+
+    def acknowledge(self, did: str, simulation: int, **what: Any) -> None:
+        """Write down what the store has promised, in one write, so that a kill leaves whole lines behind."""
+        self._journal.write(json.dumps({"did": did, "simulation": simulation, **what}).encode() + b"\n")
+
+    def pick(self) -> dict[str, Any] | None:
+        """One of the simulations that were submitted lately."""
+        path = self.folder / "submitted"
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        return json.loads(self.draw.choice(lines[-40:])) if lines else None
+
+    def submitter(self) -> None:
+        """Submit a simulation, and publish its key."""
+        sim_type = self.draw.choice((OURS, THEIRS))
+        project = payloads.project("dose", primaries=TASKS * PRIMARIES)
+        done = simulations.submit(self.backend, self.user, Submission(sim_type, TASKS, "storm", None, project))
+        entry = {"id": done.simulation_id, "job_id": done.job_id, "key": done.update_key, "type": sim_type}
+        descriptor = os.open(self.folder / "submitted", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.write(descriptor, json.dumps(entry).encode() + b"\n")
+        os.close(descriptor)
+        self.acknowledge("submit", done.simulation_id)
+        time.sleep(0.05)  # the others need something to meet on
+
+    def reporter(self) -> None:
+        """Report a task: mostly progress, sometimes a state, possibly one that does not fit any more."""
+        found = self.pick()
+        if found is None or found["type"] == OURS:
+            return
+        task, simulated = self.draw.randrange(TASKS), self.draw.randrange(PRIMARIES)
+        state = self.draw.choice([EntityState.RUNNING] * 12 + [EntityState.COMPLETED] * 3 + [EntityState.FAILED])
+        after = tasks.report(self.backend, found["id"], task, found["key"], Update(state, None, simulated))
+        promised = {"simulated": simulated} if after is EntityState.RUNNING else {}
+        self.acknowledge("report", found["id"], task=task, state=after, **promised)
+
+    def sender(self) -> None:
+        """Send results, every now and then twice, or say that all has failed."""
+        found = self.pick()
+        if found is None or found["type"] == OURS or self.draw.random() < 0.5:
+            return
+        if self.draw.random() < 0.05:
+            state = simulations.report(self.backend, found["id"], found["key"], Report(EntityState.FAILED))
+            self.acknowledge("fail", found["id"], state=state)
+            return
+        pages = [payloads.page(number) for number in range(3)]
+        estimators = [payloads.estimator("dose", *pages), payloads.estimator("fluence", *pages)]
+        body = {"simulation_id": found["id"], "update_key": found["key"], "estimators": estimators}
+        results.post(self.backend, json.dumps(body).encode())
+        self.acknowledge("results", found["id"], pages=6)
+
+    def runner(self) -> None:
+        """Merge what waits, otherwise run a task, as an executor does."""
+        simulation = merging.claim(self.backend, self.owner)
+        if simulation is not None:
+            merging.merge(self.backend, simulation, self.owner)
+            self.acknowledge("merge", simulation.id)
+            return
+        claim = tasks.claim(self.backend, self.owner, [OURS])
+        if claim is None:
+            return
+        for simulated in range(0, PRIMARIES, 250):
+            if not tasks.progress(self.backend, claim, simulated, None):
+                return
+            time.sleep(0.002)  # simulating takes time, in which one can be killed or canceled
+        if self.draw.random() < 0.05:
+            tasks.fail(self.backend, claim, "bad luck", {"output.log": "bad luck"})
+        elif tasks.complete(self.backend, claim, scores(claim)):
+            self.acknowledge("complete", claim.simulation_id, task=claim.task_id, state="COMPLETED")
+
+    def canceller(self) -> None:
+        """Cancel a simulation."""
+        found = self.pick()
+        time.sleep(0.1)
+        if found is not None and simulations.cancel(self.backend, self.user, found["job_id"]) is None:
+            self.acknowledge("cancel", found["id"], state="CANCELED")
+
+    def deleter(self) -> None:
+        """Delete a simulation that has ended."""
+        found = self.pick()
+        time.sleep(0.1)
+        if found is not None and simulations.delete(self.backend, self.user, found["job_id"]) is None:
+            self.acknowledge("delete", found["id"])
+
+    def sweeper(self) -> None:
+        """Give to others what the dead have left."""
+        time.sleep(0.2)
+        tasks.requeue_silent(self.backend, now() - SILENCE)
+        tasks.discard_stale(self.backend)
+
+
+def scores(claim: Claim) -> TaskOutput:
+    """Scores of a task that are the same whoever runs it."""
+    values = np.array([float(claim.seed), 1.0])
+    page = Page(0, "DOSE", "MeV/g", (Axis("z", "cm", np.array([0.0, 1.0])),), values)
+    return TaskOutput(claim.primaries, (Estimator("dose", "dose", (page,)),))
+
+
+def play(name: str, url: str, folder: Path, seed: int) -> None:
+    """Do one role until killed; what the store refuses is part of the game, anything else ends the process."""
+    role = Role(url, folder, seed)
+    step: Callable[[], None] = getattr(role, name)
+    while True:
+        try:
+            step()
+        except YaptideError:
+            time.sleep(0.001)
