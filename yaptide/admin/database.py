@@ -1,5 +1,6 @@
 """`yaptide db`: the tables of the database."""
 
+import atexit
 from typing import Annotated
 
 import typer
@@ -17,7 +18,9 @@ def _database() -> Database:
     settings = load()
     if not settings.database_uri:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-    return Database(settings.url)
+    database = Database(settings.url)
+    atexit.register(database.close)
+    return database
 
 
 @app.command()

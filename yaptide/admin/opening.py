@@ -1,5 +1,6 @@
 """How a command gets at the database and the services."""
 
+import atexit
 import getpass
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ def opened() -> Opened:
     """Open the configured database; raises Conflict if its tables are not current."""
     settings = load()
     backend = make_backend(settings)
+    atexit.register(backend.database.close)  # a server notes every client that leaves without a word
     prepare_database(backend)
     return Opened(settings, backend)
 
