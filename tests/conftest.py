@@ -1,13 +1,42 @@
 """What all tests share."""
 
+import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from argon2 import PasswordHasher
+from flask import Flask
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+from sqlalchemy import delete
 
+from tests.support.api import UI, Job, Recorder, sign_in, submit
 from tests.support.postgres import Postgres, PostgresMissing, serve
+from yaptide.application import create_app
+from yaptide.persistence import schema
+from yaptide.persistence.engine import Database
+from yaptide.persistence.models import ClusterModel, UserModel
+from yaptide.services import passwords
+from yaptide.services.backend import Backend
+from yaptide.settings import Settings
 
 TESTS = Path(__file__).parent
+
+MEMORY, SQLITE, POSTGRESQL = "memory", "sqlite", "postgresql"
+
+# The same examples every time: what fails here fails everywhere. A slow machine is no failure.
+hypothesis_settings.register_profile(
+    "yaptide",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+hypothesis_settings.load_profile("yaptide")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,3 +53,111 @@ def postgres() -> Iterator[Postgres]:
             yield server
     except PostgresMissing as missing:
         pytest.fail(str(missing), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file, to be copied."""
+    path = tmp_path_factory.mktemp("migrated") / "yaptide.db"
+    database = Database(f"sqlite:///{path}")
+    schema.upgrade(database)
+    database.close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def migrated_url(postgres: Postgres) -> str:
+    """The URL of a migrated database on the server, which tests use one after the other."""
+    url = postgres.create_database()
+    database = Database(url)
+    schema.upgrade(database)
+    database.close()
+    return url
+
+
+@pytest.fixture(params=[SQLITE, POSTGRESQL])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """A database without tables, on disk."""
+    if request.param == SQLITE:
+        database = Database(f"sqlite:///{tmp_path / 'yaptide.db'}")
+        yield database
+        database.close()
+    else:
+        server: Postgres = request.getfixturevalue("postgres")
+        url = server.create_database()
+        database = Database(url)
+        yield database
+        database.close()
+        server.drop_database(url)
+
+
+@pytest.fixture(params=[MEMORY, SQLITE, POSTGRESQL])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """A migrated database of each kind, or of those that `parametrize("database", ..., indirect=True)` chooses."""
+    if request.param == POSTGRESQL:
+        database = Database(request.getfixturevalue("migrated_url"))
+        yield database
+        with database.writing() as connection:  # a copy of a template for each test would take 0.3 s
+            connection.execute(delete(UserModel.__table__))  # and with them everything that is theirs
+            connection.execute(delete(ClusterModel.__table__))
+    elif request.param == SQLITE:
+        copy = shutil.copy(request.getfixturevalue("migrated_file"), tmp_path)
+        database = Database(f"sqlite:///{copy}")
+        yield database
+    else:
+        database = Database("sqlite://")
+        source = sqlite3.connect(request.getfixturevalue("migrated_file"))
+        with closing(source), closing(database.engine.raw_connection()) as target:
+            source.backup(target.driver_connection)
+        yield database
+    database.close()
+
+
+@pytest.fixture
+def backend(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    """The services over `database`. Hashing a password costs nothing; what is dispatched is only remembered."""
+    monkeypatch.setattr(passwords, "_argon2", lambda: PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+    return Backend(database, tmp_path / "spool", b"a key for tests, 32 bytes or more", dispatcher=Recorder())
+
+
+@pytest.fixture(scope="session")
+def routes(tmp_path_factory: pytest.TempPathFactory) -> Flask:
+    """The web application without a database of its own: making one takes longer than most tests."""
+    folder = tmp_path_factory.mktemp("routes")
+    origins = f"{UI},http://127.0.0.1:3000"
+    small = {"max_body_mib": 1, "max_results_mib": 16}
+    return create_app(
+        Settings(_env_file=None, database_uri="sqlite://", data_dir=folder, cors_origins=origins, **small)
+    )
+
+
+@pytest.fixture
+def app(routes: Flask, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> Flask:
+    """The web application over `backend`, with small limits for bodies."""
+    monkeypatch.setitem(routes.extensions, "yaptide", backend)
+    monkeypatch.setitem(routes.extensions, "sqlalchemy", backend.database)
+    return routes
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """Somebody who is not signed in."""
+    return app.test_client()
+
+
+@pytest.fixture
+def signed_in(app: Flask) -> FlaskClient:
+    """Somebody who is signed in."""
+    return sign_in(app, "alice")
+
+
+@pytest.fixture
+def stranger(app: Flask) -> FlaskClient:
+    """Somebody else who is signed in."""
+    return sign_in(app, "mallory")
+
+
+@pytest.fixture
+def job(signed_in: FlaskClient) -> Job:
+    """A simulation of `signed_in` with two tasks of 500 primaries and the outputs `dose` and `dose2`, PENDING."""
+    return submit(signed_in)

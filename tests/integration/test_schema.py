@@ -1,0 +1,304 @@
+"""The tables: made by migrating, the same as the models, and guarded by the database itself."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import CheckConstraint, delete, event, func, insert, inspect, select, text, update
+from sqlalchemy.exc import IntegrityError
+
+from tests.support.api import contents, counts
+from yaptide.domain.errors import Conflict
+from yaptide.persistence import schema
+from yaptide.persistence.engine import Database
+from yaptide.persistence.models import Base
+from yaptide.persistence.schema import Condition
+
+on_disk = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+TABLES = Base.metadata.tables
+NOW = datetime(2026, 3, 1, 10, tzinfo=UTC)
+PAYLOAD = {"compressed_data": b"\x1f\x8b", "content_size": 2, "content_sha256": "0" * 64}
+
+
+def add(database: Database, table: str, **values: Any) -> int:
+    """Insert a row as any client could, and return its number."""
+    with database.writing() as connection:
+        return connection.execute(insert(TABLES[table]).returning(TABLES[table].c.id), values).scalar_one()
+
+
+@pytest.fixture
+def simulation(database):
+    """The number of a simulation with one row of everything that can hang under it."""
+    user = add(database, "User", username="alice", auth_provider="YaptideUser")
+    add(database, "YaptideUser", id=user, password_hash="x")
+    add(database, "Session", id="s", user_id=user, expires=NOW)
+    number = add_simulation(database, user)
+    add(database, "CelerySimulation", id=number)
+    add(database, "Input", simulation_id=number, **PAYLOAD)
+    task = add_task(database, number)
+    add(database, "CeleryTask", id=task)
+    estimator = add(database, "Estimator", simulation_id=number, name="dose", file_name="dose_", **PAYLOAD)
+    add_page(database, estimator)
+    add(database, "Logfiles", simulation_id=number, **PAYLOAD)
+    add(database, "StateHistory", simulation_id=number, to_state="PENDING", time=NOW, actor="alice")
+    return number
+
+
+def add_simulation(database: Database, user: int, **changes: Any) -> int:
+    values = {"job_id": "job", "user_id": user, "start_time": NOW, "title": "", "platform": "DIRECT"}
+    values |= {"input_type": "FILES", "sim_type": "mcsquare", "job_state": "PENDING"}
+    return add(database, "Simulation", **values | changes)
+
+
+def add_task(database: Database, simulation: int, **changes: Any) -> int:
+    values = {"simulation_id": simulation, "task_id": 0, "requested_primaries": 10, "platform": "DIRECT"}
+    return add(database, "Task", **values | {"task_state": "PENDING"} | changes)
+
+
+def add_page(database: Database, estimator: int, **changes: Any) -> int:
+    values = {"estimator_id": estimator, "page_number": 0, "page_name": "DOSE", "page_dimension": 1, **PAYLOAD}
+    return add(database, "Page", **values | changes)
+
+
+def checks_of_models() -> set[tuple[str, str]]:
+    return {
+        (table.name, str(constraint.name))
+        for table in TABLES.values()
+        for constraint in table.constraints
+        if isinstance(constraint, CheckConstraint)
+    }
+
+
+def checks_of_tables(database: Database) -> set[tuple[str, str]]:
+    inspector = inspect(database.engine)
+    return {(table, str(check["name"])) for table in TABLES for check in inspector.get_check_constraints(table)}
+
+
+@on_disk
+def test_migrated_tables_are_those_of_the_models(database):
+    assert schema.differences(database) == []
+    assert checks_of_tables(database) == checks_of_models()
+
+
+@on_disk
+def test_the_tables_are_called_as_agreed(database):
+    agreed = {
+        *("User", "YaptideUser", "KeycloakUser", "Session", "Cluster"),
+        *("Simulation", "CelerySimulation", "BatchSimulation", "StateHistory"),
+        *("Task", "CeleryTask", "BatchTask", "Input", "Estimator", "Page", "Logfiles"),
+    }
+    assert set(inspect(database.engine).get_table_names()) == agreed | {"alembic_version"}
+    assert set(TABLES) == agreed
+
+
+def test_the_code_works_on_the_newest_revision():
+    config = Config()
+    config.set_main_option("script_location", str(schema.MIGRATIONS))
+    script = ScriptDirectory.from_config(config)
+    assert script.get_heads() == [schema.HEAD]
+    revisions = [revision.revision for revision in script.walk_revisions()]
+    assert schema.known_revisions() == revisions[::-1]
+
+
+@on_disk
+def test_upgrading_again_changes_nothing(database, simulation):
+    before = contents(database)
+    schema.upgrade(database)
+    assert contents(database) == before
+    assert schema.condition(database) is Condition.CURRENT
+    schema.require_current(database)
+
+
+def test_down_and_up_again(empty):
+    assert schema.condition(empty) is Condition.EMPTY
+    schema.upgrade(empty)
+    assert schema.condition(empty) is Condition.CURRENT
+    schema.downgrade(empty, "base")
+    assert inspect(empty.engine).get_table_names() == ["alembic_version"]
+    assert schema.condition(empty) is Condition.EMPTY
+    schema.upgrade(empty)
+    assert schema.differences(empty) == []
+
+
+def test_an_empty_database_is_not_used_as_it_is(empty):
+    with pytest.raises(Conflict, match="yaptide db upgrade"):
+        schema.require_current(empty)
+
+
+def refused_with_nothing_changed(database: Database) -> None:
+    def rows() -> dict[str, list[Any]]:
+        with database.reading() as connection:
+            names = inspect(connection).get_table_names()
+            return {name: list(connection.execute(text(f'SELECT * FROM "{name}"'))) for name in names}
+
+    before = rows()
+    for operation in (schema.upgrade, schema.require_current):
+        with pytest.raises(Conflict, match="Nothing was changed"):
+            operation(database)
+    assert rows() == before
+
+
+def test_somebody_elses_database_is_refused(empty):
+    with empty.writing() as connection:
+        connection.execute(text("CREATE TABLE customers (name TEXT)"))
+        connection.execute(text("INSERT INTO customers VALUES ('Bragg')"))
+    refused_with_nothing_changed(empty)
+
+
+def test_tables_of_a_newer_version_are_refused(empty):
+    schema.upgrade(empty)
+    with empty.writing() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    refused_with_nothing_changed(empty)
+
+
+def test_a_migration_that_fails_leaves_nothing(empty):
+    def fail_at_pages(_connection, _cursor, statement, *_rest):
+        if 'CREATE TABLE "Page"' in statement:
+            raise RuntimeError("power cut")
+
+    event.listen(empty.engine, "before_cursor_execute", fail_at_pages)
+    with pytest.raises(RuntimeError, match="power cut"):
+        schema.upgrade(empty)
+    event.remove(empty.engine, "before_cursor_execute", fail_at_pages)
+    assert inspect(empty.engine).get_table_names() == []
+    schema.upgrade(empty)
+    assert schema.differences(empty) == []
+
+
+Attempt = Callable[[Database, int], Any]
+
+
+def column(table: str, **values: Any) -> Attempt:
+    """An attempt to set columns of all rows of a table."""
+
+    def attempt(database: Database, _simulation: int) -> None:
+        with database.writing() as connection:
+            # Plain SQL, as any client could send it: the models must not be what refuses.
+            changes = ", ".join(f"{name} = :{name}" for name in values)
+            connection.execute(text(f'UPDATE "{table}" SET {changes}'), values)
+
+    return attempt
+
+
+REFUSED: dict[str, Attempt] = {
+    "an unknown state of a simulation": column("Simulation", job_state="SLEEPING"),
+    "an unknown state of a task": column("Task", task_state="SLEEPING"),
+    "a task that merges": column("Task", task_state="MERGING_RUNNING"),
+    "an unknown state in the history": column("StateHistory", to_state="SLEEPING"),
+    "an unknown earlier state in the history": column("StateHistory", from_state="pending"),
+    "an unknown platform": column("Simulation", platform="CLOUD"),
+    "an unknown platform of a task": column("Task", platform="direct"),
+    "an unknown kind of input": column("Simulation", input_type="editor"),
+    "an unknown way to sign in": column("User", auth_provider="Guest"),
+    "a user without a name": column("User", username=""),
+    "a negative number of a task": column("Task", task_id=-1),
+    "negative requested primaries": column("Task", requested_primaries=-1),
+    "negative simulated primaries": column("Task", simulated_primaries=-1),
+    "a negative time left": column("Task", estimated_time=-1),
+    "negative attempts": column("Task", attempts=-1),
+    "a negative page number": column("Page", page_number=-1),
+    "a negative dimension": column("Page", page_dimension=-1),
+    "an input of no simulation": column("Input", simulation_id=10**6),
+    "a task of no simulation": column("Task", simulation_id=10**6),
+    "a page of no estimator": column("Page", estimator_id=10**6),
+    "log files of no simulation": column("Logfiles", simulation_id=10**6),
+    "a history of no simulation": column("StateHistory", simulation_id=10**6),
+    "a simulation of nobody": column("Simulation", user_id=10**6),
+    "a session of nobody": column("Session", user_id=10**6),
+    "no input data": column("Input", compressed_data=None),
+    "no title": column("Simulation", title=None),
+    "a second input": lambda db, simulation: add(db, "Input", simulation_id=simulation, **PAYLOAD),
+    "two tasks of one number": add_task,
+    "two pages of one number": lambda db, _: add_page(db, only(db, "Estimator")),
+    "two estimators of one name": lambda db, simulation: add(
+        db, "Estimator", simulation_id=simulation, name="dose", file_name="other", **PAYLOAD
+    ),
+    "the same log files twice": lambda db, simulation: add(db, "Logfiles", simulation_id=simulation, **PAYLOAD),
+    "two simulations of one name": lambda db, _: add_simulation(db, only(db, "User")),
+    "two users of one name": lambda db, _: add(db, "User", username="alice", auth_provider="YaptideUser"),
+    "a simulation that ends before it began": lambda db, _: add_simulation(
+        db, only(db, "User"), job_id="other", end_time=NOW - timedelta(seconds=1)
+    ),
+    "a task that ends before it began": lambda db, simulation: add_task(
+        db, simulation, task_id=1, start_time=NOW, end_time=NOW - timedelta(seconds=1)
+    ),
+    "a cluster at no port": lambda db, _: add(db, "Cluster", cluster_name="ares", port=0),
+    "a batch simulation on no cluster": lambda db, simulation: add(
+        db, "BatchSimulation", id=simulation, cluster_id=10**6
+    ),
+}
+
+
+def only(database: Database, table: str) -> int:
+    with database.reading() as connection:
+        return connection.execute(select(TABLES[table].c.id)).scalar_one()
+
+
+@on_disk
+@pytest.mark.parametrize("what", REFUSED)
+def test_the_database_itself_refuses(database, simulation, what):
+    before = contents(database)
+    with pytest.raises(IntegrityError):
+        REFUSED[what](database, simulation)
+    assert contents(database) == before
+
+
+@on_disk
+def test_a_user_may_have_the_name_of_one_who_signs_in_otherwise(database, simulation):
+    add(database, "User", username="alice", auth_provider="KeycloakUser")
+
+
+@on_disk
+def test_counts_of_primaries_go_past_31_bits(database, simulation):
+    add_task(database, simulation, task_id=1, requested_primaries=2**62, simulated_primaries=2**62)
+    with database.reading() as connection:
+        assert connection.execute(select(func.max(TABLES["Task"].c.simulated_primaries))).scalar_one() == 2**62
+
+
+@on_disk
+def test_deleting_a_simulation_deletes_what_hangs_under_it(database, simulation):
+    with database.writing() as connection:
+        connection.execute(text('DELETE FROM "Simulation" WHERE id = :id'), {"id": simulation})
+    assert {name for name, number in counts(database).items() if number} == {"User", "YaptideUser", "Session"}
+
+
+@on_disk
+def test_deleting_a_user_deletes_all_that_is_theirs(database, simulation):
+    with database.writing() as connection:
+        connection.execute(text('DELETE FROM "User"'))
+    assert not any(counts(database).values())
+
+
+@on_disk
+def test_a_cluster_with_simulations_is_not_deleted(database, simulation):
+    cluster = add(database, "Cluster", cluster_name="ares")
+    user = only(database, "User")
+    batch = add_simulation(database, user, job_id="batch", platform="BATCH")
+    add(database, "BatchSimulation", id=batch, cluster_id=cluster)
+    with pytest.raises(IntegrityError), database.writing() as connection:
+        connection.execute(delete(TABLES["Cluster"]))
+    with database.writing() as connection:
+        connection.execute(delete(TABLES["Simulation"]).where(TABLES["Simulation"].c.id == batch))
+        connection.execute(delete(TABLES["Cluster"]))
+
+
+@on_disk
+def test_the_number_of_a_simulation_is_never_given_twice(database, simulation):
+    user = only(database, "User")
+    with database.writing() as connection:
+        connection.execute(delete(TABLES["Simulation"]))
+    assert add_simulation(database, user) > simulation
+
+
+def test_times_come_back_as_they_were_in_utc(database, simulation):
+    tasks = TABLES["Task"]
+    elsewhere = NOW.astimezone().replace(microsecond=123456)
+    with database.writing() as connection:
+        connection.execute(update(tasks).values(last_update_time=elsewhere))
+        found = connection.execute(select(tasks.c.last_update_time)).scalar_one()
+    assert found == elsewhere
+    assert found.utcoffset() == timedelta(0)

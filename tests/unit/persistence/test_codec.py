@@ -1,0 +1,163 @@
+"""Payloads: what is stored comes back bit by bit, alone and stitched, and damage does not go unnoticed."""
+
+import gzip
+import json
+import zlib
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.payloads import bits
+from yaptide.domain.errors import InvalidInput
+from yaptide.persistence import codec
+from yaptide.persistence.codec import Stored
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+text = st.text(st.characters(exclude_categories=["Cs"]))
+scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | finite | text
+documents = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(text, inner), max_leaves=20)
+#: Up to several blocks of deflate data and beyond the window that it may refer back to.
+contents = st.binary() | st.builds(lambda piece, times: piece * times, st.binary(max_size=40), st.integers(1, 20_000))
+
+
+@given(documents)
+def test_documents_come_back(value):
+    assert codec.decode(codec.encode(value).data) == value
+
+
+@given(st.lists(finite))
+def test_floats_come_back_bit_by_bit(values):
+    assert list(map(bits, codec.decode(codec.encode(values).data))) == list(map(bits, values))
+
+
+@given(st.lists(finite))
+def test_numpy_arrays_are_written_like_lists(values):
+    assert codec.encode(np.array(values, dtype=np.float64)).data == codec.encode(values).data
+
+
+@given(contents)
+def test_any_tool_reads_a_payload(content):
+    payload = codec.encode_text(content)
+    assert gzip.decompress(payload.data) == content
+    assert codec.decode_text(payload.data) == content
+    assert payload.size == len(content)
+
+
+def test_a_digest_tells_the_text_and_not_how_it_is_packed():
+    value = {"values": [0.5, 1.5]}
+    packed = codec.encode(value)
+    assert packed.sha256 == codec.encode_text(orjson.dumps(value)).sha256
+    assert packed.sha256 != codec.encode({"values": [0.5, 1.25]}).sha256
+    assert len(packed.sha256) == 64
+
+
+own = contents.map(lambda content: (Stored(codec.encode_text(content).data), content))
+#: As Python's own modules write it: other separators, everything but ASCII escaped.
+foreign = st.builds(
+    lambda value, level: (Stored(gzip.compress(json.dumps(value).encode(), level)), json.dumps(value).encode()),
+    st.recursive(scalars | st.sampled_from(["NaN", '"NaN', "-Infinity\\"]), st.lists, max_leaves=10),
+    st.integers(0, 9),
+)
+glue = contents.map(lambda content: (content, content))
+
+
+@given(st.lists(own | foreign | glue, max_size=6))
+def test_stitching_is_concatenation_in_one_member(parts):
+    expected = b"".join(content for _, content in parts)
+    member = zlib.decompressobj(31)
+    stitched = b"".join(codec.stitch(part for part, _ in parts))
+    assert member.decompress(stitched) == expected
+    assert member.eof, "the CRC and the size in the trailer are right"
+    assert member.unused_data == b""
+    assert b"".join(codec.plain(part for part, _ in parts)) == expected
+
+
+def test_large_payloads_are_inflated_piece_by_piece():
+    content = b"0.123456789," * 1_000_000
+    pieces = list(codec.plain([Stored(codec.encode_text(content).data)]))
+    assert b"".join(pieces) == content
+    assert max(map(len, pieces)) <= 2 << 20
+
+
+def test_stored_data_is_copied_and_not_packed_again():
+    stored = Stored(codec.encode(list(range(1000))).data)
+    copied = [chunk for chunk in codec.stitch([b"[", stored, b"]"]) if isinstance(chunk, memoryview)]
+    assert len(copied) == 1
+    assert copied[0].obj is stored.data
+
+
+packed = documents.map(lambda value: codec.encode(value).data)
+
+
+@given(packed, st.data())
+def test_truncation_is_noticed(data, draw):
+    length = draw.draw(st.integers(0, len(data) - 1))
+    with pytest.raises(InvalidInput, match="damaged"):
+        codec.decode_text(data[:length])
+
+
+@given(documents, st.data())
+def test_a_flipped_bit_is_noticed_or_harmless(value, draw):
+    payload = codec.encode(value)
+    bit = draw.draw(st.integers(0, 8 * len(payload.data) - 1))
+    damaged = bytearray(payload.data)
+    damaged[bit // 8] ^= 1 << bit % 8
+    try:
+        read = codec.decode_text(bytes(damaged))
+    except InvalidInput:
+        return
+    assert read == orjson.dumps(value)
+
+
+def test_every_flipped_bit_of_one_payload_is_noticed_or_harmless():
+    payload = codec.encode({"values": [0.1, 0.2], "name": "DOSE" * 5})
+    harmless = []
+    for bit in range(8 * len(payload.data)):
+        damaged = bytearray(payload.data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        try:
+            assert codec.decode_text(bytes(damaged)) == gzip.decompress(payload.data)
+        except InvalidInput:
+            continue
+        harmless.append(bit // 8)
+    header_ends = payload.data.index(b"YP\x01\x00\x01") + 5
+    in_the_data = [byte for byte in harmless if byte >= header_ends]
+    assert len(in_the_data) <= 14, "the flush and the final block are padded to whole bytes"
+
+
+@given(st.binary())
+def test_what_is_no_payload_is_refused(data):
+    with pytest.raises(InvalidInput, match="damaged"):
+        codec.decode(data)
+
+
+@pytest.mark.parametrize("more", [b"\0", gzip.compress(b"[]")], ids=["padding", "another member"])
+def test_data_after_the_end_is_refused(more):
+    with pytest.raises(InvalidInput, match="damaged"):
+        codec.decode_text(codec.encode([]).data + more)
+
+
+def test_a_member_that_holds_no_json_is_refused():
+    with pytest.raises(InvalidInput, match="damaged"):
+        codec.decode(gzip.compress(b"{"))
+
+
+@pytest.mark.parametrize("value", [{1, 2}, object(), {"a": 1j}, 2**64, {1: 2}, "\ud800"], ids=repr)
+def test_what_json_has_no_word_for_is_refused(value):
+    with pytest.raises(InvalidInput, match="JSON"):
+        codec.encode(value)
+
+
+def test_deep_nesting_is_refused_and_does_not_crash():
+    value: list = []
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(InvalidInput):
+        codec.encode(value)
+
+
+def test_payloads_that_other_programs_have_stored_are_read():
+    assert codec.decode(gzip.compress(json.dumps({"a": [1, 2.5, None]}).encode())) == {"a": [1, 2.5, None]}
