@@ -1,0 +1,141 @@
+"""README.md: what it tells to type is typed here, against a real server."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from yaptide.domain.errors import NotConfigured
+from yaptide.simulators import simulator
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+EXAMPLE = Path("examples/proton-150MeV-water")
+SERVER = "http://127.0.0.1:5000"
+PASSWORD = "a long password"
+SIMULATORS = Path(sys.prefix) / "share" / "yaptide" / "simulators"
+
+
+def snippet(heading: str, language: str) -> str:
+    """The block of this language below a heading."""
+    section = re.search(rf"^#+ {heading}\n(.*?)(?=^#+ [A-Z]|\Z)", README, re.MULTILINE | re.DOTALL)[1]
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _mcsquare():
+    try:
+        simulator("mcsquare").installation(SIMULATORS)
+    except NotConfigured:
+        simulator("mcsquare").install(SIMULATORS, print)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the example of the README, with a tenth of its primaries."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(ROOT / EXAMPLE, folder / EXAMPLE)
+    config = folder / EXAMPLE / "config.txt"
+    text = config.read_text()
+    assert "2e5" in text
+    config.write_text(text.replace("2e5", "2e4"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(folder):
+    """As after `. .venv/bin/activate`, with a data folder of its own and no settings of the user's."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("YAPTIDE_", "FLASK_"))}
+    path = os.pathsep.join((str(Path(sys.prefix) / "bin"), ours["PATH"]))
+    return {**ours, "PATH": path, "VIRTUAL_ENV": sys.prefix, "YAPTIDE_DATA_DIR": str(folder / "data")}
+
+
+@pytest.fixture(scope="module")
+def type_in(folder, environment):
+    """Run a program in the folder; returns what it printed."""
+
+    def run(*program: str, text: str = "") -> str:
+        done = subprocess.run(
+            program, cwd=folder, env=environment, input=text, capture_output=True, text=True, timeout=240, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def server(folder, environment, type_in):
+    """`yaptide up` with the user alice; its URL."""
+    type_in("yaptide", "users", "add", "alice", "--password-file", "-", text=f"{PASSWORD}\n")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    running = subprocess.Popen(["yaptide", "up", "--port", str(port)], cwd=folder, env=environment)
+    try:
+        yield _answering(f"http://127.0.0.1:{port}", running)
+    finally:
+        running.send_signal(signal.SIGINT)
+        assert running.wait(timeout=60) == 0
+
+
+def _answering(url: str, running: "subprocess.Popen[bytes]") -> str:
+    until = time.monotonic() + 60
+    while True:
+        try:
+            assert httpx.get(url).json() == {"message": "yaptide is running"}
+        except httpx.TransportError:
+            assert running.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        else:
+            return url
+
+
+def test_run_something(type_in, folder):
+    commands = snippet("Run something", "sh").replace(". .venv/bin/activate\n", "")
+    assert "yaptide run examples/proton-150MeV-water " in commands
+    assert "COMPLETED" in type_in("bash", "-euc", commands)
+    assert (folder / "dose.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_submit_from_python(type_in, server):
+    text = snippet("Submit from Python", "python")
+    assert (text.count(SERVER), text.count(PASSWORD)) == (1, 1)
+    printed = type_in("python", "-", text=text.replace(SERVER, server))
+    assert printed.startswith("COMPLETED\n[")
+    peak, r80 = re.search(r"Bragg peak at ([\d.]+) mm, R80 = ([\d.]+) mm\n$", printed).groups()
+    assert float(peak) == pytest.approx(155.5, abs=1.5)
+    assert float(r80) == pytest.approx(157.7, abs=1.0)
+
+
+def test_submit_from_a_shell(type_in, server, folder):
+    if shutil.which("curl") is None:
+        pytest.skip("there is no curl on this machine, with which README.md submits")
+    text = snippet("Submit from a shell", "sh")
+    assert (text.count(SERVER), text.count(PASSWORD)) == (1, 1)
+    printed = type_in("bash", "-euo", "pipefail", "-c", text.replace(SERVER, server))
+    assert '"job_state":"COMPLETED"' in printed
+    document = httpx.Response(200, content=(folder / "results.json").read_bytes()).json()
+    assert [estimator["name"] for estimator in document["estimators"]] == ["Dose", "Energy", "LET"]
+    assert np.argmax(document["estimators"][0]["pages"][0]["data"]["values"]) == pytest.approx(155, abs=2)
+
+
+def test_use_postgresql(type_in, environment, postgres):
+    text = snippet("Use PostgreSQL", "sh")
+    url = re.search(r"postgresql\S+", text)[0]
+    assert text.endswith("\nyaptide up\n")
+    database = postgres.create_database()
+    told = text.removesuffix("yaptide up\n").replace(url, database)
+    type_in("bash", "-euc", f"{told}\nyaptide db check\nyaptide list")
+    postgres.drop_database(database)

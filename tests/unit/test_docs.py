@@ -1,0 +1,321 @@
+"""The documents: those made from the code are up to date, and what the others name exists."""
+
+import json
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from tests.support.payloads import estimator, page, shieldhit_files
+from yaptide.admin import cli, database, docs, simulations, users
+from yaptide.admin.opening import Opened
+from yaptide.api.errors import STATUS
+from yaptide.application import create_app
+from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_STATES, TASK_TRANSITIONS, EntityState
+from yaptide.persistence.diagram import class_diagram
+from yaptide.persistence.engine import Database
+from yaptide.persistence.models import Base
+from yaptide.services import logfiles, results
+from yaptide.services import simulations as services
+from yaptide.services import users as user_services
+from yaptide.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+MADE = docs.documents()
+WRITTEN = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OUTSIDE = re.compile(r"https?://")
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def headings(path: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    found = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("file", MADE)
+def test_generated_documents_are_up_to_date(file):
+    assert (ROOT / "docs" / file).read_text() == MADE[file], "make docs"
+
+
+def test_check_names_what_differs_and_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(docs, "FOLDER", tmp_path)
+    monkeypatch.setattr("sys.argv", ["docs"])
+    docs.main()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == MADE
+    monkeypatch.setattr("sys.argv", ["docs", "--check"])
+    with pytest.raises(SystemExit) as ended:
+        docs.main()
+    assert ended.value.code == 0
+    (tmp_path / "api.md").write_text("old")
+    (tmp_path / "states.md").unlink()
+    with pytest.raises(SystemExit, match=r"docs/states\.md.*\n.*docs/api\.md"):
+        docs.main()
+    assert (tmp_path / "api.md").read_text() == "old"
+
+
+def test_every_setting_is_documented():
+    in_code = {
+        variable
+        for path in (ROOT / "yaptide").rglob("*.py")
+        for variable in re.findall(r"\b(?:YAPTIDE|FLASK)_[A-Z][A-Z_]+\b", path.read_text())
+    } - {"YAPTIDE_USER", "YAPTIDE_PARENT_PID"}  # a constant; what `yaptide up` tells its own processes
+    assert in_code == set(re.findall(r"`((?:YAPTIDE|FLASK)_\w+)`", MADE["settings.md"]))
+    assert {field.validation_alias for field in Settings.model_fields.values()} <= in_code
+
+
+def commands(command=None, before="yaptide") -> Iterator[str]:
+    command = command or get_command(cli.app)
+    yield before
+    for inner, subcommand in getattr(command, "commands", {}).items():
+        yield from commands(subcommand, f"{before} {inner}")
+
+
+@pytest.mark.parametrize("command", list(commands()))
+def test_every_command_is_documented_and_shows_an_example(command):
+    _, _, section = MADE["command-line.md"].partition(f"\n## {command}\n")
+    text = " ".join(section.partition("\n## ")[0].split())
+    assert f"Usage: {command} " in text
+    if "COMMAND [ARGS]" not in text:
+        assert re.search(rf"Example: (?:\w+=\S+ )?{command}\b", text)
+
+
+def edges(diagram: str) -> set[tuple[str, str]]:
+    """All arrows of a state diagram; those from the frame for every state in it."""
+    inside = re.findall(r"^        ([A-Z_]+)$", diagram, re.MULTILINE)
+    found = re.findall(r"(\w+) --> (\w+)", diagram)
+    return {(state, to) for origin, to in found for state in (inside if origin == "open" else [origin])}
+
+
+def test_the_diagrams_show_every_state_and_transition():
+    diagrams = blocks(ROOT / "docs" / "states.md", "mermaid")
+    tables = [(SIMULATION_TRANSITIONS, frozenset(EntityState)), (TASK_TRANSITIONS, TASK_STATES)]
+    for diagram, steps, (transitions, states) in zip(diagrams, docs.STEPS.values(), tables, strict=True):
+        arrows = {(origin, to) for origin, targets in transitions.items() for to in targets}
+        assert edges(diagram) == arrows
+        assert {state for arrow in edges(diagram) for state in arrow} == states
+        assert set(steps) == {(origin, to) for origin, to in arrows if to not in FINAL_STATES}
+    assert all(f"| `{state}` |" in MADE["states.md"] for state in EntityState)
+
+
+def test_every_table_and_column_is_documented():
+    for table in Base.metadata.tables.values():
+        _, _, section = MADE["database.md"].partition(f"\n### {table.name}\n")
+        rows = re.findall(r"^\| `(\w+)` \|.*\| (.+) \|$", section.partition("\n### ")[0], re.MULTILINE)
+        assert [column for column, meaning in rows if meaning.strip()] == [column.name for column in table.columns]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'User "1" --> "0..*" Simulation : simulations',
+        'Simulation "1" --> "0..*" Task : tasks',
+        'Simulation "1" --> "1" Input : input',
+        'Simulation "1" --> "0..*" Estimator : estimators',
+        'Simulation "1" --> "0..*" Logfiles : logfiles',
+        'Estimator "1" --> "0..*" Page : pages',
+        'Cluster "1" --> "0..*" BatchSimulation : simulations',
+        "User <|-- YaptideUser",
+        "User <|-- KeycloakUser",
+        "Simulation <|-- CelerySimulation",
+        "Simulation <|-- BatchSimulation",
+        "Task <|-- CeleryTask",
+        "Task <|-- BatchTask",
+    ],
+)
+def test_the_class_diagram_has_the_relations(line):
+    assert f"    {line}\n" in class_diagram()
+
+
+@pytest.fixture(scope="module")
+def web():
+    return create_app(Settings(_env_file=None, database_uri="sqlite://", signing_key="k" * 32))
+
+
+#: What is served beside the API.
+PAGES = ("/openapi.json", "/docs", "/static/<path:filename>")
+
+
+def routes(web) -> Iterator[tuple[str, str]]:
+    for rule in web.url_map.iter_rules():
+        yield from ((method, rule.rule) for method in sorted(rule.methods - {"HEAD", "OPTIONS"}))
+
+
+def test_every_route_is_documented(web):
+    titles = re.findall(r"^### (.+)$", MADE["api.md"], re.MULTILINE)
+    told = [tuple(route.split()) for title in titles for route in re.findall(r"`(.+?)`", title)]
+    assert len(told) == len(set(told))
+    assert set(routes(web)) - set(told) == {("GET", path) for path in PAGES}
+    assert all(f"`{path}`" in MADE["api.md"] for path in PAGES if path.count("/") == 1)
+
+
+def test_who_may_call_a_route_is_documented_as_it_is(web):
+    project = {"input_type": "files", "ntasks": 1, "sim_type": "fluka"}
+    key = {"simulation_id": 1, "update_key": "forged"}
+    bodies = {
+        ("POST", "/jobs/direct"): project,
+        ("POST", "/jobs/batch"): project,
+        ("POST", "/user/update"): {},
+        ("PUT", "/auth/register"): {"username": "", "password": ""},
+        ("POST", "/auth/login"): {"username": "nobody", "password": "wrong"},
+        ("POST", "/jobs"): {"sim_id": 1, "update_key": "forged"},
+        ("POST", "/tasks"): {**key, "task_id": 0, "update_dict": {}},
+        ("POST", "/logfiles"): {**key, "logfiles": {}},
+        ("POST", "/results"): {**key, "estimators": []},
+    }
+    for method, path in routes(web):
+        if path in PAGES:
+            continue
+        answer = web.test_client().open(f"{path}?job_id=x", method=method, json=bodies.get((method, path)))
+        told = docs.AUTH.get(f"{method} {path}", "signed in")
+        asks_for_a_token = answer.json["message"] == "No token provided"
+        assert asks_for_a_token == (told.startswith("signed in") or "cookie" in told), (method, path)
+        if "update key" in told:
+            assert answer.json["message"] in ("Invalid update key", "Simulation does not exist"), (method, path)
+    assert set(docs.AUTH) <= {f"{method} {path}" for method, path in routes(web)}
+
+
+def test_every_status_of_an_error_is_documented():
+    assert set(docs.ERRORS) == set(STATUS.values())
+
+
+@pytest.fixture
+def kept(monkeypatch, tmp_path):
+    """The commands on a database in memory, with one simulation that has results and log files; its `job_id`."""
+    settings = Settings(_env_file=None, database_uri="sqlite://", data_dir=tmp_path, signing_key="k" * 32)
+    app = create_app(settings)
+    backend = app.extensions["yaptide"]
+    user = user_services.ensure(backend, "alice")
+    made = services.submit(backend, user, services.Submission("shieldhit", 2, "Water", shieldhit_files()))
+    curve = page(name="Dose", values=(*[1.0] * 30, 9.0, 5.0, 1.0))
+    curve["data"]["errors"] = [0.1] * 33
+    key = {"simulation_id": made.simulation_id, "update_key": made.update_key}
+    logfiles.post(backend, **key, logfiles={"a.log": "text"})
+    results.post(backend, json.dumps({**key, "estimators": [estimator("dose", curve)]}).encode())
+    for module in (simulations, users):
+        monkeypatch.setattr(module, "opened", lambda: Opened(settings, backend))
+    monkeypatch.setattr(database, "_database", lambda: Database("sqlite://"))
+    return made.job_id
+
+
+def keys(document: object, before: str = "") -> Iterator[str]:
+    """The keys of a document as `docs.JSON` writes them."""
+    if isinstance(document, dict) and before.rpartition(".")[2] not in ("metadata", "logfiles"):
+        if before == "bragg_peak":  # documented also as what may be null
+            yield before
+        for key, value in document.items():
+            yield from keys(value, f"{before}.{key}" if before else key)
+    elif isinstance(document, list) and document and isinstance(document[0], dict):
+        yield from (key for entry in document for key in keys(entry, f"{before}[]"))
+    else:
+        yield before
+
+
+@pytest.mark.parametrize("command", docs.JSON)
+def test_the_json_of_commands_has_the_documented_keys(command, kept):
+    words = command.rpartition(", ")[2].removeprefix("yaptide ").split()
+    if words[0] in ("status", "results", "history", "logs"):
+        words.insert(1, kept)
+    if words[0] == "list":
+        words.append("--all")
+    done = CliRunner().invoke(cli.app, words)
+    assert done.exit_code == 0, done.output
+    assert set(keys(json.loads(done.stdout))) == set(docs.JSON[command])
+
+
+def test_the_json_of_run_is_that_of_status():
+    source = (ROOT / "yaptide/admin/simulations.py").read_text()
+    assert len(re.findall(r"print_json\(summary\(", source)) == 2
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=name)
+def test_every_link_leads_somewhere(path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if not OUTSIDE.match(target):
+            file, _, anchor = target.partition("#")
+            to = path.parent / file if file else path
+            assert to.exists(), target
+            assert not anchor or anchor in headings(to), target
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=name)
+def test_every_file_that_is_named_exists(path):
+    made_later = {".demo/", "share/yaptide/simulators"}
+    named = set(re.findall(r"`([\w.]+/[\w./-]*|\w+\.(?:py|md|toml))`", path.read_text())) - made_later
+    folders = [ROOT / folder for folder in ("", "docs", "yaptide", "yaptide/simulators")]
+    assert not [file for file in named if not any((folder / file).exists() for folder in folders)]
+
+
+def test_every_layer_is_in_the_table_of_layers():
+    text = (ROOT / "docs/architecture.md").read_text()
+    parts = [path for path in (ROOT / "yaptide").iterdir() if path.is_dir() or path.suffix == ".py"]
+    names = {f"{path.name}/" if path.is_dir() else path.name for path in parts if not path.name.startswith("__")}
+    assert names == set(re.findall(r"^\| `([a-z_]+(?:/|\.py))` \|", text, re.MULTILINE))
+
+
+def test_every_document_is_in_the_index():
+    index = set(re.findall(r"\((\S+\.md)\)", (ROOT / "docs/README.md").read_text()))
+    assert {path.name for path in WRITTEN} - {"README.md"} == index
+
+
+def command_lines(path: Path) -> Iterator[str]:
+    """The command lines of ours in the blocks of a document."""
+    text = path.read_text()
+    for block in (*blocks(path, "sh"), *re.findall(r"(?:^    .+\n)+", text, re.MULTILINE)):
+        yield from (line.strip() for line in block.splitlines() if line.strip().startswith("yaptide "))
+
+
+def found(words: list[str]):
+    """The command that words (behind `yaptide`) name, and what is left of them."""
+    command = get_command(cli.app)
+    while words and words[0] in getattr(command, "commands", {}):
+        command, words = command.commands[words[0]], words[1:]
+    return command, words
+
+
+@pytest.mark.parametrize("line", sorted({line for path in WRITTEN for line in command_lines(path)}))
+def test_every_command_line_parses(line):
+    command, words = found(shlex.split(line, comments=True)[1:])
+    assert not hasattr(command, "commands")
+    command.make_context(line, words)
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=name)
+def test_every_command_in_the_text_exists(path):
+    for line in re.findall(r"`(yaptide [a-z-][^`]*)`", path.read_text()):
+        command, words = found(shlex.split(line)[1:])
+        options = {name for option in command.params for name in (*option.opts, *option.secondary_opts)} | {"--help"}
+        assert {word for word in words if word.startswith("-")} <= options, line
+        assert not hasattr(command, "commands") or all(word.startswith("-") or word == "..." for word in words), line
+
+
+def test_every_make_target_that_is_named_exists():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {target for path in WRITTEN for target in re.findall(r"[`\n]make ([a-z]+)", path.read_text())}
+    assert {"demo", "test", "docs"} <= named <= targets
+    assert (ROOT / "README.md").read_text().startswith("# yaptide\n\n```sh\nmake demo ")
+
+
+def test_the_picture_is_small():
+    assert (ROOT / "docs/images/demo.png").stat().st_size < 120_000
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=name)
+def test_snippets_are_python_and_shell(path):
+    for snippet in blocks(path, "python"):
+        compile(snippet, str(path), "exec")
+    for snippet in blocks(path, "sh"):
+        done = subprocess.run(["bash", "-n"], input=snippet, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr

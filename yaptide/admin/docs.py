@@ -1,0 +1,491 @@
+"""Writes the documents in docs/ that are made from the code: `python -m yaptide.admin.docs [--check]`."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+from sqlalchemy import CheckConstraint, Constraint, Index, UniqueConstraint
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import Mapper
+from sqlalchemy.sql.elements import KeyedColumnElement
+from typer.main import get_command
+
+from yaptide.admin import cli
+from yaptide.application import create_app
+from yaptide.domain.states import (
+    FINAL_STATES,
+    SIMULATION_TRANSITIONS,
+    TASK_STATES,
+    TASK_TRANSITIONS,
+    EntityState,
+    Transitions,
+)
+from yaptide.persistence import diagram
+from yaptide.settings import Settings
+
+FOLDER = Path(__file__).parents[2] / "docs"
+_WIDTH = 100
+_S = EntityState
+
+
+def documents() -> dict[str, str]:
+    """File name and text of every generated document."""
+    makers: dict[str, Callable[[], Iterable[str]]] = {
+        "settings.md": _settings,
+        "command-line.md": _command_line,
+        "states.md": _states,
+        "api.md": _api,
+        "database.md": _database,
+    }
+    return {name: "\n\n".join(block.strip("\n") for block in maker()) + "\n" for name, maker in makers.items()}
+
+
+def main() -> None:
+    """Write the documents, or with `--check` name those that are not as the code would have them."""
+    check = sys.argv[1:] == ["--check"]
+    if sys.argv[1:] and not check:
+        sys.exit("usage: python -m yaptide.admin.docs [--check]")
+    made = documents()
+    differing = [
+        name for name, text in made.items() if not (FOLDER / name).is_file() or (FOLDER / name).read_text() != text
+    ]
+    if check:
+        sys.exit("\n".join(f"docs/{name} is out of date: make docs" for name in differing) or 0)
+    for name in differing:
+        (FOLDER / name).write_text(made[name])
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _code(text: str, language: str = "") -> str:
+    return f"```{language}\n{text.rstrip()}\n```"
+
+
+_SETTINGS = """
+# Settings
+
+Settings are environment variables, or lines `NAME=value` in a file: `.env` in the working directory, or the one that
+`YAPTIDE_ENV_FILE` names. A variable wins over the file. A value that cannot be used stops yaptide with a message.
+"""
+
+
+def _settings() -> Iterator[str]:
+    yield _SETTINGS
+    yield _table(("variable", "default", "meaning"), map(_setting, Settings.model_fields.values()))
+
+
+def _setting(field: FieldInfo) -> tuple[str, str, str]:
+    """What depends on the machine or is secret is told in words, after "Default:" in the description."""
+    meaning, _, told = (field.description or "").partition(" Default: ")
+    if told:
+        default = told.removesuffix(".")
+    elif isinstance(field.default, SecretStr) or field.default_factory:
+        raise ValueError(f"The description of {field.validation_alias} has to tell its default in words")
+    else:
+        default = f"`{field.default}`"
+    return f"`{field.validation_alias}`", default, meaning
+
+
+_COMMAND_LINE = """
+# Command line
+
+Commands work on the database of the [settings](settings.md) directly; none of them needs a running server.
+Data goes to standard output, everything said about it to standard error.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
+"""
+
+_JSON = """
+## JSON
+
+With `--json` a command prints one JSON object. Times are ISO 8601 with their offset from UTC. Later versions may add
+keys. `a[].b` is the key `b` of each entry of the list `a`.
+"""
+
+_TASK_KEYS = {
+    "tasks[].task_id": "number of the task, from 0",
+    "tasks[].task_state": "its state",
+    "tasks[].requested_primaries": "primaries it has to simulate",
+    "tasks[].simulated_primaries": "primaries it has simulated so far",
+    "tasks[].start_time": "when it began to run, or null",
+    "tasks[].end_time": "when it ended, or null",
+    "tasks[].last_update_time": "when it last reported, or null",
+    "tasks[].estimated_time": "seconds left as its simulator sees it, or null",
+}
+
+#: Keys of what commands print with `--json`: `[]` stands for each entry of a list.
+JSON: Mapping[str, Mapping[str, str]] = {
+    "yaptide run --json, yaptide status --json": {
+        "job_id": "public name of the simulation",
+        "job_state": "its state, see [states.md](states.md)",
+        "title": "what its user calls it",
+        "user": "whose it is",
+        "sim_type": "simulator",
+        "platform": "`DIRECT`: own workers; `BATCH`: a cluster",
+        "simulator_version": "version of the simulator that ran it; null before the first task",
+        "simulator_digest": "SHA-256 of the simulator's program; null before the first task",
+        "start_time": "when it was submitted",
+        "end_time": "when it ended, or null",
+        "reason": "why it failed, or null",
+        "requested_primaries": "primaries of all tasks",
+        "simulated_primaries": "primaries simulated so far",
+        "stored_bytes": "bytes that its input, results and log files take in the store",
+        "bragg_peak": "null if the results have no depth-dose curve with a peak",
+        "bragg_peak.depth_mm": "depth of the maximum",
+        "bragg_peak.r80_mm": "depth behind it where 80 % of the maximum are left",
+        **_TASK_KEYS,
+    },
+    "yaptide results --json": {
+        "message": "`Results`",
+        "estimators[].name": "name of the estimator",
+        "estimators[].metadata": "what else is known of it, name to text",
+        "estimators[].pages[].dimensions": "number of axes",
+        "estimators[].pages[].data.name": "name of the quantity",
+        "estimators[].pages[].data.unit": "its unit",
+        "estimators[].pages[].data.values": "values, the first axis fastest",
+        "estimators[].pages[].data.errors": "standard error of each value; left out where it is not known",
+        "estimators[].pages[].axis_dim1.name": "name of the first axis; the others are `axis_dim2` and `axis_dim3`",
+        "estimators[].pages[].axis_dim1.unit": "its unit",
+        "estimators[].pages[].axis_dim1.values": "centres of its bins",
+        "estimators[].pages[].metadata": "`page_number`, `name`, `unit`, `aggregation` and more, name to text",
+    },
+    "yaptide list --json": {
+        "simulations_count": "how many there are in all",
+        "simulations[].job_id": "public name of the simulation",
+        "simulations[].title": "what its user calls it",
+        "simulations[].start_time": "when it was submitted",
+        "simulations[].end_time": "when it ended, or null",
+        "simulations[].platform": "`DIRECT` or `BATCH`",
+        "simulations[].input_type": "`FILES` or `EDITOR`",
+        "simulations[].sim_type": "simulator",
+        "simulations[].job_state": "its state",
+    },
+    "yaptide history --json": {
+        "job_id": "public name of the simulation",
+        "history[].task_id": "number of the task; null: the simulation itself",
+        "history[].from_state": "state before; null: it was made",
+        "history[].to_state": "state after",
+        "history[].time": "when",
+        "history[].actor": "who: a user, an executor, a worker, the recovery",
+        "history[].reason": "why, or null",
+    },
+    "yaptide logs --json": {"logfiles": "name of the file to its text"},
+    "yaptide users list --json": {
+        "users[].id": "number of the user",
+        "users[].username": "name to sign in with",
+        "users[].auth_provider": "`YaptideUser`: a password kept here; `KeycloakUser`: signs in through Keycloak",
+        "users[].simulations": "number of simulations",
+    },
+    "yaptide simulators list --json": {
+        "simulators[].name": "its name, as in `--sim-type`",
+        "simulators[].title": "its name as its authors write it",
+        "simulators[].version": "version installed here, or null",
+        "simulators[].program": "path of the program, or null",
+        "simulators[].note": "why it cannot be run here, or null",
+    },
+    "yaptide db current --json": {
+        "revision": "revision of the tables, or null",
+        "head": "revision that this version of yaptide works on",
+        "condition": "`empty`, `current`, `behind`, or `foreign` (not made by yaptide, or by a newer one)",
+    },
+}
+
+
+def _command_line() -> Iterator[str]:
+    yield _COMMAND_LINE
+    yield from _helps(get_command(cli.app), "yaptide", None)
+    yield _JSON
+    for command, keys in JSON.items():
+        yield f"### {command}"
+        yield _table(("key", "meaning"), ((f"`{key}`", meaning) for key, meaning in keys.items()))
+
+
+def _helps(command: Any, name: str, parent: Any) -> Iterator[str]:
+    # The parent's context brings the width and the beginning of the command's name.
+    context = command.make_context(name, [], parent=parent, resilient_parsing=True, terminal_width=_WIDTH)
+    yield f"## {context.command_path}"
+    yield _code(command.get_help(context), "text")
+    for inner, subcommand in getattr(command, "commands", {}).items():
+        yield from _helps(subcommand, inner, context)
+
+
+_STATES = """
+# States
+
+The tables in `yaptide/domain/states.py` say which state may follow which. One function moves a simulation or a task:
+a guarded `UPDATE`, which finds nothing to do if the step is not in the table. Each step leaves a row in the history
+(`yaptide history`, `GET /jobs/history`) in the same transaction. A final state never changes.
+"""
+
+_STATES_END = """
+An arrow from the frame begins at every state inside: since reports get lost, results or a failure can arrive in any of
+them. Clusters are planned; until then nothing is `UNKNOWN`.
+"""
+
+_MEANINGS = {
+    _S.UNKNOWN: ("a cluster has not accepted it yet", "a cluster has not accepted it yet"),
+    _S.PENDING: ("no task has begun", "waits for somebody to run it"),
+    _S.RUNNING: ("a task has begun, and not all have ended", "somebody runs it"),
+    _S.MERGING_QUEUED: ("all tasks have ended, and some left scores to merge", ""),
+    _S.MERGING_RUNNING: ("somebody merges the scores of its tasks", ""),
+    _S.COMPLETED: ("every task is completed and the results are stored, or its worker says so", "it left its scores"),
+    _S.FAILED: ("a task failed, or the merge; results of the other tasks are kept", "it failed; its log is kept"),
+    _S.CANCELED: ("its user canceled it", "its simulation was canceled"),
+}
+
+#: When each step happens that does not end a simulation or task.
+STEPS = {
+    "simulation": {
+        (_S.UNKNOWN, _S.PENDING): "the cluster accepted it",
+        (_S.UNKNOWN, _S.RUNNING): "a task began",
+        (_S.PENDING, _S.RUNNING): "a task began",
+        (_S.PENDING, _S.MERGING_QUEUED): "all tasks ended, some completed",
+        (_S.PENDING, _S.MERGING_RUNNING): "a worker merges",
+        (_S.RUNNING, _S.MERGING_QUEUED): "all tasks ended, some completed",
+        (_S.RUNNING, _S.MERGING_RUNNING): "a worker merges",
+        (_S.MERGING_QUEUED, _S.MERGING_RUNNING): "somebody merges",
+        (_S.MERGING_RUNNING, _S.MERGING_QUEUED): "who merged went silent",
+    },
+    "task": {
+        (_S.UNKNOWN, _S.PENDING): "the cluster accepted it",
+        (_S.UNKNOWN, _S.RUNNING): "it began",
+        (_S.PENDING, _S.RUNNING): "it began",
+        (_S.RUNNING, _S.PENDING): "who ran it went silent or was stopped",
+    },
+}
+
+
+def _states() -> Iterator[str]:
+    yield _STATES
+    rows = (
+        (f"`{state}`", "yes" if state in FINAL_STATES else "", *(meaning or "-" for meaning in meanings))
+        for state, meanings in _MEANINGS.items()
+    )
+    yield _table(("state", "final", "a simulation", "a task"), rows)
+    for heading, transitions, states in (
+        ("simulation", SIMULATION_TRANSITIONS, frozenset(EntityState)),
+        ("task", TASK_TRANSITIONS, TASK_STATES),
+    ):
+        yield f"## States of a {heading}"
+        yield _code(_state_diagram(transitions, states, STEPS[heading]), "mermaid")
+    yield _STATES_END
+
+
+def _state_diagram(
+    transitions: Transitions, states: frozenset[EntityState], steps: Mapping[tuple[EntityState, EntityState], str]
+) -> str:
+    """The diagram of a table of transitions; what may follow every state that is not final is drawn once."""
+    begun = [state for state in EntityState if state in states - FINAL_STATES]
+    common = frozenset.intersection(*(transitions[state] for state in begun))
+    lines = ["stateDiagram-v2", "    direction LR", '    state "not ended" as open {']
+    lines += [f"        {state}" for state in begun]
+    for state in begun:
+        for target in (target for target in EntityState if target in transitions[state] - common):
+            lines.append(f"        {state} --> {target} : {steps[state, target]}")
+    lines.append("    }")
+    lines += [f"    open --> {target}" for target in EntityState if target in common]
+    return "\n".join(lines)
+
+
+_API = """
+# REST API
+
+Bodies and answers are JSON. A running server describes the same at `/openapi.json` (OpenAPI 3.1) and, to read, at
+`/docs`.
+
+Signing in sets the cookies `access_token` and `refresh_token`. Scripts may send the access token as
+`Authorization: Bearer <token>` instead. `GET /auth/refresh` makes a new access token. A worker is no user: it proves
+itself by the update key of its simulation, which is good for that simulation and for `YAPTIDE_UPDATE_KEY_DAYS` only.
+[Results as JSON](command-line.md#yaptide-results---json) says what the estimators and pages of `/results` look like.
+
+Every error is `{"message": "..."}` with one of these statuses:
+"""
+
+_SIGNED_IN = "signed in"
+#: Who may call what, where being signed in is not what it takes.
+AUTH = {
+    "GET /": "anybody",
+    "PUT /auth/register": "anybody",
+    "POST /auth/login": "anybody",
+    "POST /auth/keycloak": "anybody",
+    "DELETE /auth/logout": "anybody",
+    "DELETE /auth/keycloak": "anybody",
+    "GET /auth/refresh": "who has the cookie `refresh_token`",
+    "POST /jobs": "who has the update key",
+    "POST /tasks": "who has the update key",
+    "POST /results": "who has the update key",
+    "POST /logfiles": "who has the update key",
+    "POST /jobs/batch": "signed in through Keycloak",
+    "GET /clusters": "signed in through Keycloak",
+}
+
+#: What a status of an error means; the answer is `{"message": ...}`.
+ERRORS = {
+    400: "the request is not acceptable as it is",
+    401: "nobody is signed in, name and password do not belong together, or the simulation to delete is not yours",
+    403: "not allowed; also a token that is forged or too old",
+    404: "there is no such thing",
+    409: "the present state does not allow it",
+    413: "the body is too large",
+    503: "not configured on this server, or the database cannot be reached",
+    507: "no room is left",
+}
+
+
+def _api() -> Iterator[str]:
+    app = create_app(Settings(_env_file=None, database_uri="sqlite://", signing_key=SecretStr("x" * 32)))
+    with app.app_context():
+        spec = json.loads(json.dumps(app.spec))
+    yield _API
+    yield _table(("status", "meaning"), ((str(status), meaning) for status, meaning in ERRORS.items()))
+    for tag in spec["tags"]:
+        yield f"## {tag['name']}"
+        for names, operation in _operations(spec, tag["name"]):
+            yield from _operation(spec, names, operation)
+
+
+def _operations(spec: Any, tag: str) -> list[tuple[list[str], dict[str, Any]]]:
+    """Operations with their routes, in the order of the routes; what several routes do alike is one entry."""
+    found: dict[str, tuple[list[str], dict[str, Any]]] = {}
+    for path, operations in sorted(spec["paths"].items()):
+        for method, operation in sorted(operations.items()):
+            name = f"{method.upper()} {path}"
+            key = json.dumps([method, AUTH.get(name), operation], sort_keys=True)
+            if tag in operation["tags"]:
+                found.setdefault(key, ([], operation))[0].append(name)
+    return list(found.values())
+
+
+def _operation(spec: Any, names: Sequence[str], operation: Mapping[str, Any]) -> Iterator[str]:
+    yield "### " + ", ".join(f"`{name}`" for name in names)
+    yield "\n".join(filter(None, (operation["summary"], operation.get("description"))))
+    lines = [f"- For: {AUTH.get(names[0], _SIGNED_IN)}"]
+    for status, response in operation["responses"].items():
+        if status.startswith("2"):
+            keys = _keys(spec, response["content"]["application/json"]["schema"])
+            lines.append(f"- Answers {status}: {', '.join(f'`{name}`' for name, _, _ in keys)}")
+    yield "\n".join(lines)
+    query = [
+        (f"`{found['name']}`", "yes" if found["required"] else "", _type(spec, found["schema"]))
+        for found in operation["parameters"]
+    ]
+    if query:
+        yield _table(("query", "required", "value"), query)
+    if "requestBody" in operation:
+        schema = operation["requestBody"]["content"]["application/json"]["schema"]
+        body = [(f"`{name}`", "yes" if need else "", _type(spec, found)) for name, need, found in _keys(spec, schema)]
+        yield _table(("body", "required", "value"), body)
+
+
+def _resolved(spec: Any, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema itself, for a reference, or for something that may be null as well."""
+    choices = [choice for choice in schema.get("anyOf", ()) if choice.get("type") != "null"]
+    if len(choices) == 1:
+        return {**{key: value for key, value in schema.items() if key != "anyOf"}, **_resolved(spec, choices[0])}
+    if "$ref" in schema:
+        found: Mapping[str, Any] = spec["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        return found
+    return schema
+
+
+def _keys(spec: Any, schema: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, bool, Mapping[str, Any]]]:
+    """Name, whether it is required, and schema of every key of an object, and of the objects in it."""
+    whole = _resolved(spec, schema)
+    for name, value in whole.get("properties", {}).items():
+        found = _resolved(spec, value)
+        inner = _resolved(spec, found.get("items", {}))
+        if "properties" in inner:
+            yield from _keys(spec, inner, f"{before}{name}[].")
+        elif "properties" in found:
+            yield from _keys(spec, found, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", name in whole.get("required", ()), found
+
+
+_LIMITS = {"minimum": "at least {}", "maximum": "at most {}", "maxLength": "at most {} characters"}
+
+
+def _type(spec: Any, schema: Mapping[str, Any]) -> str:
+    """Type, limits, default and meaning of a value in words."""
+    found = _resolved(spec, schema)
+    if "enum" in found:
+        words = ["one of " + ", ".join(f"`{value}`" for value in found["enum"])]
+    else:
+        words = [str(found.get("type", "any")), *(text.format(found[n]) for n, text in _LIMITS.items() if n in found)]
+    if found.get("default") not in (None, ""):
+        words.append(f"default `{found['default']}`")
+    meaning = found.get("description", "") if "enum" not in found else ""
+    return ", ".join(words) + (f". {meaning}" if meaning else "")
+
+
+_DATABASE = """
+# Database
+
+The models in `yaptide/persistence/models/` describe the tables; `yaptide db upgrade` makes them and brings them up to
+date. They are the same on SQLite and PostgreSQL. Types below are those of PostgreSQL; SQLite keeps times as text in UTC
+and bytes as a BLOB. PostgreSQL wants the names of tables in quotes: `SELECT title FROM "Simulation"`.
+
+A column `compressed_data` is one gzip member of JSON text, which any tool reads: in Python,
+`json.loads(gzip.decompress(data))`. `yaptide/persistence/codec.py` says how it is written.
+
+## Relations
+
+`<|--`: a row of the table below has a row of the same `id` in the table above (joined-table inheritance). `?`: may be
+null. PK: primary key. FK: foreign key.
+"""
+
+
+def _database() -> Iterator[str]:
+    yield _DATABASE
+    yield _code(diagram.class_diagram(), "mermaid")
+    yield "## Tables"
+    for mapper in diagram.mappers():
+        yield from _model(mapper)
+
+
+def _model(mapper: Mapper[Any]) -> Iterator[str]:
+    table = mapper.local_table
+    yield f"### {table.description}"
+    yield " ".join((mapper.class_.__doc__ or "").split())
+    yield _table(("column", "type", "null", "key", "meaning"), map(_column, table.columns))
+    rules = sorted(filter(None, map(_rule, (*getattr(table, "constraints", ()), *getattr(table, "indexes", ())))))
+    if rules:
+        yield "\n".join(f"- {rule}" for rule in rules)
+
+
+def _column(column: KeyedColumnElement[Any]) -> tuple[str, ...]:
+    keys = ["primary"] if column.primary_key else []
+    for key in column.foreign_keys:
+        deleted = "deleted with it" if key.ondelete == "CASCADE" else "keeps it from being deleted"
+        keys.append(f"`{key.target_fullname}`, {deleted}")
+    kind = column.type.compile(dialect=postgresql.dialect())
+    null = "yes" if getattr(column, "nullable", False) else ""
+    return f"`{column.name}`", kind, null, "; ".join(keys), str(getattr(column, "doc", "") or "")
+
+
+def _rule(rule: Constraint | Index) -> str:
+    """A constraint or an index in words; nothing for the keys, which the columns tell."""
+    if isinstance(rule, UniqueConstraint):
+        return f"Unique: {_names(rule.columns)}"
+    if isinstance(rule, CheckConstraint):
+        text = rule.sqltext.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
+        own = f'"{rule.table.name}".'
+        return f"Check: `{str(text).removeprefix(own)}`"
+    if isinstance(rule, Index):
+        only = rule.dialect_options["postgresql"]["where"]
+        return f"Index: {_names(rule.columns)}" + ("" if only is None else f", of rows with `{only}`")
+    return ""
+
+
+def _names(columns: Iterable[KeyedColumnElement[Any]]) -> str:
+    return ", ".join(f"`{column.name}`" for column in columns)
+
+
+if __name__ == "__main__":
+    main()
