@@ -21,6 +21,7 @@ app = typer.Typer()
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
+_GRACE = 10
 _PARENT = "YAPTIDE_PARENT_PID"
 _LOOK_EVERY = 0.2
 _PAUSE = 1.0
@@ -51,11 +52,15 @@ def up(
         interface=Interfaces.WSGI,
         blocking_threads=threads,
         factory=True,
+        workers_kill_timeout=_GRACE,
         log_enabled=False,
     )
     stop = threading.Event()
-    keeper = threading.Thread(target=_keep_working, args=(stop,), name="keeper")
+    keepers = []
     if executor:
+        # Started here: Granian forks, and a fork while a thread starts a process leaves that thread waiting for ever.
+        keepers.append(threading.Thread(target=_keep_working, args=(_worker(), stop), name="keeper"))
+    for keeper in keepers:
         keeper.start()
     say(f"yaptide serves http://{host}:{port} (its API is described at http://{host}:{port}/docs); stop with Ctrl-C")
     try:
@@ -64,7 +69,7 @@ def up(
         raise InvalidInput(f"Cannot listen on {host}:{port}: {error}") from error
     finally:
         stop.set()
-        if executor:
+        for keeper in keepers:
             keeper.join()
 
 
@@ -83,18 +88,22 @@ def _free(host: str, port: int) -> str:
     return str(address[0])
 
 
-def _keep_working(stop: threading.Event) -> None:
-    """Have a process run tasks until `stop`: another one whenever it ends, whatever killed it.
+def _worker() -> subprocess.Popen[bytes]:
+    """A process that runs tasks. The kernel ends it with the thread that started it, see `die_with_parent`."""
+    return subprocess.Popen([sys.executable, "-m", "yaptide", "work", "--wait"])
 
-    It has to be this thread that starts it: the kernel ends the process with the thread (see `die_with_parent`).
-    """
-    while not stop.is_set():
-        with subprocess.Popen([sys.executable, "-m", "yaptide", "work", "--wait"]) as worker:
+
+def _keep_working(worker: subprocess.Popen[bytes], stop: threading.Event) -> None:
+    """Start another process in place of `worker` whenever that ends, whatever killed it, until `stop`."""
+    while True:
+        with worker:
             while worker.poll() is None and not stop.wait(_LOOK_EVERY):
                 pass
             worker.terminate()
-        if not stop.wait(_PAUSE):
-            log.warning("the process that runs the tasks has ended (%s); starting another", worker.returncode)
+        if stop.wait(_PAUSE):
+            return
+        log.warning("the process that runs the tasks has ended (%s); starting another", worker.returncode)
+        worker = _worker()
 
 
 @app.command()
@@ -105,7 +114,7 @@ def work(
 
     Example: yaptide work
     """
-    die_with_parent()
+    die_with_parent(signal.SIGTERM)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -123,15 +132,15 @@ def work(
 
 def served():  # type: ignore[no-untyped-def]  # noqa: ANN201 - a WSGI application, made in the server's own process
     """The application that `yaptide up` serves."""
-    die_with_parent()
+    die_with_parent(signal.SIGKILL)  # otherwise it would wait for its last client, and keep the port
     return create_app()
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when `yaptide up`, which started it, dies in whatever way (Linux, prctl(2))."""
+def die_with_parent(by: signal.Signals) -> None:
+    """Have the kernel send this process a signal when `yaptide up`, its parent, dies in whatever way (prctl(2))."""
     parent = os.environ.get(_PARENT)
     if parent is None:
         return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)
     if str(os.getppid()) != parent:  # it died before we could ask
         sys.exit(1)
