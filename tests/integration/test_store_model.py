@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -26,8 +25,8 @@ from sqlalchemy import delete
 
 from tests.support import payloads
 from tests.support.invariants import broken_invariants
+from tests.support.storing import output
 from yaptide.domain.errors import Conflict, InvalidInput, YaptideError
-from yaptide.domain.estimators import Axis, Estimator, Page, TaskOutput
 from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import SimulationModel
@@ -301,13 +300,6 @@ class Store(RuleBasedStateMachine):
                 call()
         else:
             call()
-
-
-def output(claim: Claim) -> TaskOutput:
-    """Scores of a task, which tell its seed."""
-    values = np.array([claim.seed % 1000, 1.0])
-    page = Page(0, "DOSE", "MeV/g", (Axis("z", "cm", np.array([0.0, 1.0])),), values)
-    return TaskOutput(claim.primaries, (Estimator("dose", "dose_", (page,)),))
 
 
 @pytest.mark.parametrize("database", ["memory", "postgresql"], indirect=True)

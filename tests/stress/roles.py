@@ -9,17 +9,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tests.support import payloads
+from tests.support.storing import output
 from yaptide.domain.errors import YaptideError
-from yaptide.domain.estimators import Axis, Estimator, Page, TaskOutput
 from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Database
 from yaptide.services import merging, results, simulations, tasks, users
 from yaptide.services.backend import Backend, now
 from yaptide.services.simulations import Report, Submission
-from yaptide.services.tasks import Claim, Update
+from yaptide.services.tasks import Update
 
 TASKS = 4
 PRIMARIES = 1000
@@ -35,7 +33,7 @@ class Role:
         self.backend = Backend(Database(url), folder / "spool", b"0" * 32)
         self.user = users.ensure(self.backend, "stress")
         self.draw = random.Random(seed)
-        self.owner = f"storm/{os.getpid()}-{seed}"
+        self.owner = f"storm/0/{os.getpid()}-{seed}"
         self.folder = folder
         self._journal = (folder / f"{os.getpid()}-{seed}.journal").open("ab", buffering=0)
 
@@ -103,7 +101,7 @@ class Role:
             time.sleep(0.002)  # simulating takes time, in which one can be killed or canceled
         if self.draw.random() < 0.05:
             tasks.fail(self.backend, claim, "bad luck", {"output.log": "bad luck"})
-        elif tasks.complete(self.backend, claim, scores(claim)):
+        elif tasks.complete(self.backend, claim, output(claim)):
             self.acknowledge("complete", claim.simulation_id, task=claim.task_id, state="COMPLETED")
 
     def canceller(self) -> None:
@@ -125,13 +123,6 @@ class Role:
         time.sleep(0.2)
         tasks.requeue_silent(self.backend, now() - SILENCE)
         tasks.discard_stale(self.backend)
-
-
-def scores(claim: Claim) -> TaskOutput:
-    """Scores of a task that are the same whoever runs it."""
-    values = np.array([float(claim.seed), 1.0])
-    page = Page(0, "DOSE", "MeV/g", (Axis("z", "cm", np.array([0.0, 1.0])),), values)
-    return TaskOutput(claim.primaries, (Estimator("dose", "dose", (page,)),))
 
 
 def play(name: str, url: str, folder: Path, seed: int) -> None:

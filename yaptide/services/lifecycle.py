@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.domain.states import FINAL_STATES, EntityState, simulation_state
+from yaptide.domain.states import FINAL_STATES, EntityState, outcome, simulation_state
 from yaptide.persistence.queries import moves, simulations, tasks
 from yaptide.persistence.queries.moves import Cause, Locked
 from yaptide.services.backend import Backend, now
@@ -17,6 +17,8 @@ from yaptide.services.backend import Backend, now
 #: In the history: whoever reported with the update key.
 WORKER = "worker"
 
+#: States in which workers are still at it: such a simulation is canceled before it is removed.
+_NOT_REMOVED = frozenset({EntityState.UNKNOWN, EntityState.PENDING, EntityState.RUNNING})
 _BEFORE_MERGING = frozenset({EntityState.UNKNOWN, EntityState.PENDING, EntityState.RUNNING})
 
 
@@ -61,20 +63,28 @@ def end(
     to: EntityState,
     cause: Cause,
     values: Mapping[str, Any] | None = None,
-) -> bool:
+) -> EntityState:
     """End a simulation, setting `values` with it, and with it those of its tasks that have not ended.
 
-    False, and nothing changed, if it has ended before.
+    Returns the state it is in then: FAILED instead of COMPLETED if a task has failed, and what it was in before, with
+    nothing changed, if it had ended already.
     """
     if simulation.job_state in FINAL_STATES:
-        return False
-    close_tasks(connection, simulation, to, cause)
-    return moves.move_simulation(connection, simulation.id, to, cause, values)
-
-
-def close_tasks(connection: Connection, simulation: Locked, to: EntityState, cause: Cause) -> None:
-    """End the tasks of a simulation that have not ended."""
+        return simulation.job_state
     moves.move_tasks(connection, simulation.id, to, cause)
+    if to is EntityState.COMPLETED:
+        to = outcome(tasks.states(connection, simulation.id))
+    if to is EntityState.FAILED and cause.reason is None:
+        cause = Cause(cause.actor, cause.time, failure(connection, simulation.id))
+    moves.move_simulation(connection, simulation.id, to, cause, values)
+    return to
+
+
+def remove(connection: Connection, simulation: Locked) -> bool:
+    """Remove a simulation with everything about it; False, and nothing changed, while its tasks may run."""
+    if simulation.job_state in _NOT_REMOVED:
+        return False
+    return simulations.remove(connection, simulation.id)
 
 
 def failure(connection: Connection, simulation_id: int) -> str:

@@ -22,7 +22,7 @@ from yaptide.services.backend import Backend, now
 def claim(backend: Backend, owner: str) -> Locked | None:
     """Take the simulation that has waited longest for its merge; None if there is none to have."""
     with backend.database.reading() as connection:
-        simulation_id = simulations.next_merge(connection)
+        simulation_id = simulations.next_merge(connection, owner)
     if simulation_id is None:
         return None
     with backend.database.writing() as connection:

@@ -10,12 +10,12 @@ import msgspec
 from sqlalchemy import Connection
 
 from yaptide.domain.errors import Conflict, InvalidInput, NotFound
-from yaptide.domain.states import FINAL_STATES, EntityState, outcome
+from yaptide.domain.states import EntityState
 from yaptide.persistence import codec
 from yaptide.persistence.codec import Stored
 from yaptide.persistence.engine import retried
 from yaptide.persistence.models.simulations import EDITOR
-from yaptide.persistence.queries import moves, results, simulations, tasks
+from yaptide.persistence.queries import moves, results, simulations
 from yaptide.persistence.queries.moves import Cause, Locked
 from yaptide.persistence.queries.results import NewEstimator, NewPage
 from yaptide.persistence.queries.users import User
@@ -119,11 +119,7 @@ def store(connection: Connection, simulation: Locked, found: Sequence[NewEstimat
     if simulation.job_state in (EntityState.FAILED, EntityState.CANCELED):
         raise Conflict(f"The simulation is {simulation.job_state}; its results are no longer accepted")
     simulations.count_bytes(connection, simulation.id, results.add(connection, simulation.id, found))
-    lifecycle.close_tasks(connection, simulation, EntityState.COMPLETED, cause)
-    final = outcome(tasks.states(connection, simulation.id))
-    reason = lifecycle.failure(connection, simulation.id) if final is EntityState.FAILED else cause.reason
-    if simulation.job_state not in FINAL_STATES:
-        moves.move_simulation(connection, simulation.id, final, Cause(cause.actor, cause.time, reason))
+    lifecycle.end(connection, simulation, EntityState.COMPLETED, cause)
 
 
 def _estimator(estimator: _Estimator, body: bytes | memoryview) -> NewEstimator:

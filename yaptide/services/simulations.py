@@ -200,9 +200,6 @@ def cancel(backend: Backend, user: User, job_id: str, reason: str = "canceled by
     return None
 
 
-_NOT_DELETED = frozenset({EntityState.UNKNOWN, EntityState.PENDING, EntityState.RUNNING})
-
-
 @retried
 def delete(backend: Backend, user: User, job_id: str) -> EntityState | None:
     """Delete a simulation with everything about it.
@@ -214,9 +211,8 @@ def delete(backend: Backend, user: User, job_id: str) -> EntityState | None:
         simulation = _locked(moves.lock_job(connection, job_id))
         if simulation.user_id != user.id:
             raise NotAuthenticated(NOT_YOURS)
-        if simulation.job_state in _NOT_DELETED:
+        if not lifecycle.remove(connection, simulation):
             return simulation.job_state
-        simulations.remove(connection, simulation.id)
     backend.dispatcher.revoke(simulation.id)
     spool.remove(backend.spool, job_id)
     return None
@@ -262,7 +258,7 @@ def _follow(connection: Connection, simulation: Locked, told: Report) -> EntityS
     cause = Cause(lifecycle.WORKER, now())
     if to in FINAL_STATES:
         ended = {"end_time": max(told.end_time, simulation.start_time)} if told.end_time else {}
-        return to if lifecycle.end(connection, simulation, to, cause, ended) else state
+        return lifecycle.end(connection, simulation, to, cause, ended)
     return to if moves.move_simulation(connection, simulation.id, to, cause) else state
 
 

@@ -83,7 +83,7 @@ def _progress(backend: Backend, simulation_id: int, task_id: int, update_key: st
 def _apply(connection: Connection, simulation: Locked, task: Any, update: Update) -> None:
     """Set what the report says, then move the task where it says, then the simulation where its tasks ask for."""
     values = _values(task, update)
-    tasks.set_values(connection, simulation.id, task.task_id, values)
+    tasks.set_values(connection, simulation.id, task.task_id, values, update.simulated_primaries)
     if update.celery_id is not None:
         tasks.set_celery_id(connection, simulation.id, task.task_id, update.celery_id)
     if update.task_state in _REPORTABLE and update.task_state is not task.task_state:
@@ -101,10 +101,8 @@ def _end_time(start: datetime | None, update: Update) -> dict[str, Any]:
 
 def _values(task: Any, update: Update) -> dict[str, Any]:
     values: dict[str, Any] = {"last_update_time": now()}
-    requested = max(update.requested_primaries or task.requested_primaries, task.simulated_primaries)
-    values["requested_primaries"] = requested
-    if update.simulated_primaries is not None:
-        values["simulated_primaries"] = max(task.simulated_primaries, min(update.simulated_primaries, requested))
+    if update.requested_primaries is not None:
+        values["requested_primaries"] = max(update.requested_primaries, task.simulated_primaries)
     if update.estimated_time is not None:
         values["estimated_time"] = update.estimated_time
     # Of a task that completed before it was known to run, only the end is known, by the worker's own clock.
@@ -121,7 +119,7 @@ def claim(backend: Backend, owner: str, sim_types: Sequence[str]) -> Claim | Non
     """
     while True:
         with backend.database.reading() as connection:
-            found = tasks.next_pending(connection, sim_types)
+            found = tasks.next_pending(connection, owner, sim_types)
         if found is None:
             return None
         with backend.database.writing() as connection:
@@ -133,6 +131,8 @@ def claim(backend: Backend, owner: str, sim_types: Sequence[str]) -> Claim | Non
 def _take(connection: Connection, owner: str, simulation_id: int, task_id: int) -> Claim | None:
     simulation = moves.lock_simulation(connection, simulation_id)
     if simulation is None or simulation.job_state in FINAL_STATES:
+        return None
+    if tasks.is_run_elsewhere(connection, simulation_id, owner):
         return None
     cause = Cause(owner, now())
     pending = {"task_id": task_id, "task_state": EntityState.PENDING}

@@ -85,6 +85,14 @@ def record_made(connection: Connection, simulation_id: int, state: EntityState, 
     connection.execute(insert(_HISTORY).from_select(_HISTORY_COLUMNS, tasks))
 
 
+def remark(connection: Connection, simulation_id: int, cause: Cause) -> None:
+    """Note in the history what happened to a simulation without a change of state: a row whose two states are one."""
+    state = _SIMULATION.c.job_state
+    noted = select(_SIMULATION.c.id, literal(None), state, state, *_cause(cause))
+    this = _SIMULATION.c.id == simulation_id
+    connection.execute(insert(_HISTORY).from_select(_HISTORY_COLUMNS, noted.where(this)))
+
+
 def move_simulation(
     connection: Connection, simulation_id: int, to: EntityState, cause: Cause, values: Mapping[str, Any] | None = None
 ) -> bool:
@@ -141,9 +149,12 @@ _HISTORY_COLUMNS = ("simulation_id", "task_id", "from_state", "to_state", "time"
 
 
 def _history(cause: Cause, to: EntityState) -> tuple[ColumnElement[Any], ...]:
+    return (literal(to, _HISTORY.c.to_state.type), *_cause(cause))
+
+
+def _cause(cause: Cause) -> tuple[ColumnElement[Any], ...]:
     columns = _HISTORY.c
     return (
-        literal(to, columns.to_state.type),
         literal(cause.time, columns.time.type),
         literal(cause.actor, columns.actor.type),
         literal(cause.reason, columns.reason.type),

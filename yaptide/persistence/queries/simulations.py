@@ -22,6 +22,7 @@ from yaptide.persistence.models import (
 )
 from yaptide.persistence.models.base import table_of
 from yaptide.persistence.payload import Payload
+from yaptide.persistence.queries import tasks
 
 _SIMULATION = table_of(SimulationModel)
 _TASK = table_of(TaskModel)
@@ -49,14 +50,14 @@ _INPUT_OF = select(_INPUT.c.compressed_data).where(_INPUT.c.simulation_id == bin
 
 
 def add_direct(
-    connection: Connection, values: dict[str, Any], input_payload: Payload, tasks: Sequence[dict[str, Any]]
+    connection: Connection, values: dict[str, Any], input_payload: Payload, rows: Sequence[dict[str, Any]]
 ) -> int:
     """Add a simulation of the platform DIRECT with its input and tasks; returns its number."""
     values = {**values, "stored_bytes": len(input_payload.data)}
     simulation_id: int = connection.execute(insert(_SIMULATION).returning(_SIMULATION.c.id), values).scalar_one()
     connection.execute(insert(table_of(CelerySimulationModel)), {"id": simulation_id})
     connection.execute(insert(_INPUT), {"simulation_id": simulation_id, **input_payload.columns()})
-    connection.execute(insert(_TASK), [{"simulation_id": simulation_id, **task} for task in tasks])
+    connection.execute(insert(_TASK), [{"simulation_id": simulation_id, **task} for task in rows])
     connection.execute(_ADD_CELERY_TASKS, {"simulation_id": simulation_id})
     return simulation_id
 
@@ -174,15 +175,16 @@ def reasons(connection: Connection, simulation_id: int, to: EntityState) -> list
     query = (
         select(row.task_id, row.reason)
         .where(row.simulation_id == simulation_id, row.to_state == to, row.reason.is_not(None))
+        .where(row.from_state.is_distinct_from(row.to_state))  # a remark is no move
         .order_by(row.id)
     )
     return [(task_id, str(reason)) for task_id, reason in connection.execute(query)]
 
 
-def next_merge(connection: Connection) -> int | None:
-    """The simulation that has waited longest for its results to be merged here.
+def next_merge(connection: Connection, owner: str) -> int | None:
+    """The simulation that has waited longest for its results to be merged by `owner`.
 
-    Its tasks have all ended, and executors of ours ran those that completed: otherwise somebody else has the outputs.
+    Its tasks have all ended, and executors at the same place ran those that completed: others have not got the outputs.
     """
     done = _TASK.c.task_state == EntityState.COMPLETED
     elsewhere = _TASK.c.task_state.not_in(FINAL_STATES) | (done & _TASK.c.owner.is_(None))
@@ -193,6 +195,7 @@ def next_merge(connection: Connection) -> int | None:
             _SIMULATION.c.platform == "DIRECT",
             _has_task(done),
             ~_has_task(elsewhere),
+            ~tasks.run_elsewhere(_SIMULATION.c.id, owner),
         )
         .order_by(_SIMULATION.c.id)
         .limit(1)

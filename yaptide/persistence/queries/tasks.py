@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, case, func, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, case, func, literal, select, update
+from sqlalchemy.orm import aliased
 
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.engine import Record
@@ -17,19 +18,26 @@ _SIMULATION = table_of(SimulationModel)
 ONE_MORE_ATTEMPT = _TASK.c.attempts + 1
 ONE_ATTEMPT_LESS = _TASK.c.attempts - 1
 
-# "Progress only grows", and never past what was requested.
-_REPORTED = case(
-    (bindparam("simulated") > _TASK.c.requested_primaries, _TASK.c.requested_primaries),
-    (bindparam("simulated") > _TASK.c.simulated_primaries, bindparam("simulated")),
-    else_=_TASK.c.simulated_primaries,
-)
+
+def grown(simulated: ColumnElement[Any], requested: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Progress only grows, and never past what was requested.
+
+    Computed by the database, since others may report on the same task at the same time.
+    """
+    return case(
+        (simulated <= _TASK.c.simulated_primaries, _TASK.c.simulated_primaries),
+        (simulated > requested, requested),
+        else_=simulated,
+    )
+
+
 _THIS = (
     (_TASK.c.simulation_id == bindparam("simulation"))
     & (_TASK.c.task_id == bindparam("task"))
     & (_TASK.c.task_state == EntityState.RUNNING)
 )
 _PROGRESS = update(_TASK).values(
-    simulated_primaries=_REPORTED,
+    simulated_primaries=grown(bindparam("simulated"), _TASK.c.requested_primaries),
     estimated_time=bindparam("estimated"),
     last_update_time=bindparam("now"),
     heartbeat_time=bindparam("now"),
@@ -140,9 +148,16 @@ def completed(connection: Connection, simulation_id: int) -> list[tuple[int, int
     return [(task_id, primaries) for task_id, primaries in connection.execute(query.order_by(_TASK.c.task_id))]
 
 
-def set_values(connection: Connection, simulation_id: int, task_id: int, values: dict[str, Any]) -> None:
-    """Set columns of a task that are not its state."""
+def set_values(
+    connection: Connection, simulation_id: int, task_id: int, values: dict[str, Any], simulated: int | None = None
+) -> None:
+    """Set columns of a task that are not its state, and let its progress grow to `simulated`."""
     this = (_TASK.c.simulation_id == simulation_id) & (_TASK.c.task_id == task_id)
+    if simulated is not None:
+        requested = (
+            literal(values["requested_primaries"]) if "requested_primaries" in values else _TASK.c.requested_primaries
+        )
+        values = {**values, "simulated_primaries": grown(literal(simulated), requested)}
     connection.execute(update(_TASK).where(this).values(values))
 
 
@@ -153,8 +168,20 @@ def set_celery_id(connection: Connection, simulation_id: int, task_id: int, cele
     connection.execute(update(table).where(table.c.id == row.scalar_subquery()).values(celery_id=celery_id))
 
 
-def next_pending(connection: Connection, sim_types: Sequence[str]) -> Record | None:
-    """The task that has waited longest for an executor that has these simulators, or None."""
+def place_of(owner: str) -> str:
+    """The place an owner works at, as its name begins: owners at one place share the outputs of tasks."""
+    return owner[: owner.rindex("/") + 1]
+
+
+def run_elsewhere(simulation_id: ColumnElement[Any] | int, owner: str) -> ColumnElement[bool]:
+    """Whether another place than that of `owner` has outputs of a simulation, or is about to."""
+    other = aliased(TaskModel)
+    elsewhere = other.owner.is_not(None) & ~other.owner.startswith(place_of(owner), autoescape=True)
+    return select(literal(1)).where(other.simulation_id == simulation_id, elsewhere).exists()
+
+
+def next_pending(connection: Connection, owner: str, sim_types: Sequence[str]) -> Record | None:
+    """The task that has waited longest for an executor like `owner` that has these simulators, or None."""
     query = (
         select(_TASK.c.simulation_id, _TASK.c.task_id)
         .join(_SIMULATION, _SIMULATION.c.id == _TASK.c.simulation_id)
@@ -163,11 +190,17 @@ def next_pending(connection: Connection, sim_types: Sequence[str]) -> Record | N
             _TASK.c.platform == "DIRECT",
             _SIMULATION.c.sim_type.in_(sim_types),
             _SIMULATION.c.job_state.in_((EntityState.PENDING, EntityState.RUNNING)),
+            ~run_elsewhere(_SIMULATION.c.id, owner),
         )
         .order_by(_TASK.c.id)
         .limit(1)
     )
     return connection.execute(query).first()
+
+
+def is_run_elsewhere(connection: Connection, simulation_id: int, owner: str) -> bool:
+    """Whether another place than that of `owner` works on a simulation."""
+    return bool(connection.execute(select(run_elsewhere(simulation_id, owner))).scalar())
 
 
 def claimed(connection: Connection, simulation_id: int, task_id: int) -> Record:

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
-from yaptide.persistence.engine import Record
 from yaptide.persistence.models import SessionModel, SimulationModel, UserModel, YaptideUserModel
 from yaptide.persistence.models.base import table_of
 from yaptide.persistence.models.users import KEYCLOAK_USER, YAPTIDE_USER
@@ -83,13 +82,6 @@ def set_password(connection: Connection, user_id: int, password_hash: str) -> No
 def remove(connection: Connection, user_id: int) -> bool:
     """Remove a user and everything of theirs; False if there is none."""
     return connection.execute(delete(_USER).where(_USER.c.id == user_id)).rowcount == 1
-
-
-def listing(connection: Connection) -> list[Record]:
-    """All users by name: id, username, auth_provider, number of simulations."""
-    simulations = select(func.count()).where(SimulationModel.user_id == _USER.c.id).correlate(_USER).scalar_subquery()
-    query = select(_USER.c.id, _USER.c.username, _USER.c.auth_provider, simulations).order_by(_USER.c.username)
-    return list(connection.execute(query).all())
 
 
 def add_session(connection: Connection, session: str, user_id: int, expires: datetime, now: datetime) -> None:

@@ -1,0 +1,31 @@
+"""Executors with different data folders on one database: each has the outputs of the tasks that it has run, and no others."""
+
+from tests.support.storing import output, submitted
+from yaptide.services import merging, simulations, tasks
+from yaptide.services.backend import Backend
+
+HERE, BESIDE, ELSEWHERE = "host/a/1", "host/a/2", "host/b/1"
+
+
+def test_a_simulation_is_run_and_merged_at_one_place(backend: Backend) -> None:
+    user, job = submitted(backend, ntasks=2)
+    first = tasks.claim(backend, HERE, ["shieldhit"])
+    assert first is not None
+    assert tasks.claim(backend, ELSEWHERE, ["shieldhit"]) is None
+    second = tasks.claim(backend, BESIDE, ["shieldhit"])
+    assert second is not None
+    for claim in (first, second):
+        assert tasks.complete(backend, claim, output(claim))
+    assert merging.claim(backend, ELSEWHERE) is None
+    simulation = merging.claim(backend, BESIDE)
+    assert simulation is not None
+    merging.merge(backend, simulation, BESIDE)
+    assert simulations.status(backend, user, job.job_id).simulation.job_state == "COMPLETED"
+
+
+def test_another_place_takes_over_what_was_given_back(backend: Backend) -> None:
+    submitted(backend, ntasks=1)
+    claim = tasks.claim(backend, HERE, ["shieldhit"])
+    assert claim is not None
+    assert tasks.give_back(backend, claim, "stopped")
+    assert tasks.claim(backend, ELSEWHERE, ["shieldhit"]) is not None
