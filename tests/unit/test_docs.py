@@ -12,7 +12,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from tests.support.payloads import estimator, page, shieldhit_files
-from yaptide.admin import cli, database, docs, simulations, users
+from yaptide.admin import cli, clusters, database, docs, simulations, stored, users
 from yaptide.admin.opening import Opened
 from yaptide.api.errors import STATUS
 from yaptide.application import create_app
@@ -20,7 +20,7 @@ from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_STA
 from yaptide.persistence.diagram import class_diagram
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import Base
-from yaptide.services import logfiles, results
+from yaptide.services import administration, logfiles, results
 from yaptide.services import simulations as services
 from yaptide.services import users as user_services
 from yaptide.settings import Settings
@@ -204,8 +204,10 @@ def kept(monkeypatch, tmp_path):
     key = {"simulation_id": made.simulation_id, "update_key": made.update_key}
     logfiles.post(backend, **key, logfiles={"a.log": "text"})
     results.post(backend, json.dumps({**key, "estimators": [estimator("dose", curve)]}).encode())
-    for module in (simulations, users):
-        monkeypatch.setattr(module, "opened", lambda: Opened(settings, backend))
+    administration.add_cluster(backend.database, "ares")
+    monkeypatch.setattr(simulations, "opened", lambda: Opened(settings, backend))
+    for module in (users, stored, clusters):
+        monkeypatch.setattr(module, "connect", lambda: backend.database)
     monkeypatch.setattr(database, "_database", lambda: Database("sqlite://"))
     return made.job_id
 

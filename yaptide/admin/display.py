@@ -1,18 +1,21 @@
 """How things are shown in a terminal. Data goes to standard output, everything said about it to standard error."""
 
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import orjson
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
+from rich.text import Text
 
 from yaptide.domain.states import EntityState
-from yaptide.services.simulations import Status
+
+if TYPE_CHECKING:  # where little is installed, it cannot be imported
+    from yaptide.services.simulations import Status
 
 #: Names of simulations are long: a terminal narrower than this wraps the lines itself.
 _WIDTH = 120
@@ -40,8 +43,8 @@ def complain(text: str) -> None:
 
 
 def print_json(document: Any) -> None:
-    """One JSON object on standard output."""
-    sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
+    """One JSON object on standard output; times as ISO 8601."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=datetime.isoformat) + "\n")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
@@ -50,8 +53,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
     first = Column(name, no_wrap=True, overflow="ignore")
     table = Table(first, *rest, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*map(_cell, row))
     out.print(table)
+
+
+def _cell(value: object) -> Text:
+    """What users call their things is shown as it is: it is no markup, and moves no cursor."""
+    if isinstance(value, Text):
+        return value
+    text = "" if value is None else str(value)
+    return Text("".join(c if c.isprintable() else " " for c in text))
 
 
 def print_facts(facts: dict[str, object], title: str) -> None:
@@ -59,10 +70,9 @@ def print_facts(facts: dict[str, object], title: str) -> None:
     print_table(("", ""), facts.items(), title)
 
 
-def state(value: EntityState) -> str:
+def state(value: EntityState) -> Text:
     """A state in its colour."""
-    colour = _COLOURS.get(value)
-    return f"[{colour}]{value}[/]" if colour else str(value)
+    return Text(str(value), style=_COLOURS.get(value, ""))
 
 
 def moment(value: datetime | None) -> str:
@@ -109,7 +119,7 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def show(self, status: Status) -> None:
+    def show(self, status: "Status") -> None:
         """Draw how far everything is."""
         tasks = status.tasks
         done = sum(task.simulated_primaries for task in tasks)
@@ -121,4 +131,4 @@ class Bars:
     def _draw(self, key: int, name: str, done: int, total: int, value: EntityState) -> None:
         if key not in self._bars:
             self._bars[key] = self._progress.add_task(name, total=total, state="")
-        self._progress.update(self._bars[key], completed=done, total=total, state=state(value))
+        self._progress.update(self._bars[key], completed=done, total=total, state=state(value).markup)

@@ -1,79 +1,135 @@
-"""`yaptide users`: local users."""
+"""`yaptide users`, and the same in `db_manage.py`."""
 
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from yaptide.admin.display import print_json, print_table, say
-from yaptide.admin.opening import opened
-from yaptide.domain.errors import InvalidInput
-from yaptide.services import users
+from yaptide.admin.arguments import (
+    AsJson,
+    PasswordFile,
+    PasswordGiven,
+    Provider,
+    UserName,
+    Yes,
+    confirm,
+    parse_size,
+    password,
+)
+from yaptide.admin.connection import connect
+from yaptide.admin.display import print_json, print_table, say, size
+from yaptide.persistence.queries.administration import Holdings
+from yaptide.services import administration
 
-app = typer.Typer(help="Add, change and remove users.", no_args_is_help=True)
-
-Name = Annotated[str, typer.Argument(help="User name.")]
-PasswordFile = Annotated[
-    Path | None,
-    typer.Option("--password-file", help="Read the password from this file (- for standard input) instead of asking."),
-]
+app = typer.Typer(help="List, add, change and remove users.", no_args_is_help=True)
 
 
 @app.command("list")
-def listing(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List all users.
+def list_users(as_json: AsJson = False) -> None:
+    """List all users, with what they store and how much they may.
 
     Example: yaptide users list
     """
-    found = users.listing(opened().backend)
+    rows = administration.list_users(connect())
     if as_json:
-        print_json({"users": found})
-    else:
-        rows = [(user["username"], user["auth_provider"], user["simulations"]) for user in found]
-        print_table(("user", "signs in as", "simulations"), rows)
+        print_json({"users": [dict(row._mapping) for row in rows]})
+        return
+    table = [
+        (row.username, row.auth_provider, row.simulations, size(row.stored_bytes), _quota(row.quota_bytes))
+        for row in rows
+    ]
+    print_table(("user", "signs in as", "simulations", "stored", "quota"), table)
 
 
-@app.command()
-def add(name: Name, password_file: PasswordFile = None) -> None:
+@app.command("add")
+def add_user(
+    name: UserName,
+    password_file: PasswordFile = None,
+    password_on_command_line: PasswordGiven = None,
+    quota: Annotated[str, typer.Option(help="Bytes that the simulations may take, such as 5GB.")] = "none",
+) -> None:
     """Add a user. The password is asked for.
 
     Example: yaptide users add alice
     """
-    users.check_name(name)
-    users.register(opened().backend, name, _password(password_file))
+    administration.check_name(name)
+    limit = parse_size(quota)
+    administration.add_user(connect(), name, password(password_file, password_on_command_line), limit)
     say(f"User {name} was added")
 
 
-@app.command()
-def passwd(name: Name, password_file: PasswordFile = None) -> None:
+@app.command("update")
+def update_user(
+    name: UserName,
+    provider: Provider = "",
+    new_name: Annotated[str | None, typer.Option(help="Another name.", show_default=False)] = None,
+    quota: Annotated[str | None, typer.Option(help="As `quota` takes it.", show_default=False)] = None,
+    password_file: PasswordFile = None,
+    password_on_command_line: PasswordGiven = None,
+) -> None:
+    """Change a user: the name, the quota or the password, which is asked for if nothing else is to be changed.
+
+    Example: yaptide users update alice --quota 5GB
+    """
+    limit = None if quota is None else parse_size(quota)
+    database = connect()
+    user = administration.find_user(database, name, provider)
+    secret = password_file is not None or password_on_command_line is not None
+    if secret or (new_name is None and quota is None):
+        administration.set_password(database, user, password(password_file, password_on_command_line))
+        say(f"User {name} has a new password")
+    if quota is not None:
+        administration.set_quota(database, user, limit)
+        say(f"User {name} may store {_may(limit)}")
+    if new_name is not None:
+        administration.rename_user(database, user, new_name)
+        say(f"User {name} is now {new_name}")
+
+
+@app.command("passwd")
+def passwd(name: UserName, password_file: PasswordFile = None, password_on_command_line: PasswordGiven = None) -> None:
     """Give a user another password, and end their sessions.
 
     Example: yaptide users passwd alice --password-file secret.txt
     """
-    users.set_password(opened().backend, name, _password(password_file))
-    say(f"User {name} has a new password")
+    update_user(name, administration.LOCAL, None, None, password_file, password_on_command_line)
 
 
-@app.command()
-def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
-    """Remove a user with all their simulations.
+@app.command("quota")
+def quota(
+    name: UserName,
+    limit: Annotated[str, typer.Argument(metavar="SIZE", help="Such as 5GB or 200MiB; none: no limit.")],
+    provider: Provider = "",
+) -> None:
+    """Limit the bytes that a user's simulations may take. What is stored already stays; more is refused.
+
+    Example: yaptide users quota alice 5GB
+    """
+    update_user(name, provider, None, limit, None, None)
+
+
+@app.command("remove")
+def remove_user(name: UserName, provider: Provider = "", yes: Yes = False) -> None:
+    """Remove a user with all their simulations, after showing what goes with them.
 
     Example: yaptide users remove alice
     """
-    backend = opened().backend
-    count = next((user["simulations"] for user in users.listing(backend) if user["username"] == name), 0)
-    if not yes:
-        typer.confirm(f"Remove {name} and {count} simulations with all their results?", abort=True, err=True)
-    users.remove(backend, name)
-    say(f"User {name} and {count} simulations were removed")
+    database = connect()
+    user = administration.find_user(database, name, provider)
+    seen = administration.holdings(database, user)
+    confirm(f"Remove {user.username} ({user.auth_provider}) with {_held(seen)}?", yes)
+    administration.remove_user(database, user, seen)
+    say(f"User {name} was removed, with {_held(seen)}")
 
 
-def _password(file: Path | None) -> str:
-    if file is None:
-        asked: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
-        return asked
-    text = sys.stdin.read() if str(file) == "-" else file.read_text()
-    if not text.strip("\n"):
-        raise InvalidInput("The password is empty")
-    return text.rstrip("\r\n")
+def _held(seen: Holdings) -> str:
+    still = f", {seen.open} of them not ended" if seen.open else ""
+    plural = "" if seen.simulations == 1 else "s"
+    return f"{seen.simulations} simulation{plural} ({size(seen.stored_bytes)}{still})"
+
+
+def _quota(limit: int | None) -> str:
+    return "-" if limit is None else size(limit)
+
+
+def _may(limit: int | None) -> str:
+    return "without limit" if limit is None else size(limit)

@@ -203,6 +203,8 @@ def _translated() -> Iterator[None]:
             raise Contended("The database is too busy just now; try again") from error
         if isinstance(error, exc.DataError):
             raise InvalidInput(f"The database refuses a value: {text}") from error
-        if isinstance(error, exc.OperationalError | exc.InterfaceError | exc.InternalError):
+        # DatabaseError itself: a file that is no database, or a damaged one.
+        unusable = isinstance(error, exc.OperationalError | exc.InterfaceError | exc.InternalError)
+        if unusable or type(error) is exc.DatabaseError:
             raise Unavailable(f"The database cannot be used just now: {text}") from error
         raise

@@ -1,0 +1,46 @@
+"""How administration gets at the database: with its URL in the environment, and nothing else."""
+
+import atexit
+import os
+from pathlib import Path
+
+from yaptide.domain.errors import InvalidInput, NotFound
+from yaptide.persistence import schema
+from yaptide.persistence.engine import Database
+
+VARIABLE = "FLASK_SQLALCHEMY_DATABASE_URI"
+
+
+def connect() -> Database:
+    """The database that the environment or, where yaptide is installed as a whole, its settings name.
+
+    Its tables are left as they are: raises Conflict unless they are those that this version works on, NotFound for an
+    SQLite file that is not there. Only the embedded system's own file, which nobody had to name, is made on first use.
+    """
+    url = os.environ.get(VARIABLE)
+    database = Database(url) if url else _of_settings()
+    atexit.register(database.close)  # a server notes every client that leaves without a word
+    _check_file(database)
+    schema.require_current(database)
+    return database
+
+
+def _of_settings() -> Database:
+    try:
+        from yaptide.settings import load  # noqa: PLC0415 - where little is installed, it cannot be imported
+    except ModuleNotFoundError:
+        raise InvalidInput(f"Set {VARIABLE} to the URL of the database") from None
+    settings = load()
+    if settings.database_uri:
+        return Database(settings.url)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.url)
+    schema.upgrade(database)
+    return database
+
+
+def _check_file(database: Database) -> None:
+    """SQLite would make a file of the wrong name, and then say that it is empty."""
+    name = database.engine.url.database or ""
+    if database.is_sqlite and not database.in_memory and not name.startswith("file:") and not Path(name).is_file():
+        raise NotFound(f"There is no database file {name}; check {VARIABLE}, or make it with: yaptide db upgrade")

@@ -1,0 +1,39 @@
+#!/usr/bin/env python3
+"""Administers the database from anywhere, with its URL in FLASK_SQLALCHEMY_DATABASE_URI.
+
+It needs a checkout of yaptide, SQLAlchemy, a driver (psycopg, for PostgreSQL) and typer. The commands are those of
+`yaptide users`, `simulations`, `tasks` and `clusters`.
+"""
+
+import sys
+from pathlib import Path
+
+if not __package__:
+    # Run as a file: Python looks beside it, where modules of ours have the names of the standard library's, and not
+    # where the package begins.
+    _HERE = Path(__file__).resolve().parent
+    sys.path[:] = [str(_HERE.parents[1]), *(folder for folder in sys.path if Path(folder).resolve() != _HERE)]
+
+from yaptide.admin import clusters, stored, users
+from yaptide.admin.entry import new_app, run
+
+COMMANDS = (
+    users.list_users,
+    users.add_user,
+    users.update_user,
+    users.remove_user,
+    stored.list_simulations,
+    stored.remove_simulation,
+    stored.list_tasks,
+    stored.remove_task,
+    clusters.list_clusters,
+    clusters.add_cluster,
+)
+
+app = new_app("db_manage", __doc__)
+for command in COMMANDS:
+    app.command(command.__name__.replace("_", "-"))(command)
+
+
+if __name__ == "__main__":
+    run(app)

@@ -1,0 +1,43 @@
+"""How a command line of ours begins and ends: errors become one line and an exit code.
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
+"""
+
+import logging
+import sys
+
+import typer
+
+from yaptide.admin.display import complain
+from yaptide.domain.errors import YaptideError
+
+
+def new_app(name: str, text: str) -> typer.Typer:
+    """An app of ours, with plain help and plain errors, the same in every terminal."""
+    return typer.Typer(
+        name=name,
+        help=text,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def run(app: typer.Typer) -> None:
+    """Run the command that the arguments name: no traceback for what yaptide refuses on purpose."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        app()
+    except YaptideError as error:
+        complain(str(error))
+        sys.exit(1)
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        sys.stderr.close()
+        sys.exit(0)
+    except OSError as error:
+        complain(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        complain("interrupted")
+        sys.exit(130)

@@ -1,0 +1,117 @@
+"""`yaptide simulations` and `yaptide tasks`, and the same in `db_manage.py`: what is stored, whoever's it is."""
+
+from typing import Annotated
+
+import typer
+
+from yaptide.admin.arguments import AsJson, JobId, Limit, Provider, States, Yes, confirm, parse_states
+from yaptide.admin.connection import connect
+from yaptide.admin.display import moment, print_json, print_table, say, size, state
+from yaptide.persistence.queries.administration import Contents
+from yaptide.services import administration
+from yaptide.services.administration import TaskSeen
+
+simulations = typer.Typer(help="List and remove simulations of all users.", no_args_is_help=True)
+tasks = typer.Typer(help="List and remove tasks of simulations.", no_args_is_help=True)
+
+
+@simulations.command("list")
+def list_simulations(
+    user: Annotated[str, typer.Option(help="Only those of this user.", show_default=False)] = "",
+    provider: Provider = "",
+    states: States = "",
+    limit: Limit = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List the simulations of all users, the newest first.
+
+    Example: yaptide simulations list --user alice --states RUNNING,PENDING
+    """
+    wanted = parse_states(states)
+    database = connect()
+    whose = administration.find_user(database, user, provider) if user else None
+    total, rows = administration.list_simulations(database, whose, wanted, limit)
+    if as_json:
+        print_json({"simulations_count": total, "simulations": [dict(row._mapping) for row in rows]})
+        return
+    table = [(r.job_id, r.username, state(r.job_state), moment(r.start_time), size(r.stored_bytes)) for r in rows]
+    print_table(("simulation", "user", "state", "submitted", "stored"), table)
+    say(f"{len(rows)} of {total}")
+
+
+@simulations.command("remove")
+def remove_simulation(
+    job_id: JobId,
+    yes: Yes = False,
+    force: Annotated[bool, typer.Option("--force", help="Also one whose tasks may still run.")] = False,
+) -> None:
+    """Remove a simulation with everything about it, after showing what that is.
+
+    Example: yaptide simulations remove 20260301-100000-...DIRECT
+    """
+    database = connect()
+    seen = administration.contents(database, job_id)
+    confirm(f"Remove {job_id} ({seen.job_state}) with {_parts(seen)}?", yes)
+    administration.remove_simulation(database, job_id, seen, force=force)
+    say(f"Simulation {job_id} was removed, with {_parts(seen)}")
+
+
+def _parts(seen: Contents) -> str:
+    return (
+        f"{seen.tasks} tasks, {seen.estimators} estimators, {seen.pages} pages, {seen.logfiles} logs "
+        f"({size(seen.stored_bytes)})"
+    )
+
+
+@tasks.command("list")
+def list_tasks(
+    job_id: Annotated[str | None, typer.Argument(metavar="JOB_ID", help="Of this simulation only.")] = None,
+    states: States = "",
+    limit: Limit = 1000,
+    as_json: AsJson = False,
+) -> None:
+    """List the tasks of a simulation, or of all of them.
+
+    Example: yaptide tasks list --states RUNNING
+    """
+    total, rows = administration.list_tasks(connect(), job_id, parse_states(states), limit)
+    if as_json:
+        print_json({"tasks_count": total, "tasks": [dict(row._mapping) for row in rows]})
+        return
+    table = [
+        (
+            row.job_id,
+            row.task_id,
+            state(row.task_state),
+            f"{row.simulated_primaries:,} of {row.requested_primaries:,}",
+            moment(row.last_update_time),
+        )
+        for row in rows
+    ]
+    print_table(("simulation", "task", "state", "primaries", "last report"), table)
+    say(f"{len(rows)} of {total}")
+
+
+@tasks.command("remove")
+def remove_task(
+    job_id: JobId,
+    task_id: Annotated[int, typer.Argument(metavar="TASK", min=0, help="Its number in this simulation.")],
+    yes: Yes = False,
+) -> None:
+    """Remove a task of a simulation, after showing what goes with it. Results that are stored stay as they are.
+
+    Refused is a task that may still run, one whose scores are being merged, and the only one.
+
+    Example: yaptide tasks remove 20260301-100000-...DIRECT 3
+    """
+    database = connect()
+    seen = administration.task(database, job_id, task_id)
+    confirm(f"Remove {_described(seen)} of {job_id}?", yes)
+    administration.remove_task(database, job_id, task_id, seen)
+    say(f"Removed was {_described(seen)} of {job_id}")
+
+
+def _described(seen: TaskSeen) -> str:
+    found = seen.task
+    primaries = f"{found.simulated_primaries:,} of {found.requested_primaries:,} primaries"
+    return f"task {found.task_id} ({found.task_state}, {primaries}) with {seen.history} rows of history"

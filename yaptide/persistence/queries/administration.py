@@ -1,0 +1,203 @@
+"""Queries of administrators: what there is, whose it is, what goes with it, and removing it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    ScalarSelect,
+    Select,
+    and_,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    select,
+    true,
+    update,
+)
+
+from yaptide.domain.states import FINAL_STATES, EntityState
+from yaptide.persistence.engine import Record
+from yaptide.persistence.models import (
+    BatchSimulationModel,
+    ClusterModel,
+    EstimatorModel,
+    LogfilesModel,
+    PageModel,
+    SimulationModel,
+    StateHistoryModel,
+    TaskModel,
+    UserModel,
+)
+from yaptide.persistence.models.base import table_of
+from yaptide.persistence.queries.users import User
+
+_USER = table_of(UserModel)
+_SIMULATION = table_of(SimulationModel)
+_TASK = table_of(TaskModel)
+_HISTORY = table_of(StateHistoryModel)
+_ESTIMATOR = table_of(EstimatorModel)
+_PAGE = table_of(PageModel)
+_LOGFILES = table_of(LogfilesModel)
+_CLUSTER = table_of(ClusterModel)
+_BATCH = table_of(BatchSimulationModel)
+
+
+class Holdings(NamedTuple):
+    """What goes with a user: simulations, how many of them have not ended, and bytes of their payloads."""
+
+    simulations: int
+    open: int
+    stored_bytes: int
+
+
+class Contents(NamedTuple):
+    """What goes with a simulation: numbers of rows, and bytes of its payloads."""
+
+    job_state: EntityState
+    tasks: int
+    estimators: int
+    pages: int
+    logfiles: int
+    stored_bytes: int
+
+
+def users_named(connection: Connection, username: str) -> list[User]:
+    """The users of this name, one for each way to sign in."""
+    query = select(_USER.c.id, _USER.c.username, _USER.c.auth_provider).where(_USER.c.username == username)
+    return [User(*row) for row in connection.execute(query.order_by(_USER.c.auth_provider))]
+
+
+def users(connection: Connection) -> list[Record]:
+    """All users by name, with what they have: simulations, stored_bytes, quota_bytes (None: no limit)."""
+    held = _held().group_by(_SIMULATION.c.user_id).subquery()
+    query = (
+        select(
+            *(_USER.c.id, _USER.c.username, _USER.c.auth_provider),
+            func.coalesce(held.c.simulations, 0).label("simulations"),
+            func.coalesce(held.c.stored_bytes, 0).label("stored_bytes"),
+            _USER.c.quota_bytes,
+        )
+        .join_from(_USER, held, held.c.user_id == _USER.c.id, isouter=True)
+        .order_by(_USER.c.username, _USER.c.auth_provider)
+    )
+    return list(connection.execute(query))
+
+
+def holdings(connection: Connection, user_id: int) -> Holdings:
+    """What goes with a user."""
+    held = _held().where(_SIMULATION.c.user_id == user_id).group_by(_SIMULATION.c.user_id)
+    row = connection.execute(held).first()
+    return Holdings(0, 0, 0) if row is None else Holdings(row.simulations, row.open, row.stored_bytes)
+
+
+def _held() -> Select[Any]:
+    ended = _SIMULATION.c.job_state.in_(FINAL_STATES)
+    return select(
+        _SIMULATION.c.user_id,
+        func.count().label("simulations"),
+        cast(func.sum(case((ended, 0), else_=1)), BigInteger).label("open"),
+        cast(func.sum(_SIMULATION.c.stored_bytes), BigInteger).label("stored_bytes"),
+    )
+
+
+def set_user_values(connection: Connection, user_id: int, values: Mapping[str, Any]) -> None:
+    """Set `username` or `quota_bytes`; the database raises IntegrityError if the name is taken."""
+    connection.execute(update(_USER).where(_USER.c.id == user_id).values(values))
+
+
+def simulations(
+    connection: Connection, user_id: int | None, states: Sequence[EntityState], limit: int
+) -> tuple[int, list[Record]]:
+    """How many simulations of a user (None: all) there are in these states (none: any), and the newest of them."""
+    chosen = _chosen(_SIMULATION.c.job_state, states)
+    if user_id is not None:
+        chosen &= _SIMULATION.c.user_id == user_id
+    total: int = connection.execute(select(func.count()).select_from(_SIMULATION).where(chosen)).scalar_one()
+    columns = ("title", "sim_type", "platform", "job_state", "start_time", "end_time", "stored_bytes")
+    query = (
+        select(_SIMULATION.c.job_id, _USER.c.username, _USER.c.auth_provider)
+        .add_columns(*(_SIMULATION.c[name] for name in columns))
+        .join_from(_SIMULATION, _USER, _USER.c.id == _SIMULATION.c.user_id)
+        .where(chosen)
+        .order_by(_SIMULATION.c.start_time.desc(), _SIMULATION.c.id.desc())
+        .limit(limit)
+    )
+    return total, list(connection.execute(query))
+
+
+def contents(connection: Connection, simulation_id: int) -> Contents:
+    """What goes with a simulation."""
+    pages = select(func.count()).join_from(_PAGE, _ESTIMATOR).where(_ESTIMATOR.c.simulation_id == simulation_id)
+    counts = (
+        _count(_TASK.c.simulation_id == simulation_id),
+        _count(_ESTIMATOR.c.simulation_id == simulation_id),
+        pages.scalar_subquery(),
+        _count(_LOGFILES.c.simulation_id == simulation_id),
+    )
+    query = select(_SIMULATION.c.job_state, *counts, _SIMULATION.c.stored_bytes)
+    return Contents(*connection.execute(query.where(_SIMULATION.c.id == simulation_id)).one())
+
+
+def tasks(
+    connection: Connection, job_id: str | None, states: Sequence[EntityState], limit: int
+) -> tuple[int, list[Record]]:
+    """How many tasks a simulation (None: all of them) has in these states (none: in any), and the first of them.
+
+    In the order of the simulations, the newest first, and by number.
+    """
+    chosen = _chosen(_TASK.c.task_state, states)
+    if job_id is not None:
+        chosen &= _SIMULATION.c.job_id == job_id
+    joined = _TASK.join(_SIMULATION, _SIMULATION.c.id == _TASK.c.simulation_id)
+    total: int = connection.execute(select(func.count()).select_from(joined).where(chosen)).scalar_one()
+    columns = ("task_state", "requested_primaries", "simulated_primaries", "start_time", "end_time", "last_update_time")
+    query = (
+        select(_SIMULATION.c.job_id, _TASK.c.task_id, *(_TASK.c[name] for name in columns), _TASK.c.attempts)
+        .select_from(joined)
+        .where(chosen)
+        .order_by(_TASK.c.simulation_id.desc(), _TASK.c.task_id)
+        .limit(limit)
+    )
+    return total, list(connection.execute(query))
+
+
+def history_of_task(connection: Connection, simulation_id: int, task_id: int) -> int:
+    """How many rows of the history are about a task."""
+    return int(connection.execute(select(_count(_about(simulation_id, task_id)))).scalar_one())
+
+
+def remove_task(connection: Connection, simulation_id: int, task_id: int) -> None:
+    """Remove a task and its history."""
+    this = and_(_TASK.c.simulation_id == simulation_id, _TASK.c.task_id == task_id)
+    connection.execute(delete(_TASK).where(this))
+    connection.execute(delete(_HISTORY).where(_about(simulation_id, task_id)))
+
+
+def clusters(connection: Connection) -> list[Record]:
+    """All clusters by name, with the number of their simulations."""
+    columns = ("cluster_name", "host", "port", "scratch_folder")
+    count = _count(_BATCH.c.cluster_id == _CLUSTER.c.id, _CLUSTER).label("simulations")
+    query = select(*(_CLUSTER.c[name] for name in columns), count).order_by(_CLUSTER.c.cluster_name)
+    return list(connection.execute(query))
+
+
+def add_cluster(connection: Connection, values: Mapping[str, Any]) -> None:
+    """Add a cluster; the database raises IntegrityError if the name is taken."""
+    connection.execute(insert(_CLUSTER), dict(values))
+
+
+def _about(simulation_id: int, task_id: int) -> ColumnElement[bool]:
+    return and_(_HISTORY.c.simulation_id == simulation_id, _HISTORY.c.task_id == task_id)
+
+
+def _chosen(column: ColumnElement[Any], states: Sequence[EntityState]) -> ColumnElement[bool]:
+    return column.in_(states) if states else true()
+
+
+def _count(condition: ColumnElement[bool], *correlated: Any) -> ScalarSelect[int]:
+    return select(func.count()).where(condition).correlate(*correlated).scalar_subquery()

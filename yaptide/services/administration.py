@@ -1,0 +1,265 @@
+"""What an administrator does to users, simulations, tasks and clusters, from inside or outside a container.
+
+These operations need nothing but the database, which is their first argument, and load nothing but SQLAlchemy:
+`yaptide/admin/db_manage.py` works where little is installed. Where they overlap with what users do, those call these.
+
+Whatever removes is told what was shown before (`seen`), and removes that or nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from yaptide.domain.errors import Conflict, InvalidInput, NotFound
+from yaptide.domain.states import FINAL_STATES, EntityState
+from yaptide.persistence.engine import Database, Record, retried
+from yaptide.persistence.models.users import YAPTIDE_USER
+from yaptide.persistence.queries import administration as queries
+from yaptide.persistence.queries import moves, simulations, tasks, users
+from yaptide.persistence.queries.administration import Contents, Holdings
+from yaptide.persistence.queries.moves import Cause, Locked
+from yaptide.persistence.queries.users import User
+from yaptide.services import lifecycle, passwords
+from yaptide.services.access import NO_SUCH_JOB
+from yaptide.services.backend import now
+
+T = TypeVar("T")
+
+#: In the history: whoever administers the database.
+OPERATOR = "operator"
+
+#: Provider of users with a password kept here.
+LOCAL = YAPTIDE_USER
+
+MAX_NAME = 128
+
+_CHANGED = "It has changed since it was looked at, and nothing was removed; look again"
+_MERGING = frozenset({EntityState.MERGING_QUEUED, EntityState.MERGING_RUNNING})
+
+
+def check_name(name: str, whose: str = "user") -> None:
+    """Raise InvalidInput unless `name` can be the name of a user or a cluster."""
+    if not name or name != name.strip() or not name.isprintable() or len(name) > MAX_NAME:
+        raise InvalidInput(f"A {whose} name has 1 to {MAX_NAME} printable characters and no space at its ends")
+
+
+def list_users(database: Database) -> list[Record]:
+    """All users by name, with the number of their simulations, the bytes these take, and the quota."""
+    with database.reading() as connection:
+        return queries.users(connection)
+
+
+def find_user(database: Database, username: str, provider: str = "") -> User:
+    """The user of this name (of this provider, if given).
+
+    Raises NotFound, and Conflict if one of each provider has this name.
+    """
+    if not username.isprintable():  # no user has such a name, and not every database takes it
+        raise NotFound("There is no such user")
+    with database.reading() as connection:
+        found = [user for user in queries.users_named(connection, username) if provider in ("", user.auth_provider)]
+    if not found:
+        raise NotFound(f"There is no user {username!r}" + (f" of {provider}" if provider else ""))
+    if len(found) > 1:
+        names = " or ".join(user.auth_provider for user in found)
+        raise Conflict(f"There are two users {username!r}: say which one with --provider {names}")
+    return found[0]
+
+
+def add_user(database: Database, username: str, password: str | None, quota: int | None = None) -> User:
+    """Add a local user; without a password they cannot sign in until they are given one.
+
+    Raises InvalidInput for an unusable name or password, Conflict if the name is taken.
+    """
+    check_name(username)
+    password_hash = None if password is None else passwords.make(password)
+    try:
+        with database.writing() as connection:
+            user = users.add_local(connection, username, password_hash)
+            if quota is not None:
+                queries.set_user_values(connection, user.id, {"quota_bytes": quota})
+    except IntegrityError:
+        raise Conflict("User existed") from None
+    return user
+
+
+@retried
+def set_password(database: Database, user: User, password: str) -> None:
+    """Give a local user another password and end their sessions.
+
+    Raises InvalidInput for an unusable password, Conflict if the user signs in elsewhere.
+    """
+    if user.auth_provider != YAPTIDE_USER:
+        raise Conflict(f"{user.username} signs in through Keycloak and has no password here")
+    password_hash = passwords.make(password)
+    with database.writing() as connection:
+        users.set_password(connection, user.id, password_hash)
+        users.end_sessions(connection, user.id)
+
+
+def rename_user(database: Database, user: User, username: str) -> None:
+    """Give a user another name; raises InvalidInput for an unusable one, Conflict for one that is taken."""
+    check_name(username)
+    try:
+        with database.writing() as connection:
+            queries.set_user_values(connection, user.id, {"username": username})
+    except IntegrityError:
+        raise Conflict(f"There is a user {username!r} already") from None
+
+
+def set_quota(database: Database, user: User, quota: int | None) -> None:
+    """Limit the bytes that a user's simulations may take; None: no limit. What is stored already stays."""
+    with database.writing() as connection:
+        queries.set_user_values(connection, user.id, {"quota_bytes": quota})
+
+
+def holdings(database: Database, user: User) -> Holdings:
+    """What goes with a user who is removed."""
+    with database.reading() as connection:
+        return queries.holdings(connection, user.id)
+
+
+@retried
+def remove_user(database: Database, user: User, seen: Holdings) -> None:
+    """Remove a user with all their simulations; raises NotFound, Conflict if they are no longer what was `seen`."""
+    with database.writing() as connection:
+        if queries.holdings(connection, user.id) != seen:
+            raise Conflict(_CHANGED)
+        if not users.remove(connection, user.id):
+            raise NotFound(f"There is no user {user.username!r}")
+
+
+def list_simulations(
+    database: Database, user: User | None, states: Sequence[EntityState], limit: int
+) -> tuple[int, list[Record]]:
+    """How many simulations of the user (None: of all) there are in these states, and the newest of them."""
+    with database.reading() as connection:
+        return queries.simulations(connection, None if user is None else user.id, states, limit)
+
+
+def contents(database: Database, job_id: str) -> Contents:
+    """What goes with a simulation that is removed; raises NotFound."""
+    with database.reading() as connection:
+        return queries.contents(connection, _found(simulations.by_job(connection, _job(job_id))).id)
+
+
+@retried
+def remove_simulation(database: Database, job_id: str, seen: Contents, *, force: bool = False) -> None:
+    """Remove a simulation with everything about it.
+
+    Raises NotFound, and Conflict if it is no longer what was `seen`, or if its tasks may still run, unless by `force`:
+    their workers then find out at their next report.
+    """
+    with database.writing() as connection:
+        simulation = _found(moves.lock_job(connection, _job(job_id)))
+        if queries.contents(connection, simulation.id) != seen:
+            raise Conflict(_CHANGED)
+        if force:
+            simulations.remove(connection, simulation.id)
+        elif not lifecycle.remove(connection, simulation):
+            raise Conflict(f"It is {simulation.job_state}: cancel it first, or remove it with --force")
+
+
+def list_tasks(
+    database: Database, job_id: str | None, states: Sequence[EntityState], limit: int
+) -> tuple[int, list[Record]]:
+    """How many tasks a simulation (None: all of them) has in these states, and the first of them; raises NotFound."""
+    with database.reading() as connection:
+        if job_id is not None:
+            _found(simulations.by_job(connection, _job(job_id)))
+        return queries.tasks(connection, job_id, states, limit)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSeen:
+    """A task (row of `queries.tasks.status`), and how many rows of the history are about it."""
+
+    task: Any
+    history: int
+
+
+def task(database: Database, job_id: str, task_id: int) -> TaskSeen:
+    """What goes with a task that is removed; raises NotFound."""
+    with database.reading() as connection:
+        simulation = _found(simulations.by_job(connection, _job(job_id)))
+        return _task(connection, simulation.id, task_id)
+
+
+@retried
+def remove_task(database: Database, job_id: str, task_id: int, seen: TaskSeen) -> None:
+    """Remove a task of a simulation and its history, which is noted in the history of the simulation.
+
+    Results that are stored stay as they are, also if they hold the scores of the task. Those of a simulation that has
+    not ended will be without them. Raises NotFound, and Conflict
+
+    - if the task has not ended: somebody may run it;
+    - while the results are merged: the task is counted on;
+    - if it is the only one: a simulation without tasks would never end;
+    - if it is no longer what was `seen`.
+    """
+    with database.writing() as connection:
+        simulation = _found(moves.lock_job(connection, _job(job_id)))
+        found = _task(connection, simulation.id, task_id)
+        if found != seen:
+            raise Conflict(_CHANGED)
+        _check_removable(simulation, found, sum(tasks.states(connection, simulation.id).values()))
+        queries.remove_task(connection, simulation.id, task_id)
+        moves.remark(connection, simulation.id, Cause(OPERATOR, now(), f"task {task_id} was removed"))
+
+
+def _check_removable(simulation: Locked, seen: TaskSeen, count: int) -> None:
+    if simulation.job_state in _MERGING:
+        raise Conflict(f"The simulation is {simulation.job_state}: its tasks are counted on until it has ended")
+    if simulation.job_state not in FINAL_STATES and seen.task.task_state not in FINAL_STATES:
+        raise Conflict(f"Task {seen.task.task_id} is {seen.task.task_state}: cancel the simulation first")
+    if count == 1:
+        raise Conflict("It is the only task: remove the simulation instead")
+
+
+def list_clusters(database: Database) -> list[Record]:
+    """All clusters by name, with the number of their simulations."""
+    with database.reading() as connection:
+        return queries.clusters(connection)
+
+
+def add_cluster(
+    database: Database,
+    name: str,
+    *,
+    host: str | None = None,
+    port: int = 22,
+    host_key: str | None = None,
+    scratch_folder: str | None = None,
+) -> None:
+    """Add an HPC cluster; raises InvalidInput for an unusable name or port, Conflict if the name is taken."""
+    check_name(name, "cluster")
+    if not 1 <= port <= 65535:
+        raise InvalidInput("A port is between 1 and 65535")
+    values = {"host": host, "port": port, "host_key": host_key, "scratch_folder": scratch_folder}
+    try:
+        with database.writing() as connection:
+            queries.add_cluster(connection, {"cluster_name": name, **values})
+    except IntegrityError:
+        raise Conflict(f"There is a cluster {name!r} already") from None
+
+
+def _job(job_id: str) -> str:
+    if not job_id.isprintable():  # no simulation has such a name, and not every database takes it
+        raise NotFound(NO_SUCH_JOB)
+    return job_id
+
+
+def _found(simulation: T | None) -> T:
+    if simulation is None:
+        raise NotFound(NO_SUCH_JOB)
+    return simulation
+
+
+def _task(connection: Connection, simulation_id: int, task_id: int) -> TaskSeen:
+    found = tasks.one(connection, simulation_id, task_id)
+    if found is None:
+        raise NotFound(f"The simulation has no task {task_id}")
+    return TaskSeen(found, queries.history_of_task(connection, simulation_id, task_id))
