@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stress.storm import storm
+from tests.stress.storm import DEEDS, storm
 from tests.support.postgres import Postgres
 
 SECONDS = 8.0
@@ -21,4 +21,4 @@ def test_nothing_is_lost_or_wrong_when_everything_happens_at_once(
         url = server.create_database()
     report = storm(url, tmp_path / "storm", SECONDS, seed=7)
     assert report["wrong"] == []
-    assert {"submit", "report", "results", "complete", "merge", "cancel", "delete"} <= report["acknowledged"].keys()
+    assert report["acknowledged"].keys() >= DEEDS

@@ -1,4 +1,4 @@
-"""Executors with different data folders on one database: each has the outputs of the tasks that it has run, and no others."""
+"""Executors with different data folders on one database: each has the outputs of just the tasks that it has run."""
 
 from tests.support.storing import output, submitted
 from yaptide.services import merging, simulations, tasks
