@@ -71,7 +71,7 @@ def storm(url: str, folder: Path, seconds: float, seed: int) -> Report:
 
 
 def _all_done(folder: Path, deadline: float) -> bool:
-    """Whether everything that can be done was done at least once, or will not be any more: a busy machine takes longer."""
+    """Whether everything that can be done was done, or the patience is over: a busy machine takes longer."""
     return {entry["did"] for entry in _journals(folder)} >= DEEDS or time.monotonic() > deadline
 
 
