@@ -9,7 +9,7 @@ import orjson
 from flask import Request, Response, current_app, request
 from flask.json.provider import JSONProvider
 
-from yaptide.domain.errors import InvalidInput
+from yaptide.domain.errors import InvalidInput, TooLarge
 from yaptide.persistence import codec
 from yaptide.services import sessions
 from yaptide.services.backend import Backend
@@ -34,12 +34,12 @@ class OrjsonProvider(JSONProvider):
 
 
 class JsonRequest(Request):
-    """A request that says what is wrong with a body that is no JSON."""
+    """A request that says what is wrong with a body that is no JSON. Its Content-Type is not asked for."""
 
-    def on_json_loading_failure(self, e: ValueError | None) -> NoReturn:
-        """Raise InvalidInput."""
-        if e is None:
-            raise InvalidInput("The body has to be JSON, with the header Content-Type: application/json")
+    def on_json_loading_failed(self, e: ValueError | None) -> NoReturn:
+        """Raise InvalidInput, or TooLarge if the body (of unknown length) was cut at the limit."""
+        if self.max_content_length is not None and len(self.get_data()) >= self.max_content_length:
+            raise TooLarge(f"The body has more than {self.max_content_length} bytes")
         raise InvalidInput(f"The body is not JSON: {e}") from e
 
 
