@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from contextlib import suppress
 from mmap import ACCESS_READ, mmap
 from typing import IO
 
@@ -21,7 +22,7 @@ _IN_MEMORY = 8 << 20
 _KEY_FIRST = re.compile(
     rb'\s*\{\s*"simulation_id"\s*:\s*(\d{1,10})\s*,\s*"update_key"\s*:\s*"([^"\\]{1,500})"\s*[,}]', re.ASCII
 )
-_MAX_RANGES = 1000
+_MAX_RANGES = 500  # SQLite takes no more than 1000 alternatives
 _MAX_SPAN = 10_000
 
 
@@ -58,7 +59,8 @@ def _store(spooled: "tempfile.SpooledTemporaryFile[bytes]") -> None:
         results.post(backend(), memoryview(body))
     finally:
         if isinstance(body, mmap):
-            body.close()
+            with suppress(BufferError):  # an error on its way out still holds parts of it
+                body.close()
 
 
 @blueprint.get("/estimators")
