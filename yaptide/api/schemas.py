@@ -22,6 +22,9 @@ def _in_utc(value: object) -> object:
             raise ValueError("a time is written like 2026-03-01 10:00:00.000000, in UTC") from error
     if not isinstance(value, datetime):
         raise ValueError("a time is text")  # noqa: TRY004 - pydantic turns only this one into an answer
+    # Further away, and a time zone's offset takes it out of what a datetime can hold.
+    if not 1970 <= value.year < 9000:
+        raise ValueError("a time is between the years 1970 and 9000")
     return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 

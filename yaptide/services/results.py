@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from sqlalchemy import Connection
@@ -56,7 +56,7 @@ class _Estimator(msgspec.Struct):
 class Key(msgspec.Struct):
     """Who a report is about and what entitles to it."""
 
-    simulation_id: int
+    simulation_id: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
     update_key: str
 
 
