@@ -81,12 +81,16 @@ def _merge_estimator(estimators: Sequence[Estimator], primaries: Sequence[int]) 
 def _merge_page(pages: Sequence[Page], primaries: Sequence[int]) -> Page:
     first = pages[0]
     total = accumulator(first.aggregation, first.values.shape)
-    for page, count in zip(pages, primaries, strict=True):
-        if _kind(page) != _kind(first):
-            raise SimulationFailed(f"the tasks left different pages: {first.name} and {page.name}")
-        total.add(page.values, count if page.weights is None else count * np.asarray(page.weights, dtype=np.float64))
-    values, errors = total.result()
+    with np.errstate(over="ignore", invalid="ignore"):  # it shows in the result
+        for page, count in zip(pages, primaries, strict=True):
+            if _kind(page) != _kind(first):
+                raise SimulationFailed(f"the tasks left different pages: {first.name} and {page.name}")
+            weights = 1.0 if page.weights is None else np.asarray(page.weights, dtype=np.float64)
+            total.add(page.values, count * weights)
+        values, errors = total.result()
     _check_finite(values, first.name)
+    if errors is not None:
+        _check_finite(errors, f"The standard error of {first.name}")
     return Page(
         first.number, first.name, first.unit, first.axes, values, errors, None, first.aggregation, first.metadata
     )
