@@ -1,6 +1,6 @@
 """The `yaptide` command: puts the groups together."""
 
-from yaptide.admin import clusters, database, demo, serving, simulations, simulators, stored, users
+from yaptide.admin import backups, clusters, database, demo, serving, simulations, simulators, stored, users
 from yaptide.admin.entry import new_app, run
 
 app = new_app(
@@ -8,8 +8,9 @@ app = new_app(
     "Run particle-therapy Monte Carlo simulations as parallel tasks, and keep everything about them.\n\n"
     "Example: yaptide run examples/proton-150MeV-water --tasks 4",
 )
-for group in (serving.app, simulations.app, demo.app):
+for group in (serving.app, simulations.app, demo.app, backups.app):
     app.registered_commands += group.registered_commands
+database.app.registered_commands += backups.db.registered_commands
 app.add_typer(database.app, name="db")
 app.add_typer(users.app, name="users")
 app.add_typer(stored.simulations, name="simulations")

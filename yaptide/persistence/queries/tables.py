@@ -1,0 +1,201 @@
+"""Queries about whole tables, whatever they are: reading and filling them for a backup.
+
+Nothing here knows a table or a column. They are read from the database itself, and so a backup holds all of them, on
+every revision of the schema.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    String,
+    TableClause,
+    column,
+    func,
+    insert,
+    inspect,
+    literal,
+    select,
+    table,
+    text,
+    tuple_,
+)
+from sqlalchemy.types import TypeEngine
+
+from yaptide.domain.errors import Conflict
+from yaptide.persistence import schema
+from yaptide.persistence.engine import Record
+from yaptide.persistence.models.base import UtcDateTime
+
+#: Kinds of columns by the Python type of their values.
+KINDS: Mapping[type, str] = {int: "integer", str: "text", datetime: "time", bytes: "bytes", bool: "boolean"}
+_TYPES: Mapping[str, type[TypeEngine[Any]]] = {
+    "integer": BigInteger,
+    "text": String,
+    "time": UtcDateTime,
+    "bytes": LargeBinary,
+    "boolean": Boolean,
+}
+_VERSION_TABLE = "alembic_version"
+_MOST_ROWS = 2000
+_MOST_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A table: its name, its columns with their kinds (see `KINDS`), and those of them that are the primary key."""
+
+    name: str
+    columns: Mapping[str, str]
+    key: tuple[str, ...]
+
+    @cached_property
+    def clause(self) -> TableClause:
+        """The table for statements."""
+        return table(self.name, *(column(name, _TYPES[kind]()) for name, kind in self.columns.items()))
+
+    @property
+    def large(self) -> list[ColumnElement[Any]]:
+        """The columns whose values can be large."""
+        return [self.clause.c[name] for name, kind in self.columns.items() if kind in ("bytes", "text")]
+
+
+def take_snapshot(connection: Connection) -> None:
+    """Have all further statements of a transaction that has just begun see the database as it is now.
+
+    SQLite's read transactions do so anyway: in WAL mode a reader sees what was committed when it began, and writers go
+    on. Its backup API would copy pages, which only SQLite can read, and begin anew whenever another process writes.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+
+
+def layouts(connection: Connection) -> list[Layout]:
+    """All tables but Alembic's, each after those that it refers to."""
+    inspector = inspect(connection)
+    found = []
+    for name, _ in inspector.get_sorted_table_and_fkc_names():
+        if name is not None and name != _VERSION_TABLE:
+            columns = {str(c["name"]): _kind(name, c["name"], c["type"]) for c in inspector.get_columns(name)}
+            found.append(Layout(name, columns, tuple(inspector.get_pk_constraint(name)["constrained_columns"])))
+    return found
+
+
+def _kind(table_name: str, column_name: str, column_type: TypeEngine[Any]) -> str:
+    kind = KINDS.get(column_type.python_type)
+    if kind is None:
+        raise Conflict(f"A backup cannot hold the column {column_name} of {table_name}: its type is {column_type!r}")
+    return kind
+
+
+def count(connection: Connection, layout: Layout) -> int:
+    """Number of rows."""
+    return connection.execute(select(func.count()).select_from(layout.clause)).scalar_one()
+
+
+def batches(connection: Connection, layout: Layout) -> Iterator[Sequence[Record]]:
+    """All rows in the order of the primary key, in batches that take little memory: a single row may be larger."""
+    key = [_ordered(connection, layout.clause.c[name]) for name in layout.key]
+    size: ColumnElement[int] = sum((func.coalesce(func.length(large), 0) for large in layout.large), literal(0))
+    ahead = select(*(layout.clause.c[name] for name in layout.key), size).order_by(*key).limit(_MOST_ROWS)
+    rows = select(layout.clause).order_by(*key)
+    after: ColumnElement[bool] | None = None
+    while found := connection.execute(ahead if after is None else ahead.where(after)).all():
+        last = tuple_(*map(literal, _end_of_batch(found)))
+        batch = rows.where(tuple_(*key) <= last)
+        yield connection.execute(batch if after is None else batch.where(after)).all()
+        after = tuple_(*key) > last
+
+
+def _end_of_batch(found: Sequence[Record]) -> Sequence[Any]:
+    """The key of the last row that goes into the batch."""
+    total, end = 0, found[0]
+    for row in found:
+        total += row[-1]
+        if total > _MOST_BYTES:
+            break
+        end = row
+    return end[:-1]
+
+
+def _ordered(connection: Connection, key: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A column of a key in an order that is the same in all databases."""
+    if isinstance(key.type, String) and connection.dialect.name == "postgresql":
+        return key.collate("C")
+    return key
+
+
+def add(connection: Connection, layout: Layout, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add rows, each with all the columns."""
+    if rows:
+        connection.execute(insert(layout.clause), rows)
+
+
+def last_number(connection: Connection, layout: Layout) -> int | None:
+    """The highest number that the database has given to a row; None if it does not number them.
+
+    On SQLite that is the highest in the table, except where a number is never given again after its row was deleted.
+    """
+    (name, *more) = layout.key
+    if more or layout.columns[name] != "integer":
+        return None
+    if connection.dialect.name == "postgresql":
+        sequence = _sequence(connection, layout)
+        if sequence is None:
+            return None
+        last, given = connection.execute(text(f"SELECT last_value, is_called FROM {sequence}")).one()  # noqa: S608
+        return int(last) if given else 0
+    if _is_counted(connection, layout):
+        query = text("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = :name")
+        return int(connection.execute(query, {"name": layout.name}).scalar_one())
+    return int(connection.execute(select(func.coalesce(func.max(layout.clause.c[name]), 0))).scalar_one())
+
+
+def set_last_number(connection: Connection, layout: Layout, last: int) -> None:
+    """Have the rows that are added from now on numbered from `last` + 1."""
+    values = {"name": layout.name, "last": last}
+    if connection.dialect.name == "postgresql":
+        sequence = _sequence(connection, layout)
+        if sequence is not None and last > 0:
+            query = text("SELECT setval(CAST(:sequence AS regclass), :last)")
+            connection.execute(query, {"sequence": sequence, "last": last})
+    elif _is_counted(connection, layout):
+        connection.execute(text("DELETE FROM sqlite_sequence WHERE name = :name"), values)
+        connection.execute(text("INSERT INTO sqlite_sequence (name, seq) VALUES (:name, :last)"), values)
+
+
+def _sequence(connection: Connection, layout: Layout) -> str | None:
+    """PostgreSQL's name, as it is written in statements, of what numbers the rows of a table."""
+    quoted = connection.dialect.identifier_preparer.quote(layout.name)
+    query = text("SELECT pg_get_serial_sequence(:table, :key)")
+    return connection.execute(query, {"table": quoted, "key": layout.key[0]}).scalar()
+
+
+def _is_counted(connection: Connection, layout: Layout) -> bool:
+    """Whether SQLite remembers the highest number that a row of the table ever had."""
+    query = text("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name AND sql LIKE '%AUTOINCREMENT%'")
+    return connection.execute(query, {"name": layout.name}).first() is not None
+
+
+def lock(connection: Connection, found: Sequence[Layout]) -> None:
+    """Keep everybody else away from tables until the transaction ends; on SQLite a writer is alone anyway."""
+    if found and connection.dialect.name == "postgresql":
+        quote = connection.dialect.identifier_preparer.quote
+        names = ", ".join(quote(layout.name) for layout in found)
+        connection.execute(text(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE"))
+
+
+def migrate(connection: Connection, target: str) -> None:
+    """Bring the tables to a revision (``base``: remove them) in the running transaction of `Database.migrating`."""
+    from alembic import command  # noqa: PLC0415 - 0.1 s that only a migration has to pay
+
+    move = command.downgrade if target == "base" else command.upgrade
+    move(schema._config(connection), target)  # noqa: SLF001 - how Alembic is set up is said there alone

@@ -1,0 +1,129 @@
+"""Queries that describe one simulation as a whole, and add one that was described elsewhere."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, insert, select
+
+from yaptide.persistence.engine import Record
+from yaptide.persistence.models import (
+    BatchSimulationModel,
+    BatchTaskModel,
+    CelerySimulationModel,
+    CeleryTaskModel,
+    ClusterModel,
+    EstimatorModel,
+    InputModel,
+    LogfilesModel,
+    PageModel,
+    SimulationModel,
+    StateHistoryModel,
+    TaskModel,
+    UserModel,
+)
+from yaptide.persistence.models.base import Base, table_of
+from yaptide.persistence.models.simulations import BATCH, DIRECT
+from yaptide.persistence.models.users import YAPTIDE_USER
+from yaptide.persistence.queries.users import User
+
+_SIMULATION = table_of(SimulationModel)
+_TASK = table_of(TaskModel)
+_BATCH = table_of(BatchSimulationModel)
+_PAYLOAD = ("id", "content_size", "content_sha256")
+_SUBTABLES = {
+    DIRECT: (table_of(CelerySimulationModel), table_of(CeleryTaskModel)),
+    BATCH: (_BATCH, table_of(BatchTaskModel)),
+}
+_TASKS_OF = select(_TASK.c.id).where(_TASK.c.simulation_id == bindparam("simulation_id"))
+
+
+def described(connection: Connection, job_id: str) -> Record | None:
+    """All columns of a simulation, with `username` and `cluster_name` (None: it ran on no cluster)."""
+    query = (
+        select(*_SIMULATION.c, UserModel.username, ClusterModel.cluster_name)
+        .join(UserModel, UserModel.id == _SIMULATION.c.user_id)
+        .outerjoin(_BATCH, _BATCH.c.id == _SIMULATION.c.id)
+        .outerjoin(ClusterModel, ClusterModel.id == _BATCH.c.cluster_id)
+    )
+    return connection.execute(query.where(_SIMULATION.c.job_id == job_id)).first()
+
+
+def tasks(connection: Connection, simulation_id: int) -> list[Record]:
+    """All columns of a simulation's tasks, by number."""
+    return _rows(connection, TaskModel, _TASK.c.keys(), TaskModel.task_id, simulation_id=simulation_id)
+
+
+def inputs(connection: Connection, simulation_id: int) -> list[Record]:
+    """Id, size and digest of the input of a simulation; there is just one."""
+    return _rows(connection, InputModel, _PAYLOAD, InputModel.id, simulation_id=simulation_id)
+
+
+def logfiles(connection: Connection, simulation_id: int) -> list[Record]:
+    """Id, size and digest of the log files of a simulation, in the order of arrival."""
+    return _rows(connection, LogfilesModel, _PAYLOAD, LogfilesModel.id, simulation_id=simulation_id)
+
+
+def estimators(connection: Connection, simulation_id: int) -> list[Record]:
+    """Id, size and digest, name and file name of the estimators of a simulation, in their order."""
+    columns = (*_PAYLOAD, "name", "file_name")
+    return _rows(connection, EstimatorModel, columns, EstimatorModel.id, simulation_id=simulation_id)
+
+
+def pages(connection: Connection, estimator_id: int) -> list[Record]:
+    """Id, size and digest, number, name and dimension of the pages of an estimator, by number."""
+    columns = (*_PAYLOAD, "page_number", "page_name", "page_dimension")
+    return _rows(connection, PageModel, columns, PageModel.page_number, estimator_id=estimator_id)
+
+
+def _rows(connection: Connection, model: type[Base], columns: Sequence[str], order: Any, **parent: int) -> list[Record]:
+    table = table_of(model)
+    query = select(*(table.c[name] for name in columns)).order_by(order)
+    return list(connection.execute(query.filter_by(**parent)).all())
+
+
+def data(connection: Connection, model: type[Base], number: int) -> bytes:
+    """The stored bytes of a payload by the id of its row in `model`."""
+    table = table_of(model)
+    found: bytes = connection.execute(select(table.c.compressed_data).where(table.c.id == number)).scalar_one()
+    return found
+
+
+def user_named(connection: Connection, username: str) -> User | None:
+    """The user of this name; if there is one for each way of signing in, the local one."""
+    query = select(UserModel.id, UserModel.username, UserModel.auth_provider).where(UserModel.username == username)
+    rows = connection.execute(query.order_by(UserModel.auth_provider != YAPTIDE_USER)).all()
+    return User(*rows[0]) if rows else None
+
+
+def cluster_named(connection: Connection, cluster_name: str) -> int | None:
+    """The number of the cluster of this name."""
+    return connection.execute(select(ClusterModel.id).where(ClusterModel.cluster_name == cluster_name)).scalar()
+
+
+def add_simulation(connection: Connection, values: Mapping[str, Any], cluster_id: int | None) -> int:
+    """Add a simulation; returns its number."""
+    number = add(connection, SimulationModel, values)
+    own, _ = _SUBTABLES[values["platform"]]
+    connection.execute(insert(own), {"id": number} | ({} if cluster_id is None else {"cluster_id": cluster_id}))
+    return number
+
+
+def add_tasks(connection: Connection, simulation_id: int, platform: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add the tasks of a simulation."""
+    if rows:
+        common = {"simulation_id": simulation_id, "platform": platform}
+        connection.execute(insert(_TASK), [{**common, **row} for row in rows])
+        _, own = _SUBTABLES[platform]
+        connection.execute(insert(own).from_select(["id"], _TASKS_OF), {"simulation_id": simulation_id})
+
+
+def add_history(connection: Connection, simulation_id: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add the history of a simulation, oldest first."""
+    if rows:
+        connection.execute(insert(StateHistoryModel), [{"simulation_id": simulation_id, **row} for row in rows])
+
+
+def add(connection: Connection, model: type[Base], values: Mapping[str, Any]) -> int:
+    """Add a row; returns its number."""
+    table = table_of(model)
+    return int(connection.execute(insert(table).returning(table.c.id), values).scalar_one())
