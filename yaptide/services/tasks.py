@@ -83,7 +83,8 @@ def _progress(backend: Backend, simulation_id: int, task_id: int, update_key: st
 def _apply(connection: Connection, simulation: Locked, task: Any, update: Update) -> None:
     """Set what the report says, then move the task where it says, then the simulation where its tasks ask for."""
     values = _values(task, update)
-    tasks.set_values(connection, simulation.id, task.task_id, values, update.simulated_primaries)
+    primaries = (update.requested_primaries, update.simulated_primaries)
+    tasks.set_values(connection, simulation.id, task.task_id, values, *primaries)
     if update.celery_id is not None:
         tasks.set_celery_id(connection, simulation.id, task.task_id, update.celery_id)
     if update.task_state in _REPORTABLE and update.task_state is not task.task_state:
@@ -101,8 +102,6 @@ def _end_time(start: datetime | None, update: Update) -> dict[str, Any]:
 
 def _values(task: Any, update: Update) -> dict[str, Any]:
     values: dict[str, Any] = {"last_update_time": now()}
-    if update.requested_primaries is not None:
-        values["requested_primaries"] = max(update.requested_primaries, task.simulated_primaries)
     if update.estimated_time is not None:
         values["estimated_time"] = update.estimated_time
     # Of a task that completed before it was known to run, only the end is known, by the worker's own clock.

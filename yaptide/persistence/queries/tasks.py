@@ -149,16 +149,26 @@ def completed(connection: Connection, simulation_id: int) -> list[tuple[int, int
 
 
 def set_values(
-    connection: Connection, simulation_id: int, task_id: int, values: dict[str, Any], simulated: int | None = None
+    connection: Connection,
+    simulation_id: int,
+    task_id: int,
+    values: dict[str, Any],
+    requested: int | None = None,
+    simulated: int | None = None,
 ) -> None:
-    """Set columns of a task that are not its state, and let its progress grow to `simulated`."""
+    """Set columns of a task that are not its state.
+
+    `requested` primaries are never fewer than were simulated, `simulated` ones only grow; None leaves them as they are.
+    """
     this = (_TASK.c.simulation_id == simulation_id) & (_TASK.c.task_id == task_id)
+    done, limit = _TASK.c.simulated_primaries, _TASK.c.requested_primaries
+    changes: dict[str, Any] = dict(values)
+    if requested is not None:
+        limit = case((literal(requested) < done, done), else_=literal(requested))
+        changes["requested_primaries"] = limit
     if simulated is not None:
-        requested = (
-            literal(values["requested_primaries"]) if "requested_primaries" in values else _TASK.c.requested_primaries
-        )
-        values = {**values, "simulated_primaries": grown(literal(simulated), requested)}
-    connection.execute(update(_TASK).where(this).values(values))
+        changes["simulated_primaries"] = grown(literal(simulated), limit)
+    connection.execute(update(_TASK).where(this).values(changes))
 
 
 def set_celery_id(connection: Connection, simulation_id: int, task_id: int, celery_id: str) -> None:
