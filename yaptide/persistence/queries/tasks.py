@@ -161,7 +161,8 @@ def set_values(
     `requested` primaries are never fewer than were simulated, `simulated` ones only grow; None leaves them as they are.
     """
     this = (_TASK.c.simulation_id == simulation_id) & (_TASK.c.task_id == task_id)
-    done, limit = _TASK.c.simulated_primaries, _TASK.c.requested_primaries
+    done = _TASK.c.simulated_primaries
+    limit: ColumnElement[Any] = _TASK.c.requested_primaries
     changes: dict[str, Any] = dict(values)
     if requested is not None:
         limit = case((literal(requested) < done, done), else_=literal(requested))
