@@ -1,0 +1,225 @@
+"""Whatever is killed, and whenever: nothing accepted is lost, nothing is counted twice, and nothing runs on."""
+
+import os
+import signal
+import socket
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import Place, Server, alive, beam, descendants, fake, place, until
+from yaptide.client import Job
+from yaptide.domain.states import EntityState
+from yaptide.simulators.mcsquare import MCsquare
+
+TASKS = 4
+#: Each task takes a second or two.
+PRIMARIES = 80_000
+
+STATES = 'SELECT task_state FROM "Task"'
+SIMULATION = 'SELECT job_state, owner FROM "Simulation"'
+PAGES = 'SELECT count(*) FROM "Page"'
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """An input, and the JSON text of its results when nothing came in between."""
+
+    folder: Path
+    results: str
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    source = beam(folder / "beam", PRIMARIES)
+    with place(folder / "place") as there:
+        done = there.run("run", source, "--tasks", TASKS, "--json")
+        assert done.code == 0, done.err
+        return Undisturbed(source, there.run("results", done.json["job_id"], "--json").out.removesuffix("\n"))
+
+
+@pytest.fixture
+def there(tmp_path):
+    with place(tmp_path / "place") as found:
+        yield found
+
+
+@pytest.fixture
+def postgresql(tmp_path, postgres):
+    url = postgres.create_database()
+    with place(tmp_path / "place", FLASK_SQLALCHEMY_DATABASE_URI=url) as found:
+        assert found.run("db", "upgrade").code == 0
+        yield found
+    postgres.drop_database(url)
+
+
+def in_the_middle(there: Place) -> bool:
+    """Whether a simulator is between its start and its end."""
+    return any(0 < MCsquare().progress(folder, 100) < 100 for folder in (there.data / "work").glob("*"))
+
+
+def results(server: Server, job: Job) -> str:
+    with server.client() as client:
+        return client._http.get("/results", params={"job_id": job.job_id}).text
+
+
+def moves(job: Job, task: int | None) -> list[tuple[str, str | None, str | None]]:
+    """What a task (None: the simulation) went through: state, who, why."""
+    return [(row["to_state"], row["actor"], row["reason"]) for row in job.history() if row["task_id"] == task]
+
+
+def check_whole(server: Server, job_id: str, undisturbed: Undisturbed) -> None:
+    """The simulation completes, each task once, with the numbers of one that nothing happened to."""
+    with server.client() as client:
+        job = client.job(job_id)
+        assert job.wait(60, every=0.1) is EntityState.COMPLETED
+        tasks = job.status()["job_tasks_status"]
+        assert [task["task_state"] for task in tasks] == ["COMPLETED"] * TASKS
+        assert sum(task["simulated_primaries"] for task in tasks) == PRIMARIES
+        for number in range(TASKS):
+            states = [state for state, _, _ in moves(job, number)]
+            assert (states[0], states[-1], states.count("COMPLETED")) == ("PENDING", "COMPLETED", 1)
+            # It began, and began again only after it had been given back.
+            assert all(
+                pair in {("PENDING", "RUNNING"), ("RUNNING", "PENDING"), ("RUNNING", "COMPLETED")}
+                for pair in pairwise(states)
+            )
+        assert results(server, job) == undisturbed.results
+    until(lambda: not server.place.left(), "no folder of the tasks is left")
+
+
+@pytest.mark.parametrize("where", ["there", "postgresql"])
+def test_a_killed_executor_is_followed_by_another(request, where, undisturbed):
+    there = request.getfixturevalue(where)
+    server = there.up().register()
+    with server.client() as client:
+        job = client.submit(undisturbed.folder, ntasks=TASKS)
+        until(lambda: in_the_middle(there), "a simulator is in the middle")
+        orphans, worker = there.simulators(), server.worker()
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: not any(map(alive, orphans)), "its simulators die with the executor", 2)
+        until(lambda: server.worker() not in {None, worker}, "another executor")
+        check_whole(server, job.job_id, undisturbed)
+        told = [move for task in range(TASKS) for move in moves(job, task) if move[1] == "recovery"]
+    assert set(told) == {("PENDING", "recovery", "its executor went silent, attempt 1 of 3")}
+    assert len(told) == len(orphans)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_what_a_stopped_server_was_at_goes_on_with_the_next(there, undisturbed, how):
+    """SIGINT reaches all of its processes, as Ctrl-C does."""
+    server = there.up().register()
+    with server.client() as client:  # whose connection stays open
+        job = client.submit(undisturbed.folder, ntasks=TASKS)
+        until(lambda: in_the_middle(there), "a simulator is in the middle")
+        everything = descendants(server.running.pid)
+        assert there.simulators() < everything
+        if how is signal.SIGINT:
+            os.killpg(server.running.pid, how)
+            done = server.running.wait(5)
+        else:
+            done = server.running.signal(how)
+        if how is signal.SIGKILL:
+            until(lambda: not any(map(alive, everything)), "nothing survives", 5)
+        else:
+            assert done.code == 0
+        assert not any(map(alive, everything))
+        assert not there.simulators()
+    assert not list((there.data / "work").glob("*"))
+    assert {state for (state,) in there.query(STATES)} <= {"PENDING", "COMPLETED"}  # given back, or done before
+    port = int(server.url.rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+    check_whole(there.up(port=port), job.job_id, undisturbed)
+
+
+def test_a_merge_that_is_killed_has_stored_nothing_or_everything(there, tmp_path):
+    server = there.up().register()
+    source = beam(tmp_path / "beam", 7000, grid=(80, 100, 80), spacing=(1, 1, 1))
+    owners, states = set(), []
+    with server.client() as client:
+        job = client.submit(source, ntasks=7)
+        for moment in (
+            0,
+            0.05,
+            0.1,
+            0.2,
+            0.3,
+            0.4,
+            0.6,
+        ):  # seconds after its begin: somewhere in the merge, or after it
+
+            def merging() -> tuple[str, str | None] | None:
+                ((state, owner),) = there.query(SIMULATION)
+                begun = state == "COMPLETED" or (state == "MERGING_RUNNING" and owner not in owners)
+                return (state, owner) if begun else None
+
+            state, owner = until(merging, "the next merge", every=0.002)
+            worker = server.worker()
+            time.sleep(moment)
+            os.kill(worker, signal.SIGKILL)
+            until(lambda pid=worker: not alive(pid), "it is dead", every=0.002)
+            ((state, _),), ((pages,),) = there.query(SIMULATION), there.query(PAGES)
+            assert (state, pages) in {("MERGING_RUNNING", 0), ("COMPLETED", 9)}
+            states.append(state)
+            owners.add(owner)
+            until(lambda pid=worker: server.worker() not in {None, pid}, "another executor")
+            if state == "COMPLETED":
+                break
+        assert job.wait(60, every=0.1) is EntityState.COMPLETED
+        assert [state for state, _, _ in moves(job, None)].count("COMPLETED") == 1
+        assert "MERGING_RUNNING" in states
+        told = [reason for _, actor, reason in moves(job, None) if actor == "recovery"]
+        assert told == ["the process that merged went silent"] * states.count("MERGING_RUNNING")
+        assert [len(estimator.pages) for estimator in job.results().estimators] == [3, 3, 3]
+    until(lambda: not there.left(), "the spool is empty")
+
+
+def test_a_task_that_kills_its_executor_is_given_up(there, tmp_path):
+    simulators = fake(tmp_path / "simulators", "kill -9 $PPID")
+    server = there.up(YAPTIDE_SIMULATORS_DIR=str(simulators)).register()
+    with server.client() as client:
+        job = client.submit(beam(tmp_path / "beam"))
+        assert job.wait(60, every=0.1) is EntityState.FAILED
+        assert [state for state, _, _ in moves(job, 0)] == ["PENDING", "RUNNING"] * 3 + ["FAILED"]
+        assert moves(job, 0)[-1][2] == "its executors went silent, attempt 3 of 3: given up"
+        assert moves(job, None)[-1][2] == "1 of 1 tasks failed: its executors went silent, attempt 3 of 3: given up"
+
+
+def test_cancel_stops_the_simulators_for_good(there, tmp_path):
+    server = there.up(YAPTIDE_WORKERS="2").register()
+    with server.client() as client:
+        job = client.submit(beam(tmp_path / "beam", 1e9), ntasks=3)
+        until(lambda: len(there.simulators()) == 2, "two tasks run")
+        answer = client.call("DELETE", "/jobs/direct", params={"job_id": job.job_id})
+        assert answer == {"message": "Job canceled"}
+        until(lambda: not there.simulators(), "the simulators are stopped", 2)
+        until(lambda: not there.left(), "no folder of the tasks is left")
+        before = job.status(), job.history()
+        assert {before[0]["job_state"]} | {task["task_state"] for task in before[0]["job_tasks_status"]} == {"CANCELED"}
+        # The executor goes on with the next, and leaves this one as it is.
+        assert client.submit(beam(tmp_path / "next")).wait(60, every=0.1) is EntityState.COMPLETED
+        assert (job.status(), job.history()) == before
+        answer = client.call("DELETE", "/jobs/direct", params={"job_id": job.job_id})
+        assert answer == {"message": "Cannot cancel job which is in CANCELED state"}
+
+
+def test_tasks_that_finish_while_their_simulation_is_deleted_leave_nothing(there, tmp_path):
+    gate = tmp_path / "gate"
+    wait = f'while [ ! -e \'{gate}\' ]; do sleep 0.01; done; exec "$MCSQUARE" "$@"'
+    server = there.up(YAPTIDE_SIMULATORS_DIR=str(fake(tmp_path / "simulators", wait)), YAPTIDE_WORKERS="2").register()
+    with server.client() as client:
+        job = client.submit(beam(tmp_path / "beam", 320), ntasks=2)
+        until(lambda: len(list((there.data / "work").glob("*/output.log"))) == 2, "two tasks run")
+        job.cancel()
+        job.delete()
+        gate.touch()  # they finish in the second that an executor takes to ask whether they are still wanted
+        until(lambda: not list((there.data / "work").glob("*")), "both have ended")
+        until(lambda: not there.left(), "the spool is empty")
+        assert client.simulations() == []
+    for table in ("Simulation", "Task", "Input", "StateHistory", "Logfiles"):
+        assert there.query(f'SELECT count(*) FROM "{table}"') == [(0,)]

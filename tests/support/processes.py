@@ -1,0 +1,342 @@
+"""yaptide as its users run it: commands and servers as real processes, with real MCsquare on an input of a moment."""
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import orjson
+
+from tests.support.postgres import free_port
+from yaptide.client import Client
+from yaptide.domain.errors import NotConfigured
+from yaptide.persistence.engine import Database
+from yaptide.simulators.base import Installation
+from yaptide.simulators.mcsquare import MCsquare
+from yaptide.simulators.mcsquare.sample import water
+
+YAPTIDE = Path(sys.executable).with_name("yaptide")
+SIMULATORS = Path(sys.prefix) / "share" / "yaptide" / "simulators"
+USER, PASSWORD = "alice", "correct horse battery"
+#: More than any of the steps ever took, on a busy machine too.
+DEADLINE = 60.0
+
+Found = TypeVar("Found")
+
+
+def until(look: Callable[[], Found], what: str, deadline: float = DEADLINE, every: float = 0.02) -> Found:
+    """What `look` finds as soon as it finds something; TimeoutError if that takes too long."""
+    end = time.monotonic() + deadline
+    while not (found := look()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {deadline:g} s: {what}")
+        time.sleep(every)
+    return found
+
+
+@cache
+def installation() -> Installation:
+    """MCsquare, which is fetched if it is missing."""
+    try:
+        return MCsquare().installation(SIMULATORS)
+    except NotConfigured:
+        return MCsquare().install(SIMULATORS, print)
+
+
+def beam(
+    folder: Path,
+    primaries: float = 2000,
+    energy: float = 70.0,
+    grid: tuple[int, int, int] = (20, 60, 20),
+    spacing: tuple[float, float, float] = (3, 1, 3),
+    seed: int = 1,
+) -> Path:
+    """A folder with the input of a beam into the middle of a block of water."""
+    files = water(int(primaries), energy, seed=seed)
+    middle = " ".join(str(count * size / 2) for count, size in zip(grid, spacing, strict=True))
+    files["ct.txt"] = f"grid {' '.join(map(str, grid))}\nspacing {' '.join(map(str, spacing))}\nfill 0\n"
+    files["plan.txt"] = files["plan.txt"].replace("60 100 60", middle)
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def fake(simulators: Path, script: str) -> Path:
+    """A folder of simulators whose MCsquare is a shell script; `$MCSQUARE` in it is the real one."""
+    home = simulators / "mcsquare"
+    home.mkdir(parents=True)
+    program = home / "MCsquare"
+    program.write_text(f"#!/bin/sh\nMCSQUARE='{installation().program}'\n{script}\n")
+    program.chmod(0o755)
+    (home / "Materials").symlink_to(installation().program.parent / "Materials")
+    (home / "VERSION").write_text(installation().version)
+    return simulators
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output, all of which is one JSON document."""
+        return orjson.loads(self.out)
+
+    @property
+    def complaint(self) -> str:
+        """The one line in which a command says why it did nothing."""
+        (line,) = self.err.splitlines()
+        assert line.startswith("Error: "), line
+        assert self.out == ""
+        return line
+
+
+@dataclass
+class Running:
+    """A process that was started, with its output in files, which nobody has to read for it to go on."""
+
+    process: subprocess.Popen[bytes]
+    files: tuple[Path, Path]
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self.process.pid
+
+    @property
+    def said(self) -> str:
+        """What it has said so far, on both of its outputs."""
+        return "".join(file.read_text() for file in self.files)
+
+    def wait(self, deadline: float = DEADLINE) -> Done:
+        """Wait for its end."""
+        code = self.process.wait(deadline)
+        return Done(code, *(file.read_text() for file in self.files))
+
+    def signal(self, number: signal.Signals) -> Done:
+        """Send it a signal and wait for its end."""
+        self.process.send_signal(number)
+        return self.wait()
+
+
+@dataclass
+class Place:
+    """A folder of its own with everything that an installation of yaptide writes, and the processes started in it."""
+
+    folder: Path
+    variables: dict[str, str] = field(default_factory=dict)
+    started: list[Running] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(exist_ok=True)
+        installation()
+
+    @property
+    def data(self) -> Path:
+        """The data folder."""
+        return self.folder / "data"
+
+    @property
+    def url(self) -> str:
+        """URL of the database."""
+        return self.variables.get("FLASK_SQLALCHEMY_DATABASE_URI", f"sqlite:///{self.data / 'yaptide.db'}")
+
+    def start(self, *arguments: object, stdin: str | None = None, **variables: str) -> Running:
+        """Start `yaptide`; it dies with the tests, however they end."""
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "LOGNAME": USER,
+            "LANG": "C.UTF-8",
+            "PYTHONWARNINGS": "error",
+            "YAPTIDE_DATA_DIR": str(self.data),
+            **self.variables,
+            **variables,
+        }
+        setpriv = shutil.which("setpriv")
+        leash = [setpriv, "--pdeathsig=KILL", "--"] if setpriv else []
+        number = next(self._numbers)
+        files = (self.folder / f"{number}.out", self.folder / f"{number}.err")
+        with contextlib.ExitStack() as stack:
+            out, err = (stack.enter_context(file.open("wb")) for file in files)
+            process = subprocess.Popen(
+                [*leash, YAPTIDE, *map(str, arguments)],
+                cwd=self.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        if process.stdin is not None:
+            with process.stdin:
+                process.stdin.write((stdin or "").encode())
+        running = Running(process, files)
+        self.started.append(running)
+        return running
+
+    def run(self, *arguments: object, stdin: str | None = None, deadline: float = DEADLINE, **variables: str) -> Done:
+        """Run `yaptide` to its end."""
+        return self.start(*arguments, stdin=stdin, **variables).wait(deadline)
+
+    def run_all(self, commands: Sequence[tuple[Sequence[object], Mapping[str, str]]]) -> list[Done]:
+        """Run commands, given as arguments and variables, as many at once as there are cores."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(lambda command: self.run(*command[0], **command[1]), commands))
+
+    def up(self, *arguments: object, port: int = 0, **variables: str) -> "Server":
+        """Start `yaptide up`, on a free port unless told, and wait until it answers."""
+        port = port or free_port()
+        server = Server(self, self.start("up", "--port", port, *arguments, **variables), f"http://127.0.0.1:{port}")
+        until(server.answers, f"{server.url} answers")
+        return server
+
+    def simulators(self) -> set[int]:
+        """Processes that work in a folder of a task, whosever children they are by now."""
+        return {pid for pid, folder in working_folders() if folder.is_relative_to(self.data / "work")}
+
+    def left(self) -> list[str]:
+        """What there is in the folders of running and of unmerged tasks."""
+        return [str(path) for name in ("work", "spool") for path in (self.data / name).glob("*")]
+
+    @cached_property
+    def database(self) -> Database:
+        """A look at the database behind yaptide's back."""
+        return Database(self.url)
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        """Rows of the database."""
+        with self.database.reading() as connection:
+            return [tuple(row) for row in connection.exec_driver_sql(statement)]
+
+    def said(self) -> str:
+        """Everything that any process has said."""
+        return "".join(running.said for running in self.started)
+
+    def close(self) -> None:
+        """Kill what still runs; no traceback may ever have been shown to anybody."""
+        for running in self.started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+            running.process.wait()
+        self.database.close()
+        until(lambda: not self.simulators(), "no simulator is left")
+        assert "Traceback" not in (said := self.said()), said
+
+
+@dataclass
+class Server:
+    """A running `yaptide up`."""
+
+    place: Place
+    running: Running
+    url: str
+
+    def answers(self) -> bool:
+        """Whether it answers; RuntimeError if it never will."""
+        if self.running.process.poll() is not None:
+            raise RuntimeError(f"yaptide up has ended: {self.running.said}")
+        try:
+            return httpx.get(self.url).is_success
+        except httpx.TransportError:
+            return False
+
+    def register(self, name: str = USER, password: str = PASSWORD) -> "Server":
+        """Add a user who can sign in."""
+        with Client(self.url) as client:
+            client.register(name, password)
+        return self
+
+    @contextlib.contextmanager
+    def client(self, name: str = USER, password: str = PASSWORD) -> Iterator[Client]:
+        """The Python client of a user who is signed in."""
+        with Client(self.url) as client:
+            client.sign_in(name, password)
+            yield client
+
+    def worker(self) -> int | None:
+        """The process that runs the tasks; None while there is none."""
+        return next((pid for pid in descendants(self.running.pid) if "work" in command_line(pid)), None)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> Done:
+        """Send a signal and wait for the end of it and of everything it has started."""
+        below = descendants(self.running.pid)
+        done = self.running.signal(number)
+        until(lambda: not any(map(alive, below)), f"everything of {self.url} has ended")
+        return done
+
+
+@contextlib.contextmanager
+def place(folder: Path, **variables: str) -> Iterator[Place]:
+    """A `Place`, and nothing of it that still runs afterwards."""
+    there = Place(folder, variables)
+    try:
+        yield there
+    finally:
+        there.close()
+
+
+def _status(pid: int) -> tuple[str, int]:
+    """State and parent of a process."""
+    state, parent, *_ = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return state, int(parent)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that only waits to be noticed does not."""
+    try:
+        return _status(pid)[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def processes() -> list[int]:
+    """All processes of this machine that run."""
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and alive(int(entry.name))]
+
+
+def descendants(pid: int) -> set[int]:
+    """Children of a process, their children, and so on."""
+    parents = {}
+    for other in processes():
+        with contextlib.suppress(OSError):
+            parents[other] = _status(other)[1]
+    found, new = set(), {pid}
+    while new:
+        new = {child for child, parent in parents.items() if parent in new} - found
+        found |= new
+    return found
+
+
+def command_line(pid: int) -> list[str]:
+    """A process' arguments."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:
+        return []
+
+
+def working_folders() -> list[tuple[int, Path]]:
+    """Every process with the folder it works in."""
+    found = []
+    for pid in processes():
+        with contextlib.suppress(OSError):
+            found.append((pid, Path(f"/proc/{pid}/cwd").readlink()))
+    return found
