@@ -49,6 +49,12 @@ class Settings(BaseSettings):
         validation_alias="FLASK_SECRET_KEY",
         description="Key that signs tokens, 32 characters or more. Default: made once and kept in the data folder.",
     )
+    secret_keys: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="YAPTIDE_SECRET_KEYS",
+        description="Keys from `yaptide secrets new-key`, separated by commas, that private keys are encrypted with: "
+        "the first encrypts, all decrypt. Default: none; private keys cannot be stored.",
+    )
     workers: int = Field(
         0, ge=0, le=1024, validation_alias="YAPTIDE_WORKERS", description="Tasks run at once; 0: one for each core."
     )
@@ -98,6 +104,11 @@ class Settings(BaseSettings):
     def origins(self) -> list[str]:
         """Allowed origins of web front ends."""
         return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+
+    @property
+    def secrets(self) -> list[str]:
+        """Keys that secrets in the database are encrypted with, the one in use first."""
+        return [key.strip() for key in self.secret_keys.get_secret_value().split(",") if key.strip()]
 
     @property
     def limits(self) -> Limits:

@@ -1,6 +1,18 @@
 """The `yaptide` command: puts the groups together."""
 
-from yaptide.admin import backups, clusters, database, demo, serving, simulations, simulators, stored, users
+from yaptide.admin import (
+    adopt,
+    backups,
+    clusters,
+    database,
+    demo,
+    secrets,
+    serving,
+    simulations,
+    simulators,
+    stored,
+    users,
+)
 from yaptide.admin.entry import new_app, run
 
 app = new_app(
@@ -10,13 +22,15 @@ app = new_app(
 )
 for group in (serving.app, simulations.app, demo.app, backups.app):
     app.registered_commands += group.registered_commands
-database.app.registered_commands += backups.db.registered_commands
+for group in (adopt.app, backups.db):
+    database.app.registered_commands += group.registered_commands
 app.add_typer(database.app, name="db")
 app.add_typer(users.app, name="users")
 app.add_typer(stored.simulations, name="simulations")
 app.add_typer(stored.tasks, name="tasks")
 app.add_typer(clusters.app, name="clusters")
 app.add_typer(simulators.app, name="simulators")
+app.add_typer(secrets.app, name="secrets")
 
 
 def main() -> None:

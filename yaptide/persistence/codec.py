@@ -7,10 +7,14 @@ document made of many payloads is then one member again: a header, the stored da
 and names of the JSON around the payloads), a final block, and a trailer with the CRC-32 combined from the parts'.
 
 Payloads of other writers (plain ``gzip.compress``) are recognised by the missing field, and are inflated and written
-anew when they have to be joined. No other module knows any of this.
+anew when they have to be joined. Python's json module writes numbers there that JSON has no word for. Readers get a
+number in their place: 0.0 for NaN, which is what codes leave where nothing was scored (0/0), and the largest double,
+with its sign, for an infinity. (null would be as legal, but one null among the values keeps the web editor from showing
+any result of the simulation.) What is stored stays as it is. No other module knows any of this.
 """
 
 import hashlib
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -30,6 +34,13 @@ _TRAILER = struct.Struct("<II")
 _TAIL = len(_FINAL) + _TRAILER.size
 _LEVEL = 2
 _CHUNK = 1 << 20
+#: A string, which is passed over, or a number that JSON has no word for.
+_STRING_OR_NUMBER = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|NaN|-?Infinity', re.DOTALL)
+_SUBSTITUTES = {
+    b"NaN": b"0.0",
+    b"Infinity": b"1.7976931348623157e308",
+    b"-Infinity": b"-1.7976931348623157e308",
+}
 
 
 def encode(value: object) -> Payload:
@@ -69,9 +80,16 @@ def decode_text(data: bytes) -> bytes:
 def decode(data: bytes) -> Any:
     """The value of a payload; raises InvalidInput if it is damaged."""
     try:
-        return orjson.loads(decode_text(data))
+        return orjson.loads(_readable(data))
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"A stored payload is damaged: {error}") from error
+
+
+def numbers_replaced(text: bytes) -> int:
+    """How many numbers in the JSON `text` of a foreign payload readers get something else for."""
+    if _json_numbers_only(text):
+        return 0
+    return sum(found[0] in _SUBSTITUTES for found in _STRING_OR_NUMBER.finditer(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +117,25 @@ def stitch(parts: Iterable[bytes | Stored]) -> Iterator[bytes | memoryview]:
 def plain(parts: Iterable[bytes | Stored]) -> Iterator[bytes]:
     """The JSON text that `parts` make, for clients that do not accept gzip, inflated piece by piece."""
     for part in parts:
-        if isinstance(part, Stored):
+        if not isinstance(part, Stored):
+            yield part
+        elif part.data.startswith(_MARKED):
             yield from _inflate(part.data)
         else:
-            yield part
+            yield _readable(part.data)
+
+
+def _readable(data: bytes) -> bytes:
+    """The JSON text of a payload as readers get it."""
+    text = decode_text(data)
+    if data.startswith(_MARKED) or _json_numbers_only(text):
+        return text
+    return _STRING_OR_NUMBER.sub(lambda found: _SUBSTITUTES.get(found[0], found[0]), text)
+
+
+def _json_numbers_only(text: bytes) -> bool:
+    """A quick look that tells of most texts that they hold no NaN and no infinity."""
+    return b"NaN" not in text and b"Infinity" not in text
 
 
 def _segment(text: bytes | memoryview) -> bytes:
@@ -116,7 +149,7 @@ def _compressed(text: bytes) -> tuple[bytes, int, int]:
 
 def _copied(data: bytes) -> tuple[bytes | memoryview, int, int]:
     if not data.startswith(_MARKED):
-        return _compressed(decode_text(data))
+        return _compressed(_readable(data))
     crc, size = _TRAILER.unpack_from(data, len(data) - _TRAILER.size)
     return memoryview(data)[len(_MARKED) : -_TAIL], crc, size
 

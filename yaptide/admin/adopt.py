@@ -1,0 +1,77 @@
+"""`yaptide db adopt`: take over a database of the existing YAPTIDE backend."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from yaptide.admin.display import err, print_json, print_table, say
+from yaptide.domain.errors import InvalidInput
+from yaptide.persistence.engine import Database
+from yaptide.services import adoption
+from yaptide.services.adoption import Report
+from yaptide.services.secrets import Vault
+from yaptide.settings import load
+
+app = typer.Typer()
+
+
+@app.command()
+def adopt(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do everything, report it, and take it back.")] = False,
+    stale_after: Annotated[
+        float, typer.Option(min=0, help="Days without a sign of life after which a simulation counts as stale.")
+    ] = 7.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Turn a database of the existing YAPTIDE backend into one of ours, in place, all or nothing.
+
+    Stop that backend and make a backup first. Everything that had to be decided is reported; a second run changes
+    nothing.
+
+    Example: yaptide db adopt --dry-run
+    """
+    settings = load()
+    database, limit = Database(settings.url), timedelta(days=stale_after)
+    _check_file(database)
+    with closing(database), _bar() as progress:
+        vault = Vault(settings.secrets)
+        report = adoption.adopt(database, vault, stale_after=limit, dry_run=dry_run, progress=progress)
+    if as_json:
+        print_json({"dry_run": dry_run, **asdict(report)})
+    else:
+        _show(report, dry_run=dry_run)
+
+
+def _check_file(database: Database) -> None:
+    """Raise InvalidInput rather than make an SQLite file where there is none."""
+    file = database.engine.url.database
+    if database.is_sqlite and (file is None or not Path(file).is_file()):
+        raise InvalidInput(f"There is no database file {file or ''}; check FLASK_SQLALCHEMY_DATABASE_URI")
+
+
+def _show(report: Report, *, dry_run: bool) -> None:
+    if not report.adopted:
+        say("The database is one of ours already; nothing was changed")
+        return
+    rows = [(entry.where, entry.whose, entry.what, entry.why) for entry in report.decisions]
+    print_table(("row", "of", "what was done", "why"), rows, "Decisions")
+    print_table(("table", "rows"), report.rows.items(), "Now there are")
+    kinds = Counter(entry.where.split()[0] for entry in report.decisions)
+    summary = ", ".join(f"{count} about {kind}" for kind, count in kinds.items()) or "none"
+    say(f"Decisions: {summary}")
+    say("A dry run: nothing was changed" if dry_run else "The database was taken over")
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    columns: tuple[Any, ...] = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        bar = progress.add_task("rows", total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)

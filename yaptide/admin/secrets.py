@@ -1,0 +1,29 @@
+"""`yaptide secrets`: keys that private keys in the database are encrypted with."""
+
+import typer
+
+from yaptide.admin.display import out, say
+from yaptide.admin.opening import opened
+from yaptide.services import secrets
+
+app = typer.Typer(help="Make and change the keys that secrets are encrypted with.", no_args_is_help=True)
+
+
+@app.command("new-key")
+def new_key() -> None:
+    """Print a new key for YAPTIDE_SECRET_KEYS. Keep it apart from the database and its backups.
+
+    Example: yaptide secrets new-key
+    """
+    out.print(secrets.new_key(), soft_wrap=True, highlight=False)
+
+
+@app.command()
+def rotate() -> None:
+    """Encrypt all secrets with the first key of YAPTIDE_SECRET_KEYS; after that the others can be removed from it.
+
+    Example: YAPTIDE_SECRET_KEYS=NEW,OLD yaptide secrets rotate
+    """
+    place = opened()
+    changed, total = secrets.rotate(place.backend.database, secrets.Vault(place.settings.secrets))
+    say(f"{changed} of {total} secrets were encrypted anew; all of them fit the first key now")

@@ -1,0 +1,69 @@
+"""Users with their credentials, and clusters."""
+
+from typing import Any
+
+from sqlalchemy import select
+
+from yaptide.persistence.adoption.values import optional_text, text, word
+from yaptide.persistence.adoption.work import Names, Work
+from yaptide.persistence.engine import Record
+from yaptide.persistence.models.users import KEYCLOAK_USER, YAPTIDE_USER
+
+_UNNAMED = "unnamed"
+
+
+def copy(work: Work) -> None:
+    """Copy users and clusters; numbers stay, and hashes of passwords as they are."""
+    _copy_users(work)
+    _copy_clusters(work)
+
+
+def _copy_users(work: Work) -> None:
+    user, local, keycloak = (work.old[name] for name in ("User", YAPTIDE_USER, KEYCLOAK_USER))
+    query = (
+        select(user, local.c.id.label("local"), local.c.password_hash, keycloak.c.id.label("keycloak"))
+        .add_columns(keycloak.c.cert, keycloak.c.private_key)
+        .outerjoin(local, local.c.id == user.c.id)
+        .outerjoin(keycloak, keycloak.c.id == user.c.id)
+    )
+    names = {provider: Names() for provider in (YAPTIDE_USER, KEYCLOAK_USER)}
+    for rows in work.batches(query, user.c.id):
+        for row in rows:
+            _copy_user(work, row, names)
+
+
+def _copy_user(work: Work, row: Record, names: dict[str, Names]) -> None:
+    where, found = f"User {row.id}", text(row.username)
+    provider = word(row.auth_provider, YAPTIDE_USER, KEYCLOAK_USER)
+    if provider is None:
+        provider = KEYCLOAK_USER if row.local is None and row.keycloak is not None else YAPTIDE_USER
+        work.decide(where, found, f"signs in as {provider}", f"auth_provider was {text(row.auth_provider)!r}")
+    name = names[provider].take(found or _UNNAMED)
+    if name != found:
+        work.decide(where, name, "renamed", f"the name {found!r} was empty or taken")
+    work.add("User", [{"id": row.id, "username": name, "auth_provider": provider}])
+    if row.local is not None or provider == YAPTIDE_USER:
+        if row.local is None or not row.password_hash:
+            work.decide(where, name, "cannot sign in with a password", "no hash of one was there")
+        work.add(YAPTIDE_USER, [{"id": row.id, "password_hash": optional_text(row.password_hash)}])
+    if row.keycloak is not None or provider == KEYCLOAK_USER:
+        work.add(KEYCLOAK_USER, [{"id": row.id, **_credentials(work, row, name)}])
+
+
+def _credentials(work: Work, row: Record, name: str) -> dict[str, Any]:
+    key = text(row.private_key)
+    if key:
+        work.decide(f"{KEYCLOAK_USER} {row.id}", name, "private key encrypted", "it was stored in clear")
+    return {"cert": optional_text(row.cert), "private_key": work.options.encrypt(key) if key else None}
+
+
+def _copy_clusters(work: Work) -> None:
+    table = work.old["Cluster"]
+    names = Names()
+    for rows in work.batches(select(table), table.c.id):
+        for row in rows:
+            found = text(row.cluster_name)
+            name = names.take(found or _UNNAMED)
+            if name != found:
+                work.decide(f"Cluster {row.id}", name, "renamed", f"the name {found!r} was empty or taken")
+            work.add("Cluster", [{"id": row.id, "cluster_name": name}])

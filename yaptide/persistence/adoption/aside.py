@@ -1,0 +1,139 @@
+"""The tables themselves: the old ones put aside and dropped in the end, ours made by our migrations."""
+
+from collections.abc import Mapping
+
+from sqlalchemy import Connection, Index, MetaData, Table, func, inspect, literal, select, text
+from sqlalchemy.types import NullType
+
+from yaptide.persistence.adoption.legacy import COLUMNS
+from yaptide.persistence.schema import _config as migrations
+
+#: The revision that the rows are copied into. Later ones then run over them as over any other database of ours.
+_COPIED_INTO = "0001"
+
+_PREFIX = "adopted_"
+
+#: As migrations do: two at once wait for each other, and nobody waits long for a backend that still runs.
+_LOCK = ("SET LOCAL lock_timeout = '10s'", "SELECT pg_advisory_xact_lock(7927833)")
+
+#: Indexes and sequences of the old tables. Their names are as unique as those of tables, and ours may be the same.
+_NAMED = text(
+    """
+    SELECT entry.oid, entry.relname, entry.relkind::text
+    FROM pg_class entry
+    JOIN (
+        SELECT indexrelid AS oid, indrelid AS owner FROM pg_index
+        UNION SELECT objid, refobjid FROM pg_depend WHERE deptype IN ('a', 'i') AND classid = 'pg_class'::regclass
+    ) AS part ON part.oid = entry.oid
+    JOIN pg_class owner ON owner.oid = part.owner
+    WHERE owner.relnamespace = current_schema()::regnamespace
+        AND owner.relkind = 'r' AND owner.relname = ANY(:tables) AND entry.relkind IN ('i', 'S')
+    """
+)
+_KINDS = {"i": "INDEX", "S": "SEQUENCE"}
+
+#: What the rows of one parent are found by; old databases have no indexes there.
+_INDEXED = (
+    ("Input", "simulation_id"),
+    ("Logfiles", "simulation_id"),
+    ("Estimator", "simulation_id"),
+    ("Page", "estimator_id"),
+    ("Task", "simulation_id"),
+)
+
+
+def lock(connection: Connection) -> None:
+    """Keep other migrations out until the end of the transaction; SQLite has just one writer anyway."""
+    if connection.dialect.name == "postgresql":
+        for statement in _LOCK:
+            connection.execute(text(statement))
+
+
+def put_aside(connection: Connection) -> dict[str, Table]:
+    """Give the old tables other names, and with them their indexes and sequences; returns them by their old names."""
+    if connection.dialect.name == "postgresql":
+        for number, name, kind in connection.execute(_NAMED, {"tables": list(COLUMNS)}).all():
+            _rename(connection, _KINDS[kind], name, f"{_PREFIX}{number}")
+    for table in COLUMNS:
+        _rename(connection, "TABLE", table, _PREFIX + table)
+    connection.execute(text("DROP TABLE IF EXISTS alembic_version"))
+    return {table: _old_table(connection, _PREFIX + table) for table in COLUMNS}
+
+
+def make_ours(connection: Connection) -> dict[str, Table]:
+    """Make our tables as our first migration does; returns them by name."""
+    _upgrade(connection, _COPIED_INTO)
+    names = sorted(set(inspect(connection).get_table_names()) - {"alembic_version"})
+    ours = [name for name in names if not name.startswith(_PREFIX)]
+    # As they are in that revision: the models are those of the newest.
+    return {name: Table(name, MetaData(), autoload_with=connection, resolve_fks=False) for name in ours}
+
+
+def bring_up_to_date(connection: Connection) -> None:
+    """Apply the migrations that came after the first."""
+    _upgrade(connection, "head")
+
+
+def index(connection: Connection, old: Mapping[str, Table]) -> None:
+    """Have the children of a row found without reading a whole table of payloads for each."""
+    for table, column in _INDEXED:
+        Index(f"{_PREFIX}ix_{table}", old[table].c[column]).create(connection)
+
+
+def set_sequences(connection: Connection, old: Mapping[str, Table], new: Mapping[str, Table]) -> None:
+    """Have PostgreSQL go on counting where the old tables stopped, so that no number is given twice."""
+    if connection.dialect.name != "postgresql":
+        return
+    for name, table in new.items():
+        sequence = _sequence(connection, table)
+        if sequence is not None:
+            used = connection.execute(select(func.max(table.c.id))).scalar() or 0
+            given = _last_given(connection, old[name]) if name in old else 0
+            if last := max(used, given):
+                connection.execute(select(func.setval(literal(sequence), last)))
+
+
+def drop(connection: Connection, old: Mapping[str, Table]) -> None:
+    """Drop the old tables, children first; on SQLite, overwrite the private keys that were there in clear."""
+    for name in reversed(list(old)):
+        if name == "KeycloakUser" and connection.dialect.name == "sqlite":
+            connection.execute(text("PRAGMA secure_delete = ON"))
+            old[name].drop(connection)
+            connection.execute(text("PRAGMA secure_delete = OFF"))
+        else:
+            old[name].drop(connection)
+
+
+def _upgrade(connection: Connection, target: str) -> None:
+    from alembic import command  # noqa: PLC0415 - see yaptide.persistence.schema
+
+    command.upgrade(migrations(connection), target)
+
+
+def _old_table(connection: Connection, name: str) -> Table:
+    table = Table(name, MetaData(), autoload_with=connection, resolve_fks=False)
+    if connection.dialect.name == "sqlite":
+        # Any column there may hold anything: read it as it is.
+        for column in table.columns:
+            column.type = NullType()
+    return table
+
+
+def _rename(connection: Connection, kind: str, name: str, new_name: str) -> None:
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    connection.execute(text(f"ALTER {kind} {quote(name)} RENAME TO {quote(new_name)}"))
+
+
+def _sequence(connection: Connection, table: Table) -> str | None:
+    if "id" not in table.c:
+        return None
+    quoted = connection.dialect.identifier_preparer.quote_identifier(table.name)
+    return connection.execute(select(func.pg_get_serial_sequence(quoted, "id"))).scalar()
+
+
+def _last_given(connection: Connection, table: Table) -> int:
+    sequence = _sequence(connection, table)
+    if sequence is None:
+        return 0
+    last = connection.execute(text("SELECT pg_sequence_last_value(CAST(:name AS regclass))"), {"name": sequence})
+    return last.scalar() or 0

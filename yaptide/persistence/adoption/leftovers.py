@@ -1,0 +1,165 @@
+"""Rows that refer to nothing: written with foreign keys off, or with no reference at all.
+
+What they hold must not be lost, so the row that they refer to is made: a placeholder of the same number, in the old
+tables. The simulations among them have no owner, and go where all those without an owner go. Only rows that hold
+nothing but the reference are dropped.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import ColumnElement, Integer, and_, delete, func, insert, or_, select, true, update
+
+from yaptide.persistence.adoption import values
+from yaptide.persistence.adoption.work import Work
+
+#: Child, the column that refers to the parent, the parent, and the columns of a child that hold something. Where there
+#: are none given, a row always holds something.
+_REFERENCES = (
+    ("YaptideUser", "id", "User", ("password_hash",)),
+    ("KeycloakUser", "id", "User", ("cert", "private_key")),
+    ("CelerySimulation", "id", "Simulation", ("merge_id",)),
+    ("BatchSimulation", "id", "Simulation", ("job_dir", "array_id", "collect_id")),
+    ("BatchTask", "id", "Task", ("id",)),
+    ("CeleryTask", "id", "Task", ("celery_id",)),
+    ("Task", "simulation_id", "Simulation", ()),
+    ("Input", "simulation_id", "Simulation", ("compressed_data",)),
+    ("Logfiles", "simulation_id", "Simulation", ("compressed_data",)),
+    ("Page", "estimator_id", "Estimator", ()),
+    ("Estimator", "simulation_id", "Simulation", ()),
+    ("BatchSimulation", "cluster_id", "Cluster", ()),
+)
+
+
+def settle(work: Work) -> None:
+    """Give everything in the old tables something to refer to."""
+    _Leftovers(work).settle()
+
+
+class _Leftovers:
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.connection = work.connection
+        self.old = work.old
+        self._common: int | None = None
+
+    def settle(self) -> None:
+        for child, column, _, holding in _REFERENCES:
+            if holding:
+                self._drop_hollow(child, column, holding)
+        self._adopt_unattached()
+        for child, column, parent, _ in _REFERENCES:
+            for number in self._missing(child, column, parent):
+                self._make(parent, number, child)
+        self._release_unknown_owners()
+
+    def _is_orphan(self, child: str, column: str, parent: str) -> ColumnElement[bool]:
+        reference = self.old[child].c[column]
+        known = select(self.old[parent].c.id).where(self.old[parent].c.id == reference).correlate(self.old[child])
+        return ~known.exists()
+
+    def _drop_hollow(self, child: str, column: str, holding: tuple[str, ...]) -> None:
+        """Drop the orphans among the rows of `child` that hold nothing."""
+        table = self.old[child]
+        parent = next(found for name, key, found, _ in _REFERENCES if (name, key) == (child, column))
+        # A row whose only column is its number holds nothing.
+        empty = and_(true(), *(self._is_empty(table.c[name]) for name in holding if name != column))
+        hollow = self._is_orphan(child, column, parent) & empty
+        for number in self.connection.execute(select(table.c.id).where(hollow).order_by(table.c.id)).scalars():
+            self.work.decide(f"{child} {number}", "", "dropped", f"its {parent} is gone, and it holds nothing")
+        self.connection.execute(delete(table).where(hollow))
+
+    @staticmethod
+    def _is_empty(column: ColumnElement[Any]) -> ColumnElement[bool]:
+        if isinstance(column.type, Integer):
+            return column.is_(None)
+        return or_(column.is_(None), func.length(column) == 0)
+
+    def _missing(self, child: str, column: str, parent: str) -> list[int]:
+        reference = self.old[child].c[column]
+        query = select(reference).where(reference.is_not(None), self._is_orphan(child, column, parent)).distinct()
+        return list(self.connection.execute(query.order_by(reference)).scalars())
+
+    def _adopt_unattached(self) -> None:
+        """Bring rows that name no simulation at all together in one."""
+        for name in ("Task", "Input", "Estimator", "Logfiles"):
+            table = self.old[name]
+            unattached = table.c.simulation_id.is_(None)
+            numbers = list(self.connection.execute(select(table.c.id).where(unattached).order_by(table.c.id)).scalars())
+            if not numbers:
+                continue
+            changes: dict[str, Any] = {"simulation_id": self._common_simulation()}
+            if name == "Task":
+                changes["task_id"] = table.c.id  # several may have had the same number
+            self.connection.execute(update(table).where(unattached).values(changes))
+            for number in numbers:
+                whose = _job_id(self._common_simulation())
+                self.work.decide(f"{name} {number}", whose, "kept in a placeholder simulation", "it had no simulation")
+
+    def _make(self, parent: str, number: int, child: str) -> None:
+        """Make the row `number` that rows of `child` refer to."""
+        values_of = {
+            "User": self._user,
+            "Simulation": self._simulation,
+            "Task": self._task,
+            "Estimator": self._estimator,
+            "Cluster": self._cluster,
+        }
+        row = values_of[parent](number, child)
+        self.connection.execute(insert(self.old[parent]), {"id": number, **row})
+        self.work.decide(
+            f"{parent} {number}", str(row.get("job_id", "")), "made as a placeholder", f"{child} rows refer to it"
+        )
+
+    def _user(self, number: int, child: str) -> Mapping[str, Any]:
+        return {"username": f"unnamed {number}", "auth_provider": child}
+
+    def _cluster(self, number: int, child: str) -> Mapping[str, Any]:
+        return {"cluster_name": f"unknown {number}"}
+
+    def _simulation(self, number: int, child: str) -> Mapping[str, Any]:
+        self.work.placeholders.add(number)
+        return {
+            "job_id": _job_id(number),
+            "title": f"Left over of simulation {number}",
+            "platform": "BATCH" if child == "BatchSimulation" else "DIRECT",
+            "input_type": "FILES",
+            "sim_type": "unknown",
+            "job_state": "FAILED",
+        }
+
+    def _task(self, number: int, child: str) -> Mapping[str, Any]:
+        return {
+            "simulation_id": self._common_simulation(),
+            "task_id": number,
+            "requested_primaries": 0,
+            "simulated_primaries": 0,
+            "task_state": "FAILED",
+            "platform": "DIRECT",
+        }
+
+    def _estimator(self, number: int, child: str) -> Mapping[str, Any]:
+        named = {"file_name": ""} if "file_name" in self.old["Estimator"].c else {}
+        return {"simulation_id": self._common_simulation(), "name": f"left over of estimator {number}", **named}
+
+    def _common_simulation(self) -> int:
+        """The simulation for what refers to no simulation that can be told."""
+        if self._common is None:
+            used = [self.old["Simulation"].c.id]
+            used += [self.old[child].c[column] for child, column, parent, _ in _REFERENCES if parent == "Simulation"]
+            self._common = 1 + max(self.connection.execute(select(func.max(column))).scalar() or 0 for column in used)
+            self._make("Simulation", self._common, "several")
+        return self._common
+
+    def _release_unknown_owners(self) -> None:
+        """Take simulations away from users who are gone."""
+        table = self.old["Simulation"]
+        unknown = table.c.user_id.is_not(None) & self._is_orphan("Simulation", "user_id", "User")
+        query = select(table.c.id, table.c.job_id, table.c.user_id).where(unknown).order_by(table.c.id)
+        for number, job_id, user_id in self.connection.execute(query).all():
+            self.work.decide(f"Simulation {number}", values.text(job_id), "has no owner", f"User {user_id} is gone")
+        self.connection.execute(update(table).where(unknown).values(user_id=None))
+
+
+def _job_id(simulation_id: int) -> str:
+    return f"left-over-of-simulation-{simulation_id}"

@@ -1,0 +1,97 @@
+"""Recognises a database of the existing YAPTIDE backend, in each of its revisions, and one that is ours already."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Inspector, inspect, text
+
+from yaptide.domain.errors import Conflict
+from yaptide.persistence import schema
+
+#: Its revisions, oldest first. The application also made the tables without any.
+REVISIONS = ("06c32cf470e7", "3f9d1f1bec46", "4027fc5cbcb1", "41149fa64bd2", "5003b9acb1f4")
+
+#: The columns that its tables have in every revision.
+COLUMNS: Mapping[str, frozenset[str]] = {
+    "User": frozenset({"id", "username", "auth_provider"}),
+    "YaptideUser": frozenset({"id", "password_hash"}),
+    "KeycloakUser": frozenset({"id", "cert", "private_key"}),
+    "Cluster": frozenset({"id", "cluster_name"}),
+    "Simulation": frozenset(
+        {"id", "job_id", "user_id", "start_time", "end_time", "title"}
+        | {"platform", "input_type", "sim_type", "job_state"}
+    ),
+    "CelerySimulation": frozenset({"id", "merge_id"}),
+    "BatchSimulation": frozenset({"id", "cluster_id", "job_dir", "array_id", "collect_id"}),
+    "Task": frozenset(
+        {"id", "simulation_id", "task_id", "requested_primaries", "simulated_primaries", "task_state"}
+        | {"estimated_time", "start_time", "end_time", "platform", "last_update_time"}
+    ),
+    "CeleryTask": frozenset({"id", "celery_id"}),
+    "BatchTask": frozenset({"id"}),
+    "Input": frozenset({"id", "simulation_id", "compressed_data"}),
+    "Estimator": frozenset({"id", "simulation_id", "name", "compressed_data"}),
+    "Page": frozenset({"id", "estimator_id", "page_number", "compressed_data"}),
+    "Logfiles": frozenset({"id", "simulation_id", "compressed_data"}),
+}
+
+#: Those that came with one of the later revisions.
+LATER_COLUMNS: Mapping[str, frozenset[str]] = {
+    "Estimator": frozenset({"file_name"}),
+    "Page": frozenset({"page_name", "page_dimension"}),
+}
+
+_NONE: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """Whose database it is, and its revision (None: no migration ever ran)."""
+
+    ours: bool
+    revision: str | None
+
+
+def recognise(connection: Connection) -> Recognised:
+    """Whose database it is; raises Conflict if it is neither ours nor one that can be taken over."""
+    inspector = inspect(connection)
+    tables = set(inspector.get_table_names()) - {"alembic_version"}
+    if not tables:
+        raise Conflict("The database is empty, there is nothing to take over; yaptide db upgrade makes the tables")
+    revisions = _revisions(connection, inspector)
+    if "StateHistory" in tables and revisions and revisions <= set(schema.known_revisions()):
+        return Recognised(ours=True, revision=max(revisions))
+    if len(revisions) > 1 or not revisions <= set(REVISIONS):
+        raise _refusal(f"its revision {', '.join(sorted(revisions))} is not known")
+    _check_tables(tables)
+    for table in COLUMNS:
+        _check_columns(table, {column["name"] for column in inspector.get_columns(table)})
+    return Recognised(ours=False, revision=next(iter(revisions), None))
+
+
+def _revisions(connection: Connection, inspector: Inspector) -> set[str]:
+    if not inspector.has_table("alembic_version"):
+        return set()
+    return set(connection.execute(text("SELECT version_num FROM alembic_version")).scalars())
+
+
+def _check_tables(tables: set[str]) -> None:
+    if missing := COLUMNS.keys() - tables:
+        raise _refusal(f"it has no table {', '.join(sorted(missing))}")
+    if more := tables - COLUMNS.keys():
+        raise _refusal(f"it also holds {', '.join(sorted(more))}; move or drop what is not of that backend")
+
+
+def _check_columns(table: str, columns: set[str]) -> None:
+    """Nothing may be missing that we read, and nothing be there that we would lose."""
+    if missing := COLUMNS[table] - columns:
+        raise _refusal(f"its table {table} has no {', '.join(sorted(missing))}")
+    if more := columns - COLUMNS[table] - LATER_COLUMNS.get(table, _NONE):
+        raise _refusal(f"its table {table} also holds {', '.join(sorted(more))}, which would be lost")
+
+
+def _refusal(reason: str) -> Conflict:
+    return Conflict(
+        f"This is no database of yaptide, and none of a YAPTIDE backend that can be taken over: {reason}. "
+        "Nothing was changed"
+    )

@@ -1,0 +1,330 @@
+"""Simulations and their tasks: states, times and numbers as ours have to be, and the history that begins with them.
+
+Nothing of what is adopted runs on: the keys that its workers report with are not known here.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, literal, select
+
+from yaptide.domain.states import FINAL_STATES, TASK_STATES, EntityState
+from yaptide.persistence.adoption.values import (
+    UNKNOWN_TIME,
+    integer,
+    moment,
+    moments,
+    optional_text,
+    state,
+    text,
+    whole,
+    word,
+)
+from yaptide.persistence.adoption.work import ACTOR, Names, Work
+from yaptide.persistence.engine import Record
+from yaptide.persistence.models.simulations import BATCH, DIRECT, EDITOR, FILES
+from yaptide.persistence.models.users import YAPTIDE_USER
+
+#: Who owns what nobody owned.
+UNOWNED = "unowned"
+
+_S = EntityState
+
+
+def copy(work: Work) -> None:
+    """Copy simulations and tasks; their numbers and names stay."""
+    _Simulations(work).copy()
+
+
+@dataclass(frozen=True, slots=True)
+class _Fate:
+    """How something ends. `found` is its state if that was one, `reason` why another was chosen."""
+
+    state: EntityState
+    found: EntityState | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Simulation:
+    """What the tasks have to know of their simulation."""
+
+    id: int
+    job_id: str
+    platform: str
+    fate: _Fate
+    start: datetime
+    end: datetime
+
+
+class _Simulations:
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self._unowned: int | None = None
+
+    def copy(self) -> None:
+        for rows in self.work.batches(self._query(), self.work.old["Simulation"].c.id):
+            for row in rows:
+                simulation = self._copy_one(row)
+                _Tasks(self.work, simulation).copy()
+                self.work.advance()
+
+    def _query(self) -> Any:
+        old = self.work.old
+        simulation, celery, batch = (old[name] for name in ("Simulation", "CelerySimulation", "BatchSimulation"))
+        estimator, task = old["Estimator"], old["Task"]
+        has_results = select(literal(1)).where(estimator.c.simulation_id == simulation.c.id).exists()
+        times = [
+            select(getattr(func, which)(column)).where(task.c.simulation_id == simulation.c.id).scalar_subquery()
+            for which, column in (
+                ("min", task.c.start_time),
+                ("max", task.c.start_time),
+                ("max", task.c.end_time),
+                ("max", task.c.last_update_time),
+            )
+        ]
+        return (
+            select(simulation, celery.c.id.label("celery"), celery.c.merge_id, batch.c.id.label("batch"))
+            .add_columns(batch.c.cluster_id, batch.c.job_dir, batch.c.array_id, batch.c.collect_id)
+            .add_columns(has_results.label("has_results"), times[0].label("first_start"))
+            .add_columns(*(time.label(f"sign_{number}") for number, time in enumerate(times[1:])))
+            .outerjoin(celery, celery.c.id == simulation.c.id)
+            .outerjoin(batch, batch.c.id == simulation.c.id)
+        )
+
+    def _copy_one(self, row: Record) -> _Simulation:
+        where, job_id = f"Simulation {row.id}", text(row.job_id) or f"unnamed-{row.id}"
+        signs = moments([row.start_time, row.end_time, row.sign_0, row.sign_1, row.sign_2])
+        fate = self._fate(row, max(signs, default=None))
+        if fate.reason:
+            self.work.decide(where, job_id, fate.state.value, fate.reason)
+        start = self._start(row, job_id)
+        end = _end(self.work, where, job_id, start, row.end_time, max(signs, default=start))
+        platform = self._platform(row, job_id)
+        input_type = word(row.input_type, EDITOR, FILES)
+        if input_type is None:
+            input_type = EDITOR
+            self.work.decide(where, job_id, f"input type {EDITOR}", f"it was {text(row.input_type)!r}")
+        if not row.job_id:
+            self.work.decide(where, job_id, "named", "its job_id was empty")
+        values = {"id": row.id, "job_id": job_id, "user_id": self._owner(row, job_id), "title": text(row.title)}
+        values |= {"start_time": start, "end_time": end, "platform": platform, "input_type": input_type}
+        values |= {"sim_type": text(row.sim_type), "job_state": fate.state.value}
+        self.work.add("Simulation", [values])
+        self._copy_platform(row, platform, job_id)
+        simulation = _Simulation(row.id, job_id, platform, fate, start, end)
+        self.work.add("StateHistory", list(_history(self.work, simulation, None, fate, start, end)))
+        return simulation
+
+    def _fate(self, row: Record, last_sign: datetime | None) -> _Fate:
+        found = state(row.job_state, EntityState)
+        if row.id in self.work.placeholders:
+            return _Fate(_S.FAILED, None, "a placeholder for rows whose simulation is gone")
+        if found in FINAL_STATES:
+            return _Fate(found, found, None)
+        if found is None:
+            evidence = "results are here" if row.has_results else "no results are here"
+            ending = _S.COMPLETED if row.has_results else _S.FAILED
+            return _Fate(ending, None, f"its state was {text(row.job_state)!r}, and {evidence}")
+        now, limit = self.work.options.now, self.work.options.stale_after
+        if last_sign is None or now - last_sign > limit:
+            since = "ever" if last_sign is None else f"since {last_sign:%Y-%m-%d %H:%M}"
+            return _Fate(_S.FAILED, found, f"it was {found}, without a sign of life {since}")
+        return _Fate(_S.FAILED, found, f"it was {found}; its workers cannot report to the adopted database")
+
+    def _start(self, row: Record, job_id: str) -> datetime:
+        start = moment(row.start_time)
+        if start is not None:
+            return start
+        start = min(moments([row.first_start, row.end_time]), default=UNKNOWN_TIME)
+        why = f"its start_time was {optional_text(row.start_time)!r}"
+        self.work.decide(f"Simulation {row.id}", job_id, f"start_time {start.isoformat()}", why)
+        return start
+
+    def _platform(self, row: Record, job_id: str) -> str:
+        platform = word(row.platform, DIRECT, BATCH)
+        if platform is None:
+            platform = BATCH if row.batch is not None and row.celery is None else DIRECT
+            why = f"its platform was {text(row.platform)!r}"
+            self.work.decide(f"Simulation {row.id}", job_id, f"platform {platform}", why)
+        return platform
+
+    def _copy_platform(self, row: Record, platform: str, job_id: str) -> None:
+        """Copy what the platforms know of it, even one that is not its own."""
+        if row.celery is not None or platform == DIRECT:
+            self.work.add("CelerySimulation", [{"id": row.id, "merge_id": optional_text(row.merge_id)}])
+        if row.batch is not None or platform == BATCH:
+            values = {"job_dir": optional_text(row.job_dir), "array_id": integer(row.array_id)}
+            values |= {"collect_id": integer(row.collect_id)}
+            cluster_id = row.cluster_id if row.batch is not None else self._unknown_cluster(row, job_id)
+            self.work.add("BatchSimulation", [{"id": row.id, "cluster_id": cluster_id, **values}])
+
+    def _owner(self, row: Record, job_id: str) -> int:
+        if row.user_id is not None:
+            return int(row.user_id)
+        if self._unowned is None:
+            self._unowned = self.work.next_id("User")
+            name = _free_name(self.work, "User", "username", UNOWNED)
+            self.work.add("User", [{"id": self._unowned, "username": name, "auth_provider": YAPTIDE_USER}])
+            self.work.add(YAPTIDE_USER, [{"id": self._unowned, "password_hash": None}])
+            self.work.decide(f"User {self._unowned}", name, "made, without a password", "for what nobody owns")
+        self.work.decide(f"Simulation {row.id}", job_id, f"given to the user {UNOWNED}", "nobody owned it")
+        return self._unowned
+
+    def _unknown_cluster(self, row: Record, job_id: str) -> int:
+        number = self.work.next_id("Cluster")
+        name = _free_name(self.work, "Cluster", "cluster_name", "unknown")
+        self.work.add("Cluster", [{"id": number, "cluster_name": name}])
+        why = "its platform is BATCH, but no cluster was told"
+        self.work.decide(f"Simulation {row.id}", job_id, f"cluster {name!r} made for it", why)
+        return number
+
+
+class _Tasks:
+    """The tasks of one simulation."""
+
+    def __init__(self, work: Work, simulation: _Simulation) -> None:
+        self.work = work
+        self.simulation = simulation
+        self._numbers: set[int] = set()
+        self._free = 0
+
+    def copy(self) -> None:
+        old = self.work.old
+        task, celery, batch = old["Task"], old["CeleryTask"], old["BatchTask"]
+        query = (
+            select(task, celery.c.id.label("celery"), celery.c.celery_id, batch.c.id.label("batch"))
+            .outerjoin(celery, celery.c.id == task.c.id)
+            .outerjoin(batch, batch.c.id == task.c.id)
+            .where(task.c.simulation_id == self.simulation.id)
+        )
+        highest = select(func.max(task.c.task_id)).where(task.c.simulation_id == self.simulation.id)
+        self._free = 1 + max(integer(self.work.connection.execute(highest).scalar()) or 0, -1)
+        for rows in self.work.batches(query, task.c.id):
+            self._copy_batch(rows)
+
+    def _copy_batch(self, rows: Sequence[Record]) -> None:
+        tasks: list[dict[str, Any]] = []
+        history: list[dict[str, Any]] = []
+        for row in rows:
+            fate = self._fate(row)
+            if fate.reason:
+                self._decide(row, fate.state.value, fate.reason)
+            tasks.append(self._values(row, fate))
+            start, end = tasks[-1]["start_time"], tasks[-1]["end_time"] or self.simulation.end
+            begun = start or self.simulation.start
+            history += _history(self.work, self.simulation, tasks[-1]["task_id"], fate, begun, end)
+        self.work.add("Task", tasks)
+        direct, batch = self.simulation.platform == DIRECT, self.simulation.platform == BATCH
+        of_celery = [row for row in rows if row.celery is not None or direct]
+        self.work.add("CeleryTask", [{"id": row.id, "celery_id": optional_text(row.celery_id)} for row in of_celery])
+        self.work.add("BatchTask", [{"id": row.id} for row in rows if row.batch is not None or batch])
+        self.work.add("StateHistory", history)
+
+    def _values(self, row: Record, fate: _Fate) -> dict[str, Any]:
+        if word(row.platform, DIRECT, BATCH) != self.simulation.platform:
+            platform = f"platform {self.simulation.platform}"
+            self._decide(row, platform, f"its platform was {text(row.platform)!r}, unlike its simulation's")
+        start, last = moment(row.start_time), moment(row.last_update_time)
+        end = moment(row.end_time)
+        if end is not None or fate.found is not fate.state:
+            last_sign = last or self.simulation.end
+            end = _end(self.work, f"Task {row.id}", self.simulation.job_id, start, row.end_time, last_sign)
+        return {
+            "id": row.id,
+            "simulation_id": self.simulation.id,
+            "task_id": self._number(row),
+            "requested_primaries": self._primaries(row, "requested_primaries"),
+            "simulated_primaries": self._primaries(row, "simulated_primaries"),
+            "task_state": fate.state.value,
+            "estimated_time": self._estimated(row),
+            "start_time": start,
+            "end_time": end,
+            "platform": self.simulation.platform,
+            "last_update_time": last,
+        }
+
+    def _fate(self, row: Record) -> _Fate:
+        found = state(row.task_state, TASK_STATES)
+        whole_state = self.simulation.fate.state
+        if found in FINAL_STATES:
+            return _Fate(found, found, None)
+        if found is not None:
+            return _Fate(whole_state, found, f"it was {found}, but its simulation is {whole_state}")
+        requested, simulated = whole(row.requested_primaries) or 0, whole(row.simulated_primaries) or 0
+        done = 0 < requested <= simulated
+        ending = _S.COMPLETED if done or whole_state is _S.COMPLETED else _S.FAILED
+        evidence = f"{simulated} of {requested} primaries were simulated, and its simulation is {whole_state}"
+        return _Fate(ending, None, f"its state was {text(row.task_state)!r}; {evidence}")
+
+    def _number(self, row: Record) -> int:
+        number = integer(row.task_id)
+        if number is None or number < 0 or number in self._numbers:
+            number, self._free = self._free, self._free + 1
+            self._decide(row, f"task_id {number}", f"{text(row.task_id)!r} is no number of a task, or taken")
+        self._numbers.add(number)
+        return number
+
+    def _primaries(self, row: Record, column: str) -> int:
+        value = row._mapping[column]
+        found = whole(value)
+        if found is None or found < 0:
+            self._decide(row, f"{column} 0", f"it was {text(value)!r}")
+            return 0
+        return found
+
+    def _estimated(self, row: Record) -> int | None:
+        found = integer(row.estimated_time)
+        if row.estimated_time is not None and (found is None or found < 0):
+            self._decide(row, "no estimated_time", f"it was {text(row.estimated_time)!r}")
+            return None
+        return found
+
+    def _decide(self, row: Record, what: str, why: str) -> None:
+        self.work.decide(f"Task {row.id}", self.simulation.job_id, what, why)
+
+
+def _end(work: Work, where: str, whose: str, start: datetime | None, found: Any, last_sign: datetime) -> datetime:
+    """When it ended; the last sign of life where nothing tells, and never before the start."""
+    end = moment(found)
+    if end is None:
+        end = last_sign if start is None else max(start, last_sign)
+        why = f"it was {optional_text(found)!r}; this is the last sign of life"
+        work.decide(where, whose, f"end_time {end.isoformat()}", why)
+    if start is not None and end < start:
+        work.decide(where, whose, f"end_time {start.isoformat()}", f"{end.isoformat()} is before its start")
+        return start
+    return end
+
+
+def _history(
+    work: Work, simulation: _Simulation, task_id: int | None, fate: _Fate, start: datetime, end: datetime
+) -> Iterator[dict[str, Any]]:
+    """The state as it was found and, where that was not the end, how it was closed now."""
+    common = {"simulation_id": simulation.id, "task_id": task_id, "actor": ACTOR}
+    found = fate.found or fate.state
+    closed = found is not fate.state
+    yield {
+        **common,
+        "from_state": None,
+        "to_state": found.value,
+        "time": start if closed else end,
+        "reason": None if closed else fate.reason,
+    }
+    if closed:
+        yield {
+            **common,
+            "from_state": found.value,
+            "to_state": fate.state.value,
+            "time": work.options.now,
+            "reason": fate.reason,
+        }
+
+
+def _free_name(work: Work, table: str, column: str, name: str) -> str:
+    names = Names()
+    for taken in work.connection.execute(select(work.new[table].c[column])).scalars():
+        names.take(taken)
+    return names.take(name)

@@ -1,0 +1,48 @@
+"""Taking over a database of the existing YAPTIDE backend."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from sqlalchemy.exc import DBAPIError
+
+from yaptide.domain.errors import Conflict
+from yaptide.persistence import adoption
+from yaptide.persistence.adoption import Report as Report
+from yaptide.persistence.engine import Database
+from yaptide.services.backend import now
+from yaptide.services.secrets import Vault
+
+
+class _TakenBack(Exception):
+    """The way out of the transaction of a dry run."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+
+
+def adopt(
+    database: Database,
+    vault: Vault,
+    *,
+    stale_after: timedelta,
+    dry_run: bool,
+    progress: Callable[[int, int], None],
+) -> Report:
+    """Turn the database into ours, all or nothing; a `dry_run` does the same and takes all of it back.
+
+    A database that is ours already is left as it is. Simulations that have not ended are stale without a sign of life
+    for `stale_after`; `progress` gets the rows that are done and that there are. Raises Conflict if the database cannot
+    be taken over, NotConfigured if it holds private keys and `vault` has no key to encrypt them with.
+    """
+    options = adoption.Options(now(), vault.encrypt, stale_after, progress)
+    try:
+        with database.migrating() as connection:
+            report = adoption.adopt(connection, options)
+            if dry_run:
+                raise _TakenBack(report)  # noqa: TRY301 - only an error rolls back
+    except _TakenBack as end:
+        return end.report
+    except DBAPIError as error:
+        first = str(error.orig).strip().partition("\n")[0]
+        raise Conflict(f"The database cannot be taken over: {first}. Nothing was changed") from error
+    return report
