@@ -280,7 +280,7 @@ def test_numbers_of_simulations_that_no_database_can_hold(client, unchanged, num
     check_refusal(client.post("/results", data=head_first), 400)
 
 
-@two_databases
+@one_database
 @pytest.mark.parametrize(
     "time",
     [
@@ -355,7 +355,7 @@ SUBMISSIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@two_databases
+@one_database
 @pytest.mark.parametrize("changes", SUBMISSIONS.values(), ids=SUBMISSIONS)
 def test_simulations_that_cannot_be_run_as_they_are(signed_in, unchanged, backend, changes):
     body = text_of(payloads.submission() | changes)
@@ -391,7 +391,7 @@ def test_an_unusable_new_password_leaves_the_old_one(client, signed_in, new):
     assert client.post("/auth/login", json={"username": "alice", "password": PASSWORD}).status_code == 202
 
 
-@two_databases
+@one_database
 @pytest.mark.parametrize(
     "query",
     [
@@ -407,7 +407,7 @@ def test_lists_that_cannot_be(signed_in, unchanged, query):
     check_refusal(signed_in.get("/user/simulations", query_string=query), 400)
 
 
-@two_databases
+@one_database
 @pytest.mark.parametrize(
     "pages",
     [
@@ -483,7 +483,7 @@ TOKENS: dict[str, Callable[[bytes, dict[str, Any]], str]] = {
 }
 
 
-@two_databases
+@one_database
 @pytest.mark.parametrize("forge", TOKENS.values(), ids=TOKENS)
 def test_tokens_that_are_worth_nothing(backend, raw, signed_in, unchanged, forge):
     session = jwt.decode(signed_in.get_cookie("access_token").value, options={"verify_signature": False})["sid"]

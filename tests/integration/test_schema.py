@@ -2,20 +2,25 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from flask import Flask
 from sqlalchemy import CheckConstraint, delete, event, func, insert, inspect, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from tests.support.api import contents, counts
+from yaptide.application import create_app
 from yaptide.domain.errors import Conflict
 from yaptide.persistence import schema
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import Base
 from yaptide.persistence.schema import Condition
+from yaptide.services.backend import Backend
+from yaptide.settings import Settings
 
 on_disk = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 TABLES = Base.metadata.tables
@@ -126,6 +131,28 @@ def test_down_and_up_again(empty):
 def test_an_empty_database_is_not_used_as_it_is(empty):
     with pytest.raises(Conflict, match="yaptide db upgrade"):
         schema.require_current(empty)
+
+
+@pytest.mark.parametrize("empty", ["sqlite"], indirect=True)
+def test_the_application_makes_the_tables_of_a_file_that_is_its_own(empty, tmp_path):
+    serve(empty, tmp_path)
+    assert schema.condition(empty) is Condition.CURRENT
+
+
+@pytest.mark.parametrize("empty", ["postgresql"], indirect=True)
+def test_the_application_leaves_a_server_to_its_administrator(empty, tmp_path):
+    client = serve(empty, tmp_path).test_client()
+    response = client.get("/auth/status")
+    assert response.status_code == 409
+    assert "yaptide db upgrade" in response.json["message"]
+    assert schema.condition(empty) is Condition.EMPTY
+    schema.upgrade(empty)
+    assert client.get("/auth/status").status_code == 401
+
+
+def serve(database: Database, folder: Path) -> Flask:
+    """The application as it starts on a database."""
+    return create_app(Settings(_env_file=None, data_dir=folder), Backend(database, folder, b"k" * 32))
 
 
 def refused_with_nothing_changed(database: Database) -> None:
