@@ -12,7 +12,18 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from tests.support.payloads import estimator, page, shieldhit_files
-from yaptide.admin import cli, clusters, database, docs, simulations, stored, users
+from yaptide.admin import (
+    cli,
+    clusters,
+    database,
+    docs,
+    integrity,
+    retention,
+    simulations,
+    stats,
+    stored,
+    users,
+)
 from yaptide.admin.opening import Opened
 from yaptide.api.errors import STATUS
 from yaptide.application import create_app
@@ -206,7 +217,7 @@ def kept(monkeypatch, tmp_path):
     results.post(backend, json.dumps({**key, "estimators": [estimator("dose", curve)]}).encode())
     administration.add_cluster(backend.database, "ares")
     monkeypatch.setattr(simulations, "opened", lambda: Opened(settings, backend))
-    for module in (users, stored, clusters):
+    for module in (users, stored, clusters, integrity, stats, retention):
         monkeypatch.setattr(module, "connect", lambda: backend.database)
     monkeypatch.setattr(database, "_database", lambda: Database("sqlite://"))
     return made.job_id
@@ -214,7 +225,7 @@ def kept(monkeypatch, tmp_path):
 
 def keys(document: object, before: str = "") -> Iterator[str]:
     """The keys of a document as `docs.JSON` writes them."""
-    if isinstance(document, dict) and before.rpartition(".")[2] not in ("metadata", "logfiles"):
+    if isinstance(document, dict) and before.rpartition(".")[2] not in ("metadata", "logfiles", "rows"):
         if before == "bragg_peak":  # documented also as what may be null
             yield before
         for key, value in document.items():
@@ -225,13 +236,23 @@ def keys(document: object, before: str = "") -> Iterator[str]:
         yield before
 
 
+#: What else a command is told, so that it has something to print.
+MORE = {
+    "list --json": ["--all"],
+    "purge --json": ["--older-than", "0d", "--states", "COMPLETED", "--dry-run"],
+    "db check --json": ["--repair"],
+}
+
+
 @pytest.mark.parametrize("command", docs.JSON)
 def test_the_json_of_commands_has_the_documented_keys(command, kept):
     words = command.rpartition(", ")[2].removeprefix("yaptide ").split()
     if words[0] in ("status", "results", "history", "logs"):
         words.insert(1, kept)
-    if words[0] == "list":
-        words.append("--all")
+    words += MORE.get(" ".join(words), [])
+    if words[:2] == ["db", "check"]:
+        with users.connect().writing() as connection:
+            connection.exec_driver_sql('UPDATE "Simulation" SET stored_bytes = 1')
     done = CliRunner().invoke(cli.app, words)
     assert done.exit_code == 0, done.output
     assert set(keys(json.loads(done.stdout))) == set(docs.JSON[command])

@@ -6,10 +6,13 @@ from yaptide.admin import (
     clusters,
     database,
     demo,
+    integrity,
+    retention,
     secrets,
     serving,
     simulations,
     simulators,
+    stats,
     stored,
     users,
 )
@@ -20,9 +23,9 @@ app = new_app(
     "Run particle-therapy Monte Carlo simulations as parallel tasks, and keep everything about them.\n\n"
     "Example: yaptide run examples/proton-150MeV-water --tasks 4",
 )
-for group in (serving.app, simulations.app, demo.app, backups.app):
+for group in (serving.app, simulations.app, demo.app, backups.app, retention.app):
     app.registered_commands += group.registered_commands
-for group in (adopt.app, backups.db):
+for group in (integrity.app, stats.app, adopt.app, backups.db):
     database.app.registered_commands += group.registered_commands
 app.add_typer(database.app, name="db")
 app.add_typer(users.app, name="users")

@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 from yaptide.admin.display import out, print_json, say
-from yaptide.domain.errors import Conflict
 from yaptide.persistence import schema
 from yaptide.persistence.engine import Database
 from yaptide.settings import load
 
-app = typer.Typer(help="Make the tables, bring them up to date, and check them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look after the database: its tables, what is in it, and whether all of it is sound.", no_args_is_help=True
+)
 
 
 def _database() -> Database:
@@ -50,20 +51,6 @@ def current(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
         print_json({"revision": revision, "head": schema.HEAD, "condition": found.value})
     else:
         out.print(f"{revision or 'no tables'} ({found.value}); this version works on {schema.HEAD}")
-
-
-@app.command()
-def check() -> None:
-    """Check that the tables are just those that this version works on; exit code 1 if not.
-
-    Example: yaptide db check
-    """
-    database = _database()
-    schema.require_current(database)
-    differences = schema.differences(database)
-    if differences:
-        raise Conflict("The tables are not as they should be: " + "; ".join(differences))
-    say("The tables are as they should be")
 
 
 @app.command()

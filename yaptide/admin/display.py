@@ -58,11 +58,15 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
 
 
 def _cell(value: object) -> Text:
-    """What users call their things is shown as it is: it is no markup, and moves no cursor."""
+    """What users call their things is shown as it is: it is no markup."""
     if isinstance(value, Text):
         return value
-    text = "" if value is None else str(value)
-    return Text("".join(c if c.isprintable() else " " for c in text))
+    return Text("" if value is None else printable(str(value)))
+
+
+def printable(text: str) -> str:
+    """A text that moves no cursor and changes no colour, whoever wrote it."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def print_facts(facts: dict[str, object], title: str) -> None:
@@ -96,6 +100,11 @@ def size(count: int) -> str:
             break
         number /= 1000
     return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+
+
+def limit(count: int | None) -> str:
+    """A number of bytes that may not be exceeded."""
+    return "-" if count is None else size(count)
 
 
 class Bars:

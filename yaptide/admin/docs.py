@@ -119,6 +119,15 @@ _TASK_KEYS = {
     "tasks[].estimated_time": "seconds left as its simulator sees it, or null",
 }
 
+_USER_KEYS = {
+    "users[].id": "number of the user",
+    "users[].username": "name to sign in with",
+    "users[].auth_provider": "`YaptideUser`: a password kept here; `KeycloakUser`: signs in through Keycloak",
+    "users[].simulations": "number of simulations",
+    "users[].stored_bytes": "bytes that these take in the store",
+    "users[].quota_bytes": "bytes that they may take; null: no limit",
+}
+
 #: Keys of what commands print with `--json`: `[]` stands for each entry of a list.
 JSON: Mapping[str, Mapping[str, str]] = {
     "yaptide run --json, yaptide status --json": {
@@ -176,14 +185,7 @@ JSON: Mapping[str, Mapping[str, str]] = {
         "history[].reason": "why, or null",
     },
     "yaptide logs --json": {"logfiles": "name of the file to its text"},
-    "yaptide users list --json": {
-        "users[].id": "number of the user",
-        "users[].username": "name to sign in with",
-        "users[].auth_provider": "`YaptideUser`: a password kept here; `KeycloakUser`: signs in through Keycloak",
-        "users[].simulations": "number of simulations",
-        "users[].stored_bytes": "bytes that these take in the store",
-        "users[].quota_bytes": "bytes that they may take; null: no limit",
-    },
+    "yaptide users list --json": _USER_KEYS,
     "yaptide simulations list --json": {
         "simulations_count": "how many there are in all",
         "simulations[].job_id": "public name of the simulation",
@@ -216,6 +218,37 @@ JSON: Mapping[str, Mapping[str, str]] = {
         "simulators[].version": "version installed here, or null",
         "simulators[].program": "path of the program, or null",
         "simulators[].note": "why it cannot be run here, or null",
+    },
+    "yaptide purge --json": {
+        "dry_run": "whether nothing was to be removed",
+        "keep_inputs": "whether only results and log files were to be removed",
+        "simulations[].job_id": "public name of an old simulation",
+        "simulations[].username": "whose it is",
+        "simulations[].job_state": "its state",
+        "simulations[].end_time": "when it ended",
+        "simulations[].stored_bytes": "bytes that it takes in the store",
+        "simulations[].removed": "whether it, or its outputs, were removed",
+    },
+    "yaptide db check --json": {
+        "findings[].kind": "which rule is broken",
+        "findings[].where": "the row, as an operator knows it",
+        "findings[].what": "what is wrong with it",
+        "findings[].repairable": "whether `--repair` mends it",
+        "findings[].repaired": "whether it did",
+        "left": "number of findings that are left",
+    },
+    "yaptide db stats --json": {
+        "rows": "name of the table to its number of rows",
+        "payloads[].kind": "`input`, `estimator`, `page` or `logfiles`",
+        "payloads[].payloads": "how many there are",
+        "payloads[].stored_bytes": "bytes that they take in the store",
+        "payloads[].text_bytes": "bytes of their JSON text",
+        **_USER_KEYS,
+        "largest[].job_id": "public name of one of the largest simulations",
+        "largest[].username": "whose it is",
+        "largest[].job_state": "its state",
+        "largest[].stored_bytes": "bytes that it takes in the store",
+        "disk_bytes": "bytes that the whole database takes on its disk",
     },
     "yaptide db current --json": {
         "revision": "revision of the tables, or null",

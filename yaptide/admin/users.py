@@ -16,6 +16,7 @@ from yaptide.admin.arguments import (
     password,
 )
 from yaptide.admin.connection import connect
+from yaptide.admin.display import limit as limited
 from yaptide.admin.display import print_json, print_table, say, size
 from yaptide.persistence.queries.administration import Holdings
 from yaptide.services import administration
@@ -34,7 +35,7 @@ def list_users(as_json: AsJson = False) -> None:
         print_json({"users": [dict(row._mapping) for row in rows]})
         return
     table = [
-        (row.username, row.auth_provider, row.simulations, size(row.stored_bytes), _quota(row.quota_bytes))
+        (row.username, row.auth_provider, row.simulations, size(row.stored_bytes), limited(row.quota_bytes))
         for row in rows
     ]
     print_table(("user", "signs in as", "simulations", "stored", "quota"), table)
@@ -125,10 +126,6 @@ def _held(seen: Holdings) -> str:
     still = f", {seen.open} of them not ended" if seen.open else ""
     plural = "" if seen.simulations == 1 else "s"
     return f"{seen.simulations} simulation{plural} ({size(seen.stored_bytes)}{still})"
-
-
-def _quota(limit: int | None) -> str:
-    return "-" if limit is None else size(limit)
 
 
 def _may(limit: int | None) -> str:

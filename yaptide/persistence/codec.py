@@ -92,6 +92,17 @@ def numbers_replaced(text: bytes) -> int:
     return sum(found[0] in _SUBSTITUTES for found in _STRING_OR_NUMBER.finditer(text))
 
 
+def written_here(data: bytes) -> bool:
+    """Whether a payload is one of ours: those never hold NaN, and are joined with others as they are."""
+    return data.startswith(_MARKED)
+
+
+def check_joinable(data: bytes) -> None:
+    """Raise InvalidInput unless a document that the payload is copied into can be read."""
+    if decode_text(b"".join(stitch([Stored(data)]))) != b"".join(plain([Stored(data)])):
+        raise InvalidInput("A stored payload is damaged: it cannot be joined with others")
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A stored payload as a part of a document, in contrast to glue, which is plain bytes of JSON text."""

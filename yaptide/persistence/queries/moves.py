@@ -20,6 +20,9 @@ _SIMULATION = table_of(SimulationModel)
 _TASK = table_of(TaskModel)
 _HISTORY = table_of(StateHistoryModel)
 
+#: Among the values of a move of tasks: what they have simulated stays what they have reported.
+PRIMARIES_AS_REPORTED: Mapping[str, Any] = {"simulated_primaries": _TASK.c.simulated_primaries}
+
 
 @dataclass(frozen=True, slots=True)
 class Cause:

@@ -1,0 +1,61 @@
+"""`yaptide purge`: remove what is old."""
+
+from typing import Annotated
+
+import typer
+
+from yaptide.admin.arguments import AsJson, Yes, confirm, parse_age, parse_states
+from yaptide.admin.connection import connect
+from yaptide.admin.display import moment, print_json, print_table, say, size, state
+from yaptide.persistence.engine import Record
+from yaptide.services import retention
+from yaptide.services.backend import now
+from yaptide.services.retention import Old
+from yaptide.settings import load
+
+app = typer.Typer()
+
+
+@app.command()
+def purge(
+    older_than: Annotated[str, typer.Option(metavar="AGE", help="What ended so long ago: 90d, 12h, 4w.")],
+    states: Annotated[str, typer.Option(help="In one of these final states, separated by commas.")] = "FAILED,CANCELED",
+    keep_inputs: Annotated[
+        bool, typer.Option("--keep-inputs", help="Remove only results and log files; all the rest stays.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove simulations that ended long ago, after showing which.
+
+    Example: yaptide purge --older-than 90d --states FAILED,CANCELED --dry-run
+    """
+    database = connect()
+    which = Old(now() - parse_age(older_than), parse_states(states), keep_inputs)
+    found = retention.find(database, which)
+    what = "results and log files of simulations" if keep_inputs else "simulations"
+    if not as_json:
+        _print(found)
+    removed: list[str] = []
+    if found and not dry_run:
+        confirm(f"Remove {_counted(what, found)}?", yes)
+        removed = retention.purge(database, load().spool, which, [row.job_id for row in found])
+    gone = [row for row in found if row.job_id in set(removed)]
+    if as_json:
+        documents = [dict(row._mapping) | {"removed": row in gone} for row in found]
+        print_json({"dry_run": dry_run, "keep_inputs": keep_inputs, "simulations": documents})
+    elif dry_run or not found:
+        say(f"Nothing was removed; to be removed: {_counted(what, found)}")
+    else:
+        say(f"Removed: {_counted(what, gone)}")
+
+
+def _print(found: list[Record]) -> None:
+    if found:
+        rows = [(r.job_id, r.username, state(r.job_state), moment(r.end_time), size(r.stored_bytes)) for r in found]
+        print_table(("simulation", "user", "state", "ended", "stored"), rows)
+
+
+def _counted(what: str, rows: list[Record]) -> str:
+    return f"{len(rows)} {what} ({size(sum(row.stored_bytes for row in rows))})"

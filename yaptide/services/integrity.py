@@ -1,0 +1,261 @@
+"""Is everything in the store as it has to be? And mending what can be mended without losing anything.
+
+A check changes nothing and may run while the database is in use. Each kind of finding has one function below.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection
+
+from yaptide.domain.errors import InvalidInput
+from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState
+from yaptide.persistence import codec, schema
+from yaptide.persistence.engine import Database, retried
+from yaptide.persistence.queries import integrity as queries
+from yaptide.persistence.queries import moves
+from yaptide.persistence.queries.integrity import StoredPayload
+from yaptide.persistence.queries.moves import Cause
+from yaptide.services.backend import now
+
+#: In the history: whoever repaired.
+REPAIR = "repair"
+
+Repair = Callable[[Connection], object]
+Watch = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that must not be.
+
+    `kind` names the rule, `where` the row as an operator knows it, `what` says what is wrong with it. `repair` mends it
+    without losing anything; None where nothing can.
+    """
+
+    kind: str
+    where: str
+    what: str
+    repair: Repair | None = None
+
+    def document(self) -> dict[str, Any]:
+        """What `yaptide db check --json` prints of it."""
+        return {"kind": self.kind, "where": self.where, "what": self.what, "repairable": self.repair is not None}
+
+
+def _unwatched(done: int, total: int) -> None:
+    """Nobody waits to be told how far it is."""
+
+
+def check(database: Database, watch: Watch = _unwatched) -> list[Finding]:
+    """Everything that is wrong; `watch` is told how many payloads of how many have been looked at.
+
+    Payloads are read one at a time. Raises Conflict if the tables are not of this version.
+    """
+    schema.require_current(database)
+    findings = [Finding("schema", "tables", difference) for difference in schema.differences(database)]
+    for question in (_file, _orphans, _halves, _lacking, _states, _histories, _ends, _open_tasks, _primaries):
+        with database.reading() as connection:
+            findings += question(connection)
+    findings += _payloads(database, watch)
+    for question in (_bytes, _sequences):
+        with database.reading() as connection:
+            findings += question(connection)
+    return findings
+
+
+def repair(database: Database, findings: list[Finding]) -> None:
+    """Mend those of the findings that can be mended without losing anything. Look again to see what is left."""
+    for finding in findings:
+        if finding.repair is not None:
+            _repair_one(database, finding.repair)
+
+
+@retried
+def _repair_one(database: Database, action: Repair) -> None:
+    with database.writing() as connection:
+        action(connection)
+
+
+def _file(connection: Connection) -> Iterator[Finding]:
+    for line in queries.damaged_file(connection):
+        yield Finding("file", "database file", line)
+
+
+def _orphans(connection: Connection) -> Iterator[Finding]:
+    for table, column, value, parent in queries.orphans(connection):
+        yield Finding("orphan", f"{table} with {column} {value}", f"there is no such row in {parent}")
+
+
+def _halves(connection: Connection) -> Iterator[Finding]:
+    for table, number, missing in queries.halves(connection):
+        yield Finding("half", f"{table} {number}", f"its other half in {missing} is missing")
+
+
+def _lacking(connection: Connection) -> Iterator[Finding]:
+    for what, (job_id, estimator) in queries.without(connection):
+        where = _subject(job_id) if estimator is None else f"{_subject(job_id)}, estimator {estimator!r}"
+        yield Finding("lacking", where, f"it has no {what}")
+
+
+def _states(connection: Connection) -> Iterator[Finding]:
+    for row in queries.unknown_states(connection):
+        yield Finding("state", _subject(row.job_id, row.task_id), f"{row.state!r} is no state")
+
+
+def _histories(connection: Connection) -> Iterator[Finding]:
+    for row in queries.last_moves_differ(connection):
+        what = f"it is {row.state}, " + (f"its history ends with {row.told}" if row.told else "and has no history")
+        mend = None
+        if _may_follow(row.task_id, row.told, row.state):
+            mend = partial(_add_move, simulation_id=row.id, task_id=row.task_id, told=row.told, state=row.state)
+        yield Finding("history", _subject(row.job_id, row.task_id), what, mend)
+    for row in queries.broken_moves(connection):
+        if row.from_state != row.before:
+            what = f"row {row.id} goes on from {row.from_state}, the row before ended in {row.before}"
+        else:
+            what = f"row {row.id}: {row.to_state} may not follow {row.from_state}"
+        yield Finding("move", _subject(row.job_id, row.task_id), what)
+
+
+def _may_follow(task_id: int | None, told: str | None, state: str) -> bool:
+    """Whether one row can be all that is missing: where a step is not allowed, nobody knows what happened."""
+    if state not in EntityState.__members__:
+        return False
+    if told is None:
+        return True
+    transitions = SIMULATION_TRANSITIONS if task_id is None else TASK_TRANSITIONS
+    return EntityState(state) in transitions[EntityState(told)]
+
+
+def _add_move(connection: Connection, *, simulation_id: int, task_id: int | None, told: str | None, state: str) -> None:
+    moves.lock_simulation(connection, simulation_id)
+    still = {(row.task_id, row.told, row.state) for row in queries.last_moves_differ(connection, simulation_id)}
+    if (task_id, told, state) in still:
+        cause = Cause(REPAIR, now(), "this row was missing; nobody knows when it happened")
+        queries.add_move(connection, simulation_id, task_id, told, state, cause)
+
+
+def _ends(connection: Connection) -> Iterator[Finding]:
+    for row in queries.wrong_ends(connection):
+        ended = row.state in FINAL_STATES
+        what = f"it is {row.state} and has no end" if ended else f"it is {row.state} and has an end"
+        yield Finding("end", _subject(row.job_id, row.task_id), what)
+
+
+def _open_tasks(connection: Connection) -> Iterator[Finding]:
+    for row in queries.open_tasks(connection):
+        what = f"it is {row.state}, its simulation {row.job_state}"
+        to = EntityState(row.job_state)
+        mend = partial(_close_task, simulation_id=row.id, task_id=row.task_id, to=to)
+        yield Finding("open-task", _subject(row.job_id, row.task_id), what, mend)
+
+
+def _close_task(connection: Connection, *, simulation_id: int, task_id: int, to: EntityState) -> None:
+    """The primaries stay as they were last reported: nobody knows of more."""
+    moves.lock_simulation(connection, simulation_id)
+    cause = Cause(REPAIR, now(), f"its simulation was {to}")
+    moves.move_tasks(connection, simulation_id, to, cause, moves.PRIMARIES_AS_REPORTED, task_id=task_id)
+
+
+def _primaries(connection: Connection) -> Iterator[Finding]:
+    for row in queries.miscounted_tasks(connection):
+        what = f"it is {row.state} with {row.simulated_primaries} of {row.requested_primaries} primaries"
+        yield Finding("primaries", _subject(row.job_id, row.task_id), what)
+
+
+def _bytes(connection: Connection) -> Iterator[Finding]:
+    for row in queries.miscounted(connection):
+        what = f"stored_bytes is {row.stored_bytes}, its payloads take {row.taken}"
+        yield Finding("bytes", _subject(row.job_id), what, partial(_recount, simulation_id=row.id))
+
+
+def _recount(connection: Connection, *, simulation_id: int) -> None:
+    moves.lock_simulation(connection, simulation_id)
+    queries.recount(connection, simulation_id)
+
+
+def _sequences(connection: Connection) -> Iterator[Finding]:
+    for table, following, largest in queries.late_sequences(connection):
+        what = f"the next number would be {following}, but {largest} is in use"
+        mend = partial(queries.advance_sequence, table=table)
+        yield Finding("sequence", table, what, mend if following else None)
+
+
+def _payloads(database: Database, watch: Watch) -> Iterator[Finding]:
+    with database.reading() as connection:
+        counts = queries.count_payloads(connection)
+    total, done = sum(counts.values()), 0
+    watch(done, total)
+    for table in queries.PAYLOADS:
+        last = 0
+        while True:
+            with database.reading() as connection:
+                stored = queries.next_payload(connection, table, last)
+            if stored is None:
+                break
+            yield from _payload(stored)
+            last, done = stored.id, done + 1
+            watch(done, max(done, total))
+
+
+def _payload(stored: StoredPayload) -> Iterator[Finding]:
+    where = _place(stored)
+    try:
+        text = codec.decode_text(stored.data)
+        value = _value(text, strict=codec.written_here(stored.data))
+        codec.check_joinable(stored.data)
+    except InvalidInput as error:
+        yield Finding("payload", where, str(error))
+        return
+    size, sha256 = len(text), hashlib.sha256(text).hexdigest()
+    mend = partial(queries.correct_payload, stored=stored, size=size, sha256=sha256)
+    if stored.size != size:
+        yield Finding("size", where, f"content_size is {stored.size}, the text has {size} bytes", mend)
+    if stored.sha256 != sha256:
+        yield Finding("digest", where, "content_sha256 is not that of the text", mend)
+    if not isinstance(value, dict):
+        yield Finding("payload", where, "it is no JSON object")
+    elif stored.table == "Page":
+        yield from _page(stored, value, where)
+
+
+def _value(text: bytes, *, strict: bool) -> object:
+    """The value of a JSON text. What others wrote with Python's json module may hold NaN; ours never does."""
+    try:
+        return orjson.loads(text) if strict else json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(f"A stored payload is damaged: {error}") from error
+
+
+def _page(stored: StoredPayload, page: Mapping[str, Any], where: str) -> Iterator[Finding]:
+    metadata, data = (_mapping(page.get(part)) for part in ("metadata", "data"))
+    name = str(metadata.get("name", data.get("name")))
+    for column, is_stored, told in (
+        ("page_dimension", stored.page_dimension, page.get("dimensions")),
+        ("page_name", stored.page_name, name),
+    ):
+        if is_stored != told:
+            yield Finding("page", where, f"{column} is {is_stored!r}, in the payload it is {told!r}")
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _place(stored: StoredPayload) -> str:
+    owner = "no simulation" if stored.job_id is None else _subject(stored.job_id)
+    if stored.table == "Page":
+        return f"{owner}, page {stored.page_number} of estimator {stored.estimator!r}"
+    if stored.table == "Estimator":
+        return f"{owner}, estimator {stored.estimator!r}"
+    return f"{owner}, {stored.table} {stored.id}"
+
+
+def _subject(job_id: str, task_id: int | None = None) -> str:
+    return job_id if task_id is None else f"{job_id}, task {task_id}"

@@ -1,0 +1,36 @@
+"""How much there is in the store, and whose it is."""
+
+from dataclasses import dataclass
+
+from yaptide.persistence.engine import Database, Record
+from yaptide.persistence.queries import administration as queries
+from yaptide.persistence.queries import stats
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """How much there is.
+
+    `rows` by table; `payloads` by kind (kind, payloads, stored_bytes, text_bytes); `users` as
+    `queries.administration.users` gives them, whoever stores most first; `largest` simulations (job_id, username,
+    job_state, stored_bytes); `disk_bytes` of the whole database.
+    """
+
+    rows: dict[str, int]
+    payloads: list[Record]
+    users: list[Record]
+    largest: list[Record]
+    disk_bytes: int
+
+
+def collect(database: Database, largest: int) -> Stats:
+    """How much there is now, with so many of the largest simulations."""
+    with database.reading() as connection:
+        users = sorted(queries.users(connection), key=lambda user: -user.stored_bytes)
+        return Stats(
+            stats.rows(connection),
+            stats.payloads(connection),
+            users,
+            stats.largest(connection, largest),
+            stats.disk_bytes(connection),
+        )
