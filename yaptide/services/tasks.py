@@ -228,12 +228,18 @@ def requeue_silent(backend: Backend, silent_since: datetime, dead_owner: str | N
         merges = simulations.silent_merges(connection, dead_owner, silent_since)
     for task in silent:
         _requeue(backend, task)
-    for simulation_id in merges:
-        with backend.database.writing() as connection:
-            cause = Cause("recovery", now(), "the process that merged went silent")
-            if moves.lock_simulation(connection, simulation_id) is not None:
-                moves.move_simulation(connection, simulation_id, EntityState.MERGING_QUEUED, cause, {"owner": None})
+    for simulation_id, owner in merges:
+        _requeue_merge(backend, simulation_id, owner)
     return len(silent) + len(merges)
+
+
+@retried
+def _requeue_merge(backend: Backend, simulation_id: int, owner: str | None) -> None:
+    with backend.database.writing() as connection:
+        simulation = moves.lock_simulation(connection, simulation_id)
+        if simulation is not None and simulation.owner == owner:
+            cause = Cause("recovery", now(), "the process that merged went silent")
+            moves.move_simulation(connection, simulation_id, EntityState.MERGING_QUEUED, cause, {"owner": None})
 
 
 @retried

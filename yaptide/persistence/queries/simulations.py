@@ -214,10 +214,11 @@ def heartbeat(connection: Connection, owner: str, merges: Sequence[int], now: da
         connection.execute(update(_SIMULATION).where(mine).values(heartbeat_time=now))
 
 
-def silent_merges(connection: Connection, dead_owner: str | None, silent_since: datetime) -> list[int]:
-    """Simulations whose merge nobody works on any more; see `yaptide.persistence.queries.tasks.silent`."""
+def silent_merges(connection: Connection, dead_owner: str | None, silent_since: datetime) -> list[tuple[int, str | None]]:
+    """Simulations whose merge nobody works on any more, and who did; see `yaptide.persistence.queries.tasks.silent`."""
     gone = _SIMULATION.c.heartbeat_time < silent_since
     if dead_owner is not None:
         gone |= _SIMULATION.c.owner.startswith(dead_owner, autoescape=True)
-    query = select(_SIMULATION.c.id).where(_SIMULATION.c.job_state == EntityState.MERGING_RUNNING, gone)
-    return list(connection.execute(query).scalars())
+    query = select(_SIMULATION.c.id, _SIMULATION.c.owner)
+    query = query.where(_SIMULATION.c.job_state == EntityState.MERGING_RUNNING, gone)
+    return [(number, owner) for number, owner in connection.execute(query)]
