@@ -65,7 +65,8 @@ def test_check_names_what_differs_and_changes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(docs, "FOLDER", tmp_path)
     monkeypatch.setattr("sys.argv", ["docs"])
     docs.main()
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == MADE
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.relative_to(tmp_path).as_posix(): path.read_text() for path in written} == MADE
     monkeypatch.setattr("sys.argv", ["docs", "--check"])
     with pytest.raises(SystemExit) as ended:
         docs.main()

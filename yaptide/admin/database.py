@@ -1,12 +1,17 @@
 """`yaptide db`: the tables of the database."""
 
 import atexit
+import sys
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from yaptide.admin.display import out, print_json, say
+from yaptide.domain.errors import InvalidInput
 from yaptide.persistence import schema
+from yaptide.persistence.diagram import class_diagram
 from yaptide.persistence.engine import Database
 from yaptide.settings import load
 
@@ -62,3 +67,37 @@ def url(
     Example: yaptide db url
     """
     out.print(_database().engine.url.render_as_string(hide_password=not show_password))
+
+
+class Format(StrEnum):
+    """Kinds of diagrams."""
+
+    MERMAID = "mermaid"
+    SVG = "svg"
+    PNG = "png"
+
+
+@app.command("diagram")
+def show_diagram(
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", help="Where to write it; default: standard output.", show_default=False),
+    ] = None,
+    kind: Annotated[Format, typer.Option("--format", help="Text for mermaid, or a picture.")] = Format.MERMAID,
+) -> None:
+    """Draw the tables as they are in the code: fields with types, inheritance, and how many belong to how many.
+
+    Example: yaptide db diagram --format svg database.svg
+    """
+    if kind is Format.MERMAID:
+        content = class_diagram().encode()
+    else:
+        from yaptide.admin import diagram  # noqa: PLC0415 - matplotlib takes longer to import than all the rest
+
+        content = diagram.draw(kind)
+    if file is not None:
+        file.write_bytes(content)
+    elif kind is Format.PNG and sys.stdout.isatty():
+        raise InvalidInput("A picture is nothing for a terminal: give a file to write it to")
+    else:
+        sys.stdout.buffer.write(content)

@@ -15,6 +15,7 @@ from sqlalchemy.sql.elements import KeyedColumnElement
 from typer.main import get_command
 
 from yaptide.admin import cli
+from yaptide.admin.diagram import draw
 from yaptide.application import create_app
 from yaptide.domain.states import (
     FINAL_STATES,
@@ -41,7 +42,8 @@ def documents() -> dict[str, str]:
         "api.md": _api,
         "database.md": _database,
     }
-    return {name: "\n\n".join(block.strip("\n") for block in maker()) + "\n" for name, maker in makers.items()}
+    texts = {name: "\n\n".join(block.strip("\n") for block in maker()) + "\n" for name, maker in makers.items()}
+    return texts | {"images/database.svg": draw("svg").decode()}
 
 
 def main() -> None:
@@ -56,6 +58,7 @@ def main() -> None:
     if check:
         sys.exit("\n".join(f"docs/{name} is out of date: make docs" for name in differing) or 0)
     for name in differing:
+        (FOLDER / name).parent.mkdir(exist_ok=True)
         (FOLDER / name).write_text(made[name])
 
 
@@ -496,6 +499,10 @@ A column `compressed_data` is one gzip member of JSON text, which any tool reads
 `json.loads(gzip.decompress(data))`. `yaptide/persistence/codec.py` says how it is written.
 
 ## Relations
+
+![The tables with their columns, what inherits from what, and how many belong to how many](images/database.svg)
+
+The same as text; `yaptide db diagram` prints it, and draws the picture.
 
 `<|--`: a row of the table below has a row of the same `id` in the table above (joined-table inheritance). `?`: may be
 null. PK: primary key. FK: foreign key.

@@ -44,11 +44,16 @@ def cardinality(relationship: RelationshipProperty[Any]) -> tuple[str, str]:
     return near, "0..1" if "None" in str(annotation) else "1"
 
 
-def _member(column: KeyedColumnElement[Any]) -> str:
+def field(column: KeyedColumnElement[Any]) -> tuple[str, str, str]:
+    """Type (with `?` if it may be null), name, and keys (PK, FK) of a column, as a diagram shows them."""
     kind = column.type.impl_instance if isinstance(column.type, TypeDecorator) else column.type
     keys = ["PK"] * column.primary_key + ["FK"] * bool(column.foreign_keys)
     optional = "?" if getattr(column, "nullable", False) else ""
-    return " ".join([f"        {kind.python_type.__name__}{optional}", str(column.name), *keys])
+    return kind.python_type.__name__ + optional, str(column.name), " ".join(keys)
+
+
+def _member(column: KeyedColumnElement[Any]) -> str:
+    return f"        {' '.join(field(column))}".rstrip()
 
 
 def _inheritance(mapper: Mapper[Any]) -> Iterator[str]:

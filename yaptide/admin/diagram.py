@@ -1,0 +1,217 @@
+"""Draws the tables, from the models: `yaptide db diagram`, and the picture in docs/.
+
+A table is right of what it belongs to, and what inherits from it hangs below it. Lengths are in inches, y upwards.
+"""
+
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon, Rectangle
+from sqlalchemy.orm import Mapper, RelationshipProperty
+
+from yaptide.persistence import diagram
+
+_WIDTH = 2.7
+_ROW = 0.2
+_TITLE = 0.28
+_GAP = 0.35
+_INDENT = 0.3
+_CHANNEL = 1.5
+_LABELS = 0.6  # at the right end of a channel
+_MARGIN = 0.3
+
+_INK, _PALE, _HEAD, _LINE = "#1c2733", "#66788a", "#dbe9f6", "#5b7083"
+
+#: The same models give the same bytes: names in the file come from its contents, and texts stay texts.
+_REPRODUCIBLE = {"svg.hashsalt": "yaptide", "svg.fonttype": "none", "font.family": "DejaVu Sans"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """A table and the place of its upper left corner."""
+
+    mapper: Mapper[Any]
+    left: float
+    top: float
+
+    @property
+    def column(self) -> float:
+        """Where the column of tables begins: what inherits is indented."""
+        return round(self.left - (_INDENT if self.mapper.inherits else 0), 3)
+
+    @property
+    def right(self) -> float:
+        return self.left + _WIDTH
+
+    @property
+    def bottom(self) -> float:
+        return self.top - _height(self.mapper)
+
+
+@dataclass(slots=True)
+class _Line:
+    """The line of a relationship, from the box of the one to a box of the many. `turn` is where it goes up or down."""
+
+    relationship: RelationshipProperty[Any]
+    start: _Box
+    end: _Box
+    y: float = 0.0
+    turn: float = 0.0
+
+    @property
+    def end_y(self) -> float:
+        """Beside the title; the line of inheritance ends there too, further down."""
+        return self.end.top - _TITLE / (4 if self.end.mapper.inherits else 2)
+
+
+def draw(kind: str) -> bytes:
+    """The picture of all tables as a file of this kind, svg or png."""
+    with mpl.rc_context(_REPRODUCIBLE):
+        figure = _figure()
+        file = io.BytesIO()
+        nothing = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+        figure.savefig(file, format=kind, dpi=130, metadata=nothing)
+    return file.getvalue()
+
+
+def _figure() -> Figure:
+    boxes = _boxes()
+    width = max(box.right for box in boxes.values()) + _MARGIN
+    bottom = min(box.bottom for box in boxes.values()) - _MARGIN
+    figure = Figure(figsize=(width, -bottom))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(bottom, 0))
+    axes.set_axis_off()
+    for line in _lines(boxes):
+        _draw_line(axes, line)
+    for box in boxes.values():
+        _draw_inheritance(axes, box, [other for other in boxes.values() if other.mapper.inherits is box.mapper])
+        _draw_box(axes, box)
+    return figure
+
+
+def _height(mapper: Mapper[Any]) -> float:
+    return _TITLE + _ROW * len(mapper.local_table.columns)
+
+
+# Places
+
+
+def _boxes() -> dict[Mapper[Any], _Box]:
+    """Where each table is; columns of tables are centred."""
+    columns: dict[int, list[Mapper[Any]]] = defaultdict(list)
+    mappers = diagram.mappers()
+    depths = _depths(mappers)
+    for mapper in mappers:
+        if mapper.inherits is None:
+            columns[depths[mapper]] += [mapper, *(other for other in mappers if other.inherits is mapper)]
+    tallest = max(map(_total, columns.values()))
+    boxes = {}
+    for depth, stack in columns.items():
+        top = -_MARGIN - (tallest - _total(stack)) / 2
+        for mapper in stack:
+            left = _MARGIN + depth * (_WIDTH + _INDENT + _CHANNEL) + (_INDENT if mapper.inherits else 0)
+            boxes[mapper] = _Box(mapper, left, top)
+            top -= _height(mapper) + _GAP
+    return boxes
+
+
+def _total(stack: Sequence[Mapper[Any]]) -> float:
+    return sum(_height(mapper) + _GAP for mapper in stack) - _GAP
+
+
+def _depths(mappers: Iterable[Mapper[Any]]) -> dict[Mapper[Any], int]:
+    """How many relationships lead to each table that inherits from none."""
+    owners = defaultdict(list)
+    for mapper in mappers:
+        for relationship in diagram.owned(mapper):
+            owners[relationship.mapper].append(mapper)
+
+    def depth(mapper: Mapper[Any]) -> int:
+        return max((depth(owner.base_mapper) + 1 for owner in owners[mapper]), default=0)
+
+    return {mapper: depth(mapper) for mapper in mappers if mapper.inherits is None}
+
+
+def _lines(boxes: dict[Mapper[Any], _Box]) -> list[_Line]:
+    """The lines of all relationships. Those between the same two columns turn at different places."""
+    channels: dict[float, list[_Line]] = defaultdict(list)
+    for mapper, box in boxes.items():
+        lines = [_Line(relation, box, boxes[relation.mapper]) for relation in diagram.owned(mapper)]
+        lines.sort(key=lambda line: -line.end_y)
+        for number, line in enumerate(lines, start=1):
+            line.y = box.top - (box.top - box.bottom) * number / (len(lines) + 1)
+        channels[box.column] += lines
+    for left, lines in channels.items():
+        _spread(lines, left + _WIDTH + _INDENT)
+    return [line for lines in channels.values() for line in lines]
+
+
+def _spread(lines: list[_Line], begin: float) -> None:
+    """Of lines that go up, the one that goes highest turns first, and of those that go down, the one that goes lowest.
+
+    So they do not cross.
+    """
+    up = sorted((line for line in lines if line.end_y > line.y), key=lambda line: -line.end_y)
+    down = sorted((line for line in lines if line.end_y <= line.y), key=lambda line: line.end_y)
+    for group in (up, down):
+        for number, line in enumerate(group, start=1):
+            line.turn = begin + (_CHANNEL - _LABELS) * number / (len(group) + 1)
+
+
+# Drawing
+
+
+def _draw_box(axes: Axes, box: _Box) -> None:
+    height = box.top - box.bottom
+    corner = (box.left, box.bottom)
+    axes.add_patch(Rectangle(corner, _WIDTH, height, facecolor="white", edgecolor=_LINE, linewidth=1))
+    head = (box.left, box.top - _TITLE)
+    axes.add_patch(Rectangle(head, _WIDTH, _TITLE, facecolor=_HEAD, edgecolor=_LINE, linewidth=1))
+    table = box.mapper.local_table
+    middle = box.left + _WIDTH / 2
+    _write(axes, middle, box.top - _TITLE / 2, str(table.description), size=10, weight="bold", ha="center")
+    for number, column in enumerate(table.columns):
+        y = box.top - _TITLE - _ROW * (number + 0.5)
+        kind, name, keys = diagram.field(column)
+        _write(axes, box.left + 0.08, y, keys, size=6, color=_PALE)
+        _write(axes, box.left + 0.5, y, name, size=8)
+        _write(axes, box.right - 0.08, y, kind, size=8, color=_PALE, ha="right")
+
+
+def _draw_inheritance(axes: Axes, parent: _Box, children: Sequence[_Box]) -> None:
+    """A hollow arrow head below the parent, from which the lines to its children hang."""
+    if not children:
+        return
+    x, tip = parent.left + _INDENT / 2, parent.bottom
+    ends = [child.top - _TITLE * 3 / 4 for child in children]
+    _line(axes, [(x, tip - 0.14), (x, min(ends))])
+    for child, y in zip(children, ends, strict=True):
+        _line(axes, [(x, y), (child.left, y)])
+    head = [(x, tip), (x - 0.08, tip - 0.14), (x + 0.08, tip - 0.14)]
+    axes.add_patch(Polygon(head, closed=True, facecolor="white", edgecolor=_LINE, linewidth=1))
+
+
+def _draw_line(axes: Axes, line: _Line) -> None:
+    near, far = diagram.cardinality(line.relationship)
+    points = [(line.start.right, line.y), (line.turn, line.y), (line.turn, line.end_y), (line.end.left, line.end_y)]
+    _line(axes, points)
+    x, y = line.end.left, line.end_y
+    axes.add_patch(Polygon([(x, y), (x - 0.1, y + 0.04), (x - 0.1, y - 0.04)], closed=True, color=_LINE))
+    _write(axes, line.start.right + 0.05, line.y + 0.08, near, size=7)
+    label = line.end.column - 0.13
+    _write(axes, label, y + 0.08, far, size=7, ha="right")
+    _write(axes, label, y - 0.08, line.relationship.key, size=7, color=_PALE, ha="right")
+
+
+def _line(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
+    axes.plot(*zip(*points, strict=True), color=_LINE, linewidth=1, solid_capstyle="butt", solid_joinstyle="miter")
+
+
+def _write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
+    axes.text(x, y, text, va="center_baseline", **{"color": _INK, **style})
