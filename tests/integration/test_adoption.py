@@ -111,6 +111,7 @@ def check_sound(database: Database) -> None:
     assert schema.differences(database) == []
     wrong = rows(database, """SELECT id FROM "Simulation" WHERE end_time IS NULL OR update_key_hash IS NOT NULL""")
     assert wrong == []
+    assert rows(database, 'SELECT id FROM "Task" WHERE end_time IS NULL') == []
     sums = {
         key: sum(size for simulation, size in rows(database, _SIZES) if simulation == key)
         for (key,) in rows(database, 'SELECT id FROM "Simulation"')
@@ -449,8 +450,6 @@ def test_a_failure_after_any_step_changes_nothing(module, name, old, database, m
     with pytest.raises(Broken):
         adopt(database)
     assert old.rows() == before
-    monkeypatch.undo()
-    assert adopt(database).adopted
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
@@ -603,7 +602,7 @@ class Dice(Filler):
 
 
 @given(st.integers(0, 2**32), st.sampled_from([None, *legacy.REVISIONS]), st.booleans())
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_whatever_is_in_an_sqlite_file_is_kept(seed, revision, orphans):
     with tempfile.TemporaryDirectory() as folder:
         check_whatever(f"sqlite:///{folder}/old.db", seed, revision, orphans=orphans)

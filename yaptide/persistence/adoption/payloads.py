@@ -6,7 +6,6 @@ names with texts, become entries of the log files.
 
 import base64
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,19 +18,6 @@ from yaptide.persistence.adoption.work import Names, Work
 from yaptide.persistence.engine import Record
 
 _OF_SIMULATIONS = ("Input", "Logfiles", "Estimator")
-
-#: What stands for a payload that is not there, so that readers find the shape that they expect.
-_EMPTY: Mapping[str, Any] = {
-    "Input": {"number_of_all_primaries": 0, "input_files": {}, "input_json": None},
-    "Logfiles": {},
-    "Estimator": {},
-    "Page": {
-        "dimensions": 1,
-        "data": {"name": "", "unit": "", "values": []},
-        "axis_dim1": {"name": "", "unit": "", "values": []},
-        "metadata": {},
-    },
-}
 
 
 def copy(work: Work) -> None:
@@ -157,8 +143,8 @@ class _Payloads:
             self._decide("Estimator", estimator_id, "kept without pages", f"estimator {estimator!r} has none")
 
     def _copy_page(self, row: Record, number: int) -> None:
-        found = self._examined("Page", row.id)
         name = row._mapping.get("page_name")
+        found = self._examined("Page", row.id, text(name))
         if name is None:
             name = _at(found.value, "metadata", "name") or _at(found.value, "data", "name")
         dimension = integer(row._mapping.get("page_dimension"))
@@ -181,12 +167,12 @@ class _Payloads:
         old = self.work.old[table]
         return data(self.work.connection.execute(select(old.c.compressed_data).where(old.c.id == number)).scalar())
 
-    def _examined(self, table: str, number: int) -> _Found:
+    def _examined(self, table: str, number: int, name: str = "") -> _Found:
         """Read a payload, and tell what is the matter with it, if anything is."""
         stored = self._read(table, number)
         if not stored:
             self._decide(table, number, "holds an empty value", "its payload was null or empty")
-            stored = codec.encode(self._empty(table)).data
+            stored = codec.encode(self._empty(table, name)).data
         try:
             content = codec.decode_text(stored)
         except InvalidInput as damage:
@@ -202,8 +188,19 @@ class _Payloads:
             self._decide(table, number, "its bytes are kept", str(damage))
             return _Found(stored, content)
 
-    def _empty(self, table: str) -> Any:
-        return {"input_type": self.input_type, **_EMPTY[table]} if table == "Input" else _EMPTY[table]
+    def _empty(self, table: str, name: str = "") -> Any:
+        """What stands for a payload that is not there, so that readers find the shape that they expect."""
+        if table == "Input":
+            return {
+                "input_type": self.input_type,
+                "number_of_all_primaries": 0,
+                "input_files": {},
+                "input_json": None,
+            }
+        if table == "Page":
+            nothing = {"name": "", "unit": "", "values": []}
+            return {"dimensions": 1, "data": nothing | {"name": name}, "axis_dim1": nothing, "metadata": {"name": name}}
+        return {}
 
     def _decide(self, table: str, number: int, what: str, why: str) -> None:
         self.work.decide(f"{table} {number}", self.job_id, what, why)

@@ -152,8 +152,8 @@ class _Simulations:
         return platform
 
     def _copy_platform(self, row: Record, platform: str, job_id: str) -> None:
-        """Copy what the platforms know of it, even one that is not its own."""
-        if row.celery is not None or platform == DIRECT:
+        """Copy what the platforms know of it, even one that is not its own, if that is anything."""
+        if row.merge_id is not None or platform == DIRECT:
             self.work.add("CelerySimulation", [{"id": row.id, "merge_id": optional_text(row.merge_id)}])
         if row.batch is not None or platform == BATCH:
             values = {"job_dir": optional_text(row.job_dir), "array_id": integer(row.array_id)}
@@ -192,15 +192,10 @@ class _Tasks:
         self._free = 0
 
     def copy(self) -> None:
-        old = self.work.old
-        task, celery, batch = old["Task"], old["CeleryTask"], old["BatchTask"]
-        query = (
-            select(task, celery.c.id.label("celery"), celery.c.celery_id, batch.c.id.label("batch"))
-            .outerjoin(celery, celery.c.id == task.c.id)
-            .outerjoin(batch, batch.c.id == task.c.id)
-            .where(task.c.simulation_id == self.simulation.id)
-        )
-        highest = select(func.max(task.c.task_id)).where(task.c.simulation_id == self.simulation.id)
+        task, celery = self.work.old["Task"], self.work.old["CeleryTask"]
+        mine = task.c.simulation_id == self.simulation.id
+        query = select(task, celery.c.celery_id).outerjoin(celery, celery.c.id == task.c.id).where(mine)
+        highest = select(func.max(task.c.task_id)).where(mine)
         self._free = 1 + max(integer(self.work.connection.execute(highest).scalar()) or 0, -1)
         for rows in self.work.batches(query, task.c.id):
             self._copy_batch(rows)
@@ -213,14 +208,13 @@ class _Tasks:
             if fate.reason:
                 self._decide(row, fate.state.value, fate.reason)
             tasks.append(self._values(row, fate))
-            start, end = tasks[-1]["start_time"], tasks[-1]["end_time"] or self.simulation.end
-            begun = start or self.simulation.start
-            history += _history(self.work, self.simulation, tasks[-1]["task_id"], fate, begun, end)
+            begun = tasks[-1]["start_time"] or self.simulation.start
+            history += _history(self.work, self.simulation, tasks[-1]["task_id"], fate, begun, tasks[-1]["end_time"])
         self.work.add("Task", tasks)
-        direct, batch = self.simulation.platform == DIRECT, self.simulation.platform == BATCH
-        of_celery = [row for row in rows if row.celery is not None or direct]
+        direct = self.simulation.platform == DIRECT
+        of_celery = [row for row in rows if row.celery_id is not None or direct]
         self.work.add("CeleryTask", [{"id": row.id, "celery_id": optional_text(row.celery_id)} for row in of_celery])
-        self.work.add("BatchTask", [{"id": row.id} for row in rows if row.batch is not None or batch])
+        self.work.add("BatchTask", [{"id": row.id} for row in rows if not direct])
         self.work.add("StateHistory", history)
 
     def _values(self, row: Record, fate: _Fate) -> dict[str, Any]:
@@ -228,10 +222,8 @@ class _Tasks:
             platform = f"platform {self.simulation.platform}"
             self._decide(row, platform, f"its platform was {text(row.platform)!r}, unlike its simulation's")
         start, last = moment(row.start_time), moment(row.last_update_time)
-        end = moment(row.end_time)
-        if end is not None or fate.found is not fate.state:
-            last_sign = last or self.simulation.end
-            end = _end(self.work, f"Task {row.id}", self.simulation.job_id, start, row.end_time, last_sign)
+        last_sign = last or self.simulation.end
+        end = _end(self.work, f"Task {row.id}", self.simulation.job_id, start, row.end_time, last_sign)
         return {
             "id": row.id,
             "simulation_id": self.simulation.id,
