@@ -9,9 +9,8 @@ import msgspec
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from yaptide.admin.database import _database
 from yaptide.admin.display import err, print_json, print_table, say, size
-from yaptide.admin.opening import local_user, opened
+from yaptide.admin.opening import configured_database, local_user, opened
 from yaptide.domain.errors import NotFound
 from yaptide.persistence.engine import Database
 from yaptide.services import archives, backups
@@ -52,7 +51,7 @@ def restore(file: File, as_json: AsJson = False) -> None:
     Example: FLASK_SQLALCHEMY_DATABASE_URI=postgresql+psycopg://me@localhost/new yaptide db restore backup.zip
     """
     with _bar() as watch:
-        report = backups.restore(_database(), file, watch)
+        report = backups.restore(configured_database(), file, watch)
     _show(file, report, as_json)
     say(f"Restored and checked: {report.rows} rows of {len(report.tables)} tables. {_NOT_IN_IT}")
 
@@ -110,7 +109,7 @@ def take_in(
 
 def _existing() -> Database:
     """The configured database; raises NotFound rather than make an SQLite file where there is none."""
-    database = _database()
+    database = configured_database()
     file = database.engine.url.database
     if database.is_sqlite and file and not Path(file).exists():
         raise NotFound(f"There is no database file {file}")

@@ -1,6 +1,5 @@
 """`yaptide db`: the tables of the database."""
 
-import atexit
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -9,24 +8,14 @@ from typing import Annotated
 import typer
 
 from yaptide.admin.display import out, print_json, say
+from yaptide.admin.opening import configured_database
 from yaptide.domain.errors import InvalidInput
 from yaptide.persistence import schema
 from yaptide.persistence.diagram import class_diagram
-from yaptide.persistence.engine import Database
-from yaptide.settings import load
 
 app = typer.Typer(
     help="Look after the database: its tables, what is in it, and whether all of it is sound.", no_args_is_help=True
 )
-
-
-def _database() -> Database:
-    settings = load()
-    if not settings.database_uri:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-    database = Database(settings.url)
-    atexit.register(database.close)
-    return database
 
 
 @app.command()
@@ -35,7 +24,7 @@ def upgrade() -> None:
 
     Example: FLASK_SQLALCHEMY_DATABASE_URI=postgresql+psycopg://me@localhost/yaptide yaptide db upgrade
     """
-    database = _database()
+    database = configured_database()
     before = schema.condition(database)
     schema.upgrade(database)
     done = "was up to date" if before is schema.Condition.CURRENT else "is up to date now"
@@ -48,7 +37,7 @@ def current(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
     Example: yaptide db current
     """
-    database = _database()
+    database = configured_database()
     found = schema.condition(database)
     with database.reading() as connection:
         revision = schema.revision(connection)
@@ -66,7 +55,7 @@ def url(
 
     Example: yaptide db url
     """
-    out.print(_database().engine.url.render_as_string(hide_password=not show_password))
+    out.print(configured_database().engine.url.render_as_string(hide_password=not show_password))
 
 
 class Format(StrEnum):

@@ -5,6 +5,7 @@ import getpass
 from dataclasses import dataclass
 
 from yaptide.application import make_backend, prepare_database
+from yaptide.persistence.engine import Database
 from yaptide.services import users
 from yaptide.services.backend import Backend
 from yaptide.services.users import User
@@ -26,6 +27,16 @@ def opened() -> Opened:
     atexit.register(backend.database.close)  # a server notes every client that leaves without a word
     prepare_database(backend)
     return Opened(settings, backend)
+
+
+def configured_database() -> Database:
+    """The configured database, whatever tables it has or has not."""
+    settings = load()
+    if not settings.database_uri:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.url)
+    atexit.register(database.close)
+    return database
 
 
 def local_user(backend: Backend, name: str) -> User:

@@ -5,15 +5,11 @@ Alembic's revisions are in `yaptide/persistence/migrations/versions`. It is impo
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, text
 
 from yaptide.domain.errors import Conflict
 from yaptide.persistence.engine import Database
-
-if TYPE_CHECKING:
-    from alembic.config import Config
 
 #: The revision that this code works on.
 HEAD = "0001"
@@ -64,18 +60,25 @@ def upgrade(database: Database, target: str = HEAD) -> None:
         raise _foreign()
     if found is Condition.CURRENT and target == HEAD:
         return
-    from alembic import command  # noqa: PLC0415 - 0.1 s that only a migration has to pay
-
     with database.migrating() as connection:
-        command.upgrade(_config(connection), target)
+        migrate(connection, target)
 
 
 def downgrade(database: Database, target: str) -> None:
     """Take the tables back to revision `target` (``base``: remove them)."""
-    from alembic import command  # noqa: PLC0415
-
     with database.migrating() as connection:
-        command.downgrade(_config(connection), target)
+        migrate(connection, target, back=True)
+
+
+def migrate(connection: Connection, target: str, *, back: bool = False) -> None:
+    """Bring the tables forward to revision `target`, or `back` to it, in a running transaction of `migrating`."""
+    from alembic import command  # noqa: PLC0415 - 0.1 s that only a migration has to pay
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    (command.downgrade if back else command.upgrade)(config, target)
 
 
 def require_current(database: Database) -> None:
@@ -100,17 +103,9 @@ def differences(database: Database) -> list[str]:
         return [str(difference) for difference in compare_metadata(context, Base.metadata)]
 
 
-def _config(connection: Connection) -> "Config":
-    from alembic.config import Config  # noqa: PLC0415
-
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    return config
-
-
 def _foreign() -> Conflict:
     return Conflict(
         "This database was not made by this version of yaptide: it holds other tables or a newer schema. "
-        "Nothing was changed; check FLASK_SQLALCHEMY_DATABASE_URI"
+        "Nothing was changed; check FLASK_SQLALCHEMY_DATABASE_URI. (One of an older YAPTIDE backend is taken over by: "
+        "yaptide db adopt)"
     )

@@ -30,7 +30,7 @@ from yaptide.persistence.queries import simulations, tables, transfer
 from yaptide.persistence.queries.users import User
 from yaptide.services.access import NO_SUCH_JOB
 from yaptide.services.backend import Backend
-from yaptide.services.simulations import _check_quota
+from yaptide.services.simulations import check_quota
 from yaptide.simulators.files import check_names
 
 T = TypeVar("T", bound=Struct)
@@ -109,7 +109,7 @@ def take_in(backend: Backend, path: Path, username: str, watch: Watch = ignore) 
                 raise NotFound(f"There is no user {username!r}: add them first")
             new = [simulation for simulation in found if not _is_here(connection, simulation)]
             entries = [payload.entry for simulation in new for payload in simulation.payloads()]
-            _check_quota(connection, user, sum(map(reader.size, entries)))
+            check_quota(connection, user, sum(map(reader.size, entries)))
             for simulation in new:
                 _add(connection, reader, simulation, user)
         imported = [simulation.job_id for simulation in new]

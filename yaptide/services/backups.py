@@ -118,7 +118,7 @@ def restore(database: Database, path: Path, watch: Watch = ignore) -> Report:
                 _fill(connection, reader, name, table, watch)
             for name, table in about.tables.items():
                 _check(name, table, _stored(connection, _layout(name, table)), watch)
-            tables.migrate(connection, schema.HEAD)
+            schema.migrate(connection, schema.HEAD)
         return _report(reader, about)
 
 
@@ -270,8 +270,8 @@ def _make_tables(connection: Connection, about: _About) -> None:
     if standing:
         if revision not in schema.known_revisions() or any(tables.count(connection, layout) for layout in standing):
             raise Conflict("The database is not empty: a backup is restored into an empty one. Nothing was changed")
-        tables.migrate(connection, "base")
-    tables.migrate(connection, about.revision)
+        schema.migrate(connection, "base", back=True)
+    schema.migrate(connection, about.revision)
     made = {layout.name: layout.columns for layout in tables.layouts(connection)}
     if made != {name: table.columns for name, table in about.tables.items()}:
         raise InvalidInput(f"its tables are not those of revision {about.revision}")

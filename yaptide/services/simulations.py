@@ -90,15 +90,18 @@ def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
     ]
     payload = _input_payload(submission, checked)
     with backend.database.writing() as connection:
-        _check_quota(connection, user, len(payload.data))
+        check_quota(connection, user, len(payload.data))
         simulation_id = simulations.add_direct(connection, values, payload, rows)
         moves.record_made(connection, simulation_id, EntityState.PENDING, cause)
     backend.dispatcher.dispatch(simulation_id, update_key)
     return Submitted(job_id, simulation_id, update_key)
 
 
-def _check_quota(connection: Connection, user: User, more: int) -> None:
-    """Results that come in later are never refused for the quota: they have been simulated already."""
+def check_quota(connection: Connection, user: User, more: int) -> None:
+    """Raise Conflict if a user may not store `more` bytes.
+
+    Asked before something is submitted or imported, and not of results: those have been simulated already.
+    """
     used, quota = users.usage(connection, user.id)
     if quota is not None and used + more > quota:
         raise Conflict(f"Your simulations take {used} bytes of the {quota} you may store: delete some of them first")

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, Index, MetaData, Table, func, inspect, litera
 from sqlalchemy.types import NullType
 
 from yaptide.persistence.adoption.legacy import COLUMNS
-from yaptide.persistence.schema import _config as migrations
+from yaptide.persistence.schema import migrate
 
 #: The revision that the rows are copied into. Later ones then run over them as over any other database of ours.
 _COPIED_INTO = "0001"
@@ -62,7 +62,7 @@ def put_aside(connection: Connection) -> dict[str, Table]:
 
 def make_ours(connection: Connection) -> dict[str, Table]:
     """Make our tables as our first migration does; returns them by name."""
-    _upgrade(connection, _COPIED_INTO)
+    migrate(connection, _COPIED_INTO)
     names = sorted(set(inspect(connection).get_table_names()) - {"alembic_version"})
     ours = [name for name in names if not name.startswith(_PREFIX)]
     # As they are in that revision: the models are those of the newest.
@@ -71,7 +71,7 @@ def make_ours(connection: Connection) -> dict[str, Table]:
 
 def bring_up_to_date(connection: Connection) -> None:
     """Apply the migrations that came after the first."""
-    _upgrade(connection, "head")
+    migrate(connection, "head")
 
 
 def index(connection: Connection, old: Mapping[str, Table]) -> None:
@@ -102,12 +102,6 @@ def drop(connection: Connection, old: Mapping[str, Table]) -> None:
             connection.execute(text("PRAGMA secure_delete = OFF"))
         else:
             old[name].drop(connection)
-
-
-def _upgrade(connection: Connection, target: str) -> None:
-    from alembic import command  # noqa: PLC0415 - see yaptide.persistence.schema
-
-    command.upgrade(migrations(connection), target)
 
 
 def _old_table(connection: Connection, name: str) -> Table:

@@ -214,7 +214,9 @@ def heartbeat(connection: Connection, owner: str, merges: Sequence[int], now: da
         connection.execute(update(_SIMULATION).where(mine).values(heartbeat_time=now))
 
 
-def silent_merges(connection: Connection, dead_owner: str | None, silent_since: datetime) -> list[tuple[int, str | None]]:
+def silent_merges(
+    connection: Connection, dead_owner: str | None, silent_since: datetime
+) -> list[tuple[int, str | None]]:
     """Simulations whose merge nobody works on any more, and who did; see `yaptide.persistence.queries.tasks.silent`."""
     gone = _SIMULATION.c.heartbeat_time < silent_since
     if dead_owner is not None:

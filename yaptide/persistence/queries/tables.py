@@ -31,7 +31,6 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 from yaptide.domain.errors import Conflict
-from yaptide.persistence import schema
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models.base import UtcDateTime
 
@@ -191,11 +190,3 @@ def lock(connection: Connection, found: Sequence[Layout]) -> None:
         quote = connection.dialect.identifier_preparer.quote
         names = ", ".join(quote(layout.name) for layout in found)
         connection.execute(text(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE"))
-
-
-def migrate(connection: Connection, target: str) -> None:
-    """Bring the tables to a revision (``base``: remove them) in the running transaction of `Database.migrating`."""
-    from alembic import command  # noqa: PLC0415 - 0.1 s that only a migration has to pay
-
-    move = command.downgrade if target == "base" else command.upgrade
-    move(schema._config(connection), target)  # noqa: SLF001 - how Alembic is set up is said there alone
