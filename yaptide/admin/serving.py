@@ -89,8 +89,11 @@ def _free(host: str, port: int) -> str:
 
 
 def _worker() -> subprocess.Popen[bytes]:
-    """A process that runs tasks. The kernel ends it with the thread that started it, see `die_with_parent`."""
-    return subprocess.Popen([sys.executable, "-m", "yaptide", "work", "--wait"])
+    """A process that runs tasks. The kernel ends it with the thread that started it, see `die_with_parent`.
+
+    Ctrl-C does not reach it, nor the one that serves: the process that started them ends them, in good order.
+    """
+    return subprocess.Popen([sys.executable, "-m", "yaptide", "work", "--wait"], process_group=0)
 
 
 def _keep_working(worker: subprocess.Popen[bytes], stop: threading.Event) -> None:
@@ -133,6 +136,7 @@ def work(
 def served():  # type: ignore[no-untyped-def]  # noqa: ANN201 - a WSGI application, made in the server's own process
     """The application that `yaptide up` serves."""
     die_with_parent(signal.SIGKILL)  # otherwise it would wait for its last client, and keep the port
+    os.setpgid(0, 0)  # see `_worker`: told twice to stop, Granian may wait for clients that keep their connection
     return create_app()
 
 
