@@ -233,8 +233,9 @@ class Place:
     def close(self) -> None:
         """Kill what still runs; no traceback may ever have been shown to anybody."""
         for running in self.started:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(running.pid, signal.SIGKILL)
+            for pid in session(running.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             running.process.wait()
         self.database.close()
         until(lambda: not self.simulators(), "no simulator is left")
@@ -293,10 +294,10 @@ def place(folder: Path, **variables: str) -> Iterator[Place]:
         there.close()
 
 
-def _status(pid: int) -> tuple[str, int]:
-    """State and parent of a process."""
-    state, parent, *_ = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return state, int(parent)
+def _status(pid: int) -> tuple[str, int, int]:
+    """State, parent and session of a process."""
+    state, parent, _, leader, *_ = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return state, int(parent), int(leader)
 
 
 def alive(pid: int) -> bool:
@@ -322,6 +323,16 @@ def descendants(pid: int) -> set[int]:
     while new:
         new = {child for child, parent in parents.items() if parent in new} - found
         found |= new
+    return found
+
+
+def session(leader: int) -> list[int]:
+    """The processes of a session: its leader and what that has started, but for what made a session of its own."""
+    found = []
+    for pid in processes():
+        with contextlib.suppress(OSError):
+            if _status(pid)[2] == leader:
+                found.append(pid)
     return found
 
 
