@@ -277,7 +277,7 @@ def test_a_yes_removes_what_was_shown(yaptide, job):
     assert done.exit_code == 0
     assert f"Remove task 0 (COMPLETED, 500 of 500 primaries) with 2 rows of history of {job.job_id}?" in done.stderr
     done = yaptide("simulations", "remove", job.job_id, answers="y\n")
-    assert f"Remove {job.job_id} (COMPLETED) with 1 tasks, 1 estimators, 1 pages, 0 logs (" in done.stderr
+    assert f"Remove {job.job_id} (COMPLETED) with 1 task, 1 estimator, 1 page, 0 logs (" in done.stderr
     done = yaptide("users", "remove", "alice", "--yes")
     assert done.stderr == "User alice was removed, with 0 simulations (0 B)\n"
     assert printed(yaptide("users", "list", "--json")) == {"users": []}

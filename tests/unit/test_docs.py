@@ -220,7 +220,7 @@ def kept(monkeypatch, tmp_path):
     monkeypatch.setattr(simulations, "opened", lambda: Opened(settings, backend))
     for module in (users, stored, clusters, integrity, stats, retention):
         monkeypatch.setattr(module, "connect", lambda: backend.database)
-    monkeypatch.setattr(database, "_database", lambda: Database("sqlite://"))
+    monkeypatch.setattr(database, "configured_database", lambda: Database("sqlite://"))
     return made.job_id
 
 

@@ -28,9 +28,6 @@ _MARGIN = 0.3
 
 _INK, _PALE, _HEAD, _LINE = "#1c2733", "#66788a", "#dbe9f6", "#5b7083"
 
-#: The same models give the same bytes: names in the file come from its contents, and texts stay texts.
-_REPRODUCIBLE = {"svg.hashsalt": "yaptide", "svg.fonttype": "none", "font.family": "DejaVu Sans"}
-
 
 @dataclass(frozen=True, slots=True)
 class _Box:
@@ -71,8 +68,9 @@ class _Line:
 
 
 def draw(kind: str) -> bytes:
-    """The picture of all tables as a file of this kind, svg or png."""
-    with mpl.rc_context(_REPRODUCIBLE):
+    """The picture of all tables as a file of this kind, svg or png. The same models give the same bytes."""
+    # Names in the file come from its contents, and texts stay texts.
+    with mpl.rc_context({"svg.hashsalt": "yaptide", "svg.fonttype": "none", "font.family": "DejaVu Sans"}):
         figure = _figure()
         file = io.BytesIO()
         nothing = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}

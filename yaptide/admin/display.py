@@ -20,7 +20,8 @@ if TYPE_CHECKING:  # where little is installed, it cannot be imported
 #: Names of simulations are long: a terminal narrower than this wraps the lines itself.
 _WIDTH = 120
 
-out = Console(width=max(Console().width, _WIDTH))
+# With a height as well: without one, rich takes a terminal that knows no control codes for 80 columns wide.
+out = Console(width=max(Console().width, _WIDTH), height=Console().height)
 err = Console(stderr=True)
 
 _COLOURS = {
@@ -100,6 +101,11 @@ def size(count: int) -> str:
             break
         number /= 1000
     return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+
+
+def counted(count: int, noun: str) -> str:
+    """How many there are of something."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def limit(count: int | None) -> str:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from yaptide.admin.arguments import AsJson
 from yaptide.admin.connection import connect
-from yaptide.admin.display import err, print_json, print_table, printable, say
+from yaptide.admin.display import counted, err, print_json, print_table, printable, say
 from yaptide.services import integrity
 from yaptide.services.integrity import Finding, Watch
 
@@ -47,7 +47,7 @@ def check(
         say(
             "Nothing is wrong"
             if not found
-            else f"{len(found)} findings, {len(left)} left"
+            else f"{counted(len(found), 'finding')}, {len(left)} left"
             if repair
             else _advice(found)
         )
@@ -71,13 +71,14 @@ def _print(found: list[Finding], marks: list[str]) -> None:
 
 def _advice(found: list[Finding]) -> str:
     possible = sum(finding.repair is not None for finding in found)
-    return f"{len(found)} findings; {possible} of them can be mended with: yaptide db check --repair"
+    return f"{counted(len(found), 'finding')}; {possible} of them can be mended with: yaptide db check --repair"
 
 
 @contextmanager
 def _bar() -> Iterator[Watch]:
     """A bar that moves with the payloads, where there is a terminal to move it in."""
     columns = (TextColumn("payloads"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+    still = not err.is_terminal or err.is_dumb_terminal
+    with Progress(*columns, console=err, transient=True, disable=still) as progress:
         task = progress.add_task("payloads", total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

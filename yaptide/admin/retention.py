@@ -6,7 +6,7 @@ import typer
 
 from yaptide.admin.arguments import AsJson, Yes, confirm, parse_age, parse_states
 from yaptide.admin.connection import connect
-from yaptide.admin.display import moment, print_json, print_table, say, size, state
+from yaptide.admin.display import counted, moment, print_json, print_table, say, size, state
 from yaptide.persistence.engine import Record
 from yaptide.services import retention
 from yaptide.services.backend import now
@@ -34,21 +34,20 @@ def purge(
     database = connect()
     which = Old(now() - parse_age(older_than), parse_states(states), keep_inputs)
     found = retention.find(database, which)
-    what = "results and log files of simulations" if keep_inputs else "simulations"
     if not as_json:
         _print(found)
     removed: list[str] = []
     if found and not dry_run:
-        confirm(f"Remove {_counted(what, found)}?", yes)
+        confirm(f"Remove {_described(found, keep_inputs)}?", yes)
         removed = retention.purge(database, load().spool, which, [row.job_id for row in found])
     gone = [row for row in found if row.job_id in set(removed)]
     if as_json:
         documents = [dict(row._mapping) | {"removed": row in gone} for row in found]
         print_json({"dry_run": dry_run, "keep_inputs": keep_inputs, "simulations": documents})
     elif dry_run or not found:
-        say(f"Nothing was removed; to be removed: {_counted(what, found)}")
+        say(f"Nothing was removed; to be removed: {_described(found, keep_inputs)}")
     else:
-        say(f"Removed: {_counted(what, gone)}")
+        say(f"Removed: {_described(gone, keep_inputs)}")
 
 
 def _print(found: list[Record]) -> None:
@@ -57,5 +56,6 @@ def _print(found: list[Record]) -> None:
         print_table(("simulation", "user", "state", "ended", "stored"), rows)
 
 
-def _counted(what: str, rows: list[Record]) -> str:
-    return f"{len(rows)} {what} ({size(sum(row.stored_bytes for row in rows))})"
+def _described(rows: list[Record], keep_inputs: bool) -> str:
+    count, total = counted(len(rows), "simulation"), size(sum(row.stored_bytes for row in rows))
+    return f"results and log files of {count} ({total} with the inputs)" if keep_inputs else f"{count} ({total})"

@@ -6,7 +6,7 @@ import typer
 
 from yaptide.admin.arguments import AsJson, JobId, Limit, Provider, States, Yes, confirm, parse_states
 from yaptide.admin.connection import connect
-from yaptide.admin.display import moment, print_json, print_table, say, size, state
+from yaptide.admin.display import counted, moment, print_json, print_table, say, size, state
 from yaptide.persistence.queries.administration import Contents
 from yaptide.services import administration
 from yaptide.services.administration import TaskSeen
@@ -57,10 +57,9 @@ def remove_simulation(
 
 
 def _parts(seen: Contents) -> str:
-    return (
-        f"{seen.tasks} tasks, {seen.estimators} estimators, {seen.pages} pages, {seen.logfiles} logs "
-        f"({size(seen.stored_bytes)})"
-    )
+    counts = {"task": seen.tasks, "estimator": seen.estimators, "page": seen.pages, "log": seen.logfiles}
+    parts = ", ".join(counted(count, noun) for noun, count in counts.items())
+    return f"{parts} ({size(seen.stored_bytes)})"
 
 
 @tasks.command("list")
@@ -114,4 +113,4 @@ def remove_task(
 def _described(seen: TaskSeen) -> str:
     found = seen.task
     primaries = f"{found.simulated_primaries:,} of {found.requested_primaries:,} primaries"
-    return f"task {found.task_id} ({found.task_state}, {primaries}) with {seen.history} rows of history"
+    return f"task {found.task_id} ({found.task_state}, {primaries}) with {counted(seen.history, 'row')} of history"

@@ -16,8 +16,8 @@ from yaptide.admin.arguments import (
     password,
 )
 from yaptide.admin.connection import connect
+from yaptide.admin.display import counted, print_json, print_table, say, size
 from yaptide.admin.display import limit as limited
-from yaptide.admin.display import print_json, print_table, say, size
 from yaptide.persistence.queries.administration import Holdings
 from yaptide.services import administration
 
@@ -124,8 +124,7 @@ def remove_user(name: UserName, provider: Provider = "", yes: Yes = False) -> No
 
 def _held(seen: Holdings) -> str:
     still = f", {seen.open} of them not ended" if seen.open else ""
-    plural = "" if seen.simulations == 1 else "s"
-    return f"{seen.simulations} simulation{plural} ({size(seen.stored_bytes)}{still})"
+    return f"{counted(seen.simulations, 'simulation')} ({size(seen.stored_bytes)}{still})"
 
 
 def _may(limit: int | None) -> str:

@@ -116,7 +116,10 @@ class BatchSimulationModel(SimulationModel):
 
 
 class StateHistoryModel(Base):
-    """One change of state of a simulation or of one of its tasks, written in the same transaction as the change."""
+    """One change of state of a simulation or of one of its tasks, written in the same transaction as the change.
+
+    Or a remark about a simulation: both states are that in which it is, and stays.
+    """
 
     __tablename__ = "StateHistory"
     __table_args__: tuple[SchemaItem | dict[str, bool], ...] = (Index(None, "simulation_id", "id"),)
