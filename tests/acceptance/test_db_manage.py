@@ -3,8 +3,10 @@
 import json
 import os
 import site
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -142,6 +144,18 @@ def empty_copy(request, tmp_path, database):
         other.close()
         if not other.is_sqlite:
             request.getfixturevalue("postgres").drop_database(other.engine.url.render_as_string(hide_password=False))
+
+
+def test_a_file_that_is_not_ours_stays_as_it_is(manage, environment, tmp_path):
+    file = tmp_path / "other.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE orders (id INTEGER)")
+        connection.commit()
+    before = file.read_bytes()
+    environment["FLASK_SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{file}"
+    refused(manage("list-users"), "was not made by this version of yaptide")
+    assert file.read_bytes() == before
+    assert {path.name for path in tmp_path.glob("other*")} == {"other.db"}
 
 
 def test_wrong_urls_are_one_line(manage, environment, tmp_path):

@@ -199,6 +199,14 @@ DAMAGES = {
         *("half", "BatchSimulation 1", None),
     ),
     "no input": (['DELETE FROM "Input" WHERE simulation_id = 1', RECOUNT], "lacking", "{job}", "it has no input"),
+    "no tasks": (
+        [
+            'DELETE FROM "CeleryTask" WHERE id IN (SELECT id FROM "Task" WHERE simulation_id = 2)',
+            'DELETE FROM "Task" WHERE simulation_id = 2',
+            'DELETE FROM "StateHistory" WHERE simulation_id = 2 AND task_id IS NOT NULL',
+        ],
+        *("lacking", "{other}", "it has no tasks"),
+    ),
     "no pages": (['DELETE FROM "Page"', RECOUNT], "lacking", "{job}, estimator 'dose'", "it has no pages"),
     "a table too much": (["CREATE TABLE extra (id INTEGER)"], "schema", "tables", None),
 }

@@ -26,6 +26,7 @@ BUSY_TIMEOUT = 30
 _REST = 1.0
 _CONTENTION = ("40001", "40P01", "55P03")  # serialisation failure, deadlock, lock not available
 _TRIES = 5
+_OURS = "SELECT count(*) = 0 OR sum(name = 'StateHistory') > 0 FROM sqlite_master WHERE type = 'table'"
 _READ_ONLY = {"postgresql_readonly": True, "yaptide_reading": True}
 
 
@@ -149,8 +150,12 @@ def _open_sqlite(connection: Any, _record: object) -> None:
     # The driver's own BEGIN comes too late (before the first write) and too weak, so it is switched off and sent by us.
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
         cursor.execute(f"PRAGMA {pragma}")
+    # The journal's mode is kept in the file: one that is not ours stays as it is.
+    (ours,) = cursor.execute(_OURS).fetchone()
+    if ours:
+        cursor.execute("PRAGMA journal_mode=WAL")
     cursor.close()
 
 

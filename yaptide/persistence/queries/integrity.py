@@ -253,9 +253,10 @@ def miscounted_tasks(connection: Connection) -> list[Record]:
 def without(connection: Connection) -> Iterator[tuple[str, Record]]:
     """What lacks what it always has, and the name of that: simulations (job_id, None) and estimators (job_id, name)."""
     jobs = select(_SIMULATION.c.job_id, null()).order_by(_SIMULATION.c.id)
-    for what, table in (("input", _INPUT), ("tasks", _TASK)):
+    # One that has ended may have had its last task before it came to us; another would never end.
+    for what, table, where in (("input", _INPUT, true()), ("tasks", _TASK, _JOB_STATE.not_in(_FINAL))):
         has = select(literal(1)).where(table.c.simulation_id == _SIMULATION.c.id).correlate(_SIMULATION).exists()
-        yield from ((what, row) for row in connection.execute(jobs.where(~has)))
+        yield from ((what, row) for row in connection.execute(jobs.where(where, ~has)))
     has = select(literal(1)).where(_PAGE.c.estimator_id == _ESTIMATOR.c.id).correlate(_ESTIMATOR).exists()
     estimators = select(_SIMULATION.c.job_id, _ESTIMATOR.c.name).join_from(_ESTIMATOR, _SIMULATION)
     yield from (("pages", row) for row in connection.execute(estimators.where(~has).order_by(_ESTIMATOR.c.id)))
