@@ -6,11 +6,10 @@ from typing import Annotated
 import typer
 
 from yaptide.admin.display import say
-from yaptide.admin.opening import local_user, opened
-from yaptide.admin.simulations import draw, executing, follow, print_summary
+from yaptide.admin.opening import opened
+from yaptide.admin.simulations import draw, print_summary, run_to_the_end
 from yaptide.client.files import read_folder
 from yaptide.domain.states import EntityState
-from yaptide.services import simulations
 from yaptide.services.simulations import Submission
 from yaptide.simulators import simulator
 
@@ -31,10 +30,8 @@ def demo(
     at = opened()
     simulator(_SIMULATOR).install(at.settings.simulators_dir, say)
     submission = Submission(_SIMULATOR, 4, path.resolve().name, read_folder(path))
-    with executing(at, _SIMULATOR) as backend:
-        job_id = simulations.submit(backend, local_user(backend, ""), submission).job_id
-        status = follow(backend, job_id)
-    print_summary(backend, job_id)
+    job_id, status = run_to_the_end(at, submission, "")
+    print_summary(at.backend, job_id)
     if status.simulation.job_state is not EntityState.COMPLETED:
         raise typer.Exit(1)
-    draw(backend, job_id, png)
+    draw(at.backend, job_id, png)

@@ -60,9 +60,9 @@ def run(
     """
     files = read_folder(path)
     submission = Submission(sim_type, tasks, title or path.resolve().name, files)
-    with executing(opened(), resolve(sim_type, files).name) as backend:
-        job_id = simulations.submit(backend, local_user(backend, user), submission).job_id
-        status = follow(backend, job_id)
+    at = opened()
+    backend = at.backend
+    job_id, status = run_to_the_end(at, submission, user)
     if png is not None and status.simulation.job_state is EntityState.COMPLETED:
         draw(backend, job_id, png)
     if as_json:
@@ -73,20 +73,27 @@ def run(
         raise typer.Exit(1)
 
 
-@contextmanager
-def executing(at: Opened, sim_type: str) -> Iterator[Backend]:
-    """A backend whose tasks are run: by this process, or by another one that works on the same data folder already.
+def run_to_the_end(at: Opened, submission: Submission, user: str) -> tuple[str, Status]:
+    """Submit a simulation and follow it to its end; returns its public name and how it ended.
 
-    Raises NotConfigured, before anything is stored, if this process would run them and has not got the simulator.
+    Raises NotConfigured, before anything is stored, if its simulator is not installed here.
     """
-    backend, executor = make_executor(at.settings, at.backend)
-    resolve(sim_type, {}).installation(at.settings.simulators_dir)
+    resolve(submission.sim_type, submission.input_files or {}).installation(at.settings.simulators_dir)
+    job_id = simulations.submit(at.backend, local_user(at.backend, user), submission).job_id
+    with _executing(at):
+        return job_id, follow(at.backend, job_id)
+
+
+@contextmanager
+def _executing(at: Opened) -> Iterator[None]:
+    """Have tasks run meanwhile: by this process, or by another one that works on the same data folder already."""
+    _, executor = make_executor(at.settings, at.backend)
     if not executor.start():
         say("Another process runs the tasks of this data folder; this one follows them")
-        yield at.backend
+        yield
         return
     try:
-        yield backend
+        yield
     finally:
         executor.stop()
 

@@ -66,7 +66,8 @@ class Results:
             if page.errors is not None:
                 arrays[f"{stem}_errors"] = page.errors.reshape(page.grid().shape, order="F")
             arrays |= {f"{stem}_axis{n}": axis.values for n, axis in enumerate(page.axes, start=1)}
-        np.savez_compressed(path, **arrays)
+        with path.open("wb") as file:  # given a name, numpy would add an ending to it
+            np.savez_compressed(file, **arrays)
 
     def write_csv(self, file: IO[str]) -> None:
         """Write every value as a line: where it belongs, its coordinates on up to three axes, and its error."""
