@@ -52,12 +52,21 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     from flask_cors import CORS  # noqa: PLC0415
 
     from yaptide import api, web  # noqa: PLC0415
-    from yaptide.api import errors  # noqa: PLC0415
+    from yaptide.api import description, errors  # noqa: PLC0415
     from yaptide.api.http import JsonRequest, OrjsonProvider  # noqa: PLC0415
 
     settings = settings or load()
     backend = backend or make_backend(settings)
-    app = APIFlask("yaptide", title="yaptide", version=yaptide.__version__, spec_path="/openapi.json", docs_path=None)
+    app = APIFlask(
+        "yaptide",
+        title="yaptide",
+        version=yaptide.__version__,
+        spec_path="/openapi.json",
+        docs_path=None,
+        static_folder=None,  # type: ignore[arg-type]  # Flask takes it, and then serves no files
+    )
+    app.security_schemes = description.SECURITY
+    app.spec_processor(description.describe)
     app.json = OrjsonProvider(app)
     app.request_class = JsonRequest
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mib * 2**20

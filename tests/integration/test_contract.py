@@ -194,6 +194,7 @@ class Operation(Strict):
     parameters: list[Parameter] | UnsetType = UNSET
     request_body: Body | UnsetType = UNSET
     security: list[dict[str, list[str]]] | UnsetType = UNSET
+    who: str = field(default="", name="x-for")
 
 
 class Info(Strict):

@@ -25,6 +25,7 @@ from yaptide.admin import (
     users,
 )
 from yaptide.admin.opening import Opened
+from yaptide.api.description import WHO
 from yaptide.api.errors import STATUS
 from yaptide.application import create_app
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_STATES, TASK_TRANSITIONS, EntityState
@@ -157,7 +158,7 @@ def web():
 
 
 #: What is served beside the API.
-PAGES = ("/openapi.json", "/docs", "/static/<path:filename>")
+PAGES = ("/openapi.json", "/docs")
 
 
 def routes(web) -> Iterator[tuple[str, str]]:
@@ -191,12 +192,12 @@ def test_who_may_call_a_route_is_documented_as_it_is(web):
         if path in PAGES:
             continue
         answer = web.test_client().open(f"{path}?job_id=x", method=method, json=bodies.get((method, path)))
-        told = docs.AUTH.get(f"{method} {path}", "signed in")
+        told = WHO.get(f"{method} {path}", "signed in")
         asks_for_a_token = answer.json["message"] == "No token provided"
         assert asks_for_a_token == (told.startswith("signed in") or "cookie" in told), (method, path)
         if "update key" in told:
             assert answer.json["message"] in ("Invalid update key", "Simulation does not exist"), (method, path)
-    assert set(docs.AUTH) <= {f"{method} {path}" for method, path in routes(web)}
+    assert set(WHO) <= {f"{method} {path}" for method, path in routes(web)}
 
 
 def test_every_status_of_an_error_is_documented():

@@ -371,24 +371,6 @@ itself by the update key of its simulation, which is good for that simulation an
 Every error is `{"message": "..."}` with one of these statuses:
 """
 
-_SIGNED_IN = "signed in"
-#: Who may call what, where being signed in is not what it takes.
-AUTH = {
-    "GET /": "anybody",
-    "PUT /auth/register": "anybody",
-    "POST /auth/login": "anybody",
-    "POST /auth/keycloak": "anybody",
-    "DELETE /auth/logout": "anybody",
-    "DELETE /auth/keycloak": "anybody",
-    "GET /auth/refresh": "who has the cookie `refresh_token`",
-    "POST /jobs": "who has the update key",
-    "POST /tasks": "who has the update key",
-    "POST /results": "who has the update key",
-    "POST /logfiles": "who has the update key",
-    "POST /jobs/batch": "signed in through Keycloak",
-    "GET /clusters": "signed in through Keycloak",
-}
-
 #: What a status of an error means; the answer is `{"message": ...}`.
 ERRORS = {
     400: "the request is not acceptable as it is",
@@ -420,7 +402,7 @@ def _operations(spec: Any, tag: str) -> list[tuple[list[str], dict[str, Any]]]:
     for path, operations in sorted(spec["paths"].items()):
         for method, operation in sorted(operations.items()):
             name = f"{method.upper()} {path}"
-            key = json.dumps([method, AUTH.get(name), operation], sort_keys=True)
+            key = json.dumps([method, operation], sort_keys=True)
             if tag in operation["tags"]:
                 found.setdefault(key, ([], operation))[0].append(name)
     return list(found.values())
@@ -429,7 +411,7 @@ def _operations(spec: Any, tag: str) -> list[tuple[list[str], dict[str, Any]]]:
 def _operation(spec: Any, names: Sequence[str], operation: Mapping[str, Any]) -> Iterator[str]:
     yield "### " + ", ".join(f"`{name}`" for name in names)
     yield "\n".join(filter(None, (operation["summary"], operation.get("description"))))
-    lines = [f"- For: {AUTH.get(names[0], _SIGNED_IN)}"]
+    lines = [f"- For: {operation['x-for']}"]
     for status, response in operation["responses"].items():
         if status.startswith("2"):
             keys = _keys(spec, response["content"]["application/json"]["schema"])

@@ -28,6 +28,7 @@ _MAX_SPAN = 10_000
 
 @blueprint.post("/results")
 @blueprint.output(schemas.Message, status_code=202)
+@blueprint.doc(tags=["Workers"])
 def post() -> Response:
     """Results that a worker sends, with its update key; stored whole or not at all. The same again change nothing.
 

@@ -154,6 +154,27 @@ class SignedIn(Message):
     refresh_exp: int | None = None
 
 
+class Reported(Message):
+    """What the simulation or the task is now, whatever was reported: a worker learns from it that it was canceled."""
+
+    job_state: str | None = Field(None, description="Of `POST /jobs`")
+    task_state: str | None = Field(None, description="Of `POST /tasks`")
+
+
+class Somebody(Message):
+    """Who is signed in."""
+
+    username: str
+
+
+class ResultsReport(BaseModel):
+    """Results that a worker sends; see `GET /results` for the estimators."""
+
+    simulation_id: int
+    update_key: str
+    estimators: list[dict[str, Any]] = Field(description='Each `{"name", "metadata", "pages": [page, ...]}`')
+
+
 class Submitted(Message):
     """The public name of the new simulation."""
 

@@ -92,7 +92,8 @@ def cancel(query: schemas.JobQuery) -> Response:
 
 @blueprint.post("/jobs")
 @blueprint.input(schemas.SimulationReport, location="json")
-@blueprint.output(schemas.Message, status_code=202)
+@blueprint.output(schemas.Reported, status_code=202)
+@blueprint.doc(tags=["Workers"])
 def report(json_data: schemas.SimulationReport) -> Response:
     """What a worker says of a simulation, with its update key."""
     batch = json_data.model_dump(include={"job_dir", "array_id", "collect_id"}, exclude_none=True)
@@ -184,6 +185,7 @@ def read_logfiles(query: schemas.JobQuery) -> Response:
 @blueprint.post("/logfiles")
 @blueprint.input(schemas.Logfiles, location="json")
 @blueprint.output(schemas.Message, status_code=202)
+@blueprint.doc(tags=["Workers"])
 def post_logfiles(json_data: schemas.Logfiles) -> Response:
     """Log files that a worker sends, with its update key."""
     logfiles.post(backend(), json_data.simulation_id, json_data.update_key, json_data.logfiles)

@@ -12,7 +12,7 @@ blueprint = APIBlueprint("tasks", __name__, tag="Workers")
 
 @blueprint.post("/tasks")
 @blueprint.input(schemas.TaskReport, location="json")
-@blueprint.output(schemas.Message, status_code=202)
+@blueprint.output(schemas.Reported, status_code=202)
 def report(json_data: schemas.TaskReport) -> Response:
     """What a worker says of a task, with its update key; the answer's `task_state` tells it whether to go on."""
     update = tasks.Update(**json_data.update_dict.model_dump())

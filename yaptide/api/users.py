@@ -65,7 +65,7 @@ def refresh() -> Response:
 
 
 @blueprint.get("/auth/status")
-@blueprint.output(schemas.Message)
+@blueprint.output(schemas.Somebody)
 def status() -> Response:
     """Who is signed in."""
     return answer({"message": "User status", "username": user().username})
