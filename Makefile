@@ -19,8 +19,9 @@ test: lint  ## Lint, then run all tests; brings PostgreSQL and MCsquare if they 
 	@scripts/setup mcsquare
 	$(VENV_PYTHON) -m pytest
 
-stress: .venv/.dev  ## Ten minutes of everything at once on each database, with processes killed; see docs/reliability.md
+stress: .venv/.dev  ## Ten minutes of everything at once, processes killed, then 300 rounds of each race (docs/reliability.md)
 	$(VENV_PYTHON) -m tests.stress
+	RACES=300 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_races.py
 
 lint: .venv/.dev  ## Check style and types
 	$(VENV_PYTHON) -m ruff check

@@ -49,7 +49,7 @@ def foreign(value: object) -> dict[str, Any]:
     """The columns of a payload as other writers made it."""
     text = json.dumps(value).encode()
     digest = hashlib.sha256(text).hexdigest()
-    return {"compressed_data": gzip.compress(text), "content_size": len(text), "content_sha256": digest}
+    return {"compressed_data": gzip.compress(text, mtime=0), "content_size": len(text), "content_sha256": digest}
 
 
 def fill(database: Database) -> None:
