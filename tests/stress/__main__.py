@@ -1,6 +1,6 @@
 """`python -m tests.stress`: real processes do everything at once to one store, some are killed, nothing may be wrong.
 
-make stress                                     ten minutes on each database, figures into docs/reliability.md
+make stress                                             five minutes on each database; see docs/reliability.md
 python -m tests.stress --seconds 30 --database sqlite
 """
 
@@ -17,7 +17,7 @@ from tests.support.postgres import DURABLE, serve
 def main() -> int:
     """Run the storm on the databases asked for, and print what it did as JSON; 1 if anything was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=600, help="how long on each database")
+    parser.add_argument("--seconds", type=float, default=300, help="how long on each database")
     parser.add_argument("--database", choices=["sqlite", "postgresql", "both"], default="both")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()

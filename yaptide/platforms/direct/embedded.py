@@ -6,7 +6,6 @@ stopped.
 """
 
 import fcntl
-import hashlib
 import logging
 import os
 import secrets
@@ -55,9 +54,8 @@ class EmbeddedExecutor:
         self._folders = folders
         self._workers = workers or os.cpu_count() or 1
         self._time_limit = time_limit
-        digest = hashlib.sha256(str(folders.data.resolve()).encode()).hexdigest()[:12]
-        self._place = f"{socket.gethostname()}/{digest}/"
-        self.owner = f"{self._place}{os.getpid()}-{secrets.token_hex(4)}"
+        self._place = ""
+        self.owner = ""
         self._stop = threading.Event()
         self._wake = threading.Condition()
         self._running: dict[Claim, threading.Event] = {}
@@ -68,13 +66,15 @@ class EmbeddedExecutor:
     def start(self) -> bool:
         """Begin to work; False if another process already does for this data folder."""
         self._folders.data.mkdir(parents=True, exist_ok=True)
-        lock = (self._folders.data / "executor.lock").open("ab")
+        lock = (self._folders.data / "executor.lock").open("a+b")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
             return False
         self._lock = lock
+        self._place = f"{_name_in(lock)}/"
+        self.owner = f"{self._place}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         shutil.rmtree(self._folders.work, ignore_errors=True)  # what killed executors were at
         self._recover(dead=self._place)
         jobs = [("housekeeping", self._keep_house), *((f"worker-{n}", self._work) for n in range(self._workers))]
@@ -181,6 +181,20 @@ class EmbeddedExecutor:
         except Exception:
             log.exception("an unexpected error; going on")
         return False
+
+
+def _name_in(lock: IO[bytes]) -> str:
+    """The name of the data folder, drawn once and kept in the lock's file.
+
+    It goes where the folder with the outputs of tasks goes, also to another machine or into another container.
+    """
+    lock.seek(0)
+    name = lock.read().decode()
+    if not name:
+        name = secrets.token_hex(6)
+        lock.write(name.encode())
+        lock.flush()
+    return name
 
 
 @dataclass(frozen=True, slots=True)
