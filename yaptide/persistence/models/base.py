@@ -1,9 +1,11 @@
 """What all tables share: the declarative base, names of constraints, and the types of times and states."""
 
+import hashlib
 from datetime import UTC, datetime
 from typing import cast
 
 from sqlalchemy import BigInteger, DateTime, Dialect, Enum, LargeBinary, MetaData, String, Table
+from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -67,12 +69,33 @@ def table_of(model: type[Base]) -> Table:
     return cast("Table", model.__table__)
 
 
+def _text_of(context: DefaultExecutionContext) -> bytes:
+    """The JSON text of a payload that is inserted as gzip alone, without its size and digest."""
+    from yaptide.persistence.codec import decode_text  # noqa: PLC0415 - what only administers needs no codec
+
+    inserted = context.get_current_parameters()  # type: ignore[no-untyped-call]
+    return decode_text(inserted["compressed_data"])
+
+
+def _size_of(context: DefaultExecutionContext) -> int:
+    return len(_text_of(context))
+
+
+def _digest_of(context: DefaultExecutionContext) -> str:
+    return hashlib.sha256(_text_of(context)).hexdigest()
+
+
 class PayloadMixin:
-    """Columns of a stored payload; see `yaptide.persistence.codec`, the only module that looks inside."""
+    """Columns of a stored payload; see `yaptide.persistence.codec`, the only module that looks inside.
+
+    Who inserts `compressed_data` alone gets the other two computed from it.
+    """
 
     compressed_data: Mapped[bytes] = mapped_column(LargeBinary, doc="JSON text as one gzip member that can be stitched")
-    content_size: Mapped[int] = mapped_column(BigInteger, doc="Size of the JSON text, bytes")
-    content_sha256: Mapped[str] = mapped_column(String(64), doc="SHA-256 of the JSON text, hexadecimal")
+    content_size: Mapped[int] = mapped_column(BigInteger, default=_size_of, doc="Size of the JSON text, bytes")
+    content_sha256: Mapped[str] = mapped_column(
+        String(64), default=_digest_of, doc="SHA-256 of the JSON text, hexadecimal"
+    )
 
 
 class ClaimMixin:

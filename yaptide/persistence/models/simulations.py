@@ -1,6 +1,6 @@
 """Simulations and their history."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, Text, text
@@ -45,7 +45,7 @@ class SimulationModel(ClaimMixin, Base):
     id: Mapped[int] = mapped_column(primary_key=True, doc="Number of the simulation, known to its workers")
     job_id: Mapped[str] = mapped_column(unique=True, doc="Public name of the simulation")
     user_id: Mapped[int] = mapped_column(ForeignKey("User.id", ondelete="CASCADE"), doc="Who submitted it")
-    start_time: Mapped[datetime] = mapped_column(doc="When it was submitted (UTC)")
+    start_time: Mapped[datetime] = mapped_column(default=lambda: datetime.now(UTC), doc="When it was submitted (UTC)")
     end_time: Mapped[datetime | None] = mapped_column(doc="When it reached a final state (UTC)")
     title: Mapped[str] = mapped_column(doc="What its user calls it")
     platform: Mapped[str] = mapped_column(
@@ -55,7 +55,9 @@ class SimulationModel(ClaimMixin, Base):
         one_of(EDITOR, FILES, name="input_type"), doc="EDITOR: a project of the web editor; FILES: input files"
     )
     sim_type: Mapped[str] = mapped_column(doc="Simulator: mcsquare, shieldhit, fluka, topas")
-    job_state: Mapped[EntityState] = mapped_column(state_column("job_state"), doc="State; final states never change")
+    job_state: Mapped[EntityState] = mapped_column(
+        state_column("job_state"), default=EntityState.UNKNOWN, doc="State; final states never change"
+    )
     update_key_hash: Mapped[str | None] = mapped_column(
         String(64), doc="SHA-256 (hexadecimal) of the key its workers report with; null: nobody may report"
     )

@@ -40,7 +40,9 @@ class TaskModel(ClaimMixin, Base):
         BigInteger, default=0, server_default="0", doc="Primaries simulated so far; only grows"
     )
     task_state: Mapped[EntityState] = mapped_column(
-        state_column("task_state", checked=False), doc="State; final states never change"
+        state_column("task_state", checked=False),
+        default=EntityState.UNKNOWN,
+        doc="State; final states never change",
     )
     estimated_time: Mapped[int | None] = mapped_column(doc="Time left as estimated by the simulator, seconds")
     start_time: Mapped[datetime | None] = mapped_column(doc="When it began to run (UTC)")
