@@ -15,6 +15,7 @@ demo: .venv/.runtime  ## Run a small simulation from input to depth-dose curve, 
 	@YAPTIDE_DATA_DIR="$(CURDIR)/.demo" .venv/bin/yaptide demo
 
 test: lint  ## Lint, then run all tests; brings PostgreSQL and MCsquare if they are missing
+	@scripts/setup curl
 	@scripts/setup postgresql
 	@scripts/setup mcsquare
 	$(VENV_PYTHON) -m pytest

@@ -120,8 +120,6 @@ def test_submit_from_python(type_in, server):
 
 
 def test_submit_from_a_shell(type_in, server, folder):
-    if shutil.which("curl") is None:
-        pytest.skip("there is no curl on this machine, with which README.md submits")
     text = snippet("Submit from a shell", "sh")
     assert (text.count(SERVER), text.count(PASSWORD)) == (1, 1)
     printed = type_in("bash", "-euo", "pipefail", "-c", text.replace(SERVER, server))

@@ -40,7 +40,7 @@ TIMES = [
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), "<time>"),
     (re.compile(r"@localhost:\d+/"), "@localhost:<port>/"),
     (re.compile(r"revision \d{4}"), "revision <n>"),
-    (re.compile(r"(on disk +\n[─ ]+\n) \d+\.\d MB"), r"\1 <size>"),
+    (re.compile(r"(on disk *\n[─ ]+\n) \d+\.\d MB"), r"\1 <size>"),
 ]
 #: What the shell prints when it waits for a command; it stands nowhere else.
 PROMPT = "\u241e"
