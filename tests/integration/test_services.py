@@ -186,6 +186,15 @@ def test_a_failed_task_leaves_its_reason_and_its_log(backend, submit, user, stat
     assert logfiles.read(backend, user, job.job_id) == {"output.log": "no hits"}
 
 
+def test_a_task_fails_though_there_is_no_room_for_its_log(backend, submit, user, state):
+    job = submit(2)
+    backend = replace(backend, limits=replace(backend.limits, logfiles=100))
+    for claim in claim_all(backend):
+        assert tasks.fail(backend, claim, "it crashed", {f"{claim.task_id}.log": "x" * 70})
+    assert state(job) == "FAILED"
+    assert list(logfiles.read(backend, user, job.job_id)) == ["0.log"]
+
+
 def test_tasks_of_silent_owners_are_run_again(backend, submit):
     job = submit(2)
     first, second = claim_all(backend)

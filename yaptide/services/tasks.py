@@ -1,13 +1,14 @@
 """Tasks: what workers report of them, and how an executor of ours claims, follows and ends them."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
 
-from yaptide.domain.errors import InvalidInput, NotFound
+from yaptide.domain.errors import InvalidInput, NotFound, TooLarge
 from yaptide.domain.estimators import TaskOutput
 from yaptide.domain.states import FINAL_STATES, TASK_STATES, EntityState
 from yaptide.persistence import codec
@@ -175,7 +176,7 @@ def complete(backend: Backend, claimed: Claim, output: TaskOutput) -> bool:
 
 
 def fail(backend: Backend, claimed: Claim, reason: str, logs: Mapping[str, str]) -> bool:
-    """End a claimed task that failed, keeping the reason and its log files."""
+    """End a claimed task that failed, keeping the reason, and its log files as long as there is room for them."""
     return _end(backend, claimed, EntityState.FAILED, reason, {}, codec.encode(logs) if logs else None)
 
 
@@ -201,7 +202,8 @@ def _end(
         cause = Cause(claimed.owner, now(), reason)
         mine = {"task_id": claimed.task_id, "owner": claimed.owner, "attempts": claimed.attempt}
         if logs is not None:
-            logfiles.keep(backend, connection, simulation.id, logs)
+            with suppress(TooLarge):  # that it failed, and why, has to be told though there is no room for more logs
+                logfiles.keep(backend, connection, simulation.id, logs)
         if not moves.move_tasks(connection, simulation.id, to, cause, values, **mine):
             return False
         lifecycle.settle(connection, simulation, cause)
