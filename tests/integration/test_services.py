@@ -2,6 +2,8 @@
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
@@ -12,11 +14,22 @@ import pytest
 
 from tests.support.api import contents, counts
 from tests.support.payloads import shieldhit_files
-from yaptide.domain.errors import Conflict, InvalidInput, NotFound
+from yaptide.domain.errors import Conflict, Forbidden, InvalidInput, NotAuthenticated, NotFound
 from yaptide.domain.estimators import Aggregation, Axis, Estimator, Page, TaskOutput
 from yaptide.domain.splitting import task_seeds
 from yaptide.persistence import codec
-from yaptide.services import logfiles, merging, results, simulations, spool, tasks, users
+from yaptide.services import (
+    administration,
+    logfiles,
+    merging,
+    passwords,
+    results,
+    sessions,
+    simulations,
+    spool,
+    tasks,
+    users,
+)
 from yaptide.services.simulations import Submission
 
 KNOWN = ["shieldhit"]
@@ -475,3 +488,69 @@ def test_users_are_registered_once_whoever_asks_at_the_same_time(backend, databa
         [users.register(backend, "alice", None) for _ in range(2)]
     assert users.ensure(backend, "alice") == users.ensure(backend, "alice")
     assert counts(database)["User"] == 1
+
+
+def test_a_password_changed_during_a_sign_in_stays_changed(backend, monkeypatch):
+    alice = users.register(backend, "alice", "the old one")
+    verify = passwords.verify
+
+    def slow(stored: str, password: str) -> bool:
+        fits = verify(stored, password)
+        administration.set_password(backend.database, alice, "the new one")
+        return fits
+
+    monkeypatch.setattr(passwords, "outdated", lambda _: True)
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(passwords, "verify", slow)
+        users.check_password(backend, "alice", "the old one")
+    assert users.check_password(backend, "alice", "the new one")
+    with pytest.raises(NotAuthenticated):
+        users.check_password(backend, "alice", "the old one")
+
+
+@on_disk
+def test_a_quota_holds_whoever_submits_at_the_same_time(backend, submit, user, database):
+    submit(1)
+    used = administration.holdings(database, user).stored_bytes
+    administration.set_quota(database, user, round(2.5 * used))  # room for one more
+    together = Barrier(4)
+
+    def try_it(_: int) -> bool:
+        together.wait(timeout=30)
+        with suppress(Conflict):
+            return bool(submit(1))
+        return False
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(try_it, range(4))) == 1
+
+
+def test_who_was_removed_meanwhile_is_told_so(backend, submit, user, database):
+    session = sessions.begin(backend, user)
+    administration.remove_user(database, user, administration.holdings(database, user))
+    with pytest.raises(Forbidden, match="Log in again"):
+        submit(1)
+    with pytest.raises(NotAuthenticated, match="Invalid login"):
+        sessions.begin(backend, user)
+    with pytest.raises(Forbidden):
+        sessions.authenticate(backend, session.access.text)
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_user_is_not_removed_with_more_than_was_seen(submit, user, database, monkeypatch):
+    """A submission that begins between the last look and the removal waits for it, and is refused."""
+    look, late = administration.queries.holdings, []
+
+    def submit_meanwhile(*args: Any) -> Any:
+        seen = look(*args)
+        late.append(pool.submit(submit, 1))
+        with suppress(FutureTimeout):
+            late[0].result(timeout=0.5)
+        return seen
+
+    seen = administration.holdings(database, user)
+    monkeypatch.setattr(administration.queries, "holdings", submit_meanwhile)
+    with ThreadPoolExecutor(1) as pool:
+        administration.remove_user(database, user, seen)
+        with pytest.raises(Forbidden, match="Log in again"):
+            late[0].result(timeout=30)

@@ -126,10 +126,12 @@ def holdings(database: Database, user: User) -> Holdings:
 def remove_user(database: Database, user: User, seen: Holdings) -> None:
     """Remove a user with all their simulations; raises NotFound, Conflict if they are no longer what was `seen`."""
     with database.writing() as connection:
+        if not users.lock(connection, user.id):
+            raise NotFound(f"There is no user {user.username!r}")
+        queries.lock_simulations(connection, user.id)
         if queries.holdings(connection, user.id) != seen:
             raise Conflict(_CHANGED)
-        if not users.remove(connection, user.id):
-            raise NotFound(f"There is no user {user.username!r}")
+        users.remove(connection, user.id)
 
 
 def list_simulations(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import jwt
+from sqlalchemy.exc import IntegrityError
 
 from yaptide.domain.errors import Forbidden, NotAuthenticated
 from yaptide.persistence.engine import retried
@@ -49,11 +50,14 @@ def sign_in(backend: Backend, username: str, password: str) -> SignedIn:
 
 @retried
 def begin(backend: Backend, user: User) -> SignedIn:
-    """Begin a session of a user who has proved who they are."""
+    """Begin a session of a user who has proved who they are; raises NotAuthenticated if they are gone."""
     session = secrets.token_urlsafe(32)
     refresh = _issue(backend, _REFRESH, session)
-    with backend.database.writing() as connection:
-        queries.add_session(connection, session, user.id, refresh.expires, now())
+    try:
+        with backend.database.writing() as connection:
+            queries.add_session(connection, session, user.id, refresh.expires, now())
+    except IntegrityError:
+        raise NotAuthenticated(users.WRONG) from None  # the user has just been removed
     return SignedIn(_issue(backend, _ACCESS, session), refresh)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from yaptide.domain.errors import Conflict, InvalidInput, NotAuthenticated, NotFound
+from yaptide.domain.errors import Conflict, Forbidden, InvalidInput, NotAuthenticated, NotFound
 from yaptide.domain.splitting import split_primaries, task_seeds
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence import codec
@@ -22,6 +22,7 @@ from yaptide.persistence.queries.users import User
 from yaptide.services import lifecycle, logfiles, spool
 from yaptide.services.access import NO_SUCH_JOB, NOT_YOURS, check_owner, owned
 from yaptide.services.backend import Backend, now
+from yaptide.services.sessions import EXPIRED
 from yaptide.simulators import resolve, simulator
 from yaptide.simulators.base import Checked
 from yaptide.simulators.files import check_names
@@ -98,10 +99,13 @@ def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
 
 
 def check_quota(connection: Connection, user: User, more: int) -> None:
-    """Raise Conflict if a user may not store `more` bytes.
+    """Raise Conflict if a user may not store `more` bytes, Forbidden if there is no such user any more.
 
+    Whoever asks for the same user waits until the transaction has ended, so that two cannot have the same room.
     Asked before something is submitted or imported, and not of results: those have been simulated already.
     """
+    if not users.lock(connection, user.id):
+        raise Forbidden(EXPIRED)
     used, quota = users.usage(connection, user.id)
     if quota is not None and used + more > quota:
         raise Conflict(f"Your simulations take {used} bytes of the {quota} you may store: delete some of them first")

@@ -11,6 +11,9 @@ from yaptide.services import administration, passwords
 from yaptide.services.access import NO_SUCH_JOB
 from yaptide.services.backend import Backend
 
+#: What is wrong with it is not told.
+WRONG = "Invalid login or password"
+
 
 def register(backend: Backend, username: str, password: str | None) -> User:
     """Add a local user; without a password they cannot sign in until they are given one.
@@ -43,10 +46,11 @@ def check_password(backend: Backend, username: str, password: str) -> User:
     user, stored = found or (None, None)
     fits = passwords.verify(stored or _decoy(), password)
     if user is None or stored is None or not fits:
-        raise NotAuthenticated("Invalid login or password")
+        raise NotAuthenticated(WRONG)
     if passwords.outdated(stored):
+        renewed = passwords.make(password)  # takes its time, which nobody else has to wait for
         with backend.database.writing() as connection:
-            users.set_password(connection, user.id, passwords.make(password))
+            users.set_password(connection, user.id, renewed, instead_of=stored)
     return user
 
 

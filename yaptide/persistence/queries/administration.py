@@ -95,6 +95,13 @@ def holdings(connection: Connection, user_id: int) -> Holdings:
     return Holdings(0, 0, 0) if row is None else Holdings(row.simulations, row.open, row.stored_bytes)
 
 
+def lock_simulations(connection: Connection, user_id: int) -> None:
+    """Lock all simulations of a user, so that none of them changes before the transaction ends."""
+    connection.execute(
+        select(_SIMULATION.c.id).where(_SIMULATION.c.user_id == user_id).order_by(_SIMULATION.c.id).with_for_update()
+    )
+
+
 def _held() -> Select[Any]:
     ended = _SIMULATION.c.job_state.in_(FINAL_STATES)
     return select(

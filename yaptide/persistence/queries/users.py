@@ -59,6 +59,15 @@ def owner_of(connection: Connection, job_id: str) -> User | None:
     return None if row is None else User(*row)
 
 
+def lock(connection: Connection, user_id: int) -> bool:
+    """Have others who add simulations of a user, or remove the user, wait until the transaction ends.
+
+    False if there is no such user (any more).
+    """
+    query = select(_USER.c.id).where(_USER.c.id == user_id)
+    return connection.execute(query.with_for_update(key_share=True)).first() is not None
+
+
 def usage(connection: Connection, user_id: int) -> tuple[int, int | None]:
     """Bytes that the payloads of a user's simulations take, and how many they may (None: no limit)."""
     used = select(func.sum(SimulationModel.stored_bytes)).where(SimulationModel.user_id == user_id)
@@ -74,9 +83,12 @@ def add_local(connection: Connection, username: str, password_hash: str | None) 
     return User(user_id, username, YAPTIDE_USER)
 
 
-def set_password(connection: Connection, user_id: int, password_hash: str) -> None:
-    """Replace the hash of a local user's password."""
-    connection.execute(update(_LOCAL).where(_LOCAL.c.id == user_id).values(password_hash=password_hash))
+def set_password(connection: Connection, user_id: int, password_hash: str, instead_of: str | None = None) -> None:
+    """Replace the hash of a local user's password; if it is still `instead_of`, where that is given."""
+    this = _LOCAL.c.id == user_id
+    if instead_of is not None:
+        this &= _LOCAL.c.password_hash == instead_of
+    connection.execute(update(_LOCAL).where(this).values(password_hash=password_hash))
 
 
 def remove(connection: Connection, user_id: int) -> bool:
