@@ -53,7 +53,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
 
     from yaptide import api, web  # noqa: PLC0415
     from yaptide.api import description, errors  # noqa: PLC0415
-    from yaptide.api.http import JsonRequest, OrjsonProvider  # noqa: PLC0415
+    from yaptide.api.http import JsonRequest, OrjsonProvider, guard_body  # noqa: PLC0415
 
     settings = settings or load()
     backend = backend or make_backend(settings)
@@ -83,6 +83,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
         prepare_database(backend)
     else:
         app.before_request(_checked_once(backend))
+    app.before_request(guard_body)
     return app
 
 

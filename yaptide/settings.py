@@ -64,7 +64,10 @@ class Settings(BaseSettings):
         description="Web front ends that may use the API from another origin, separated by commas.",
     )
     max_body_mib: int = Field(
-        64, ge=1, validation_alias="YAPTIDE_MAX_BODY_MIB", description="Largest body of a request, MiB."
+        64,
+        ge=1,
+        validation_alias="YAPTIDE_MAX_BODY_MIB",
+        description="Largest body of a request with input or log files, MiB; others have 1 MiB at most.",
     )
     max_results_mib: int = Field(
         1024, ge=1, validation_alias="YAPTIDE_MAX_RESULTS_MIB", description="Largest body of `POST /results`, MiB."

@@ -17,6 +17,7 @@ from werkzeug.test import TestResponse
 
 from tests.support import payloads
 from tests.support.api import PASSWORD, Job, contents, fill
+from yaptide.api.http import OrjsonProvider
 from yaptide.services import sessions, users
 
 #: Where bound values and text differ from database to database.
@@ -531,7 +532,7 @@ class Upload(io.RawIOBase):
         return len(found)
 
 
-def send(client: FlaskClient, method: str, path: str, upload: Upload, length: int | None) -> TestResponse:
+def send(client: FlaskClient, method: str, path: str, upload: io.IOBase, length: int | None) -> TestResponse:
     """Send a body of a length that is said before (a number) or not (None: chunked)."""
     chunked = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
     said = {"CONTENT_LENGTH": "" if length is None else str(length)}
@@ -558,6 +559,41 @@ def test_a_body_of_unknown_length_is_read_up_to_the_limit(signed_in, unchanged, 
     assert upload.taken <= limit + 2 * MIB
     if path != "/auth/keycloak":
         check_refusal(response, 413)
+
+
+@one_database
+@pytest.mark.parametrize("length", [True, None], ids=["said", "chunked"])
+@every_body
+def test_strangers_cannot_have_a_large_body_parsed(client, routes, unchanged, monkeypatch, method, path, length):
+    """`[[],[],...]` takes thirty times its size once it is parsed."""
+    monkeypatch.setitem(routes.config, "MAX_CONTENT_LENGTH", 32 * MIB)
+    body = b'{"a":[' + b"[]," * (3 * MIB) + b"[]]}"
+    with monkeypatch.context() as guarded:
+        guarded.setattr(OrjsonProvider, "loads", parse_small)
+        response = send(client, method, path, io.BytesIO(body), length and len(body))
+    if path != "/auth/keycloak":
+        check_refusal(response, 401 if path in ("/jobs/direct", "/jobs/batch") else 413 if small(path) else 400)
+
+
+def parse_small(_: Any, text: bytes) -> Any:
+    assert len(text) <= MIB, "it was parsed"
+    return json.loads(text)
+
+
+def small(path: str) -> bool:
+    """Whether no body of any size is to be expected there."""
+    return path.startswith(("/auth/", "/user/")) or path == "/tasks"
+
+
+@one_database
+def test_a_large_report_of_a_worker_is_taken(job, routes, monkeypatch):
+    monkeypatch.setitem(routes.config, "MAX_CONTENT_LENGTH", 8 * MIB)
+    logs = {"a.log": "x" * (2 * MIB)}
+    assert job.report(log=logs).status_code == 202
+    body = {"simulation_id": job.simulation_id, "update_key": job.update_key, "logfiles": {"b.log": "x" * (2 * MIB)}}
+    assert job.client.post("/logfiles", json=body).status_code == 202
+    check_refusal(job.client.post("/logfiles", json={**body, "update_key": "wrong"}), 400)
+    assert len(job.get("/logfiles").json["logfiles"]) == 2
 
 
 @one_database

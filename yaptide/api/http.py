@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 from email.utils import format_datetime
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import orjson
 from flask import Request, Response, current_app, request
@@ -11,7 +11,7 @@ from flask.json.provider import JSONProvider
 
 from yaptide.domain.errors import InvalidInput, TooLarge
 from yaptide.persistence import codec
-from yaptide.services import sessions
+from yaptide.services import results, sessions
 from yaptide.services.backend import Backend
 from yaptide.services.sessions import Token
 from yaptide.services.users import User
@@ -19,6 +19,13 @@ from yaptide.services.users import User
 ACCESS = "access_token"
 REFRESH = "refresh_token"
 _JSON = "application/json"
+
+
+#: A body up to here (bytes) may come from anybody. Parsed, JSON can take thirty times its size in memory.
+_SMALL = 2**20
+_OF_USERS = ("/jobs/direct", "/jobs/batch")
+_OF_WORKERS = {"/jobs": results.JobKey, "/logfiles": results.Key}
+_SEES_TO_IT = "/results"
 
 
 class OrjsonProvider(JSONProvider):
@@ -37,10 +44,16 @@ class JsonRequest(Request):
     """A request that says what is wrong with a body that is no JSON. Its Content-Type is not asked for."""
 
     def on_json_loading_failed(self, e: ValueError | None) -> NoReturn:
-        """Raise InvalidInput, or TooLarge if the body (of unknown length) was cut at the limit."""
-        if self.max_content_length is not None and len(self.get_data()) >= self.max_content_length:
-            raise TooLarge(f"The body has more than {self.max_content_length} bytes")
+        """Raise InvalidInput, or TooLarge if the body was cut."""
+        self.whole()
         raise InvalidInput(f"The body is not JSON: {e}") from e
+
+    def whole(self) -> bytes:
+        """The body; raises TooLarge if it is one of unknown length that was cut at the limit."""
+        data = self.get_data()
+        if self.max_content_length is not None and len(data) >= self.max_content_length:
+            raise TooLarge(f"The body has more than {self.max_content_length} bytes")
+        return data
 
 
 def backend() -> Backend:
@@ -58,6 +71,23 @@ def access_token() -> str | None:
 def user() -> User:
     """Who is asking; raises NotAuthenticated, Forbidden."""
     return sessions.authenticate(backend(), access_token())
+
+
+def guard_body() -> None:
+    """Before a request is looked at: have nobody but users and workers make us parse a large body.
+
+    Raises what `user` does, InvalidInput for a wrong update key, and later TooLarge where no large body is to be
+    expected.
+    """
+    if request.method not in ("POST", "PUT") or request.path == _SEES_TO_IT:
+        return
+    if request.path in _OF_USERS:
+        user()
+    elif request.path not in _OF_WORKERS:
+        request.max_content_length = min(_SMALL, current_app.config["MAX_CONTENT_LENGTH"])
+    elif request.content_length is None or request.content_length > _SMALL:
+        body = cast("JsonRequest", request).whole()
+        results.check_key(backend(), results.key_of(body, _OF_WORKERS[request.path]))
 
 
 def answer(document: dict[str, Any], status: int = 200) -> Response:

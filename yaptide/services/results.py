@@ -53,27 +53,35 @@ class _Estimator(msgspec.Struct):
     metadata: msgspec.Raw = msgspec.Raw(b"{}")
 
 
+_Number = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+
+
 class Key(msgspec.Struct):
     """Who a report is about and what entitles to it."""
 
-    simulation_id: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+    simulation_id: _Number
     update_key: str
+
+
+class JobKey(Key):
+    """The same as `POST /jobs` spells it."""
+
+    simulation_id: _Number = msgspec.field(name="sim_id")
 
 
 class _Body(Key):
     estimators: list[_Estimator]
 
 
-_KEY = msgspec.json.Decoder(Key)
 _BODY = msgspec.json.Decoder(_Body)
 _ONE_PAGE = msgspec.json.Decoder(_Page)
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 
 
-def key_of(body: bytes | memoryview) -> Key:
-    """The key in a body of `POST /results`, found without making objects of the rest; raises InvalidInput."""
+def key_of(body: bytes | memoryview, kind: type[Key] = Key) -> Key:
+    """The key in the body of a report, found without making objects of the rest; raises InvalidInput."""
     with _readable(body):
-        return _KEY.decode(body)
+        return msgspec.json.decode(body, type=kind)
 
 
 def check_key(backend: Backend, key: Key) -> None:
