@@ -1,5 +1,6 @@
 """What executors rely on: claims, silence, merging, and results that are there whole or not at all."""
 
+import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -368,10 +369,21 @@ def test_nothing_is_left_in_the_spool(backend, submit, user):
     simulations.delete(backend, user, deleted.job_id)
     for claim in claims:
         tasks.complete(backend, claim, output([1, 2, 3]))
+    assert spool.jobs(backend.spool) == {run_one.job_id, canceled.job_id}
     merging.merge(backend, merging.claim(backend, ME), ME)
     tasks.discard_stale(backend)
     assert spool.jobs(backend.spool) == set()
     assert pages_of(backend, user, run_one)
+
+
+def test_outputs_that_another_database_waits_for_stay(backend):
+    """Two databases may have the same data folder, one after the other."""
+    spool.leave(backend.spool, "20260301-100000-elsewhereDIRECT", 0, output([1, 2, 3]))
+    tasks.discard_stale(backend)
+    [left] = spool.jobs(backend.spool)
+    os.utime(backend.spool / left, (0, 0))
+    tasks.discard_stale(backend)
+    assert spool.jobs(backend.spool) == set()
 
 
 def test_merging_what_was_canceled_meanwhile_stores_nothing(backend, submit, user, state, database):

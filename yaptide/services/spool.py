@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from yaptide.domain.errors import SimulationFailed
 from yaptide.domain.estimators import Aggregation, Axis, Estimator, Floats, Page, TaskOutput
 
 _INDEX = "estimators.json"
+_FORGOTTEN = 30 * 24 * 3600.0
 
 
 def leave(spool: Path, job_id: str, task_id: int, output: TaskOutput) -> None:
@@ -56,6 +58,14 @@ def estimators(spool: Path, job_id: str, task_id: int) -> tuple[Estimator, ...]:
 def remove(spool: Path, job_id: str) -> None:
     """Remove everything of a simulation; nothing there is no error."""
     shutil.rmtree(spool / job_id, ignore_errors=True)
+
+
+def is_forgotten(spool: Path, job_id: str) -> bool:
+    """Whether nothing was left for a simulation for so long that nobody will ask for it any more."""
+    try:
+        return time.time() - (spool / job_id).stat().st_mtime > _FORGOTTEN
+    except FileNotFoundError:
+        return False
 
 
 def jobs(spool: Path) -> set[str]:

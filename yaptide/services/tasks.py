@@ -172,7 +172,12 @@ def complete(backend: Backend, claimed: Claim, output: TaskOutput) -> bool:
     """Leave a claimed task's scores in the spool and end it; False if it was not the owner's any more."""
     spool.leave(backend.spool, claimed.job_id, claimed.task_id, output)
     values = {"simulated_primaries": output.primaries}
-    return _end(backend, claimed, EntityState.COMPLETED, None, values)
+    if _end(backend, claimed, EntityState.COMPLETED, None, values):
+        return True
+    with backend.database.reading() as connection:
+        if not simulations.states(connection, [claimed.job_id]):
+            spool.remove(backend.spool, claimed.job_id)  # it was deleted meanwhile
+    return False
 
 
 def fail(backend: Backend, claimed: Claim, reason: str, logs: Mapping[str, str]) -> bool:
@@ -262,9 +267,12 @@ def _requeue(backend: Backend, task: Any) -> None:
 
 
 def discard_stale(backend: Backend) -> None:
-    """Remove from the spool what simulations have left that have ended or are gone."""
-    left = spool.jobs(backend.spool)  # before asking, so that a simulation submitted meanwhile keeps what it leaves
+    """Remove from the spool what simulations have left that have ended, or that nobody knows for a long time."""
+    left = spool.jobs(backend.spool)
     with backend.database.reading() as connection:
-        wanted = simulations.open_jobs(connection) if left else set()
-    for job_id in left - wanted:
-        spool.remove(backend.spool, job_id)
+        states = simulations.states(connection, left) if left else {}
+    for job_id in left:
+        # One that is not in this database may be in another that the data folder is used with.
+        known = states.get(job_id)
+        if known in FINAL_STATES or (known is None and spool.is_forgotten(backend.spool, job_id)):
+            spool.remove(backend.spool, job_id)

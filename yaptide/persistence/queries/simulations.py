@@ -1,6 +1,6 @@
 """Queries about simulations, their input, log files and history."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -113,10 +113,10 @@ def listing(connection: Connection, user_id: int | None, page: Page) -> tuple[in
     return total, list(connection.execute(query).all())
 
 
-def open_jobs(connection: Connection) -> set[str]:
-    """Public names of all simulations that have not ended."""
-    query = select(_SIMULATION.c.job_id).where(_SIMULATION.c.job_state.not_in(FINAL_STATES))
-    return set(connection.execute(query).scalars())
+def states(connection: Connection, job_ids: Collection[str]) -> dict[str, EntityState]:
+    """The states of those of the simulations that there are, by their public name."""
+    query = select(_SIMULATION.c.job_id, _SIMULATION.c.job_state).where(_SIMULATION.c.job_id.in_(job_ids))
+    return {job_id: EntityState(state) for job_id, state in connection.execute(query)}
 
 
 def set_values(connection: Connection, simulation_id: int, values: dict[str, Any]) -> None:
