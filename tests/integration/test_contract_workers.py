@@ -61,6 +61,7 @@ def test_a_completed_task_has_simulated_what_was_requested(running):
 
 def test_the_time_left_ends_with_the_task(running):
     running.report_task(0, estimated_time=90, simulated_primaries=120)
+    running.report_task(0, simulated_primaries=121)  # says nothing of the time
     assert running.task(0)["estimated_time"] == {"hours": 0, "minutes": 1, "seconds": 30}
     running.report_task(0, task_state="FAILED")
     assert "estimated_time" not in running.task(0)

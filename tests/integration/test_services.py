@@ -191,6 +191,17 @@ def test_a_task_that_is_given_back_has_lost_no_attempt(backend, submit, state):
     assert state(job) == "RUNNING"
 
 
+def test_the_time_left_is_that_of_the_present_attempt(backend, submit, user):
+    job = submit(1)
+    [claim] = claim_all(backend)
+    tasks.progress(backend, claim, 10, 90)
+    tasks.give_back(backend, claim, "stopped")
+    [claim] = claim_all(backend)
+    tasks.progress(backend, claim, 0, None)
+    [task] = simulations.status(backend, user, job.job_id).tasks
+    assert (task.simulated_primaries, task.estimated_time) == (10, None)
+
+
 def test_a_failed_task_leaves_its_reason_and_its_log(backend, submit, user, state):
     job = submit(1)
     [claim] = claim_all(backend)

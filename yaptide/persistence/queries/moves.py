@@ -139,7 +139,9 @@ def _task_changes(to: EntityState, now: datetime) -> dict[str, Any]:
     if to is EntityState.COMPLETED:
         changes["simulated_primaries"] = _TASK.c.requested_primaries
     if to in FINAL_STATES:
-        changes |= {"end_time": _not_before(_TASK.c.start_time, now), "estimated_time": None}
+        changes["end_time"] = _not_before(_TASK.c.start_time, now)
+    if to is not EntityState.RUNNING:
+        changes["estimated_time"] = None
     return changes
 
 

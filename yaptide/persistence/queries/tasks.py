@@ -38,7 +38,7 @@ _THIS = (
 )
 _PROGRESS = update(_TASK).values(
     simulated_primaries=grown(bindparam("simulated"), _TASK.c.requested_primaries),
-    estimated_time=bindparam("estimated"),
+    estimated_time=func.coalesce(bindparam("estimated"), _TASK.c.estimated_time),
     last_update_time=bindparam("now"),
     heartbeat_time=bindparam("now"),
 )
