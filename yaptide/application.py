@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def make_backend(settings: Settings) -> Backend:
     """The services' surroundings as the settings say. The database is opened on first use, and left as it is."""
     if not settings.database_uri:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        settings.make_data_dir()
     return Backend(Database(settings.url), settings.spool, settings.key, settings.limits)
 
 

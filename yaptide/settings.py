@@ -1,6 +1,7 @@
 """Every setting: its name, its default and what it is for, once. docs/settings.md is made from this class."""
 
 import os
+import re
 import secrets
 import sys
 import tempfile
@@ -10,13 +11,13 @@ from functools import cached_property
 from pathlib import Path
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.services.backend import Limits
 
-_MIB = 2**20
+_ORIGIN = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]+)?")
 
 
 class Settings(BaseSettings):
@@ -106,7 +107,20 @@ class Settings(BaseSettings):
     @property
     def origins(self) -> list[str]:
         """Allowed origins of web front ends."""
-        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+        return _origins(self.cors_origins)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: str) -> str:
+        # Cookies are sent along: an origin that means all of them would let any page act for whoever is signed in.
+        for origin in _origins(value):
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is not one origin, such as https://ui.example.org")
+        return value
+
+    def make_data_dir(self) -> None:
+        """Make the data folder, unless it is there; only its owner may look into it."""
+        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @property
     def secrets(self) -> list[str]:
@@ -134,6 +148,10 @@ class Settings(BaseSettings):
         return _kept_key(self.data_dir / "signing.key")
 
 
+def _origins(text: str) -> list[str]:
+    return [origin.strip().removesuffix("/") for origin in text.split(",") if origin.strip()]
+
+
 def load() -> Settings:
     """The settings of this process; raises InvalidInput naming the variable that cannot be used."""
     try:
@@ -146,7 +164,7 @@ def load() -> Settings:
 def _kept_key(path: Path) -> bytes:
     """Read the key, or make it. Two processes that start at once agree on the one that was there first."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent) as aside:  # readable by its owner only
             aside.write(secrets.token_hex(32).encode())
             aside.flush()

@@ -33,7 +33,7 @@ def _of_settings() -> Database:
     settings = load()
     if settings.database_uri:
         return Database(settings.url)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    settings.make_data_dir()
     database = Database(settings.url)
     schema.upgrade(database)
     return database

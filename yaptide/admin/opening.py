@@ -33,7 +33,7 @@ def configured_database() -> Database:
     """The configured database, whatever tables it has or has not."""
     settings = load()
     if not settings.database_uri:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        settings.make_data_dir()
     database = Database(settings.url)
     atexit.register(database.close)
     return database

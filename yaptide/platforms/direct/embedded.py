@@ -65,7 +65,7 @@ class EmbeddedExecutor:
 
     def start(self) -> bool:
         """Begin to work; False if another process already does for this data folder."""
-        self._folders.data.mkdir(parents=True, exist_ok=True)
+        self._folders.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (self._folders.data / "executor.lock").open("a+b")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,28 @@
+"""Settings that would open a door are refused, and what is kept is for its owner only."""
+
+import stat
+
+import pytest
+
+from yaptide.application import make_backend
+from yaptide.domain.errors import InvalidInput
+from yaptide.settings import Settings, load
+
+
+@pytest.mark.parametrize("origins", ["*", "https://ui.example.org,*", "https://.*", "http://a/b", "ui.example.org"])
+def test_an_origin_is_one_front_end_and_no_pattern(monkeypatch, origins):
+    monkeypatch.setenv("YAPTIDE_CORS_ORIGINS", origins)
+    with pytest.raises(InvalidInput, match=r"YAPTIDE_CORS_ORIGINS .* one origin"):
+        load()
+
+
+def test_origins_are_taken_one_by_one(monkeypatch):
+    monkeypatch.setenv("YAPTIDE_CORS_ORIGINS", " https://ui.example.org, http://localhost:3000 ,http://[::1]:3000/,")
+    assert load().origins == ["https://ui.example.org", "http://localhost:3000", "http://[::1]:3000"]
+
+
+def test_the_data_folder_is_for_its_owner_only(tmp_path):
+    """The database file in it, which holds hashes of passwords, has the permissions that everybody gives."""
+    settings = Settings(_env_file=None, data_dir=tmp_path / "new" / "data")
+    make_backend(settings).database.close()
+    assert stat.S_IMODE(settings.data_dir.stat().st_mode) == 0o700
