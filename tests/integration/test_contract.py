@@ -3,7 +3,9 @@
 import gzip
 import re
 import zlib
+from dataclasses import replace
 from typing import Annotated, Any, Literal
+from unittest.mock import Mock
 
 import msgspec
 import orjson
@@ -12,6 +14,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from tests.support import payloads
 from tests.support.api import UI, submit
+from yaptide.domain.errors import Contended
+from yaptide.persistence.engine import Database
+from yaptide.services import sessions
 
 pytestmark = pytest.mark.parametrize("database", ["memory"], indirect=True)
 
@@ -253,3 +258,17 @@ def test_the_description_can_be_read(client):
     assert page.mimetype == "text/html"
     assert all(path in page.text for path in paths)
     assert not re.search(r'(src|href)="(https?:)?//', page.text), "nothing may be fetched from elsewhere"
+
+
+def test_a_database_that_is_away_is_told_of_without_its_address(client, app, monkeypatch, caplog):
+    away = Database("postgresql://operator@127.0.0.1:1/yaptide")
+    monkeypatch.setitem(app.extensions, "yaptide", replace(app.extensions["yaptide"], database=away))
+    response = client.post("/auth/login", json={"username": "alice", "password": "x"})
+    assert response.status_code == 503
+    assert response.json == {"message": "The database cannot be used just now; try again later"}
+    assert "127.0.0.1" in caplog.text
+
+
+def test_a_database_that_is_too_busy_is_no_fault_of_the_request(client, monkeypatch):
+    monkeypatch.setattr(sessions, "sign_in", Mock(side_effect=Contended("busy")))
+    assert client.post("/auth/login", json={"username": "alice", "password": "x"}).status_code == 503
