@@ -48,7 +48,7 @@ def register(app: APIFlask) -> None:
 def _refused(error: YaptideError) -> Response:
     if isinstance(error, Unavailable):  # what the database says of itself, its address and its user, is for the log
         log.warning("%s %s: %s", request.method, request.path, error)
-        return answer({"message": "The database cannot be used just now; try again later"}, STATUS[Unavailable])
+        return answer({"message": "The server cannot do this just now; try again later"}, STATUS[Unavailable])
     return answer({"message": str(error)}, STATUS.get(type(error), 400))
 
 

@@ -10,10 +10,13 @@ Formats: argon2's own (``$argon2id$...``), and those of werkzeug: ``scrypt:N:r:p
 import hashlib
 import hmac
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
-from yaptide.domain.errors import InvalidInput
+from yaptide.domain.errors import InvalidInput, Unavailable
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
@@ -24,30 +27,36 @@ _SCRYPT = (32768, 8, 1)
 _MAX_WORK = 10_000_000
 _MEMORY = 256 * 2**20
 
+#: A hash takes 64 MiB, and anybody may ask for one by trying to sign in: only so many are made at once.
+_TURNS = BoundedSemaphore(4)
+_PATIENCE = 10.0
+
 
 def make(password: str) -> str:
-    """A hash of `password`; raises InvalidInput if it is empty or too long."""
+    """A hash of `password`; raises InvalidInput if it is empty or too long, Unavailable if too many are asked for."""
     if not password or len(password) > MAX_PASSWORD:
         raise InvalidInput(f"A password has 1 to {MAX_PASSWORD} characters")
     hasher = _argon2()
-    if hasher is not None:
-        return hasher.hash(password)
-    salt = secrets.token_hex(8)
-    n, r, p = _SCRYPT
-    return f"scrypt:{n}:{r}:{p}${salt}${_scrypt(password, salt, n, r, p)}"
+    with _turn():
+        if hasher is not None:
+            return hasher.hash(password)
+        salt = secrets.token_hex(8)
+        n, r, p = _SCRYPT
+        return f"scrypt:{n}:{r}:{p}${salt}${_scrypt(password, salt, n, r, p)}"
 
 
 def verify(stored: str, password: str) -> bool:
-    """Whether `stored` is a hash of `password`; False for a hash of no known kind."""
+    """Whether `stored` is a hash of `password`; False for a hash of no known kind. Raises Unavailable as `make`."""
     if len(password) > MAX_PASSWORD:
         return False
-    try:
-        if stored.startswith("$argon2"):
-            return _verify_argon2(stored, password)
-        method, salt, expected = stored.split("$")
-        return hmac.compare_digest(_old(method, password, salt), expected)
-    except ValueError:
-        return False
+    with _turn():
+        try:
+            if stored.startswith("$argon2"):
+                return _verify_argon2(stored, password)
+            method, salt, expected = stored.split("$")
+            return hmac.compare_digest(_old(method, password, salt), expected)
+        except ValueError:
+            return False
 
 
 def outdated(stored: str) -> bool:
@@ -56,6 +65,16 @@ def outdated(stored: str) -> bool:
     if hasher is None:
         return False
     return not stored.startswith("$argon2") or hasher.check_needs_rehash(stored)
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    if not _TURNS.acquire(timeout=_PATIENCE):
+        raise Unavailable("Too many are signing in just now; try again later")
+    try:
+        yield
+    finally:
+        _TURNS.release()
 
 
 def _old(method: str, password: str, salt: str) -> str:
