@@ -7,6 +7,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from threading import Barrier
 from typing import Any
 
@@ -369,6 +370,23 @@ def test_outputs_that_are_lost_end_the_simulation(backend, submit, user, state):
     merging.merge(backend, merging.claim(backend, ME), ME)
     assert state(job) == "FAILED"
     assert "are lost" in simulations.failure(backend, user, job.job_id)
+
+
+def test_outputs_are_on_the_disk_before_the_task_has_ended(tmp_path, monkeypatch):
+    """Files, their names, and the name of their folder: after a power cut the database would count on them."""
+    synced: list[str] = []
+    sync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").resolve().name)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    spool.leave(tmp_path / "spool", "job", 7, output([1, 2, 3]))
+    *files, aside, job, whole = synced
+    assert {"0-0.npy", "0-1.npy", "0-1.weights.npy", "estimators.json"} == set(files)
+    assert aside.startswith(".7-")
+    assert (job, whole) == ("job", "spool")
 
 
 def test_nothing_is_left_in_the_spool(backend, submit, user):

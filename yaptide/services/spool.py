@@ -4,7 +4,8 @@
                                <e>-<p>.npy           values of page p of estimator e (both counted from 0)
                                <e>-<p>.weights.npy   their weights, where a page has some
 
-A task's folder is written aside and renamed: if it is there, it is whole.
+A task's folder is written aside and renamed: if it is there, it is whole. It is on the disk before the database says
+that the task has ended.
 """
 
 import json
@@ -35,7 +36,10 @@ def leave(spool: Path, job_id: str, task_id: int, output: TaskOutput) -> None:
     try:
         index = [_write(aside, number, estimator) for number, estimator in enumerate(output.estimators)]
         _write_bytes(aside / _INDEX, json.dumps(index).encode())
+        _sync_names(aside)
         aside.rename(target)
+        _sync_names(job)
+        _sync_names(spool)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         if not target.exists():  # otherwise another attempt was quicker
@@ -133,6 +137,15 @@ def _write_bytes(path: Path, data: bytes) -> None:
     with path.open("wb") as file:
         file.write(data)
         _sync(file.fileno(), file)
+
+
+def _sync_names(folder: Path) -> None:
+    """The names in a folder are on the disk only when the folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sync(descriptor: int, file: Any) -> None:
