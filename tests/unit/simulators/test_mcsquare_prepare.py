@@ -1,6 +1,7 @@
 """What is written for a task is what was checked, in a form that MCsquare cannot misread."""
 
 import base64
+import time
 
 import numpy as np
 import pytest
@@ -35,6 +36,22 @@ def plans(draw):
 @given(plans())
 def test_a_plan_survives_writing_and_reading(some):
     assert plan.parse("plan.txt", plan.formatted(some)) == some
+
+
+def test_writing_a_long_plan_takes_a_time_that_grows_with_its_length_only():
+    field = plan.Field(0.0, 0.0, (0.0, 0.0, 0.0), (plan.ControlPoint(100.0, ((0.0, 0.0, 0.1),)),) * 40_000)
+    begun = time.process_time()
+    text = plan.formatted(plan.Plan((field,)))
+    assert time.process_time() - begun < 2
+    assert text.count("CumulativeMetersetWeight") == 40_000
+
+
+@given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=9))
+def test_the_cumulative_weight_of_a_control_point_includes_its_own(weights):
+    points = tuple(plan.ControlPoint(100.0, ((0.0, 0.0, weight),)) for weight in weights)
+    lines = plan.formatted(plan.Plan((plan.Field(0.0, 0.0, (0.0, 0.0, 0.0), points),))).splitlines()
+    told = [float(lines[n + 1]) for n, line in enumerate(lines) if line == "####CumulativeMetersetWeight"]
+    assert told == [sum(weights[: n + 1]) for n in range(len(weights))]
 
 
 ROWS = st.lists(

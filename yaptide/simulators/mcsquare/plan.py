@@ -207,7 +207,7 @@ def _field_text(number: int, field: Field, weights: Sequence[float]) -> str:
         f"###GantryAngle\n{field.gantry!r}\n###PatientSupportAngle\n{field.couch!r}\n"
         f"###IsocenterPosition\n{' '.join(map(repr, field.isocentre))}\n{shifter}"
         f"###NumberOfControlPoints\n{len(field.points)}\n\n#SPOTS-DESCRIPTION\n"
-    ) + "".join(_point_text(index, point, sum(weights[:index])) for index, point in enumerate(field.points, 1))
+    ) + "".join(map(_point_text, itertools.count(1), field.points, itertools.accumulate(weights)))
 
 
 def _point_text(index: int, point: ControlPoint, cumulative: float) -> str:
