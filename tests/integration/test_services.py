@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.api import contents, counts
 from tests.support.payloads import shieldhit_files
-from yaptide.domain.errors import Conflict, Forbidden, InvalidInput, NotAuthenticated, NotFound
+from yaptide.domain.errors import Conflict, Contended, Forbidden, InvalidInput, NotAuthenticated, NotFound
 from yaptide.domain.estimators import Aggregation, Axis, Estimator, Page, TaskOutput
 from yaptide.domain.splitting import task_seeds
 from yaptide.persistence import codec
@@ -464,6 +464,23 @@ def test_results_are_there_whole_or_not_at_all(
     merging.merge(backend, simulation, ME)
     assert state(job) == "COMPLETED"
     assert len(pages_of(backend, user, job)) == 2
+
+
+def test_a_merge_that_has_to_give_way_is_stored_at_the_next_try(backend, submit, user, state, monkeypatch):
+    """Otherwise the simulation waits until whoever merged it counts as silent."""
+    job = submit(1)
+    [claim] = claim_all(backend)
+    tasks.complete(backend, claim, output([1, 2, 3]))
+    store, tries = results.store, iter([Contended("a deadlock")])
+
+    def give_way_once(*args: Any) -> None:
+        for error in tries:
+            raise error
+        store(*args)
+
+    monkeypatch.setattr(results, "store", give_way_once)
+    merging.merge(backend, merging.claim(backend, ME), ME)
+    assert state(job) == "COMPLETED"
 
 
 class Failing:

@@ -43,16 +43,23 @@ def merge(backend: Backend, simulation: Locked, owner: str) -> None:
         merged, reason = merge_outputs(backend, simulation.job_id, completed), None
     except SimulationFailed as error:
         merged, reason = [], f"the results could not be merged: {error}"
+    if _end(backend, simulation.id, owner, merged, reason):
+        spool.remove(backend.spool, simulation.job_id)
+
+
+@retried
+def _end(backend: Backend, simulation_id: int, owner: str, merged: Sequence[NewEstimator], reason: str | None) -> bool:
+    """Store what was merged and end the simulation; False if it is not the owner's any more."""
     with backend.database.writing() as connection:
-        locked = moves.lock_simulation(connection, simulation.id)
+        locked = moves.lock_simulation(connection, simulation_id)
         if locked is None or locked.owner != owner or locked.job_state is not EntityState.MERGING_RUNNING:
-            return  # canceled, deleted, or taken over meanwhile
+            return False  # canceled, deleted, or taken over meanwhile
         cause = Cause(owner, now(), reason)
         if merged:
             results.store(connection, locked, merged, cause)
         else:
             lifecycle.end(connection, locked, EntityState.FAILED, cause)
-    spool.remove(backend.spool, simulation.job_id)
+    return True
 
 
 def merge_outputs(backend: Backend, job_id: str, completed: Sequence[tuple[int, int]]) -> list[NewEstimator]:
