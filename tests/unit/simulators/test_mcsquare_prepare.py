@@ -119,6 +119,13 @@ def test_a_wrong_description_is_refused_with_its_line(text, words):
     assert words in str(caught.value)
 
 
+def test_boxes_that_fill_a_large_grid_over_and_over_are_refused():
+    """Somebody waits for the check, which took seconds, and anybody can send the next one."""
+    whole = "grid 300 300 300\nspacing 1 1 1\n" + "box 0 300 0 300 0 300 5\n" * 1000
+    with pytest.raises(InvalidInput, match=r"line 23: .* as an image"):
+        ct.described("ct.txt", whole)
+
+
 def test_a_task_gets_its_own_primaries_and_seed_and_one_thread(tmp_path):
     files = water()
     files["config.txt"] += "Num_Threads 8\nD_Max 0.1\nSimulate_Nuclear_Interactions no\nOutput_Directory elsewhere\n"

@@ -26,7 +26,8 @@ from yaptide.simulators.text import Line, lines, quoted, required
 BASE64 = ".base64"
 
 _LIMIT = 1e6  # HU, far outside of anything physical
-_MOST_BOXES = 1000  # each may fill the whole grid, and somebody waits for the check
+_MOST_BOXES = 1000
+_MOST_FILLED = 20 * metaimage.MOST_VOXELS  # voxels of all boxes together: somebody waits for the check
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,11 @@ def described(file: str, text: str) -> CT:
             raise InvalidInput(f"{file}: there is no line with the {word}")
     grid = metaimage.parse_grid(once["grid"], once["spacing"], 1)
     hu = np.full(grid.shape[::-1], _fill(once.get("fill")), dtype=np.float32)
+    left = _MOST_FILLED
     for box in boxes:
-        _put(box, grid, hu)
+        left -= _put(box, grid, hu)
+        if left < 0:
+            raise box.refusal("the boxes up to here fill the grid over and over: send the CT as an image")
     return CT(grid, hu)
 
 
@@ -93,11 +97,13 @@ def _fill(line: Line | None) -> float:
     return line.real(1, "The HU", -_LIMIT, _LIMIT)
 
 
-def _put(line: Line, grid: Grid, hu: Voxels) -> None:
+def _put(line: Line, grid: Grid, hu: Voxels) -> int:
+    """Fill a box; returns the number of its voxels."""
     if len(line.words) != 8:
         raise line.refusal("box needs x0 x1 y0 y1 z0 z1 in mm, and a HU")
     x, y, z = (_inside(line, grid, axis) for axis in range(3))
     hu[z, y, x] = line.real(7, "The HU", -_LIMIT, _LIMIT)
+    return hu[z, y, x].size
 
 
 def _inside(line: Line, grid: Grid, axis: int) -> slice:
