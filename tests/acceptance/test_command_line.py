@@ -206,6 +206,13 @@ def test_a_running_server_runs_what_the_command_line_submits(fresh, water):
 # --- how it ends
 
 
+def test_of_two_runs_at_once_the_second_does_not_depend_on_the_first(fresh, water):
+    fresh.run("db", "upgrade")
+    short, long = fresh.run_all([(["run", water, "--json", "-n", tasks], {}) for tasks in (1, 4)])
+    for done in (short, long):
+        assert (done.code, done.json["job_state"]) == (0, "COMPLETED"), done.err
+
+
 def test_a_failed_run_says_why_and_keeps_the_logs(fresh, tmp_path):
     """The beam passes the CT: the input is right, and its result is not."""
     folder = beam(tmp_path / "beam")

@@ -1,7 +1,7 @@
 """`yaptide run`, `status`, `list`, `results`, `logs`, `history`, `cancel`, `delete`."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -80,25 +80,32 @@ def run_to_the_end(at: Opened, submission: Submission, user: str) -> tuple[str, 
     """
     resolve(submission.sim_type, submission.input_files or {}).installation(at.settings.simulators_dir)
     job_id = simulations.submit(at.backend, local_user(at.backend, user), submission).job_id
-    with _executing(at):
-        return job_id, follow(at.backend, job_id)
+    with _executing(at) as take_over:
+        return job_id, follow(at.backend, job_id, take_over)
 
 
 @contextmanager
-def _executing(at: Opened) -> Iterator[None]:
-    """Have tasks run meanwhile: by this process, or by another one that works on the same data folder already."""
+def _executing(at: Opened) -> Iterator[Callable[[], object]]:
+    """Have tasks run meanwhile: by this process, or by another one that works on the same data folder already.
+
+    What it gives is to be called again and again: it takes over if that other process has ended.
+    """
     _, executor = make_executor(at.settings, at.backend)
-    if not executor.start():
-        say("Another process runs the tasks of this data folder; this one follows them")
-        yield
-        return
+    runs = executor.start()
+    if not runs:
+        say("Another process runs the tasks of this data folder; this one follows them, and takes over when that ends")
+
+    def take_over() -> None:
+        nonlocal runs
+        runs = runs or executor.start()
+
     try:
-        yield
+        yield take_over
     finally:
         executor.stop()
 
 
-def follow(backend: Backend, job_id: str) -> Status:
+def follow(backend: Backend, job_id: str, meanwhile: Callable[[], object]) -> Status:
     """Show how far a simulation is until it has ended."""
     user = users.owner_of(backend, job_id)
     say(f"Simulation {job_id}")
@@ -110,6 +117,7 @@ def follow(backend: Backend, job_id: str) -> Status:
                 if status.simulation.job_state in FINAL_STATES:
                     return status
                 time.sleep(_LOOK_EVERY)
+                meanwhile()
     except KeyboardInterrupt:
         say(f"The simulation is kept, and goes on with the next `yaptide up` or `run`; or: yaptide cancel {job_id}")
         raise
