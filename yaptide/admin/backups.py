@@ -9,7 +9,7 @@ import msgspec
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from yaptide.admin.display import err, print_json, print_table, say, size
+from yaptide.admin.display import counted, err, print_json, print_table, say, size
 from yaptide.admin.opening import configured_database, local_user, opened
 from yaptide.domain.errors import NotFound
 from yaptide.persistence.engine import Database
@@ -82,7 +82,7 @@ def export(
         report = archives.export(opened().backend, job_ids, file, watch)
     if as_json:
         print_json({"file": str(file), **msgspec.to_builtins(report)})
-    say(f"{len(report.simulations)} simulations were written to {file} ({size(report.bytes)})")
+    say(f"Written to {file}: {counted(len(report.simulations), 'simulation')} ({size(report.bytes)})")
 
 
 @app.command("import")

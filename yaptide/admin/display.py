@@ -53,6 +53,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
     name, *rest = columns  # the name of a thing is what one copies: it is never cut short
     first = Column(name, no_wrap=True, overflow="ignore")
     table = Table(first, *rest, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.show_header = any(columns)
     for row in rows:
         table.add_row(*map(_cell, row))
     out.print(table)
