@@ -154,8 +154,11 @@ def _origins(text: str) -> list[str]:
 
 def load() -> Settings:
     """The settings of this process; raises InvalidInput naming the variable that cannot be used."""
+    named = os.environ.get("YAPTIDE_ENV_FILE")
+    if named is not None and not Path(named).is_file():
+        raise InvalidInput(f"There is no file {named}, which YAPTIDE_ENV_FILE names")
     try:
-        return Settings(_env_file=os.environ.get("YAPTIDE_ENV_FILE", ".env"))
+        return Settings(_env_file=named or ".env")
     except ValidationError as error:
         first = error.errors()[0]
         raise InvalidInput(f"The setting {first['loc'][0]} cannot be used: {first['msg']}") from None

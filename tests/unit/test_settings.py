@@ -26,3 +26,9 @@ def test_the_data_folder_is_for_its_owner_only(tmp_path):
     settings = Settings(_env_file=None, data_dir=tmp_path / "new" / "data")
     make_backend(settings).database.close()
     assert stat.S_IMODE(settings.data_dir.stat().st_mode) == 0o700
+
+
+def test_a_file_of_settings_that_is_not_there_is_said(monkeypatch, tmp_path):
+    monkeypatch.setenv("YAPTIDE_ENV_FILE", str(tmp_path / "missing.env"))
+    with pytest.raises(InvalidInput, match=r"missing\.env"):
+        load()

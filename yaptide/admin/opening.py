@@ -2,9 +2,11 @@
 
 import atexit
 import getpass
+import shlex
 from dataclasses import dataclass
 
 from yaptide.application import make_backend, prepare_database
+from yaptide.domain.errors import NotFound
 from yaptide.persistence.engine import Database
 from yaptide.services import users
 from yaptide.services.backend import Backend
@@ -40,5 +42,13 @@ def configured_database() -> Database:
 
 
 def local_user(backend: Backend, name: str) -> User:
-    """The user to act as: the one named, otherwise the one who is signed in to this machine."""
-    return users.ensure(backend, name or getpass.getuser())
+    """The user to act as: the one named, otherwise the one who is signed in to this machine (made if need be).
+
+    Raises NotFound for a name that nobody has: it is more likely mistyped than meant to be a new user's.
+    """
+    if not name:
+        return users.ensure(backend, getpass.getuser())
+    found = users.find(backend, name)
+    if found is None:
+        raise NotFound(f"There is no local user {name!r}; add one with: yaptide users add {shlex.quote(name)}")
+    return found

@@ -246,8 +246,8 @@ def listing(
     if as_json:
         print_json({"simulations_count": total, "simulations": [dict(row._mapping) for row in rows]})
         return
-    table = [(r.job_id, state(r.job_state), r.title, r.sim_type, moment(r.start_time)) for r in rows]
-    print_table(("simulation", "state", "title", "simulator", "submitted"), table)
+    table = [(r.job_id, state(r.job_state), moment(r.start_time), r.title) for r in rows]
+    print_table(("simulation", "state", "submitted", "title"), table)
     say(f"{len(rows)} of {total}")
 
 

@@ -161,6 +161,8 @@ def _compressed(text: bytes) -> tuple[bytes, int, int]:
 def _copied(data: bytes) -> tuple[bytes | memoryview, int, int]:
     if not data.startswith(_MARKED):
         return _compressed(_readable(data))
+    if len(data) < len(_MARKED) + _TAIL:
+        raise InvalidInput("A stored payload is damaged: it is cut short")
     crc, size = _TRAILER.unpack_from(data, len(data) - _TRAILER.size)
     return memoryview(data)[len(_MARKED) : -_TAIL], crc, size
 

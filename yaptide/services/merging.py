@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from yaptide.domain.errors import SimulationFailed
+from yaptide.domain.errors import InvalidInput, SimulationFailed
 from yaptide.domain.estimators import Aggregation, Estimator, Page
 from yaptide.domain.merging import accumulator
 from yaptide.domain.states import EntityState
@@ -41,7 +41,7 @@ def merge(backend: Backend, simulation: Locked, owner: str) -> None:
         completed = tasks.completed(connection, simulation.id)
     try:
         merged, reason = merge_outputs(backend, simulation.job_id, completed), None
-    except SimulationFailed as error:
+    except (SimulationFailed, InvalidInput, ValueError) as error:  # trying again would not help
         merged, reason = [], f"the results could not be merged: {error}"
     if _end(backend, simulation.id, owner, merged, reason):
         spool.remove(backend.spool, simulation.job_id)

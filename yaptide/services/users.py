@@ -23,12 +23,18 @@ def register(backend: Backend, username: str, password: str | None) -> User:
     return administration.add_user(backend.database, username, password)
 
 
-def ensure(backend: Backend, username: str) -> User:
-    """The local user of this name, made if there is none (who then cannot sign in over the network)."""
+def find(backend: Backend, username: str) -> User | None:
+    """The local user of this name, or None."""
     with backend.database.reading() as connection:
         found = users.local_user(connection, username)
+    return None if found is None else found[0]
+
+
+def ensure(backend: Backend, username: str) -> User:
+    """The local user of this name, made if there is none (who then cannot sign in over the network)."""
+    found = find(backend, username)
     if found is not None:
-        return found[0]
+        return found
     try:
         return register(backend, username, None)
     except Conflict:

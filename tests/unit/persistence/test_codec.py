@@ -161,3 +161,10 @@ def test_deep_nesting_is_refused_and_does_not_crash():
 
 def test_payloads_that_other_programs_have_stored_are_read():
     assert codec.decode(gzip.compress(json.dumps({"a": [1, 2.5, None]}).encode())) == {"a": [1, 2.5, None]}
+
+
+@pytest.mark.parametrize("kept", [17, 20, 25])
+def test_a_payload_that_was_cut_to_its_head_is_not_joined(kept):
+    data = codec.encode([1.5] * 100).data[:kept]
+    with pytest.raises(InvalidInput, match="damaged"):
+        list(codec.stitch([Stored(data)]))
