@@ -1,6 +1,9 @@
 """Executors with different data folders on one database: each has the outputs of just the tasks that it has run."""
 
+from sqlalchemy import update
+
 from tests.support.storing import output, submitted
+from yaptide.persistence.models import TaskModel
 from yaptide.services import merging, simulations, tasks
 from yaptide.services.backend import Backend
 
@@ -29,3 +32,11 @@ def test_another_place_takes_over_what_was_given_back(backend: Backend) -> None:
     assert claim is not None
     assert tasks.give_back(backend, claim, "stopped")
     assert tasks.claim(backend, ELSEWHERE, ["shieldhit"]) is not None
+
+
+def test_tasks_without_a_seed_get_different_ones(backend: Backend) -> None:
+    submitted(backend, ntasks=3)
+    with backend.database.writing() as connection:
+        connection.execute(update(TaskModel).values(seed=None))
+    claims = [tasks.claim(backend, HERE, ["shieldhit"]) for _ in range(3)]
+    assert len({claim.seed for claim in claims if claim is not None}) == 3

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from yaptide.domain.errors import InvalidInput, NotFound, TooLarge
 from yaptide.domain.estimators import TaskOutput
+from yaptide.domain.splitting import task_seeds
 from yaptide.domain.states import FINAL_STATES, TASK_STATES, EntityState
 from yaptide.persistence import codec
 from yaptide.persistence.engine import retried
@@ -141,7 +142,9 @@ def _take(connection: Connection, owner: str, simulation_id: int, task_id: int) 
         return None
     lifecycle.settle(connection, simulation, cause)
     primaries, seed, attempt = tasks.claimed(connection, simulation.id, task_id)
-    return Claim(simulation.id, simulation.job_id, simulation.sim_type, task_id, primaries, seed or 1, attempt, owner)
+    if seed is None:  # not submitted here: tasks with one seed for all would count the same histories again and again
+        seed = task_seeds(simulation.id, task_id + 1)[task_id]
+    return Claim(simulation.id, simulation.job_id, simulation.sim_type, task_id, primaries, seed, attempt, owner)
 
 
 def input_files(backend: Backend, claimed: Claim) -> dict[str, str]:
@@ -220,8 +223,8 @@ def heartbeat(backend: Backend, owner: str, claims: Sequence[Claim], merges: Seq
     """Tell that an owner works on these tasks and merges, so that nobody takes them away."""
     if claims or merges:
         with backend.database.writing() as connection:
+            simulations.heartbeat(connection, owner, merges, now())  # simulations before tasks, as everywhere
             tasks.heartbeat(connection, claims, now())
-            simulations.heartbeat(connection, owner, merges, now())
 
 
 def requeue_silent(backend: Backend, silent_since: datetime, dead_owner: str | None = None) -> int:
