@@ -10,8 +10,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +25,7 @@ REPORT_EVERY = 1.0
 _LOOK_EVERY = 0.1
 _LOG_TAIL = 256 * 1024
 _GRACE = 2.0
+_POLITE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Reporter(Protocol):
@@ -114,7 +115,7 @@ def _start(command: Command, folder: Path) -> subprocess.Popen[bytes]:
     leash = (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
     # No secret of ours is in the environment of a simulator.
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    with (folder / OUTPUT_LOG).open("wb") as log:
+    with (folder / OUTPUT_LOG).open("wb") as log, _uninterrupted():
         return subprocess.Popen(
             [*leash, *command.arguments],
             cwd=folder,
@@ -124,6 +125,19 @@ def _start(command: Command, folder: Path) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Have a program that is started here not hear of Ctrl-C or of a service being stopped; only we end it, by SIGKILL.
+
+    Both reach whole groups of processes. A simulator that died of it would seem to have failed.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _POLITE)  # a child inherits what is blocked
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int | None:

@@ -1,0 +1,123 @@
+"""Running one task, with a shell script for a simulator."""
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import until
+from yaptide.domain.errors import SimulationFailed
+from yaptide.domain.estimators import TaskOutput
+from yaptide.platforms.direct.running import Job, run_task
+from yaptide.simulators.base import OUTPUT_LOG, Command, Installation
+
+
+class Script:
+    """A simulator that is one line of shell; it has failed if it exits with anything but 0."""
+
+    def __init__(self, line: str) -> None:
+        self.line = line
+
+    def prepare(self, files: Mapping[str, str], primaries: int, seed: int, folder: Path) -> None:
+        pass
+
+    def command(self, installation: Installation, folder: Path) -> Command:
+        return Command(("/bin/sh", "-c", self.line), {})
+
+    def progress(self, folder: Path, primaries: int) -> int:
+        return 0
+
+    def read(self, folder: Path, exit_code: int) -> TaskOutput:
+        if exit_code:
+            raise SimulationFailed(f"exit code {exit_code}: {(folder / OUTPUT_LOG).read_text()}")
+        return TaskOutput(1, ())
+
+
+@dataclass
+class Told:
+    """A reporter that remembers."""
+
+    wanted: bool = True
+    told: list[str] = field(default_factory=list)
+
+    def progress(self, simulated: int, estimated: int | None) -> bool:
+        return self.wanted
+
+    def complete(self, output: TaskOutput) -> None:
+        self.told.append("completed")
+
+    def fail(self, reason: str, logs: Mapping[str, str]) -> None:
+        self.told.append(f"failed: {reason}; {logs}")
+
+    def give_back(self, reason: str) -> None:
+        self.told.append(f"given back: {reason}")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a line of shell as a task; returns what was reported."""
+
+    def run(line, *, stopped=False, wanted=True, time_limit=60.0):
+        stop, look, told = threading.Event(), threading.Event(), Told(wanted)
+        look.set()
+        if stopped:
+            stop.set()
+        folder = tmp_path / "task"
+        job = Job(Script(line), Installation(Path("/bin/sh"), "1", ""), {}, 1, 1, folder, time_limit)
+        run_task(job, told, stop, look)
+        assert not folder.exists()
+        return told.told
+
+    return run
+
+
+@pytest.mark.parametrize("signal", ["INT", "TERM", "HUP"])
+def test_a_simulator_does_not_hear_of_a_signal_to_all_processes(run, signal):
+    """Ctrl-C in a terminal and the end of a service reach it too: that is no reason for its task to fail."""
+    assert run(f"kill -{signal} $$; exit 0") == ["completed"]
+
+
+def test_this_process_hears_of_signals_all_the_same(run):
+    run("exit 0")
+    assert not signals_blocked()
+
+
+def signals_blocked() -> int:
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("SigBlk")]
+    return int(line.split()[1], 16)
+
+
+def test_a_simulator_that_fails(run):
+    assert run("echo no; exit 3") == ["failed: exit code 3: no\n; {'output.log': 'no\\n'}"]
+
+
+def test_what_a_simulator_has_started_is_killed_with_it(run, tmp_path):
+    assert run(f"sleep 600 & echo $! > '{tmp_path}/pid'; exit 0") == ["completed"]
+    pid = int((tmp_path / "pid").read_text())
+    until(lambda: is_gone(pid), "it is gone")
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"stopped": True}, ["given back: its executor was stopped"]),
+        ({"wanted": False}, []),
+        ({"time_limit": 0.0}, ["failed: it ran for more than 0 hours and was stopped; {'output.log': ''}"]),
+    ],
+    ids=["stopped", "canceled", "too long"],
+)
+def test_a_simulator_is_ended_when_it_has_to(run, tmp_path, how, told):
+    started = time.monotonic()
+    assert run("sleep 600", **how) == told
+    assert time.monotonic() - started < 60
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; one whose parent has not asked about it yet is a zombie ("Z")."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
