@@ -22,6 +22,7 @@ from yaptide.persistence.engine import Database
 from yaptide.persistence.models import ClusterModel, UserModel
 from yaptide.services import passwords
 from yaptide.services.backend import Backend
+from yaptide.services.spool import Folder
 from yaptide.settings import Settings
 
 TESTS = Path(__file__).parent
@@ -117,7 +118,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 def backend(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
     """The services over `database`. Hashing a password costs nothing; what is dispatched is only remembered."""
     monkeypatch.setattr(passwords, "_argon2", lambda: PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-    return Backend(database, tmp_path / "spool", b"a key for tests, 32 bytes or more", dispatcher=Recorder())
+    return Backend(database, Folder(tmp_path / "spool"), b"a key for tests, 32 bytes or more", dispatcher=Recorder())
 
 
 @pytest.fixture(scope="session")

@@ -9,18 +9,21 @@ from yaptide.persistence import schema
 from yaptide.persistence.engine import Database
 from yaptide.platforms.direct.embedded import EmbeddedExecutor, Folders
 from yaptide.services.backend import Backend
+from yaptide.services.spool import Folder
 from yaptide.settings import Settings, load
 
 if TYPE_CHECKING:
     from apiflask import APIFlask
     from flask import Response
 
+    from yaptide.platforms.direct.courier import Courier
+
 
 def make_backend(settings: Settings) -> Backend:
     """The services' surroundings as the settings say. The database is opened on first use, and left as it is."""
     if not settings.database_uri:
         settings.make_data_dir()
-    return Backend(Database(settings.url), settings.spool, settings.key, settings.limits)
+    return Backend(Database(settings.url), Folder(settings.spool), settings.key, settings.limits)
 
 
 def prepare_database(backend: Backend) -> None:
@@ -34,8 +37,18 @@ def prepare_database(backend: Backend) -> None:
         schema.require_current(backend.database)
 
 
-def make_executor(settings: Settings, backend: Backend) -> tuple[Backend, EmbeddedExecutor]:
-    """An embedded executor, not started, and the backend that hands work to it."""
+def make_executor(settings: Settings, backend: Backend) -> tuple[Backend, "EmbeddedExecutor | Courier"]:
+    """What has the tasks run, not started, and the backend that hands work to it.
+
+    With a broker the courier, which gives them to workers, otherwise the embedded executor.
+    """
+    broker_url = settings.broker_url.get_secret_value()
+    if broker_url:
+        from yaptide.platforms.direct.broker import Broker  # noqa: PLC0415 - Celery takes long to load
+        from yaptide.platforms.direct.courier import Courier  # noqa: PLC0415
+
+        courier = Courier(backend, Broker(broker_url, settings.task_hours * 3600), settings.data_dir)
+        return replace(backend, dispatcher=courier), courier
     folders = Folders(settings.data_dir, settings.simulators_dir, settings.work)
     executor = EmbeddedExecutor(backend, folders, settings.workers, settings.task_hours * 3600)
     return replace(backend, dispatcher=executor), executor

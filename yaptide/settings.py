@@ -56,6 +56,23 @@ class Settings(BaseSettings):
         description="Keys from `yaptide secrets new-key`, separated by commas, that private keys are encrypted with: "
         "the first encrypts, all decrypt. Default: none; private keys cannot be stored.",
     )
+    broker_url: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="CELERY_BROKER_URL",
+        description="Broker through which tasks are given to workers: `redis://host:6379/0` or "
+        "`amqp://user:password@host:5672/name`. Default: none; tasks run on this machine.",
+    )
+    backend_url: str = Field(
+        "http://127.0.0.1:5000",
+        validation_alias="YAPTIDE_BACKEND_URL",
+        description="For workers: URL of the server that they report to.",
+    )
+    silence_seconds: float = Field(
+        60.0,
+        ge=2,
+        validation_alias="YAPTIDE_SILENCE_SECONDS",
+        description="After how many seconds without a sign of life a worker counts as dead.",
+    )
     workers: int = Field(
         0, ge=0, le=1024, validation_alias="YAPTIDE_WORKERS", description="Tasks run at once; 0: one for each core."
     )
@@ -135,6 +152,7 @@ class Settings(BaseSettings):
             access=timedelta(minutes=self.access_minutes),
             refresh=timedelta(minutes=self.refresh_minutes),
             update_key=timedelta(days=self.update_key_days),
+            silence=timedelta(seconds=self.silence_seconds),
         )
 
     @cached_property

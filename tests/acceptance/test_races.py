@@ -25,6 +25,7 @@ from yaptide.persistence import schema
 from yaptide.services import simulations, users
 from yaptide.services.backend import Backend
 from yaptide.services.simulations import Submission, Submitted
+from yaptide.services.spool import Folder
 
 RACES = int(os.environ.get("RACES", "24"))
 CLIENTS = 8
@@ -96,7 +97,7 @@ def _nothing_is_wrong(there: Place) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def arena(there: Place) -> Iterator[Arena]:
     server = there.up("--no-executor")
-    backend = Backend(there.database, there.data / "spool", b"0" * 32)
+    backend = Backend(there.database, Folder(there.data / "spool"), b"0" * 32)
     users.ensure(backend, "racer")
     users.set_password(backend, "racer", "a long password")
     clients = [httpx.Client(base_url=server.url, timeout=60) for _ in range(CLIENTS)]
@@ -198,7 +199,7 @@ def test_results_against_cancel_is_one_or_the_other(arena: Arena) -> None:
 
 def test_a_server_that_is_killed_has_stored_everything_or_nothing(there: Place) -> None:
     """Half of the moments lie while the body is sent, half while it is stored."""
-    backend = Backend(there.database, there.data / "spool", b"0" * 32)
+    backend = Backend(there.database, Folder(there.data / "spool"), b"0" * 32)
     user = users.ensure(backend, "killed")
     for moment in range(0, MOMENTS, 1 if RACES >= 300 else 4):
         server = there.up("--no-executor")

@@ -36,6 +36,7 @@ from yaptide.services import adoption, secrets
 from yaptide.services.adoption import Report
 from yaptide.services.backend import Backend
 from yaptide.services.secrets import Vault
+from yaptide.services.spool import Folder
 from yaptide.settings import Settings
 
 KINDS = ("sqlite", "postgresql")
@@ -90,7 +91,7 @@ def rows(database: Database, query: str, **values: Any) -> list[Any]:
 
 def client(database: Database, folder: Path, user: str, password: str) -> FlaskClient:
     """Somebody who signed in to the adopted database."""
-    backend = Backend(database, folder / "spool", b"a key for tests, 32 bytes or more")
+    backend = Backend(database, Folder(folder / "spool"), b"a key for tests, 32 bytes or more")
     app = create_app(Settings(_env_file=None, data_dir=folder), backend)
     signed_in = app.test_client()
     answer = signed_in.post("/auth/login", json={"username": user, "password": password})

@@ -27,6 +27,7 @@ from yaptide.persistence.models.base import table_of
 from yaptide.services import archives, backups, results, simulations, users
 from yaptide.services.backend import Backend
 from yaptide.services.simulations import Submission
+from yaptide.services.spool import Folder
 
 BOTH = [DIRECT_JOB, BATCH_JOB]
 #: What the two installations number for themselves, or keep to themselves.
@@ -63,7 +64,7 @@ def there(backend) -> Backend:
 
 
 def at(database: Database, folder: Path) -> Backend:
-    return Backend(database, folder / "spool", b"a key for tests, 32 bytes or more")
+    return Backend(database, Folder(folder / "spool"), b"a key for tests, 32 bytes or more")
 
 
 def known(database: Database) -> dict[str, list]:

@@ -31,6 +31,7 @@ from yaptide.persistence.models.base import table_of
 from yaptide.services import logfiles, results, simulations, tasks, users
 from yaptide.services.backend import Backend
 from yaptide.services.simulations import Submission
+from yaptide.services.spool import Folder
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs/operating.md"
@@ -104,7 +105,7 @@ class Users:
     """What the comments in the session tell of: what others do while the operator waits."""
 
     def __init__(self, url: str, folder: Path) -> None:
-        self.backend = Backend(Database(url), folder / "spool", b"a key for tests, 32 bytes or more")
+        self.backend = Backend(Database(url), Folder(folder / "spool"), b"a key for tests, 32 bytes or more")
 
     def submit(self, name: str, title: str) -> simulations.Submitted:
         """A simulation of two tasks."""

@@ -14,6 +14,7 @@ from yaptide.domain.errors import InvalidInput
 from yaptide.domain.states import EntityState
 from yaptide.services import administration, integrity, retention, stats
 from yaptide.services.retention import Old
+from yaptide.services.spool import Folder
 
 ENDS = (EntityState.COMPLETED, EntityState.FAILED, EntityState.CANCELED)
 FILE = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
@@ -50,7 +51,7 @@ def jobs(signed_in, database):
 
 def purge(database, tmp_path, which):
     found = [row.job_id for row in retention.find(database, which)]
-    return retention.purge(database, tmp_path / "spool", which, found)
+    return retention.purge(database, Folder(tmp_path / "spool"), which, found)
 
 
 def test_what_is_old_goes_whole_and_nothing_else(jobs, database, tmp_path):
@@ -114,7 +115,7 @@ def test_what_has_not_ended_is_never_removed(jobs, database, states):
 def test_what_is_no_longer_old_stays(jobs, database, tmp_path):
     which = old()
     aged(database, jobs["FAILED"], days=1)
-    assert retention.purge(database, tmp_path, which, [job.job_id for job in jobs.values()]) == [
+    assert retention.purge(database, Folder(tmp_path), which, [job.job_id for job in jobs.values()]) == [
         jobs["COMPLETED"].job_id,
         jobs["CANCELED"].job_id,
     ]

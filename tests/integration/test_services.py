@@ -19,20 +19,21 @@ from tests.support.payloads import shieldhit_files
 from yaptide.domain.errors import Conflict, Contended, Forbidden, InvalidInput, NotAuthenticated, NotFound
 from yaptide.domain.estimators import Aggregation, Axis, Estimator, Page, TaskOutput
 from yaptide.domain.splitting import task_seeds
-from yaptide.persistence import codec
+from yaptide.persistence import codec, task_outputs
 from yaptide.services import (
     administration,
     logfiles,
     merging,
     passwords,
+    recovery,
     results,
     sessions,
     simulations,
-    spool,
     tasks,
     users,
 )
 from yaptide.services.simulations import Submission
+from yaptide.services.spool import Folder
 
 KNOWN = ["shieldhit"]
 ME, OTHER = "host/place/1", "host/place/2"
@@ -224,9 +225,9 @@ def test_a_task_fails_though_there_is_no_room_for_its_log(backend, submit, user,
 def test_tasks_of_silent_owners_are_run_again(backend, submit):
     job = submit(2)
     first, second = claim_all(backend)
-    assert tasks.requeue_silent(backend, LONG_AGO) == 0
-    assert tasks.requeue_silent(backend, NOW_ON) == 2
-    assert tasks.requeue_silent(backend, NOW_ON) == 0
+    assert recovery.requeue_silent(backend, LONG_AGO) == 0
+    assert recovery.requeue_silent(backend, NOW_ON) == 2
+    assert recovery.requeue_silent(backend, NOW_ON) == 0
     again = claim_all(backend, OTHER)
     assert [claim.task_id for claim in again] == [0, 1]
     assert [claim.attempt for claim in again] == [2, 2]
@@ -241,7 +242,7 @@ def test_who_sends_heartbeats_is_not_silent(backend, submit, monkeypatch):
     later = datetime.now(UTC) + timedelta(minutes=10)
     monkeypatch.setattr(tasks, "now", lambda: later)
     tasks.heartbeat(backend, ME, claims[:1], [])
-    assert tasks.requeue_silent(backend, later - timedelta(minutes=1)) == 1
+    assert recovery.requeue_silent(backend, later - timedelta(minutes=1)) == 1
     [again] = claim_all(backend, OTHER)
     assert again.task_id == claims[1].task_id
 
@@ -249,9 +250,9 @@ def test_who_sends_heartbeats_is_not_silent(backend, submit, monkeypatch):
 def test_tasks_of_owners_that_are_known_to_be_dead_are_run_again_at_once(backend, submit):
     submit(1)
     claim_all(backend, "host/one%/1")
-    assert tasks.requeue_silent(backend, LONG_AGO, dead_owner="host/one_/") == 0
-    assert tasks.requeue_silent(backend, LONG_AGO, dead_owner="host/other/") == 0
-    assert tasks.requeue_silent(backend, LONG_AGO, dead_owner="host/one%/") == 1
+    assert recovery.requeue_silent(backend, LONG_AGO, dead_owner="host/one_/") == 0
+    assert recovery.requeue_silent(backend, LONG_AGO, dead_owner="host/other/") == 0
+    assert recovery.requeue_silent(backend, LONG_AGO, dead_owner="host/one%/") == 1
 
 
 def test_a_task_that_silences_everybody_is_given_up(backend, submit, user, state):
@@ -260,7 +261,7 @@ def test_a_task_that_silences_everybody_is_given_up(backend, submit, user, state
         assert state(job) in ("PENDING", "RUNNING")
         [claim] = claim_all(backend)
         assert claim.attempt == attempt
-        tasks.requeue_silent(backend, NOW_ON)
+        recovery.requeue_silent(backend, NOW_ON)
     assert state(job) == "FAILED"
     assert claim_all(backend) == []
     assert "given up" in simulations.failure(backend, user, job.job_id)
@@ -272,7 +273,7 @@ def test_a_silent_merge_is_done_by_another(backend, submit, state):
     tasks.complete(backend, claim, output([1, 2, 3]))
     silent = merging.claim(backend, ME)
     assert merging.claim(backend, OTHER) is None
-    assert tasks.requeue_silent(backend, NOW_ON) == 1
+    assert recovery.requeue_silent(backend, NOW_ON) == 1
     assert state(job) == "MERGING_QUEUED"
     taken_over = merging.claim(backend, OTHER)
     merging.merge(backend, silent, ME)
@@ -366,7 +367,7 @@ def test_outputs_that_are_lost_end_the_simulation(backend, submit, user, state):
     job = submit(1)
     [claim] = claim_all(backend)
     tasks.complete(backend, claim, output([1, 2, 3]))
-    spool.remove(backend.spool, job.job_id)
+    backend.spool.remove(job.job_id)
     merging.merge(backend, merging.claim(backend, ME), ME)
     assert state(job) == "FAILED"
     assert "are lost" in simulations.failure(backend, user, job.job_id)
@@ -382,9 +383,11 @@ def test_outputs_are_on_the_disk_before_the_task_has_ended(tmp_path, monkeypatch
         sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", noting)
-    spool.leave(tmp_path / "spool", "job", 7, output([1, 2, 3]))
-    *files, aside, job, whole = synced
-    assert {"0-0.npy", "0-1.npy", "0-1.weights.npy", "estimators.json"} == set(files)
+    spool = Folder(tmp_path / "spool")
+    with spool.receive("job", 7) as file:
+        task_outputs.write(file, output([1, 2, 3]))
+    assert spool.fetch("job", 7, tmp_path).stat().st_size
+    aside, job, whole = synced
     assert aside.startswith(".7-")
     assert (job, whole) == ("job", "spool")
 
@@ -398,21 +401,22 @@ def test_nothing_is_left_in_the_spool(backend, submit, user):
     simulations.delete(backend, user, deleted.job_id)
     for claim in claims:
         tasks.complete(backend, claim, output([1, 2, 3]))
-    assert spool.jobs(backend.spool) == {run_one.job_id, canceled.job_id}
+    assert backend.spool.jobs() == {run_one.job_id, canceled.job_id}
     merging.merge(backend, merging.claim(backend, ME), ME)
-    tasks.discard_stale(backend)
-    assert spool.jobs(backend.spool) == set()
+    recovery.clear_spool(backend)
+    assert backend.spool.jobs() == set()
     assert pages_of(backend, user, run_one)
 
 
 def test_outputs_that_another_database_waits_for_stay(backend):
     """Two databases may have the same data folder, one after the other."""
-    spool.leave(backend.spool, "20260301-100000-elsewhereDIRECT", 0, output([1, 2, 3]))
-    tasks.discard_stale(backend)
-    [left] = spool.jobs(backend.spool)
-    os.utime(backend.spool / left, (0, 0))
-    tasks.discard_stale(backend)
-    assert spool.jobs(backend.spool) == set()
+    with backend.spool.receive("20260301-100000-elsewhereDIRECT", 0) as file:
+        task_outputs.write(file, output([1, 2, 3]))
+    recovery.clear_spool(backend)
+    [left] = backend.spool.jobs()
+    os.utime(backend.spool.path / left, (0, 0))
+    recovery.clear_spool(backend)
+    assert backend.spool.jobs() == set()
 
 
 def test_merging_what_was_canceled_meanwhile_stores_nothing(backend, submit, user, state, database):
@@ -490,7 +494,7 @@ class Failing:
         self.database = database
         self.seen: list[int] = []
 
-    def dispatch(self, simulation_id: int, update_key: str) -> None:
+    def dispatch(self, simulation_id: int) -> None:
         self.seen.append(counts(self.database)["Task"])
         raise ConnectionError("no broker")
 

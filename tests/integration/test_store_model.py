@@ -30,9 +30,10 @@ from yaptide.domain.errors import Conflict, InvalidInput, YaptideError
 from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import SimulationModel
-from yaptide.services import merging, results, simulations, tasks, users
+from yaptide.services import merging, recovery, results, simulations, tasks, users
 from yaptide.services.backend import Backend, now
 from yaptide.services.simulations import Report, Submission
+from yaptide.services.spool import Folder
 from yaptide.services.tasks import Claim, Update
 
 FINAL = {"COMPLETED", "FAILED", "CANCELED"}
@@ -95,7 +96,7 @@ class Store(RuleBasedStateMachine):
     """All operations of the services, by one user and several workers."""
 
     database: Database
-    spool: Path
+    spool: Folder
     known = Bundle("known")
 
     def __init__(self) -> None:
@@ -249,7 +250,7 @@ class Store(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         """Everybody has gone silent."""
-        tasks.requeue_silent(self.backend, now(), dead_owner="host/0/")
+        recovery.requeue_silent(self.backend, now(), dead_owner="host/0/")
         for found in self.model.values():
             if found.state == "MERGING_RUNNING" and found.merging:
                 found.state, found.merging = "MERGING_QUEUED", False
@@ -304,6 +305,6 @@ class Store(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("database", ["memory", "postgresql"], indirect=True)
 def test_the_store_does_what_the_model_says(database: Database, tmp_path: Path) -> None:
-    Store.database, Store.spool = database, tmp_path / "spool"
+    Store.database, Store.spool = database, Folder(tmp_path / "spool")
     examples = 60 if database.is_sqlite else 25
     run_state_machine_as_test(Store, settings=settings(max_examples=examples, stateful_step_count=40))

@@ -14,9 +14,10 @@ from tests.support.storing import output
 from yaptide.domain.errors import YaptideError
 from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Database
-from yaptide.services import merging, results, simulations, tasks, users
+from yaptide.services import merging, recovery, results, simulations, tasks, users
 from yaptide.services.backend import Backend, now
 from yaptide.services.simulations import Report, Submission
+from yaptide.services.spool import Folder
 from yaptide.services.tasks import Update
 
 TASKS = 4
@@ -30,7 +31,7 @@ class Role:
     """One process: what it works on, and the journal of what the store has acknowledged."""
 
     def __init__(self, url: str, folder: Path, seed: int) -> None:
-        self.backend = Backend(Database(url), folder / "spool", b"0" * 32)
+        self.backend = Backend(Database(url), Folder(folder / "spool"), b"0" * 32)
         self.user = users.ensure(self.backend, "stress")
         self.draw = random.Random(seed)
         self.owner = f"storm/0/{os.getpid()}-{seed}"
@@ -121,8 +122,8 @@ class Role:
     def sweeper(self) -> None:
         """Give to others what the dead have left."""
         time.sleep(0.2)
-        tasks.requeue_silent(self.backend, now() - SILENCE)
-        tasks.discard_stale(self.backend)
+        recovery.requeue_silent(self.backend, now() - SILENCE)
+        recovery.clear_spool(self.backend)
 
 
 def play(name: str, url: str, folder: Path, seed: int) -> None:

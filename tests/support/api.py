@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 from tests.support import payloads
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import Base
-from yaptide.services import users
+from yaptide.services import lifecycle, users
 from yaptide.services.backend import Backend
 
 PASSWORD = "correct horse"
@@ -22,12 +22,12 @@ UI = "http://localhost:3000"
 class Recorder:
     """A dispatcher that runs nothing and remembers what it was asked."""
 
-    dispatched: list[tuple[int, str]] = field(default_factory=list)
+    dispatched: list[int] = field(default_factory=list)
     revoked: list[int] = field(default_factory=list)
 
-    def dispatch(self, simulation_id: int, update_key: str) -> None:
-        """Remember a simulation and its update key."""
-        self.dispatched.append((simulation_id, update_key))
+    def dispatch(self, simulation_id: int) -> None:
+        """Remember a simulation."""
+        self.dispatched.append(simulation_id)
 
     def revoke(self, simulation_id: int) -> None:
         """Remember a simulation."""
@@ -109,7 +109,8 @@ def submit(client: FlaskClient, *outputs: str, **changes: Any) -> Job:
     response = client.post("/jobs/direct", json=payloads.submission(*outputs, **changes))
     assert response.status_code == 202, response.json
     backend: Backend = client.application.extensions["yaptide"]
-    return Job(client, response.json["job_id"], *backend.dispatcher.dispatched[-1])
+    job_id = response.json["job_id"]
+    return Job(client, job_id, backend.dispatcher.dispatched[-1], lifecycle.update_key(backend, job_id))
 
 
 def contents(database: Database) -> dict[str, list[tuple[Any, ...]]]:

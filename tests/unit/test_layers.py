@@ -20,7 +20,10 @@ LAYERS = {
     "persistence": ("domain",),
     "simulators": ("domain",),
     "services": ("domain", "persistence", "simulators"),
-    "platforms": ("domain", "simulators", "services", "persistence.codec"),
+    "platforms": (
+        *("domain", "simulators", "services", "client.answers"),
+        *("persistence.codec", "persistence.task_outputs", "persistence.result_files"),
+    ),
     "api": ("domain", "services", "persistence.codec"),
     "web": ("domain", "services"),
     "client": ("domain",),
@@ -39,6 +42,8 @@ LIBRARIES = {
         "admin": ("sqlalchemy",),
         "application": ("sqlalchemy",),
     },
+    "celery": {"platforms": ("celery",)},
+    "kombu": {"platforms": ("kombu",)},
     "flask": dict.fromkeys(_HTTP, ("flask",)),
     "apiflask": dict.fromkeys(_HTTP, ("apiflask",)),
 }
@@ -46,6 +51,7 @@ LIBRARIES = {
 #: What runs where little is installed, or starts often, and what it must not load.
 LIGHT = {
     "yaptide.platforms.direct.running": {"flask", "apiflask", "sqlalchemy", "asyncssh"},
+    "yaptide.platforms.direct.worker": {"flask", "apiflask", "sqlalchemy", "asyncssh"},
     "yaptide.simulators": {"flask", "apiflask", "sqlalchemy", "asyncssh"},
 }
 

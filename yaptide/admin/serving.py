@@ -16,6 +16,7 @@ from yaptide.admin.display import say
 from yaptide.admin.opening import opened
 from yaptide.application import create_app, make_executor
 from yaptide.domain.errors import Conflict, InvalidInput
+from yaptide.settings import load
 
 app = typer.Typer()
 log = logging.getLogger(__name__)
@@ -131,6 +132,38 @@ def work(
             pass
     stop.wait()
     executor.stop()
+
+
+@app.command()
+def worker(
+    concurrency: Annotated[int, typer.Option(min=0, max=1024, help="Tasks run at once; 0: YAPTIDE_WORKERS.")] = 0,
+    queues: Annotated[str, typer.Option(help="Queues to serve, separated by commas; empty: all it can.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the worker, when several run on a machine.")] = "",
+) -> None:
+    """Run tasks that a server gives away through its broker (CELERY_BROKER_URL), until it is interrupted.
+
+    It needs the URL of the server (YAPTIDE_BACKEND_URL) and the simulators, and neither database nor shared folder.
+    Interrupted, it gives back what it runs.
+
+    Example: yaptide worker --concurrency 4
+    """
+    from yaptide.platforms.direct.worker import Place, make_worker  # noqa: PLC0415 - Celery takes long to load
+
+    settings = load()
+    broker_url = settings.broker_url.get_secret_value()
+    if not broker_url:
+        raise InvalidInput("A worker needs a broker: set CELERY_BROKER_URL, such as redis://host:6379/0")
+    place = Place(settings.backend_url, settings.simulators_dir, settings.work, settings.task_hours * 3600)
+    celery, served_queues = make_worker(broker_url, place)
+    chosen = [queue for queue in queues.split(",") if queue] or served_queues
+    unknown = sorted(set(chosen) - set(served_queues))
+    if unknown:
+        raise InvalidInput(f"There is no queue {unknown[0]!r} here; this worker can serve {', '.join(served_queues)}")
+    slots = concurrency or settings.workers or os.cpu_count() or 1
+    host = f"{name or 'worker-' + str(os.getpid())}@{socket.gethostname()}"
+    say(f"The worker {host} serves {', '.join(chosen)} with {slots} processes, for {settings.backend_url}")
+    options = [f"--concurrency={slots}", f"--queues={','.join(chosen)}", f"--hostname={host}"]
+    celery.worker_main(["worker", "--loglevel=WARNING", "--without-gossip", "--without-mingle", *options])
 
 
 def served():  # type: ignore[no-untyped-def]  # noqa: ANN201 - a WSGI application, made in the server's own process

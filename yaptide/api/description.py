@@ -25,6 +25,12 @@ WHO = {
     "GET /clusters": _KEYCLOAK,
 }
 
+
+def who_may_call(method: str, path: str) -> str:
+    """Who may call a route."""
+    return _KEY if path.startswith("/work/") else WHO.get(f"{method} {path}", _SIGNED_IN)
+
+
 SECURITY = {
     "cookie": {"type": "apiKey", "in": "cookie", "name": "access_token", "description": "Set by signing in"},
     "bearer": {"type": "http", "scheme": "bearer", "description": "The access token, for scripts"},
@@ -42,8 +48,7 @@ def describe(spec: dict[str, Any] | str) -> dict[str, Any] | str:
         return spec
     for path, operations in spec["paths"].items():
         for method, operation in operations.items():
-            who = WHO.get(f"{method.upper()} {path}", _SIGNED_IN)
-            operation["x-for"] = who
+            who = operation["x-for"] = who_may_call(method.upper(), path)
             operation["security"] = [{name: []} for name in SECURITY] if who.startswith(_SIGNED_IN) else []
             operation["responses"].pop("400", None)
             operation["responses"]["default"] = _ERROR

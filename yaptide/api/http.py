@@ -11,7 +11,7 @@ from flask.json.provider import JSONProvider
 
 from yaptide.domain.errors import InvalidInput, TooLarge
 from yaptide.persistence import codec
-from yaptide.services import results, sessions
+from yaptide.services import remote, results, sessions
 from yaptide.services.backend import Backend
 from yaptide.services.sessions import Token
 from yaptide.services.users import User
@@ -26,6 +26,7 @@ _SMALL = 2**20
 _OF_USERS = ("/jobs/direct", "/jobs/batch")
 _OF_WORKERS = {"/jobs": results.JobKey, "/logfiles": results.Key}
 _SEES_TO_IT = "/results"
+_WORK = "/work/"
 
 
 class OrjsonProvider(JSONProvider):
@@ -73,6 +74,15 @@ def user() -> User:
     return sessions.authenticate(backend(), access_token())
 
 
+def worker() -> remote.Proof:
+    """The simulation in the path, and the update key that comes along; raises InvalidInput without one."""
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    simulation_id = int((request.view_args or {}).get("simulation_id", 0))
+    if scheme.lower() != "bearer" or not 0 < simulation_id < 2**31:
+        raise InvalidInput("Invalid update key")
+    return remote.Proof(simulation_id, key)
+
+
 def guard_body() -> None:
     """Before a request is looked at: have nobody but users and workers make us parse a large body.
 
@@ -83,6 +93,9 @@ def guard_body() -> None:
         return
     if request.path in _OF_USERS:
         user()
+    elif request.path.startswith(_WORK):
+        if request.content_length is None or request.content_length > _SMALL:
+            remote.check(backend(), worker())
     elif request.path not in _OF_WORKERS:
         request.max_content_length = min(_SMALL, current_app.config["MAX_CONTENT_LENGTH"])
     elif request.content_length is None or request.content_length > _SMALL:

@@ -111,6 +111,62 @@ class Logfiles(StrictBody):
     logfiles: dict[StrictStr, StrictStr]
 
 
+Worker = Annotated[StrictStr, Field(min_length=1, max_length=200, pattern=r"^[^/\x00]+$")]
+Owner = Annotated[str, Field(min_length=1, max_length=400, pattern=r"^[^\x00]+$")]
+
+
+class TaskClaim(StrictBody):
+    """Who is to run a task: a name that no other run has; and with which simulator."""
+
+    worker: Worker
+    simulator_version: Text
+    simulator_digest: Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{0,64}$")]
+
+
+class TaskProgress(StrictBody):
+    """How far a claimed task is; `estimated_time` is the time left, seconds."""
+
+    owner: Owner
+    attempt: Number
+    simulated_primaries: Count
+    estimated_time: Annotated[StrictInt, Field(ge=0, le=2**31 - 1)] | None = None
+
+
+class TaskEnd(StrictBody):
+    """Why a claimed task ends, and its log files."""
+
+    owner: Owner
+    attempt: Number
+    reason: Annotated[StrictStr, Field(max_length=10_000, pattern=r"^[^\x00]*$")] = ""
+    logfiles: dict[StrictStr, StrictStr] = {}
+
+
+class RunQuery(StrictBody):
+    """Which run of a task the scores are of, and over how many primaries."""
+
+    owner: Owner
+    attempt: Annotated[int, Field(ge=0, le=2**31 - 1)]
+    primaries: Annotated[int, Field(ge=1, le=2**62)] | None = None
+
+
+class MergeClaim(StrictBody):
+    """Who is to merge: a name that no other merge has."""
+
+    worker: Worker
+
+
+class MergeOwner(StrictBody):
+    """Whose merge."""
+
+    owner: Owner
+
+
+class MergeFailure(MergeOwner):
+    """Why there is nothing to store."""
+
+    reason: Annotated[StrictStr, Field(max_length=10_000, pattern=r"^[^\x00]*$")]
+
+
 class Listing(Body):
     """Which simulations to list."""
 
@@ -159,6 +215,38 @@ class Reported(Message):
 
     job_state: str | None = Field(None, description="Of `POST /jobs`")
     task_state: str | None = Field(None, description="Of `POST /tasks`")
+
+
+class ClaimedTask(Message):
+    """What to run, and as whom to report."""
+
+    job_id: str
+    sim_type: str
+    primaries: int
+    seed: int
+    owner: str
+    attempt: int
+    input_files: dict[str, str]
+
+
+class TaskToMerge(BaseModel):
+    """A task whose scores are to be merged."""
+
+    task_id: int
+    primaries: int
+
+
+class ClaimedMerge(Message):
+    """What to merge, in this order, and as whom to report."""
+
+    owner: str
+    tasks: list[TaskToMerge]
+
+
+class Wanted(Message):
+    """Whether what was reported about is still the worker's to do."""
+
+    wanted: bool
 
 
 class Somebody(Message):

@@ -7,30 +7,14 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
-import orjson
 
+from yaptide.client.answers import document
 from yaptide.client.files import read_folder
 from yaptide.client.results import Results
 from yaptide.domain.errors import (
-    Conflict,
-    Forbidden,
-    InvalidInput,
-    NotAuthenticated,
-    NotFound,
-    TooLarge,
     Unavailable,
-    YaptideError,
 )
 from yaptide.domain.states import FINAL_STATES, EntityState
-
-_ERRORS: dict[int, type[YaptideError]] = {
-    400: InvalidInput,
-    401: NotAuthenticated,
-    403: Forbidden,
-    404: NotFound,
-    409: Conflict,
-    413: TooLarge,
-}
 
 
 class Client:
@@ -100,13 +84,7 @@ class Client:
                 response = self._http.request(method, path, **options)
         except httpx.HTTPError as error:
             raise Unavailable(f"No answer from {self._http.base_url}: {error}") from error
-        try:
-            document = orjson.loads(response.content)
-        except orjson.JSONDecodeError:
-            document = {"message": f"{self._http.base_url} answered {response.status_code}, and not as yaptide does"}
-        if response.is_error:
-            raise _ERRORS.get(response.status_code, Unavailable)(str(document.get("message")))
-        return document
+        return document(response)
 
     def _refreshed(self) -> bool:
         """Whether the session could be prolonged: the access token ends after minutes, and its cookie with it."""

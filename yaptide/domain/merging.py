@@ -10,10 +10,13 @@ variance estimates: an improved method", Communications of the ACM 22 (1979) 532
 from each other. Memory is a few arrays of the page's size, whatever the number of tasks.
 """
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from yaptide.domain.estimators import Aggregation, Floats
+from yaptide.domain.errors import SimulationFailed
+from yaptide.domain.estimators import Aggregation, Floats, Page
 
 Doubles = NDArray[np.float64]
 
@@ -108,3 +111,40 @@ _ACCUMULATORS: dict[Aggregation, type[Accumulator]] = {
 def accumulator(aggregation: Aggregation, shape: tuple[int, ...]) -> Accumulator:
     """An empty accumulator for pages of `shape` that are merged by `aggregation`."""
     return _ACCUMULATORS[aggregation](shape)
+
+
+def merge_pages(pages: Iterable[Page], primaries: Sequence[int]) -> Page:
+    """Merge the same page of several tasks, each with its primaries; `pages` is gone through once.
+
+    Raises SimulationFailed if the pages do not fit together, or the result holds values that are not numbers.
+    """
+    first: Page | None = None
+    total: Accumulator | None = None
+    with np.errstate(over="ignore", invalid="ignore"):  # it shows in the result
+        for page, count in zip(pages, primaries, strict=True):
+            if first is None or total is None:
+                first, total = page, accumulator(page.aggregation, page.values.shape)
+            elif _kind(page) != _kind(first):
+                raise SimulationFailed(f"the tasks left different pages: {first.name} and {page.name}")
+            weights = 1.0 if page.weights is None else np.asarray(page.weights, dtype=np.float64)
+            total.add(page.values, count * weights)
+        if first is None or total is None:
+            raise SimulationFailed("no task has left a page")
+        values, errors = total.result()
+    _check_finite(values, first.name)
+    if errors is not None:
+        _check_finite(errors, f"The standard error of {first.name}")
+    return Page(
+        first.number, first.name, first.unit, first.axes, values, errors, None, first.aggregation, first.metadata
+    )
+
+
+def _kind(page: Page) -> tuple[object, ...]:
+    """What has to be the same for pages to be merged."""
+    shape = () if page.aggregation is Aggregation.CONCATENATE else page.values.shape
+    return page.number, page.name, page.unit, page.dimension, page.aggregation, shape
+
+
+def _check_finite(values: Doubles, name: str) -> None:
+    if not np.isfinite(values).all():
+        raise SimulationFailed(f"{name} holds values that are not numbers")

@@ -2,26 +2,29 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Protocol
 
 from yaptide.persistence.engine import Database
+from yaptide.services.spool import Spool
 
 
 class Dispatcher(Protocol):
-    """Hands accepted work to whoever runs it. Always called after the commit: its failure loses nothing."""
+    """Tells whoever runs simulations that there is something to look at. They would find it in the database anyway.
 
-    def dispatch(self, simulation_id: int, update_key: str) -> None:
-        """Have the tasks of a new simulation run; `update_key` is what a remote worker reports with."""
+    Always called after the commit, and never takes long.
+    """
+
+    def dispatch(self, simulation_id: int) -> None:
+        """A new simulation waits for its tasks to be run."""
 
     def revoke(self, simulation_id: int) -> None:
-        """Have whatever still runs of a simulation stopped."""
+        """Whatever still runs of a simulation is to be stopped."""
 
 
 class NoDispatcher:
-    """For processes that run nothing themselves: executors find the work in the database."""
+    """For processes that run nothing themselves."""
 
-    def dispatch(self, simulation_id: int, update_key: str) -> None:
+    def dispatch(self, simulation_id: int) -> None:
         """Do nothing."""
 
     def revoke(self, simulation_id: int) -> None:
@@ -44,6 +47,10 @@ class Limits:
     """How long a refresh token, and with it a session, is good."""
     update_key: timedelta = timedelta(days=30)
     """How long after the submission workers may report."""
+    silence: timedelta = timedelta(seconds=60)
+    """After how long without a sign of life a worker counts as dead."""
+    output: int = 4 * 2**30
+    """Bytes of the scores that one task may leave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,7 @@ class Backend:
     """The database, the spool for outputs of tasks, the key that signs tokens, the limits, and who runs the work."""
 
     database: Database
-    spool: Path
+    spool: Spool
     signing_key: bytes
     limits: Limits = field(default_factory=Limits)
     dispatcher: Dispatcher = field(default_factory=NoDispatcher)

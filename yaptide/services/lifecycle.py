@@ -1,8 +1,8 @@
 """How the states of a simulation and of its tasks go together, for all the operations that move them."""
 
+import base64
 import hashlib
 import hmac
-import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,15 +22,27 @@ _NOT_REMOVED = frozenset({EntityState.UNKNOWN, EntityState.PENDING, EntityState.
 _BEFORE_MERGING = frozenset({EntityState.UNKNOWN, EntityState.PENDING, EntityState.RUNNING})
 
 
-def new_update_key() -> tuple[str, str]:
-    """A new update key, and the hash of it that is stored."""
-    key = secrets.token_urlsafe(32)
-    return key, hash_update_key(key)
+def update_key(backend: Backend, job_id: str) -> str:
+    """The key that workers of a simulation report with: 32 bytes that nobody can guess, as URL-safe base64.
+
+    They are HMAC-SHA256 (RFC 2104) of the public name under the signing key: what was sent to a worker that died can be
+    sent to another, and yet only a hash is stored.
+    """
+    digest = hmac.digest(backend.signing_key, b"update key of " + job_id.encode(), "sha256")
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def hash_update_key(key: str) -> str:
     """What is stored of an update key."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def known_update_key(backend: Backend, connection: Connection, simulation: Locked) -> str:
+    """The key to send to workers of a locked simulation; after a change of the signing key, a new one from now on."""
+    key = update_key(backend, simulation.job_id)
+    if hash_update_key(key) != simulation.update_key_hash:
+        simulations.set_values(connection, simulation.id, {"update_key_hash": hash_update_key(key)})
+    return key
 
 
 def check_update_key(backend: Backend, simulation: Locked | None, key: str) -> Locked:

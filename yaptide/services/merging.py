@@ -1,21 +1,23 @@
 """Merging: from what the tasks left in the spool to the results of the simulation."""
 
+import logging
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+from sqlalchemy import Connection
 
 from yaptide.domain.errors import InvalidInput, SimulationFailed
-from yaptide.domain.estimators import Aggregation, Estimator, Page
-from yaptide.domain.merging import accumulator
 from yaptide.domain.states import EntityState
-from yaptide.persistence import codec
+from yaptide.persistence import task_outputs
 from yaptide.persistence.engine import retried
+from yaptide.persistence.payload import NewEstimator
 from yaptide.persistence.queries import moves, simulations, tasks
 from yaptide.persistence.queries.moves import Cause, Locked
-from yaptide.persistence.queries.results import NewEstimator, NewPage
-from yaptide.services import lifecycle, results, spool
+from yaptide.services import lifecycle, results
 from yaptide.services.backend import Backend, now
+
+log = logging.getLogger(__name__)
 
 
 @retried
@@ -27,12 +29,17 @@ def claim(backend: Backend, owner: str) -> Locked | None:
         return None
     with backend.database.writing() as connection:
         simulation = moves.lock_simulation(connection, simulation_id)
-        if simulation is None or simulation.job_state is not EntityState.MERGING_QUEUED:
-            return None  # somebody was quicker
-        cause = Cause(owner, now())
-        values = {"owner": owner, "heartbeat_time": cause.time}
-        moves.move_simulation(connection, simulation_id, EntityState.MERGING_RUNNING, cause, values)
-    return simulation
+        taken = simulation is not None and take(connection, simulation, owner)
+    return simulation if taken else None
+
+
+def take(connection: Connection, simulation: Locked, owner: str) -> bool:
+    """Claim the merge of a locked simulation in the running transaction; False if it does not wait for one."""
+    if simulation.job_state is not EntityState.MERGING_QUEUED:
+        return False  # somebody was quicker
+    cause = Cause(owner, now())
+    values = {"owner": owner, "heartbeat_time": cause.time}
+    return moves.move_simulation(connection, simulation.id, EntityState.MERGING_RUNNING, cause, values)
 
 
 def merge(backend: Backend, simulation: Locked, owner: str) -> None:
@@ -40,11 +47,25 @@ def merge(backend: Backend, simulation: Locked, owner: str) -> None:
     with backend.database.reading() as connection:
         completed = tasks.completed(connection, simulation.id)
     try:
-        merged, reason = merge_outputs(backend, simulation.job_id, completed), None
+        merged, reason = _merged(backend, simulation.job_id, completed), None
     except (SimulationFailed, InvalidInput, ValueError) as error:  # trying again would not help
         merged, reason = [], f"the results could not be merged: {error}"
+    finish(backend, simulation, owner, merged, reason)
+
+
+def _merged(backend: Backend, job_id: str, completed: Sequence[tuple[int, int]]) -> list[NewEstimator]:
+    """Merge what these tasks (number, simulated primaries) have left in the spool."""
+    with tempfile.TemporaryDirectory() as aside:
+        paths = [backend.spool.fetch(job_id, task_id, Path(aside)) for task_id, _ in completed]
+        return list(task_outputs.merge(paths, [primaries for _, primaries in completed]))
+
+
+def finish(
+    backend: Backend, simulation: Locked, owner: str, merged: Sequence[NewEstimator], reason: str | None = None
+) -> None:
+    """End a claimed simulation with its merged results, or, if there are none, as one that failed for `reason`."""
     if _end(backend, simulation.id, owner, merged, reason):
-        spool.remove(backend.spool, simulation.job_id)
+        backend.spool.remove(simulation.job_id)
 
 
 @retried
@@ -62,53 +83,20 @@ def _end(backend: Backend, simulation_id: int, owner: str, merged: Sequence[NewE
     return True
 
 
-def merge_outputs(backend: Backend, job_id: str, completed: Sequence[tuple[int, int]]) -> list[NewEstimator]:
-    """Merge the outputs of the tasks (number, simulated primaries), one page of all tasks at a time.
-
-    The order of the tasks is that of the list, so that the same tasks give the same bits. Raises SimulationFailed if
-    outputs are missing or do not fit together.
-    """
-    outputs = [spool.estimators(backend.spool, job_id, task_id) for task_id, _ in completed]
-    if len({tuple((e.name, len(e.pages)) for e in output) for output in outputs}) != 1:
-        raise SimulationFailed("the tasks left different estimators")
-    primaries = [count for _, count in completed]
-    return [_merge_estimator([output[index] for output in outputs], primaries) for index in range(len(outputs[0]))]
-
-
-def _merge_estimator(estimators: Sequence[Estimator], primaries: Sequence[int]) -> NewEstimator:
-    first = estimators[0]
-    pages = []
-    for index, page in enumerate(first.pages):
-        merged = _merge_page([estimator.pages[index] for estimator in estimators], primaries)
-        pages.append(NewPage(page.number, page.name, page.dimension, codec.encode(merged.document())))
-    metadata = {**first.metadata, "number_of_primaries": str(sum(primaries)), "number_of_tasks": str(len(primaries))}
-    return NewEstimator(first.name, first.file_name, codec.encode(metadata), tuple(pages))
-
-
-def _merge_page(pages: Sequence[Page], primaries: Sequence[int]) -> Page:
-    first = pages[0]
-    total = accumulator(first.aggregation, first.values.shape)
-    with np.errstate(over="ignore", invalid="ignore"):  # it shows in the result
-        for page, count in zip(pages, primaries, strict=True):
-            if _kind(page) != _kind(first):
-                raise SimulationFailed(f"the tasks left different pages: {first.name} and {page.name}")
-            weights = 1.0 if page.weights is None else np.asarray(page.weights, dtype=np.float64)
-            total.add(page.values, count * weights)
-        values, errors = total.result()
-    _check_finite(values, first.name)
-    if errors is not None:
-        _check_finite(errors, f"The standard error of {first.name}")
-    return Page(
-        first.number, first.name, first.unit, first.axes, values, errors, None, first.aggregation, first.metadata
-    )
-
-
-def _kind(page: Page) -> tuple[object, ...]:
-    """What has to be the same for pages to be merged."""
-    shape = () if page.aggregation is Aggregation.CONCATENATE else page.values.shape
-    return page.number, page.name, page.unit, page.dimension, page.aggregation, shape
-
-
-def _check_finite(values: NDArray[np.float64], name: str) -> None:
-    if not np.isfinite(values).all():
-        raise SimulationFailed(f"{name} holds values that are not numbers")
+@retried
+def keep_canceled(backend: Backend, job_id: str) -> None:
+    """Store what those tasks of a canceled simulation have simulated that had completed before; its state stays."""
+    with backend.database.reading() as connection:
+        simulation = simulations.by_job(connection, job_id)
+        completed = tasks.completed(connection, simulation.id) if simulation else []
+    if simulation is None or not completed:
+        return
+    try:
+        merged = _merged(backend, job_id, completed)
+    except (SimulationFailed, InvalidInput, ValueError) as error:
+        log.warning("%s was canceled; what had completed cannot be kept: %s", job_id, error)
+        return
+    with backend.database.writing() as connection:
+        locked = moves.lock_simulation(connection, simulation.id)
+        if locked is not None and locked.job_state is EntityState.CANCELED:
+            results.add(connection, locked, merged)

@@ -1,10 +1,11 @@
 """Results: take them in whole or not at all, and give them out as they were stored."""
 
+import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import msgspec
 from sqlalchemy import Connection
@@ -15,10 +16,11 @@ from yaptide.persistence import codec
 from yaptide.persistence.codec import Stored
 from yaptide.persistence.engine import retried
 from yaptide.persistence.models.simulations import EDITOR
+from yaptide.persistence.payload import NewEstimator, NewPage, Payload
 from yaptide.persistence.queries import moves, results, simulations
 from yaptide.persistence.queries.moves import Cause, Locked
-from yaptide.persistence.queries.results import NewEstimator, NewPage
 from yaptide.persistence.queries.users import User
+from yaptide.persistence.result_files import ResultFile
 from yaptide.services import lifecycle
 from yaptide.services.access import owned
 from yaptide.services.backend import Backend, now
@@ -107,8 +109,6 @@ def post(backend: Backend, body: bytes | memoryview) -> None:
     with backend.database.writing() as connection:
         locked = moves.lock_simulation(connection, parsed.simulation_id)
         simulation = lifecycle.check_update_key(backend, locked, parsed.update_key)
-        if simulation.input_type == EDITOR:
-            found = _named_as_in_project(connection, simulation.id, found)
         store(connection, simulation, found, Cause(lifecycle.WORKER, now()))
 
 
@@ -118,6 +118,8 @@ def store(connection: Connection, simulation: Locked, found: Sequence[NewEstimat
     Tasks whose last report got lost are completed: their scores are here. Raises Conflict if the simulation has other
     results, or has failed or been canceled; sending the same results again changes nothing.
     """
+    if simulation.input_type == EDITOR:
+        found = _named_as_in_project(connection, simulation.id, found)
     _check_unique(found)
     digests = results.digests(connection, simulation.id)
     if digests:
@@ -126,8 +128,49 @@ def store(connection: Connection, simulation: Locked, found: Sequence[NewEstimat
         return
     if simulation.job_state in (EntityState.FAILED, EntityState.CANCELED):
         raise Conflict(f"The simulation is {simulation.job_state}; its results are no longer accepted")
-    simulations.count_bytes(connection, simulation.id, results.add(connection, simulation.id, found))
+    add(connection, simulation, found)
     lifecycle.end(connection, simulation, EntityState.COMPLETED, cause)
+
+
+def add(connection: Connection, simulation: Locked, found: Sequence[NewEstimator]) -> None:
+    """Add results in the running transaction, unless there are some."""
+    if not results.digests(connection, simulation.id):
+        simulations.count_bytes(connection, simulation.id, results.add(connection, simulation.id, found))
+
+
+def read_file(file: IO[bytes]) -> list[NewEstimator]:
+    """Check the results in a worker's file (`yaptide.persistence.result_files`), whose payloads are stored as they are.
+
+    Raises InvalidInput for results that cannot be shown.
+    """
+    opened = ResultFile(file)
+    found = []
+    for e, entry in enumerate(opened.estimators):
+        _check_text(entry.name, "An estimator's name")
+        _check_text(entry.file_name, "An estimator's file name")
+        metadata, text = _payload(opened.metadata(e))
+        with _readable(text):
+            _OBJECT.decode(text)
+        pages = []
+        for p in range(len(entry.pages)):
+            payload, text = _payload(opened.page(e, p))
+            number, name, dimensions = _checked_page(text, p, entry.name)
+            pages.append(NewPage(number, name, dimensions, payload))
+        if not pages:
+            raise InvalidInput(f"Estimator {entry.name!r} has no pages")
+        found.append(NewEstimator(entry.name, entry.file_name, metadata, tuple(pages)))
+    if not found:
+        raise InvalidInput("There are no estimators in the results")
+    return found
+
+
+def _payload(data: bytes) -> tuple[Payload, bytes]:
+    """A payload that was made elsewhere, and its text."""
+    if not codec.written_here(data):
+        raise InvalidInput("The results are not encoded as yaptide does it")
+    codec.check_joinable(data)
+    text = codec.decode_text(data)
+    return Payload(data, len(text), hashlib.sha256(text).hexdigest()), text
 
 
 def _estimator(estimator: _Estimator, body: bytes | memoryview) -> NewEstimator:
@@ -136,21 +179,27 @@ def _estimator(estimator: _Estimator, body: bytes | memoryview) -> NewEstimator:
         _OBJECT.decode(estimator.metadata)
     if not estimator.pages:  # nobody could look at it
         raise InvalidInput(f"Estimator {estimator.name!r} has no pages")
-    pages = [_page(raw, position, estimator.name, body) for position, raw in enumerate(estimator.pages)]
+    pages = [_page(raw, position, estimator.name) for position, raw in enumerate(estimator.pages)]
     payload = codec.encode_text(memoryview(estimator.metadata))
     return NewEstimator(estimator.name, estimator.name, payload, tuple(pages))
 
 
-def _page(raw: msgspec.Raw, position: int, estimator: str, body: bytes | memoryview) -> NewPage:
-    with _readable(body):
-        str(memoryview(raw), "utf-8")  # the decoder does not look into text that it skips
-        page = _ONE_PAGE.decode(raw)
+def _page(raw: msgspec.Raw, position: int, estimator: str) -> NewPage:
+    number, name, dimensions = _checked_page(memoryview(raw), position, estimator)
+    return NewPage(number, name, dimensions, codec.encode_text(memoryview(raw)))
+
+
+def _checked_page(text: bytes | memoryview, position: int, estimator: str) -> tuple[int, str, int]:
+    """Number, name and dimensions of the page that a JSON text is; raises InvalidInput."""
+    with _readable(text):
+        str(text, "utf-8")  # the decoder does not look into text that it skips
+        page = _ONE_PAGE.decode(text)
     number = _page_number(page.metadata.get("page_number", position))
     where = f"Page {number} of estimator {estimator!r}"
     _check_shape(page, where)
     name = str(page.metadata.get("name", page.data.name))
     _check_text(name, f"The name of page {number} of estimator {estimator!r}")
-    return NewPage(number, name, page.dimensions, codec.encode_text(memoryview(raw)))
+    return number, name, page.dimensions
 
 
 def _page_number(value: object) -> int:

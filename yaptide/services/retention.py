@@ -1,7 +1,6 @@
 """Removing what is old: simulations that ended long ago, or all of them but the inputs."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from sqlalchemy import Connection
 
@@ -11,9 +10,9 @@ from yaptide.persistence.engine import Database, Record, retried
 from yaptide.persistence.queries import integrity, moves, retention
 from yaptide.persistence.queries.moves import Cause
 from yaptide.persistence.queries.retention import Old as Old
-from yaptide.services import spool
 from yaptide.services.administration import OPERATOR
 from yaptide.services.backend import now
+from yaptide.services.spool import Spool
 
 #: Simulations removed in one transaction: others wait for it no longer than that takes.
 BATCH = 50
@@ -31,7 +30,7 @@ def find(database: Database, which: Old) -> list[Record]:
         return retention.old(connection, which)
 
 
-def purge(database: Database, spool_folder: Path, which: Old, jobs: Sequence[str]) -> list[str]:
+def purge(database: Database, spool: Spool, which: Old, jobs: Sequence[str]) -> list[str]:
     """Remove those of the simulations `jobs` that are old, or their outputs if inputs are kept.
 
     In transactions of `BATCH`: whoever interrupts it calls it again for the rest. What is left of them in the spool
@@ -41,7 +40,7 @@ def purge(database: Database, spool_folder: Path, which: Old, jobs: Sequence[str
     for start in range(0, len(jobs), BATCH):
         removed = _purge_batch(database, which, jobs[start : start + BATCH])
         for job_id in removed:
-            spool.remove(spool_folder, job_id)
+            spool.remove(job_id)
         done += removed
     return done
 

@@ -19,7 +19,7 @@ from yaptide.persistence.queries import moves, simulations, tasks, users
 from yaptide.persistence.queries.moves import Cause, Locked
 from yaptide.persistence.queries.simulations import Page as Page
 from yaptide.persistence.queries.users import User
-from yaptide.services import lifecycle, logfiles, spool
+from yaptide.services import lifecycle, logfiles
 from yaptide.services.access import NO_SUCH_JOB, NOT_YOURS, check_owner, owned
 from yaptide.services.backend import Backend, now
 from yaptide.services.sessions import EXPIRED
@@ -66,8 +66,8 @@ def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
     shares = split_primaries(checked.primaries, submission.ntasks, checked.quantum)
     seeds = task_seeds(checked.seed, len(shares))
     cause = Cause(user.username, now())
-    update_key, update_key_hash = lifecycle.new_update_key()
     job_id = f"{cause.time:%Y%m%d-%H%M%S}-{uuid.uuid4()}{DIRECT}"
+    update_key = lifecycle.update_key(backend, job_id)
     values = {
         "job_id": job_id,
         "user_id": user.id,
@@ -77,7 +77,7 @@ def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
         "input_type": FILES if submission.input_json is None else EDITOR,
         "sim_type": sim_type,
         "job_state": EntityState.PENDING,
-        "update_key_hash": update_key_hash,
+        "update_key_hash": lifecycle.hash_update_key(update_key),
     }
     rows = [
         {
@@ -94,7 +94,7 @@ def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
         check_quota(connection, user, len(payload.data))
         simulation_id = simulations.add_direct(connection, values, payload, rows)
         moves.record_made(connection, simulation_id, EntityState.PENDING, cause)
-    backend.dispatcher.dispatch(simulation_id, update_key)
+    backend.dispatcher.dispatch(simulation_id)
     return Submitted(job_id, simulation_id, update_key)
 
 
@@ -221,7 +221,7 @@ def delete(backend: Backend, user: User, job_id: str) -> EntityState | None:
         if not lifecycle.remove(connection, simulation):
             return simulation.job_state
     backend.dispatcher.revoke(simulation.id)
-    spool.remove(backend.spool, job_id)
+    backend.spool.remove(job_id)
     return None
 
 

@@ -12,12 +12,12 @@ from yaptide.domain.errors import InvalidInput, NotFound, TooLarge
 from yaptide.domain.estimators import TaskOutput
 from yaptide.domain.splitting import task_seeds
 from yaptide.domain.states import FINAL_STATES, TASK_STATES, EntityState
-from yaptide.persistence import codec
+from yaptide.persistence import codec, task_outputs
 from yaptide.persistence.engine import retried
-from yaptide.persistence.queries import moves, simulations, tasks
+from yaptide.persistence.queries import messages, moves, simulations, tasks
 from yaptide.persistence.queries.moves import Cause, Locked
 from yaptide.persistence.queries.tasks import Claim as Claim
-from yaptide.services import lifecycle, logfiles, spool
+from yaptide.services import lifecycle, logfiles
 from yaptide.services.backend import Backend, now
 
 _REPORTABLE = TASK_STATES - {EntityState.UNKNOWN, EntityState.PENDING}
@@ -124,12 +124,13 @@ def claim(backend: Backend, owner: str, sim_types: Sequence[str]) -> Claim | Non
         if found is None:
             return None
         with backend.database.writing() as connection:
-            taken = _take(connection, owner, found.simulation_id, found.task_id)
+            taken = take(connection, owner, found.simulation_id, found.task_id)
         if taken is not None:
             return taken
 
 
-def _take(connection: Connection, owner: str, simulation_id: int, task_id: int) -> Claim | None:
+def take(connection: Connection, owner: str, simulation_id: int, task_id: int) -> Claim | None:
+    """Claim a task for `owner` in the running transaction; None if it does not wait, or not for `owner`."""
     simulation = moves.lock_simulation(connection, simulation_id)
     if simulation is None or simulation.job_state in FINAL_STATES:
         return None
@@ -141,6 +142,11 @@ def _take(connection: Connection, owner: str, simulation_id: int, task_id: int) 
     if not moves.move_tasks(connection, simulation.id, EntityState.RUNNING, cause, values, **pending):
         return None
     lifecycle.settle(connection, simulation, cause)
+    return claim_of(connection, simulation, task_id, owner)
+
+
+def claim_of(connection: Connection, simulation: Locked, task_id: int, owner: str) -> Claim:
+    """The claim that `owner` has on a task."""
     primaries, seed, attempt = tasks.claimed(connection, simulation.id, task_id)
     if seed is None:  # not submitted here: tasks with one seed for all would count the same histories again and again
         seed = task_seeds(simulation.id, task_id + 1)[task_id]
@@ -161,25 +167,40 @@ def input_files(backend: Backend, claimed: Claim) -> dict[str, str]:
 def began(backend: Backend, claimed: Claim, version: str, digest: str) -> None:
     """Note with which simulator a simulation is run."""
     with backend.database.writing() as connection:
-        values = {"simulator_version": version, "simulator_digest": digest}
-        simulations.set_values(connection, claimed.simulation_id, values)
+        note_simulator(connection, claimed.simulation_id, version, digest)
 
 
-def progress(backend: Backend, claimed: Claim, simulated: int, estimated: int | None) -> bool:
-    """Record how far a claimed task is; False if it is not the owner's any more (canceled, deleted, taken away)."""
+def note_simulator(connection: Connection, simulation_id: int, version: str, digest: str) -> None:
+    """Note in the running transaction with which simulator a simulation is run."""
+    values = {"simulator_version": version, "simulator_digest": digest}
+    simulations.set_values(connection, simulation_id, values)
+
+
+def progress(backend: Backend, claimed: Claim, simulated: int, estimated: int | None, key: str | None = None) -> bool:
+    """Record how far a claimed task is; False if it is not the owner's any more (canceled, deleted, taken away).
+
+    An owner that is not a part of this program proves by the update key that it may report.
+    """
+    time = now()
+    proof = key and {"key": lifecycle.hash_update_key(key), "valid_since": time - backend.limits.update_key}
     with backend.database.single() as connection:
-        return tasks.progress_by_owner(connection, claimed, simulated, estimated, now())
+        return tasks.progress_by_owner(connection, claimed, simulated, estimated, time, proof or None)
 
 
 def complete(backend: Backend, claimed: Claim, output: TaskOutput) -> bool:
     """Leave a claimed task's scores in the spool and end it; False if it was not the owner's any more."""
-    spool.leave(backend.spool, claimed.job_id, claimed.task_id, output)
-    values = {"simulated_primaries": output.primaries}
-    if _end(backend, claimed, EntityState.COMPLETED, None, values):
+    with backend.spool.receive(claimed.job_id, claimed.task_id) as file:
+        task_outputs.write(file, output)
+    return completed(backend, claimed, output.primaries)
+
+
+def completed(backend: Backend, claimed: Claim, primaries: int) -> bool:
+    """End a claimed task whose scores, over so many primaries, are in the spool; False if it was not the owner's."""
+    if _end(backend, claimed, EntityState.COMPLETED, None, {"simulated_primaries": primaries}):
         return True
     with backend.database.reading() as connection:
         if not simulations.states(connection, [claimed.job_id]):
-            spool.remove(backend.spool, claimed.job_id)  # it was deleted meanwhile
+            backend.spool.remove(claimed.job_id)  # it was deleted meanwhile
     return False
 
 
@@ -214,8 +235,20 @@ def _end(
                 logfiles.keep(backend, connection, simulation.id, logs)
         if not moves.move_tasks(connection, simulation.id, to, cause, values, **mine):
             return False
+        if to is EntityState.PENDING:
+            messages.forget(connection, simulation.id, [claimed.task_id])
         lifecycle.settle(connection, simulation, cause)
         return True
+
+
+def explain(backend: Backend, claimed: Claim, logs: Mapping[str, str]) -> None:
+    """Keep the log files of a task that was canceled while it ran, as long as there is room for them."""
+    with backend.database.writing() as connection:
+        simulation = moves.lock_simulation(connection, claimed.simulation_id)
+        task = None if simulation is None else tasks.one(connection, simulation.id, claimed.task_id)
+        if simulation is not None and task is not None and task.task_state is EntityState.CANCELED:
+            with suppress(TooLarge):
+                logfiles.keep(backend, connection, simulation.id, codec.encode(logs))
 
 
 @retried
@@ -225,57 +258,3 @@ def heartbeat(backend: Backend, owner: str, claims: Sequence[Claim], merges: Seq
         with backend.database.writing() as connection:
             simulations.heartbeat(connection, owner, merges, now())  # simulations before tasks, as everywhere
             tasks.heartbeat(connection, claims, now())
-
-
-def requeue_silent(backend: Backend, silent_since: datetime, dead_owner: str | None = None) -> int:
-    """Give tasks and merges whose owner is gone to others; returns how many.
-
-    Gone is who was not heard of `silent_since`, and whose name begins with `dead_owner`. A task that has been begun too
-    often fails: it may be what kills its workers.
-    """
-    with backend.database.reading() as connection:
-        silent = tasks.silent(connection, dead_owner, silent_since)
-        merges = simulations.silent_merges(connection, dead_owner, silent_since)
-    for task in silent:
-        _requeue(backend, task)
-    for simulation_id, owner in merges:
-        _requeue_merge(backend, simulation_id, owner)
-    return len(silent) + len(merges)
-
-
-@retried
-def _requeue_merge(backend: Backend, simulation_id: int, owner: str | None) -> None:
-    with backend.database.writing() as connection:
-        simulation = moves.lock_simulation(connection, simulation_id)
-        if simulation is not None and simulation.owner == owner:
-            cause = Cause("recovery", now(), "the process that merged went silent")
-            moves.move_simulation(connection, simulation_id, EntityState.MERGING_QUEUED, cause, {"owner": None})
-
-
-@retried
-def _requeue(backend: Backend, task: Any) -> None:
-    attempts = f"attempt {task.attempts} of {backend.limits.attempts}"
-    if task.attempts < backend.limits.attempts:
-        to, values = EntityState.PENDING, {"owner": None, "heartbeat_time": None}
-        cause = Cause("recovery", now(), f"its executor went silent, {attempts}")
-    else:
-        to, values = EntityState.FAILED, {}
-        cause = Cause("recovery", now(), f"its executors went silent, {attempts}: given up")
-    unchanged = {name: getattr(task, name) for name in ("task_id", "owner", "attempts")}
-    unchanged["task_state"] = EntityState.RUNNING
-    with backend.database.writing() as connection:
-        simulation = moves.lock_simulation(connection, task.simulation_id)
-        if simulation is not None and moves.move_tasks(connection, simulation.id, to, cause, values, **unchanged):
-            lifecycle.settle(connection, simulation, cause)
-
-
-def discard_stale(backend: Backend) -> None:
-    """Remove from the spool what simulations have left that have ended, or that nobody knows for a long time."""
-    left = spool.jobs(backend.spool)
-    with backend.database.reading() as connection:
-        states = simulations.states(connection, left) if left else {}
-    for job_id in left:
-        # One that is not in this database may be in another that the data folder is used with.
-        known = states.get(job_id)
-        if known in FINAL_STATES or (known is None and spool.is_forgotten(backend.spool, job_id)):
-            spool.remove(backend.spool, job_id)

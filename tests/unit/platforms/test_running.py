@@ -52,6 +52,9 @@ class Told:
     def fail(self, reason: str, logs: Mapping[str, str]) -> None:
         self.told.append(f"failed: {reason}; {logs}")
 
+    def canceled(self, logs: Mapping[str, str]) -> None:
+        self.told.append(f"canceled: {logs}")
+
     def give_back(self, reason: str) -> None:
         self.told.append(f"given back: {reason}")
 
@@ -104,7 +107,7 @@ def test_what_a_simulator_has_started_is_killed_with_it(run, tmp_path):
     ("how", "told"),
     [
         ({"stopped": True}, ["given back: its executor was stopped"]),
-        ({"wanted": False}, []),
+        ({"wanted": False}, ["canceled: {'output.log': ''}"]),
         ({"time_limit": 0.0}, ["failed: it ran for more than 0 hours and was stopped; {'output.log': ''}"]),
     ],
     ids=["stopped", "canceled", "too long"],

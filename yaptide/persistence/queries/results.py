@@ -1,37 +1,16 @@
 """Queries about estimators and pages."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, or_, select
 
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models import EstimatorModel, PageModel
 from yaptide.persistence.models.base import table_of
-from yaptide.persistence.payload import Payload
+from yaptide.persistence.payload import NewEstimator
 
 _ESTIMATOR = table_of(EstimatorModel)
 _PAGE = table_of(PageModel)
-
-
-@dataclass(frozen=True, slots=True)
-class NewPage:
-    """A page ready to be stored."""
-
-    number: int
-    name: str
-    dimension: int
-    payload: Payload
-
-
-@dataclass(frozen=True, slots=True)
-class NewEstimator:
-    """An estimator ready to be stored; `payload` is its metadata."""
-
-    name: str
-    file_name: str
-    payload: Payload
-    pages: tuple[NewPage, ...]
 
 
 def add(connection: Connection, simulation_id: int, estimators: Sequence[NewEstimator]) -> int:

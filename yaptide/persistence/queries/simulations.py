@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, literal, select, true, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, func, insert, literal, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from yaptide.domain.states import FINAL_STATES, EntityState
@@ -186,9 +186,14 @@ def next_merge(connection: Connection, owner: str) -> int | None:
 
     Its tasks have all ended, and executors at the same place ran those that completed: others have not got the outputs.
     """
+    return connection.scalar(waiting_merges(owner).limit(1))
+
+
+def waiting_merges(owner: str) -> Select[int]:
+    """The simulations whose results `owner` could merge, in the order of submission."""
     done = _TASK.c.task_state == EntityState.COMPLETED
     elsewhere = _TASK.c.task_state.not_in(FINAL_STATES) | (done & _TASK.c.owner.is_(None))
-    query = (
+    return (
         select(_SIMULATION.c.id)
         .where(
             _SIMULATION.c.job_state == EntityState.MERGING_QUEUED,
@@ -198,9 +203,13 @@ def next_merge(connection: Connection, owner: str) -> int | None:
             ~tasks.run_elsewhere(_SIMULATION.c.id, owner),
         )
         .order_by(_SIMULATION.c.id)
-        .limit(1)
     )
-    return connection.execute(query).scalar()
+
+
+def is_waiting_for_merge(connection: Connection, simulation_id: int, owner: str) -> bool:
+    """Whether `owner` could merge the results of a simulation now."""
+    query = waiting_merges(owner).where(_SIMULATION.c.id == simulation_id)
+    return connection.execute(query).first() is not None
 
 
 def _has_task(condition: ColumnElement[bool]) -> ColumnElement[bool]:

@@ -1,6 +1,6 @@
 """Queries about tasks. Progress is one statement; moves are in `yaptide.persistence.queries.moves`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -55,6 +55,7 @@ _KEY_FITS = (
 _PROGRESS_BY_KEY = _PROGRESS.where(_THIS, _KEY_FITS)
 _OWNED = (_TASK.c.owner == bindparam("by")) & (_TASK.c.attempts == bindparam("attempt"))
 _PROGRESS_BY_OWNER = _PROGRESS.where(_THIS, _OWNED)
+_PROGRESS_BY_BOTH = _PROGRESS_BY_KEY.where(_OWNED)
 _HEARTBEAT = update(_TASK).where(_THIS, _OWNED).values(heartbeat_time=bindparam("now"))
 _STATUS = (
     select(
@@ -106,11 +107,20 @@ def progress_by_key(
 
 
 def progress_by_owner(
-    connection: Connection, claim: Claim, simulated: int, estimated: int | None, now: datetime
+    connection: Connection,
+    claim: Claim,
+    simulated: int,
+    estimated: int | None,
+    now: datetime,
+    proof: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Record progress of a task for the executor that runs it; False if it is no longer that executor's to run."""
-    values = {**_names(claim), "simulated": simulated, "estimated": estimated, "now": now}
-    return connection.execute(_PROGRESS_BY_OWNER, values).rowcount == 1
+    """Record progress of a task for the executor that runs it; False if it is no longer that executor's to run.
+
+    `proof` is what the executor's right is asked for with, if it is not one of ours: `key` and `valid_since`, as in
+    `progress_by_key`.
+    """
+    values = {**_names(claim), "simulated": simulated, "estimated": estimated, "now": now, **(proof or {})}
+    return connection.execute(_PROGRESS_BY_BOTH if proof else _PROGRESS_BY_OWNER, values).rowcount == 1
 
 
 def heartbeat(connection: Connection, claims: Sequence[Claim], now: datetime) -> None:
@@ -212,6 +222,12 @@ def next_pending(connection: Connection, owner: str, sim_types: Sequence[str]) -
 def is_run_elsewhere(connection: Connection, simulation_id: int, owner: str) -> bool:
     """Whether another place than that of `owner` works on a simulation."""
     return bool(connection.execute(select(run_elsewhere(simulation_id, owner))).scalar())
+
+
+def held(connection: Connection, simulation_id: int, task_id: int) -> Record | None:
+    """Who has a task: task_state, owner, attempts."""
+    query = select(_TASK.c.task_state, _TASK.c.owner, _TASK.c.attempts)
+    return connection.execute(query.where(_TASK.c.simulation_id == simulation_id, _TASK.c.task_id == task_id)).first()
 
 
 def claimed(connection: Connection, simulation_id: int, task_id: int) -> Record:

@@ -16,14 +16,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import IO
 
 from yaptide.domain.errors import NotConfigured, StorageFull, Unavailable, YaptideError
 from yaptide.domain.estimators import TaskOutput
-from yaptide.platforms.direct.running import Job, run_task
-from yaptide.services import merging, tasks
+from yaptide.platforms.direct.running import Job, logs_of_task, run_task
+from yaptide.services import merging, recovery, tasks
 from yaptide.services.backend import Backend, now
 from yaptide.services.tasks import Claim
 from yaptide.simulators import SIMULATORS
@@ -33,7 +32,6 @@ log = logging.getLogger(__name__)
 
 _POLL = 0.5
 _HEARTBEAT = 5.0
-_SILENCE = timedelta(seconds=60)
 _RETRY_FOR = 600.0
 
 
@@ -66,18 +64,19 @@ class EmbeddedExecutor:
     def start(self) -> bool:
         """Begin to work; False if another process already does for this data folder."""
         self._folders.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (self._folders.data / "executor.lock").open("a+b")
+        lock = (self._folders.data / "executor.lock").open("ab")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
             return False
         self._lock = lock
-        self._place = f"{_name_in(lock)}/"
+        self._place = self._backend.spool.place
         self.owner = f"{self._place}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         shutil.rmtree(self._folders.work, ignore_errors=True)  # what killed executors were at
         self._recover(dead=self._place)
-        jobs = [("housekeeping", self._keep_house), *((f"worker-{n}", self._work) for n in range(self._workers))]
+        jobs = [("heart", self._keep_beating), ("housekeeping", self._keep_house)]
+        jobs += [(f"worker-{n}", self._work) for n in range(self._workers)]
         self._threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in jobs]
         for thread in self._threads:
             thread.start()
@@ -92,7 +91,7 @@ class EmbeddedExecutor:
         if self._lock is not None:
             self._lock.close()
 
-    def dispatch(self, simulation_id: int, update_key: str) -> None:
+    def dispatch(self, simulation_id: int) -> None:
         """Look for work now; the tasks are found in the database."""
         self._notify()
 
@@ -158,9 +157,19 @@ class EmbeddedExecutor:
                 found[name] = simulator.installation(self._folders.simulators)
         return found
 
-    def _keep_house(self) -> None:
+    def _keep_beating(self) -> None:
         while not self._stop.wait(_HEARTBEAT):
             self._safely(self._beat)
+
+    def _keep_house(self) -> None:
+        while True:  # on its own, since merging what was canceled may take longer than a heart may stand still
+            self._safely(self._clear_spool)
+            if self._stop.wait(_HEARTBEAT):
+                return
+
+    def _clear_spool(self) -> bool:
+        recovery.clear_spool(self._backend)  # a task may finish while its simulation is canceled and deleted
+        return True
 
     def _beat(self) -> bool:
         # Only for what a thread really works on: what it had to drop, with the database full, is taken up again.
@@ -168,9 +177,7 @@ class EmbeddedExecutor:
         return self._recover(dead=None)
 
     def _recover(self, dead: str | None) -> bool:
-        found = tasks.requeue_silent(self._backend, now() - _SILENCE, dead)
-        tasks.discard_stale(self._backend)  # a task may finish while its simulation is canceled and deleted
-        return bool(found)
+        return bool(recovery.requeue_silent(self._backend, now() - self._backend.limits.silence, dead))
 
     def _safely(self, step: Callable[[], bool]) -> bool:
         """Do one step; whatever goes wrong, the thread goes on with the next after a pause."""
@@ -181,20 +188,6 @@ class EmbeddedExecutor:
         except Exception:
             log.exception("an unexpected error; going on")
         return False
-
-
-def _name_in(lock: IO[bytes]) -> str:
-    """The name of the data folder, drawn once and kept in the lock's file.
-
-    It goes where the folder with the outputs of tasks goes, also to another machine or into another container.
-    """
-    lock.seek(0)
-    name = lock.read().decode()
-    if not name:
-        name = secrets.token_hex(6)
-        lock.write(name.encode())
-        lock.flush()
-    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +208,11 @@ class _Reporter:
         self._insist(lambda: tasks.complete(self.backend, self.claim, output))
 
     def fail(self, reason: str, logs: Mapping[str, str]) -> None:
-        named = {f"task-{self.claim.task_id}-{name}": text for name, text in logs.items()}
-        self._insist(lambda: tasks.fail(self.backend, self.claim, reason, named))
+        self._insist(lambda: tasks.fail(self.backend, self.claim, reason, logs_of_task(self.claim.task_id, logs)))
+
+    def canceled(self, logs: Mapping[str, str]) -> None:
+        with suppress(Unavailable, StorageFull):
+            tasks.explain(self.backend, self.claim, logs_of_task(self.claim.task_id, logs))
 
     def give_back(self, reason: str) -> None:
         self._insist(lambda: tasks.give_back(self.backend, self.claim, reason))

@@ -40,6 +40,9 @@ class Reporter(Protocol):
     def fail(self, reason: str, logs: Mapping[str, str]) -> None:
         """The task has failed; `logs` is what the simulator wrote, file name to text."""
 
+    def canceled(self, logs: Mapping[str, str]) -> None:
+        """The task was stopped since it is not wanted any more; what the simulator wrote until then."""
+
     def give_back(self, reason: str) -> None:
         """The task was stopped through no fault of its own; somebody else should run it."""
 
@@ -99,6 +102,8 @@ def _follow(job: Job, reporter: Reporter, stop: threading.Event, look: threading
                 reported = now
                 simulated = job.simulator.progress(job.folder, job.primaries)
                 if not reporter.progress(simulated, _time_left(now - begun, simulated, job.primaries)):
+                    _kill_group(process)
+                    reporter.canceled(_logs(job.folder))
                     return None
         return exit_code
     finally:
@@ -152,6 +157,11 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):
         process.wait(_GRACE)
+
+
+def logs_of_task(task_id: int, logs: Mapping[str, str]) -> dict[str, str]:
+    """Log files of a task under the names they have among those of its simulation."""
+    return {f"task-{task_id}-{name}": text for name, text in logs.items()}
 
 
 def _logs(folder: Path) -> dict[str, str]:

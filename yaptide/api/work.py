@@ -1,0 +1,161 @@
+"""What workers on other machines call while they run tasks and merge: claim, progress, scores, failures.
+
+They prove what they may do by `Authorization: Bearer <update key>`, which is looked at before a body is read. Every
+call can be repeated after a lost answer.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from apiflask import APIBlueprint
+from flask import Response, current_app, request
+
+from yaptide.api import schemas
+from yaptide.api.http import answer, backend, worker
+from yaptide.domain.errors import InvalidInput
+from yaptide.services import remote
+from yaptide.services.remote import Run
+
+blueprint = APIBlueprint("work", __name__, tag="Own workers", url_prefix="/work/<int:simulation_id>")
+
+_CHUNK = 1 << 20
+
+
+@blueprint.post("/tasks/<int:task_id>/claim")
+@blueprint.input(schemas.TaskClaim, location="json")
+@blueprint.output(schemas.ClaimedTask)
+def claim(simulation_id: int, task_id: int, json_data: schemas.TaskClaim) -> Response:
+    """Take a task to run, and get its input; 409 if it is not to be run (any more)."""
+    told = json_data
+    claimed, files = remote.claim(
+        backend(), worker(), task_id, told.worker, told.simulator_version, told.simulator_digest
+    )
+    document = {
+        "message": "The task is yours",
+        "job_id": claimed.job_id,
+        "sim_type": claimed.sim_type,
+        "primaries": claimed.primaries,
+        "seed": claimed.seed,
+        "owner": claimed.owner,
+        "attempt": claimed.attempt,
+        "input_files": dict(files),
+    }
+    return answer(document)
+
+
+@blueprint.post("/tasks/<int:task_id>/progress")
+@blueprint.input(schemas.TaskProgress, location="json")
+@blueprint.output(schemas.Wanted)
+def progress(simulation_id: int, task_id: int, json_data: schemas.TaskProgress) -> Response:
+    """How far a task is; the answer says whether to go on."""
+    run = Run(task_id, json_data.owner, json_data.attempt)
+    wanted = remote.progress(backend(), worker(), run, json_data.simulated_primaries, json_data.estimated_time)
+    return _wanted(wanted)
+
+
+@blueprint.put("/tasks/<int:task_id>/output")
+@blueprint.input(schemas.RunQuery, location="query", arg_name="query")
+@blueprint.output(schemas.Wanted)
+def complete(simulation_id: int, task_id: int, query: schemas.RunQuery) -> Response:
+    """The scores of a finished task, as the file that yaptide's workers write (.npz)."""
+    _allow_large()
+    run = Run(task_id, query.owner, query.attempt)
+    if query.primaries is None:
+        raise InvalidInput("Missing primaries in the query")
+    return _wanted(remote.complete(backend(), worker(), run, query.primaries, request.stream))
+
+
+@blueprint.post("/tasks/<int:task_id>/failure")
+@blueprint.input(schemas.TaskEnd, location="json")
+@blueprint.output(schemas.Wanted)
+def fail(simulation_id: int, task_id: int, json_data: schemas.TaskEnd) -> Response:
+    """A task has failed: why, and its log files."""
+    run = Run(task_id, json_data.owner, json_data.attempt)
+    return _wanted(remote.fail(backend(), worker(), run, json_data.reason, json_data.logfiles))
+
+
+@blueprint.post("/tasks/<int:task_id>/canceled")
+@blueprint.input(schemas.TaskEnd, location="json")
+@blueprint.output(schemas.Wanted)
+def canceled(simulation_id: int, task_id: int, json_data: schemas.TaskEnd) -> Response:
+    """Log files of a task that was canceled while it ran."""
+    run = Run(task_id, json_data.owner, json_data.attempt)
+    remote.explain(backend(), worker(), run, json_data.logfiles)
+    return _wanted(False)
+
+
+@blueprint.post("/tasks/<int:task_id>/return")
+@blueprint.input(schemas.TaskEnd, location="json")
+@blueprint.output(schemas.Wanted)
+def give_back(simulation_id: int, task_id: int, json_data: schemas.TaskEnd) -> Response:
+    """A worker that has to stop has others run its task."""
+    run = Run(task_id, json_data.owner, json_data.attempt)
+    return _wanted(remote.give_back(backend(), worker(), run, json_data.reason))
+
+
+@blueprint.get("/tasks/<int:task_id>/output")
+def output(simulation_id: int, task_id: int) -> Response:
+    """The scores of a task, for the worker that merges them."""
+    with tempfile.TemporaryDirectory() as aside:  # open, a file can be read after its name is gone
+        path = remote.output(backend(), worker(), task_id, Path(aside))
+        size = path.stat().st_size
+        response = Response(_chunks(path.open("rb")), mimetype="application/octet-stream")
+    response.content_length = size
+    return response
+
+
+@blueprint.post("/merge/claim")
+@blueprint.input(schemas.MergeClaim, location="json")
+@blueprint.output(schemas.ClaimedMerge)
+def claim_merge(simulation_id: int, json_data: schemas.MergeClaim) -> Response:
+    """Take a simulation whose tasks have all ended, to merge their scores; 409 if there is nothing to merge."""
+    merge = remote.claim_merge(backend(), worker(), json_data.worker)
+    tasks = [{"task_id": task_id, "primaries": primaries} for task_id, primaries in merge.completed]
+    return answer({"message": "The merge is yours", "owner": merge.owner, "tasks": tasks})
+
+
+@blueprint.post("/merge/heartbeat")
+@blueprint.input(schemas.MergeOwner, location="json")
+@blueprint.output(schemas.Wanted)
+def merge_heartbeat(simulation_id: int, json_data: schemas.MergeOwner) -> Response:
+    """A merge goes on; the answer says whether it is still wanted."""
+    return _wanted(remote.merge_heartbeat(backend(), worker(), json_data.owner))
+
+
+@blueprint.post("/merge/failure")
+@blueprint.input(schemas.MergeFailure, location="json")
+@blueprint.output(schemas.Wanted)
+def merge_failed(simulation_id: int, json_data: schemas.MergeFailure) -> Response:
+    """The scores cannot be merged: why."""
+    return _wanted(remote.merge_failed(backend(), worker(), json_data.owner, json_data.reason))
+
+
+@blueprint.put("/merge/results")
+@blueprint.input(schemas.MergeOwner, location="query", arg_name="query")
+@blueprint.output(schemas.Wanted)
+def merged(simulation_id: int, query: schemas.MergeOwner) -> Response:
+    """Merged results, as the file that yaptide's workers write (a zip archive); their payloads are kept as they are."""
+    _allow_large()
+    proof = worker()
+    with tempfile.TemporaryFile() as file:
+        if not remote.merge_heartbeat(backend(), proof, query.owner):
+            return _wanted(False)
+        while chunk := request.stream.read(_CHUNK):
+            file.write(chunk)
+        return _wanted(remote.merged(backend(), proof, query.owner, file))
+
+
+def _allow_large() -> None:
+    request.max_content_length = current_app.config["MAX_RESULTS_LENGTH"]
+
+
+def _wanted(wanted: bool) -> Response:
+    return answer({"message": "Go on" if wanted else "Not wanted any more", "wanted": wanted}, 200)
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while chunk := file.read(_CHUNK):
+            yield chunk

@@ -1,0 +1,124 @@
+"""Queries about messages to Celery: which are to be sent, under which name, and which may have been lost.
+
+A task's `celery_id` and a simulation's `merge_id` are null until a message is about to be sent.
+"""
+
+import uuid
+from collections.abc import Collection, Sequence
+
+from sqlalchemy import Connection, bindparam, literal, select, update
+
+from yaptide.domain.states import EntityState
+from yaptide.persistence.models import CelerySimulationModel, CeleryTaskModel, SimulationModel, TaskModel
+from yaptide.persistence.models.base import table_of
+from yaptide.persistence.queries import simulations, tasks
+
+_SIMULATION = table_of(SimulationModel)
+_TASK = table_of(TaskModel)
+_CELERY_TASK = table_of(CeleryTaskModel)
+_CELERY_SIMULATION = table_of(CelerySimulationModel)
+
+_PENDING = (
+    (_TASK.c.task_state == EntityState.PENDING)
+    & (_TASK.c.platform == "DIRECT")
+    & _SIMULATION.c.job_state.in_((EntityState.PENDING, EntityState.RUNNING))
+)
+_NAME = update(_CELERY_TASK).where(_CELERY_TASK.c.id == bindparam("row")).values(celery_id=bindparam("name"))
+
+
+def unsent(connection: Connection, place: str, limit: int) -> list[int]:
+    """Simulations with tasks that wait and of which no worker was told, in the order of submission."""
+    query = (
+        select(_SIMULATION.c.id)
+        .where(
+            _SIMULATION.c.job_state.in_((EntityState.PENDING, EntityState.RUNNING)),
+            select(literal(1))
+            .where(_TASK.c.simulation_id == _SIMULATION.c.id, _TASK.c.task_state == EntityState.PENDING)
+            .where(_CELERY_TASK.c.id == _TASK.c.id, _CELERY_TASK.c.celery_id.is_(None))
+            .exists(),
+            ~tasks.run_elsewhere(_SIMULATION.c.id, place),
+        )
+        .order_by(_SIMULATION.c.id)
+        .limit(limit)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def name_tasks(connection: Connection, simulation_id: int) -> list[tuple[int, str]]:
+    """Give each waiting task of a locked simulation that has none a name for its message; number and name of each."""
+    query = (
+        select(_TASK.c.id, _TASK.c.task_id)
+        .join(_CELERY_TASK, _CELERY_TASK.c.id == _TASK.c.id)
+        .join(_SIMULATION, _SIMULATION.c.id == _TASK.c.simulation_id)
+        .where(_PENDING, _TASK.c.simulation_id == simulation_id, _CELERY_TASK.c.celery_id.is_(None))
+        .order_by(_TASK.c.task_id)
+    )
+    named = [(row, task_id, str(uuid.uuid4())) for row, task_id in connection.execute(query)]
+    if named:
+        connection.execute(_NAME, [{"row": row, "name": name} for row, _, name in named])
+    return [(task_id, name) for _, task_id, name in named]
+
+
+def sent(connection: Connection, sim_type: str) -> set[str]:
+    """Names of the messages about tasks that still wait for a simulator."""
+    query = (
+        select(_CELERY_TASK.c.celery_id)
+        .join(_TASK, _TASK.c.id == _CELERY_TASK.c.id)
+        .join(_SIMULATION, _SIMULATION.c.id == _TASK.c.simulation_id)
+        .where(_PENDING, _SIMULATION.c.sim_type == sim_type, _CELERY_TASK.c.celery_id.is_not(None))
+    )
+    return set(connection.execute(query).scalars())
+
+
+def waiting_types(connection: Connection) -> list[str]:
+    """The simulators that tasks wait for."""
+    query = select(_SIMULATION.c.sim_type).join(_TASK, _TASK.c.simulation_id == _SIMULATION.c.id).where(_PENDING)
+    return sorted(connection.execute(query.distinct()).scalars())
+
+
+def forget(connection: Connection, simulation_id: int, task_ids: Collection[int]) -> None:
+    """Have the messages of these tasks sent again, if they still wait."""
+    rows = select(_TASK.c.id).where(
+        _TASK.c.simulation_id == simulation_id,
+        _TASK.c.task_id.in_(task_ids),
+        _TASK.c.task_state == EntityState.PENDING,
+    )
+    connection.execute(update(_CELERY_TASK).where(_CELERY_TASK.c.id.in_(rows)).values(celery_id=None))
+
+
+def unsent_merges(connection: Connection, place: str) -> list[int]:
+    """Simulations that wait for their merge and of which no worker was told."""
+    return [number for number, name in _merges(connection, place).items() if name is None]
+
+
+def sent_merges(connection: Connection, place: str) -> set[str]:
+    """Names of the messages about merges that still wait."""
+    return {name for name in _merges(connection, place).values() if name is not None}
+
+
+def _merges(connection: Connection, place: str) -> dict[int, str | None]:
+    query = select(_CELERY_SIMULATION.c.id, _CELERY_SIMULATION.c.merge_id)
+    waiting = simulations.waiting_merges(place).subquery()
+    rows = connection.execute(query.where(_CELERY_SIMULATION.c.id.in_(select(waiting.c.id))))
+    return {number: name for number, name in rows}  # noqa: C416 - a Row is no pair
+
+
+def name_merge(connection: Connection, simulation_id: int) -> str | None:
+    """Give the message about the merge of a locked simulation a name; None if it has one."""
+    name = str(uuid.uuid4())
+    this = (_CELERY_SIMULATION.c.id == simulation_id) & _CELERY_SIMULATION.c.merge_id.is_(None)
+    done = connection.execute(update(_CELERY_SIMULATION).where(this).values(merge_id=name))
+    return name if done.rowcount == 1 else None
+
+
+def forget_merge(connection: Connection, simulation_id: int) -> None:
+    """Have the message about the merge of a simulation sent again."""
+    this = _CELERY_SIMULATION.c.id == simulation_id
+    connection.execute(update(_CELERY_SIMULATION).where(this).values(merge_id=None))
+
+
+def forget_named(connection: Connection, names: Sequence[str]) -> None:
+    """Have messages be sent again, by their names."""
+    connection.execute(update(_CELERY_TASK).where(_CELERY_TASK.c.celery_id.in_(names)).values(celery_id=None))
+    merge = _CELERY_SIMULATION.c.merge_id.in_(names)
+    connection.execute(update(_CELERY_SIMULATION).where(merge).values(merge_id=None))

@@ -1,0 +1,94 @@
+"""The file in which a worker sends merged results: payloads, encoded as they will be stored.
+
+A zip archive (APPNOTE.TXT of PKWARE) whose entries are stored as they are, since payloads are compressed already:
+
+    <e>.json.gz        metadata of estimator e, counted from 0
+    <e>-<p>.json.gz    its page p
+    results.json       names, file names, numbers and dimensions of the pages: the last entry
+
+Who stores them mistrusts everything in it (`yaptide.services.results`); this module only finds the bytes.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import IO, Annotated
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+
+import msgspec
+
+from yaptide.domain.errors import InvalidInput
+from yaptide.persistence.payload import NewEstimator
+
+_INDEX = "results.json"
+_MOST_INDEX = 16 << 20
+_BROKEN = (BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OverflowError, KeyError, struct.error)
+
+
+class PageEntry(msgspec.Struct):
+    """What is said of a page."""
+
+    number: Annotated[int, msgspec.Meta(ge=0, le=999_999_999)]
+    name: str
+    dimension: int
+
+
+class EstimatorEntry(msgspec.Struct):
+    """What is said of an estimator."""
+
+    name: str
+    file_name: str
+    pages: list[PageEntry]
+
+
+_ENTRIES = msgspec.json.Decoder(list[EstimatorEntry])
+
+
+def write(file: IO[bytes], estimators: Iterable[NewEstimator]) -> None:
+    """Write results, one estimator after the other as they come."""
+    index = []
+    with ZipFile(file, "w", ZIP_STORED) as archive:
+        for e, estimator in enumerate(estimators):
+            archive.writestr(_entry(f"{e}.json.gz"), estimator.payload.data)
+            for p, page in enumerate(estimator.pages):
+                archive.writestr(_entry(f"{e}-{p}.json.gz"), page.payload.data)
+            pages = [PageEntry(page.number, page.name, page.dimension) for page in estimator.pages]
+            index.append(EstimatorEntry(estimator.name, estimator.file_name, pages))
+        archive.writestr(_entry(_INDEX), msgspec.json.encode(index))
+
+
+class ResultFile:
+    """Results that are open for reading; raises InvalidInput if they are not what `write` writes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        with _understood():
+            self._archive = ZipFile(file)
+            if any(info.compress_type != ZIP_STORED for info in self._archive.infolist()):
+                raise InvalidInput("The results are compressed twice")
+            if self._archive.getinfo(_INDEX).file_size > _MOST_INDEX:
+                raise InvalidInput("The index of the results is too long")
+            self.estimators = _ENTRIES.decode(self._archive.read(_INDEX))
+
+    def metadata(self, e: int) -> bytes:
+        """The payload of an estimator's metadata."""
+        with _understood():
+            return self._archive.read(f"{e}.json.gz")
+
+    def page(self, e: int, p: int) -> bytes:
+        """The payload of a page."""
+        with _understood():
+            return self._archive.read(f"{e}-{p}.json.gz")
+
+
+def _entry(name: str) -> ZipInfo:
+    """An entry without a time: the same results are the same bytes."""
+    return ZipInfo(name)
+
+
+@contextmanager
+def _understood() -> Iterator[None]:
+    try:
+        yield
+    except (*_BROKEN, msgspec.MsgspecError) as error:
+        raise InvalidInput(f"The results cannot be read: {error}") from error

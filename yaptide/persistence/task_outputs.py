@@ -1,0 +1,227 @@
+"""The file that a task leaves its scores in, until they are merged.
+
+It is an archive of numpy (.npz: a zip archive, which `numpy.load` reads), with one entry more:
+
+    <e>-<p>.npy            values of page p of estimator e, both counted from 0
+    <e>-<p>.weights.npy    their weights, where a page has some
+    estimators.json        names, units, axes, how to merge: the last entry
+
+Format: `numpy.lib.format`, and APPNOTE.TXT of PKWARE (ZIP64 where it is needed). Each array is read on its own, so that
+whoever merges holds one page of one task at a time. A file may come from anywhere: `check` mistrusts everything in it.
+"""
+
+import math
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TypeVar
+from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
+
+import msgspec
+import numpy as np
+from numpy.lib import format as npy
+
+from yaptide.domain.errors import InvalidInput, SimulationFailed
+from yaptide.domain.estimators import Aggregation, Axis, Estimator, Floats, Page, TaskOutput
+from yaptide.domain.merging import merge_pages
+from yaptide.persistence import codec
+from yaptide.persistence.payload import NewEstimator, NewPage
+
+T = TypeVar("T")
+
+_INDEX = "estimators.json"
+_MOST_INDEX = 64 << 20
+_LEVEL = 1
+#: What zipfile, zlib and numpy raise for a file that only looks like an archive of arrays.
+_BROKEN = (BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OverflowError, KeyError, struct.error)
+
+
+class _Axis(msgspec.Struct):
+    name: str
+    unit: str
+    values: list[float]
+
+
+class _PageEntry(msgspec.Struct):
+    number: int
+    name: str
+    unit: str
+    axes: list[_Axis]
+    aggregation: Aggregation
+    metadata: dict[str, str]
+    weighted: bool
+
+    def page(self, values: Floats, weights: Floats | None) -> Page:
+        """The page, with its numbers."""
+        axes = tuple(Axis(axis.name, axis.unit, np.asarray(axis.values, dtype=np.float64)) for axis in self.axes)
+        return Page(
+            number=self.number,
+            name=self.name,
+            unit=self.unit,
+            axes=axes,
+            values=values,
+            weights=weights,
+            aggregation=self.aggregation,
+            metadata=self.metadata,
+        )
+
+
+class _EstimatorEntry(msgspec.Struct):
+    name: str
+    file_name: str
+    metadata: dict[str, str]
+    pages: list[_PageEntry]
+
+
+_ENTRIES = msgspec.json.Decoder(list[_EstimatorEntry])
+
+
+def write(file: IO[bytes], output: TaskOutput) -> None:
+    """Write the scores of one task."""
+    with ZipFile(file, "w", ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
+        index = [_write_estimator(archive, number, estimator) for number, estimator in enumerate(output.estimators)]
+        archive.writestr(_INDEX, msgspec.json.encode(index))
+
+
+def check(path: Path, most: int) -> None:
+    """Raise InvalidInput unless the file can be merged: arrays as the index says, and only numbers.
+
+    They may take `most` bytes.
+    """
+    with _understood("the scores", InvalidInput), _opened(path) as archive:
+        if sum(info.file_size for info in archive.zip.infolist()) > most:
+            raise InvalidInput(f"The scores take more than {most} bytes")
+        if not archive.entries or not all(entry.pages for entry in archive.entries):
+            raise InvalidInput("The scores hold no estimator, or one without pages")
+        for e, entry in enumerate(archive.entries):
+            for p in range(len(entry.pages)):
+                _check_page(archive.page(e, p))
+
+
+def read(path: Path) -> tuple[Estimator, ...]:
+    """All the scores of one task; raises SimulationFailed if they are lost."""
+    with _understood(f"the scores of task {path.stem}", SimulationFailed), _opened(path) as archive:
+        return tuple(
+            Estimator(
+                entry.name,
+                entry.file_name,
+                tuple(archive.page(e, p) for p in range(len(entry.pages))),
+                entry.metadata,
+            )
+            for e, entry in enumerate(archive.entries)
+        )
+
+
+def merge(paths: Sequence[Path], primaries: Sequence[int]) -> Iterator[NewEstimator]:
+    """Merge the scores of tasks, given in their order with the primaries of each, one page of one task at a time.
+
+    The same tasks in the same order give the same bits. Raises SimulationFailed if scores are lost, do not fit
+    together, or give no numbers.
+    """
+    first = _entries(paths[0])
+    for path in paths[1:]:
+        if [(e.name, len(e.pages)) for e in _entries(path)] != [(e.name, len(e.pages)) for e in first]:
+            raise SimulationFailed("the tasks left different estimators")
+    counted = {"number_of_primaries": str(sum(primaries)), "number_of_tasks": str(len(primaries))}
+    for e, entry in enumerate(first):
+        pages = []
+        for p in range(len(entry.pages)):
+            page = merge_pages((_page(path, e, p) for path in paths), primaries)
+            pages.append(NewPage(page.number, page.name, page.dimension, codec.encode(page.document())))
+        metadata = codec.encode({**entry.metadata, **counted})
+        yield NewEstimator(entry.name, entry.file_name, metadata, tuple(pages))
+
+
+def _entries(path: Path) -> list[_EstimatorEntry]:
+    with _understood(f"the scores of task {path.stem}", SimulationFailed), _opened(path) as archive:
+        return archive.entries
+
+
+def _page(path: Path, e: int, p: int) -> Page:
+    with _understood(f"the scores of task {path.stem}", SimulationFailed), _opened(path) as archive:
+        return archive.page(e, p)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator["_Archive"]:
+    with ZipFile(path) as archive:
+        if archive.getinfo(_INDEX).file_size > _MOST_INDEX:
+            raise InvalidInput("The index of the scores is too long")
+        yield _Archive(archive, _ENTRIES.decode(archive.read(_INDEX)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Archive:
+    """A file of scores that is open for reading."""
+
+    zip: ZipFile
+    entries: list[_EstimatorEntry]
+
+    def page(self, e: int, p: int) -> Page:
+        """Page `p` of estimator `e`."""
+        entry = self.entries[e].pages[p]
+        weights = self._array(f"{e}-{p}.weights.npy") if entry.weighted else None
+        return entry.page(self._array(f"{e}-{p}.npy"), weights)
+
+    def _array(self, name: str) -> Floats:
+        """An array, whose header is believed only as far as there are bytes for it."""
+        info = self.zip.getinfo(name)
+        with self.zip.open(info) as file:
+            if npy.read_magic(file) != (1, 0):
+                raise ValueError(f"{name} is of another version")
+            shape, _, dtype = npy.read_array_header_1_0(file)
+            if len(shape) != 1 or dtype.kind != "f" or file.tell() + shape[0] * dtype.itemsize != info.file_size:
+                raise ValueError(f"{name} is no list of numbers")
+            values: Floats = np.frombuffer(file.read(), dtype)  # to the end, where the checksum is compared
+            return values
+
+
+def _write_estimator(archive: ZipFile, number: int, estimator: Estimator) -> _EstimatorEntry:
+    for position, page in enumerate(estimator.pages):
+        _write_array(archive, f"{number}-{position}.npy", page.values)
+        if page.weights is not None:
+            _write_array(archive, f"{number}-{position}.weights.npy", page.weights)
+    pages = [
+        _PageEntry(
+            number=page.number,
+            name=page.name,
+            unit=page.unit,
+            axes=[_Axis(axis.name, axis.unit, axis.values.tolist()) for axis in page.axes],
+            aggregation=page.aggregation,
+            metadata=dict(page.metadata),
+            weighted=page.weights is not None,
+        )
+        for page in estimator.pages
+    ]
+    return _EstimatorEntry(estimator.name, estimator.file_name, dict(estimator.metadata), pages)
+
+
+def _write_array(archive: ZipFile, name: str, values: Floats) -> None:
+    with archive.open(name, "w", force_zip64=True) as file:
+        npy.write_array(file, np.ascontiguousarray(values), version=(1, 0), allow_pickle=False)
+
+
+def _check_page(page: Page) -> None:
+    expected = math.prod(len(axis.values) for axis in page.axes)
+    if page.aggregation is not Aggregation.CONCATENATE and len(page.values) != expected:
+        raise InvalidInput(f"Page {page.name!r} has {len(page.values)} values, its axes ask for {expected}")
+    if page.weights is not None and len(page.weights) != len(page.values):
+        raise InvalidInput(f"Page {page.name!r} has not one weight for each value")
+    for numbers in (page.values, page.weights, *(axis.values for axis in page.axes)):
+        if numbers is not None and not np.isfinite(numbers).all():
+            raise InvalidInput(f"Page {page.name!r} holds values that are not numbers")
+
+
+@contextmanager
+def _understood(scores: str, error: type[InvalidInput | SimulationFailed]) -> Iterator[None]:
+    """Say of a file that cannot be read whose `scores` these are."""
+    try:
+        yield
+    except (*_BROKEN, OSError, msgspec.MsgspecError) as broken:
+        if isinstance(broken, OSError) and not isinstance(broken, FileNotFoundError):
+            raise
+        what = "are lost" if isinstance(broken, FileNotFoundError) else f"are damaged: {broken}"
+        raise error(f"{scores} {what}") from broken

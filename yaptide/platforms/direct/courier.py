@@ -1,0 +1,142 @@
+"""The courier: tells Celery's workers through the broker what waits in the database, and looks after what they do.
+
+It is the production counterpart of the embedded executor, and like that finds its work in the database: a request never
+waits for the broker, and a broker that is away, restarted or emptied only delays.
+
+Which messages were lost nobody can know. But when a queue is empty, every message that was sent to it has reached a
+worker; what still waits in the database some seconds later has lost its message, and is sent again. One that was not
+lost after all arrives twice, which does no harm.
+"""
+
+import fcntl
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO
+
+from yaptide.domain.errors import YaptideError
+from yaptide.platforms.direct.broker import MERGE, MERGE_QUEUE, SIMULATE, Broker, queue_of
+from yaptide.services import dispatching, recovery
+from yaptide.services.backend import Backend, now
+
+log = logging.getLogger(__name__)
+
+_POLL = 0.5
+_LOOK = 5.0
+_MOST = 50
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Courier:
+    """Has the tasks of the platform DIRECT run by Celery's workers; also its `Dispatcher`."""
+
+    def __init__(self, backend: Backend, broker: Broker, data: Path) -> None:
+        self._backend = backend
+        self._broker = broker
+        self._data = data
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._lock: IO[bytes] | None = None
+        self._suspects: set[str] = set()
+        self._heard_since = time.monotonic()
+
+    def start(self) -> bool:
+        """Begin to work; False if another process already does for this data folder."""
+        self._data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (self._data / "executor.lock").open("ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            return False
+        self._lock = lock
+        self._threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for name, target in (("courier", self._deliver), ("recovery", self._recover), ("spool", self._clear))
+        ]
+        for thread in self._threads:
+            thread.start()
+        return True
+
+    def stop(self) -> None:
+        """Stop; what runs on workers goes on."""
+        self._stop.set()
+        self._wake.set()
+        for thread in self._threads:
+            thread.join()
+        if self._lock is not None:
+            self._lock.close()
+
+    def dispatch(self, simulation_id: int) -> None:
+        """Look for work now."""
+        self._wake.set()
+
+    def revoke(self, simulation_id: int) -> None:
+        """Nothing: workers learn from their next report, within a second, that a task is not wanted any more."""
+
+    def send(self) -> int:
+        """Send a message for each task and merge that waits and has none yet; returns how many."""
+        sent = 0
+        for letter in dispatching.unsent(self._backend, _MOST):
+            number, key = letter.simulation_id, letter.update_key
+            tasks = [(name, [number, task_id, letter.sim_type, key]) for task_id, name in letter.tasks]
+            merges = [(letter.merge, [number, key])] if letter.merge else []
+            unsent = self._broker.send(SIMULATE, queue_of(letter.sim_type), tasks)
+            unsent += self._broker.send(MERGE, MERGE_QUEUE, merges)
+            if unsent:
+                dispatching.forget(self._backend, unsent)
+                break
+            sent += len(letter.names)
+        return sent
+
+    def find_lost(self) -> int:
+        """Have what has lost its message sent again; returns how many. Raises Unavailable if the broker is away."""
+        tasks, merges = dispatching.sent(self._backend)
+        waiting = {queue_of(sim_type): names for sim_type, names in tasks.items()} | {MERGE_QUEUE: merges}
+        empty = [name for name, depth in self._broker.depths(filter(waiting.get, waiting)).items() if depth == 0]
+        suspects = {message for name in empty for message in waiting[name]}
+        lost = suspects & self._suspects
+        self._suspects = suspects - lost
+        if lost:
+            log.warning("%d messages were lost by the broker; they are sent again", len(lost))
+            dispatching.forget(self._backend, sorted(lost))
+        return len(lost)
+
+    def _deliver(self) -> None:
+        while not self._stop.is_set():
+            self._wake.clear()
+            if not self._safely(self.send):
+                self._wake.wait(_POLL)
+
+    def _recover(self) -> None:
+        pause = min(_LOOK, self._backend.limits.silence.total_seconds() / 4)
+        while not self._stop.wait(pause):
+            self._safely(self._requeue)
+            self._safely(self.find_lost)
+
+    def _requeue(self) -> int:
+        """Take work from those who are silent. It counts only while we, and the database, could have heard them."""
+        since, self._heard_since = self._heard_since, time.monotonic()  # it begins anew if the database is away
+        silence = self._backend.limits.silence
+        heard = timedelta(seconds=time.monotonic() - since)
+        found = recovery.requeue_silent(self._backend, now() - silence if heard > silence else _NEVER)
+        self._heard_since = since
+        return found
+
+    def _clear(self) -> None:
+        while not self._stop.wait(_LOOK):
+            self._safely(lambda: recovery.clear_spool(self._backend))
+
+    def _safely(self, step: Callable[[], int | None]) -> int | None:
+        """Do one step; None, and it is tried again later, if anything goes wrong."""
+        try:
+            return step() or 0
+        except YaptideError as error:
+            log.warning("%s", error)
+        except Exception:
+            log.exception("an unexpected error; going on")
+        return None

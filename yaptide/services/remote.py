@@ -1,0 +1,211 @@
+"""What workers on other machines ask for, each time with the update key of the simulation they work on.
+
+A worker draws a name for each run of a task and each merge. With the name of the spool before it, which the server
+adds, it is the owner of what it claimed: asked again after a lost answer it gets the same claim again.
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from sqlalchemy import Connection
+
+from yaptide.domain.errors import Conflict, InvalidInput, NotFound
+from yaptide.domain.states import EntityState
+from yaptide.persistence import codec, task_outputs
+from yaptide.persistence.engine import retried
+from yaptide.persistence.queries import moves, simulations
+from yaptide.persistence.queries import tasks as queries
+from yaptide.persistence.queries.moves import Locked
+from yaptide.services import lifecycle, merging, results, tasks
+from yaptide.services.backend import Backend, now
+from yaptide.services.tasks import Claim
+
+_CHUNK = 1 << 20
+NOT_WANTED = "This task is not to be run: it has ended, somebody else runs it, or its simulation has ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Which simulation a worker works on, and its update key."""
+
+    simulation_id: int
+    update_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Which run of a task a worker speaks of, as the claim has told it."""
+
+    task_id: int
+    owner: str
+    attempt: int
+
+
+def check(backend: Backend, proof: Proof) -> None:
+    """Raise InvalidInput unless the key is right: asked before a large body is read."""
+    _known(backend, proof)
+
+
+@retried
+def claim(
+    backend: Backend, proof: Proof, task_id: int, worker: str, version: str, digest: str
+) -> tuple[Claim, Mapping[str, str]]:
+    """Have a worker run a task with its simulator of this version; what to run, and the input files.
+
+    Raises InvalidInput for a wrong key, Conflict if the task is not to be run (any more).
+    """
+    owner = _owner(backend, worker)
+    with backend.database.writing() as connection:
+        simulation = _proven(backend, connection, proof)
+        row = queries.held(connection, simulation.id, task_id)
+        if row is not None and row.task_state is EntityState.RUNNING and row.owner == owner:
+            claimed: Claim | None = tasks.claim_of(connection, simulation, task_id, owner)
+        else:
+            claimed = tasks.take(connection, owner, simulation.id, task_id)
+        if claimed is None:
+            raise Conflict(NOT_WANTED)
+        tasks.note_simulator(connection, simulation.id, version, digest)
+        data = simulations.input_of(connection, simulation.id)
+    if data is None:
+        raise NotFound("The simulation has no input")
+    files: Mapping[str, str] = codec.decode(data)["input_files"]
+    return claimed, files
+
+
+def progress(backend: Backend, proof: Proof, run: Run, simulated: int, estimated: int | None) -> bool:
+    """Record how far a task is; False if it is to be stopped: canceled, deleted, taken away, or with a wrong key."""
+    claimed = Claim(proof.simulation_id, "", "", run.task_id, 0, 0, run.attempt, run.owner)
+    return tasks.progress(backend, claimed, simulated, estimated, proof.update_key)
+
+
+def complete(backend: Backend, proof: Proof, run: Run, primaries: int, stream: IO[bytes]) -> bool:
+    """Take the scores of a finished task, and end it; False, and the rest unread, if they are not wanted any more.
+
+    Raises InvalidInput if they cannot be merged, StorageFull, with the task still the worker's, if there is no room.
+    """
+    claimed = _held(backend, proof, run)
+    if claimed is None:
+        return False
+    if not 1 <= primaries <= claimed.primaries:
+        raise InvalidInput(f"The task has {claimed.primaries} primaries, not {primaries}")
+    with backend.spool.receive(claimed.job_id, claimed.task_id) as file:
+        shutil.copyfileobj(stream, file, _CHUNK)
+        file.flush()
+        task_outputs.check(Path(file.name), backend.limits.output)
+    return tasks.completed(backend, claimed, primaries)
+
+
+def fail(backend: Backend, proof: Proof, run: Run, reason: str, logs: Mapping[str, str]) -> bool:
+    """End a task that failed; False if it is not the worker's any more."""
+    claimed = _held(backend, proof, run)
+    return claimed is not None and tasks.fail(backend, claimed, reason, logs)
+
+
+def explain(backend: Backend, proof: Proof, run: Run, logs: Mapping[str, str]) -> None:
+    """Keep the log files of a task that was canceled while it ran."""
+    simulation = _known(backend, proof)
+    tasks.explain(backend, Claim(simulation.id, "", "", run.task_id, 0, 0, run.attempt, run.owner), logs)
+
+
+def give_back(backend: Backend, proof: Proof, run: Run, reason: str) -> bool:
+    """Have others run a task; False if it is not the worker's any more."""
+    claimed = _held(backend, proof, run)
+    return claimed is not None and tasks.give_back(backend, claimed, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """A merge that a worker has claimed: as whom, and the tasks (number, simulated primaries) to merge."""
+
+    owner: str
+    completed: list[tuple[int, int]]
+
+
+@retried
+def claim_merge(backend: Backend, proof: Proof, worker: str) -> Merge:
+    """Have a worker merge a simulation's results; raises InvalidInput, Conflict if there is nothing to merge."""
+    owner = _owner(backend, worker)
+    with backend.database.writing() as connection:
+        simulation = _proven(backend, connection, proof)
+        if not _is_merging(simulation, owner) and not (
+            simulations.is_waiting_for_merge(connection, simulation.id, owner)
+            and merging.take(connection, simulation, owner)
+        ):
+            raise Conflict("There is nothing to merge: it is done, somebody else does it, or the simulation has ended")
+        return Merge(owner, queries.completed(connection, simulation.id))
+
+
+def output(backend: Backend, proof: Proof, task_id: int, aside: Path) -> Path:
+    """The scores of a task, as a file, in the folder `aside` if need be; raises NotFound if they are lost."""
+    path = backend.spool.fetch(_known(backend, proof).job_id, task_id, aside)
+    if not path.is_file():
+        raise NotFound("The scores of this task are lost")
+    return path
+
+
+@retried
+def merge_heartbeat(backend: Backend, proof: Proof, owner: str) -> bool:
+    """Tell that a worker still merges; False if it is not its merge any more."""
+    with backend.database.writing() as connection:
+        simulation = _proven(backend, connection, proof)
+        if not _is_merging(simulation, owner):
+            return False
+        simulations.heartbeat(connection, owner, [simulation.id], now())
+        return True
+
+
+def merged(backend: Backend, proof: Proof, owner: str, file: IO[bytes]) -> bool:
+    """Store merged results, whose payloads are checked and kept as they came, and end the simulation.
+
+    False if it is not the worker's merge any more. Raises InvalidInput for results that cannot be shown.
+    """
+    simulation = _known(backend, proof)
+    if not _is_merging(simulation, owner):
+        return False
+    merging.finish(backend, simulation, owner, results.read_file(file))
+    return True
+
+
+def merge_failed(backend: Backend, proof: Proof, owner: str, reason: str) -> bool:
+    """End a simulation whose results cannot be merged; False if it is not the worker's merge any more."""
+    simulation = _known(backend, proof)
+    if not _is_merging(simulation, owner):
+        return False
+    merging.finish(backend, simulation, owner, [], f"the results could not be merged: {reason}")
+    return True
+
+
+def _owner(backend: Backend, worker: str) -> str:
+    if "/" in worker or not 1 <= len(worker) <= 200:
+        raise InvalidInput("A worker's name has 1 to 200 characters, and no slash")
+    return backend.spool.place + worker
+
+
+def _known(backend: Backend, proof: Proof) -> Locked:
+    """The simulation, not locked; raises InvalidInput for a wrong key."""
+    with backend.database.reading() as connection:
+        found = moves.find_simulation(connection, proof.simulation_id)
+    return lifecycle.check_update_key(backend, found, proof.update_key)
+
+
+def _proven(backend: Backend, connection: Connection, proof: Proof) -> Locked:
+    """The simulation, locked; raises InvalidInput for a wrong key."""
+    found = moves.lock_simulation(connection, proof.simulation_id)
+    return lifecycle.check_update_key(backend, found, proof.update_key)
+
+
+def _held(backend: Backend, proof: Proof, run: Run) -> Claim | None:
+    """The claim that a worker speaks of, or None if it has lost it; raises InvalidInput for a wrong key."""
+    simulation = _known(backend, proof)
+    with backend.database.reading() as connection:
+        row = queries.held(connection, simulation.id, run.task_id)
+        if row is None or (row.task_state, row.owner, row.attempts) != (EntityState.RUNNING, run.owner, run.attempt):
+            return None
+        return tasks.claim_of(connection, simulation, run.task_id, run.owner)
+
+
+def _is_merging(simulation: Locked, owner: str) -> bool:
+    return simulation.job_state is EntityState.MERGING_RUNNING and simulation.owner == owner
