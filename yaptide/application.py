@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from apiflask import APIFlask
     from flask import Response
 
+    from yaptide.platforms.direct.broker import Broker
     from yaptide.platforms.direct.courier import Courier
 
 
@@ -37,17 +38,33 @@ def prepare_database(backend: Backend) -> None:
         schema.require_current(backend.database)
 
 
+def make_broker(settings: Settings) -> "Broker | None":
+    """The broker through which workers are told, or None: tasks run on this machine."""
+    url = settings.broker_url.get_secret_value()
+    if not url:
+        return None
+    from yaptide.platforms.direct.broker import Broker  # noqa: PLC0415 - Celery takes long to load
+
+    return Broker(url, settings.task_hours * 3600)
+
+
+def make_courier(settings: Settings, backend: Backend) -> "Courier | None":
+    """What tells workers through the broker what there is to do, not started; None without a broker."""
+    broker = make_broker(settings)
+    if broker is None:
+        return None
+    from yaptide.platforms.direct.courier import Courier  # noqa: PLC0415 - Celery takes long to load
+
+    return Courier(backend, broker, settings.data_dir)
+
+
 def make_executor(settings: Settings, backend: Backend) -> tuple[Backend, "EmbeddedExecutor | Courier"]:
     """What has the tasks run, not started, and the backend that hands work to it.
 
     With a broker the courier, which gives them to workers, otherwise the embedded executor.
     """
-    broker_url = settings.broker_url.get_secret_value()
-    if broker_url:
-        from yaptide.platforms.direct.broker import Broker  # noqa: PLC0415 - Celery takes long to load
-        from yaptide.platforms.direct.courier import Courier  # noqa: PLC0415
-
-        courier = Courier(backend, Broker(broker_url, settings.task_hours * 3600), settings.data_dir)
+    courier = make_courier(settings, backend)
+    if courier is not None:
         return replace(backend, dispatcher=courier), courier
     folders = Folders(settings.data_dir, settings.simulators_dir, settings.work)
     executor = EmbeddedExecutor(backend, folders, settings.workers, settings.task_hours * 3600)

@@ -158,8 +158,10 @@ class Place:
         """URL of the database."""
         return self.variables.get("FLASK_SQLALCHEMY_DATABASE_URI", f"sqlite:///{self.data / 'yaptide.db'}")
 
-    def start(self, *arguments: object, stdin: str | None = None, **variables: str) -> Running:
-        """Start `yaptide`; it dies with the tests, however they end."""
+    def start(
+        self, *arguments: object, stdin: str | None = None, wrapper: Sequence[str] = (), **variables: str
+    ) -> Running:
+        """Start `yaptide`, by the command `wrapper` if there is one; it dies with the tests, however they end."""
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
@@ -177,7 +179,7 @@ class Place:
         with contextlib.ExitStack() as stack:
             out, err = (stack.enter_context(file.open("wb")) for file in files)
             process = subprocess.Popen(
-                [*leash, YAPTIDE, *map(str, arguments)],
+                [*leash, *wrapper, YAPTIDE, *map(str, arguments)],
                 cwd=self.folder,
                 env=environment,
                 stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
@@ -201,10 +203,11 @@ class Place:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return list(pool.map(lambda command: self.run(*command[0], **command[1]), commands))
 
-    def up(self, *arguments: object, port: int = 0, **variables: str) -> "Server":
+    def up(self, *arguments: object, port: int = 0, wrapper: Sequence[str] = (), **variables: str) -> "Server":
         """Start `yaptide up`, on a free port unless told, and wait until it answers."""
         port = port or free_port()
-        server = Server(self, self.start("up", "--port", port, *arguments, **variables), f"http://127.0.0.1:{port}")
+        running = self.start("up", "--port", port, *arguments, wrapper=wrapper, **variables)
+        server = Server(self, running, f"http://127.0.0.1:{port}")
         until(server.answers, f"{server.url} answers")
         return server
 

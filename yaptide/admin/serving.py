@@ -12,10 +12,13 @@ from typing import Annotated
 
 import typer
 
-from yaptide.admin.display import say
+from yaptide.admin.arguments import AsJson
+from yaptide.admin.display import counted, print_json, say
 from yaptide.admin.opening import opened
-from yaptide.application import create_app, make_executor
+from yaptide.application import create_app, make_courier, make_executor
 from yaptide.domain.errors import Conflict, InvalidInput
+from yaptide.services import recovery
+from yaptide.services.backend import now
 from yaptide.settings import load
 
 app = typer.Typer()
@@ -135,6 +138,23 @@ def work(
 
 
 @app.command()
+def sweep(as_json: AsJson = False) -> None:
+    """Do once what a running server does all the time: give the work of the dead to others, tell workers, clean up.
+
+    Example: yaptide sweep
+    """
+    at = opened()
+    requeued = recovery.requeue_silent(at.backend, now() - at.backend.limits.silence)
+    courier = make_courier(at.settings, at.backend)
+    sent = 0 if courier is None else courier.send()
+    recovery.clear_spool(at.backend)
+    if as_json:
+        print_json({"requeued": requeued, "sent": sent})
+    else:
+        say(f"Given to others: {counted(requeued, 'task or merge')}; sent: {counted(sent, 'message')}")
+
+
+@app.command()
 def worker(
     concurrency: Annotated[int, typer.Option(min=0, max=1024, help="Tasks run at once; 0: YAPTIDE_WORKERS.")] = 0,
     queues: Annotated[str, typer.Option(help="Queues to serve, separated by commas; empty: all it can.")] = "",
@@ -147,7 +167,7 @@ def worker(
 
     Example: yaptide worker --concurrency 4
     """
-    from yaptide.platforms.direct.worker import Place, make_worker  # noqa: PLC0415 - Celery takes long to load
+    from yaptide.platforms.direct.worker import Place, make_worker, on_ready  # noqa: PLC0415 - Celery takes long to load
 
     settings = load()
     broker_url = settings.broker_url.get_secret_value()
@@ -161,9 +181,10 @@ def worker(
         raise InvalidInput(f"There is no queue {unknown[0]!r} here; this worker can serve {', '.join(served_queues)}")
     slots = concurrency or settings.workers or os.cpu_count() or 1
     host = f"{name or 'worker-' + str(os.getpid())}@{socket.gethostname()}"
-    say(f"The worker {host} serves {', '.join(chosen)} with {slots} processes, for {settings.backend_url}")
+    told = f"The worker {host} takes tasks: {', '.join(chosen)}, {slots} at once, for {settings.backend_url}"
+    on_ready(lambda: say(told))
     options = [f"--concurrency={slots}", f"--queues={','.join(chosen)}", f"--hostname={host}"]
-    celery.worker_main(["worker", "--loglevel=WARNING", "--without-gossip", "--without-mingle", *options])
+    celery.worker_main(["--quiet", "worker", "--loglevel=WARNING", "--without-gossip", "--without-mingle", *options])
 
 
 def served():  # type: ignore[no-untyped-def]  # noqa: ANN201 - a WSGI application, made in the server's own process

@@ -7,14 +7,18 @@ Queues: one for each simulator, so that a worker takes what it has the code for,
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from celery import Celery
+from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 from kombu.utils.url import maybe_sanitize_url
 
 from yaptide.domain.errors import InvalidInput, Unavailable
+from yaptide.simulators import SIMULATORS
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +34,10 @@ _SCHEMES = ("redis", "rediss", "unix", "amqp", "amqps")
 def queue_of(sim_type: str) -> str:
     """The queue of the tasks that need a simulator."""
     return f"simulate.{sim_type}"
+
+
+#: Every queue there can be.
+ALL_QUEUES = (*map(queue_of, SIMULATORS), MERGE_QUEUE)
 
 
 def make_celery(url: str, task_limit: float) -> Celery:
@@ -72,6 +80,15 @@ def queue(name: str) -> Queue:
     return Queue(name, Exchange(name, type="direct"), routing_key=name, durable=True)
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """The queues that a worker serves, and how many of its processes are busy."""
+
+    queues: tuple[str, ...]
+    busy: int
+    slots: int
+
+
 class Broker:
     """The broker as the server sees it. No call takes more than a few seconds."""
 
@@ -83,40 +100,51 @@ class Broker:
         """Send messages (name, arguments); returns the names of those that were not, since the broker is away."""
         left = list(messages)
         try:
-            with self.celery.connection_for_write() as connection:
-                connection.ensure_connection(max_retries=1, interval_start=0, timeout=_PATIENCE)
-                with self.celery.amqp.Producer(connection) as producer:
-                    while left:
-                        name, arguments = left[0]
-                        self.celery.send_task(
-                            task,
-                            args=arguments,
-                            task_id=name,
-                            queue=queue(queue_name),
-                            producer=producer,
-                            retry=False,
-                        )
-                        left.pop(0)
-        except (OperationalError, OSError) as error:
+            with self._connected() as connection, self.celery.amqp.Producer(connection) as producer:
+                while left:
+                    name, arguments = left[0]
+                    options = {"queue": queue(queue_name), "producer": producer, "retry": False}
+                    self.celery.send_task(task, args=arguments, task_id=name, **options)
+                    left.pop(0)
+        except Unavailable as error:
             if not self._away:
-                log.warning("messages wait for the broker: %s", _told(error))
+                log.warning("messages wait: %s", error)
             self._away = True
         else:
             self._away = False
         return [name for name, _ in left]
 
-    def depths(self, names: Iterable[str]) -> Mapping[str, int]:
+    def workers(self) -> dict[str, WorkerState]:
+        """The workers that answer, by their names; raises Unavailable."""
+        with self._connected() as connection:
+            inspect = self.celery.control.inspect(timeout=_PATIENCE, connection=connection)
+            queues, active, stats = inspect.active_queues() or {}, inspect.active() or {}, inspect.stats() or {}
+        return {
+            name: WorkerState(
+                tuple(found["name"] for found in served),
+                len(active.get(name, ())),
+                int(stats.get(name, {}).get("pool", {}).get("max-concurrency", 0)),
+            )
+            for name, served in sorted(queues.items())
+        }
+
+    def depths(self, names: Iterable[str] = ALL_QUEUES) -> Mapping[str, int]:
         """How many messages wait in each queue; raises Unavailable."""
+        with self._connected() as connection:
+            found = {}
+            for name in names:
+                with connection.channel() as channel:
+                    found[name] = queue(name)(channel).queue_declare().message_count
+            return found
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
         try:
-            with self.celery.connection_for_read() as connection:
+            with self.celery.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, interval_start=0, timeout=_PATIENCE)
-                found = {}
-                for name in names:
-                    with connection.channel() as channel:
-                        found[name] = queue(name)(channel).queue_declare().message_count
-                return found
+                yield connection
         except (OperationalError, OSError) as error:
-            raise Unavailable(f"The broker cannot be reached: {_told(error)}") from error
+            raise Unavailable(f"the broker cannot be reached: {_told(error)}") from error
 
     def __str__(self) -> str:
         """The broker's URL, without a password."""

@@ -8,7 +8,6 @@ worker; what still waits in the database some seconds later has lost its message
 lost after all arrives twice, which does no harm.
 """
 
-import fcntl
 import logging
 import threading
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from yaptide.domain.errors import YaptideError
+from yaptide.platforms import lock
 from yaptide.platforms.direct.broker import MERGE, MERGE_QUEUE, SIMULATE, Broker, queue_of
 from yaptide.services import dispatching, recovery
 from yaptide.services.backend import Backend, now
@@ -46,14 +46,9 @@ class Courier:
 
     def start(self) -> bool:
         """Begin to work; False if another process already does for this data folder."""
-        self._data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (self._data / "executor.lock").open("ab")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
+        self._lock = lock.acquire(self._data)
+        if self._lock is None:
             return False
-        self._lock = lock
         self._threads = [
             threading.Thread(target=target, name=name, daemon=True)
             for name, target in (("courier", self._deliver), ("recovery", self._recover), ("spool", self._clear))

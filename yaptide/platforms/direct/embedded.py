@@ -5,7 +5,6 @@ lock that the kernel takes away from a dead process, so that whoever gets it nex
 stopped.
 """
 
-import fcntl
 import logging
 import os
 import secrets
@@ -21,6 +20,7 @@ from typing import IO
 
 from yaptide.domain.errors import NotConfigured, StorageFull, Unavailable, YaptideError
 from yaptide.domain.estimators import TaskOutput
+from yaptide.platforms import lock
 from yaptide.platforms.direct.running import Job, logs_of_task, run_task
 from yaptide.services import merging, recovery, tasks
 from yaptide.services.backend import Backend, now
@@ -63,14 +63,9 @@ class EmbeddedExecutor:
 
     def start(self) -> bool:
         """Begin to work; False if another process already does for this data folder."""
-        self._folders.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (self._folders.data / "executor.lock").open("ab")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
+        self._lock = lock.acquire(self._folders.data)
+        if self._lock is None:
             return False
-        self._lock = lock
         self._place = self._backend.spool.place
         self.owner = f"{self._place}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         shutil.rmtree(self._folders.work, ignore_errors=True)  # what killed executors were at

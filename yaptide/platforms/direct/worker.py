@@ -22,7 +22,7 @@ from pathlib import Path
 
 from celery import Celery
 from celery.exceptions import SecurityWarning
-from celery.signals import worker_shutting_down
+from celery.signals import worker_ready, worker_shutting_down
 
 from yaptide.domain.errors import Conflict, InvalidInput, NotConfigured, NotFound, SimulationFailed, YaptideError
 from yaptide.persistence import result_files, task_outputs
@@ -150,6 +150,11 @@ def make_worker(url: str, place: Place) -> tuple[Celery, list[str]]:
     celery.conf.task_queues = [queue(name) for name in names]
     worker_shutting_down.connect(lambda **_: worker.stop(), weak=False)
     return celery, names
+
+
+def on_ready(tell: Callable[[], None]) -> None:
+    """Have `tell` called when the worker of this process takes messages."""
+    worker_ready.connect(lambda **_: tell(), weak=False)
 
 
 def _merge(server: Server, tasks: list[dict[str, int]], folder: Path) -> Path:

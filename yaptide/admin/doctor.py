@@ -1,0 +1,105 @@
+"""`yaptide doctor`: what is up, what is stuck, and what to do."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import httpx
+import typer
+
+from yaptide.admin.arguments import AsJson
+from yaptide.admin.display import print_json, print_table
+from yaptide.application import make_backend, make_broker
+from yaptide.domain.errors import YaptideError
+from yaptide.platforms import lock
+from yaptide.services import diagnosis, readiness
+from yaptide.services.backend import Backend
+from yaptide.services.diagnosis import Finding, Verdict
+from yaptide.settings import Settings, load
+
+app = typer.Typer()
+
+_TIMEOUT = 3.0
+_MARKS = {Verdict.OK: "ok", Verdict.WARNING: "look", Verdict.ERROR: "broken"}
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what is up, what is stuck, and what to do about it; exit code 1 if something is broken.
+
+    Looks at the database, the data folder, the server, the broker, its workers, and every task that is under way, and
+    changes nothing.
+
+    Example: yaptide doctor
+    """
+    settings = load()
+    backend = make_backend(settings)
+    found = [*_surroundings(settings, backend), *_simulations(backend)]
+    backend.database.close()
+    if as_json:
+        print_json({"findings": [asdict(each) for each in found]})
+    else:
+        rows = [(each.subject, _MARKS[each.verdict], each.message, each.remedy) for each in found]
+        print_table(("what", "is", "found", "what to do"), rows)
+    if any(each.verdict is Verdict.ERROR for each in found):
+        sys.exit(1)
+
+
+def _surroundings(settings: Settings, backend: Backend) -> Iterator[Finding]:
+    for check in readiness.checks(backend):
+        yield Finding(check.name, Verdict.OK if check.ok else Verdict.ERROR, check.message, check.remedy)
+    yield _server(settings.backend_url)
+    yield _executor(settings.data_dir)
+    broker = make_broker(settings)
+    if broker is None:
+        yield Finding("broker", Verdict.OK, "none is set (CELERY_BROKER_URL): tasks run on this machine")
+        return
+    try:
+        workers = broker.workers()
+        depths = broker.depths()
+    except YaptideError as error:
+        yield Finding("broker", Verdict.ERROR, f"{broker}: {error}", "start it; nothing is lost meanwhile")
+        return
+    yield Finding("broker", Verdict.OK, f"{broker}; messages waiting: {_listed(depths)}")
+    served = {queue for worker in workers.values() for queue in worker.queues}
+    for name, worker in workers.items():
+        text = f"{name} runs {worker.busy} of {worker.slots}, takes {', '.join(worker.queues)}"
+        yield Finding("worker", Verdict.OK, text)
+    if not workers:
+        yield Finding("worker", Verdict.ERROR, "none answers", "start one: yaptide worker")
+        return
+    for queue, depth in depths.items():
+        if depth and queue not in served:
+            text = f"nobody takes {queue}, where {depth} wait"
+            yield Finding("worker", Verdict.ERROR, text, "install the simulator on a worker")
+
+
+def _server(url: str) -> Finding:
+    try:
+        answer = httpx.get(f"{url.rstrip('/')}/healthz", timeout=_TIMEOUT)
+    except httpx.HTTPError as error:
+        text = f"{url} does not answer ({type(error).__name__})"
+        return Finding("server", Verdict.ERROR, text, "start it: yaptide up; or mend YAPTIDE_BACKEND_URL")
+    if not answer.is_success:
+        return Finding("server", Verdict.ERROR, f"{url} answers {answer.status_code}", "look at its log")
+    return Finding("server", Verdict.OK, f"{url} answers")
+
+
+def _executor(data: Path) -> Finding:
+    if lock.is_held(data):
+        return Finding("dispatch", Verdict.OK, "submitted simulations are seen to")
+    return Finding(
+        "dispatch", Verdict.ERROR, "nothing has submitted simulations run", "start it: yaptide up, or yaptide work"
+    )
+
+
+def _simulations(backend: Backend) -> Iterator[Finding]:
+    try:
+        yield from list(diagnosis.simulations(backend))
+    except YaptideError:
+        yield Finding("tasks", Verdict.ERROR, "nobody can tell while the database does not answer")
+
+
+def _listed(depths: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in depths.items()) or "none"

@@ -1,0 +1,53 @@
+"""Queries about what is under way, for `yaptide doctor`."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, exists, func, select
+
+from yaptide.domain.states import EntityState
+from yaptide.persistence.models import EstimatorModel, SimulationModel, TaskModel
+from yaptide.persistence.models.base import table_of
+
+_SIMULATION = table_of(SimulationModel)
+_TASK = table_of(TaskModel)
+_ESTIMATOR = table_of(EstimatorModel)
+_OPEN = (EntityState.PENDING, EntityState.RUNNING)
+
+
+def running(connection: Connection, now: datetime) -> list[tuple[str, int, int, str, timedelta]]:
+    """The tasks that somebody runs: simulation, number, attempt, who, and for how long nothing was heard of them."""
+    query = (
+        select(_SIMULATION.c.job_id, _TASK.c.task_id, _TASK.c.attempts, _TASK.c.owner, _TASK.c.heartbeat_time)
+        .join(_SIMULATION, _SIMULATION.c.id == _TASK.c.simulation_id)
+        .where(_TASK.c.task_state == EntityState.RUNNING, _TASK.c.owner.is_not(None))
+        .order_by(_TASK.c.id)
+    )
+    return [
+        (job, task, attempts, owner, now - heard) for job, task, attempts, owner, heard in connection.execute(query)
+    ]
+
+
+def waiting(connection: Connection) -> list[tuple[str, int, datetime]]:
+    """For each simulator that tasks wait for: how many, and when the first of them was submitted."""
+    query = (
+        select(_SIMULATION.c.sim_type, func.count(), func.min(_SIMULATION.c.start_time))
+        .join(_TASK, _TASK.c.simulation_id == _SIMULATION.c.id)
+        .where(_TASK.c.task_state == EntityState.PENDING, _SIMULATION.c.job_state.in_(_OPEN))
+        .group_by(_SIMULATION.c.sim_type)
+        .order_by(_SIMULATION.c.sim_type)
+    )
+    return [(sim_type, count, since) for sim_type, count, since in connection.execute(query)]
+
+
+def merges(connection: Connection) -> int:
+    """How many simulations are merged or wait for it."""
+    states = (EntityState.MERGING_QUEUED, EntityState.MERGING_RUNNING)
+    query = select(func.count()).select_from(_SIMULATION).where(_SIMULATION.c.job_state.in_(states))
+    return connection.execute(query).scalar_one()
+
+
+def without_results(connection: Connection, most: int = 10) -> list[str]:
+    """The newest simulations that are COMPLETED and have no results."""
+    results = exists().where(_ESTIMATOR.c.simulation_id == _SIMULATION.c.id)
+    query = select(_SIMULATION.c.job_id).where(_SIMULATION.c.job_state == EntityState.COMPLETED, ~results)
+    return list(connection.execute(query.order_by(_SIMULATION.c.id.desc()).limit(most)).scalars())

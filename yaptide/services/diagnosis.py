@@ -1,0 +1,78 @@
+"""What is wrong with the simulations that are in the database, and what happens next: for `yaptide doctor`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from yaptide.persistence.queries import diagnosis
+from yaptide.services.backend import Backend, now
+
+
+class Verdict(StrEnum):
+    """How bad it is: nothing to do, worth a look, broken."""
+
+    OK = "ok"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was looked at, how it stands, in words, and what to do about it."""
+
+    subject: str
+    verdict: Verdict
+    message: str
+    remedy: str = ""
+
+
+#: After so many times the limit of silence somebody should have noticed.
+_UNNOTICED = 3
+
+
+def simulations(backend: Backend) -> Iterator[Finding]:
+    """How tasks and merges stand; raises Unavailable."""
+    with backend.database.reading() as connection:
+        running = diagnosis.running(connection, now())
+        waiting = diagnosis.waiting(connection)
+        merges = diagnosis.merges(connection)
+        empty = diagnosis.without_results(connection)
+    yield from _running(backend, running)
+    for sim_type, count, since in waiting:
+        yield Finding("tasks", Verdict.OK, f"{count} wait for {sim_type}, the first for {_ago(now() - since)}")
+    if merges:
+        yield Finding("merges", Verdict.OK, f"{merges} wait or are under way")
+    for job_id in empty:
+        yield Finding(
+            "results",
+            Verdict.WARNING,
+            f"{job_id} is COMPLETED and has no results: its workers said so and sent none",
+            "look at its logs, and submit it again",
+        )
+
+
+def _running(backend: Backend, running: list[tuple[str, int, int, str, timedelta]]) -> Iterator[Finding]:
+    silence = backend.limits.silence
+    fine = 0
+    for job_id, task_id, attempts, owner, age in running:
+        if age <= silence / 2:
+            fine += 1
+            continue
+        what = f"task {task_id} of {job_id}: {owner} is silent for {_ago(age)}"
+        attempt = f"attempt {attempts} of {backend.limits.attempts}"
+        if age < _UNNOTICED * silence:
+            left = "it is given to another" if attempts < backend.limits.attempts else "it fails"
+            when = f"after {silence.total_seconds():g} s of silence {left} ({attempt})"
+            yield Finding("tasks", Verdict.WARNING, what, f"nothing: {when}")
+        else:
+            yield Finding("tasks", Verdict.ERROR, what, "start what gives it to another: yaptide up, or yaptide work")
+    if fine:
+        yield Finding("tasks", Verdict.OK, f"{fine} running")
+
+
+def _ago(age: timedelta) -> str:
+    seconds = max(0, round(age.total_seconds()))
+    if seconds < 120:
+        return f"{seconds} s"
+    return f"{seconds // 60} min" if seconds < 7200 else f"{seconds // 3600} h"
