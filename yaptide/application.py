@@ -23,7 +23,8 @@ def make_backend(settings: Settings) -> Backend:
     """The services' surroundings as the settings say. The database is opened on first use, and left as it is."""
     if not settings.database_uri:
         settings.make_data_dir()
-    return Backend(Database(settings.url), Folder(settings.spool), settings.key, settings.limits)
+    folder = settings.data_dir
+    return Backend(Database(settings.url), Folder(settings.spool), settings.key, settings.limits, data_dir=folder)
 
 
 def prepare_database(backend: Backend) -> None:

@@ -675,7 +675,7 @@ def test_large_results_wait_in_the_data_folder(client, job, backend, monkeypatch
     """There is the room that is looked after; `/tmp` may be memory."""
     monkeypatch.setattr(tempfile, "tempdir", "/no/such/folder")
     assert client.post("/results", data=large_results(job, "1")).status_code == 202
-    assert not [path for path in backend.spool.parent.iterdir() if path.suffix != ".db"]
+    assert not [path for path in backend.data_dir.iterdir() if path.suffix != ".db"]
 
 
 @pytest.mark.parametrize("database", ["sqlite", "memory"], indirect=True)

@@ -123,7 +123,7 @@ def test_a_data_folder_that_cannot_be_used_is_not_ready(client, backend, monkeyp
     assert answer.json["checks"]["storage"] == "less than 256 MiB are free"
     monkeypatch.undo()
     # The kernel lets nobody, not even root, make a file here.
-    check = readiness.checks(replace(backend, spool=Path("/proc/self/spool")))[-1]
+    check = readiness.checks(replace(backend, data_dir=Path("/proc/self/data")))[-1]
     assert not check.ok
     assert check.message.startswith("the data folder cannot be written to: ")
     assert "/proc" not in check.message
@@ -132,9 +132,9 @@ def test_a_data_folder_that_cannot_be_used_is_not_ready(client, backend, monkeyp
 
 @one_database
 def test_looking_leaves_nothing(client, backend):
-    before = sorted(backend.spool.parent.rglob("*"))
+    before = sorted(backend.data_dir.rglob("*"))
     assert client.get("/readyz").status_code == 200
-    assert sorted(backend.spool.parent.rglob("*")) == before
+    assert sorted(backend.data_dir.rglob("*")) == before
 
 
 def test_figures_of_the_store(client, signed_in, database):

@@ -58,7 +58,7 @@ def post() -> Response:
 
 def _folder() -> Path:
     """The data folder, where large results wait to be checked: it has the room for them that `/tmp` may not have."""
-    folder = backend().spool.parent
+    folder = backend().data_dir
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 

@@ -22,6 +22,7 @@ QUIET = {"/healthz", "/readyz", "/metrics"}
 
 _ROUTE = "yaptide.route"
 _NOWHERE = "none"
+_NUMBERS = {"simulation_id": "simulation", "task_id": "task"}
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _JOB_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(DIRECT|BATCH)", re.ASCII)
 
@@ -36,6 +37,9 @@ def _note() -> None:
     """Remember which route it is, and which simulation it is about."""
     if request.url_rule is not None:
         request.environ[_ROUTE] = request.url_rule.rule
+    for name, value in (request.view_args or {}).items():
+        if name in _NUMBERS:
+            logs.bind(**{_NUMBERS[name]: value})
     job_id = request.args.get("job_id", "")
     if _JOB_ID.fullmatch(job_id):  # anything else may be a secret in the wrong place
         logs.bind(job_id=job_id)

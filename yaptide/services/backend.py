@@ -1,7 +1,9 @@
 """What the operations need of their surroundings, put together once by `yaptide.application`."""
 
+import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Protocol
 
 from yaptide.persistence.engine import Database
@@ -60,8 +62,8 @@ class Limits:
 class Backend:
     """What there is one of in an installation, or in a process of it.
 
-    The database, the spool for outputs of tasks, the key that signs tokens, the limits, who runs the work, and what is
-    remembered of wrong passwords.
+    The database, the spool for outputs of tasks, the key that signs tokens, the limits, who runs the work, what is
+    remembered of wrong passwords, and the data folder, where large bodies wait for their check.
     """
 
     database: Database
@@ -70,6 +72,7 @@ class Backend:
     limits: Limits = field(default_factory=Limits)
     dispatcher: Dispatcher = field(default_factory=NoDispatcher)
     throttle: Throttle = field(default_factory=Throttle)
+    data_dir: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
 
 
 def now() -> datetime:

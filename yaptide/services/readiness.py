@@ -38,7 +38,7 @@ class Check:
 
 def checks(backend: Backend) -> list[Check]:
     """All checks; they take a few seconds at most, and change nothing."""
-    return [*_database(backend), _storage(backend.spool)]
+    return [*_database(backend), _storage(backend.data_dir)]
 
 
 def _database(backend: Backend) -> list[Check]:
@@ -56,9 +56,9 @@ def _database(backend: Backend) -> list[Check]:
     return [Check("database", True), tables]
 
 
-def _storage(spool: Path) -> Check:
-    """Whether scores of tasks can be left in the spool, or in the folder where it will be made."""
-    folder = next(found for found in (spool, *spool.absolute().parents) if found.is_dir())
+def _storage(data_dir: Path) -> Check:
+    """Whether something can be left in the data folder, or in the folder where it will be made."""
+    folder = next(found for found in (data_dir, *data_dir.absolute().parents) if found.is_dir())
     try:
         with tempfile.TemporaryFile(dir=folder) as file:  # it never has a name that others could take for a result
             file.write(b"room?")
