@@ -118,7 +118,8 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 def backend(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
     """The services over `database`. Hashing a password costs nothing; what is dispatched is only remembered."""
     monkeypatch.setattr(passwords, "_argon2", lambda: PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-    return Backend(database, Folder(tmp_path / "spool"), b"a key for tests, 32 bytes or more", dispatcher=Recorder())
+    key = b"a key for tests, 32 bytes or more"
+    return Backend(database, Folder(tmp_path / "spool"), key, dispatcher=Recorder(), data_dir=tmp_path)
 
 
 @pytest.fixture(scope="session")

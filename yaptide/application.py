@@ -24,7 +24,8 @@ def make_backend(settings: Settings) -> Backend:
     """The services' surroundings as the settings say. The database is opened on first use, and left as it is."""
     if not settings.database_uri:
         settings.make_data_dir()
-    return Backend(Database(settings.url), Folder(settings.spool), settings.key, settings.limits)
+    folder = settings.data_dir
+    return Backend(Database(settings.url), Folder(settings.spool), settings.key, settings.limits, data_dir=folder)
 
 
 def prepare_database(backend: Backend) -> None:
@@ -80,9 +81,10 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     """
     from apiflask import APIFlask  # noqa: PLC0415 - workers and commands import this module, but serve nothing
     from flask_cors import CORS  # noqa: PLC0415
+    from werkzeug.middleware.proxy_fix import ProxyFix  # noqa: PLC0415
 
     from yaptide import api, web  # noqa: PLC0415
-    from yaptide.api import description, errors  # noqa: PLC0415
+    from yaptide.api import description, errors, watching  # noqa: PLC0415
     from yaptide.api.http import JsonRequest, OrjsonProvider, guard_body  # noqa: PLC0415
 
     settings = settings or load()
@@ -101,10 +103,15 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     app.request_class = JsonRequest
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mib * 2**20
     app.config["MAX_RESULTS_LENGTH"] = settings.max_results_mib * 2**20
+    app.config["METRICS"] = settings.metrics
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.extensions["yaptide"] = backend
     app.extensions["sqlalchemy"] = backend.database
     errors.register(app)
+    watching.register(app)
+    if settings.proxies:
+        count = settings.proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
     CORS(app, origins=settings.origins, supports_credentials=True)
     for blueprint in (*api.ALL, web.blueprint):
         app.register_blueprint(blueprint)
@@ -125,11 +132,15 @@ def _never_cached(response: "Response") -> "Response":
 
 def _checked_once(backend: Backend) -> Callable[[], None]:
     """Before the first request, see to the tables; repeated until they are right."""
+    from flask import request  # noqa: PLC0415
+
+    from yaptide.api import watching  # noqa: PLC0415
+
     ready = False
 
     def check() -> None:
         nonlocal ready
-        if not ready:
+        if not ready and request.path not in watching.QUIET:  # those are answered whatever the tables are
             prepare_database(backend)
             ready = True
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -106,6 +107,37 @@ class Settings(BaseSettings):
         30, ge=1, validation_alias="YAPTIDE_UPDATE_KEY_DAYS", description="Days for which workers may report."
     )
 
+    registration: Literal["open", "closed"] = Field(
+        "open",
+        validation_alias="YAPTIDE_REGISTRATION",
+        description="`open`: anybody may register as a user; `closed`: only operators add users.",
+    )
+    proxies: int = Field(
+        0,
+        ge=0,
+        le=10,
+        validation_alias="YAPTIDE_PROXIES",
+        description="Reverse proxies in front of the server, each of which sets `X-Forwarded-For`, `-Proto` and "
+        "`-Host`. With 0 these headers change nothing.",
+    )
+    metrics: Literal["local", "network", "off"] = Field(
+        "local",
+        validation_alias="YAPTIDE_METRICS",
+        description="Who may read `/metrics`: `local`, programs on this machine; `network`, everybody who reaches the "
+        "port; `off`, nobody. What a proxy passes on is always refused.",
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text",
+        validation_alias="YAPTIDE_LOG_FORMAT",
+        description="Lines of the log: `text` to read, or `json` objects.",
+    )
+    log_level: Literal["", "debug", "info", "warning", "error"] = Field(
+        "",
+        validation_alias="YAPTIDE_LOG_LEVEL",
+        description="What is logged: `debug`, `info` (each request), `warning` or `error`, and what is worse. "
+        "Default: `warning` for text, `info` for JSON.",
+    )
+
     @property
     def url(self) -> str:
         """URL of the database."""
@@ -153,6 +185,7 @@ class Settings(BaseSettings):
             refresh=timedelta(minutes=self.refresh_minutes),
             update_key=timedelta(days=self.update_key_days),
             silence=timedelta(seconds=self.silence_seconds),
+            registration=self.registration == "open",
         )
 
     @cached_property

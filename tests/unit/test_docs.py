@@ -158,7 +158,7 @@ def web():
 
 
 #: What is served beside the API.
-PAGES = ("/openapi.json", "/docs")
+PAGES = ("/openapi.json", "/docs", "/metrics")
 
 
 def routes(web) -> Iterator[tuple[str, str]]:

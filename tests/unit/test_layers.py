@@ -16,19 +16,20 @@ _BEHIND_HTTP = ("domain", "persistence", "simulators", "services", "platforms", 
 LAYERS = {
     "__main__": ("admin",),
     "settings": ("domain", "services"),
+    "logs": (),
     "domain": (),
     "persistence": ("domain",),
     "simulators": ("domain",),
     "services": ("domain", "persistence", "simulators"),
     "platforms": (
-        *("domain", "simulators", "services", "client.answers"),
+        *("domain", "simulators", "services", "client.answers", "logs"),
         *("persistence.codec", "persistence.task_outputs", "persistence.result_files"),
     ),
-    "api": ("domain", "services", "persistence.codec"),
+    "api": ("domain", "services", "persistence.codec", "logs"),
     "web": ("domain", "services"),
     "client": ("domain",),
-    "admin": (*_BEHIND_HTTP, "application", "settings"),
-    "application": (*_BEHIND_HTTP, "api", "web", "settings"),
+    "admin": (*_BEHIND_HTTP, "application", "settings", "logs"),
+    "application": (*_BEHIND_HTTP, "api", "web", "settings", "logs"),
 }
 
 _HTTP = ("api", "web", "application")

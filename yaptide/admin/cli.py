@@ -6,6 +6,7 @@ from yaptide.admin import (
     clusters,
     database,
     demo,
+    doctor,
     integrity,
     retention,
     secrets,
@@ -23,7 +24,7 @@ app = new_app(
     "Run particle-therapy Monte Carlo simulations as parallel tasks, and keep everything about them.\n\n"
     "Example: yaptide run examples/proton-150MeV-water --tasks 4",
 )
-for group in (serving.app, simulations.app, demo.app, backups.app, retention.app):
+for group in (serving.app, simulations.app, demo.app, doctor.app, backups.app, retention.app):
     app.registered_commands += group.registered_commands
 for group in (integrity.app, stats.app, adopt.app, backups.db):
     database.app.registered_commands += group.registered_commands

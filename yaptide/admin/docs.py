@@ -361,7 +361,7 @@ _API = """
 # REST API
 
 Bodies and answers are JSON. A running server describes the same at `/openapi.json` (OpenAPI 3.1) and, to read, at
-`/docs`.
+`/docs`. `/metrics` is for Prometheus: see [serving](serving.md).
 
 Signing in sets the cookies `access_token` and `refresh_token`. Scripts may send the access token as
 `Authorization: Bearer <token>` instead. `GET /auth/refresh` makes a new access token. A worker is no user: it proves
@@ -379,6 +379,7 @@ ERRORS = {
     404: "there is no such thing",
     409: "the present state does not allow it",
     413: "the body is too large",
+    429: "too many wrong passwords: wait for as many seconds as `Retry-After` says",
     503: "not configured on this server, or the database cannot be reached",
     507: "no room is left",
 }

@@ -5,6 +5,7 @@ import getpass
 import shlex
 from dataclasses import dataclass
 
+from yaptide import logs
 from yaptide.application import make_backend, prepare_database
 from yaptide.domain.errors import NotFound
 from yaptide.persistence.engine import Database
@@ -25,6 +26,7 @@ class Opened:
 def opened() -> Opened:
     """Open the configured database; raises Conflict if its tables are not current."""
     settings = load()
+    logs.configure(settings.log_format, settings.log_level)
     backend = make_backend(settings)
     atexit.register(backend.database.close)  # a server notes every client that leaves without a word
     prepare_database(backend)

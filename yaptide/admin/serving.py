@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from yaptide import logs
 from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import counted, print_json, say
 from yaptide.admin.opening import opened
@@ -66,7 +67,9 @@ def up(
         keepers.append(threading.Thread(target=_keep_working, args=(_worker(), stop), name="keeper"))
     for keeper in keepers:
         keeper.start()
-    say(f"yaptide serves http://{host}:{port} (its API is described at http://{host}:{port}/docs); stop with Ctrl-C")
+    _announce(
+        f"yaptide serves http://{host}:{port} (its API is described at http://{host}:{port}/docs); stop with Ctrl-C"
+    )
     try:
         server.serve()
     except (OSError, RuntimeError) as error:
@@ -130,7 +133,7 @@ def work(
     if not executor.start():
         if not wait:
             raise Conflict("Another process runs the tasks of this data folder already")
-        say("Another process runs the tasks of this data folder; this one takes over when that ends")
+        _announce("Another process runs the tasks of this data folder; this one takes over when that ends")
         while not stop.wait(_LOOK_EVERY) and not executor.start():
             pass
     stop.wait()
@@ -191,7 +194,17 @@ def served():  # type: ignore[no-untyped-def]  # noqa: ANN201 - a WSGI applicati
     """The application that `yaptide up` serves."""
     die_with_parent(signal.SIGKILL)  # otherwise it would wait for its last client, and keep the port
     os.setpgid(0, 0)  # see `_worker`: told twice to stop, Granian may wait for clients that keep their connection
-    return create_app()
+    settings = load()
+    logs.configure(settings.log_format, settings.log_level)
+    return create_app(settings)
+
+
+def _announce(text: str) -> None:
+    """Tell people what is going on, or the log if programs read it."""
+    if load().log_format == "json":
+        log.info(text)
+    else:
+        say(text)
 
 
 def die_with_parent(by: signal.Signals) -> None:

@@ -11,6 +11,8 @@ _KEYCLOAK = "signed in through Keycloak"
 #: Who may call what, where being signed in is not what it takes; `x-for` in the document.
 WHO = {
     "GET /": "anybody",
+    "GET /healthz": "anybody",
+    "GET /readyz": "anybody",
     "PUT /auth/register": "anybody",
     "POST /auth/login": "anybody",
     "POST /auth/keycloak": "anybody",

@@ -17,6 +17,7 @@ from yaptide.domain.errors import (
     NotFound,
     StorageFull,
     TooLarge,
+    TooManyAttempts,
     Unavailable,
     YaptideError,
 )
@@ -30,6 +31,7 @@ STATUS: dict[type[YaptideError], int] = {
     NotFound: 404,
     Conflict: 409,
     TooLarge: 413,
+    TooManyAttempts: 429,
     NotConfigured: 503,
     Unavailable: 503,
     StorageFull: 507,
@@ -47,9 +49,12 @@ def register(app: APIFlask) -> None:
 
 def _refused(error: YaptideError) -> Response:
     if isinstance(error, Unavailable):  # what the database says of itself, its address and its user, is for the log
-        log.warning("%s %s: %s", request.method, request.path, error)
+        log.warning("%s: %s", request.url_rule, error)
         return answer({"message": "The server cannot do this just now; try again later"}, STATUS[Unavailable])
-    return answer({"message": str(error)}, STATUS.get(type(error), 400))
+    response = answer({"message": str(error)}, STATUS.get(type(error), 400))
+    if isinstance(error, TooManyAttempts):
+        response.headers["Retry-After"] = str(error.seconds)
+    return response
 
 
 def _refused_by_framework(error: HTTPError) -> Response:
@@ -72,5 +77,5 @@ def _refused_by_http(error: HTTPException) -> Response:
 
 
 def _unexpected(error: Exception) -> Response:
-    log.error("%s %s failed", request.method, request.path, exc_info=error)
+    log.error("%s failed", request.url_rule, exc_info=error)
     return answer({"message": "An internal error; the server's log has the details"}, 500)

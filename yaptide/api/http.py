@@ -9,6 +9,7 @@ import orjson
 from flask import Request, Response, current_app, request
 from flask.json.provider import JSONProvider
 
+from yaptide import logs
 from yaptide.domain.errors import InvalidInput, TooLarge
 from yaptide.persistence import codec
 from yaptide.services import remote, results, sessions
@@ -71,7 +72,9 @@ def access_token() -> str | None:
 
 def user() -> User:
     """Who is asking; raises NotAuthenticated, Forbidden."""
-    return sessions.authenticate(backend(), access_token())
+    found = sessions.authenticate(backend(), access_token())
+    logs.bind(user=found.username)
+    return found
 
 
 def worker() -> remote.Proof:
@@ -100,7 +103,7 @@ def guard_body() -> None:
         request.max_content_length = min(_SMALL, current_app.config["MAX_CONTENT_LENGTH"])
     elif request.content_length is None or request.content_length > _SMALL:
         body = cast("JsonRequest", request).whole()
-        results.check_key(backend(), results.key_of(body, _OF_WORKERS[request.path]))
+        logs.bind(job_id=results.check_key(backend(), results.key_of(body, _OF_WORKERS[request.path])))
 
 
 def answer(document: dict[str, Any], status: int = 200) -> Response:

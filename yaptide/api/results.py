@@ -4,11 +4,13 @@ import re
 import tempfile
 from contextlib import suppress
 from mmap import ACCESS_READ, mmap
+from pathlib import Path
 from typing import IO
 
 from apiflask import APIBlueprint
 from flask import Response, current_app, request
 
+from yaptide import logs
 from yaptide.api import schemas
 from yaptide.api.http import answer, backend, stitched, user
 from yaptide.domain.errors import InvalidInput
@@ -19,6 +21,7 @@ blueprint = APIBlueprint("results", __name__, tag="Results")
 _HEAD = 4096
 _CHUNK = 1 << 20
 _IN_MEMORY = 8 << 20
+_ANY_ORDER = 1 << 20
 _KEY_FIRST = re.compile(
     rb'\s*\{\s*"simulation_id"\s*:\s*(\d{1,10})\s*,\s*"update_key"\s*:\s*"([^"\\]{1,500})"\s*[,}]', re.ASCII
 )
@@ -32,20 +35,36 @@ _MAX_SPAN = 10_000
 def post() -> Response:
     """Results that a worker sends, with its update key; stored whole or not at all. The same again change nothing.
 
-    Body: `{"simulation_id", "update_key", "estimators": [{"name", "metadata", "pages": [page, ...]}]}`.
+    Body: `{"simulation_id", "update_key", "estimators": [{"name", "metadata", "pages": [page, ...]}]}`. In one of more
+    than 1 MiB the keys come in this order, so that the update key is checked before the rest is taken in.
     """
     request.max_content_length = current_app.config["MAX_RESULTS_LENGTH"]
     stream: IO[bytes] = request.stream
     head = stream.read(_HEAD)
     found = _KEY_FIRST.match(head)
-    if found:  # the usual order of the keys: a wrong one is refused with the rest still unread
-        results.check_key(backend(), results.Key(int(found[1]), found[2].decode("utf-8", "replace")))
-    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as spooled:
+    if found:  # a wrong one is refused with the rest still unread
+        _check(results.Key(int(found[1]), found[2].decode("utf-8", "replace")))
+    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=str(_folder())) as spooled:
         while head:
             spooled.write(head)
+            if not found and spooled.tell() > _ANY_ORDER:
+                raise InvalidInput(
+                    'Results of more than 1 MiB have to begin with {"simulation_id": ..., "update_key": "..."'
+                )
             head = stream.read(_CHUNK)
         _store(spooled)
     return answer({"message": "Results saved"}, 202)
+
+
+def _folder() -> Path:
+    """The data folder, where large results wait to be checked: it has the room for them that `/tmp` may not have."""
+    folder = backend().data_dir
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def _check(key: results.Key) -> None:
+    logs.bind(job_id=results.check_key(backend(), key))
 
 
 def _store(spooled: "tempfile.SpooledTemporaryFile[bytes]") -> None:
@@ -56,7 +75,7 @@ def _store(spooled: "tempfile.SpooledTemporaryFile[bytes]") -> None:
     else:  # mapped from the disk, so that a body whose key turns out to be wrong has cost no memory
         body = mmap(spooled.fileno(), size, access=ACCESS_READ)
     try:
-        results.check_key(backend(), results.key_of(memoryview(body)))
+        _check(results.key_of(memoryview(body)))
         results.post(backend(), memoryview(body))
     finally:
         if isinstance(body, mmap):

@@ -203,6 +203,12 @@ class Message(BaseModel):
     message: str
 
 
+class Readiness(Message):
+    """What was checked: name to `ok` or what is wrong."""
+
+    checks: dict[str, str]
+
+
 class SignedIn(Message):
     """Times at which the tokens end, milliseconds since the epoch."""
 

@@ -6,6 +6,7 @@ from typing import Any
 from apiflask import APIBlueprint
 from flask import Response
 
+from yaptide import logs
 from yaptide.api import schemas
 from yaptide.api.http import answer, backend, http_date, stitched, user
 from yaptide.domain.errors import Forbidden, InvalidInput, NotConfigured
@@ -21,6 +22,7 @@ blueprint = APIBlueprint("simulations", __name__, tag="Simulations")
 def submit(json_data: schemas.Project) -> Response:
     """Submit a simulation to the server's own workers."""
     submitted = simulations.submit(backend(), user(), _submission(json_data))
+    logs.bind(job_id=submitted.job_id)
     return answer({"message": "Job started", "job_id": submitted.job_id}, 202)
 
 

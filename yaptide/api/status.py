@@ -1,12 +1,23 @@
-"""Whether the server is there."""
+"""Whether the server is there and can do its work, for people, load balancers and Prometheus."""
+
+import logging
+from ipaddress import ip_address
+from typing import Any
 
 from apiflask import APIBlueprint
-from flask import Response
+from flask import Response, current_app, request
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+from werkzeug.exceptions import NotFound
 
 from yaptide.api import schemas
-from yaptide.api.http import answer
+from yaptide.api.http import answer, backend
+from yaptide.services import metrics, readiness
+
+log = logging.getLogger(__name__)
 
 blueprint = APIBlueprint("status", __name__, tag="Status")
+
+_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
 
 
 @blueprint.get("/")
@@ -14,3 +25,50 @@ blueprint = APIBlueprint("status", __name__, tag="Status")
 def root() -> Response:
     """Whether the server is there; the front end asks this before anything else."""
     return answer({"message": "yaptide is running"})
+
+
+@blueprint.get("/healthz")
+@blueprint.output(schemas.Message)
+def health() -> Response:
+    """Whether the process answers; nothing else is looked at. To restart it would help where it does not."""
+    return answer({"message": "ok"})
+
+
+@blueprint.get("/readyz")
+@blueprint.output(schemas.Readiness)
+def ready() -> Response:
+    """Whether requests should be sent here: the database answers, its tables are current, the data folder has room.
+
+    503 with the same keys if not; each of the `checks` is `ok` or what is wrong.
+    """
+    found = readiness.checks(backend())
+    wrong = [check for check in found if not check.ok]
+    for check in wrong:
+        log.warning("not ready: %s: %s. %s", check.name, check.message, check.remedy)
+    told = {check.name: check.message for check in found}
+    message = f"not ready: {', '.join(check.name for check in wrong)}" if wrong else "ready"
+    return answer({"message": message, "checks": told}, 503 if wrong else 200)
+
+
+@blueprint.get("/metrics")
+@blueprint.doc(hide=True)
+def figures() -> Response:
+    """Figures for Prometheus, for those who may see them; for others there is no such page."""
+    if not _may_see_figures(current_app.config["METRICS"]):
+        raise NotFound
+    return Response(metrics.exposition(backend()), content_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+def _may_see_figures(who: str) -> bool:
+    """Whether a request comes from where the setting has it from. One that a proxy passed on comes from anywhere."""
+    if who == "off" or any(name in request.headers for name in _FORWARDED):
+        return False
+    return who == "network" or _is_local(request.environ)
+
+
+def _is_local(environ: dict[str, Any]) -> bool:
+    """Whether a program on this machine asks, without a proxy between."""
+    try:
+        return ip_address(environ.get("REMOTE_ADDR", "")).is_loopback
+    except ValueError:
+        return False

@@ -27,7 +27,7 @@ blueprint = APIBlueprint("users", __name__, tag="Users")
 def register(json_data: schemas.Credentials) -> Response:
     """Add a user with a password."""
     try:
-        users.register(backend(), json_data.username, json_data.password)
+        users.sign_up(backend(), json_data.username, json_data.password)
     except Conflict as error:
         raise Forbidden(str(error)) from error  # the status that existing clients know
     return answer({"message": "User created"}, 201)
@@ -38,7 +38,7 @@ def register(json_data: schemas.Credentials) -> Response:
 @blueprint.output(schemas.SignedIn, status_code=202)
 def login(json_data: schemas.Credentials) -> Response:
     """Sign in; sets the cookies `access_token` and `refresh_token`."""
-    signed_in = sessions.sign_in(backend(), json_data.username, json_data.password)
+    signed_in = sessions.sign_in(backend(), json_data.username, json_data.password, request.remote_addr or "")
     times = {
         "access_exp": milliseconds(signed_in.access.expires),
         "refresh_exp": milliseconds(signed_in.refresh.expires),
@@ -102,6 +102,6 @@ def update(json_data: schemas.UserUpdate) -> Response:
     """Change the password; ends all sessions of the user."""
     somebody = user()
     if json_data.new_password is not None:
-        users.check_password(backend(), somebody.username, json_data.password or "")
+        users.check_password(backend(), somebody.username, json_data.password or "", request.remote_addr or "")
         users.set_password(backend(), somebody.username, json_data.new_password)
     return answer({"message": "User updated"}, 202)

@@ -139,7 +139,7 @@ def merged(simulation_id: int, query: schemas.MergeOwner) -> Response:
     """Merged results, as the file that yaptide's workers write (a zip archive); their payloads are kept as they are."""
     _allow_large()
     proof = worker()
-    with tempfile.TemporaryFile() as file:
+    with tempfile.TemporaryFile(dir=backend().data_dir) as file:
         if not remote.merge_heartbeat(backend(), proof, query.owner):
             return _wanted(False)
         while chunk := request.stream.read(_CHUNK):

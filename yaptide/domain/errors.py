@@ -18,6 +18,14 @@ class NotAuthenticated(YaptideError):
     """Nobody is signed in, or the name and password do not belong together."""
 
 
+class TooManyAttempts(YaptideError):
+    """Somebody has guessed passwords in vain for too often; `seconds` to wait until the next attempt is looked at."""
+
+    def __init__(self, seconds: int) -> None:
+        self.seconds = seconds
+        super().__init__(f"Too many failed attempts to sign in; wait {seconds} s, then try again")
+
+
 class Forbidden(YaptideError):
     """Somebody is signed in who may not do this."""
 

@@ -7,11 +7,11 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, Row, create_engine, event, exc, make_url
-from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
 from yaptide.domain.errors import Conflict, Contended, InvalidInput, StorageFull, Unavailable
 
@@ -21,10 +21,15 @@ R = TypeVar("R")
 #: A row of a result, with a name for each column.
 Record = Row[*tuple[Any, ...]]
 
-#: Seconds a SQLite transaction waits for another writer before it gives up.
+#: Seconds a transaction waits for another writer before it gives up.
 BUSY_TIMEOUT = 30
+#: Seconds after which PostgreSQL ends a transaction whose process does nothing: what it has locked, others wait for.
+IDLE_TIMEOUT = 300
+#: Seconds in which a database that is well answers those who ask how it is; libpq knows no shorter time.
+PROBE_TIMEOUT = 2
 _REST = 1.0
-_CONTENTION = ("40001", "40P01", "55P03")  # serialisation failure, deadlock, lock not available
+_CONTENTION = ("40001", "40P01")  # serialisation failure, deadlock
+_LOCKED = "55P03"
 _TRIES = 5
 _OURS = "SELECT count(*) = 0 OR sum(name = 'StateHistory') > 0 FROM sqlite_master WHERE type = 'table'"
 _READ_ONLY = {"postgresql_readonly": True, "yaptide_reading": True}
@@ -39,15 +44,14 @@ class Database:
 
     def __init__(self, url: str) -> None:
         parsed = _checked(url)
-        self.engine: Engine = create_engine(parsed, **_options(parsed))
+        self.engine: Engine = create_engine(parsed, hide_parameters=True, **_options(parsed))
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self.in_memory = self.is_sqlite and parsed.database in (None, "", ":memory:")
-        if self.is_sqlite:
-            event.listen(self.engine, "connect", _open_sqlite)
-            event.listen(self.engine, "begin", _begin_sqlite)
+        self._prepare(self.engine)
         event.listen(self.engine, "checkin", _note_use)
         event.listen(self.engine, "checkout", _check_idle)
         self._reader = self.engine.execution_options(**_READ_ONLY)
+        self._prober = self._make_prober()
         self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
@@ -74,6 +78,16 @@ class Database:
             yield connection
 
     @contextmanager
+    def probing(self) -> Iterator[Connection]:
+        """A transaction that only reads, on a new connection, for those who want to know and cannot wait.
+
+        Connecting and each statement end within PROBE_TIMEOUT or raise Unavailable, however busy the other connections
+        are. (A database in memory has one connection for all.)
+        """
+        with _translated(), self._prober.begin() as connection:
+            yield connection
+
+    @contextmanager
     def migrating(self) -> Iterator[Connection]:
         """A transaction that may make tables anew.
 
@@ -86,6 +100,8 @@ class Database:
                 _raw(connection, "PRAGMA foreign_keys=OFF")
             try:
                 with connection.begin():
+                    if not self.is_sqlite:  # between two statements it may have much to compute
+                        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
                     yield connection
                     if self.is_sqlite and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
                         raise Conflict("Rows would be left that refer to nothing; nothing was changed")
@@ -96,6 +112,24 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+    def _prepare(self, engine: Engine) -> None:
+        """Have every new connection of an engine be as the rest of this module takes it to be."""
+        if self.is_sqlite:
+            event.listen(engine, "connect", _open_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+        else:
+            event.listen(engine, "connect", _open_postgresql)
+
+    def _make_prober(self) -> Engine:
+        if self.in_memory:
+            return self._reader
+        options = {"timeout" if self.is_sqlite else "connect_timeout": PROBE_TIMEOUT}
+        engine = create_engine(self.engine.url, hide_parameters=True, poolclass=NullPool, connect_args=options)
+        self._prepare(engine)
+        if not self.is_sqlite:
+            event.listen(engine, "connect", partial(_set_postgresql, statement_timeout=PROBE_TIMEOUT))
+        return engine.execution_options(**_READ_ONLY)
 
 
 def retried(operation: Callable[P, R]) -> Callable[P, R]:
@@ -159,6 +193,19 @@ def _open_sqlite(connection: Any, _record: object) -> None:
     cursor.close()
 
 
+def _open_postgresql(connection: Any, record: object) -> None:
+    """No wait is endless: neither for a lock, nor for somebody who holds one and has fallen asleep."""
+    _set_postgresql(connection, record, lock_timeout=BUSY_TIMEOUT, idle_in_transaction_session_timeout=IDLE_TIMEOUT)
+
+
+def _set_postgresql(connection: Any, _record: object, **seconds: float) -> None:
+    # Not among the options of the connection: a pooler such as PgBouncer refuses those.
+    cursor = connection.cursor()
+    cursor.execute("; ".join(f"SET {name} = {round(value * 1000)}" for name, value in seconds.items()))
+    cursor.close()
+    connection.commit()
+
+
 def _begin_sqlite(connection: Connection) -> None:
     options = connection.get_execution_options()
     if options.get("isolation_level") != "AUTOCOMMIT":
@@ -204,6 +251,10 @@ def _translated() -> Iterator[None]:
         lowered = text.lower()
         if "disk is full" in lowered or "no space left" in lowered or getattr(error.orig, "sqlstate", "") == "53100":
             raise StorageFull("The database has no room left; nothing was stored") from error
+        if getattr(error.orig, "sqlstate", "") == _LOCKED:
+            raise Unavailable(
+                f"Something else in the database has been locked for {BUSY_TIMEOUT} s; try again"
+            ) from error
         if getattr(error.orig, "sqlstate", "") in _CONTENTION or "database is locked" in lowered:
             raise Contended("The database is too busy just now; try again") from error
         if isinstance(error, exc.DataError):

@@ -36,10 +36,15 @@ def revision(connection: Connection) -> str | None:
 def condition(database: Database) -> Condition:
     """How `database` stands to this code."""
     with database.reading() as connection:
-        found = revision(connection)
-        if found is None:
-            tables = set(inspect(connection).get_table_names()) - {"alembic_version"}
-            return Condition.FOREIGN if tables else Condition.EMPTY
+        return condition_on(connection)
+
+
+def condition_on(connection: Connection) -> Condition:
+    """How the database of a connection stands to this code."""
+    found = revision(connection)
+    if found is None:
+        tables = set(inspect(connection).get_table_names()) - {"alembic_version"}
+        return Condition.FOREIGN if tables else Condition.EMPTY
     if found == HEAD:
         return Condition.CURRENT
     return Condition.BEHIND if found in known_revisions() else Condition.FOREIGN

@@ -1,11 +1,14 @@
 """What the operations need of their surroundings, put together once by `yaptide.application`."""
 
+import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Protocol
 
 from yaptide.persistence.engine import Database
 from yaptide.services.spool import Spool
+from yaptide.services.throttle import Throttle
 
 
 class Dispatcher(Protocol):
@@ -51,17 +54,25 @@ class Limits:
     """After how long without a sign of life a worker counts as dead."""
     output: int = 4 * 2**30
     """Bytes of the scores that one task may leave."""
+    registration: bool = True
+    """Whether people may add themselves as users."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """The database, the spool for outputs of tasks, the key that signs tokens, the limits, and who runs the work."""
+    """What there is one of in an installation, or in a process of it.
+
+    The database, the spool for outputs of tasks, the key that signs tokens, the limits, who runs the work, what is
+    remembered of wrong passwords, and the data folder, where large bodies wait for their check.
+    """
 
     database: Database
     spool: Spool
     signing_key: bytes
     limits: Limits = field(default_factory=Limits)
     dispatcher: Dispatcher = field(default_factory=NoDispatcher)
+    throttle: Throttle = field(default_factory=Throttle)
+    data_dir: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
 
 
 def now() -> datetime:

@@ -86,10 +86,14 @@ def key_of(body: bytes | memoryview, kind: type[Key] = Key) -> Key:
         return msgspec.json.decode(body, type=kind)
 
 
-def check_key(backend: Backend, key: Key) -> None:
-    """Raise InvalidInput unless `key` is a simulation's update key: asked before a large body is read and parsed."""
+def check_key(backend: Backend, key: Key) -> str:
+    """Public name of the simulation whose update key this is: asked before a large body is read and parsed.
+
+    Raises InvalidInput for any other key.
+    """
     with backend.database.reading() as connection:
-        lifecycle.check_update_key(backend, moves.find_simulation(connection, key.simulation_id), key.update_key)
+        found = moves.find_simulation(connection, key.simulation_id)
+        return lifecycle.check_update_key(backend, found, key.update_key).job_id
 
 
 @retried

@@ -43,9 +43,9 @@ class SignedIn:
     refresh: Token
 
 
-def sign_in(backend: Backend, username: str, password: str) -> SignedIn:
-    """Begin a session; raises NotAuthenticated."""
-    return begin(backend, users.check_password(backend, username, password))
+def sign_in(backend: Backend, username: str, password: str, address: str = "") -> SignedIn:
+    """Begin a session for whoever is at `address`; raises what `users.check_password` does."""
+    return begin(backend, users.check_password(backend, username, password, address))
 
 
 @retried

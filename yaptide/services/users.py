@@ -3,7 +3,7 @@
 import secrets
 from functools import cache
 
-from yaptide.domain.errors import Conflict, NotAuthenticated, NotFound
+from yaptide.domain.errors import Conflict, Forbidden, NotAuthenticated, NotFound
 from yaptide.persistence.models.users import YAPTIDE_USER
 from yaptide.persistence.queries import users
 from yaptide.persistence.queries.users import User as User
@@ -21,6 +21,13 @@ def register(backend: Backend, username: str, password: str | None) -> User:
     Raises InvalidInput for an unusable name or password, Conflict if the name is taken.
     """
     return administration.add_user(backend.database, username, password)
+
+
+def sign_up(backend: Backend, username: str, password: str) -> User:
+    """Add somebody who asks for it as a local user; raises Forbidden if this is not wanted here, else as `register`."""
+    if not backend.limits.registration:
+        raise Forbidden("Nobody can register here: ask the operator of this server for an account")
+    return register(backend, username, password)
 
 
 def find(backend: Backend, username: str) -> User | None:
@@ -41,12 +48,17 @@ def ensure(backend: Backend, username: str) -> User:
         return ensure(backend, username)
 
 
-def check_password(backend: Backend, username: str, password: str) -> User:
-    """The local user with this name and password.
+def check_password(backend: Backend, username: str, password: str, address: str = "") -> User:
+    """The local user with this name and password, of which somebody at `address` says that it is theirs.
 
     Raises NotAuthenticated with one and the same message, and after the same time, whether the name or the password is
-    wrong.
+    wrong; TooManyAttempts, without a look at the password, after many wrong ones.
     """
+    with backend.throttle.attempt(username, address):
+        return _fitting(backend, username, password)
+
+
+def _fitting(backend: Backend, username: str, password: str) -> User:
     with backend.database.reading() as connection:
         found = users.local_user(connection, username)
     user, stored = found or (None, None)

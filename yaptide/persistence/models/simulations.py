@@ -23,7 +23,8 @@ BATCH = "BATCH"
 EDITOR = "EDITOR"
 FILES = "FILES"
 
-_OPEN = text(f"job_state NOT IN ({', '.join(repr(str(state)) for state in sorted(FINAL_STATES))})")
+#: Not yet ended, in the words of the index: only so does PostgreSQL see that it has one for it.
+OPEN = text(f"job_state NOT IN ({', '.join(repr(str(state)) for state in sorted(FINAL_STATES))})")
 
 
 class SimulationModel(ClaimMixin, Base):
@@ -36,7 +37,7 @@ class SimulationModel(ClaimMixin, Base):
         Index(None, "user_id", "start_time", "id"),
         Index(None, "user_id", "end_time", "id"),
         Index(None, "user_id", "stored_bytes"),
-        Index("ix_Simulation_open", "job_state", "id", postgresql_where=_OPEN, sqlite_where=_OPEN),
+        Index("ix_Simulation_open", "job_state", "id", postgresql_where=OPEN, sqlite_where=OPEN),
         # A number is never given twice, so that a late report cannot reach another simulation.
         {"sqlite_autoincrement": True},
     )

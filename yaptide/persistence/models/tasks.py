@@ -9,7 +9,8 @@ from yaptide.domain.states import TASK_STATES, EntityState
 from yaptide.persistence.models.base import Base, ClaimMixin, one_of, state_column
 from yaptide.persistence.models.simulations import BATCH, DIRECT, SimulationModel
 
-_WAITING = text("task_state IN ('PENDING', 'RUNNING')")
+#: Waiting or running, in the words of the index: only so does PostgreSQL see that it has one for it.
+WAITING = text("task_state IN ('PENDING', 'RUNNING')")
 _STATES = ", ".join(repr(str(state)) for state in sorted(TASK_STATES))
 
 
@@ -26,7 +27,7 @@ class TaskModel(ClaimMixin, Base):
         CheckConstraint("attempts >= 0", name="attempts_not_negative"),
         CheckConstraint("end_time >= start_time", name="end_after_start"),
         CheckConstraint(f"task_state IN ({_STATES})", name="task_state"),
-        Index("ix_Task_waiting", "task_state", "id", postgresql_where=_WAITING, sqlite_where=_WAITING),
+        Index("ix_Task_waiting", "task_state", "id", postgresql_where=WAITING, sqlite_where=WAITING),
     )
     __mapper_args__ = {"polymorphic_on": "platform"}  # noqa: RUF012 - SQLAlchemy reads it from the class
 

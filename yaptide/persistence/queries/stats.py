@@ -1,6 +1,8 @@
 """Queries about how much there is."""
 
-from sqlalchemy import BigInteger, Connection, cast, func, literal, select
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Connection, cast, func, literal, select, text
 
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models import (
@@ -10,12 +12,17 @@ from yaptide.persistence.models import (
     LogfilesModel,
     PageModel,
     SimulationModel,
+    TaskModel,
     UserModel,
 )
 from yaptide.persistence.models.base import table_of
+from yaptide.persistence.models.simulations import OPEN
+from yaptide.persistence.models.tasks import WAITING
 
 _SIMULATION = table_of(SimulationModel)
+_TASK = table_of(TaskModel)
 _USER = table_of(UserModel)
+_PENDING = text("task_state = 'PENDING'")  # written out, for the same reason as WAITING
 _PAYLOADS = {
     "input": table_of(InputModel),
     "estimator": table_of(EstimatorModel),
@@ -59,3 +66,31 @@ def disk_bytes(connection: Connection) -> int:
         return int(connection.execute(select(func.pg_database_size(func.current_database()))).scalar_one())
     pages, size = (connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in ("page_count", "page_size"))
     return int(pages * size)
+
+
+def open_simulations(connection: Connection) -> dict[str, int]:
+    """How many simulations there are in each state that is not final; states without any are left out."""
+    state = _SIMULATION.c.job_state
+    rows = connection.execute(select(state, func.count()).where(OPEN).group_by(state))
+    return {str(found): count for found, count in rows}
+
+
+def open_tasks(connection: Connection) -> dict[str, int]:
+    """How many tasks wait and how many run; states without any are left out."""
+    state = _TASK.c.task_state
+    rows = connection.execute(select(state, func.count()).where(WAITING).group_by(state))
+    return {str(found): count for found, count in rows}
+
+
+def oldest_waiting(connection: Connection) -> dict[str, datetime]:
+    """For each simulator for which tasks wait: when the oldest simulation of these was submitted."""
+    waits = select(literal(1)).where(_TASK.c.simulation_id == _SIMULATION.c.id, _PENDING).exists()
+    kind = _SIMULATION.c.sim_type
+    query = select(kind, func.min(_SIMULATION.c.start_time).label("submitted")).where(OPEN, waits).group_by(kind)
+    return {row.sim_type: row.submitted for row in connection.execute(query)}
+
+
+def stored_bytes(connection: Connection) -> int:
+    """Bytes that the payloads of all simulations take in the store."""
+    total = func.coalesce(func.sum(_SIMULATION.c.stored_bytes), 0)
+    return int(connection.execute(select(cast(total, BigInteger))).scalar_one())

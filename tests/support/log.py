@@ -1,0 +1,26 @@
+"""The log of the program under test, put back as it was."""
+
+import contextlib
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+
+import structlog
+
+
+@contextlib.contextmanager
+def left_alone() -> Iterator[None]:
+    """Undo afterwards what `yaptide.logs.configure` and `bind` do to the process."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, sys.excepthook, threading.excepthook
+    try:
+        yield
+    finally:
+        for handler in set(root.handlers) - set(before[0]):
+            if type(handler) is logging.StreamHandler:  # those of pytest come and go with the steps of a test
+                root.removeHandler(handler)
+        root.setLevel(before[1])
+        sys.excepthook, threading.excepthook = before[2:]
+        logging.captureWarnings(capture=False)
+        structlog.contextvars.clear_contextvars()

@@ -1,0 +1,152 @@
+"""Who guesses passwords has to wait longer and longer; nobody else does."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+
+from yaptide.domain.errors import NotAuthenticated, TooManyAttempts, Unavailable
+from yaptide.services.throttle import FORGOTTEN, LENIENT, LONGEST, STRICT, Throttle
+
+HERE, THERE = "192.0.2.1", "198.51.100.7"
+
+
+class Clock:
+    time = 1000.0
+
+    def __call__(self):
+        return self.time
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def throttle(clock):
+    return Throttle(clock=clock)
+
+
+def fail(throttle, name="alice", address=HERE, error=NotAuthenticated):
+    with suppress(error), throttle.attempt(name, address):
+        raise error("wrong")
+
+
+def succeed(throttle, name="alice", address=HERE):
+    with throttle.attempt(name, address):
+        pass
+
+
+def wait_of(throttle, name="alice", address=HERE):
+    try:
+        succeed(throttle, name, address)
+    except TooManyAttempts as error:
+        return error.seconds
+    return 0
+
+
+def test_waits_double_up_to_the_longest(throttle, clock):
+    for _ in range(STRICT - 1):
+        fail(throttle)
+    waits = []
+    for _ in range(9):
+        fail(throttle)
+        with pytest.raises(TooManyAttempts) as refused:
+            succeed(throttle)
+        waits.append(refused.value.seconds)
+        assert f"wait {waits[-1]} s" in str(refused.value)
+        clock.time += refused.value.seconds
+    assert waits == [1, 2, 4, 8, 16, 32, LONGEST, LONGEST, LONGEST]
+
+
+def test_the_right_password_after_the_wait_ends_it(throttle, clock):
+    for _ in range(STRICT):
+        fail(throttle)
+    clock.time += 1
+    succeed(throttle)
+    for _ in range(STRICT - 1):
+        fail(throttle)
+        assert wait_of(throttle) == 0
+
+
+def test_others_and_the_same_name_elsewhere_do_not_wait(throttle):
+    for _ in range(STRICT):
+        fail(throttle)
+    assert wait_of(throttle) > 0
+    assert wait_of(throttle, "bob") == 0
+    assert wait_of(throttle, "alice", THERE) == 0
+
+
+def test_many_names_from_one_address(throttle):
+    for number in range(LENIENT):
+        fail(throttle, f"user{number}")
+    assert wait_of(throttle, "bob") > 0
+    assert wait_of(throttle, "bob", THERE) == 0
+
+
+def test_a_correct_password_in_between_does_not_reset_an_address(throttle):
+    for number in range(LENIENT):
+        succeed(throttle, "mallory")
+        fail(throttle, f"user{number}")
+    assert wait_of(throttle, "bob") > 0
+
+
+def test_one_name_from_many_addresses(throttle):
+    for number in range(LENIENT):
+        fail(throttle, address=f"192.0.2.{number}")
+    assert wait_of(throttle, address=THERE) > 0
+    assert wait_of(throttle, "bob", THERE) == 0
+
+
+def test_addresses_of_one_network_are_one_person(throttle):
+    for number in range(LENIENT):
+        fail(throttle, f"user{number}", f"2001:db8::{number:x}")
+    assert wait_of(throttle, "bob", "2001:db8::ffff") > 0
+    assert wait_of(throttle, "bob", "2001:db8:0:1::1") == 0
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "", "no address"])
+def test_a_proxy_that_nobody_told_of_is_not_taken_for_a_person(throttle, address):
+    for number in range(2 * LENIENT):
+        fail(throttle, f"user{number}", address)
+    assert wait_of(throttle, "bob", address) == 0
+
+
+def test_many_attempts_at_once_gain_nothing(throttle):
+    tried = []
+
+    def attempt(_):
+        with suppress(NotAuthenticated, TooManyAttempts), throttle.attempt("alice", HERE):
+            tried.append(1)
+            raise NotAuthenticated("wrong")
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(attempt, range(200)))
+    assert len(tried) == STRICT
+
+
+def test_trouble_of_ours_is_not_counted(throttle):
+    for _ in range(2 * STRICT):
+        fail(throttle, error=Unavailable)
+    assert wait_of(throttle) == 0
+
+
+def test_it_forgets(throttle, clock):
+    for _ in range(STRICT + 9):
+        clock.time += LONGEST
+        fail(throttle)
+    clock.time += FORGOTTEN + 1
+    fail(throttle)
+    assert wait_of(throttle) == 0
+
+
+def test_its_memory_is_bounded(clock):
+    throttle = Throttle(size=100, clock=clock)
+    for number in range(1000):
+        fail(throttle, f"{number}" + "x" * 100_000, "")
+    assert len(throttle._failures) == 100
+    assert sum(len(part) for key in throttle._failures for part in key) < 100_000
+    for number in range(1000):
+        succeed(throttle, f"user{number}", "")
+    assert len(throttle._failures) <= 100

@@ -1,0 +1,72 @@
+"""Whether this installation can do its work, one check for each thing it needs."""
+
+import errno
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from yaptide.domain.errors import YaptideError
+from yaptide.persistence import schema
+from yaptide.persistence.engine import PROBE_TIMEOUT
+from yaptide.persistence.schema import Condition
+from yaptide.services.backend import Backend
+
+#: Bytes that have to be free in the data folder: scores of tasks that are to be merged wait there.
+ROOM = 256 * 2**20
+
+_TABLES = {
+    Condition.EMPTY: "there are none yet",
+    Condition.BEHIND: "they were made by an older version",
+    Condition.FOREIGN: "they were not made by this version of yaptide",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was looked at, whether it is as it should be, and if not, what is wrong and what an operator can do.
+
+    The `message` may be shown to anybody; the `remedy` may name hosts and folders.
+    """
+
+    name: str
+    ok: bool
+    message: str = "ok"
+    remedy: str = ""
+
+
+def checks(backend: Backend) -> list[Check]:
+    """All checks; they take a few seconds at most, and change nothing."""
+    return [*_database(backend), _storage(backend.data_dir)]
+
+
+def _database(backend: Backend) -> list[Check]:
+    try:
+        with backend.database.probing() as connection:
+            found = schema.condition_on(connection)
+    except YaptideError as error:
+        remedy = f"Start it, or mend FLASK_SQLALCHEMY_DATABASE_URI. What was heard of it: {error}"
+        return [
+            Check("database", False, f"it does not answer within {PROBE_TIMEOUT} s", remedy),
+            Check("tables", False, "nobody can tell while the database does not answer", remedy),
+        ]
+    current = found is Condition.CURRENT
+    tables = Check("tables", True) if current else Check("tables", False, _TABLES[found], "yaptide db upgrade")
+    return [Check("database", True), tables]
+
+
+def _storage(data_dir: Path) -> Check:
+    """Whether something can be left in the data folder, or in the folder where it will be made."""
+    folder = next(found for found in (data_dir, *data_dir.absolute().parents) if found.is_dir())
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:  # it never has a name that others could take for a result
+            file.write(b"room?")
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        reason = os.strerror(error.errno or errno.EIO)
+        return Check("storage", False, f"the data folder cannot be written to: {reason}", f"Mend {folder}: {reason}")
+    if free < ROOM:
+        told = f"less than {ROOM // 2**20} MiB are free"
+        return Check("storage", False, told, f"Make room where {folder} is: {told}")
+    return Check("storage", True)
