@@ -252,7 +252,7 @@ def test_ctrl_c_keeps_the_simulation_which_goes_on_later(fresh, tmp_path, water)
     running = fresh.start("run", water, "-n", 3, "--json")
     until(fresh.simulators, "a task runs")
     os.killpg(running.pid, signal.SIGINT)
-    done = running.wait(10)
+    done = running.wait()
     assert (done.code, done.out) == (130, "")
     assert "The simulation is kept" in done.err
     assert not fresh.simulators()
@@ -280,8 +280,8 @@ def test_cancel_and_delete(fresh, tmp_path):
     )
     assert fresh.run("results", job_id).complaint == "Error: Pages metadata not found"
     assert fresh.run("cancel", job_id) == Done(0, "", "The simulation was canceled\n")
-    until(lambda: not fresh.simulators(), "the simulators are stopped", 2)
-    done = running.wait(5)
+    until(lambda: not fresh.simulators(), "the simulators are stopped", 20)
+    done = running.wait()
     assert (done.code, done.json["job_state"]) == (1, "CANCELED")
     assert {task["task_state"] for task in done.json["tasks"]} == {"CANCELED"}
     assert fresh.run("cancel", job_id) == Done(0, "", "There is nothing to cancel: it is CANCELED\n")
