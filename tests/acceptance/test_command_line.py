@@ -269,7 +269,9 @@ def test_ctrl_c_keeps_the_simulation_which_goes_on_later(fresh, tmp_path, water)
 
 
 def test_cancel_and_delete(fresh, tmp_path):
-    running = fresh.start("run", beam(tmp_path / "beam", 1e9), "-n", 2, "--json")
+    # One that only waits: what is canceled in tests/acceptance/test_crash_recovery.py computes.
+    fresh.variables["YAPTIDE_SIMULATORS_DIR"] = str(fake(tmp_path / "simulators", "exec sleep 600"))
+    running = fresh.start("run", beam(tmp_path / "beam"), "-n", 2, "--json")
     until(fresh.simulators, "a task runs")
     (job,) = fresh.run("list", "--json").json["simulations"]
     job_id = job["job_id"]
