@@ -217,8 +217,9 @@ class Place:
         return {pid for pid, folder in working_folders() if folder.is_relative_to(self.data / "work")}
 
     def left(self) -> list[str]:
-        """What there is in the folders of running and of unmerged tasks."""
-        return [str(path) for name in ("work", "spool") for path in (self.data / name).glob("*")]
+        """What there is in the folders of running and of unmerged tasks, but for the name of the spool."""
+        found = [path for name in ("work", "spool") for path in (self.data / name).glob("*")]
+        return [str(path) for path in found if path.name != ".place"]
 
     @cached_property
     def database(self) -> Database:
