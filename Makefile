@@ -2,6 +2,9 @@
 # depends on has changed. What needs more than one line of shell is in scripts/setup.
 
 VENV_PYTHON := .venv/bin/python
+# Tests run in this many processes at once: one more than a small machine has cores, since many tests wait for a server.
+# Whoever has nothing left to do takes tests from the others.
+TEST_PROCESSES := 3
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test stress lint format docs constraints clean
@@ -18,7 +21,7 @@ test: lint  ## Lint, then run all tests; brings PostgreSQL and MCsquare if they 
 	@scripts/setup curl
 	@scripts/setup postgresql
 	@scripts/setup mcsquare
-	$(VENV_PYTHON) -m pytest
+	$(VENV_PYTHON) -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
 stress: .venv/.dev  ## Ten minutes of everything at once, processes killed, then 300 rounds of each race (docs/reliability.md)
 	$(VENV_PYTHON) -m tests.stress

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Place, Server, alive, beam, descendants, fake, place, until
+from tests.support.processes import DEADLINE, Place, Server, alive, beam, descendants, fake, place, until
 from yaptide.client import Job
 from yaptide.domain.states import EntityState
 from yaptide.simulators.mcsquare import MCsquare
@@ -76,7 +76,7 @@ def check_whole(server: Server, job_id: str, undisturbed: Undisturbed) -> None:
     """The simulation completes, each task once, with the numbers of one that nothing happened to."""
     with server.client() as client:
         job = client.job(job_id)
-        assert job.wait(60, every=0.1) is EntityState.COMPLETED
+        assert job.wait(DEADLINE, every=0.1) is EntityState.COMPLETED
         tasks = job.status()["job_tasks_status"]
         assert [task["task_state"] for task in tasks] == ["COMPLETED"] * TASKS
         assert sum(task["simulated_primaries"] for task in tasks) == PRIMARIES
@@ -101,7 +101,7 @@ def test_a_killed_executor_is_followed_by_another(request, where, undisturbed):
         until(lambda: in_the_middle(there), "a simulator is in the middle")
         orphans, worker = there.simulators(), server.worker()
         os.kill(worker, signal.SIGKILL)
-        until(lambda: not any(map(alive, orphans)), "its simulators die with the executor", 2)
+        until(lambda: not any(map(alive, orphans)), "its simulators die with the executor", 20)
         until(lambda: server.worker() not in {None, worker}, "another executor")
         check_whole(server, job.job_id, undisturbed)
         told = [move for task in range(TASKS) for move in moves(job, task) if move[1] == "recovery"]
@@ -120,11 +120,11 @@ def test_what_a_stopped_server_was_at_goes_on_with_the_next(there, undisturbed, 
         assert there.simulators() < everything
         if how is signal.SIGINT:
             os.killpg(server.running.pid, how)
-            done = server.running.wait(5)
+            done = server.running.wait()
         else:
             done = server.running.signal(how)
         if how is signal.SIGKILL:
-            until(lambda: not any(map(alive, everything)), "nothing survives", 5)
+            until(lambda: not any(map(alive, everything)), "nothing survives", 20)
         else:
             assert done.code == 0
         assert not any(map(alive, everything))
@@ -170,7 +170,7 @@ def test_a_merge_that_is_killed_has_stored_nothing_or_everything(there, tmp_path
             until(lambda pid=worker: server.worker() not in {None, pid}, "another executor")
             if state == "COMPLETED":
                 break
-        assert job.wait(60, every=0.1) is EntityState.COMPLETED
+        assert job.wait(DEADLINE, every=0.1) is EntityState.COMPLETED
         assert [state for state, _, _ in moves(job, None)].count("COMPLETED") == 1
         assert "MERGING_RUNNING" in states
         told = [reason for _, actor, reason in moves(job, None) if actor == "recovery"]
@@ -184,7 +184,7 @@ def test_a_task_that_kills_its_executor_is_given_up(there, tmp_path):
     server = there.up(YAPTIDE_SIMULATORS_DIR=str(simulators)).register()
     with server.client() as client:
         job = client.submit(beam(tmp_path / "beam"))
-        assert job.wait(60, every=0.1) is EntityState.FAILED
+        assert job.wait(DEADLINE, every=0.1) is EntityState.FAILED
         assert [state for state, _, _ in moves(job, 0)] == ["PENDING", "RUNNING"] * 3 + ["FAILED"]
         assert moves(job, 0)[-1][2] == "its executors went silent, attempt 3 of 3: given up"
         assert moves(job, None)[-1][2] == "1 of 1 tasks failed: its executors went silent, attempt 3 of 3: given up"
@@ -197,12 +197,12 @@ def test_cancel_stops_the_simulators_for_good(there, tmp_path):
         until(lambda: len(there.simulators()) == 2, "two tasks run")
         answer = client.call("DELETE", "/jobs/direct", params={"job_id": job.job_id})
         assert answer == {"message": "Job canceled"}
-        until(lambda: not there.simulators(), "the simulators are stopped", 2)
+        until(lambda: not there.simulators(), "the simulators are stopped", 20)
         until(lambda: not there.left(), "no folder of the tasks is left")
         before = job.status(), job.history()
         assert {before[0]["job_state"]} | {task["task_state"] for task in before[0]["job_tasks_status"]} == {"CANCELED"}
         # The executor goes on with the next, and leaves this one as it is.
-        assert client.submit(beam(tmp_path / "next")).wait(60, every=0.1) is EntityState.COMPLETED
+        assert client.submit(beam(tmp_path / "next")).wait(DEADLINE, every=0.1) is EntityState.COMPLETED
         assert (job.status(), job.history()) == before
         answer = client.call("DELETE", "/jobs/direct", params={"job_id": job.job_id})
         assert answer == {"message": "Cannot cancel job which is in CANCELED state"}

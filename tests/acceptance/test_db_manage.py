@@ -41,7 +41,9 @@ sys.argv[:] = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
-pytestmark = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+on_both = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+#: Where the database is another one, which the test names.
+elsewhere = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
@@ -71,6 +73,7 @@ def printed(done):
     return json.loads(done.stdout)
 
 
+@on_both
 def test_every_command_works_where_little_is_installed(manage, job, backend, database):
     job.bring_to("COMPLETED")
     assert manage("add-user", "bob", "--password-file", "-", answers="secret\n").stderr == "User bob was added\n"
@@ -92,6 +95,7 @@ def test_every_command_works_where_little_is_installed(manage, job, backend, dat
     assert {name: count for name, count in counts(database).items() if count} == kept
 
 
+@on_both
 @pytest.mark.parametrize("start", [[], [sys.executable]], ids=["by itself", "by Python"])
 def test_it_can_be_started_from_a_checkout(start, environment, tmp_path):
     name = SCRIPT.relative_to(ROOT)
@@ -101,6 +105,7 @@ def test_it_can_be_started_from_a_checkout(start, environment, tmp_path):
     assert "signs in as" in done.stdout
 
 
+@on_both
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
@@ -146,6 +151,7 @@ def empty_copy(request, tmp_path, database):
             request.getfixturevalue("postgres").drop_database(other.engine.url.render_as_string(hide_password=False))
 
 
+@elsewhere
 def test_a_file_that_is_not_ours_stays_as_it_is(manage, environment, tmp_path):
     file = tmp_path / "other.db"
     with closing(sqlite3.connect(file)) as connection:
@@ -158,6 +164,7 @@ def test_a_file_that_is_not_ours_stays_as_it_is(manage, environment, tmp_path):
     assert {path.name for path in tmp_path.glob("other*")} == {"other.db"}
 
 
+@elsewhere
 def test_wrong_urls_are_one_line(manage, environment, tmp_path):
     for url, told in (
         ("", "Set FLASK_SQLALCHEMY_DATABASE_URI"),
@@ -172,6 +179,7 @@ def test_wrong_urls_are_one_line(manage, environment, tmp_path):
     assert not (tmp_path / "missing.db").exists()
 
 
+@on_both
 def test_a_name_of_both_providers_is_one_line(manage, database):
     administration.add_user(database, "alice", None)
     with database.writing() as connection:

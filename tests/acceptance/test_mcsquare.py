@@ -4,20 +4,17 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.support import processes
 from yaptide.domain.depth_dose import bragg_peak
-from yaptide.domain.errors import NotConfigured, SimulationFailed
+from yaptide.domain.errors import SimulationFailed
 from yaptide.domain.splitting import split_primaries
 from yaptide.simulators.base import OUTPUT_LOG
 from yaptide.simulators.mcsquare import MCsquare
 from yaptide.simulators.mcsquare.sample import water
-
-FOLDER = Path(sys.prefix) / "share" / "yaptide" / "simulators"
 
 #: MeV, and the range in mm of water: CSDA range of the PSTAR tables of NIST.
 RANGES = [(70.0, 40.8), (125.0, 114.5), (150.0, 157.7)]
@@ -25,10 +22,7 @@ RANGES = [(70.0, 40.8), (125.0, 114.5), (150.0, 157.7)]
 
 @pytest.fixture(scope="module")
 def installation():
-    try:
-        return MCsquare().installation(FOLDER)
-    except NotConfigured:
-        return MCsquare().install(FOLDER, print)
+    return processes.installation()
 
 
 def start(installation, folder):
@@ -50,7 +44,7 @@ def simulate(installation, tmp_path_factory):
             text = (folder / name).read_text()
             assert old in text
             (folder / name).write_bytes(text.replace(old, new).encode())
-        return folder, start(installation, folder).wait(timeout=60)
+        return folder, start(installation, folder).wait(processes.DEADLINE)
 
     return run
 
@@ -214,12 +208,12 @@ def test_a_run_that_is_stopped_has_no_result(installation, tmp_path):
     MCsquare().prepare(water(), 160_000_000, 1, tmp_path)
     running = start(installation, tmp_path)
     running.terminate()
-    assert running.wait(timeout=10) == -signal.SIGTERM
+    assert running.wait(processes.DEADLINE) == -signal.SIGTERM
     with pytest.raises(SimulationFailed, match="told to stop"):
         MCsquare().read(tmp_path, running.returncode)
 
 
 def test_a_good_installation_is_kept(installation):
     said = []
-    assert MCsquare().install(FOLDER, said.append) == installation
+    assert MCsquare().install(processes.SIMULATORS, said.append) == installation
     assert said == [f"MCsquare {installation.version} is installed and works"]

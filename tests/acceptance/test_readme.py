@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,15 +13,14 @@ import httpx
 import numpy as np
 import pytest
 
-from yaptide.domain.errors import NotConfigured
-from yaptide.simulators import simulator
+from tests.support.ports import free_port
+from tests.support.processes import installation
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 EXAMPLE = Path("examples/proton-150MeV-water")
 SERVER = "http://127.0.0.1:5000"
 PASSWORD = "a long password"
-SIMULATORS = Path(sys.prefix) / "share" / "yaptide" / "simulators"
 
 
 def snippet(heading: str, language: str) -> str:
@@ -34,10 +32,7 @@ def snippet(heading: str, language: str) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def _mcsquare():
-    try:
-        simulator("mcsquare").installation(SIMULATORS)
-    except NotConfigured:
-        simulator("mcsquare").install(SIMULATORS, print)
+    installation()
 
 
 @pytest.fixture(scope="module")
@@ -78,19 +73,17 @@ def type_in(folder, environment):
 def server(folder, environment, type_in):
     """`yaptide up` with the user alice; its URL."""
     type_in("yaptide", "users", "add", "alice", "--password-file", "-", text=f"{PASSWORD}\n")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     running = subprocess.Popen(["yaptide", "up", "--port", str(port)], cwd=folder, env=environment)
     try:
         yield _answering(f"http://127.0.0.1:{port}", running)
     finally:
         running.send_signal(signal.SIGINT)
-        assert running.wait(timeout=60) == 0
+        assert running.wait(timeout=120) == 0
 
 
 def _answering(url: str, running: "subprocess.Popen[bytes]") -> str:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while True:
         try:
             assert httpx.get(url).json() == {"message": "yaptide is running"}

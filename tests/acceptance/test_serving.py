@@ -14,7 +14,7 @@ import httpx
 import orjson
 import pytest
 
-from tests.support.processes import PASSWORD, USER, Server, beam, place, until
+from tests.support.processes import DEADLINE, PASSWORD, USER, Server, beam, place, until
 from yaptide.client import Client
 from yaptide.domain.states import EntityState
 
@@ -37,7 +37,7 @@ def job_id(server, water):
     """A finished simulation of two tasks."""
     with server.client() as client:
         job = client.submit(water, ntasks=2)
-        assert job.wait(60, every=0.1) is EntityState.COMPLETED
+        assert job.wait(DEADLINE, every=0.1) is EntityState.COMPLETED
         return job.job_id
 
 
@@ -109,7 +109,7 @@ def test_a_body_over_the_limit_is_refused_before_it_is_sent(server, path):
         cookies = "; ".join(f"{name}={value}" for name, value in http.cookies.items())
     host, port = server.url.removeprefix("http://").split(":")
     head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nCookie: {cookies}\r\nContent-Type: application/json\r\n"
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(f"{head}Content-Length: {10 * 2**30}\r\n\r\n{{".encode())
         answer = connection.recv(65536)
     assert answer.startswith(b"HTTP/1.1 413 ")
@@ -134,7 +134,7 @@ def test_eight_clients_at_once_see_their_own_and_nothing_else(server, water):
             for _ in range(20):
                 assert job.status()["job_tasks_status"]
                 assert client.call("GET", "/auth/status")["username"] == name
-            assert job.wait(60, every=0.1) is EntityState.COMPLETED
+            assert job.wait(DEADLINE, every=0.1) is EntityState.COMPLETED
             assert job.results().bragg_peak()[1] == pytest.approx(40.8, abs=1)
             return [item["title"] for item in client.simulations()]
 
@@ -166,11 +166,11 @@ def test_a_second_server_on_the_data_serves_and_takes_over_the_tasks_from_the_fi
     until(lambda: "Another process runs the tasks of this data folder" in second.running.said, "it says so")
     with second.client() as client:
         job = client.submit(water)
-        assert job.wait(60, every=0.1) is EntityState.COMPLETED
+        assert job.wait(DEADLINE, every=0.1) is EntityState.COMPLETED
         (actor,) = {row["actor"] for row in job.history() if row["to_state"] == "RUNNING"}
         assert first.stop().code == 0
         again = client.submit(water)
-        assert again.wait(60, every=0.1) is EntityState.COMPLETED
+        assert again.wait(DEADLINE, every=0.1) is EntityState.COMPLETED
         assert actor not in {row["actor"] for row in again.history()}
 
 

@@ -47,7 +47,7 @@ TIMES = [
 PROMPT = "\u241e"
 HIDDEN = ("Password: ", "Repeat for confirmation: ")
 PASSWORD = "a long password"
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 def session() -> str:

@@ -4,11 +4,9 @@ import contextlib
 import itertools
 import os
 import pwd
-import random
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +19,8 @@ import psycopg
 from psycopg import sql
 from sqlalchemy.engine import URL, make_url
 
+from tests.support.ports import free_port
+
 #: Survives kill(), but not a power cut: nothing waits for the disk.
 FAST: Mapping[str, str] = {"fsync": "off", "full_page_writes": "off"}
 #: As in production.
@@ -28,7 +28,7 @@ DURABLE: Mapping[str, str] = {}
 
 SUPERUSER = "postgres"
 #: More than any of the steps below ever took, on a busy machine too.
-DEADLINE = 60.0
+DEADLINE = 120.0
 
 
 class PostgresMissing(Exception):
@@ -57,18 +57,6 @@ def find_account() -> pwd.struct_passwd | None:
         return pwd.getpwnam("postgres")
     except KeyError:
         return pwd.getpwnam("nobody")
-
-
-def free_port() -> int:
-    """A free port that stays free while the server is down.
-
-    It is below those that the kernel gives to outgoing connections.
-    """
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 @dataclass
@@ -108,7 +96,7 @@ class Postgres:
             user=SUPERUSER,
             password=self.password,
             dbname=database,
-            connect_timeout=5,
+            connect_timeout=30,
             autocommit=True,
         )
 

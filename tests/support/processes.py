@@ -1,6 +1,7 @@
 """yaptide as its users run it: commands and servers as real processes, with real MCsquare on an input of a moment."""
 
 import contextlib
+import fcntl
 import itertools
 import os
 import shutil
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 import httpx
 import orjson
 
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 from yaptide.client import Client
 from yaptide.domain.errors import NotConfigured
 from yaptide.persistence.engine import Database
@@ -30,7 +31,7 @@ YAPTIDE = Path(sys.executable).with_name("yaptide")
 SIMULATORS = Path(sys.prefix) / "share" / "yaptide" / "simulators"
 USER, PASSWORD = "alice", "correct horse battery"
 #: More than any of the steps ever took, on a busy machine too.
-DEADLINE = 60.0
+DEADLINE = 120.0
 
 Found = TypeVar("Found")
 
@@ -47,11 +48,14 @@ def until(look: Callable[[], Found], what: str, deadline: float = DEADLINE, ever
 
 @cache
 def installation() -> Installation:
-    """MCsquare, which is fetched if it is missing."""
-    try:
-        return MCsquare().installation(SIMULATORS)
-    except NotConfigured:
-        return MCsquare().install(SIMULATORS, print)
+    """MCsquare, which is fetched if it is missing, by one of the processes that run tests."""
+    SIMULATORS.mkdir(parents=True, exist_ok=True)
+    with SIMULATORS.with_name("simulators.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            return MCsquare().installation(SIMULATORS)
+        except NotConfigured:
+            return MCsquare().install(SIMULATORS, print)
 
 
 def beam(
@@ -216,8 +220,9 @@ class Place:
         return {pid for pid, folder in working_folders() if folder.is_relative_to(self.data / "work")}
 
     def left(self) -> list[str]:
-        """What there is in the folders of running and of unmerged tasks."""
-        return [str(path) for name in ("work", "spool") for path in (self.data / name).glob("*")]
+        """What there is in the folders of running and of unmerged tasks, but for the name of the spool."""
+        found = [path for name in ("work", "spool") for path in (self.data / name).glob("*")]
+        return [str(path) for path in found if path.name != ".place"]
 
     @cached_property
     def database(self) -> Database:

@@ -54,6 +54,7 @@ LIGHT = {
     "yaptide.platforms.direct.running": {"flask", "apiflask", "sqlalchemy", "asyncssh"},
     "yaptide.platforms.direct.worker": {"flask", "apiflask", "sqlalchemy", "asyncssh"},
     "yaptide.simulators": {"flask", "apiflask", "sqlalchemy", "asyncssh"},
+    "yaptide.admin.cli": {"flask", "apiflask", "granian", "httpx", "jwt", "cryptography", "matplotlib", "asyncssh"},
 }
 
 

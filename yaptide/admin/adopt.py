@@ -16,7 +16,6 @@ from yaptide.domain.errors import InvalidInput
 from yaptide.persistence.engine import Database
 from yaptide.services import adoption
 from yaptide.services.adoption import Report
-from yaptide.services.secrets import Vault
 from yaptide.settings import load
 
 app = typer.Typer()
@@ -37,6 +36,8 @@ def adopt(
 
     Example: yaptide db adopt --dry-run
     """
+    from yaptide.services.secrets import Vault  # noqa: PLC0415 - few commands need cryptography
+
     settings = load()
     database, limit = Database(settings.url), timedelta(days=stale_after)
     _check_file(database)

@@ -4,7 +4,6 @@ import typer
 
 from yaptide.admin.display import out, say
 from yaptide.admin.opening import opened
-from yaptide.services import secrets
 
 app = typer.Typer(help="Make and change the keys that secrets are encrypted with.", no_args_is_help=True)
 
@@ -15,6 +14,8 @@ def new_key() -> None:
 
     Example: yaptide secrets new-key
     """
+    from yaptide.services import secrets  # noqa: PLC0415 - few commands need cryptography
+
     out.print(secrets.new_key(), soft_wrap=True, highlight=False)
 
 
@@ -24,6 +25,8 @@ def rotate() -> None:
 
     Example: YAPTIDE_SECRET_KEYS=NEW,OLD yaptide secrets rotate
     """
+    from yaptide.services import secrets  # noqa: PLC0415 - see above
+
     place = opened()
     changed, total = secrets.rotate(place.backend.database, secrets.Vault(place.settings.secrets))
     say(f"{changed} of {total} secrets were encrypted anew; all of them fit the first key now")

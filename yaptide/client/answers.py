@@ -1,9 +1,8 @@
 """What a server's answer means: its document, or the error that it tells of."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 import orjson
 
 from yaptide.domain.errors import (
@@ -18,6 +17,9 @@ from yaptide.domain.errors import (
     YaptideError,
 )
 
+if TYPE_CHECKING:
+    import httpx
+
 #: Every other status is of something between us and the server, or of a server that is busy: Unavailable.
 _ERRORS: Mapping[int, type[YaptideError]] = {
     400: InvalidInput,
@@ -30,7 +32,7 @@ _ERRORS: Mapping[int, type[YaptideError]] = {
 }
 
 
-def document(response: httpx.Response) -> dict[str, Any]:
+def document(response: "httpx.Response") -> dict[str, Any]:
     """The JSON object that a server answered with; raises the error of `yaptide.domain.errors` that it tells of."""
     try:
         found = orjson.loads(response.content)

@@ -6,8 +6,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
-
 from yaptide.client.answers import document
 from yaptide.client.files import read_folder
 from yaptide.client.results import Results
@@ -25,6 +23,8 @@ class Client:
     """
 
     def __init__(self, url: str, timeout: float = 60.0) -> None:
+        import httpx  # noqa: PLC0415 - commands import this package for its results, and most of them call no server
+
         self._http = httpx.Client(base_url=url, timeout=timeout, follow_redirects=True)
 
     def __enter__(self) -> Self:
@@ -78,6 +78,8 @@ class Client:
 
     def call(self, method: str, path: str, **options: Any) -> Any:
         """One request of any endpoint; the JSON of its answer."""
+        import httpx  # noqa: PLC0415 - see above
+
         try:
             response = self._http.request(method, path, **options)
             if response.status_code == httpx.codes.UNAUTHORIZED and path != "/auth/login" and self._refreshed():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError
 
@@ -10,7 +11,9 @@ from yaptide.persistence import adoption
 from yaptide.persistence.adoption import Report as Report
 from yaptide.persistence.engine import Database
 from yaptide.services.backend import now
-from yaptide.services.secrets import Vault
+
+if TYPE_CHECKING:
+    from yaptide.services.secrets import Vault
 
 
 class _TakenBack(Exception):
@@ -22,7 +25,7 @@ class _TakenBack(Exception):
 
 def adopt(
     database: Database,
-    vault: Vault,
+    vault: "Vault",
     *,
     stale_after: timedelta,
     dry_run: bool,

@@ -8,7 +8,6 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime
 
-import jwt
 from sqlalchemy.exc import IntegrityError
 
 from yaptide.domain.errors import Forbidden, NotAuthenticated
@@ -98,6 +97,8 @@ def sign_out(backend: Backend, *tokens: str | None) -> None:
 
 
 def _issue(backend: Backend, kind: str, session: str) -> Token:
+    import jwt  # noqa: PLC0415 - it takes long to import, and commands sign nobody in
+
     lifetime = backend.limits.access if kind == _ACCESS else backend.limits.refresh
     expires = now() + lifetime
     claims = {"sid": session, "use": kind, "exp": expires}
@@ -105,6 +106,8 @@ def _issue(backend: Backend, kind: str, session: str) -> Token:
 
 
 def _session(backend: Backend, token: str | None, kind: str) -> str:
+    import jwt  # noqa: PLC0415 - see above
+
     if not token:
         raise NotAuthenticated(NO_TOKEN)
     try:
