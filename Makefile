@@ -17,9 +17,10 @@ install: .venv/.dev  ## Make .venv with everything that yaptide and its tests im
 demo: .venv/.runtime  ## Run a small simulation from input to depth-dose curve, in .demo/
 	@YAPTIDE_DATA_DIR="$(CURDIR)/.demo" .venv/bin/yaptide demo
 
-test: lint  ## Lint, then run all tests; brings PostgreSQL and MCsquare if they are missing
+test: lint  ## Lint, then run all tests; brings the servers that they start if they are missing
 	@scripts/setup curl
 	@scripts/setup postgresql
+	@scripts/setup brokers
 	@scripts/setup mcsquare
 	$(VENV_PYTHON) -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
