@@ -185,7 +185,7 @@ def worker(
     slots = concurrency or settings.workers or os.cpu_count() or 1
     host = f"{name or 'worker-' + str(os.getpid())}@{socket.gethostname()}"
     told = f"The worker {host} takes tasks: {', '.join(chosen)}, {slots} at once, for {settings.backend_url}"
-    on_ready(lambda: say(told))
+    on_ready(lambda: _announce(told))
     options = [f"--concurrency={slots}", f"--queues={','.join(chosen)}", f"--hostname={host}"]
     celery.worker_main(["--quiet", "worker", "--loglevel=WARNING", "--without-gossip", "--without-mingle", *options])
 
