@@ -14,7 +14,7 @@ from tests.support.proxy import Fate, proxy
 from yaptide.domain.states import EntityState
 
 #: YAPTIDE_FAULTS is how often the network's faults are drawn anew: more in `make stress`.
-ROUNDS = range(int(os.environ.get("YAPTIDE_FAULTS", "1")))
+ROUNDS = range(1, 1 + int(os.environ.get("YAPTIDE_FAULTS", "1")))
 
 
 def doctor(production: Production) -> dict[str, list[str]]:
@@ -132,7 +132,7 @@ def test_a_network_that_loses_every_fifth_post(production, source, embedded, see
         for _ in range(2):
             production.work(backend_url=network.url)
         check_whole(server, submit(server, source), embedded)
-        assert any(fate is not Fate.PASS for fate, *_ in network.fates)
+        assert len(network.fates) > TASKS
 
 
 def test_a_full_disk_under_the_spool(production, source, embedded):
@@ -153,7 +153,7 @@ def test_cancel_ends_a_running_task_with_its_next_report_without_a_broker(produc
     server = production.serve()
     with proxy(production.port) as network, server.register().client() as client:
         worker = production.work(backend_url=network.url)
-        job = client.submit(beam(tmp_path / "beam", 1e9), ntasks=2)
+        job = client.submit(beam(tmp_path / "beam", 4e6), ntasks=2)
         until(production.in_the_middle, "it simulates")
         simulator = production.simulator_of(worker)
         production.broker.kill()

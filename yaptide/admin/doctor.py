@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-import httpx
 import typer
 
 from yaptide.admin.arguments import AsJson
@@ -76,6 +75,8 @@ def _surroundings(settings: Settings, backend: Backend) -> Iterator[Finding]:
 
 
 def _server(url: str) -> Finding:
+    import httpx  # noqa: PLC0415 - the other commands start without it
+
     try:
         answer = httpx.get(f"{url.rstrip('/')}/healthz", timeout=_TIMEOUT)
     except httpx.HTTPError as error:
@@ -102,4 +103,4 @@ def _simulations(backend: Backend) -> Iterator[Finding]:
 
 
 def _listed(depths: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in depths.items()) or "none"
+    return ", ".join(f"{count} {name}" for name, count in depths.items() if count) or "none"

@@ -7,6 +7,7 @@ adds, it is the owner of what it claimed: asked again after a lost answer it get
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO
 
@@ -19,7 +20,7 @@ from yaptide.persistence.engine import retried
 from yaptide.persistence.queries import moves, simulations
 from yaptide.persistence.queries import tasks as queries
 from yaptide.persistence.queries.moves import Locked
-from yaptide.services import lifecycle, merging, results, tasks
+from yaptide.services import lifecycle, merging, metrics, results, tasks
 from yaptide.services.backend import Backend, now
 from yaptide.services.tasks import Claim
 
@@ -86,7 +87,7 @@ def complete(backend: Backend, proof: Proof, run: Run, primaries: int, stream: I
 
     Raises InvalidInput if they cannot be merged, StorageFull, with the task still the worker's, if there is no room.
     """
-    claimed = _held(backend, proof, run)
+    claimed, began = _held(backend, proof, run)
     if claimed is None:
         return False
     if not 1 <= primaries <= claimed.primaries:
@@ -95,13 +96,19 @@ def complete(backend: Backend, proof: Proof, run: Run, primaries: int, stream: I
         shutil.copyfileobj(stream, file, _CHUNK)
         file.flush()
         task_outputs.check(Path(file.name), backend.limits.output)
-    return tasks.completed(backend, claimed, primaries)
+    done = tasks.completed(backend, claimed, primaries)
+    if done:
+        _count(claimed, EntityState.COMPLETED, began)
+    return done
 
 
 def fail(backend: Backend, proof: Proof, run: Run, reason: str, logs: Mapping[str, str]) -> bool:
     """End a task that failed; False if it is not the worker's any more."""
-    claimed = _held(backend, proof, run)
-    return claimed is not None and tasks.fail(backend, claimed, reason, logs)
+    claimed, began = _held(backend, proof, run)
+    done = claimed is not None and tasks.fail(backend, claimed, reason, logs)
+    if claimed is not None and done:
+        _count(claimed, EntityState.FAILED, began)
+    return done
 
 
 def explain(backend: Backend, proof: Proof, run: Run, logs: Mapping[str, str]) -> None:
@@ -112,7 +119,7 @@ def explain(backend: Backend, proof: Proof, run: Run, logs: Mapping[str, str]) -
 
 def give_back(backend: Backend, proof: Proof, run: Run, reason: str) -> bool:
     """Have others run a task; False if it is not the worker's any more."""
-    claimed = _held(backend, proof, run)
+    claimed, _ = _held(backend, proof, run)
     return claimed is not None and tasks.give_back(backend, claimed, reason)
 
 
@@ -197,14 +204,18 @@ def _proven(backend: Backend, connection: Connection, proof: Proof) -> Locked:
     return lifecycle.check_update_key(backend, found, proof.update_key)
 
 
-def _held(backend: Backend, proof: Proof, run: Run) -> Claim | None:
-    """The claim that a worker speaks of, or None if it has lost it; raises InvalidInput for a wrong key."""
+def _count(claimed: Claim, outcome: EntityState, began: datetime | None) -> None:
+    metrics.observe_task(claimed.sim_type, outcome, (now() - began).total_seconds() if began else 0.0)
+
+
+def _held(backend: Backend, proof: Proof, run: Run) -> tuple[Claim | None, datetime | None]:
+    """The claim that a worker speaks of, and when it began; None if it has lost it. Raises InvalidInput."""
     simulation = _known(backend, proof)
     with backend.database.reading() as connection:
         row = queries.held(connection, simulation.id, run.task_id)
         if row is None or (row.task_state, row.owner, row.attempts) != (EntityState.RUNNING, run.owner, run.attempt):
-            return None
-        return tasks.claim_of(connection, simulation, run.task_id, run.owner)
+            return None, None
+        return tasks.claim_of(connection, simulation, run.task_id, run.owner), row.start_time
 
 
 def _is_merging(simulation: Locked, owner: str) -> bool:

@@ -225,8 +225,8 @@ def is_run_elsewhere(connection: Connection, simulation_id: int, owner: str) -> 
 
 
 def held(connection: Connection, simulation_id: int, task_id: int) -> Record | None:
-    """Who has a task: task_state, owner, attempts."""
-    query = select(_TASK.c.task_state, _TASK.c.owner, _TASK.c.attempts)
+    """Who has a task, and since when: task_state, owner, attempts, start_time."""
+    query = select(_TASK.c.task_state, _TASK.c.owner, _TASK.c.attempts, _TASK.c.start_time)
     return connection.execute(query.where(_TASK.c.simulation_id == simulation_id, _TASK.c.task_id == task_id)).first()
 
 
