@@ -328,7 +328,7 @@ def test_users_are_added_changed_and_removed(fresh):
     assert "hunter" not in fresh.said()
 
 
-def test_simulators_are_listed_and_a_missing_one_is_said_before_anything_is_stored(there, water, tmp_path):
+def test_simulators_are_listed_and_a_missing_one_is_said_before_anything_is_stored(there, finished, water, tmp_path):
     (mcsquare, *others) = there.run("simulators", "list", "--json").json["simulators"]
     assert mcsquare == {
         "name": "mcsquare",
