@@ -58,7 +58,7 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture(scope="session")
-def slurm() -> Iterator[clusters.SlurmCluster]:
+def slurm_cluster() -> Iterator[clusters.SlurmCluster]:
     """A cluster for the whole session; tests that use it share one xdist_group, `slurm`."""
     try:
         with clusters.serve() as cluster:

@@ -1,8 +1,8 @@
 """Starts programs and ends all that came of them when whoever asked for them is gone, however that happened.
 
-Run as a program of its own. Each line of standard input is a JSON object: `command`, `environment`, `log`; the answer is
-the process's number. When standard input ends (the tests did, or were killed), every process that descends from this
-one is killed, those that went into the background too, and the commands of the argument, a JSON list, are run.
+Run as a program of its own. Each line of standard input is a JSON object: `command`, `environment`, `log`; the answer
+is the process's number. When standard input ends (the tests did, or were killed), every process that descends from
+this one is killed, those that went into the background too, and the commands of the argument, a JSON list, are run.
 """
 
 import ctypes
@@ -30,12 +30,13 @@ def _parents() -> dict[int, int]:
     return found
 
 
-def _descendants() -> set[int]:
+def descendants(of: int) -> set[int]:
+    """Children of a process, their children, and so on."""
     parents = _parents()
-    found = {os.getpid()}
+    found = {of}
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
-    return found - {os.getpid()}
+    return found - {of}
 
 
 def _reap() -> None:
@@ -49,7 +50,7 @@ def _reap() -> None:
 
 def _end_all() -> None:
     end = time.monotonic() + _GIVE_UP_AFTER
-    while (left := _descendants()) and time.monotonic() < end:
+    while (left := descendants(os.getpid())) and time.monotonic() < end:
         for pid in left:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -78,13 +79,13 @@ def main(afterwards: list[list[str]]) -> None:
         sys.stdout.flush()
     _end_all()
     for command in afterwards:
-        os.spawnvp(os.P_NOWAIT, command[0], command)
+        subprocess.Popen(command)
         _wait_for_children()
 
 
 def _wait_for_children() -> None:
     end = time.monotonic() + _GIVE_UP_AFTER
-    while _descendants() and time.monotonic() < end:
+    while descendants(os.getpid()) and time.monotonic() < end:
         time.sleep(0.02)
 
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -218,21 +218,17 @@ class SlurmCluster:
         """Start the node's daemon."""
         self._spawn("slurmd", "-D", "-f", str(self.folder / "slurm.conf"), "-N", self._node)
 
-    def kill(self, name: str) -> None:
-        """End a daemon as a crash would."""
+    def stop(self, name: str) -> None:
+        """End a daemon in good order. (One that is killed forgets the jobs of its last seconds.)"""
         pid = self.pids.pop(name)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGTERM)
         self._wait_until(f"{name} has ended", lambda: not Path(f"/proc/{pid}").exists())
 
     def drop_connections(self) -> None:
         """Cut all SSH connections, as a network does."""
-        own = self.pids["sshd"]
-        for entry in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError, ProcessLookupError):
-                text = entry.read_text()
-                if "(sshd)" in text and int(text.rpartition(")")[2].split()[1]) == own:
-                    os.kill(int(entry.parent.name), signal.SIGKILL)
+        for pid in keeper.descendants(self.pids["sshd"]):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     @property
     def _node(self) -> str:
@@ -297,9 +293,7 @@ class SlurmCluster:
     def _answers(self, expected: str, *words: str) -> bool:
         """Whether a command says what is expected; those of SLURM can hang where its controller is gone."""
         try:
-            done = subprocess.run(
-                words, env=self.environment, capture_output=True, text=True, check=False, timeout=15
-            )
+            done = subprocess.run(words, env=self.environment, capture_output=True, text=True, check=False, timeout=15)
         except subprocess.TimeoutExpired:
             return False
         return done.stdout.strip() == expected
@@ -326,7 +320,7 @@ def _public(key: asyncssh.SSHKey) -> str:
 def serve() -> Iterator[SlurmCluster]:
     """A cluster that runs, and of which nothing is left afterwards."""
     # A short path: sockets have room for a hundred characters. Everybody may look in: jobs run as another account.
-    folder = Path(tempfile.mkdtemp(prefix="yaptide-slurm-", dir="/tmp"))  # noqa: S108
+    folder = Path(tempfile.mkdtemp(prefix="yaptide-slurm-", dir="/tmp"))
     account = f"yaptide-{folder.name[-8:].replace('_', '-')}".lower() if _is_root() else getpass.getuser()
     cluster = SlurmCluster(folder, account)
     try:
