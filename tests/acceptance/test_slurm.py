@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.support.processes import until
-from tests.support.slurm import Keys, find_program
+from tests.support.slurm import Keys, SlurmMissing, find_program
 from yaptide.admin import cli
 from yaptide.domain.errors import ClusterRefused, ClusterUnavailable, Forbidden, NotFound, TooLarge, YaptideError
 from yaptide.domain.states import FINAL_STATES, EntityState
@@ -442,6 +442,11 @@ def test_a_job_that_waits_too_long_is_taken_back(slurm_cluster, remote):
 
 
 # The cluster of the tests itself.
+
+
+def test_a_missing_program_names_the_command_that_brings_it():
+    with pytest.raises(SlurmMissing, match="no-such-program: run `scripts/setup slurm`"):
+        find_program("no-such-program")
 
 
 def test_nothing_is_left_of_a_cluster_whose_tests_were_killed(tmp_path):

@@ -219,7 +219,7 @@ class SlurmCluster:
         self._spawn("slurmd", "-D", "-f", str(self.folder / "slurm.conf"), "-N", self._node)
 
     def stop(self, name: str) -> None:
-        """End a daemon in good order. (One that is killed forgets the jobs of its last seconds.)"""
+        """End a daemon in good order; one that is killed forgets the jobs of its last seconds."""
         pid = self.pids.pop(name)
         os.kill(pid, signal.SIGTERM)
         self._wait_until(f"{name} has ended", lambda: not Path(f"/proc/{pid}").exists())
