@@ -176,14 +176,15 @@ def test_the_queue_is_read():
 def test_accounts_are_read():
     text = (
         "12_1|COMPLETED|0:0|None|2026-11-26T02:13:14\n12_2|CANCELLED by 1000|0:15|None|None\n"
-        "12_[3-4,6%2]|PENDING|0:0|Resources|Unknown\n13|TIMEOUT|0:0|TimeLimit|2026-11-26T02:13:14\n"
+        "12_4|RUNNING|0:0|JobArrayTaskLimit|2026-11-26T02:13:14\n12_[3-4,6%2]|PENDING|0:0|Resources|Unknown\n"
+        "13|TIMEOUT|0:0|TimeLimit|2026-11-26T02:13:14\n"
     )
-    seen = slurm.read_accounts(text)
-    states = [(one.job, one.index, str(one.state)) for one in seen]
-    assert states == [
-        *((12, 1, "COMPLETED"), (12, 2, "CANCELED"), (12, 3, "PENDING"), (12, 4, "PENDING"), (12, 6, "PENDING")),
-        (13, None, "FAILED"),
-    ]
+    states = {(one.job, one.index): str(one.state) for one in slurm.read_accounts(text)}
+    assert states == {
+        **{(12, 1): "COMPLETED", (12, 2): "CANCELED", (12, 3): "PENDING", (12, 4): "RUNNING", (12, 6): "PENDING"},
+        (13, None): "FAILED",
+    }
+    assert len(slurm.read_accounts(text)) == len(states)
 
 
 @pytest.mark.parametrize("text", ["nonsense", "1|2", "x|1|PENDING|0|None|N/A", "1|1|PENDING|0|None|yesterday", "|||||"])

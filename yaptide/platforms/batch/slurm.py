@@ -307,7 +307,10 @@ def read_queue(text: str) -> list[Seen]:
 
 def read_accounts(text: str) -> list[Seen]:
     """What `sacct` says, tasks that wait one by one; raises ClusterRefused for an answer that cannot be read."""
-    return _read(text, 5, _accounts_line)
+    # A task that was started has a line of its own; the line of those that wait may tell of it for a while yet.
+    lines = sorted(text.split("\n"), key=lambda line: "[" not in line)
+    found = _read("\n".join(lines), 5, _accounts_line)
+    return list({(one.job, one.index): one for one in found}.values())
 
 
 def _read(text: str, columns: int, read_line: Callable[..., Iterator[Seen]]) -> list[Seen]:
