@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,19 +104,19 @@ def test_a_connection_that_nobody_uses_is_closed(server, login):
         pool.close()
 
 
-def test_a_lost_connection_is_made_anew(slurm_cluster, remote):
+def test_a_lost_connection_is_made_anew(slurm_cluster, remote, folder):
     assert remote.run("true").exit_code == 0
     failed = []
 
     def wait_there():
         try:
-            remote.run("sleep", "60")
+            remote.run("sh", "-c", 'touch "$1"; sleep 60', "sh", f"{folder}/begun")
         except YaptideError as error:
             failed.append(error)
 
     waiting = threading.Thread(target=wait_there)
     waiting.start()
-    until(lambda: "sleep 60" in remote.run("ps", "-ef").text, "the command runs")
+    until(Path(folder, "begun").exists, "the command runs")
     slurm_cluster.drop_connections()
     waiting.join(DEADLINE)
     (error,) = failed
@@ -181,6 +182,8 @@ def test_host_keys_are_checked(slurm_cluster, connections, server, login):
     for host_key, says in (
         ("", "No host key"),
         (" \n", "No host key"),
+        ("nonsense", "no lines of known_hosts"),
+        (f"{name} ssh-ed25519 AAAA", "not for"),
         (f"{name} {another}", "not the stored one"),
         (f"@cert-authority {name} {another}", "not the stored one"),
         (f"@revoked {slurm_cluster.host_key}", "not for"),
@@ -449,20 +452,31 @@ def test_a_missing_program_names_the_command_that_brings_it():
         find_program("no-such-program")
 
 
+def commands_with(text):
+    """Command lines of processes with this text in them."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended meanwhile
+            found += [line for line in [entry.read_text(errors="replace")] if text in line]
+    return found
+
+
 def test_nothing_is_left_of_a_cluster_whose_tests_were_killed(tmp_path):
     program = (
-        "from tests.support.slurm import serve\n"
+        "import time\nfrom tests.support.slurm import serve\n"
         "with serve() as cluster:\n"
-        "    cluster.command('sbatch', '--output=/dev/null', '--chdir=/', '--wrap', 'sleep 600')\n"
+        "    program = f'tail -f {cluster.folder}/slurm.conf'\n"
+        "    cluster.command('sbatch', '--output=/dev/null', '--chdir=/', '--wrap', program)\n"
+        "    while 'RUNNING' not in cluster.command('squeue', '--noheader', '--format=%T'):\n"
+        "        time.sleep(0.05)\n"
         "    print(cluster.folder, flush=True)\n"
-        "    import time; time.sleep(600)\n"
+        "    time.sleep(600)\n"
     )
     root = Path(__file__).parents[2]
     process = subprocess.Popen([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, text=True)
     with process:
         folder = Path(process.stdout.readline().strip())
-        assert (folder / "slurm.conf").exists()
+        until(lambda: any(line.startswith("tail") for line in commands_with(str(folder))), "the job runs", DEADLINE)
         process.kill()
     until(lambda: not folder.exists(), "the folder is gone", DEADLINE)
-    commands = subprocess.run([find_program("ps"), "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(folder) not in commands
+    until(lambda: not commands_with(str(folder)), "all processes are gone", DEADLINE)

@@ -1,4 +1,4 @@
-"""What an administrator does to users, simulations, tasks and clusters, from inside or outside a container.
+"""What an administrator does to users, simulations and tasks, from inside or outside a container.
 
 These operations need nothing but the database, which is their first argument, and load nothing but SQLAlchemy:
 `yaptide/admin/db_manage.py` works where little is installed. Where they overlap with what users do, those call these.

@@ -2,13 +2,14 @@
 
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.domain.sbatch import arguments, check_options, read_header
+from yaptide.domain.sbatch import _VALUES, arguments, check_options, read_header
 
 HARMLESS = {
     "--time": "01:00:00",
@@ -144,3 +145,9 @@ def test_a_header_is_read_as_options():
 def test_commands_in_a_header_are_refused(header):
     with pytest.raises(InvalidInput):
         read_header(header)
+
+
+def test_the_document_lists_the_options():
+    text = (Path(__file__).parents[3] / "docs/batch.md").read_text()
+    section = text.partition("## What jobs may ask for")[2].partition("The prologue")[0]
+    assert re.findall(r"`(--[a-z-]+)`", section) == list(_VALUES)

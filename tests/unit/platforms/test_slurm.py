@@ -181,7 +181,11 @@ def test_accounts_are_read():
     )
     states = {(one.job, one.index): str(one.state) for one in slurm.read_accounts(text)}
     assert states == {
-        **{(12, 1): "COMPLETED", (12, 2): "CANCELED", (12, 3): "PENDING", (12, 4): "RUNNING", (12, 6): "PENDING"},
+        (12, 1): "COMPLETED",
+        (12, 2): "CANCELED",
+        (12, 3): "PENDING",
+        (12, 4): "RUNNING",
+        (12, 6): "PENDING",
         (13, None): "FAILED",
     }
     assert len(slurm.read_accounts(text)) == len(states)

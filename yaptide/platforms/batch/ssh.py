@@ -246,18 +246,14 @@ def scan(host: str, port: int, limits: Limits | None = None) -> tuple[str, str]:
 
 
 async def _connect(server: Server, login: Login, limits: Limits) -> asyncssh.SSHClientConnection:
-    keys = _client_keys(login)
-    if not server.host_key.strip():  # without any, some other file of known hosts would be read
-        raise ClusterRefused(
-            f"No host key of {server} is stored, so that nobody could tell whether it is the right one"
-        )
+    keys, known = _client_keys(login), _known_hosts(server)
     async with asyncio.timeout(limits.connect):
         return await asyncssh.connect(
             server.host,
             server.port,
             username=login.account,
             client_keys=keys,
-            known_hosts=server.host_key.encode(),
+            known_hosts=known,
             agent_path=None,
             config=None,
             preferred_auth="publickey",
@@ -265,6 +261,16 @@ async def _connect(server: Server, login: Login, limits: Limits) -> asyncssh.SSH
             connect_timeout=limits.connect,
             login_timeout=limits.connect,
         )
+
+
+def _known_hosts(server: Server) -> asyncssh.SSHKnownHosts:
+    """The host keys to believe; raises ClusterRefused where there are none, since others would be believed then."""
+    if not server.host_key.strip():
+        raise ClusterRefused(f"No host key of {server} is stored: nobody could tell whether it is the right one")
+    try:
+        return asyncssh.import_known_hosts(server.host_key)
+    except ValueError:
+        raise ClusterRefused(f"The stored host keys of {server} are no lines of known_hosts") from None
 
 
 def _client_keys(login: Login) -> list[Any]:
@@ -398,7 +404,7 @@ def _explained(server: Server, login: Login) -> Iterator[None]:
 
 
 def _about_host_key(server: Server) -> str:
-    hosts, authorities, *_ = asyncssh.import_known_hosts(server.host_key).match(server.host, "", server.port)
+    hosts, authorities, *_ = _known_hosts(server).match(server.host, "", server.port)
     if not hosts and not authorities:
         return f"The stored host keys are not for {server}: what they begin with has to match its name and port"
     return (
