@@ -325,6 +325,11 @@ def test_what_slurm_refuses_says_why(remote, folder):
         submitted(remote, job, ["/bin/true"])
     with pytest.raises(ClusterRefused, match="Invalid job array"):
         submitted(remote, replace(job, options=SMALL), ["/bin/true"], tasks=100_000)
+    assert slurm.named(remote, job.name) == []
+    with pytest.raises(ClusterRefused, match="not available"):
+        submitted(remote, replace(job, options={"--mem": "900G"}), ["/bin/true"])
+    (seen,) = slurm.named(remote, job.name)  # SLURM keeps a record of it all the same
+    assert (seen.state, seen.reason) == (EntityState.FAILED, "no node of the cluster has what it asks for")
 
 
 def test_a_folder_that_is_gone_is_a_failure_with_a_reason(remote, folder):

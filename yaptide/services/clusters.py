@@ -115,7 +115,7 @@ def check(cluster: Cluster) -> Cluster:
     for simulator, path in cluster.simulators.items():
         if not _SIMULATOR.fullmatch(simulator) or not path.isprintable() or not path.strip() or path.startswith("-"):
             raise InvalidInput(f"{simulator}={path}: the name of a simulator and its path are wanted")
-    if min(cluster.max_tasks or 1, cluster.max_running or 1) < 1 or 0 in (cluster.max_tasks, cluster.max_running):
+    if any(limit is not None and limit < 1 for limit in (cluster.max_tasks, cluster.max_running)):
         raise InvalidInput("A limit of tasks is 1 or more")
     if cluster.keep_failed_days < 0:
         raise InvalidInput("The days for which folders are kept are 0 or more")

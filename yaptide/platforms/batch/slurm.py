@@ -154,6 +154,8 @@ def _waits_for(why: str) -> str | None:
 
 
 def _failure(exit_code: str, why: str) -> str:
+    if why.strip() == "BadConstraints":  # it is listed, though sbatch refused it
+        return "no node of the cluster has what it asks for"
     found = _EXIT.fullmatch(exit_code.strip())
     code, signal = (int(found[1]), int(found[2])) if found else (0, 0)
     if signal == _KILLED:
