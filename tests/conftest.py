@@ -59,7 +59,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def slurm_cluster() -> Iterator[clusters.SlurmCluster]:
-    """A cluster for the whole session; tests that use it share one xdist_group, `slurm`."""
+    """A SLURM cluster for the whole session."""
     try:
         with clusters.serve() as cluster:
             yield cluster

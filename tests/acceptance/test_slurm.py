@@ -24,8 +24,6 @@ from yaptide.platforms.batch.slurm import Job
 from yaptide.platforms.batch.ssh import Connections, Limits, Login, Server
 from yaptide.services.clusters import Cluster
 
-pytestmark = pytest.mark.xdist_group("slurm")
-
 DEADLINE = 120.0
 HOSTILE = ["; touch x", "$(touch x)", "`touch x`", "../..", "a\nb", "'", '"', "*", "~", "é🐢", "", "\\", "!!", "-n"]
 SMALL = {"--mem": "20", "--time": "1"}
