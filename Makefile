@@ -21,6 +21,7 @@ test: lint  ## Lint, then run all tests; brings the servers that they start if t
 	@scripts/setup curl
 	@scripts/setup postgresql
 	@scripts/setup brokers
+	@scripts/setup slurm
 	@scripts/setup mcsquare
 	$(VENV_PYTHON) -m pytest -n $(TEST_PROCESSES) --dist worksteal
 

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from sqlalchemy import delete
 
+from tests.support import slurm as clusters
 from tests.support.api import UI, Job, Recorder, sign_in, submit
 from tests.support.postgres import Postgres, PostgresMissing, serve
 from yaptide.application import create_app
@@ -53,6 +54,16 @@ def postgres() -> Iterator[Postgres]:
         with serve() as server:
             yield server
     except PostgresMissing as missing:
+        pytest.fail(str(missing), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster() -> Iterator[clusters.SlurmCluster]:
+    """A SLURM cluster for the whole session."""
+    try:
+        with clusters.serve() as cluster:
+            yield cluster
+    except clusters.SlurmMissing as missing:
         pytest.fail(str(missing), pytrace=False)
 
 

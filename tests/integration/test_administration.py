@@ -228,18 +228,6 @@ def test_a_remark_is_no_reason_for_a_failure(job, database, backend):
     assert simulations.failure(backend, owner, job.job_id) == "2 of 2 tasks failed"
 
 
-def test_clusters(database):
-    administration.add_cluster(database, "ares", host="login.example.org", port=2222)
-    administration.add_cluster(database, "helios")
-    with pytest.raises(Conflict, match="'ares' already"):
-        administration.add_cluster(database, "ares")
-    for name, port in (("", 22), ("x", 0), ("x", 65536)):
-        with pytest.raises(InvalidInput):
-            administration.add_cluster(database, name, port=port)
-    rows = [tuple(row) for row in administration.list_clusters(database)]
-    assert rows == [("ares", "login.example.org", 2222, None, 0), ("helios", None, 22, None, 0)]
-
-
 @FILE
 def test_the_lists_of_the_command_line(yaptide, job, stranger):
     other = submit(stranger).bring_to("CANCELED")

@@ -63,6 +63,18 @@ def test_the_newest_kept_database_is_that_of_today(empty: Database, tmp_path: Pa
     other.close()
 
 
+def test_the_way_back_to_an_older_version_loses_only_what_it_does_not_know(empty: Database) -> None:
+    schema.upgrade(empty)
+    stores.fill(empty)
+    before = contents(empty)
+    schema.downgrade(empty, "0001")
+    schema.upgrade(empty)
+    assert schema.differences(empty) == []
+    after = contents(empty)
+    assert after.keys() == before.keys()
+    assert {name for name in before if after[name] != before[name]} == {"Cluster"}
+
+
 def test_a_table_that_is_made_anew_keeps_what_refers_to_it(empty: Database) -> None:
     """SQLite changes a column by making the table anew, and dropping the old one would delete its children."""
     schema.upgrade(empty)

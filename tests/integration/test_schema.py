@@ -254,6 +254,9 @@ REFUSED: dict[str, Attempt] = {
         db, simulation, task_id=1, start_time=NOW, end_time=NOW - timedelta(seconds=1)
     ),
     "a cluster at no port": lambda db, _: add(db, "Cluster", cluster_name="ares", port=0),
+    "a cluster for no tasks": lambda db, _: add(db, "Cluster", cluster_name="ares", max_tasks=0),
+    "a cluster that runs nothing": lambda db, _: add(db, "Cluster", cluster_name="ares", max_running=0),
+    "folders kept until yesterday": lambda db, _: add(db, "Cluster", cluster_name="ares", keep_failed_days=-1),
     "a batch simulation on no cluster": lambda db, simulation: add(
         db, "BatchSimulation", id=simulation, cluster_id=10**6
     ),

@@ -37,6 +37,16 @@ MANY = 2**53 + 1
 WORDS = "żółw 🐢 \"'\\ \n\t\x7f\u2028"
 DIRECT_JOB, BATCH_JOB, OPEN_JOB = "20260329-direct.DIRECT", "20260329-batch.BATCH", "20260329-open.DIRECT"
 CLUSTER = "ares"
+CONNECTION = {
+    "host_key": "login.example ssh-ed25519 AAAA",
+    "scratch_folder": "/scratch/{user}",
+    "prologue": "module load żółw\n",
+    "simulators": '{"mcsquare": "/opt/MCsquare"}',
+    "sbatch_options": '{"--partition": "main"}',
+    "max_tasks": 1000,
+    "max_running": 50,
+    "keep_failed_days": 0,
+}
 INPUT = {"input_type": "FILES", "number_of_all_primaries": MANY, "input_files": {"a.dat": WORDS}, "input_json": None}
 
 
@@ -61,7 +71,7 @@ def fill(database: Database) -> None:
         _add(connection, KeycloakUserModel, id=7, cert="ssh-rsa-cert", private_key="gAAAA\n" + WORDS)
         for number in range(9):  # mixed case: databases sort that differently
             _add(connection, SessionModel, id=f"{'aBcD_-'[number % 6]}{number}", user_id=3, expires=END)
-        _add(connection, ClusterModel, id=2, cluster_name=CLUSTER, host="login.example", host_key="ssh-ed25519 AAAA")
+        _add(connection, ClusterModel, id=2, cluster_name=CLUSTER, host="login.example", **CONNECTION)
         _add_direct(connection)
         _add_batch(connection)
         _add_open(connection)

@@ -32,7 +32,8 @@ from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_STA
 from yaptide.persistence.diagram import class_diagram
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import Base
-from yaptide.services import administration, logfiles, results
+from yaptide.services import clusters as cluster_services
+from yaptide.services import logfiles, results
 from yaptide.services import simulations as services
 from yaptide.services import users as user_services
 from yaptide.settings import Settings
@@ -218,7 +219,7 @@ def kept(monkeypatch, tmp_path):
     key = {"simulation_id": made.simulation_id, "update_key": made.update_key}
     logfiles.post(backend, **key, logfiles={"a.log": "text"})
     results.post(backend, json.dumps({**key, "estimators": [estimator("dose", curve)]}).encode())
-    administration.add_cluster(backend.database, "ares")
+    cluster_services.add(backend.database, cluster_services.Cluster("ares"))
     monkeypatch.setattr(simulations, "opened", lambda: Opened(settings, backend))
     for module in (users, stored, clusters, integrity, stats, retention):
         monkeypatch.setattr(module, "connect", lambda: backend.database)
@@ -228,7 +229,8 @@ def kept(monkeypatch, tmp_path):
 
 def keys(document: object, before: str = "") -> Iterator[str]:
     """The keys of a document as `docs.JSON` writes them."""
-    if isinstance(document, dict) and before.rpartition(".")[2] not in ("metadata", "logfiles", "rows"):
+    opaque = ("metadata", "logfiles", "rows", "simulators", "sbatch_options")
+    if isinstance(document, dict) and before.rpartition(".")[2] not in opaque:
         if before == "bragg_peak":  # documented also as what may be null
             yield before
         for key, value in document.items():
@@ -242,6 +244,7 @@ def keys(document: object, before: str = "") -> Iterator[str]:
 #: What else a command is told, so that it has something to print.
 MORE = {
     "list --json": ["--all"],
+    "clusters show --json": ["ares"],
     "purge --json": ["--older-than", "0d", "--states", "COMPLETED", "--dry-run"],
     "db check --json": ["--repair"],
 }

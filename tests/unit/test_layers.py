@@ -47,6 +47,7 @@ LIBRARIES = {
     "kombu": {"platforms": ("kombu",)},
     "flask": dict.fromkeys(_HTTP, ("flask",)),
     "apiflask": dict.fromkeys(_HTTP, ("apiflask",)),
+    "asyncssh": {"platforms": ("asyncssh",)},
 }
 
 #: What runs where little is installed, or starts often, and what it must not load.
@@ -54,6 +55,8 @@ LIGHT = {
     "yaptide.platforms.direct.running": {"flask", "apiflask", "sqlalchemy", "asyncssh"},
     "yaptide.platforms.direct.worker": {"flask", "apiflask", "sqlalchemy", "asyncssh"},
     "yaptide.simulators": {"flask", "apiflask", "sqlalchemy", "asyncssh"},
+    "yaptide.application": {"asyncssh"},
+    "yaptide.platforms.batch.slurm": {"asyncssh", "flask", "sqlalchemy"},
     "yaptide.admin.cli": {"flask", "apiflask", "granian", "httpx", "jwt", "cryptography", "matplotlib", "asyncssh"},
 }
 

@@ -1,16 +1,62 @@
-"""`yaptide clusters`, and the same in `db_manage.py`."""
+"""`yaptide clusters`, and the same in `db_manage.py` but for what connects to a cluster."""
 
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from yaptide.admin.arguments import AsJson
+from yaptide.admin.arguments import AsJson, Yes, confirm
 from yaptide.admin.connection import connect
-from yaptide.admin.display import print_json, print_table, say
-from yaptide.services import administration
+from yaptide.admin.display import print_facts, print_json, print_table, say
+from yaptide.domain.errors import InvalidInput
+from yaptide.services import clusters
+from yaptide.services.clusters import Cluster, known_as
 
-app = typer.Typer(help="List and add HPC clusters.", no_args_is_help=True)
+app = typer.Typer(help="List, add, change, remove and test HPC clusters.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="What users choose it by.")]
+Host = Annotated[str | None, typer.Option(help="Host name of the login node.", show_default=False)]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Port of its SSH server [22].", show_default=False)]
+Scratch = Annotated[
+    str | None,
+    typer.Option(
+        help="Where job folders are made there, such as /scratch/{user}/yaptide; {user} is the account.",
+        show_default=False,
+    ),
+]
+HostKeyFile = Annotated[
+    Path | None,
+    typer.Option(help="Its host keys or host CA: lines of known_hosts, or a .pub file.", show_default=False),
+]
+Scan = Annotated[bool, typer.Option("--scan", help="Ask the host for its key, show the fingerprint, and ask you.")]
+Simulators = Annotated[
+    list[str] | None,
+    typer.Option("--simulator", metavar="NAME=PATH", help="A simulator there; can be repeated.", show_default=False),
+]
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sbatch-option",
+        metavar="OPTION=VALUE",
+        help="For every job, such as --sbatch-option=--partition=plgrid; can be repeated.",
+        show_default=False,
+    ),
+]
+PrologueFile = Annotated[
+    Path | None,
+    typer.Option(help="Shell lines that jobs begin with, such as `module load mcsquare`.", show_default=False),
+]
+MaxTasks = Annotated[int | None, typer.Option(min=1, help="Most tasks of one simulation.", show_default=False)]
+MaxRunning = Annotated[
+    int | None, typer.Option(min=1, help="Most tasks of one simulation that run at once.", show_default=False)
+]
+KeepDays = Annotated[
+    int | None,
+    typer.Option(
+        "--keep-failed-days", min=0, help="Days for which folders of failed jobs are kept [7].", show_default=False
+    ),
+]
 
 
 @app.command("list")
@@ -19,7 +65,7 @@ def list_clusters(as_json: AsJson = False) -> None:
 
     Example: yaptide clusters list
     """
-    rows = administration.list_clusters(connect())
+    rows = clusters.listing(connect())
     if as_json:
         print_json({"clusters": [dict(row._mapping) for row in rows]})
         return
@@ -27,22 +73,167 @@ def list_clusters(as_json: AsJson = False) -> None:
     print_table(("cluster", "host", "port", "scratch folder", "simulations"), table)
 
 
+@app.command("show")
+def show_cluster(name: Name, as_json: AsJson = False) -> None:
+    """Show all that is known of a cluster.
+
+    Example: yaptide clusters show ares
+    """
+    facts = asdict(clusters.find(connect(), name))
+    if as_json:
+        print_json(facts)
+        return
+    shown = {key: _lines(value) for key, value in facts.items()}
+    print_facts({key.replace("_", " "): value for key, value in shown.items()}, f"Cluster {name}")
+
+
 @app.command("add")
 def add_cluster(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What users choose it by.")],
-    host: Annotated[str | None, typer.Option(help="Host name of the login node.", show_default=False)] = None,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of its SSH server.")] = 22,
-    scratch_folder: Annotated[
-        str | None, typer.Option(help="Where job folders are made there.", show_default=False)
-    ] = None,
-    host_key_file: Annotated[
-        Path | None, typer.Option(help="Its host keys or host CA, as lines of known_hosts.", show_default=False)
-    ] = None,
+    name: Name,
+    host: Host = None,
+    port: Port = None,
+    scratch_folder: Scratch = None,
+    host_key_file: HostKeyFile = None,
+    scan: Scan = False,
+    simulator: Simulators = None,
+    sbatch_option: Options = None,
+    prologue_file: PrologueFile = None,
+    max_tasks: MaxTasks = None,
+    max_running: MaxRunning = None,
+    keep_failed_days: KeepDays = None,
 ) -> None:
-    """Add a cluster.
+    """Add a cluster; `yaptide clusters test` then tells whether it can be used.
 
-    Example: yaptide clusters add ares --host login.example.org --scratch-folder /scratch/yaptide
+    Example: yaptide clusters add ares --host login.example.org --scan --scratch-folder '/scratch/{user}'
     """
-    host_key = None if host_key_file is None else host_key_file.read_text()
-    administration.add_cluster(connect(), name, host=host, port=port, host_key=host_key, scratch_folder=scratch_folder)
+    values = _given(locals())
+    database = connect()
+    cluster = clusters.check(Cluster(name, **values))
+    if scan:
+        cluster = replace(cluster, host_key=_scanned(cluster))
+    clusters.add(database, cluster)
     say(f"Cluster {name} was added")
+
+
+@app.command("update")
+def update_cluster(
+    name: Name,
+    host: Host = None,
+    port: Port = None,
+    scratch_folder: Scratch = None,
+    host_key_file: HostKeyFile = None,
+    scan: Scan = False,
+    simulator: Simulators = None,
+    sbatch_option: Options = None,
+    prologue_file: PrologueFile = None,
+    max_tasks: MaxTasks = None,
+    max_running: MaxRunning = None,
+    keep_failed_days: KeepDays = None,
+) -> None:
+    """Change what is given of a cluster; the simulators or options that are given replace all there were.
+
+    Example: yaptide clusters update ares --sbatch-option=--partition=plgrid --sbatch-option=--account=plgyaptide
+    """
+    values = _given(locals())
+    database = connect()
+    if scan:
+        values["host_key"] = _scanned(clusters.check(replace(clusters.find(database, name), **values)))
+    if not values:
+        raise InvalidInput("Nothing was given to change; see: yaptide clusters update --help")
+    clusters.change(database, name, values)
+    say(f"Cluster {name} was changed")
+
+
+@app.command("remove")
+def remove_cluster(name: Name, yes: Yes = False) -> None:
+    """Remove a cluster on which no simulation that is kept has run.
+
+    Example: yaptide clusters remove ares
+    """
+    database = connect()
+    clusters.find(database, name)
+    confirm(f"Remove the cluster {name}?", yes)
+    clusters.remove(database, name)
+    say(f"Cluster {name} was removed")
+
+
+@app.command("test")
+def try_cluster(
+    name: Name,
+    login: Annotated[str, typer.Option(help="The account there.", show_default=False)],
+    private_key_file: Annotated[Path, typer.Option(help="The SSH key of the account.", show_default=False)],
+    certificate_file: Annotated[
+        Path | None, typer.Option(help="The certificate of the key, if there is one.", show_default=False)
+    ] = None,
+    wait: Annotated[float, typer.Option(min=1, help="Seconds for which the job may wait and run.")] = 120,
+    as_json: AsJson = False,
+) -> None:
+    """Try out a cluster: connect, look for what simulations need, and run a job of a second.
+
+    Example: yaptide clusters test ares --login plgalice --private-key-file id_ed25519
+    """
+    from yaptide.platforms.batch import checking, ssh  # noqa: PLC0415 - what does not connect loads no SSH
+
+    cluster = clusters.find(connect(), name)
+    if cluster.host is None:
+        raise InvalidInput(f"Cluster {name} has no host; set it with: yaptide clusters update {name} --host HOST")
+    certificate = "" if certificate_file is None else certificate_file.read_text()
+    connections = ssh.Connections()
+    try:
+        server = ssh.Server(cluster.host, cluster.port, cluster.host_key or "")
+        remote = connections.to(server, ssh.Login(login, private_key_file.read_text(), certificate))
+        steps = list(checking.try_out(remote, cluster, wait))
+    finally:
+        connections.close()
+    passed = all(step.passed for step in steps)
+    if as_json:
+        print_json({"cluster_name": name, "passed": passed, "steps": [asdict(step) for step in steps]})
+    else:
+        rows = [(step.name, "ok" if step.passed else "FAILED", step.found, step.advice) for step in steps]
+        print_table(("step", "", "found", "what to do"), rows)
+    if not passed:
+        raise typer.Exit(1)
+
+
+def _given(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The values of a cluster that were given on the command line."""
+    known = {entry.name for entry in fields(Cluster)}
+    values = {key: value for key, value in arguments.items() if key in known and value is not None}
+    if arguments["scan"] and arguments["host_key_file"] is not None:
+        raise InvalidInput("Give --scan or --host-key-file, not both")
+    for name in ("host_key", "prologue"):
+        if arguments[f"{name}_file"] is not None:
+            values[name] = arguments[f"{name}_file"].read_text()
+    if arguments["simulator"]:
+        values["simulators"] = _pairs(arguments["simulator"])
+    if arguments["sbatch_option"]:
+        values["sbatch_options"] = _pairs(arguments["sbatch_option"])
+    return values
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if name in found:
+            raise InvalidInput(f"{name} is given twice")
+        found[name] = value
+    return found
+
+
+def _scanned(cluster: Cluster) -> str:
+    """The host key that the host shows, as a line of known_hosts, once a human has compared its fingerprint."""
+    from yaptide.platforms.batch import ssh  # noqa: PLC0415 - what does not connect loads no SSH
+
+    if cluster.host is None:
+        raise InvalidInput("Say which host with --host")
+    key, fingerprint = ssh.scan(cluster.host, cluster.port)
+    say(f"{cluster.host} shows the host key {key.split()[0]} {fingerprint}")
+    confirm("Is this the fingerprint that its administrators publish?", yes=False)
+    return f"{known_as(cluster.host, cluster.port)} {key}"
+
+
+def _lines(value: object) -> object:
+    if isinstance(value, dict):
+        return "\n".join(f"{name}={text}" for name, text in value.items()) or "-"
+    return "-" if value is None else value

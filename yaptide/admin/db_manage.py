@@ -27,7 +27,10 @@ COMMANDS = (
     stored.list_tasks,
     stored.remove_task,
     clusters.list_clusters,
+    clusters.show_cluster,
     clusters.add_cluster,
+    clusters.update_cluster,
+    clusters.remove_cluster,
 )
 
 app = new_app("db_manage", __doc__)

@@ -9,6 +9,8 @@ from werkzeug.exceptions import HTTPException
 
 from yaptide.api.http import answer
 from yaptide.domain.errors import (
+    ClusterRefused,
+    ClusterUnavailable,
     Conflict,
     Forbidden,
     InvalidInput,
@@ -28,12 +30,14 @@ STATUS: dict[type[YaptideError], int] = {
     InvalidInput: 400,
     NotAuthenticated: 401,
     Forbidden: 403,
+    ClusterRefused: 403,
     NotFound: 404,
     Conflict: 409,
     TooLarge: 413,
     TooManyAttempts: 429,
     NotConfigured: 503,
     Unavailable: 503,
+    ClusterUnavailable: 503,
     StorageFull: 507,
 }
 

@@ -54,6 +54,14 @@ class Unavailable(YaptideError):
     """The database cannot be reached or is too busy just now; the same call may work later."""
 
 
+class ClusterUnavailable(YaptideError):
+    """A cluster cannot be reached, or does not answer in time; the same call may work later."""
+
+
+class ClusterRefused(YaptideError):
+    """A cluster does not let somebody in, or is not the one it should be; somebody has to mend that first."""
+
+
 class Contended(Unavailable):
     """Others were changing the same rows, and the database chose this transaction to give way; nothing was changed."""
 

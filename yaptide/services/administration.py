@@ -1,4 +1,4 @@
-"""What an administrator does to users, simulations, tasks and clusters, from inside or outside a container.
+"""What an administrator does to users, simulations and tasks, from inside or outside a container.
 
 These operations need nothing but the database, which is their first argument, and load nothing but SQLAlchemy:
 `yaptide/admin/db_manage.py` works where little is installed. Where they overlap with what users do, those call these.
@@ -219,33 +219,6 @@ def _check_removable(simulation: Locked, seen: TaskSeen, count: int) -> None:
         raise Conflict(f"Task {seen.task.task_id} is {seen.task.task_state}: cancel the simulation first")
     if count == 1:
         raise Conflict("It is the only task: remove the simulation instead")
-
-
-def list_clusters(database: Database) -> list[Record]:
-    """All clusters by name, with the number of their simulations."""
-    with database.reading() as connection:
-        return queries.clusters(connection)
-
-
-def add_cluster(
-    database: Database,
-    name: str,
-    *,
-    host: str | None = None,
-    port: int = 22,
-    host_key: str | None = None,
-    scratch_folder: str | None = None,
-) -> None:
-    """Add an HPC cluster; raises InvalidInput for an unusable name or port, Conflict if the name is taken."""
-    check_name(name, "cluster")
-    if not 1 <= port <= 65535:
-        raise InvalidInput("A port is between 1 and 65535")
-    values = {"host": host, "port": port, "host_key": host_key, "scratch_folder": scratch_folder}
-    try:
-        with database.writing() as connection:
-            queries.add_cluster(connection, {"cluster_name": name, **values})
-    except IntegrityError:
-        raise Conflict(f"There is a cluster {name!r} already") from None
 
 
 def _job(job_id: str) -> str:

@@ -14,7 +14,6 @@ from sqlalchemy import (
     cast,
     delete,
     func,
-    insert,
     select,
     true,
     update,
@@ -23,8 +22,6 @@ from sqlalchemy import (
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models import (
-    BatchSimulationModel,
-    ClusterModel,
     EstimatorModel,
     LogfilesModel,
     PageModel,
@@ -43,8 +40,6 @@ _HISTORY = table_of(StateHistoryModel)
 _ESTIMATOR = table_of(EstimatorModel)
 _PAGE = table_of(PageModel)
 _LOGFILES = table_of(LogfilesModel)
-_CLUSTER = table_of(ClusterModel)
-_BATCH = table_of(BatchSimulationModel)
 
 
 class Holdings(NamedTuple):
@@ -183,19 +178,6 @@ def remove_task(connection: Connection, simulation_id: int, task_id: int) -> Non
     this = and_(_TASK.c.simulation_id == simulation_id, _TASK.c.task_id == task_id)
     connection.execute(delete(_TASK).where(this))
     connection.execute(delete(_HISTORY).where(_about(simulation_id, task_id)))
-
-
-def clusters(connection: Connection) -> list[Record]:
-    """All clusters by name, with the number of their simulations."""
-    columns = ("cluster_name", "host", "port", "scratch_folder")
-    count = _count(_BATCH.c.cluster_id == _CLUSTER.c.id, _CLUSTER).label("simulations")
-    query = select(*(_CLUSTER.c[name] for name in columns), count).order_by(_CLUSTER.c.cluster_name)
-    return list(connection.execute(query))
-
-
-def add_cluster(connection: Connection, values: Mapping[str, Any]) -> None:
-    """Add a cluster; the database raises IntegrityError if the name is taken."""
-    connection.execute(insert(_CLUSTER), dict(values))
 
 
 def _about(simulation_id: int, task_id: int) -> ColumnElement[bool]:

@@ -1,10 +1,46 @@
 """Queries about clusters."""
 
-from sqlalchemy import Connection, select
+from collections.abc import Mapping
+from typing import Any
 
-from yaptide.persistence.models import ClusterModel
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from yaptide.persistence.engine import Record
+from yaptide.persistence.models import BatchSimulationModel, ClusterModel
+from yaptide.persistence.models.base import table_of
+
+_CLUSTER = table_of(ClusterModel)
+_BATCH = table_of(BatchSimulationModel)
 
 
 def names(connection: Connection) -> list[str]:
     """Names of all clusters, in alphabetical order."""
-    return list(connection.execute(select(ClusterModel.cluster_name).order_by(ClusterModel.cluster_name)).scalars())
+    return list(connection.execute(select(_CLUSTER.c.cluster_name).order_by(_CLUSTER.c.cluster_name)).scalars())
+
+
+def all_clusters(connection: Connection) -> list[Record]:
+    """All clusters by name, with the number of their simulations."""
+    columns = ("cluster_name", "host", "port", "scratch_folder")
+    count = select(func.count()).where(_BATCH.c.cluster_id == _CLUSTER.c.id).correlate(_CLUSTER).scalar_subquery()
+    query = select(*(_CLUSTER.c[name] for name in columns), count.label("simulations"))
+    return list(connection.execute(query.order_by(_CLUSTER.c.cluster_name)))
+
+
+def named(connection: Connection, name: str) -> Record | None:
+    """The cluster of this name."""
+    return connection.execute(select(_CLUSTER).where(_CLUSTER.c.cluster_name == name)).first()
+
+
+def add(connection: Connection, values: Mapping[str, Any]) -> None:
+    """Add a cluster; the database raises IntegrityError if the name is taken."""
+    connection.execute(insert(_CLUSTER), dict(values))
+
+
+def change(connection: Connection, name: str, values: Mapping[str, Any]) -> None:
+    """Give values of a cluster anew."""
+    connection.execute(update(_CLUSTER).where(_CLUSTER.c.cluster_name == name), dict(values))
+
+
+def remove(connection: Connection, name: str) -> None:
+    """Remove a cluster; the database raises IntegrityError if simulations ran on it."""
+    connection.execute(delete(_CLUSTER).where(_CLUSTER.c.cluster_name == name))

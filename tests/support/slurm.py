@@ -1,0 +1,333 @@
+"""A real cluster for tests: SLURM with one node, and the SSH server of its login node.
+
+Everything is a plain process on loopback and free ports, under one temporary folder, without systemd, as root or not.
+As root, jobs run as an account that is made for them; otherwise as whoever runs the tests.
+"""
+
+import contextlib
+import getpass
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncssh
+
+from tests.support import keeper
+from tests.support.ports import free_port
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "sinfo", "sshd")
+#: More than any of the steps below ever took, on a busy machine too.
+DEADLINE = 90.0
+_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+
+_SLURM_CONF = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={slurmctld_port}
+SlurmdPort={slurmd_port}
+SlurmUser={daemons}
+SlurmdUser={daemons}
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=socket={folder}/munge/socket
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+StateSaveLocation={folder}/slurmctld
+SlurmdSpoolDir={folder}/slurmd
+TaskPlugin=task/none
+ProctrackType=proctrack/linuxproc
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=1
+JobAcctGatherParams=OverMemoryKill
+SwitchType=switch/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SlurmdParameters=config_overrides
+ReturnToService=2
+MailProg=/bin/true
+SchedulerType=sched/backfill
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1
+PriorityType=priority/basic
+MinJobAge=300
+MaxArraySize=1001
+KillWait=2
+InactiveLimit=0
+EnforcePartLimits=ALL
+CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/none
+LaunchParameters=disable_send_gids
+NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=2000 State=UNKNOWN
+PartitionName=main Nodes={node} Default=YES MaxTime=60 DefaultTime=10 DefMemPerCPU=100 State=UP
+"""
+
+_SSHD_CONFIG = """\
+Port {ssh_port}
+ListenAddress 127.0.0.1
+HostKey {folder}/ssh/host
+HostCertificate {folder}/ssh/host-cert.pub
+PidFile {folder}/sshd.pid
+AuthorizedKeysFile {folder}/ssh/authorized_keys
+TrustedUserCAKeys {folder}/ssh/ca.pub
+StrictModes {strict}
+PubkeyAuthentication yes
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin no
+AllowUsers {account}
+UsePAM no
+UseDNS no
+PrintMotd no
+X11Forwarding no
+MaxStartups 100
+MaxSessions 50
+LogLevel VERBOSE
+SetEnv SLURM_CONF={folder}/slurm.conf
+Subsystem sftp internal-sftp
+"""
+
+
+class SlurmMissing(Exception):
+    """Programs of SLURM or OpenSSH are not on this machine."""
+
+
+def find_program(name: str) -> str:
+    """Full path of a program: sshd wants to be called by it, and daemons are off the PATH of most users."""
+    if found := shutil.which(name, path=_PATH):
+        return found
+    raise SlurmMissing(
+        f"These tests need {name}: run `scripts/setup slurm`, or install it (on Debian: apt-get install "
+        "--no-install-recommends slurmctld slurmd slurm-client munge openssh-server)."
+    )
+
+
+@dataclass
+class Keys:
+    """Keys of the login node and of its users; a certificate from `ca` lets any key in."""
+
+    host: asyncssh.SSHKey = field(default_factory=lambda: asyncssh.generate_private_key("ssh-ed25519"))
+    ca: asyncssh.SSHKey = field(default_factory=lambda: asyncssh.generate_private_key("ssh-ed25519"))
+    user: asyncssh.SSHKey = field(default_factory=lambda: asyncssh.generate_private_key("ssh-ed25519"))
+
+    def certificate(self, principal: str, begin: str | int = "-1m", end: str | int = "+2h") -> str:
+        """A certificate of the user's key for the account `principal`; `begin` and `end` as ssh-keygen takes them."""
+        made = self.ca.generate_user_certificate(
+            self.user, "test", principals=[principal], valid_after=begin, valid_before=end
+        )
+        return made.export_certificate().decode()
+
+
+@dataclass
+class SlurmCluster:
+    """A cluster and how to reach it; `serve` makes one."""
+
+    folder: Path
+    account: str
+    keys: Keys = field(default_factory=Keys)
+    ssh_port: int = field(default_factory=free_port)
+    slurmctld_port: int = field(default_factory=free_port)
+    slurmd_port: int = field(default_factory=free_port)
+    pids: dict[str, int] = field(default_factory=dict)
+    _keeper: subprocess.Popen[str] | None = None
+
+    @property
+    def host(self) -> str:
+        """Address of the login node."""
+        return "127.0.0.1"
+
+    @property
+    def host_key(self) -> str:
+        """The login node's host key, as a line of known_hosts."""
+        return f"[{self.host}]:{self.ssh_port} {_public(self.keys.host)}"
+
+    @property
+    def host_authority(self) -> str:
+        """The authority that signed the host key, as a line of known_hosts."""
+        return f"@cert-authority [{self.host}]:{self.ssh_port} {_public(self.keys.ca)}"
+
+    @property
+    def private_key(self) -> str:
+        """The private key that certificates are for; it has no passphrase."""
+        return self.keys.user.export_private_key().decode()
+
+    @property
+    def scratch(self) -> Path:
+        """A folder that the account may write to."""
+        return self.folder / "scratch"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the commands of SLURM need in their environment."""
+        return {"PATH": _PATH, "SLURM_CONF": str(self.folder / "slurm.conf"), "LANG": "C.UTF-8"}
+
+    def command(self, *words: str) -> str:
+        """What a command of SLURM prints, run by its administrator."""
+        return subprocess.run(
+            words, env=self.environment, capture_output=True, text=True, check=True, timeout=DEADLINE
+        ).stdout
+
+    def start(self) -> None:
+        """Start everything and wait until a job has run."""
+        for name in PROGRAMS:
+            find_program(name)
+        afterwards = [["rm", "-rf", str(self.folder)]]
+        if _is_root():
+            afterwards.insert(0, ["userdel", self.account])
+        self._keeper = subprocess.Popen(
+            [sys.executable, keeper.__file__, json.dumps(afterwards)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        self._make_folder()
+        self._start_munged()
+        self.start_slurmctld("-c")
+        self.start_slurmd()
+        self._start_sshd()
+        self._wait_until("the node is idle", lambda: self._answers("idle", "sinfo", "--noheader", "--format=%T"))
+        # Even then jobs may not start: one that has run is the proof.
+        probe = ("srun", "--ntasks=1", "--mem=20", "--job-name=probe", "echo", "up")
+        self._wait_until("a first job", lambda: self._answers("up", *probe))
+
+    def close(self) -> None:
+        """End everything at once and leave nothing behind."""
+        if self._keeper is not None:
+            self._keeper.stdin.close()
+            self._keeper.wait(DEADLINE)
+            self._keeper.stdout.close()
+            self._keeper = None
+
+    def start_slurmctld(self, *options: str) -> None:
+        """Start the controller; it goes on with the jobs it knew."""
+        self._spawn("slurmctld", "-D", "-f", str(self.folder / "slurm.conf"), *options)
+
+    def start_slurmd(self) -> None:
+        """Start the node's daemon."""
+        self._spawn("slurmd", "-D", "-f", str(self.folder / "slurm.conf"), "-N", self._node)
+
+    def stop(self, name: str) -> None:
+        """End a daemon in good order; one that is killed forgets the jobs of its last seconds."""
+        pid = self.pids.pop(name)
+        os.kill(pid, signal.SIGTERM)
+        self._wait_until(f"{name} has ended", lambda: not Path(f"/proc/{pid}").exists())
+
+    def drop_connections(self) -> None:
+        """Cut all SSH connections, as a network does."""
+        for pid in keeper.descendants(self.pids["sshd"]):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                # Not what runs in a session: its end could be told before the connection is gone.
+                if Path(f"/proc/{pid}/comm").read_text() == "sshd\n":
+                    os.kill(pid, signal.SIGKILL)
+
+    @property
+    def _node(self) -> str:
+        return f"n{self.slurmd_port}"
+
+    def _make_folder(self) -> None:
+        host = socket.gethostname().partition(".")[0]
+        daemons = "root" if _is_root() else self.account
+        names = ("host", "slurmctld_port", "slurmd_port", "ssh_port", "account", "folder")
+        values = {name: getattr(self, name) for name in names}
+        values |= {"host": host, "daemons": daemons, "node": self._node, "strict": "yes" if _is_root() else "no"}
+        self.folder.chmod(0o755)
+        for name in ("munge", "slurmctld", "slurmd", "ssh", "scratch", "home"):
+            (self.folder / name).mkdir(mode=0o755)
+        (self.folder / "slurm.conf").write_text(_SLURM_CONF.format_map(values))
+        (self.folder / "sshd_config").write_text(_SSHD_CONFIG.format_map(values))
+        for name, key in (("host", self.keys.host), ("ca", self.keys.ca)):
+            key.write_private_key(self.folder / "ssh" / name)
+            (self.folder / "ssh" / name).chmod(0o600)
+            key.write_public_key(self.folder / "ssh" / f"{name}.pub")
+        signed = self.keys.ca.generate_host_certificate(self.keys.host, "host", principals=[self.host])
+        signed.write_certificate(self.folder / "ssh" / "host-cert.pub")
+        (self.folder / "ssh" / "authorized_keys").touch()
+        if _is_root():
+            home = self.folder / "home"
+            # A '!' for a password, which locks the account, would keep sshd from letting even keys in.
+            options = ("--no-create-home", "--user-group", "--shell=/bin/bash", "--password=*", f"--home-dir={home}")
+            subprocess.run([find_program("useradd"), *options, self.account], check=True, timeout=DEADLINE)
+            owner = pwd.getpwnam(self.account)
+            for path in (home, self.scratch):
+                os.chown(path, owner.pw_uid, owner.pw_gid)
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+
+    def _start_munged(self) -> None:
+        folder = self.folder / "munge"
+        key = folder / "key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o400)
+        files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+        options = [f"--{option}={folder / name}" for option, name in files.items()]
+        self._spawn("munged", "--foreground", "--num-threads=2", *options)
+        self._wait_until("munged listens", (folder / "socket").exists)
+
+    def _start_sshd(self) -> None:
+        self._spawn("sshd", "-D", "-e", "-f", str(self.folder / "sshd_config"))
+
+        def listens() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex((self.host, self.ssh_port)) == 0
+
+        self._wait_until("sshd listens", listens)
+
+    def _spawn(self, name: str, *options: str) -> None:
+        asked = {"command": [find_program(name), *options], "environment": self.environment}
+        self._keeper.stdin.write(json.dumps({**asked, "log": str(self._log(name))}) + "\n")
+        self._keeper.stdin.flush()
+        self.pids[name] = int(self._keeper.stdout.readline())
+
+    def _log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def _answers(self, expected: str, *words: str) -> bool:
+        """Whether a command says what is expected; those of SLURM can hang where its controller is gone."""
+        try:
+            done = subprocess.run(words, env=self.environment, capture_output=True, text=True, check=False, timeout=15)
+        except subprocess.TimeoutExpired:
+            return False
+        return done.stdout.strip() == expected
+
+    def _wait_until(self, what: str, is_so: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + DEADLINE
+        while not is_so():
+            ended = [name for name, pid in self.pids.items() if not Path(f"/proc/{pid}").exists()]
+            if ended or time.monotonic() > deadline:
+                logs = "\n".join(f"{name}: {self._log(name).read_text()[-2000:]}" for name in self.pids)
+                raise RuntimeError(f"{', '.join(ended) or 'nothing'} ended while waiting until {what}\n{logs}")
+            time.sleep(0.05)
+
+
+def _is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def _public(key: asyncssh.SSHKey) -> str:
+    return " ".join(key.export_public_key().decode().split()[:2])
+
+
+@contextlib.contextmanager
+def serve() -> Iterator[SlurmCluster]:
+    """A cluster that runs, and of which nothing is left afterwards."""
+    # A short path: sockets have room for a hundred characters. Everybody may look in: jobs run as another account.
+    folder = Path(tempfile.mkdtemp(prefix="yaptide-slurm-", dir="/tmp"))
+    account = f"yaptide-{folder.name[-8:].replace('_', '-')}".lower() if _is_root() else getpass.getuser()
+    cluster = SlurmCluster(folder, account)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+        shutil.rmtree(folder, ignore_errors=True)

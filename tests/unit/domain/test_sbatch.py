@@ -1,0 +1,153 @@
+"""Which options jobs may have: none of them can do anything but say how much, how long and where."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from yaptide.domain.errors import InvalidInput
+from yaptide.domain.sbatch import _VALUES, arguments, check_options, read_header
+
+HARMLESS = {
+    "--time": "01:00:00",
+    "--partition": "plgrid",
+    "--account": "plgyaptide-cpu",
+    "--mem": "4G",
+    "--nodelist": "n[001-017,20]",
+    "--constraint": "[intel*2&(avx|sse)]",
+    "--exclusive": "",
+}
+HOSTILE = (
+    "; touch x",
+    "$(id)",
+    "`id`",
+    "../..",
+    "a\nb",
+    "a b",
+    "main\n#SBATCH --wrap=x",
+    "'",
+    '"',
+    "\0",
+    "-x",
+    "=",
+    "é",
+)
+
+
+def test_what_is_harmless_is_passed_on():
+    assert check_options(HARMLESS) == HARMLESS
+    assert "--time=01:00:00" in arguments(HARMLESS)
+    assert "--exclusive" in arguments(HARMLESS)
+
+
+@pytest.mark.parametrize("value", ["30", "1:30", "1-0", "2-12:00", "00:10:00"])
+def test_times(value):
+    assert check_options({"-t": value}) == {"--time": value}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "--output",
+            "--error",
+            "--input",
+            "--chdir",
+            "-D",
+            "-o",
+            "-e",
+            "--wrap",
+            "--export",
+            "--export-file",
+            "--array",
+        ),
+        *(
+            "--dependency",
+            "-d",
+            "--job-name",
+            "-J",
+            "--uid",
+            "--mail-user",
+            "--mail-type",
+            "--get-user-env",
+            "--prolog",
+        ),
+        *(
+            "--signal",
+            "--clusters",
+            "-M",
+            "--container",
+            "--bb",
+            "--bbf",
+            "--comment",
+            "--test-only",
+            "--wait",
+            "--hold",
+        ),
+        *("", "--", "time", "--time=1", "--time --wrap", "--time\n", "--TIME", "; touch x", "$(id)"),
+    ],
+)
+def test_every_other_option_is_refused(name):
+    with pytest.raises(InvalidInput, match="no option that jobs may have"):
+        check_options({name: "1"})
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+@pytest.mark.parametrize("value", [*HOSTILE, None, True, 1.5, ["1"], {"a": 1}])
+def test_values_that_no_option_has_are_refused(name, value):
+    with pytest.raises(InvalidInput, match="no value of the option"):
+        check_options({name: value})
+
+
+def test_an_option_is_given_once():
+    with pytest.raises(InvalidInput, match="twice"):
+        check_options({"--time": "1", "-t": "2"})
+    with pytest.raises(InvalidInput, match="twice"):
+        read_header("#SBATCH --time=1\n#SBATCH --time=2")
+
+
+@given(st.dictionaries(st.sampled_from([*HARMLESS, "--qos", "-c", "--gres"]), st.text(max_size=12) | st.integers()))
+def test_whatever_is_accepted_is_one_plain_word(options):
+    try:
+        checked = check_options(options)
+    except InvalidInput:
+        return
+    for word in arguments(checked):
+        assert re.fullmatch(r"--[!-~]+", word)
+        assert not set(word) & set("$`;\\'\"<>#~?{}")
+        assert shlex.split(shlex.quote(word)) == [word]
+
+
+def test_a_header_is_read_as_options():
+    lines = ("#!/bin/bash", "#SBATCH --time=01:00:00", "#SBATCH -p main", "", "# a comment", "#SBATCH --exclusive")
+    header = "\n".join((*lines, "#SBATCH  --mem  4G # much"))
+    assert read_header(header) == {"--time": "01:00:00", "--partition": "main", "--exclusive": "", "--mem": "4G"}
+    assert read_header("") == {}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "touch x",
+        "module load x",
+        "#SBATCH --time=1; touch x",
+        "#SBATCH --wrap=x",
+        "#SBATCH --time=1 --wrap=x",
+        "#SBATCH --time=$(id)",
+        "#SBATCH",
+        "#SBATCHES --time=1",
+        "# fine\r\ntouch x",
+    ],
+)
+def test_commands_in_a_header_are_refused(header):
+    with pytest.raises(InvalidInput):
+        read_header(header)
+
+
+def test_the_document_lists_the_options():
+    text = (Path(__file__).parents[3] / "docs/batch.md").read_text()
+    section = text.partition("## What jobs may ask for")[2].partition("The prologue")[0]
+    assert re.findall(r"`(--[a-z-]+)`", section) == list(_VALUES)

@@ -1,0 +1,1 @@
+"""Clusters with SLURM, over SSH."""
