@@ -14,6 +14,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from sqlalchemy import delete
 
+from tests.support import keycloak as keycloak_support
 from tests.support import slurm as clusters
 from tests.support.api import UI, Job, Recorder, sign_in, submit
 from tests.support.postgres import Postgres, PostgresMissing, serve
@@ -174,3 +175,13 @@ def stranger(app: Flask) -> FlaskClient:
 def job(signed_in: FlaskClient) -> Job:
     """A simulation of `signed_in` with two tasks of 500 primaries and the outputs `dose` and `dose2`, PENDING."""
     return submit(signed_in)
+
+
+@pytest.fixture(scope="session")
+def keycloak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[keycloak_support.Server]:
+    """A Keycloak for the whole session; it takes a while to start."""
+    try:
+        with keycloak_support.serve(tmp_path_factory.mktemp("keycloak")) as server:
+            yield server
+    except keycloak_support.KeycloakMissing as missing:
+        pytest.fail(str(missing), pytrace=False)
