@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -179,9 +180,12 @@ def job(signed_in: FlaskClient) -> Job:
 
 @pytest.fixture(scope="session")
 def keycloak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[keycloak_support.Server]:
-    """A Keycloak for the whole session; it takes a while to start."""
+    """A Keycloak for the whole session, and for all processes that run tests at once; it takes a while to start."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "keycloak"
+    folder.mkdir(exist_ok=True)
     try:
-        with keycloak_support.serve(tmp_path_factory.mktemp("keycloak")) as server:
+        with keycloak_support.shared(folder) as server:
             yield server
     except keycloak_support.KeycloakMissing as missing:
         pytest.fail(str(missing), pytrace=False)

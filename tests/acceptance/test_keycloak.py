@@ -32,8 +32,6 @@ from yaptide.persistence.engine import Database
 from yaptide.services import credentials, keycloak, secrets
 from yaptide.services.backend import Backend, Keycloak
 
-pytestmark = pytest.mark.xdist_group("keycloak")
-
 NO_TOKEN = {"message": "No token provided"}
 SERVICE = ("plgridAccessServices", "PLG_YAPTIDE_ACCESS")
 CLIENTS = 8
@@ -50,13 +48,13 @@ def database(tmp_path: Path, migrated_file: Path) -> Iterator[Database]:
 
 @pytest.fixture(scope="module")
 def realm(keycloak: Server) -> Realm:
-    return keycloak.new_realm("science")
+    return keycloak.new_realm()
 
 
 @pytest.fixture(scope="module")
 def elsewhere(keycloak: Server) -> Realm:
     """Another realm of the same server, with the same clients and users."""
-    return keycloak.new_realm("elsewhere")
+    return keycloak.new_realm()
 
 
 @pytest.fixture
@@ -229,7 +227,7 @@ def test_forged_tokens(realm, client, database):
 
 
 def test_the_realm_changes_its_keys(keycloak, app, client):
-    realm = keycloak.new_realm("rotating")
+    realm = keycloak.new_realm()
     configure(app, replace(backend_of(app).keycloak, issuers=(realm.issuer,)))
     old = realm.token()
     assert sign_in(client, old).status_code == 202

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import fcntl
 import hashlib
 import html
 import json
@@ -116,19 +117,15 @@ class Realm:
         self.server.ask("DELETE", f"/{self.name}/components/{provider}")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Server:
     """A running Keycloak."""
 
-    process: subprocess.Popen[bytes]
     url: str
     admin: tuple[str, str]
-    log: Path
 
     def answers(self) -> bool:
-        """Whether it answers; RuntimeError if it never will."""
-        if self.process.poll() is not None:
-            raise RuntimeError(f"Keycloak has ended:\n{self.log.read_text()}")
+        """Whether it answers."""
         try:
             return httpx.get(f"{self.url}/realms/master", timeout=60).is_success
         except httpx.TransportError:
@@ -145,8 +142,9 @@ class Server:
         assert response.is_success, response.text
         return response
 
-    def new_realm(self, name: str) -> Realm:
+    def new_realm(self) -> Realm:
         """A realm of its own with the clients and users of the fixture."""
+        name = f"science-{secrets.token_hex(4)}"
         self.ask("POST", "", json={**json.loads(REALM.read_text()), "realm": name})
         return Realm(self, name)
 
@@ -180,11 +178,46 @@ def serve(folder: Path) -> Iterator[Server]:
             stderr=out,
             start_new_session=True,
         )
-    server = Server(process, f"http://127.0.0.1:{port}", admin, log)
+    server = Server(f"http://127.0.0.1:{port}", admin)
+
+    def ready() -> bool:
+        if process.poll() is not None:
+            raise RuntimeError(f"Keycloak has ended:\n{log.read_text()}")
+        return server.answers()
+
     try:
-        until(server.answers, "Keycloak answers", START, every=0.2)
+        until(ready, "Keycloak answers", START, every=0.2)
         yield server
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@contextlib.contextmanager
+def shared(folder: Path) -> Iterator[Server]:
+    """The Keycloak of all processes that run tests together and have `folder` in common.
+
+    The first of them starts it, and ends it once the others need it no more: they hold `using` until then. Who holds
+    `changing` may start or end it.
+    """
+    told = folder / "keycloak.json"
+    with (
+        (folder / "changing").open("w") as changing,
+        (folder / "using").open("w") as using,
+        contextlib.ExitStack() as own,
+    ):
+        fcntl.flock(changing, fcntl.LOCK_EX)
+        if told.exists():
+            found = json.loads(told.read_text())
+            server = Server(found["url"], tuple(found["admin"]))
+            fcntl.flock(using, fcntl.LOCK_SH)
+            own.callback(fcntl.flock, using, fcntl.LOCK_UN)
+        else:
+            server = own.enter_context(serve(folder))
+            told.write_text(json.dumps({"url": server.url, "admin": server.admin}))
+            own.callback(told.unlink)
+            own.callback(fcntl.flock, using, fcntl.LOCK_EX)
+            own.callback(fcntl.flock, changing, fcntl.LOCK_EX)
+        fcntl.flock(changing, fcntl.LOCK_UN)
+        yield server
