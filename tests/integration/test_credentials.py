@@ -3,12 +3,13 @@
 import ipaddress
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jwt
 import pytest
@@ -80,63 +81,86 @@ def test_what_is_uploaded_can_be_used(backend, of_keycloak, alice, form):
     assert of_keycloak.get("/auth/status").json["certificate_exp"] == found.valid_until.timestamp() * 1000
 
 
+KINDS: dict[str, Callable[[], Any]] = {
+    "ed25519": lambda: KEY,
+    "P-256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "P-521": lambda: ec.generate_private_key(ec.SECP521R1()),
+}
+
+
 @one_database
-@pytest.mark.parametrize(
-    "key", [ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP521R1()), KEY], ids=str
-)
-def test_kinds_of_keys(backend, alice, key):
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_keys(backend, alice, kind):
+    key = KINDS[kind]()
     private = text_of(key)
     credentials.store(backend, alice, AUTHORITY.issue(key), private)
     assert credentials.credentials(backend, alice.id).private_key_text == private
 
 
-@cache
-def refusals() -> dict[str, tuple[str, str, str]]:
-    """Certificate, private key, and what is said about them."""
-    other, weak, old = (
-        Ed25519PrivateKey.generate(),
-        rsa.generate_private_key(65537, 1024),  # noqa: S505 - it is refused
-        dsa.generate_private_key(2048),
-    )
-    unknown = ec.generate_private_key(ec.SECP256K1())
-    cert, private = AUTHORITY.issue(KEY), text_of(KEY)
-    public = KEY.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-    forged = cert.split()
-    forged[1] = forged[1][:-8] + "AAAAAAA="
-    return {
-        "no key": (cert, "x", "private key cannot be read"),
-        "a certificate for a key": (cert, cert, "private key cannot be read"),
-        "a cut key": (cert, private[:200], "private key cannot be read"),
-        "a passphrase": (cert, locked(), "has a passphrase"),
-        "a passphrase, PEM": (cert, text_of(KEY, PrivateFormat.PKCS8, b"secret"), "has a passphrase"),
-        "weak": (cert, text_of(weak), "2048 bits or more"),
-        "DSA": (cert, text_of(old, PrivateFormat.PKCS8), "weak kind"),
-        "a curve": (cert, text_of(unknown, PrivateFormat.PKCS8), "no keys on the curve secp256k1"),
-        "another key": (AUTHORITY.issue(other), private, "another private key"),
-        "expired": (AUTHORITY.issue(KEY, lasts=timedelta(seconds=-1)), private, "expired on 20"),
-        "not yet": (AUTHORITY.issue(KEY, since=6 * HOUR), private, "not valid before 20"),
-        "somebody else's": (AUTHORITY.issue(KEY, "bob", "carol"), private, "for bob and carol, and not for alice"),
-        "a host's": (AUTHORITY.issue(KEY, kind=SSHCertificateType.HOST), private, "of a host"),
-        "no certificate": ("x", private, "certificate cannot be read"),
-        "nothing": ("", private, "certificate cannot be read"),
-        "a public key": (public, private, "is a public key"),
-        "two lines": (f"{cert} me\nand more", private, "one line of text"),
-        "a null byte": (f"{cert} \0", private, "one line of text"),
-        "forged": (" ".join(forged), private, "changed after it was signed"),
-        "too long": (cert, "x" * 70_000, "at most 65536 characters"),
-    }
+CERT, PRIVATE = AUTHORITY.issue(KEY), text_of(KEY)
 
 
-@one_database
-@pytest.mark.parametrize("what", refusals())
-def test_what_is_refused(backend, of_keycloak, what):
-    cert, private, told = refusals()[what]
+def forged() -> str:
+    kind, data = CERT.split()
+    return f"{kind} {data[:-8]}AAAAAAA="
+
+
+def pem(key: Any, passphrase: bytes = b"") -> str:
+    return text_of(key, PrivateFormat.PKCS8, passphrase)
+
+
+def public() -> str:
+    return KEY.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
+#: Private keys, and certificates for a good one, and what is said about them.
+BAD_KEYS: dict[str, tuple[Callable[[], str], str]] = {
+    "none": (lambda: "x", "private key cannot be read"),
+    "a certificate": (lambda: CERT, "private key cannot be read"),
+    "cut": (lambda: PRIVATE[:200], "private key cannot be read"),
+    "a passphrase": (locked, "has a passphrase"),
+    "a passphrase, PEM": (lambda: pem(KEY, b"secret"), "has a passphrase"),
+    "weak": (lambda: pem(rsa.generate_private_key(65537, 1024)), "2048 bits or more"),  # noqa: S505 - it is refused
+    "DSA": (lambda: pem(dsa.generate_private_key(2048)), "weak kind"),
+    "a curve": (lambda: pem(ec.generate_private_key(ec.SECP256K1())), "no keys on the curve secp256k1"),
+    "another": (lambda: text_of(Ed25519PrivateKey.generate()), "another private key"),
+    "too long": (lambda: "x" * 70_000, "at most 65536 characters"),
+}
+BAD_CERTIFICATES: dict[str, tuple[Callable[[], str], str]] = {
+    "expired": (lambda: AUTHORITY.issue(KEY, lasts=timedelta(seconds=-1)), "expired on 20"),
+    "not yet": (lambda: AUTHORITY.issue(KEY, since=6 * HOUR), "not valid before 20"),
+    "somebody else's": (lambda: AUTHORITY.issue(KEY, "bob", "carol"), "for bob and carol, and not for alice"),
+    "a host's": (lambda: AUTHORITY.issue(KEY, kind=SSHCertificateType.HOST), "of a host"),
+    "none": (lambda: "x", "certificate cannot be read"),
+    "nothing": (str, "certificate cannot be read"),
+    "a public key": (public, "is a public key"),
+    "two lines": (lambda: f"{CERT} me\nand more", "one line of text"),
+    "a null byte": (lambda: f"{CERT} \0", "one line of text"),
+    "forged": (forged, "changed after it was signed"),
+}
+
+
+def check_refused(client: FlaskClient, backend: Backend, cert: str, private: str, told: str) -> None:
     before = contents(backend.database)
-    response = of_keycloak.post("/user/update", json={"cert": cert, "private": private})
+    response = client.post("/user/update", json={"cert": cert, "private": private})
     assert response.status_code == 400, response.json
     assert told in response.json["message"]
     assert not set(private.splitlines()[1:-1]) & set(response.json["message"].split())
     assert contents(backend.database) == before
+
+
+@one_database
+@pytest.mark.parametrize("what", BAD_KEYS)
+def test_keys_that_are_refused(backend, of_keycloak, what):
+    make, told = BAD_KEYS[what]
+    check_refused(of_keycloak, backend, CERT, make(), told)
+
+
+@one_database
+@pytest.mark.parametrize("what", BAD_CERTIFICATES)
+def test_certificates_that_are_refused(backend, of_keycloak, what):
+    make, told = BAD_CERTIFICATES[what]
+    check_refused(of_keycloak, backend, make(), PRIVATE, told)
 
 
 @one_database
@@ -250,7 +274,10 @@ def issuer() -> Iterator[http.Service]:
     keycloak.keys_of.cache_clear()
 
 
-SIGNING = rsa.generate_private_key(65537, 2048)
+@cache
+def signing() -> rsa.RSAPrivateKey:
+    """The realm's key."""
+    return rsa.generate_private_key(65537, 2048)
 
 
 def published(*keys: rsa.RSAPrivateKey) -> dict[str, list[dict[str, str]]]:
@@ -261,7 +288,7 @@ def published(*keys: rsa.RSAPrivateKey) -> dict[str, list[dict[str, str]]]:
 def token_of(issuer: str, kid: str = "key-0", **changes: object) -> str:
     now = datetime.now(UTC)
     claims = {"iss": issuer, "iat": now, "exp": now + HOUR, "typ": "Bearer", "azp": "ui", "preferred_username": "alice"}
-    return jwt.encode({**claims, **changes}, SIGNING, "RS256", headers={"kid": kid})
+    return jwt.encode({**claims, **changes}, signing(), "RS256", headers={"kid": kid})
 
 
 def realm(issuer: http.Service, **settings: object) -> Keycloak:
@@ -277,14 +304,14 @@ def realm(issuer: http.Service, **settings: object) -> Keycloak:
 
 @pytest.mark.parametrize("style", ["/realms/science", "/auth/realms/science"])
 def test_both_styles_of_addresses(issuer, style):
-    issuer.answers(published(SIGNING))
+    issuer.answers(published(signing()))
     found = keycloak.identify(realm(issuer), token_of(f"{issuer.url}{style}"))
     assert found.username == "alice"
     assert issuer.asked == [(f"{style}/protocol/openid-connect/certs", "")]
 
 
 def test_all_who_come_at_once_ask_once(issuer):
-    issuer.answers(published(SIGNING))
+    issuer.answers(published(signing()))
     settings, token = realm(issuer), token_of(f"{issuer.url}/realms/science")
     barrier = threading.Barrier(16)
 
@@ -299,7 +326,7 @@ def test_all_who_come_at_once_ask_once(issuer):
 
 def test_strangers_cannot_have_keys_fetched_all_the_time(issuer, monkeypatch):
     monkeypatch.setattr(keycloak, "PAUSE", 60.0)
-    issuer.answers(published(SIGNING))
+    issuer.answers(published(signing()))
     settings = realm(issuer)
     for number in range(20):
         with pytest.raises(Forbidden):
@@ -310,7 +337,7 @@ def test_strangers_cannot_have_keys_fetched_all_the_time(issuer, monkeypatch):
 
 def test_keys_that_the_realm_has_withdrawn_are_forgotten(issuer, monkeypatch):
     monkeypatch.setattr(keycloak, "PAUSE", 0.0)
-    issuer.answers(published(SIGNING))
+    issuer.answers(published(signing()))
     settings, token = realm(issuer), token_of(f"{issuer.url}/realms/science")
     keycloak.identify(settings, token)
     issuer.answers(published(rsa.generate_private_key(65537, 2048)))
@@ -318,7 +345,7 @@ def test_keys_that_the_realm_has_withdrawn_are_forgotten(issuer, monkeypatch):
     monkeypatch.setattr(keycloak, "KEEP", 0.0)
     with pytest.raises(Forbidden):
         keycloak.identify(settings, token)
-    issuer.answers(published(SIGNING))
+    issuer.answers(published(signing()))
     assert keycloak.identify(settings, token).username == "alice"
 
 
@@ -358,7 +385,7 @@ def test_a_realm_without_keys(issuer, document):
     ],
 )
 def test_the_required_claim(issuer, claim, claims, let_in):
-    issuer.answers(published(SIGNING))
+    issuer.answers(published(signing()))
     settings = realm(issuer, keycloak_required_claim=claim)
     token = token_of(f"{issuer.url}/realms/science", **claims)
     if let_in:
@@ -370,7 +397,7 @@ def test_the_required_claim(issuer, claim, claims, let_in):
 
 @pytest.mark.parametrize("name", ["", " alice", "a\0", "a\n", "x" * 200, 7, ["alice"], None])
 def test_names_that_nobody_can_have(issuer, name):
-    issuer.answers(published(SIGNING))
+    issuer.answers(published(signing()))
     with pytest.raises(Forbidden):
         keycloak.identify(realm(issuer), token_of(f"{issuer.url}/realms/science", preferred_username=name))
 
@@ -379,13 +406,13 @@ def test_names_that_nobody_can_have(issuer, name):
 def certified(tmp_path) -> Path:
     """A TLS certificate for 127.0.0.1 that nobody has heard of, with its key."""
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(SIGNING.public_key())
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(signing().public_key())
     now = datetime.now(UTC)
     builder = builder.serial_number(1).not_valid_before(now - HOUR).not_valid_after(now + HOUR)
     address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    made = builder.add_extension(address, critical=False).sign(SIGNING, hashes.SHA256())
+    made = builder.add_extension(address, critical=False).sign(signing(), hashes.SHA256())
     path = tmp_path / "certificate.pem"
-    path.write_text(made.public_bytes(Encoding.PEM).decode() + text_of(SIGNING, PrivateFormat.PKCS8))
+    path.write_text(made.public_bytes(Encoding.PEM).decode() + text_of(signing(), PrivateFormat.PKCS8))
     return path
 
 
