@@ -24,7 +24,7 @@ from tests.support import http
 from tests.support.api import PASSWORD, contents
 from tests.support.api import sign_in as sign_in_locally
 from tests.support.keycloak import UI, Realm, Server
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 from tests.support.processes import Place, place, until
 from tests.support.ssh import Authority
 from yaptide.persistence import schema

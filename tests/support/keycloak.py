@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 from tests.support.processes import until
 
 HOME = Path(sys.prefix) / "share" / "keycloak"
