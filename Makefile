@@ -23,6 +23,7 @@ test: lint  ## Lint, then run all tests; brings the servers that they start if t
 	@scripts/setup brokers
 	@scripts/setup slurm
 	@scripts/setup mcsquare
+	@scripts/setup keycloak
 	$(VENV_PYTHON) -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
 stress: .venv/.dev  ## Ten minutes of everything at once, processes killed, then 300 rounds of each race (docs/reliability.md)

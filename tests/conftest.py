@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from sqlalchemy import delete
 
+from tests.support import keycloak as keycloak_support
 from tests.support import slurm as clusters
 from tests.support.api import UI, Job, Recorder, sign_in, submit
 from tests.support.postgres import Postgres, PostgresMissing, serve
@@ -174,3 +176,16 @@ def stranger(app: Flask) -> FlaskClient:
 def job(signed_in: FlaskClient) -> Job:
     """A simulation of `signed_in` with two tasks of 500 primaries and the outputs `dose` and `dose2`, PENDING."""
     return submit(signed_in)
+
+
+@pytest.fixture(scope="session")
+def keycloak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[keycloak_support.Server]:
+    """A Keycloak for the whole session, and for all processes that run tests at once; it takes a while to start."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "keycloak"
+    folder.mkdir(exist_ok=True)
+    try:
+        with keycloak_support.shared(folder) as server:
+            yield server
+    except keycloak_support.KeycloakMissing as missing:
+        pytest.fail(str(missing), pytrace=False)

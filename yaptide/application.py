@@ -24,8 +24,15 @@ def make_backend(settings: Settings) -> Backend:
     """The services' surroundings as the settings say. The database is opened on first use, and left as it is."""
     if not settings.database_uri:
         settings.make_data_dir()
-    folder = settings.data_dir
-    return Backend(Database(settings.url), Folder(settings.spool), settings.key, settings.limits, data_dir=folder)
+    return Backend(
+        Database(settings.url),
+        Folder(settings.spool),
+        settings.key,
+        settings.limits,
+        data_dir=settings.data_dir,
+        secret_keys=tuple(settings.secrets),
+        keycloak=settings.keycloak,
+    )
 
 
 def prepare_database(backend: Backend) -> None:
@@ -37,6 +44,14 @@ def prepare_database(backend: Backend) -> None:
         schema.upgrade(backend.database)
     else:
         schema.require_current(backend.database)
+
+
+def prepare_to_serve(backend: Backend) -> None:
+    """See that the tables are current, and that the secrets in them can be read; raises Conflict, NotConfigured."""
+    from yaptide.services import secrets  # noqa: PLC0415 - most commands need none
+
+    prepare_database(backend)
+    secrets.check(backend.database, secrets.Vault(backend.secret_keys))
 
 
 def make_broker(settings: Settings) -> "Broker | None":
@@ -117,7 +132,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
         app.register_blueprint(blueprint)
     app.after_request(_never_cached)
     if backend.database.is_sqlite:
-        prepare_database(backend)
+        prepare_to_serve(backend)
     else:
         app.before_request(_checked_once(backend))
     app.before_request(guard_body)
@@ -131,7 +146,7 @@ def _never_cached(response: "Response") -> "Response":
 
 
 def _checked_once(backend: Backend) -> Callable[[], None]:
-    """Before the first request, see to the tables; repeated until they are right."""
+    """Before the first request, see to the tables and secrets; repeated until they are right."""
     from flask import request  # noqa: PLC0415
 
     from yaptide.api import watching  # noqa: PLC0415
@@ -141,7 +156,7 @@ def _checked_once(backend: Backend) -> Callable[[], None]:
     def check() -> None:
         nonlocal ready
         if not ready and request.path not in watching.QUIET:  # those are answered whatever the tables are
-            prepare_database(backend)
+            prepare_to_serve(backend)
             ready = True
 
     return check

@@ -10,14 +10,18 @@ from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.services.backend import Limits
+from yaptide.services.backend import Keycloak, Limits
 
+_TRUSTWORTHY = re.compile(
+    r"https://[^\s/?#@]+(/[^\s?#]*)?|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?(/[^\s?#]*)?"
+)
 _ORIGIN = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]+)?")
 
 
@@ -137,6 +141,40 @@ class Settings(BaseSettings):
         description="What is logged: `debug`, `info` (each request), `warning` or `error`, and what is worse. "
         "Default: `warning` for text, `info` for JSON.",
     )
+    keycloak_base_url: str = Field(
+        "",
+        validation_alias="KEYCLOAK_BASE_URL",
+        description="URL of the Keycloak server whose users may sign in, with or without its `/auth`; see "
+        "[keycloak.md](keycloak.md). Default: none; nobody signs in through Keycloak.",
+    )
+    keycloak_realm: str = Field(
+        "", validation_alias="KEYCLOAK_REALM", description="Name of the realm on it. Default: none."
+    )
+    keycloak_issuer: str = Field(
+        "",
+        validation_alias="KEYCLOAK_ISSUER",
+        description="The realm's URL as its tokens have it, instead of the two above, such as "
+        "`https://sso.example.org/realms/science`. Default: none.",
+    )
+    keycloak_clients: str = Field(
+        "",
+        validation_alias="KEYCLOAK_CLIENTS",
+        description="Client IDs in Keycloak, separated by commas: a token has to be issued to one of them (`azp`) or "
+        "to be for one of them (`aud`). Default: none; has to be set where Keycloak is used.",
+    )
+    keycloak_required_claim: str = Field(
+        "",
+        validation_alias="KEYCLOAK_REQUIRED_CLAIM",
+        description="`name=value`: a claim of the token, and what has to be in it for its user to be let in, such as "
+        "`plgridAccessServices=PLG_YAPTIDE_ACCESS`; `realm_access.roles=yaptide` for a claim within a claim. "
+        "Default: none; every user of the realm is let in.",
+    )
+    cert_auth_url: str = Field(
+        "",
+        validation_alias="CERT_AUTH_URL",
+        description="URL that gives the bearer of a token of Keycloak an SSH key with its certificate; "
+        "`YAPTIDE_SECRET_KEYS` has to be set as well. Default: none; users upload theirs.",
+    )
 
     @property
     def url(self) -> str:
@@ -167,6 +205,22 @@ class Settings(BaseSettings):
                 raise ValueError(f"{origin!r} is not one origin, such as https://ui.example.org")
         return value
 
+    @field_validator("keycloak_base_url", "keycloak_issuer", "cert_auth_url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        # Tokens go there, or the keys that say whom to believe come from there: nobody may listen in or answer instead.
+        if value and not _TRUSTWORTHY.fullmatch(value):
+            raise ValueError("it has to be a URL that begins with https:// (http:// only for 127.0.0.1 and localhost)")
+        return value
+
+    @field_validator("keycloak_required_claim")
+    @classmethod
+    def _check_claim(cls, value: str) -> str:
+        name, _, wanted = value.partition("=")
+        if value and not (name.strip() and wanted.strip()):
+            raise ValueError("it has to be like plgridAccessServices=PLG_YAPTIDE_ACCESS")
+        return value
+
     def make_data_dir(self) -> None:
         """Make the data folder, unless it is there; only its owner may look into it."""
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -174,7 +228,7 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> list[str]:
         """Keys that secrets in the database are encrypted with, the one in use first."""
-        return [key.strip() for key in self.secret_keys.get_secret_value().split(",") if key.strip()]
+        return _parts(self.secret_keys.get_secret_value())
 
     @property
     def limits(self) -> Limits:
@@ -188,6 +242,38 @@ class Settings(BaseSettings):
             registration=self.registration == "open",
         )
 
+    @property
+    def keycloak(self) -> Keycloak | None:
+        """The realm whose users may sign in, None if there is none; raises InvalidInput for half of one."""
+        issuers = self._issuers()
+        if not issuers:
+            return None
+        clients = frozenset(_parts(self.keycloak_clients))
+        if not clients:
+            raise InvalidInput(
+                "Set KEYCLOAK_CLIENTS to the client ID of the web front end in Keycloak: "
+                "otherwise a token that any other application got could sign its user in here"
+            )
+        if self.cert_auth_url and not self.secrets:
+            raise InvalidInput(
+                "CERT_AUTH_URL gives private keys, and there is no key to encrypt them with: "
+                "make one with `yaptide secrets new-key`, and set YAPTIDE_SECRET_KEYS to it"
+            )
+        name, _, wanted = self.keycloak_required_claim.partition("=")
+        return Keycloak(issuers, clients, (name.strip(), wanted.strip()) if name else None, self.cert_auth_url)
+
+    def _issuers(self) -> tuple[str, ...]:
+        base, realm = self.keycloak_base_url.rstrip("/"), self.keycloak_realm
+        if self.keycloak_issuer:
+            return (self.keycloak_issuer.rstrip("/"),)
+        if bool(base) != bool(realm):
+            raise InvalidInput("Set both KEYCLOAK_BASE_URL and KEYCLOAK_REALM, or KEYCLOAK_ISSUER instead of them")
+        if not base:
+            return ()
+        # Old servers, and those that were told to stay where they were, have all their paths below /auth.
+        bases = (base,) if base.endswith("/auth") else (base, f"{base}/auth")
+        return tuple(f"{one}/realms/{quote(realm, safe='')}" for one in bases)
+
     @cached_property
     def key(self) -> bytes:
         """The key that signs tokens; made and kept in the data folder if the settings give none."""
@@ -199,8 +285,12 @@ class Settings(BaseSettings):
         return _kept_key(self.data_dir / "signing.key")
 
 
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def _origins(text: str) -> list[str]:
-    return [origin.strip().removesuffix("/") for origin in text.split(",") if origin.strip()]
+    return [origin.removesuffix("/") for origin in _parts(text)]
 
 
 def load() -> Settings:

@@ -14,9 +14,16 @@ import httpx
 import orjson
 import pytest
 
+from tests.support.ports import free_port
 from tests.support.processes import DEADLINE, PASSWORD, USER, Server, beam, place, until
+from tests.support.ssh import Authority
 from yaptide.client import Client
 from yaptide.domain.states import EntityState
+from yaptide.persistence import schema
+from yaptide.persistence.engine import Database
+from yaptide.services import credentials, secrets, users
+from yaptide.services.backend import Backend
+from yaptide.services.spool import Folder
 
 BODY_MIB = 1
 
@@ -220,3 +227,18 @@ def test_no_secret_is_said_or_given_to_a_simulator(there, tmp_path):
     everything = there.said() + "".join(seen) + orjson.dumps(answers).decode()
     assert not [secret for secret in (PASSWORD, signing_key, *tokens, *hashes) if secret in everything]
     assert not any("YAPTIDE" in text or "FLASK" in text for text in seen)
+
+
+def test_a_server_does_not_start_without_the_keys_of_what_is_stored(there):
+    key, other = secrets.new_key(), secrets.new_key()
+    with contextlib.closing(Database(there.url)) as database:
+        there.data.mkdir()
+        schema.upgrade(database)
+        backend = Backend(database, Folder(there.data / "spool"), b"", secret_keys=(key,))
+        pair = Authority().pair("alice")
+        credentials.store(backend, users.of_keycloak(backend, "alice"), pair["cert"], pair["private"])
+    for keys, told in {"": "set YAPTIDE_SECRET_KEYS to the one in use", other: "add the key that it was"}.items():
+        done = there.run("up", "--port", free_port(), YAPTIDE_SECRET_KEYS=keys)
+        assert (done.code, told in done.err) == (1, True)
+    assert there.run("secrets", "rotate", YAPTIDE_SECRET_KEYS=f"{other},{key}").code == 0
+    there.up("--no-executor", YAPTIDE_SECRET_KEYS=other).stop()

@@ -41,7 +41,8 @@ from yaptide.settings import Settings
 
 KINDS = ("sqlite", "postgresql")
 PAYLOADS = ("Input", "Estimator", "Page", "Logfiles")
-VAULT = Vault([secrets.new_key()])
+KEY = secrets.new_key()
+VAULT = Vault([KEY])
 
 
 @pytest.fixture(params=KINDS)
@@ -91,7 +92,7 @@ def rows(database: Database, query: str, **values: Any) -> list[Any]:
 
 def client(database: Database, folder: Path, user: str, password: str) -> FlaskClient:
     """Somebody who signed in to the adopted database."""
-    backend = Backend(database, Folder(folder / "spool"), b"a key for tests, 32 bytes or more")
+    backend = Backend(database, Folder(folder / "spool"), b"a key for tests, 32 bytes or more", secret_keys=(KEY,))
     app = create_app(Settings(_env_file=None, data_dir=folder), backend)
     signed_in = app.test_client()
     answer = signed_in.post("/auth/login", json={"username": user, "password": password})

@@ -30,7 +30,7 @@ REQUESTS = [
     ("GET", "/auth/refresh", 401),
     ("GET", "/auth/status", 401),
     ("DELETE", "/auth/logout", 200),
-    ("POST", "/auth/keycloak", 503),
+    ("POST", "/auth/keycloak", 400),
     ("GET", "/user/simulations", 401),
     ("DELETE", "/user/simulations?job_id=x", 401),
     ("GET", "/jobs?job_id=x", 401),

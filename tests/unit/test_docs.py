@@ -247,6 +247,7 @@ MORE = {
     "clusters show --json": ["ares"],
     "purge --json": ["--older-than", "0d", "--states", "COMPLETED", "--dry-run"],
     "db check --json": ["--repair"],
+    "users show --json": ["alice"],
 }
 
 

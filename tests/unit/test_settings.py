@@ -32,3 +32,47 @@ def test_a_file_of_settings_that_is_not_there_is_said(monkeypatch, tmp_path):
     monkeypatch.setenv("YAPTIDE_ENV_FILE", str(tmp_path / "missing.env"))
     with pytest.raises(InvalidInput, match=r"missing\.env"):
         load()
+
+
+@pytest.mark.parametrize(
+    ("base", "issuers"),
+    [
+        (
+            "https://sso.example.org",
+            ["https://sso.example.org/realms/R%2F1", "https://sso.example.org/auth/realms/R%2F1"],
+        ),
+        ("https://sso.example.org/auth/", ["https://sso.example.org/auth/realms/R%2F1"]),
+    ],
+)
+def test_the_realm_is_below_auth_or_not(monkeypatch, base, issuers):
+    for name, value in {"BASE_URL": base, "REALM": "R/1", "CLIENTS": "ui"}.items():
+        monkeypatch.setenv(f"KEYCLOAK_{name}", value)
+    assert load().keycloak.issuers == tuple(issuers)
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"KEYCLOAK_BASE_URL": "http://sso.example.org"}, "https://"),
+        ({"KEYCLOAK_BASE_URL": "http://localhost.example.org"}, "https://"),
+        ({"KEYCLOAK_ISSUER": "https://user:password@sso.example.org"}, "https://"),
+        ({"CERT_AUTH_URL": "file:///etc/passwd"}, "https://"),
+        ({"KEYCLOAK_BASE_URL": "https://sso.example.org"}, "KEYCLOAK_REALM"),
+        ({"KEYCLOAK_REALM": "R"}, "KEYCLOAK_BASE_URL"),
+        ({"KEYCLOAK_ISSUER": "https://sso.example.org/realms/R"}, "KEYCLOAK_CLIENTS"),
+        ({"KEYCLOAK_REQUIRED_CLAIM": "PLG_YAPTIDE_ACCESS"}, "plgridAccessServices="),
+        (
+            {
+                "KEYCLOAK_ISSUER": "https://sso.example.org/realms/R",
+                "KEYCLOAK_CLIENTS": "ui",
+                "CERT_AUTH_URL": "https://ca.example.org",
+            },
+            "YAPTIDE_SECRET_KEYS",
+        ),
+    ],
+)
+def test_half_a_keycloak_or_one_that_anybody_can_be_is_refused(monkeypatch, variables, told):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidInput, match=told):
+        load().keycloak  # noqa: B018 - what is read is checked

@@ -189,6 +189,11 @@ JSON: Mapping[str, Mapping[str, str]] = {
     },
     "yaptide logs --json": {"logfiles": "name of the file to its text"},
     "yaptide users list --json": _USER_KEYS,
+    "yaptide users show --json": {
+        **{key.removeprefix("users[]."): meaning for key, meaning in _USER_KEYS.items()},
+        "has_certificate": "whether there is an SSH certificate",
+        "certificate_valid_until": "when it ends; null: there is none that can be read",
+    },
     "yaptide simulations list --json": {
         "simulations_count": "how many there are in all",
         "simulations[].job_id": "public name of the simulation",

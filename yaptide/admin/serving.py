@@ -16,7 +16,7 @@ from yaptide import logs
 from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import counted, print_json, say
 from yaptide.admin.opening import opened
-from yaptide.application import create_app, make_courier, make_executor
+from yaptide.application import create_app, make_courier, make_executor, prepare_to_serve
 from yaptide.domain.errors import Conflict, InvalidInput
 from yaptide.services import recovery
 from yaptide.services.backend import now
@@ -47,7 +47,9 @@ def up(
     from granian.constants import Interfaces  # noqa: PLC0415
 
     # The database is there and current, or this says what to do, before anything listens. No connection is inherited.
-    opened().backend.database.close()
+    at = opened()
+    prepare_to_serve(at.backend)
+    at.backend.database.close()
     address = _free(host, port)
     os.environ[_PARENT] = str(os.getpid())
     server = Granian(

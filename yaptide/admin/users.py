@@ -16,7 +16,7 @@ from yaptide.admin.arguments import (
     password,
 )
 from yaptide.admin.connection import connect
-from yaptide.admin.display import counted, print_json, print_table, say, size
+from yaptide.admin.display import counted, moment, print_facts, print_json, print_table, say, size
 from yaptide.admin.display import limit as limited
 from yaptide.persistence.queries.administration import Holdings
 from yaptide.services import administration
@@ -39,6 +39,36 @@ def list_users(as_json: AsJson = False) -> None:
         for row in rows
     ]
     print_table(("user", "signs in as", "simulations", "stored", "quota"), table)
+
+
+@app.command("show")
+def show_user(name: UserName, provider: Provider = "", as_json: AsJson = False) -> None:
+    """Show a user: what they store, how much they may, and until when their SSH certificate is good.
+
+    Example: yaptide users show alice
+    """
+    from yaptide.services.credentials import ends  # noqa: PLC0415 - where little is installed, it cannot be imported
+
+    database = connect()
+    user = administration.find_user(database, name, provider)
+    row = next(row for row in administration.list_users(database) if row.id == user.id)
+    certificate = administration.certificate(database, user)
+    until = None if certificate is None else ends(certificate)
+    if as_json:
+        print_json({**row._mapping, "has_certificate": certificate is not None, "certificate_valid_until": until})
+        return
+    facts: dict[str, object] = {
+        "user": row.username,
+        "signs in as": row.auth_provider,
+        "simulations": row.simulations,
+        "stored": size(row.stored_bytes),
+        "quota": limited(row.quota_bytes),
+    }
+    if certificate is not None:
+        facts["SSH certificate"] = f"valid until {moment(until)}" if until else "cannot be read"
+    elif user.is_keycloak:
+        facts["SSH certificate"] = "none"
+    print_facts(facts, name)
 
 
 @app.command("add")

@@ -15,7 +15,7 @@ WHO = {
     "GET /readyz": "anybody",
     "PUT /auth/register": "anybody",
     "POST /auth/login": "anybody",
-    "POST /auth/keycloak": "anybody",
+    "POST /auth/keycloak": "who has an access token of Keycloak",
     "DELETE /auth/logout": "anybody",
     "DELETE /auth/keycloak": "anybody",
     "GET /auth/refresh": "who has the cookie `refresh_token`",

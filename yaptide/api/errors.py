@@ -21,6 +21,7 @@ from yaptide.domain.errors import (
     TooLarge,
     TooManyAttempts,
     Unavailable,
+    Unreachable,
     YaptideError,
 )
 
@@ -38,6 +39,7 @@ STATUS: dict[type[YaptideError], int] = {
     NotConfigured: 503,
     Unavailable: 503,
     ClusterUnavailable: 503,
+    Unreachable: 503,
     StorageFull: 507,
 }
 

@@ -66,8 +66,14 @@ def backend() -> Backend:
 
 def access_token() -> str | None:
     """The access token of this request: from the cookie, or for scripts from `Authorization: Bearer`."""
+    token = bearer_token()
+    return request.cookies.get(ACCESS) if token is None else token
+
+
+def bearer_token() -> str | None:
+    """The token in `Authorization: Bearer`."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    return token if scheme.lower() == "bearer" else request.cookies.get(ACCESS)
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def user() -> User:

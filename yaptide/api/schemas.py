@@ -55,6 +55,12 @@ class Credentials(Body):
     password: StrictStr
 
 
+class KeycloakName(Body):
+    """Who signs in through Keycloak: the `preferred_username` of the token."""
+
+    username: StrictStr
+
+
 class Project(Body):
     """A simulation to run."""
 
@@ -178,10 +184,12 @@ class Listing(Body):
 
 
 class UserUpdate(Body):
-    """A new password, with the present one; or nothing."""
+    """A new password, with the present one; or SSH credentials; or nothing."""
 
     password: StrictStr | None = None
     new_password: StrictStr | None = None
+    cert: StrictStr | None = Field(None, description="SSH certificate, OpenSSH text, of a user of Keycloak")
+    private: StrictStr | None = Field(None, description="Its private key, without a passphrase")
 
 
 class JobQuery(Body):
@@ -259,6 +267,9 @@ class Somebody(Message):
     """Who is signed in."""
 
     username: str
+    certificate_exp: int | None = Field(
+        None, description="When the SSH certificate of a user of Keycloak ends, milliseconds since the epoch"
+    )
 
 
 class ResultsReport(BaseModel):

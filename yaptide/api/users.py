@@ -1,5 +1,7 @@
 """Signing in and out, and a user's own account."""
 
+from typing import Any
+
 from apiflask import APIBlueprint
 from flask import Response, request
 
@@ -10,13 +12,14 @@ from yaptide.api.http import (
     access_token,
     answer,
     backend,
+    bearer_token,
     clear_tokens,
     milliseconds,
     set_token,
     user,
 )
-from yaptide.domain.errors import Conflict, Forbidden, NotAuthenticated, NotConfigured
-from yaptide.services import sessions, users
+from yaptide.domain.errors import Conflict, Forbidden, InvalidInput, NotAuthenticated
+from yaptide.services import administration, credentials, sessions, users
 
 blueprint = APIBlueprint("users", __name__, tag="Users")
 
@@ -38,14 +41,25 @@ def register(json_data: schemas.Credentials) -> Response:
 @blueprint.output(schemas.SignedIn, status_code=202)
 def login(json_data: schemas.Credentials) -> Response:
     """Sign in; sets the cookies `access_token` and `refresh_token`."""
-    signed_in = sessions.sign_in(backend(), json_data.username, json_data.password, request.remote_addr or "")
+    return _welcome(sessions.sign_in(backend(), json_data.username, json_data.password, request.remote_addr or ""))
+
+
+def _welcome(signed_in: sessions.SignedIn) -> Response:
+    remark = f"; {signed_in.remark}" if signed_in.remark else ""
     times = {
         "access_exp": milliseconds(signed_in.access.expires),
         "refresh_exp": milliseconds(signed_in.refresh.expires),
     }
-    response = answer({"message": "Successfully logged in", **times}, 202)
+    response = answer({"message": f"Successfully logged in{remark}", **times}, 202)
     set_token(response, ACCESS, signed_in.access)
     set_token(response, REFRESH, signed_in.refresh)
+    return response
+
+
+def _overtaken(error: NotAuthenticated) -> Response:
+    """What is told to who comes after a logout, which must have the last word."""
+    response = answer({"message": str(error)}, 401)
+    clear_tokens(response)
     return response
 
 
@@ -56,9 +70,7 @@ def refresh() -> Response:
     try:
         token = sessions.refresh(backend(), request.cookies.get(REFRESH))
     except NotAuthenticated as error:
-        response = answer({"message": str(error)}, 401)
-        clear_tokens(response)  # a logout that overtook this request must have the last word
-        return response
+        return _overtaken(error)
     response = answer({"message": "User refreshed", "access_exp": milliseconds(token.expires)})
     set_token(response, ACCESS, token)
     return response
@@ -68,24 +80,37 @@ def refresh() -> Response:
 @blueprint.output(schemas.Somebody)
 def status() -> Response:
     """Who is signed in."""
-    return answer({"message": "User status", "username": user().username})
+    somebody = user()
+    document: dict[str, Any] = {"message": "User status", "username": somebody.username}
+    if somebody.is_keycloak:
+        ends = credentials.ends(administration.certificate(backend().database, somebody))
+        document |= {} if ends is None else {"certificate_exp": milliseconds(ends)}
+    return answer(document)
 
 
 @blueprint.delete("/auth/logout")
 @blueprint.output(schemas.Message)
 def logout() -> Response:
     """Sign out; also fine for those who are not signed in."""
-    sessions.sign_out(backend(), access_token(), request.cookies.get(REFRESH))
+    sessions.sign_out(backend(), request.cookies.get(ACCESS) or access_token(), request.cookies.get(REFRESH))
     response = answer({"message": "User logged out"})
     clear_tokens(response)
     return response
 
 
 @blueprint.post("/auth/keycloak")
+@blueprint.input(schemas.KeycloakName, location="json")
 @blueprint.output(schemas.SignedIn, status_code=202)
-def keycloak_login() -> Response:
-    """Sign in with a token of Keycloak."""
-    raise NotConfigured("Signing in through Keycloak is not configured on this server")
+def keycloak_login(json_data: schemas.KeycloakName) -> Response:
+    """Sign in with an access token of Keycloak as `Authorization: Bearer`, or go on with the session; sets the cookies.
+
+    The session ends with that token. The message also says what did not work, such as getting an SSH certificate.
+    """
+    cookies = request.cookies.get(ACCESS), request.cookies.get(REFRESH)
+    try:
+        return _welcome(sessions.sign_in_through_keycloak(backend(), bearer_token(), json_data.username, *cookies))
+    except NotAuthenticated as error:
+        return _overtaken(error)
 
 
 @blueprint.delete("/auth/keycloak")
@@ -99,9 +124,15 @@ def keycloak_logout() -> Response:
 @blueprint.input(schemas.UserUpdate, location="json")
 @blueprint.output(schemas.Message, status_code=202)
 def update(json_data: schemas.UserUpdate) -> Response:
-    """Change the password; ends all sessions of the user."""
+    """Change the password, which ends all sessions of the user; or store SSH credentials of a user of Keycloak."""
     somebody = user()
+    if (json_data.cert is None) != (json_data.private is None):
+        raise InvalidInput("cert and private belong together: send both, or none of them")
+    if json_data.cert is not None and json_data.private is not None:
+        credentials.store(backend(), somebody, json_data.cert, json_data.private)
     if json_data.new_password is not None:
+        if somebody.is_keycloak:
+            raise Conflict("You sign in through Keycloak, and have your password there")
         users.check_password(backend(), somebody.username, json_data.password or "", request.remote_addr or "")
         users.set_password(backend(), somebody.username, json_data.new_password)
     return answer({"message": "User updated"}, 202)

@@ -66,5 +66,9 @@ class Contended(Unavailable):
     """Others were changing the same rows, and the database chose this transaction to give way; nothing was changed."""
 
 
+class Unreachable(YaptideError):
+    """Another service that this one relies on does not answer, or makes no sense; the same call may work later."""
+
+
 class SimulationFailed(YaptideError):
     """A run of a simulator cannot be believed; the message is the reason kept with the task."""

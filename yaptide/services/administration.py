@@ -18,7 +18,7 @@ from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.engine import Database, Record, retried
 from yaptide.persistence.models.users import YAPTIDE_USER
 from yaptide.persistence.queries import administration as queries
-from yaptide.persistence.queries import moves, simulations, tasks, users
+from yaptide.persistence.queries import moves, secrets, simulations, tasks, users
 from yaptide.persistence.queries.administration import Contents, Holdings
 from yaptide.persistence.queries.moves import Cause, Locked
 from yaptide.persistence.queries.users import User
@@ -67,6 +67,13 @@ def find_user(database: Database, username: str, provider: str = "") -> User:
         names = " or ".join(user.auth_provider for user in found)
         raise Conflict(f"There are two users {username!r}: say which one with --provider {names}")
     return found[0]
+
+
+def certificate(database: Database, user: User) -> str | None:
+    """The SSH certificate that is stored of a user, None if there is none."""
+    with database.reading() as connection:
+        found = secrets.credentials(connection, user.id)
+    return found.cert if found is not None else None
 
 
 def add_user(database: Database, username: str, password: str | None, quota: int | None = None) -> User:

@@ -59,20 +59,37 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Keycloak:
+    """Whose tokens sign users in, and where these get SSH certificates."""
+
+    issuers: tuple[str, ...]
+    """The realm's URL; where it may be one of two, both."""
+    clients: frozenset[str]
+    """A token has to be for one of these, or to have been issued to one of them."""
+    claim: tuple[str, str] | None = None
+    """Name of a claim, and the value that has to be in it."""
+    certificates: str = ""
+    """URL of the certificate service; empty: there is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Backend:
     """What there is one of in an installation, or in a process of it.
 
     The database, the spool for outputs of tasks, the key that signs tokens, the limits, who runs the work, what is
-    remembered of wrong passwords, and the data folder, where large bodies wait for their check.
+    remembered of wrong passwords, the data folder, where large bodies wait for their check, the keys of the
+    `yaptide.services.secrets.Vault`, and the realm of Keycloak, None if nobody signs in through it.
     """
 
     database: Database
     spool: Spool
-    signing_key: bytes
+    signing_key: bytes = field(repr=False)
     limits: Limits = field(default_factory=Limits)
     dispatcher: Dispatcher = field(default_factory=NoDispatcher)
     throttle: Throttle = field(default_factory=Throttle)
     data_dir: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
+    secret_keys: tuple[str, ...] = field(default=(), repr=False)
+    keycloak: Keycloak | None = None
 
 
 def now() -> datetime:

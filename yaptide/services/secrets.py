@@ -40,7 +40,9 @@ class Vault:
         try:
             return self._all().decrypt(token).decode()
         except InvalidToken:
-            raise Conflict("A stored secret fits none of the keys in YAPTIDE_SECRET_KEYS") from None
+            raise Conflict(
+                "A stored secret fits none of the keys in YAPTIDE_SECRET_KEYS: add the key that it was encrypted with"
+            ) from None
 
     def renewed(self, token: str) -> str:
         """The same secret encrypted with the first key; the same token if it is already."""
@@ -54,10 +56,17 @@ class Vault:
     def _all(self) -> MultiFernet:
         if not self._keys:
             raise NotConfigured(
-                "There are private keys to be encrypted, and no key to do it with: "
-                "make one with `yaptide secrets new-key`, and set YAPTIDE_SECRET_KEYS to it"
+                "There are private keys to be encrypted or decrypted, and no key to do it with: set "
+                "YAPTIDE_SECRET_KEYS to the one in use; if there never was one, make it with: yaptide secrets new-key"
             )
         return MultiFernet(self._keys)
+
+
+def check(database: Database, vault: Vault) -> None:
+    """Raise NotConfigured or Conflict if there are stored secrets that the keys of this installation cannot read."""
+    with database.reading() as connection:
+        for _, token in secrets.private_keys(connection, lock=False):
+            vault.decrypt(token)
 
 
 @retried

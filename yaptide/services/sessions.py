@@ -5,12 +5,13 @@ that arrives after the logout finds nothing.
 """
 
 import secrets
-from dataclasses import dataclass
-from datetime import datetime
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from sqlalchemy.exc import IntegrityError
 
-from yaptide.domain.errors import Forbidden, NotAuthenticated
+from yaptide.domain.errors import Forbidden, NotAuthenticated, NotConfigured
 from yaptide.persistence.engine import retried
 from yaptide.persistence.queries import users as queries
 from yaptide.persistence.queries.users import User
@@ -36,10 +37,12 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """The two tokens of a new session."""
+    """The two tokens of a session."""
 
     access: Token
     refresh: Token
+    remark: str | None = None
+    """What did not work, though the user is signed in."""
 
 
 def sign_in(backend: Backend, username: str, password: str, address: str = "") -> SignedIn:
@@ -47,22 +50,63 @@ def sign_in(backend: Backend, username: str, password: str, address: str = "") -
     return begin(backend, users.check_password(backend, username, password, address))
 
 
+def sign_in_through_keycloak(
+    backend: Backend, token: str | None, username: str, access_token: str | None, refresh_token: str | None
+) -> SignedIn:
+    """Begin the session of who has an access token of Keycloak, or go on with it; it ends with that token.
+
+    `access_token` and `refresh_token` are ours, if there is a session. Who goes on with one that a logout has ended
+    meanwhile stays signed out (NotAuthenticated). Raises NotConfigured, and what `keycloak.identify` does.
+    """
+    from yaptide.services import credentials, keycloak  # noqa: PLC0415 - as jwt below
+
+    if backend.keycloak is None:
+        raise NotConfigured("Signing in through Keycloak is not configured on this server")
+    identity = keycloak.identify(backend.keycloak, token)
+    if identity.username != username:
+        raise Forbidden("The user name is not that of Keycloak's token")
+    user = users.of_keycloak(backend, username)
+    remark = credentials.renew(backend, user, token or "")
+    present = _named(backend, access_token, refresh_token)
+    ends = min(identity.expires, now() + backend.limits.refresh)
+    if present is not None and _go_on(backend, present, user, ends):
+        signed_in = _tokens(backend, present, ends)
+    else:
+        signed_in = begin(backend, user, ends)
+    return replace(signed_in, remark=remark)
+
+
 @retried
-def begin(backend: Backend, user: User) -> SignedIn:
-    """Begin a session of a user who has proved who they are; raises NotAuthenticated if they are gone."""
+def begin(backend: Backend, user: User, ends: datetime | None = None) -> SignedIn:
+    """Begin a session of a user who has proved who they are, until `ends`, or as long as the settings allow.
+
+    Raises NotAuthenticated if the user is gone.
+    """
     session = secrets.token_urlsafe(32)
-    refresh = _issue(backend, _REFRESH, session)
+    ends = ends or now() + backend.limits.refresh
     try:
         with backend.database.writing() as connection:
-            queries.add_session(connection, session, user.id, refresh.expires, now())
+            queries.add_session(connection, session, user.id, ends, now())
     except IntegrityError:
         raise NotAuthenticated(users.WRONG) from None  # the user has just been removed
-    return SignedIn(_issue(backend, _ACCESS, session), refresh)
+    return _tokens(backend, session, ends)
+
+
+@retried
+def _go_on(backend: Backend, session: str, user: User, ends: datetime) -> bool:
+    """Have a session end later; False if it was somebody else's, and has ended now."""
+    with backend.database.writing() as connection:
+        if queries.renew_session(connection, session, user.id, ends):
+            return True
+        if not queries.has_session(connection, session):
+            raise NotAuthenticated(NO_TOKEN)
+        queries.end_session(connection, session)
+        return False
 
 
 def authenticate(backend: Backend, access_token: str | None) -> User:
     """Who holds this access token; raises NotAuthenticated without one, Forbidden if it is worthless."""
-    session = _session(backend, access_token, _ACCESS)
+    session, _ = _session(backend, access_token, _ACCESS)
     with backend.database.reading() as connection:
         user = queries.by_session(connection, session, now())
     if user is None:
@@ -71,41 +115,52 @@ def authenticate(backend: Backend, access_token: str | None) -> User:
 
 
 def refresh(backend: Backend, refresh_token: str | None) -> Token:
-    """A new access token.
+    """A new access token, which ends with the session at the latest.
 
     Raises NotAuthenticated without a token or after the logout (which may overtake this very request), Forbidden if the
     token is forged or too old.
     """
-    session = _session(backend, refresh_token, _REFRESH)
+    session, ends = _session(backend, refresh_token, _REFRESH)
     with backend.database.reading() as connection:
         user = queries.by_session(connection, session, now())
     if user is None:
         raise NotAuthenticated(NO_TOKEN)
-    return _issue(backend, _ACCESS, session)
+    return _access(backend, session, ends)
 
 
-def sign_out(backend: Backend, *tokens: str | None) -> None:
+def sign_out(backend: Backend, access_token: str | None, refresh_token: str | None) -> None:
     """End the session that any of the tokens names; tokens that are missing or worthless are no error."""
-    for token, kind in zip(tokens, (_ACCESS, _REFRESH), strict=False):
-        try:
-            session = _session(backend, token, kind)
-        except (NotAuthenticated, Forbidden):
-            continue
+    session = _named(backend, access_token, refresh_token)
+    if session is not None:
         with backend.database.writing() as connection:
             queries.end_session(connection, session)
-        return
 
 
-def _issue(backend: Backend, kind: str, session: str) -> Token:
+def _named(backend: Backend, access_token: str | None, refresh_token: str | None) -> str | None:
+    """The session that the first of the tokens names that is worth anything."""
+    for token, kind in ((access_token, _ACCESS), (refresh_token, _REFRESH)):
+        with suppress(NotAuthenticated, Forbidden):
+            return _session(backend, token, kind)[0]
+    return None
+
+
+def _tokens(backend: Backend, session: str, ends: datetime) -> SignedIn:
+    return SignedIn(_access(backend, session, ends), _issue(backend, _REFRESH, session, ends))
+
+
+def _access(backend: Backend, session: str, ends: datetime) -> Token:
+    return _issue(backend, _ACCESS, session, min(ends, now() + backend.limits.access))
+
+
+def _issue(backend: Backend, kind: str, session: str, expires: datetime) -> Token:
     import jwt  # noqa: PLC0415 - it takes long to import, and commands sign nobody in
 
-    lifetime = backend.limits.access if kind == _ACCESS else backend.limits.refresh
-    expires = now() + lifetime
     claims = {"sid": session, "use": kind, "exp": expires}
     return Token(jwt.encode(claims, backend.signing_key, algorithm=_ALGORITHM), expires)
 
 
-def _session(backend: Backend, token: str | None, kind: str) -> str:
+def _session(backend: Backend, token: str | None, kind: str) -> tuple[str, datetime]:
+    """The session that a token names, and when the token ends."""
     import jwt  # noqa: PLC0415 - see above
 
     if not token:
@@ -118,4 +173,4 @@ def _session(backend: Backend, token: str | None, kind: str) -> str:
         raise Forbidden(EXPIRED) from None
     if claims["use"] != kind or not isinstance(claims["sid"], str):
         raise Forbidden(EXPIRED)
-    return claims["sid"]
+    return claims["sid"], datetime.fromtimestamp(claims["exp"], UTC)

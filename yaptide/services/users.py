@@ -1,9 +1,15 @@
-"""Local users: register, check a password, change it. Operators have more in `yaptide.services.administration`."""
+"""Users: register, check a password, change it; and those whom Keycloak vouches for.
+
+Operators have more in `yaptide.services.administration`.
+"""
 
 import secrets
 from functools import cache
 
+from sqlalchemy.exc import IntegrityError
+
 from yaptide.domain.errors import Conflict, Forbidden, NotAuthenticated, NotFound
+from yaptide.persistence.engine import retried
 from yaptide.persistence.models.users import YAPTIDE_USER
 from yaptide.persistence.queries import users
 from yaptide.persistence.queries.users import User as User
@@ -46,6 +52,24 @@ def ensure(backend: Backend, username: str) -> User:
         return register(backend, username, None)
     except Conflict:
         return ensure(backend, username)
+
+
+@retried
+def of_keycloak(backend: Backend, username: str) -> User:
+    """The user of this name who signs in through Keycloak, made if there is none; raises InvalidInput for the name.
+
+    A local user of the same name is somebody else.
+    """
+    administration.check_name(username)
+    with backend.database.reading() as connection:
+        found = users.keycloak_user(connection, username)
+    if found is not None:
+        return found
+    try:
+        with backend.database.writing() as connection:
+            return users.add_keycloak(connection, username)
+    except IntegrityError:  # they were quicker elsewhere
+        return of_keycloak(backend, username)
 
 
 def check_password(backend: Backend, username: str, password: str, address: str = "") -> User:

@@ -5,12 +5,19 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
-from yaptide.persistence.models import SessionModel, SimulationModel, UserModel, YaptideUserModel
+from yaptide.persistence.models import (
+    KeycloakUserModel,
+    SessionModel,
+    SimulationModel,
+    UserModel,
+    YaptideUserModel,
+)
 from yaptide.persistence.models.base import table_of
 from yaptide.persistence.models.users import KEYCLOAK_USER, YAPTIDE_USER
 
 _USER = table_of(UserModel)
 _LOCAL = table_of(YaptideUserModel)
+_KEYCLOAK = table_of(KeycloakUserModel)
 _SESSION = table_of(SessionModel)
 
 
@@ -83,6 +90,22 @@ def add_local(connection: Connection, username: str, password_hash: str | None) 
     return User(user_id, username, YAPTIDE_USER)
 
 
+def keycloak_user(connection: Connection, username: str) -> User | None:
+    """The user of this name who signs in through Keycloak, or None."""
+    query = select(_USER.c.id, _USER.c.username, _USER.c.auth_provider)
+    query = query.where(_USER.c.username == username, _USER.c.auth_provider == KEYCLOAK_USER)
+    row = connection.execute(query).first()
+    return None if row is None else User(*row)
+
+
+def add_keycloak(connection: Connection, username: str) -> User:
+    """Add a user who signs in through Keycloak; the database raises IntegrityError if the name is taken."""
+    values = {"username": username, "auth_provider": KEYCLOAK_USER}
+    user_id = connection.execute(insert(_USER).returning(_USER.c.id), values).scalar_one()
+    connection.execute(insert(_KEYCLOAK), {"id": user_id})
+    return User(user_id, username, KEYCLOAK_USER)
+
+
 def set_password(connection: Connection, user_id: int, password_hash: str, instead_of: str | None = None) -> None:
     """Replace the hash of a local user's password; if it is still `instead_of`, where that is given."""
     this = _LOCAL.c.id == user_id
@@ -100,6 +123,17 @@ def add_session(connection: Connection, session: str, user_id: int, expires: dat
     """Begin a session, and forget those of the user that have ended."""
     connection.execute(delete(_SESSION).where(_SESSION.c.user_id == user_id, _SESSION.c.expires <= now))
     connection.execute(insert(_SESSION), {"id": session, "user_id": user_id, "expires": expires})
+
+
+def renew_session(connection: Connection, session: str, user_id: int, expires: datetime) -> bool:
+    """Have a session of this user end later; False if there is no such session (any more)."""
+    this = (_SESSION.c.id == session) & (_SESSION.c.user_id == user_id)
+    return connection.execute(update(_SESSION).where(this).values(expires=expires)).rowcount == 1
+
+
+def has_session(connection: Connection, session: str) -> bool:
+    """Whether there is such a session, whosever it is."""
+    return connection.execute(select(_SESSION.c.id).where(_SESSION.c.id == session)).first() is not None
 
 
 def end_session(connection: Connection, session: str) -> None:

@@ -1,0 +1,223 @@
+"""A real Keycloak for tests: a process of its own, with its database in memory, on a free loopback port."""
+
+import base64
+import contextlib
+import fcntl
+import hashlib
+import html
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.support.ports import free_port
+from tests.support.processes import until
+
+HOME = Path(sys.prefix) / "share" / "keycloak"
+REALM = Path(__file__).parents[1] / "fixtures" / "keycloak-realm.json"
+UI = "yaptide-ui"
+PASSWORD = "correct horse"
+REDIRECT = "http://localhost:3000/back"
+#: It takes 10 s on an idle machine, and much more of a busy one.
+START = 300.0
+#: For a server that lives for a minute: compile quickly, take little memory.
+_JAVA = "-Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Djava.net.preferIPv4Stack=true -Dfile.encoding=UTF-8"
+
+
+class KeycloakMissing(Exception):
+    """Keycloak is not installed."""
+
+
+@dataclass(frozen=True)
+class Realm:
+    """A realm of a running Keycloak, as the front end and its administrator see it."""
+
+    server: "Server"
+    name: str
+
+    @property
+    def issuer(self) -> str:
+        """Its URL."""
+        return f"{self.server.url}/realms/{self.name}"
+
+    @property
+    def _tokens(self) -> str:
+        return f"{self.issuer}/protocol/openid-connect/token"
+
+    def tokens(self, username: str = "alice", client: str = UI, **headers: str) -> dict[str, Any]:
+        """What the password grant gives: `access_token`, `id_token` and more."""
+        form = {"grant_type": "password", "client_id": client, "username": username, "password": PASSWORD}
+        response = httpx.post(self._tokens, data={**form, "scope": "openid"}, headers=headers, timeout=60)
+        assert response.status_code == 200, response.text
+        found: dict[str, Any] = response.json()
+        return found
+
+    def token(self, username: str = "alice", client: str = UI, **headers: str) -> str:
+        """An access token, by the password grant."""
+        found: str = self.tokens(username, client, **headers)["access_token"]
+        return found
+
+    def token_of_browser(self, username: str = "alice") -> str:
+        """An access token as the front end gets it: authorization code with PKCE, through the login form."""
+        verifier = secrets.token_urlsafe(48)
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+        query = {
+            "client_id": UI,
+            "response_type": "code",
+            "scope": "openid",
+            "redirect_uri": REDIRECT,
+            "state": "here",
+            "code_challenge": challenge,
+            "code_challenge_method": "S256",
+        }
+        with httpx.Client(timeout=60) as browser:
+            form = browser.get(f"{self.issuer}/protocol/openid-connect/auth", params=query)
+            (action,) = re.findall(r'<form[^>]* action="([^"]+)"', form.text)
+            # Its cookies are Secure. To this very machine browsers send such ones without TLS, httpx does not.
+            cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in browser.cookies.jar)
+            credentials = {"username": username, "password": PASSWORD}
+            sent = browser.post(html.unescape(action), data=credentials, headers={"Cookie": cookies})
+            assert sent.status_code == 302, sent.text
+            code = httpx.URL(sent.headers["location"]).params["code"]
+            given = {"grant_type": "authorization_code", "client_id": UI, "code": code, "redirect_uri": REDIRECT}
+            response = browser.post(self._tokens, data={**given, "code_verifier": verifier})
+        assert response.status_code == 200, response.text
+        token: str = response.json()["access_token"]
+        return token
+
+    def public_keys(self) -> list[dict[str, str]]:
+        """What it publishes of its keys."""
+        found: list[dict[str, str]] = httpx.get(f"{self.issuer}/protocol/openid-connect/certs").json()["keys"]
+        return found
+
+    def key_providers(self) -> list[str]:
+        """What makes the keys that it signs with."""
+        query = {"type": "org.keycloak.keys.KeyProvider"}
+        found = self.server.ask("GET", f"/{self.name}/components", params=query).json()
+        return [provider["id"] for provider in found if provider["providerId"] == "rsa-generated"]
+
+    def add_key(self, priority: int) -> None:
+        """Have it sign with a new key, if no other has a higher priority; it goes on publishing the old ones."""
+        config = {"priority": [str(priority)], "enabled": ["true"], "active": ["true"], "algorithm": ["RS256"]}
+        provider = {"name": "new", "providerId": "rsa-generated", "providerType": "org.keycloak.keys.KeyProvider"}
+        self.server.ask("POST", f"/{self.name}/components", json={**provider, "config": config})
+
+    def remove_key(self, provider: str) -> None:
+        """Have it forget a key."""
+        self.server.ask("DELETE", f"/{self.name}/components/{provider}")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running Keycloak."""
+
+    url: str
+    admin: tuple[str, str]
+
+    def answers(self) -> bool:
+        """Whether it answers."""
+        try:
+            return httpx.get(f"{self.url}/realms/master", timeout=60).is_success
+        except httpx.TransportError:
+            return False
+
+    def ask(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        """A call of the admin API below `/admin/realms`."""
+        name, password = self.admin
+        form = {"grant_type": "password", "client_id": "admin-cli", "username": name, "password": password}
+        with httpx.Client(timeout=60) as client:
+            given = client.post(f"{self.url}/realms/master/protocol/openid-connect/token", data=form).json()
+            headers = {"Authorization": f"Bearer {given['access_token']}"}
+            response = client.request(method, f"{self.url}/admin/realms{path}", headers=headers, **arguments)
+        assert response.is_success, response.text
+        return response
+
+    def new_realm(self) -> Realm:
+        """A realm of its own with the clients and users of the fixture."""
+        name = f"science-{secrets.token_hex(4)}"
+        self.ask("POST", "", json={**json.loads(REALM.read_text()), "realm": name})
+        return Realm(self, name)
+
+
+@contextlib.contextmanager
+def serve(folder: Path) -> Iterator[Server]:
+    """A Keycloak that runs, and of which nothing is left afterwards."""
+    if not list(HOME.glob("ready-*")):
+        raise KeycloakMissing("These tests need Keycloak: run `scripts/setup keycloak`.")
+    port, log = free_port(), folder / "keycloak.log"
+    admin = ("admin", secrets.token_urlsafe(12))
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "JAVA_OPTS": _JAVA,
+        "KC_BOOTSTRAP_ADMIN_USERNAME": admin[0],
+        "KC_BOOTSTRAP_ADMIN_PASSWORD": admin[1],
+    }
+    options = ["--optimized", "--cache=local", "--http-enabled=true", "--hostname-strict=false"]
+    command = ["bash", HOME / "bin/kc.sh", "start", *options, "--http-host=127.0.0.1", f"--http-port={port}"]
+    if setpriv := shutil.which("setpriv"):
+        # If the tests are killed, so that no fixture can clean up, the kernel still ends the server.
+        command = [setpriv, "--pdeathsig=KILL", "--", *command]
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    server = Server(f"http://127.0.0.1:{port}", admin)
+
+    def ready() -> bool:
+        if process.poll() is not None:
+            raise RuntimeError(f"Keycloak has ended:\n{log.read_text()}")
+        return server.answers()
+
+    try:
+        until(ready, "Keycloak answers", START, every=0.2)
+        yield server
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextlib.contextmanager
+def shared(folder: Path) -> Iterator[Server]:
+    """The Keycloak of all processes that run tests together and have `folder` in common.
+
+    The first of them starts it, and ends it once the others need it no more: they hold `using` until then. Who holds
+    `changing` may start or end it.
+    """
+    told = folder / "keycloak.json"
+    with (
+        (folder / "changing").open("w") as changing,
+        (folder / "using").open("w") as using,
+        contextlib.ExitStack() as own,
+    ):
+        fcntl.flock(changing, fcntl.LOCK_EX)
+        if told.exists():
+            found = json.loads(told.read_text())
+            server = Server(found["url"], tuple(found["admin"]))
+            fcntl.flock(using, fcntl.LOCK_SH)
+            own.callback(fcntl.flock, using, fcntl.LOCK_UN)
+        else:
+            server = own.enter_context(serve(folder))
+            told.write_text(json.dumps({"url": server.url, "admin": server.admin}))
+            own.callback(told.unlink)
+            own.callback(fcntl.flock, using, fcntl.LOCK_EX)
+            own.callback(fcntl.flock, changing, fcntl.LOCK_EX)
+        fcntl.flock(changing, fcntl.LOCK_UN)
+        yield server
