@@ -22,6 +22,7 @@ test: lint  ## Lint, then run all tests; brings the servers that they start if t
 	@scripts/setup postgresql
 	@scripts/setup brokers
 	@scripts/setup slurm
+	@scripts/setup nginx
 	@scripts/setup mcsquare
 	@scripts/setup keycloak
 	$(VENV_PYTHON) -m pytest -n $(TEST_PROCESSES) --dist worksteal

@@ -172,9 +172,16 @@ def worker(
 
     Example: yaptide worker --concurrency 4
     """
-    from yaptide.platforms.direct.worker import Place, make_worker, on_ready  # noqa: PLC0415 - Celery takes long to load
+    from yaptide.platforms.direct.worker import (  # noqa: PLC0415 - Celery takes long to load
+        Place,
+        keep_logging,
+        make_worker,
+        on_ready,
+    )
 
     settings = load()
+    logs.configure(settings.log_format, settings.log_level)
+    keep_logging()
     broker_url = settings.broker_url.get_secret_value()
     if not broker_url:
         raise InvalidInput("A worker needs a broker: set CELERY_BROKER_URL, such as redis://host:6379/0")
@@ -189,7 +196,7 @@ def worker(
     told = f"The worker {host} takes tasks: {', '.join(chosen)}, {slots} at once, for {settings.backend_url}"
     on_ready(lambda: _announce(told))
     options = [f"--concurrency={slots}", f"--queues={','.join(chosen)}", f"--hostname={host}"]
-    celery.worker_main(["--quiet", "worker", "--loglevel=WARNING", "--without-gossip", "--without-mingle", *options])
+    celery.worker_main(["--quiet", "worker", "--without-gossip", "--without-mingle", *options])
 
 
 def served():  # type: ignore[no-untyped-def]  # noqa: ANN201 - a WSGI application, made in the server's own process

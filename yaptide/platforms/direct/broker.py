@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 
 SIMULATE = "yaptide.simulate"
 MERGE = "yaptide.merge"
-DESCRIBE = "yaptide.describe"
 MERGE_QUEUE = "merge"
 
 #: A broker that does not answer within so many seconds is away.
@@ -83,12 +82,11 @@ def queue(name: str) -> Queue:
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """The queues that a worker serves, how many of its processes are busy, and whether the server answers it."""
+    """The queues that a worker serves, and how many of its processes are busy."""
 
     queues: tuple[str, ...]
     busy: int
     slots: int
-    reaches_server: bool
 
 
 class Broker:
@@ -119,12 +117,15 @@ class Broker:
     def workers(self) -> dict[str, WorkerState]:
         """The workers that answer, by their names; raises Unavailable."""
         with self._connected() as connection:
-            answers = self.celery.control.broadcast(DESCRIBE, reply=True, timeout=_PATIENCE, connection=connection)
-        found = {name: told for answer in answers or () for name, told in answer.items()}
+            inspect = self.celery.control.inspect(timeout=_PATIENCE, connection=connection)
+            queues, active, stats = inspect.active_queues() or {}, inspect.active() or {}, inspect.stats() or {}
         return {
-            name: WorkerState(tuple(told["queues"]), told["busy"], told["slots"], told["reaches_server"])
-            for name, told in sorted(found.items())
-            if "queues" in told
+            name: WorkerState(
+                tuple(found["name"] for found in served),
+                len(active.get(name, ())),
+                int(stats.get(name, {}).get("pool", {}).get("max-concurrency", 0)),
+            )
+            for name, served in sorted(queues.items())
         }
 
     def depths(self, names: Iterable[str] = ALL_QUEUES) -> Mapping[str, int]:

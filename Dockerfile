@@ -1,0 +1,40 @@
+# The image of the server (target "server") and, with MCsquare added, that of the workers (target "worker").
+#
+#   docker build --target server --tag yaptide-server .
+#   docker build --target worker --tag yaptide-worker .
+#
+# docker-compose.yml builds both; docs/production.md has the rest.
+
+FROM python:3.11.14-slim-bookworm AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /build
+RUN python -m venv /opt/yaptide
+# What yaptide imports has a layer of its own, which is kept while only yaptide's own code changes.
+COPY pyproject.toml constraints.txt README.md ./
+COPY yaptide/__init__.py yaptide/
+RUN /opt/yaptide/bin/pip install --constraint constraints.txt .
+COPY yaptide yaptide
+RUN /opt/yaptide/bin/pip install --no-deps --force-reinstall .
+
+FROM python:3.11.14-slim-bookworm AS server
+RUN groupadd --gid 10001 yaptide \
+    && useradd --uid 10001 --gid yaptide --no-create-home --home-dir /var/lib/yaptide --shell /usr/sbin/nologin yaptide \
+    && install -d -o yaptide -g yaptide -m 700 /var/lib/yaptide
+COPY --from=build /opt/yaptide /opt/yaptide
+ENV PATH=/opt/yaptide/bin:$PATH PYTHONUNBUFFERED=1 YAPTIDE_DATA_DIR=/var/lib/yaptide
+WORKDIR /var/lib/yaptide
+USER yaptide
+EXPOSE 5000
+HEALTHCHECK --interval=15s --timeout=10s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:5000/readyz', timeout=8)"]
+CMD ["yaptide", "up", "--host", "0.0.0.0", "--port", "5000"]
+
+FROM server AS worker
+USER root
+# The build of MCsquare that suits this machine's processor: build the image on the kind of machine that it is to run on.
+RUN PIP_NO_CACHE_DIR=1 yaptide simulators install mcsquare
+USER yaptide
+# The worker itself is asked, through the broker; where that is, it reads from CELERY_BROKER_URL.
+HEALTHCHECK --interval=60s --timeout=30s --start-period=60s --retries=3 \
+    CMD celery --quiet inspect --timeout 10 --destination "worker@$HOSTNAME" ping
+CMD ["yaptide", "worker", "--name", "worker"]
