@@ -25,6 +25,7 @@ test: lint  ## Lint, then run all tests; brings the servers that they start if t
 	@scripts/setup nginx
 	@scripts/setup mcsquare
 	@scripts/setup keycloak
+	@scripts/setup s3proxy
 	$(VENV_PYTHON) -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
 stress: .venv/.dev  ## Ten minutes of everything at once, processes killed, then 300 rounds of each race (docs/reliability.md)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaptide
@@ -9,7 +10,8 @@ from yaptide.persistence import schema
 from yaptide.persistence.engine import Database
 from yaptide.platforms.direct.embedded import EmbeddedExecutor, Folders
 from yaptide.services.backend import Backend
-from yaptide.services.spool import Folder
+from yaptide.services.bucket import Bucket
+from yaptide.services.spool import Folder, Spool
 from yaptide.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -20,13 +22,20 @@ if TYPE_CHECKING:
     from yaptide.platforms.direct.courier import Courier
 
 
+def make_spool(settings: Settings) -> Spool:
+    """Where scores of tasks wait until they are merged; nothing is connected yet."""
+    if "://" in settings.spool:
+        return Bucket(settings.spool, settings.data_dir / "spool")
+    return Folder(Path(settings.spool))
+
+
 def make_backend(settings: Settings) -> Backend:
     """The services' surroundings as the settings say. The database is opened on first use, and left as it is."""
     if not settings.database_uri:
         settings.make_data_dir()
     return Backend(
         Database(settings.url),
-        Folder(settings.spool),
+        make_spool(settings),
         settings.key,
         settings.limits,
         data_dir=settings.data_dir,

@@ -61,6 +61,13 @@ class Settings(BaseSettings):
         description="Keys from `yaptide secrets new-key`, separated by commas, that private keys are encrypted with: "
         "the first encrypts, all decrypt. Default: none; private keys cannot be stored.",
     )
+    spool_at: str = Field(
+        "",
+        validation_alias="YAPTIDE_SPOOL",
+        description="Where scores of tasks wait until they are merged: a folder, or `s3://bucket/folder` in any store "
+        "that speaks S3, found by AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. "
+        "Default: the folder `spool` in the data folder.",
+    )
     broker_url: SecretStr = Field(
         SecretStr(""),
         validation_alias="CELERY_BROKER_URL",
@@ -182,9 +189,9 @@ class Settings(BaseSettings):
         return self.database_uri or f"sqlite:///{self.data_dir / 'yaptide.db'}"
 
     @property
-    def spool(self) -> Path:
-        """Where tasks leave their scores until they are merged."""
-        return self.data_dir / "spool"
+    def spool(self) -> str:
+        """Where tasks leave their scores until they are merged: a folder, or the URL of a bucket."""
+        return self.spool_at or str(self.data_dir / "spool")
 
     @property
     def work(self) -> Path:

@@ -32,14 +32,14 @@ def test_a_worker_that_is_killed(production, source, embedded):
     victim, _ = production.work(), production.work()
     before = doctor(production)
     assert before["warning"] == before["error"] == []
-    assert sum("takes simulate.mcsquare, merge" in text for text in before["ok"]) == 2
+    assert sum("takes merge, simulate.mcsquare" in text for text in before["ok"]) == 2
     job_id = submit(server, source)
     simulator = until(lambda: production.simulator_of(victim), "a task runs")
     production.kill(victim)
     until(lambda: not alive(simulator), "the simulator has died with its worker")
     during = until(lambda: (found := doctor(production)) and found["warning"] and found, "doctor sees it")
     assert any(f"of {job_id}" in text and "is silent for" in text for text in during["warning"])
-    assert sum("takes simulate.mcsquare" in text for text in during["ok"]) == 1
+    assert sum("takes merge, simulate.mcsquare" in text for text in during["ok"]) == 1
     history = check_whole(server, job_id, embedded)
     assert "its executor went silent, attempt 1 of 3" in [row["reason"] for row in history]
     after = doctor(production)

@@ -7,11 +7,11 @@ import typer
 from yaptide.admin.arguments import AsJson, Yes, confirm, parse_age, parse_states
 from yaptide.admin.connection import connect
 from yaptide.admin.display import counted, moment, print_json, print_table, say, size, state
+from yaptide.application import make_spool
 from yaptide.persistence.engine import Record
 from yaptide.services import retention
 from yaptide.services.backend import now
 from yaptide.services.retention import Old
-from yaptide.services.spool import Folder
 from yaptide.settings import load
 
 app = typer.Typer()
@@ -40,7 +40,7 @@ def purge(
     removed: list[str] = []
     if found and not dry_run:
         confirm(f"Remove {_described(found, keep_inputs)}?", yes)
-        removed = retention.purge(database, Folder(load().spool), which, [row.job_id for row in found])
+        removed = retention.purge(database, make_spool(load()), which, [row.job_id for row in found])
     gone = [row for row in found if row.job_id in set(removed)]
     if as_json:
         documents = [dict(row._mapping) | {"removed": row in gone} for row in found]

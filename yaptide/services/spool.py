@@ -73,7 +73,7 @@ class Folder:
     def receive(self, job_id: str, task_id: int) -> Iterator[IO[bytes]]:
         """See `Spool`."""
         target = self.path / job_id / f"{task_id}.npz"
-        try:
+        with full_disk_said():
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{task_id}-", delete=False) as aside:
                 try:
@@ -86,10 +86,6 @@ class Folder:
                         _sync_names(self.path)
                 finally:
                     Path(aside.name).unlink(missing_ok=True)
-        except OSError as error:
-            if error.errno in _FULL:
-                raise StorageFull("No room is left for the scores of tasks") from error
-            raise
 
     def fetch(self, job_id: str, task_id: int, aside: Path) -> Path:
         """See `Spool`."""
@@ -111,6 +107,17 @@ class Folder:
             return time.time() - (self.path / job_id).stat().st_mtime > _FORGOTTEN
         except FileNotFoundError:
             return False
+
+
+@contextmanager
+def full_disk_said() -> Iterator[None]:
+    """Have a disk without room be StorageFull."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFull("No room is left for the scores of tasks") from error
+        raise
 
 
 def _sync_names(folder: Path) -> None:
