@@ -1,9 +1,20 @@
 """The production platform gives what the embedded system gives, with either broker."""
 
+import io
+import logging
 import signal
+from pathlib import Path
+
+import httpx
+import numpy as np
 
 from tests.support.brokers import rabbitmq
-from tests.support.production import TASKS, check_whole, installed, submit
+from tests.support.processes import beam, descendants
+from tests.support.production import TASKS, Production, check_whole, installed, submit
+from yaptide.domain.estimators import Axis, Estimator, Page, TaskOutput
+from yaptide.persistence import task_outputs
+
+log = logging.getLogger(__name__)
 
 
 def test_two_workers_give_what_the_embedded_system_gives(production, source, embedded):
@@ -32,3 +43,50 @@ def test_the_same_over_rabbitmq(tmp_path, postgres, source, embedded):
         check_whole(server, submit(server, source), embedded)
         for worker in workers:
             assert worker.signal(signal.SIGTERM).code == 0
+
+
+def scores(primaries: int, edge: int = 100) -> bytes:
+    """The scores of a task on a grid of edge^3 voxels."""
+    axes = tuple(Axis(name, "mm", np.arange(edge) + 0.5) for name in "xyz")
+    values = (np.arange(edge**3) % 97) / 7
+    page = Page(0, "Dose", "Gy", axes, values)
+    file = io.BytesIO()
+    task_outputs.write(file, TaskOutput(primaries, (Estimator("Dose", "Dose", (page,)),)))
+    return file.getvalue()
+
+
+def run_all(production: Production, job_id: str, tasks: int, primaries: int) -> None:
+    """Do for each task what a worker does, without simulating."""
+    ((number,),) = production.server_place.query(f"SELECT id FROM \"Simulation\" WHERE job_id = '{job_id}'")
+    headers = {"Authorization": f"Bearer {production.update_key(job_id)}"}
+    data = scores(primaries)
+    with httpx.Client(base_url=f"{production.url}/work/{number}/tasks", headers=headers, timeout=60) as http:
+        for task_id in range(tasks):
+            body = {"worker": f"w-{task_id}", "simulator_version": "1", "simulator_digest": ""}
+            claimed = http.post(f"/{task_id}/claim", json=body).json()
+            run = {name: claimed[name] for name in ("owner", "attempt")}
+            answer = http.put(f"/{task_id}/output", params={**run, "primaries": primaries}, content=data)
+            assert answer.json()["wanted"], answer.text
+
+
+def high_water(pid: int) -> float:
+    """The most memory that a process has had, MiB."""
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
+
+
+def test_the_memory_of_a_merge_does_not_grow_with_the_number_of_tasks(production, tmp_path):
+    server = production.serve()
+    source = beam(tmp_path / "beam", 64 * 160)
+    used = {}
+    server.register()
+    for tasks in (4, 64):
+        worker = production.work("--queues", "merge")  # a new one each time
+        with server.client() as client:
+            job = client.submit(source, ntasks=tasks)
+            run_all(production, job.job_id, tasks, 64 * 160 // tasks)
+            assert job.wait(120, every=0.1) == "COMPLETED"
+        used[tasks] = max(map(high_water, descendants(worker.pid)))
+        assert worker.signal(signal.SIGTERM).code == 0
+    log.info("most memory of the merging worker: %.0f MiB with 4 tasks, %.0f MiB with 64", used[4], used[64])
+    assert used[64] < used[4] + 16  # one page more would be 8 MiB for each task

@@ -67,6 +67,11 @@ class Broker:
             return False
         return True
 
+    def restart(self) -> None:
+        """Have it run, with nothing in it that is not on its disk."""
+        self.kill()
+        self.start()
+
     def kill(self) -> None:
         """End it as a crash would."""
         for process in self._processes:

@@ -98,14 +98,18 @@ class Production:
         """Whether no message waits."""
         return not any(celery.Broker(self.broker.url, 3600).depths().values())
 
+    def update_key(self, job_id: str) -> str:
+        """What workers of a simulation report with."""
+        key = (self.server_place.data / "signing.key").read_bytes()
+        backend = Backend(self.server_place.database, Folder(self.server_place.data / "spool"), key)
+        return lifecycle.update_key(backend, job_id)
+
     def resend(self) -> None:
         """Send every message once more, though nobody asked for it."""
         rows = self.server_place.query(
             'SELECT s.id, s.job_id, t.task_id FROM "Simulation" s JOIN "Task" t ON t.simulation_id = s.id'
         )
-        key = (self.server_place.data / "signing.key").read_bytes()
-        backend = Backend(self.server_place.database, Folder(self.server_place.data / "spool"), key)
-        update_key = lifecycle.update_key(backend, rows[0][1])
+        update_key = self.update_key(rows[0][1])
         send = celery.Broker(self.broker.url, 3600).send
         tasks = [(f"again-{task}", [number, task, "mcsquare", update_key]) for number, _, task in rows]
         assert send(celery.SIMULATE, celery.queue_of("mcsquare"), tasks) == []
