@@ -28,9 +28,10 @@ test: lint  ## Lint, then run all tests; brings the servers that they start if t
 	@scripts/setup s3proxy
 	$(VENV_PYTHON) -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
-stress: .venv/.dev  ## Ten minutes of everything at once, processes killed, then 300 rounds of each race (docs/reliability.md)
+stress: .venv/.dev  ## Ten minutes of everything at once, processes killed, then 300 rounds of each race, then all faults (docs/reliability.md)
 	$(VENV_PYTHON) -m tests.stress
 	RACES=300 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_races.py
+	FAULTS=10 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_production_faults.py
 
 lint: .venv/.dev  ## Check style and types
 	$(VENV_PYTHON) -m ruff check

@@ -13,8 +13,8 @@ from tests.support.production import TASKS, Production, check_whole, submit
 from tests.support.proxy import Fate, proxy
 from yaptide.domain.states import EntityState
 
-#: YAPTIDE_FAULTS is how often the network's faults are drawn anew: more in `make stress`.
-ROUNDS = range(1, 1 + int(os.environ.get("YAPTIDE_FAULTS", "1")))
+#: FAULTS is how often the network's faults are drawn anew: more in `make stress`.
+ROUNDS = range(1, 1 + int(os.environ.get("FAULTS", "1")))
 
 
 def doctor(production: Production) -> dict[str, list[str]]:
