@@ -34,5 +34,6 @@ def embedded(tmp_path_factory, source):
 @pytest.fixture
 def production(tmp_path, postgres, redis_server) -> Iterator[Production]:
     """PostgreSQL and Redis for a server and workers that the test starts."""
+    redis_server.start()  # another test may have killed it
     with installed(tmp_path, postgres, redis_server) as made:
         yield made

@@ -4,13 +4,17 @@ import os
 import random
 import signal
 import time
+from contextlib import suppress
+from functools import partial
 
 import httpx
 import pytest
 
-from tests.support.processes import alive, beam, fake, until
-from tests.support.production import TASKS, Production, check_whole, submit
+from tests.support.processes import Server, alive, beam, fake, until
+from tests.support.production import TASKS, Production, check_whole, installed, submit
 from tests.support.proxy import Fate, proxy
+from yaptide.client import Job
+from yaptide.domain.errors import NotFound, Unavailable
 from yaptide.domain.states import EntityState
 
 #: FAULTS is how often the network's faults are drawn anew: more in `make stress`.
@@ -27,7 +31,31 @@ def doctor(production: Production) -> dict[str, list[str]]:
     return found
 
 
-def test_a_worker_that_is_killed(production, source, embedded):
+def is_well(server: Server) -> bool:
+    """Whether users can work."""
+    with suppress(Unavailable), server.client() as client:
+        client.simulations()
+        return True
+    return False
+
+
+def logs_of(job: Job) -> dict[str, str]:
+    """The log files of a simulation, none as long as there are none."""
+    with suppress(NotFound):
+        return job.logfiles()
+    return {}
+
+
+@pytest.fixture
+def patient(tmp_path, postgres, redis_server):
+    """A production platform with time for a look at it before a silent worker's task is given to another."""
+    redis_server.start()
+    with installed(tmp_path, postgres, redis_server, silence=20) as made:
+        yield made
+
+
+def test_a_worker_that_is_killed(patient, source, embedded):
+    production = patient
     server = production.serve()
     victim, _ = production.work(), production.work()
     before = doctor(production)
@@ -119,6 +147,7 @@ def test_postgresql_killed(production, source, embedded, postgres):
     postgres.kill()
     assert httpx.get(f"{production.url}/readyz", timeout=30).status_code == 503
     postgres.start()
+    until(partial(is_well, server), "the server answers again")
     check_whole(server, job_id, embedded)
 
 
@@ -160,7 +189,7 @@ def test_cancel_ends_a_running_task_with_its_next_report_without_a_broker(produc
         reports = len(network.fates)
         job.cancel()
         until(lambda: not alive(simulator), "the simulator has ended")
-        until(job.logs, "its log is kept")
+        until(partial(logs_of, job), "its log is kept")
         told = [path for _, _, path in network.fates[reports:] if path.endswith("/progress")]
         assert len(told) <= 2  # one may have been under way
         status = job.status()

@@ -41,7 +41,9 @@ class Broker:
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start it unless it runs, and wait until it answers."""
+        if self._processes:
+            return
         for command in self.commands:
             with (self.folder / "log").open("ab") as log:
                 process = subprocess.Popen(

@@ -138,13 +138,13 @@ def check_whole(server: Server, job_id: str, undisturbed: str) -> list[dict[str,
 
 
 @contextmanager
-def installed(folder: Path, postgres: Postgres, broker: Broker) -> Iterator[Production]:
+def installed(folder: Path, postgres: Postgres, broker: Broker, silence: int = SILENCE) -> Iterator[Production]:
     """A production platform of which nothing is left afterwards; no server and no worker runs yet."""
     url = postgres.create_database()
     variables = {
         "FLASK_SQLALCHEMY_DATABASE_URI": url,
         "CELERY_BROKER_URL": broker.url,
-        "YAPTIDE_SILENCE_SECONDS": str(SILENCE),
+        "YAPTIDE_SILENCE_SECONDS": str(silence),
     }
     with place(folder / "server", **variables) as there:
         assert there.run("db", "upgrade").code == 0

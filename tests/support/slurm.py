@@ -172,10 +172,13 @@ class SlurmCluster:
         return {"PATH": _PATH, "SLURM_CONF": str(self.folder / "slurm.conf"), "LANG": "C.UTF-8"}
 
     def command(self, *words: str) -> str:
-        """What a command of SLURM prints, run by its administrator."""
-        return subprocess.run(
-            words, env=self.environment, capture_output=True, text=True, check=True, timeout=DEADLINE
-        ).stdout
+        """What a command of SLURM prints, run by its administrator; RuntimeError with what it says if it fails."""
+        done = subprocess.run(
+            words, env=self.environment, capture_output=True, text=True, check=False, timeout=DEADLINE
+        )
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(words)}: {done.stderr}")
+        return done.stdout
 
     def start(self) -> None:
         """Start everything and wait until a job has run."""

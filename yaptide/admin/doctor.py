@@ -64,7 +64,11 @@ def _surroundings(settings: Settings, backend: Backend) -> Iterator[Finding]:
     served = {queue for worker in workers.values() for queue in worker.queues}
     for name, worker in workers.items():
         text = f"{name} runs {worker.busy} of {worker.slots}, takes {', '.join(worker.queues)}"
-        yield Finding("worker", Verdict.OK, text)
+        if worker.reaches_server:
+            yield Finding("worker", Verdict.OK, text)
+        else:
+            text += "; it does not reach the server"
+            yield Finding("worker", Verdict.ERROR, text, "mend its YAPTIDE_BACKEND_URL, or the network")
     if not workers:
         yield Finding("worker", Verdict.ERROR, "none answers", "start one: yaptide worker")
         return

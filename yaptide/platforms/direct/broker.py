@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 SIMULATE = "yaptide.simulate"
 MERGE = "yaptide.merge"
+DESCRIBE = "yaptide.describe"
 MERGE_QUEUE = "merge"
 
 #: A broker that does not answer within so many seconds is away.
@@ -82,11 +83,12 @@ def queue(name: str) -> Queue:
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """The queues that a worker serves, and how many of its processes are busy."""
+    """The queues that a worker serves, how many of its processes are busy, and whether the server answers it."""
 
     queues: tuple[str, ...]
     busy: int
     slots: int
+    reaches_server: bool
 
 
 class Broker:
@@ -117,15 +119,12 @@ class Broker:
     def workers(self) -> dict[str, WorkerState]:
         """The workers that answer, by their names; raises Unavailable."""
         with self._connected() as connection:
-            inspect = self.celery.control.inspect(timeout=_PATIENCE, connection=connection)
-            queues, active, stats = inspect.active_queues() or {}, inspect.active() or {}, inspect.stats() or {}
+            answers = self.celery.control.broadcast(DESCRIBE, reply=True, timeout=_PATIENCE, connection=connection)
+        found = {name: told for answer in answers or () for name, told in answer.items()}
         return {
-            name: WorkerState(
-                tuple(found["name"] for found in served),
-                len(active.get(name, ())),
-                int(stats.get(name, {}).get("pool", {}).get("max-concurrency", 0)),
-            )
-            for name, served in sorted(queues.items())
+            name: WorkerState(tuple(told["queues"]), told["busy"], told["slots"], told["reaches_server"])
+            for name, told in sorted(found.items())
+            if "queues" in told
         }
 
     def depths(self, names: Iterable[str] = ALL_QUEUES) -> Mapping[str, int]:

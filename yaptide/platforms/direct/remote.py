@@ -25,6 +25,14 @@ _CHUNK = 1 << 20
 _AWAY = (Unavailable, StorageFull)
 
 
+def is_reached(url: str) -> bool:
+    """Whether the server at `url` answers."""
+    try:
+        return httpx.get(f"{url.rstrip('/')}/healthz", timeout=1.0).is_success
+    except httpx.HTTPError:
+        return False
+
+
 class Server:
     """The server that a worker reports to, about one simulation; see `yaptide.api.work` for the calls."""
 

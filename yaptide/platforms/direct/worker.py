@@ -19,15 +19,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from celery import Celery
 from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging, worker_ready, worker_shutting_down
+from celery.worker import state as worker_state
+from celery.worker.control import inspect_command
 
 from yaptide.domain.errors import Conflict, InvalidInput, NotConfigured, NotFound, SimulationFailed, YaptideError
 from yaptide.persistence import result_files, task_outputs
-from yaptide.platforms.direct.broker import MERGE, MERGE_QUEUE, SIMULATE, make_celery, queue, queue_of
-from yaptide.platforms.direct.remote import RemoteReporter, Server
+from yaptide.platforms.direct.broker import DESCRIBE, MERGE, MERGE_QUEUE, SIMULATE, make_celery, queue, queue_of
+from yaptide.platforms.direct.remote import RemoteReporter, Server, is_reached
 from yaptide.platforms.direct.running import Job, run_task
 from yaptide.simulators import SIMULATORS
 from yaptide.simulators.base import Installation
@@ -148,8 +151,22 @@ def make_worker(url: str, place: Place) -> tuple[Celery, list[str]]:
     celery.task(name=MERGE)(worker.merge)
     names = [*map(queue_of, worker.installed()), MERGE_QUEUE]
     celery.conf.task_queues = [queue(name) for name in names]
+    _answer_doctor(place)
     worker_shutting_down.connect(lambda **_: worker.stop(), weak=False)
     return celery, names
+
+
+def _answer_doctor(place: Place) -> None:
+    """Have the worker tell what it does when it is asked through the broker."""
+
+    @inspect_command(name=DESCRIBE)
+    def describe(state: Any, **_: object) -> dict[str, object]:
+        return {
+            "queues": sorted(queue.name for queue in state.consumer.task_consumer.queues),
+            "busy": len(worker_state.active_requests),
+            "slots": state.consumer.pool.limit,
+            "reaches_server": is_reached(place.backend_url),
+        }
 
 
 def keep_logging() -> None:
