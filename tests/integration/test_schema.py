@@ -332,3 +332,14 @@ def test_times_come_back_as_they_were_in_utc(database, simulation):
         found = connection.execute(select(tasks.c.last_update_time)).scalar_one()
     assert found == elsewhere
     assert found.utcoffset() == timedelta(0)
+
+
+def test_somebody_elses_view_does_not_stop_an_upgrade(tmp_path):
+    database = Database(f"sqlite:///{tmp_path / 'yaptide.db'}")
+    schema.upgrade(database, "0001")
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql('CREATE VIEW mine AS SELECT cluster_name FROM "Cluster"')
+    schema.upgrade(database)
+    with database.engine.begin() as connection:
+        assert connection.exec_driver_sql("SELECT * FROM mine").all() == []
+    database.close()

@@ -98,6 +98,9 @@ class Database:
         with _translated(), self.engine.connect() as connection:
             if self.is_sqlite:
                 _raw(connection, "PRAGMA foreign_keys=OFF")
+                # A table that is made anew takes the old one's name. Somebody's own view on it is not to be in the way
+                # (https://www.sqlite.org/lang_altertable.html, "Making Other Kinds Of Table Schema Changes").
+                _raw(connection, "PRAGMA legacy_alter_table=ON")
             try:
                 with connection.begin():
                     if not self.is_sqlite:  # between two statements it may have much to compute
@@ -107,6 +110,7 @@ class Database:
                         raise Conflict("Rows would be left that refer to nothing; nothing was changed")
             finally:
                 if self.is_sqlite:
+                    _raw(connection, "PRAGMA legacy_alter_table=OFF")
                     _raw(connection, "PRAGMA foreign_keys=ON")
 
     def close(self) -> None:

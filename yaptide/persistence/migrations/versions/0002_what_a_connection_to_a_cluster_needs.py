@@ -9,24 +9,30 @@ from alembic import op
 revision = "0002"
 down_revision = "0001"
 
-CHECKS = {
-    "max_tasks_positive": "max_tasks >= 1",
-    "max_running_positive": "max_running >= 1",
-    "keep_failed_days_not_negative": "keep_failed_days >= 0",
-}
+
+def _at_least(smallest: int, column: str, name: str) -> sa.CheckConstraint:
+    """A check that comes with its column: SQLite can add no other, short of making the table anew."""
+    return sa.CheckConstraint(f"{column} >= {smallest}", name=op.f(f"ck_Cluster_{name}"))
+
+
+CHECKS = ("max_tasks_positive", "max_running_positive", "keep_failed_days_not_negative")
+ADDED = ("prologue", "simulators", "sbatch_options", "max_tasks", "max_running", "keep_failed_days")
 
 
 def upgrade() -> None:
     """Go from 0001 to 0002."""
-    with op.batch_alter_table("Cluster") as table:
-        table.add_column(sa.Column("prologue", sa.Text(), nullable=True))
-        table.add_column(sa.Column("simulators", sa.Text(), server_default="{}", nullable=False))
-        table.add_column(sa.Column("sbatch_options", sa.Text(), server_default="{}", nullable=False))
-        table.add_column(sa.Column("max_tasks", sa.Integer(), nullable=True))
-        table.add_column(sa.Column("max_running", sa.Integer(), nullable=True))
-        table.add_column(sa.Column("keep_failed_days", sa.Integer(), server_default="7", nullable=False))
-        for name, condition in CHECKS.items():
-            table.create_check_constraint(op.f(f"ck_Cluster_{name}"), condition)
+    tasks = _at_least(1, "max_tasks", "max_tasks_positive")
+    running = _at_least(1, "max_running", "max_running_positive")
+    days = _at_least(0, "keep_failed_days", "keep_failed_days_not_negative")
+    for column in (
+        sa.Column("prologue", sa.Text(), nullable=True),
+        sa.Column("simulators", sa.Text(), server_default="{}", nullable=False),
+        sa.Column("sbatch_options", sa.Text(), server_default="{}", nullable=False),
+        sa.Column("max_tasks", sa.Integer(), tasks, nullable=True),
+        sa.Column("max_running", sa.Integer(), running, nullable=True),
+        sa.Column("keep_failed_days", sa.Integer(), days, server_default="7", nullable=False),
+    ):
+        op.add_column("Cluster", column)
 
 
 def downgrade() -> None:
@@ -34,5 +40,5 @@ def downgrade() -> None:
     with op.batch_alter_table("Cluster") as table:
         for name in CHECKS:
             table.drop_constraint(op.f(f"ck_Cluster_{name}"), type_="check")
-        for name in ("prologue", "simulators", "sbatch_options", "max_tasks", "max_running", "keep_failed_days"):
+        for name in ADDED:
             table.drop_column(name)
