@@ -113,6 +113,11 @@ class Database:
                     _raw(connection, "PRAGMA legacy_alter_table=OFF")
                     _raw(connection, "PRAGMA foreign_keys=ON")
 
+    @property
+    def address(self) -> str:
+        """Its URL, without the password."""
+        return self.engine.url.render_as_string()
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()

@@ -46,7 +46,7 @@ class Courier:
 
     def start(self) -> bool:
         """Begin to work; False if another process already does for this data folder."""
-        self._lock = lock.acquire(self._data)
+        self._lock = lock.acquire(self._data, self._backend.database.address)
         if self._lock is None:
             return False
         self._threads = [

@@ -63,7 +63,7 @@ class EmbeddedExecutor:
 
     def start(self) -> bool:
         """Begin to work; False if another process already does for this data folder."""
-        self._lock = lock.acquire(self._folders.data)
+        self._lock = lock.acquire(self._folders.data, self._backend.database.address)
         if self._lock is None:
             return False
         self._place = self._backend.spool.place
