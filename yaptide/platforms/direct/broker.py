@@ -105,7 +105,8 @@ class Broker:
             with self._connected() as connection, self.celery.amqp.Producer(connection) as producer:
                 while left:
                     name, arguments = left[0]
-                    options = {"queue": queue(queue_name), "producer": producer, "retry": False}
+                    # Celery shows and logs the text of arguments; the update key is none of anybody's business.
+                    options = {"queue": queue(queue_name), "producer": producer, "retry": False, "argsrepr": "(...)"}
                     self.celery.send_task(task, args=arguments, task_id=name, **options)
                     left.pop(0)
         except Unavailable as error:

@@ -1,0 +1,57 @@
+"""What is said through a broker, and what becomes of it while the broker is away."""
+
+import time
+
+import pytest
+
+from tests.support.brokers import redis
+from tests.support.ports import free_port
+from yaptide.domain.errors import InvalidInput, Unavailable
+from yaptide.platforms.direct.broker import MERGE_QUEUE, SIMULATE, Broker, queue_of
+
+QUEUE = queue_of("mcsquare")
+SECRET = "the-update-key"
+
+
+@pytest.fixture(scope="module")
+def running():
+    with redis() as broker:
+        yield broker
+
+
+def test_messages_wait_in_the_queue_of_their_simulator(running):
+    running.restart()
+    broker = Broker(running.url, 3600)
+    messages = [(f"name-{number}", [1, number, "mcsquare", SECRET]) for number in range(100)]
+    assert broker.send(SIMULATE, QUEUE, messages) == []
+    assert broker.depths([QUEUE, MERGE_QUEUE]) == {QUEUE: 100, MERGE_QUEUE: 0}
+    assert broker.workers() == {}
+
+
+def test_only_the_arguments_of_a_message_hold_the_key(running):
+    """What Celery shows and logs of a message are its headers."""
+    running.restart()
+    broker = Broker(running.url, 3600)
+    broker.send(SIMULATE, QUEUE, [("name", [1, 0, "mcsquare", SECRET])])
+    with broker.celery.connection_for_read() as connection, connection.SimpleQueue(QUEUE) as queue:
+        message = queue.get(timeout=10)
+        assert SECRET not in str(message.headers) + str(message.properties)
+        assert SECRET in str(message.payload)
+        message.ack()
+
+
+@pytest.mark.parametrize("scheme", ["redis://127.0.0.1:{}/0", "amqp://user:hidden@127.0.0.1:{}//"])
+def test_a_broker_that_is_away_costs_seconds_and_loses_nothing(scheme):
+    broker = Broker(scheme.format(free_port()), 3600)
+    begun = time.monotonic()
+    assert broker.send(SIMULATE, QUEUE, [("a", []), ("b", [])]) == ["a", "b"]
+    with pytest.raises(Unavailable, match="cannot be reached") as told:
+        broker.depths()
+    assert "hidden" not in str(told.value) + str(broker)
+    assert time.monotonic() - begun < 60
+
+
+@pytest.mark.parametrize("url", ["sqs://x", "http://host", "host:6379", "memory://"])
+def test_only_brokers_that_are_tested_are_taken(url):
+    with pytest.raises(InvalidInput, match="redis://"):
+        Broker(url, 3600)
