@@ -72,10 +72,10 @@ def load(store: Store, history: History) -> None:
 def _copy(store: Store, table: str, columns: Sequence[str], path: Path) -> None:
     names = ", ".join(columns)
     with closing(store.connect()) as connection:
-        with connection.cursor() as cursor, cursor.copy(f'COPY "{table}" ({names}) FROM STDIN') as copy:
-            with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    copy.write(block)
+        statement = f'COPY "{table}" ({names}) FROM STDIN'
+        with path.open("rb") as file, connection.cursor() as cursor, cursor.copy(statement) as copy:
+            while block := file.read(1 << 20):
+                copy.write(block)
         if "id" in columns and table in ("Simulation", "Task"):
             connection.execute(
                 f"""SELECT setval(pg_get_serial_sequence('"{table}"', 'id'), (SELECT max(id) FROM "{table}"))"""
@@ -108,7 +108,9 @@ def _write(history: History) -> None:
     draw = random.Random(history.seed)  # noqa: S311 - the same history every time
     with ExitStack() as stack:
         files = {name: stack.enter_context((history.folder / name).open("w")) for name in _COLUMNS}
-        payload = codec.encode({"input_type": "FILES", "number_of_all_primaries": 1000, "input_files": {"a": "b" * 400}})
+        payload = codec.encode(
+            {"input_type": "FILES", "number_of_all_primaries": 1000, "input_files": {"a": "b" * 400}}
+        )
         packed = f"\\\\x{payload.data.hex()}\t{payload.size}\t{payload.sha256}"
         task = simulation = 0
         owners = [user for user, count in enumerate(history.users, start=1) for _ in range(count)]

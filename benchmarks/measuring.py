@@ -1,4 +1,4 @@
-"""What a row of the table is, and how our time and that of the limit are taken: in turns, so that both meet the same."""
+"""What a row of the table is, and how our time and the limit's are taken: in turns, so that both meet the same."""
 
 import math
 import statistics

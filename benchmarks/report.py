@@ -88,8 +88,11 @@ def plot(rows: Sequence[Document], path: Path) -> None:
     shown = [row for row in rows if row["reached"] is not None][::-1]
     figure, axes = plt.subplots(figsize=(9, 1 + 0.22 * len(shown)), layout="constrained")
     colours = ["tab:green" if row["met"] else "tab:red" for row in shown]
-    axes.barh([f"{row['name']} ({row['database']})" for row in shown], [max(row["reached"], 0) for row in shown],
-              color=colours)
+    axes.barh(
+        [f"{row['name']} ({row['database']})" for row in shown],
+        [max(row["reached"], 0) for row in shown],
+        color=colours,
+    )
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
     axes.tick_params(labelsize=7)
@@ -101,8 +104,17 @@ def plot(rows: Sequence[Document], path: Path) -> None:
 def compare(before: Document, after: Document) -> Table:
     """What a change did: our time in that of the limit, before and after."""
     found = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("workload", "database", f"ours, {before['revision']}", f"ours, {after['revision']}", "ratio", "then",
-                 "change", "met", "then"):
+    for name in (
+        "workload",
+        "database",
+        f"ours, {before['revision']}",
+        f"ours, {after['revision']}",
+        "ratio",
+        "then",
+        "change",
+        "met",
+        "then",
+    ):
         found.add_column(name, justify="left" if name in ("workload", "database") else "right")
     old = {(row["name"], row["database"]): row for row in before["rows"]}
     for row in after["rows"]:

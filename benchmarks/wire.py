@@ -1,4 +1,4 @@
-"""A client that costs as little as can be, so that what is measured is the server: raw requests on a kept connection."""
+"""A client that costs next to nothing, so that what is measured is the server: raw requests on a kept connection."""
 
 import socket
 from urllib.parse import urlsplit
@@ -26,7 +26,7 @@ class Wire:
         return "\r\n".join([*lines, "", ""]).encode() + body
 
     def send(self, request: bytes, expected: int = 200, more: bytes = b"") -> int:
-        """Send a request, with the rest of its body, and drop the body of its answer; returns how many bytes that had, as they came.
+        """Send a request, with the rest of its body, and drop the body of its answer; returns how many bytes that had.
 
         Raises RuntimeError if the answer is another than `expected`.
         """

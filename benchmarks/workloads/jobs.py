@@ -46,14 +46,16 @@ def _listing(context: Context, store: Store) -> Iterator[Row]:
     with closing(store.wire()) as wire, closing(store.connect()) as connection:
         requests = {}
         for number, name in enumerate(store.users, start=1):
-            path = f"/user/simulations?page_idx=1&page_size=10&order_by=start_time&order_type=descend&job_state={_LISTED}"
+            path = (
+                f"/user/simulations?page_idx=1&page_size=10&order_by=start_time&order_type=descend&job_state={_LISTED}"
+            )
             requests[name] = (wire.request("GET", path, Cookie=store.token(name)), number)
             taken[name] = ([], [])
         for _ in range(rounds):  # all of them in each round, so that they can be compared
             for name, (request, number) in requests.items():
                 once = in_turns(1, partial(wire.send, request), lambda: _select(store, connection, _LISTING, number))  # noqa: B023
-                for samples, new in zip(taken[name], once, strict=True):
-                    samples += new
+                taken[name][0].extend(once[0])
+                taken[name][1].extend(once[1])
     for name, (ours, limit) in taken.items():
         yield Row(f"GET /user/simulations, 10 of {int(name[4:]):,}", store.kind, ours, limit)
     smallest, *_, largest = taken.values()
@@ -106,8 +108,10 @@ def _submit(context: Context, store: Store, count: int) -> Row:
             )
             (number,) = cursor.fetchone()
             cursor.execute(
-                store.sql('INSERT INTO "Input" (simulation_id, compressed_data, content_size, content_sha256)'
-                          " VALUES (?, ?, ?, ?)"),
+                store.sql(
+                    'INSERT INTO "Input" (simulation_id, compressed_data, content_size, content_sha256)'
+                    " VALUES (?, ?, ?, ?)"
+                ),
                 (number, payload.data, payload.size, payload.sha256),
             )
             rows = [(number, task, 1000, "PENDING", "DIRECT", task) for task in range(count)]
@@ -115,7 +119,7 @@ def _submit(context: Context, store: Store, count: int) -> Row:
             cursor.execute(
                 store.sql(
                     'INSERT INTO "Task" (simulation_id, task_id, requested_primaries, task_state, platform, seed)'
-                    f" VALUES {places}"  # noqa: S608 - marks only
+                    f" VALUES {places}"
                 ),
                 [value for row in rows for value in row],
             )
@@ -189,4 +193,3 @@ def _browsers(context: Context, store: Store) -> Row:
         for found in pool.map(browse, range(browsers)):
             taken += found
     return Row(f"{browsers} browsers with {_OPEN} open simulations each", store.kind, taken, goal=Goal("p95", 0.1))
-

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import numpy as np
@@ -76,7 +76,7 @@ class _Sender:
         while left:
             left -= self._socket.recv_into(self._buffer, min(left, _CHUNK))
 
-    def __enter__(self) -> "_Sender":
+    def __enter__(self) -> Self:
         """Use as a context manager to have it end."""
         return self
 
@@ -124,4 +124,3 @@ def read(response: httpx.Response) -> Results:
     """What `yaptide.client` does with an answer."""
     reader: Any = getattr(Results, "from_text", None)  # where the client has a way of its own from text to arrays
     return reader(response.content) if reader else Results.from_document(document(response))
-

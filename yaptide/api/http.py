@@ -25,7 +25,7 @@ _JSON = "application/json"
 #: A body up to here (bytes) may come from anybody. Parsed, JSON can take thirty times its size in memory.
 _SMALL = 2**20
 _OF_USERS = ("/jobs/direct", "/jobs/batch")
-_OF_WORKERS = {"/jobs": results.JobKey, "/logfiles": results.Key}
+_OF_WORKERS = {"/jobs": results.JobKey, "/logfiles": results.Key, "/tasks/list": results.Key}
 _SEES_TO_IT = "/results"
 _WORK = "/work/"
 
@@ -111,14 +111,20 @@ def answer(document: dict[str, Any], status: int = 200) -> Response:
     return Response(orjson.dumps(document), status, mimetype=_JSON)
 
 
-def stitched(parts: Iterable[bytes | codec.Stored]) -> Response:
-    """A JSON answer made of stored payloads: as they are if the client accepts gzip, otherwise inflated as a stream."""
+def stitched(parts: Iterable[codec.Part], length: int | None = None) -> Response:
+    """A JSON answer made of stored payloads: as they are if the client accepts gzip, otherwise inflated as a stream.
+
+    With the `length` of what is stitched the parts are taken one by one while they are sent, otherwise before.
+    """
     if not request.accept_encodings["gzip"]:
         return Response(codec.plain(parts), mimetype=_JSON, headers={"Vary": "Accept-Encoding"})
-    chunks = list(codec.stitch(parts))
+    chunks: Iterable[bytes | memoryview] = codec.stitch(parts)
+    if length is None:
+        chunks = list(chunks)
+        length = sum(map(len, chunks))
     response = Response((bytes(chunk) for chunk in chunks), mimetype=_JSON)
     response.headers["Content-Encoding"] = "gzip"
-    response.headers["Content-Length"] = str(sum(map(len, chunks)))
+    response.headers["Content-Length"] = str(length)
     response.headers["Vary"] = "Accept-Encoding"
     return response
 

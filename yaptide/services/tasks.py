@@ -58,13 +58,55 @@ def report(backend: Backend, simulation_id: int, task_id: int, update_key: str, 
         task = tasks.one(connection, simulation.id, task_id)
         if task is None:
             raise InvalidInput("Task does not exist")
-        if update.task_state is not None and update.task_state not in TASK_STATES:
-            raise InvalidInput(f"A task cannot be {update.task_state}")
+        _check_state(update)
         if task.task_state in FINAL_STATES or simulation.job_state in FINAL_STATES:
             return EntityState(task.task_state)
         _apply(connection, simulation, task, update)
         after = tasks.one(connection, simulation.id, task_id)
     return EntityState(task.task_state if after is None else after.task_state)
+
+
+@retried
+def report_many(
+    backend: Backend, simulation_id: int, update_key: str, updates: Mapping[int, Update]
+) -> dict[int, EntityState]:
+    """Take a worker's word on many tasks of one simulation, by number; returns the state each of them is in now.
+
+    Each is taken or not as `report` does it; all of them are committed together. Raises InvalidInput, with nothing
+    changed, for a wrong key, and if one of the tasks is unknown or is said to be in a state that no task has.
+    """
+    with backend.database.writing() as connection:
+        locked = moves.lock_simulation(connection, simulation_id)
+        simulation = lifecycle.check_update_key(backend, locked, update_key)
+        found = {task.task_id: task for task in tasks.status(connection, simulation.id)}
+        unknown = updates.keys() - found.keys()
+        if unknown:
+            raise InvalidInput(f"Task {min(unknown)} does not exist")
+        for update in updates.values():
+            _check_state(update)
+        if simulation.job_state not in FINAL_STATES:
+            _take_all(connection, simulation, found, updates)
+            found = {task.task_id: task for task in tasks.status(connection, simulation.id)}
+    return {number: EntityState(found[number].task_state) for number in updates}
+
+
+def _take_all(
+    connection: Connection, simulation: Locked, found: Mapping[int, Any], updates: Mapping[int, Update]
+) -> None:
+    """What is progress of a running task in one go, the rest one after the other; what has ended stays as it is."""
+    progress, time = [], now()
+    for number, update in updates.items():
+        task = found[number]
+        if task.task_state is EntityState.RUNNING and update.is_progress():
+            progress.append((number, update.simulated_primaries or 0, update.estimated_time))
+        elif task.task_state not in FINAL_STATES:
+            _apply(connection, simulation, task, update)
+    tasks.progress_of_many(connection, simulation.id, progress, time)
+
+
+def _check_state(update: Update) -> None:
+    if update.task_state is not None and update.task_state not in TASK_STATES:
+        raise InvalidInput(f"A task cannot be {update.task_state}")
 
 
 def _progress(backend: Backend, simulation_id: int, task_id: int, update_key: str, update: Update) -> bool:

@@ -52,6 +52,7 @@ _KEY_FITS = (
     )
     .exists()
 )
+_PROGRESS_LOCKED = _PROGRESS.where(_THIS)
 _PROGRESS_BY_KEY = _PROGRESS.where(_THIS, _KEY_FITS)
 _OWNED = (_TASK.c.owner == bindparam("by")) & (_TASK.c.attempts == bindparam("attempt"))
 _PROGRESS_BY_OWNER = _PROGRESS.where(_THIS, _OWNED)
@@ -104,6 +105,19 @@ def progress_by_key(
     values = {"simulation": simulation, "task": task, "key": key, "simulated": simulated}
     values |= {"estimated": estimated, "now": now, "valid_since": valid_since}
     return connection.execute(_PROGRESS_BY_KEY, values).rowcount == 1
+
+
+def progress_of_many(
+    connection: Connection, simulation_id: int, told: Sequence[tuple[int, int, int | None]], now: datetime
+) -> None:
+    """Record progress of running tasks of a locked simulation: number, simulated primaries, estimated time of each."""
+    common = {"simulation": simulation_id, "now": now}
+    rows = [
+        {**common, "task": task, "simulated": simulated, "estimated": estimated}
+        for task, simulated, estimated in sorted(told)
+    ]
+    if rows:
+        connection.execute(_PROGRESS_LOCKED, rows)
 
 
 def progress_by_owner(
