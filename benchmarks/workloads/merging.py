@@ -19,10 +19,11 @@ _PROCESSES = get_context("spawn")
 
 def rows(context: Context) -> Iterator[Row]:
     """Measure it for ever more tasks, each with one page."""
-    size = context.size(1_000_000, 20_000)
+    side = context.size(100, 27)
+    size = side**3
     most = context.size(256, 8)
     with tempfile.TemporaryDirectory(dir=context.folder) as folder:
-        paths = [_task(Path(folder), number, size) for number in range(8)]
+        paths = [_task(Path(folder), number, side) for number in range(8)]
         for number in range(8, most):  # as many files, each read from its own; eight different ones are enough
             path = Path(folder) / f"{number}.npz"
             path.write_bytes(paths[number % 8].read_bytes())
@@ -37,12 +38,12 @@ def rows(context: Context) -> Iterator[Row]:
         yield Row(told, "-", memory[-1:], memory[:1], Goal("factor", 1.1))
 
 
-def _task(folder: Path, number: int, size: int) -> Path:
+def _task(folder: Path, number: int, side: int) -> Path:
     """What a task leaves: a page in single precision, as MCsquare's scores are, half of it zero."""
     draw = np.random.default_rng(number)
-    values = draw.random(size, dtype=np.float32)
-    values[: size // 2] = 0
-    page = Page(0, "dose", "Gy", (Axis("depth", "mm", np.arange(size) + 0.5),), values)
+    values = draw.random(side**3, dtype=np.float32)
+    values[: side**3 // 2] = 0
+    page = Page(0, "dose", "Gy", (Axis("x", "mm", np.arange(side) + 0.5),) * 3, values)
     path = folder / f"{number}.npz"
     with path.open("wb") as file:
         task_outputs.write(file, TaskOutput(1000, (Estimator("dose", "dose", (page,)),)))

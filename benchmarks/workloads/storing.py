@@ -1,6 +1,7 @@
 """Storing results: as JSON, and as the file that our workers send."""
 
 import io
+import math
 import random
 from collections.abc import Iterator
 from contextlib import closing
@@ -26,7 +27,12 @@ class Shape:
 
     estimators: int
     pages: int
-    values: int
+    grid: tuple[int, ...]
+
+    @property
+    def values(self) -> int:
+        """Values of a page."""
+        return math.prod(self.grid)
 
     @property
     def name(self) -> str:
@@ -38,12 +44,15 @@ class Shape:
         """The pages of one estimator: doubles with all their bits, drawn from one seed."""
         draw = random.Random(self.values)  # noqa: S311 - the same every time
         values = [draw.random() for _ in range(self.values)]
-        axis = {"name": "depth", "unit": "mm", "values": [n + 0.5 for n in range(self.values)]}
+        axes = {
+            f"axis_dim{number}": {"name": "x", "unit": "mm", "values": [n + 0.5 for n in range(size)]}
+            for number, size in enumerate(self.grid, start=1)
+        }
         return [
             {
-                "dimensions": 1,
+                "dimensions": len(self.grid),
                 "data": {"name": "dose", "unit": "Gy", "values": values[number:] + values[:number]},
-                "axis_dim1": axis,
+                **axes,
                 "metadata": {"page_number": str(number), "name": "dose", "unit": "Gy"},
             }
             for number in range(self.pages)
@@ -52,7 +61,8 @@ class Shape:
 
 def shapes(context: Context) -> tuple[Shape, Shape]:
     """The two that results are measured in."""
-    return Shape(1, 1, context.size(1_000_000, 20_000)), Shape(10, 10, context.size(10_000, 300))
+    side, square = context.size(100, 20), context.size(100, 20)
+    return Shape(1, 1, (side, side, side)), Shape(10, 10, (square, square))
 
 
 def rows(context: Context) -> Iterator[Row]:
@@ -131,6 +141,7 @@ class _Page(msgspec.Struct):
     dimensions: int
     data: _Numbers
     axis_dim1: _Numbers
+    axis_dim2: _Numbers
 
 
 class _Estimator(msgspec.Struct):

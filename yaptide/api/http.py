@@ -1,8 +1,9 @@
 """What all routes share: the backend, who is asking, cookies, and how an answer is written."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from typing import Any, NoReturn, cast
 
 import orjson
@@ -157,4 +158,10 @@ def milliseconds(time: datetime) -> int:
 
 def http_date(time: datetime | None) -> str | None:
     """A time as in `Sun, 01 Mar 2026 10:00:00 GMT`."""
-    return None if time is None else format_datetime(time, usegmt=True)
+    return None if time is None else f"{_day(time.toordinal())} {time.hour:02}:{time.minute:02}:{time.second:02} GMT"
+
+
+@lru_cache(1024)
+def _day(ordinal: int) -> str:
+    """A day as in `Sun, 01 Mar 2026`."""
+    return format_datetime(datetime.fromordinal(ordinal).replace(tzinfo=UTC), usegmt=True)[:16]

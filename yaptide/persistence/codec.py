@@ -37,7 +37,7 @@ _TAIL = len(_FINAL) + _TRAILER.size
 _LEVEL = 2
 _CHUNK = 1 << 20
 #: A payload of more bytes than this is not held in memory.
-LARGE = 4 << 20
+LARGE = 16 << 20
 _FLUSHED = b"\0\0\xff\xff"
 #: A string, which is passed over, or a number that JSON has no word for.
 _STRING_OR_NUMBER = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|NaN|-?Infinity', re.DOTALL)

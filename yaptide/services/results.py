@@ -388,7 +388,7 @@ def read(
         rows = results.estimators(connection, owned(connection, user, job_id).id, estimator)
         ids = [row.id for row in rows]
         index = results.page_index(connection, ids)
-        found = None if _is_streamed(index) else results.page_payloads(connection, ids)
+        found = None if _is_streamed(connection, index) else results.page_payloads(connection, ids)
     if not rows:
         raise NotFound("Results are unavailable")
     pages: dict[int, list[Any]] = {row.id: [] for row in rows}
@@ -415,7 +415,7 @@ def read_pages(
         rows = results.estimators(connection, owned(connection, user, job_id).id, estimator)
         ids = [row.id for row in rows]
         index = results.page_index(connection, ids, ranges)
-        found = None if _is_streamed(index) else results.page_payloads(connection, ids, ranges)
+        found = None if _is_streamed(connection, index) else results.page_payloads(connection, ids, ranges)
     if not index:
         raise NotFound("Results are unavailable")
     return _document(backend, [around[0], *_listed(index), around[1]], found)
@@ -431,9 +431,11 @@ def _listed(pages: Sequence[Any]) -> Iterator[Any]:
     yield b"]" if pages else b"[]"
 
 
-def _is_streamed(index: Sequence[Any]) -> bool:
+def _is_streamed(connection: Connection, index: Sequence[Any]) -> bool:
     """Whether pages are read while they are sent: if they are many bytes, and none has to be written anew."""
-    return sum(page.length for page in index) > _AT_ONCE and all(codec.written_here(page.head) for page in index)
+    if sum(page.length for page in index) <= _AT_ONCE:
+        return False
+    return all(codec.written_here(results.page_slice(connection, page.id, 0, _ENDS)) for page in index)
 
 
 def _document(backend: Backend, plan: Sequence[Any], found: Mapping[int, bytes] | None) -> Document:

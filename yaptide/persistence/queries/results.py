@@ -75,10 +75,9 @@ def estimators(connection: Connection, simulation_id: int, name: str | None = No
 def page_index(
     connection: Connection, estimator_ids: Sequence[int], ranges: Sequence[tuple[int, int]] | None = None
 ) -> list[Record]:
-    """Estimator, id, length and first bytes of stored pages, by estimator and number; `ranges` are inclusive."""
-    data = _PAGE.c.compressed_data
-    columns = (func.length(data).label("length"), func.substr(data, 1, 32).label("head"))
-    query = select(_PAGE.c.estimator_id, _PAGE.c.id, *columns).where(_chosen(estimator_ids, ranges))
+    """Estimator, id and length of stored pages, by estimator and number; `ranges` are inclusive."""
+    length = func.length(_PAGE.c.compressed_data).label("length")
+    query = select(_PAGE.c.estimator_id, _PAGE.c.id, length).where(_chosen(estimator_ids, ranges))
     return list(connection.execute(query.order_by(_PAGE.c.estimator_id, _PAGE.c.page_number)).all())
 
 
