@@ -78,30 +78,34 @@ def report_many(
     with backend.database.writing() as connection:
         locked = moves.lock_simulation(connection, simulation_id)
         simulation = lifecycle.check_update_key(backend, locked, update_key)
-        found = {task.task_id: task for task in tasks.status(connection, simulation.id)}
-        unknown = updates.keys() - found.keys()
+        states = tasks.state_of_each(connection, simulation.id)
+        unknown = updates.keys() - states.keys()
         if unknown:
             raise InvalidInput(f"Task {min(unknown)} does not exist")
         for update in updates.values():
             _check_state(update)
-        if simulation.job_state not in FINAL_STATES:
-            _take_all(connection, simulation, found, updates)
-            found = {task.task_id: task for task in tasks.status(connection, simulation.id)}
-    return {number: EntityState(found[number].task_state) for number in updates}
+        if simulation.job_state not in FINAL_STATES and _take_all(connection, simulation, states, updates):
+            states = tasks.state_of_each(connection, simulation.id)
+    return {number: states[number] for number in updates}
 
 
 def _take_all(
-    connection: Connection, simulation: Locked, found: Mapping[int, Any], updates: Mapping[int, Update]
-) -> None:
-    """What is progress of a running task in one go, the rest one after the other; what has ended stays as it is."""
-    progress, time = [], now()
+    connection: Connection, simulation: Locked, states: Mapping[int, EntityState], updates: Mapping[int, Update]
+) -> bool:
+    """What is progress of a running task in one go, the rest one after the other; what has ended stays as it is.
+
+    Returns whether states may have changed.
+    """
+    progress, rest = [], []
     for number, update in updates.items():
-        task = found[number]
-        if task.task_state is EntityState.RUNNING and update.is_progress():
+        if states[number] is EntityState.RUNNING and update.is_progress():
             progress.append((number, update.simulated_primaries or 0, update.estimated_time))
-        elif task.task_state not in FINAL_STATES:
-            _apply(connection, simulation, task, update)
-    tasks.progress_of_many(connection, simulation.id, progress, time)
+        elif states[number] not in FINAL_STATES:
+            rest.append((number, update))
+    tasks.progress_of_many(connection, simulation.id, progress, now())
+    for number, update in rest:
+        _apply(connection, simulation, tasks.one(connection, simulation.id, number), update)
+    return bool(rest)
 
 
 def _check_state(update: Update) -> None:
