@@ -7,7 +7,7 @@ VENV_PYTHON := .venv/bin/python
 TEST_PROCESSES := 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test stress lint format docs constraints clean
+.PHONY: help install demo test stress bench bench-compare lint format docs constraints clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,16 @@ stress: .venv/.dev  ## Ten minutes of everything at once, processes killed, then
 	$(VENV_PYTHON) -m tests.stress
 	RACES=300 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_races.py
 	FAULTS=10 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_production_faults.py
+
+bench: .venv/.dev  ## Measure every workload beside what the machine can do (docs/performance.md); an hour
+	@scripts/setup postgresql
+	@scripts/setup mcsquare
+	$(VENV_PYTHON) -m benchmarks $(BENCH)
+
+bench-compare: .venv/.dev  ## What a change did: make bench-compare REV=main [BENCH="--only reports"]
+	@scripts/setup postgresql
+	@scripts/setup mcsquare
+	@scripts/bench-compare "$(REV)" $(BENCH)
 
 lint: .venv/.dev  ## Check style and types
 	$(VENV_PYTHON) -m ruff check

@@ -145,7 +145,12 @@ def test_a_wrong_key_does_not_tell_what_exists(job, database):
     body = {"task_id": 0, "update_dict": {"task_state": "COMPLETED"}}
     for simulation_id, key in ((job.simulation_id, "wrong"), (UNKNOWN, "wrong"), (UNKNOWN, job.update_key)):
         who = {"simulation_id": simulation_id, "update_key": key}
-        for path, rest in (("/tasks", body), ("/logfiles", {"logfiles": {"a": "b"}}), ("/results", {"estimators": []})):
+        for path, rest in (
+            ("/tasks", body),
+            ("/tasks/list", {"updates": [body]}),
+            ("/logfiles", {"logfiles": {"a": "b"}}),
+            ("/results", {"estimators": []}),
+        ):
             response = job.client.post(path, json=who | rest)
             assert (path, response.status_code, response.json) == (path, 400, WRONG_KEY)
     assert contents(database) == before
@@ -174,10 +179,11 @@ def test_a_key_does_not_last_for_ever(running, backend, database, monkeypatch):
     answers = [
         running.report_task(0, simulated_primaries=200),
         running.report_task(0, task_state="COMPLETED"),
+        running.report_tasks({0: {"simulated_primaries": 200}}),
         running.report(job_state="FAILED"),
         running.post_results(),
     ]
-    assert [(answer.status_code, answer.json) for answer in answers] == [(400, WRONG_KEY)] * 4
+    assert [(answer.status_code, answer.json) for answer in answers] == [(400, WRONG_KEY)] * 5
     assert contents(database) == before
 
 
@@ -202,6 +208,57 @@ def test_missing_and_additional_keys_are_refused(job, missing):
     response = job.client.post("/tasks", json=body)
     assert response.status_code == 400
     assert missing in response.json["message"]
+
+
+def test_many_tasks_in_one_report(running):
+    begun = {"task_state": "RUNNING", "simulated_primaries": 7}
+    told = {0: {"simulated_primaries": 200, "estimated_time": 9}, 1: begun}
+    response = running.report_tasks(told)
+    assert response.status_code == 202
+    assert response.json["message"] == "Tasks updated"
+    assert response.json["tasks"] == [{"task_id": n, "task_state": "RUNNING"} for n in (0, 1)]
+    assert [running.task(number)["simulated_primaries"] for number in (0, 1)] == [200, 7]
+    assert running.task(0)["estimated_time"] == {"hours": 0, "minutes": 0, "seconds": 9}
+    response = running.report_tasks({1: {"task_state": "COMPLETED"}, 0: {"task_state": "FAILED"}})
+    assert [task["task_state"] for task in response.json["tasks"]] == ["COMPLETED", "FAILED"]
+    assert running.state == "MERGING_QUEUED"
+
+
+@pytest.mark.parametrize(("reported", "shown"), [(50, 100), (100, 100), (400, 400), (2**62, 500)])
+def test_progress_in_a_list_only_grows_as_well(running, reported, shown):
+    assert running.report_tasks({0: {"simulated_primaries": reported}}).status_code == 202
+    assert running.task(0)["simulated_primaries"] == shown
+
+
+@pytest.mark.parametrize("state", ["COMPLETED", "FAILED", "CANCELED"])
+def test_a_list_of_late_reports_changes_nothing_and_tells_how_it_ended(job, database, state):
+    job.report_task(0, task_state="RUNNING")
+    job.bring_to(state)
+    before = contents(database)
+    response = job.report_tasks({0: {"simulated_primaries": 400}, 1: {"task_state": "RUNNING"}})
+    assert response.status_code == 202
+    assert {task["task_state"] for task in response.json["tasks"]} == {state}
+    assert contents(database) == before
+
+
+def test_of_a_list_all_is_taken_or_nothing(running, database):
+    before = contents(database)
+    good = {"simulated_primaries": 300}
+    twice = [{"task_id": 0, "update_dict": good}] * 2
+    for response in (
+        running.report_tasks({0: good, 2: good}),
+        running.report_tasks({0: good, UNKNOWN: good}),
+        running.report_tasks({0: good, 1: {"task_state": "MERGING_QUEUED"}}),
+        running.report_tasks({0: good, 1: {"colour": "red"}}),
+        running.report_tasks({0: good}, updates=twice),
+        running.report_tasks({}),
+        running.report_tasks({0: good}, more=1),
+        running.report_tasks({0: good}, update_key="wrong"),
+        running.report_tasks({0: good}, simulation_id=UNKNOWN),
+    ):
+        assert response.status_code == 400
+        assert response.json["message"]
+    assert contents(database) == before
 
 
 def test_reporting_on_a_simulation(job):

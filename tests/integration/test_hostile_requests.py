@@ -87,6 +87,11 @@ BODIES: dict[tuple[str, str], Callable[[Job], Any]] = {
             "celery_id": "c",
         },
     },
+    ("POST", "/tasks/list"): lambda job: {
+        "simulation_id": job.simulation_id,
+        "update_key": job.update_key,
+        "updates": [{"task_id": 0, "update_dict": {"task_state": "RUNNING", "simulated_primaries": 5}}],
+    },
     ("POST", "/results"): lambda job: job.results(payloads.estimator("dose_", payloads.page())),
     ("POST", "/logfiles"): lambda job: {
         "simulation_id": job.simulation_id,
@@ -271,6 +276,8 @@ def test_numbers_of_simulations_that_no_database_can_hold(client, unchanged, num
         ("/results", {"simulation_id": number, "estimators": []}),
         ("/tasks", {"simulation_id": number, "task_id": 0, "update_dict": {}}),
         ("/tasks", {"simulation_id": 1, "task_id": number, "update_dict": {}}),
+        ("/tasks/list", {"simulation_id": number, "updates": [{"task_id": 0, "update_dict": {}}]}),
+        ("/tasks/list", {"simulation_id": 1, "updates": [{"task_id": number, "update_dict": {}}]}),
         ("/logfiles", {"simulation_id": number, "logfiles": {}}),
         ("/jobs", {"sim_id": number}),
     ):

@@ -70,6 +70,12 @@ class Job:
         body = {"simulation_id": self.simulation_id, "task_id": task_id, "update_key": self.update_key}
         return self.client.post("/tasks", json={**body, "update_dict": update})
 
+    def report_tasks(self, told: dict[int, dict[str, Any]], /, **changes: Any) -> TestResponse:
+        """`POST /tasks/list`: an update for each number of a task."""
+        updates = [{"task_id": number, "update_dict": update} for number, update in told.items()]
+        body = {"simulation_id": self.simulation_id, "update_key": self.update_key, "updates": updates}
+        return self.client.post("/tasks/list", json=body | changes)
+
     def report(self, **values: Any) -> TestResponse:
         """`POST /jobs`."""
         return self.client.post("/jobs", json={"sim_id": self.simulation_id, "update_key": self.update_key, **values})

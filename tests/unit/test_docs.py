@@ -187,6 +187,7 @@ def test_who_may_call_a_route_is_documented_as_it_is(web):
         ("POST", "/auth/login"): {"username": "nobody", "password": "wrong"},
         ("POST", "/jobs"): {"sim_id": 1, "update_key": "forged"},
         ("POST", "/tasks"): {**key, "task_id": 0, "update_dict": {}},
+        ("POST", "/tasks/list"): {**key, "updates": [{"task_id": 0, "update_dict": {}}]},
         ("POST", "/logfiles"): {**key, "logfiles": {}},
         ("POST", "/results"): {**key, "estimators": []},
     }

@@ -21,6 +21,7 @@ WHO = {
     "GET /auth/refresh": "who has the cookie `refresh_token`",
     "POST /jobs": _KEY,
     "POST /tasks": _KEY,
+    "POST /tasks/list": _KEY,
     "POST /results": _KEY,
     "POST /logfiles": _KEY,
     "POST /jobs/batch": _KEYCLOAK,

@@ -1,8 +1,9 @@
 """What all routes share: the backend, who is asking, cookies, and how an answer is written."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from typing import Any, NoReturn, cast
 
 import orjson
@@ -25,7 +26,7 @@ _JSON = "application/json"
 #: A body up to here (bytes) may come from anybody. Parsed, JSON can take thirty times its size in memory.
 _SMALL = 2**20
 _OF_USERS = ("/jobs/direct", "/jobs/batch")
-_OF_WORKERS = {"/jobs": results.JobKey, "/logfiles": results.Key}
+_OF_WORKERS = {"/jobs": results.JobKey, "/logfiles": results.Key, "/tasks/list": results.Key}
 _SEES_TO_IT = "/results"
 _WORK = "/work/"
 
@@ -117,14 +118,20 @@ def answer(document: dict[str, Any], status: int = 200) -> Response:
     return Response(orjson.dumps(document), status, mimetype=_JSON)
 
 
-def stitched(parts: Iterable[bytes | codec.Stored]) -> Response:
-    """A JSON answer made of stored payloads: as they are if the client accepts gzip, otherwise inflated as a stream."""
+def stitched(parts: Iterable[codec.Part], length: int | None = None) -> Response:
+    """A JSON answer made of stored payloads: as they are if the client accepts gzip, otherwise inflated as a stream.
+
+    With the `length` of what is stitched the parts are taken one by one while they are sent, otherwise before.
+    """
     if not request.accept_encodings["gzip"]:
         return Response(codec.plain(parts), mimetype=_JSON, headers={"Vary": "Accept-Encoding"})
-    chunks = list(codec.stitch(parts))
+    chunks: Iterable[bytes | memoryview] = codec.stitch(parts)
+    if length is None:
+        chunks = list(chunks)
+        length = sum(map(len, chunks))
     response = Response((bytes(chunk) for chunk in chunks), mimetype=_JSON)
     response.headers["Content-Encoding"] = "gzip"
-    response.headers["Content-Length"] = str(sum(map(len, chunks)))
+    response.headers["Content-Length"] = str(length)
     response.headers["Vary"] = "Accept-Encoding"
     return response
 
@@ -157,4 +164,10 @@ def milliseconds(time: datetime) -> int:
 
 def http_date(time: datetime | None) -> str | None:
     """A time as in `Sun, 01 Mar 2026 10:00:00 GMT`."""
-    return None if time is None else format_datetime(time, usegmt=True)
+    return None if time is None else f"{_day(time.toordinal())} {time.hour:02}:{time.minute:02}:{time.second:02} GMT"
+
+
+@lru_cache(1024)
+def _day(ordinal: int) -> str:
+    """A day as in `Sun, 01 Mar 2026`."""
+    return format_datetime(datetime.fromordinal(ordinal).replace(tzinfo=UTC), usegmt=True)[:16]

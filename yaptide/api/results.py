@@ -2,8 +2,6 @@
 
 import re
 import tempfile
-from contextlib import suppress
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import IO
 
@@ -68,19 +66,13 @@ def _check(key: results.Key) -> None:
 
 
 def _store(spooled: "tempfile.SpooledTemporaryFile[bytes]") -> None:
-    size = spooled.tell()
-    if size <= _IN_MEMORY:
-        spooled.seek(0)
-        body: bytes | mmap = spooled.read()
-    else:  # mapped from the disk, so that a body whose key turns out to be wrong has cost no memory
-        body = mmap(spooled.fileno(), size, access=ACCESS_READ)
-    try:
-        _check(results.key_of(memoryview(body)))
-        results.post(backend(), memoryview(body))
-    finally:
-        if isinstance(body, mmap):
-            with suppress(BufferError):  # an error on its way out still holds parts of it
-                body.close()
+    if spooled.tell() > _IN_MEMORY:  # it stays on the disk
+        logs.bind(job_id=results.post_file(backend(), spooled))
+        return
+    spooled.seek(0)
+    body = spooled.read()
+    _check(results.key_of(body))
+    results.post(backend(), body)
 
 
 @blueprint.get("/estimators")
@@ -98,12 +90,15 @@ def estimators(query: schemas.JobQuery) -> Response:
 def read(query: schemas.ResultsQuery) -> Response:
     """All results, those of one estimator, or some of its pages, in ascending order."""
     if query.page_numbers is None:
-        found = results.read(backend(), user(), query.job_id, query.estimator_name)
-        return stitched([b'{"message":"Results","estimators":', *found, b"}"])
+        around = (b'{"message":"Results","estimators":', b"}")
+        found = results.read(backend(), user(), query.job_id, query.estimator_name, around)
+        return stitched(found, found.length)
     if query.estimator_name is None:
         raise InvalidInput("page_numbers needs an estimator_name")
-    pages = results.read_pages(backend(), user(), query.job_id, query.estimator_name, ranges(query.page_numbers))
-    return stitched([b'{"message":"Results","pages":', *pages, b"}"])
+    around = (b'{"message":"Results","pages":', b"}")
+    asked = ranges(query.page_numbers)
+    pages = results.read_pages(backend(), user(), query.job_id, query.estimator_name, asked, around)
+    return stitched(pages, pages.length)
 
 
 def ranges(text: str) -> list[tuple[int, int]]:

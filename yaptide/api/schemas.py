@@ -109,6 +109,21 @@ class TaskReport(StrictBody):
     update_dict: TaskUpdate
 
 
+class NumberedUpdate(StrictBody):
+    """What a worker says of the task of this number."""
+
+    task_id: Number
+    update_dict: TaskUpdate
+
+
+class TaskReports(StrictBody):
+    """What a worker says of many tasks of one simulation, each of them once, and what entitles to it."""
+
+    simulation_id: Number
+    update_key: Key
+    updates: Annotated[list[NumberedUpdate], Field(min_length=1, max_length=10_000)]
+
+
 class Logfiles(StrictBody):
     """Log files, name to text."""
 
@@ -229,6 +244,19 @@ class Reported(Message):
 
     job_state: str | None = Field(None, description="Of `POST /jobs`")
     task_state: str | None = Field(None, description="Of `POST /tasks`")
+
+
+class TaskState(BaseModel):
+    """What a task is now."""
+
+    task_id: int
+    task_state: str
+
+
+class ReportedTasks(Message):
+    """What the tasks are now, in the order of the reports, whatever was reported."""
+
+    tasks: list[TaskState]
 
 
 class ClaimedTask(Message):

@@ -64,18 +64,19 @@ def status(query: schemas.JobQuery) -> Response:
 
 
 def _task(task: Any) -> dict[str, Any]:
+    # There may be 10,000: a row is taken apart at once.
+    number, state, requested, simulated, start, end, update, left = task
     found = {
-        "task_id": task.task_id,
-        "task_state": task.task_state,
-        "requested_primaries": task.requested_primaries,
-        "simulated_primaries": task.simulated_primaries,
+        "task_id": number,
+        "task_state": state,
+        "requested_primaries": requested,
+        "simulated_primaries": simulated,
     }
-    for name in ("start_time", "end_time", "last_update_time"):
-        time = getattr(task, name)
+    for name, time in (("start_time", start), ("end_time", end), ("last_update_time", update)):
         if time is not None:
             found[name] = http_date(time)
-    if task.estimated_time is not None:
-        minutes, seconds = divmod(task.estimated_time, 60)
+    if left is not None:
+        minutes, seconds = divmod(left, 60)
         hours, minutes = divmod(minutes, 60)
         found["estimated_time"] = {"hours": hours, "minutes": minutes, "seconds": seconds}
     return found

@@ -6,6 +6,7 @@ from flask import Response
 from yaptide import logs
 from yaptide.api import schemas
 from yaptide.api.http import answer, backend
+from yaptide.domain.errors import InvalidInput
 from yaptide.services import tasks
 
 blueprint = APIBlueprint("tasks", __name__, tag="Workers")
@@ -20,3 +21,17 @@ def report(json_data: schemas.TaskReport) -> Response:
     update = tasks.Update(**json_data.update_dict.model_dump())
     state = tasks.report(backend(), json_data.simulation_id, json_data.task_id, json_data.update_key, update)
     return answer({"message": "Task updated", "task_state": state}, 202)
+
+
+@blueprint.post("/tasks/list")
+@blueprint.input(schemas.TaskReports, location="json")
+@blueprint.output(schemas.ReportedTasks, status_code=202)
+def report_many(json_data: schemas.TaskReports) -> Response:
+    """What a worker says of many tasks of one simulation, as `POST /tasks` does of one; all or nothing."""
+    logs.bind(simulation=json_data.simulation_id)
+    updates = {told.task_id: tasks.Update(**dict(told.update_dict)) for told in json_data.updates}
+    if len(updates) < len(json_data.updates):
+        raise InvalidInput("A task is reported twice")
+    states = tasks.report_many(backend(), json_data.simulation_id, json_data.update_key, updates)
+    found = [{"task_id": number, "task_state": state} for number, state in states.items()]
+    return answer({"message": "Tasks updated", "tasks": found}, 202)

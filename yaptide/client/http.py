@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from yaptide.client.answers import document
+from yaptide.client import answers
 from yaptide.client.files import read_folder
 from yaptide.client.results import Results
 from yaptide.domain.errors import (
@@ -76,8 +76,10 @@ class Client:
         found = self.call("GET", "/user/simulations", params={"page_idx": page, "page_size": size})
         return list(found["simulations"])
 
-    def call(self, method: str, path: str, **options: Any) -> Any:
-        """One request of any endpoint; the JSON of its answer."""
+    def call(
+        self, method: str, path: str, read: Callable[[Any], dict[str, Any]] = answers.document, **options: Any
+    ) -> Any:
+        """One request of any endpoint; the JSON of its answer, as `read` makes it of the response."""
         import httpx  # noqa: PLC0415 - see above
 
         try:
@@ -86,7 +88,7 @@ class Client:
                 response = self._http.request(method, path, **options)
         except httpx.HTTPError as error:
             raise Unavailable(f"No answer from {self._http.base_url}: {error}") from error
-        return document(response)
+        return read(response)
 
     def _refreshed(self) -> bool:
         """Whether the session could be prolonged: the access token ends after minutes, and its cookie with it."""
@@ -129,7 +131,8 @@ class Job:
 
     def results(self) -> Results:
         """All results as arrays."""
-        return Results.from_document(self._get("/results"))
+        found = self._client.call("GET", "/results", answers.results, params={"job_id": self.job_id})
+        return Results.from_document(found)
 
     def inputs(self) -> dict[str, Any]:
         """What was submitted."""

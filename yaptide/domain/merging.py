@@ -25,20 +25,25 @@ class WeightedMean:
     """Running mean and standard error of arrays of one shape; add the tasks one after the other."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        self._weight: Doubles = np.zeros(shape)
+        # One number as long as all values have the same weight: what is then done to arrays is little.
+        self._weight: Doubles = np.zeros(())
+        self._count: NDArray[np.int64] = np.zeros((), dtype=np.int64)
         self._mean: Doubles = np.zeros(shape)
         self._spread: Doubles = np.zeros(shape)
-        self._count: NDArray[np.int64] = np.zeros(shape, dtype=np.int64)
 
     def add(self, values: Floats, weight: float | Floats) -> None:
         """Count `values` with `weight`, one number or one for each value; where it is 0 the value does not count."""
-        weights = np.broadcast_to(np.asarray(weight, dtype=np.float64), self._mean.shape)
-        self._weight += weights
-        share = np.divide(weights, self._weight, out=np.zeros_like(self._mean), where=self._weight > 0)
+        weights = np.asarray(weight, dtype=np.float64)
+        self._weight = self._weight + weights
+        share = np.divide(weights, self._weight, out=np.zeros_like(self._weight), where=self._weight > 0)
         delta = values - self._mean
-        self._mean += share * delta
-        self._spread += weights * delta * (values - self._mean)
-        self._count += weights > 0
+        step = share * delta
+        self._mean += step
+        delta *= weights
+        np.subtract(values, self._mean, out=step)
+        delta *= step
+        self._spread += delta
+        self._count = self._count + (weights > 0)
 
     def result(self) -> tuple[Doubles, Doubles | None]:
         """Mean and standard error; 0 where nothing counted, no error (None) if no value has two tasks."""

@@ -16,14 +16,16 @@ any result of the simulation.) What is stored stays as it is. No other module kn
 import hashlib
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import IO, Any
 
 import orjson
 from isal import isal_zlib
 
 from yaptide.domain.errors import InvalidInput
+from yaptide.persistence.payload import AnyPayload, LargePayload
 from yaptide.persistence.payload import Payload as Payload
 
 _EXTRA = b"YP\x01\x00\x01"  # subfield YP, 1 byte of data: version 1
@@ -34,6 +36,9 @@ _TRAILER = struct.Struct("<II")
 _TAIL = len(_FINAL) + _TRAILER.size
 _LEVEL = 2
 _CHUNK = 1 << 20
+#: A payload of more bytes than this is not held in memory.
+LARGE = 16 << 20
+_FLUSHED = b"\0\0\xff\xff"
 #: A string, which is passed over, or a number that JSON has no word for.
 _STRING_OR_NUMBER = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|NaN|-?Infinity', re.DOTALL)
 _SUBSTITUTES = {
@@ -62,19 +67,46 @@ def encode_text(text: bytes | memoryview) -> Payload:
     return Payload(data, len(text), hashlib.sha256(text).hexdigest())
 
 
+def encode_pieces(text: Iterable[bytes], file: IO[bytes]) -> AnyPayload:
+    """Wrap JSON text as `encode_text` does, given piece by piece; a large payload is left at the end of `file`."""
+    start = file.seek(0, 2)
+    deflater = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, -15)
+    crc = size = 0
+    digest = hashlib.sha256()
+    file.write(_MARKED)
+    for piece in text:
+        file.write(deflater.compress(piece))
+        crc = isal_zlib.crc32(piece, crc)
+        size += len(piece)
+        digest.update(piece)
+    file.write(deflater.flush(isal_zlib.Z_FULL_FLUSH) + _FINAL + _TRAILER.pack(crc, size & 0xFFFFFFFF))
+    length = file.tell() - start
+    file.flush()
+    found = LargePayload(file, start, length, size, digest.hexdigest())
+    return found if length > LARGE else Payload(b"".join(found.chunks()), size, found.sha256)
+
+
 def decode_text(data: bytes) -> bytes:
     """The JSON text of a payload, whoever wrote it.
 
     Raises InvalidInput if the payload is damaged: cut short, wrong CRC, or not gzip at all.
     """
+    return b"".join(inflated([data]))
+
+
+def inflated(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    """The JSON text of a payload, both piece by piece; raises InvalidInput, at last, if the payload is damaged."""
     inflater = isal_zlib.decompressobj(wbits=31)
     try:
-        text: bytes = inflater.decompress(data) + inflater.flush()
+        for chunk in chunks:
+            piece = inflater.decompress(chunk, _CHUNK)
+            while piece:
+                yield piece
+                piece = inflater.decompress(inflater.unconsumed_tail, _CHUNK)
     except isal_zlib.error as error:  # type: ignore[misc]  # its stub calls it a value
         raise InvalidInput(f"A stored payload is damaged: {error}") from error
     if not inflater.eof or inflater.unused_data:
         raise InvalidInput("A stored payload is damaged: it does not end where it should")
-    return text
 
 
 def decode(data: bytes) -> Any:
@@ -103,6 +135,17 @@ def check_joinable(data: bytes) -> None:
         raise InvalidInput("A stored payload is damaged: it cannot be joined with others")
 
 
+def check_ends(head: bytes, tail: bytes) -> None:
+    """Raise InvalidInput unless a payload that was made elsewhere begins and ends as ours do.
+
+    `head` and `tail` are its first and last bytes, 32 or more. If it can be read as well, it can be joined with others.
+    """
+    if not written_here(head):
+        raise InvalidInput("The results are not encoded as yaptide does it")
+    if tail[-_TAIL - len(_FLUSHED) : -_TRAILER.size] != _FLUSHED + _FINAL:
+        raise InvalidInput("A stored payload is damaged: it cannot be joined with others")
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A stored payload as a part of a document, in contrast to glue, which is plain bytes of JSON text."""
@@ -110,30 +153,71 @@ class Stored:
     data: bytes
 
 
-def stitch(parts: Iterable[bytes | Stored]) -> Iterator[bytes | memoryview]:
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """A stored payload of ours of `length` bytes as a part of a document, read piece by piece when its turn comes."""
+
+    chunks: Iterable[bytes]
+    length: int
+
+
+Part = bytes | Stored | Streamed
+
+
+def stitch(parts: Iterable[Part]) -> Iterator[bytes | memoryview]:
     """One gzip member of the JSON text that `parts` make one after the other, as chunks to send.
 
-    Stored payloads are copied, not inflated; glue is compressed. Memory is that of the largest part.
+    Stored payloads are copied, not inflated; glue is compressed. Memory is that of the largest part, or of a piece of
+    it if it is streamed.
     """
     yield _PLAIN
     crc = size = 0
     for part in parts:
-        segment, part_crc, part_size = _copied(part.data) if isinstance(part, Stored) else _compressed(part)
+        if isinstance(part, Streamed):
+            part_crc, part_size = yield from _passed_on(part.chunks)
+        else:
+            segment, part_crc, part_size = _copied(part.data) if isinstance(part, Stored) else _glue(part)
+            yield segment
         crc = isal_zlib.crc32_combine(crc, part_crc, part_size)
         size += part_size
-        yield segment
     yield _FINAL + _TRAILER.pack(crc, size & 0xFFFFFFFF)
 
 
-def plain(parts: Iterable[bytes | Stored]) -> Iterator[bytes]:
+def stitched_length(parts: Iterable[bytes | int]) -> int:
+    """Bytes of what `stitch` gives for these parts, payloads of ours being known by their length only."""
+    around = len(_MARKED) + _TAIL
+    inner = (part - around if isinstance(part, int) else len(_glue(part)[0]) for part in parts)
+    return len(_PLAIN) + sum(inner) + _TAIL
+
+
+def _passed_on(chunks: Iterable[bytes]) -> Generator[bytes, None, tuple[int, int]]:
+    """The deflate data of a payload, piece by piece; returns the checksum and the size of its text."""
+    skip, held = len(_MARKED), b""
+    for chunk in chunks:
+        held += chunk
+        yield held[skip:-_TAIL]
+        held, skip = held[-_TAIL:], 0
+    crc, size = _TRAILER.unpack(held[-_TRAILER.size :])
+    return crc, size
+
+
+def plain(parts: Iterable[Part]) -> Iterator[bytes]:
     """The JSON text that `parts` make, for clients that do not accept gzip, inflated piece by piece."""
     for part in parts:
-        if not isinstance(part, Stored):
+        if isinstance(part, Streamed):
+            yield from inflated(part.chunks)
+        elif not isinstance(part, Stored):
             yield part
         elif part.data.startswith(_MARKED):
-            yield from _inflate(part.data)
+            yield from inflated(_views(part.data))
         else:
             yield _readable(part.data)
+
+
+def _views(data: bytes) -> Iterator[memoryview]:
+    view = memoryview(data)
+    for start in range(0, len(data), _CHUNK):
+        yield view[start : start + _CHUNK]
 
 
 def _readable(data: bytes) -> bytes:
@@ -154,6 +238,12 @@ def _segment(text: bytes | memoryview) -> bytes:
     return bytes(deflater.compress(text) + deflater.flush(isal_zlib.Z_FULL_FLUSH))
 
 
+@lru_cache(1024)
+def _glue(text: bytes) -> tuple[bytes, int, int]:
+    """The same brackets and names come again and again."""
+    return _compressed(text)
+
+
 def _compressed(text: bytes) -> tuple[bytes, int, int]:
     return _segment(text), isal_zlib.crc32(text), len(text)
 
@@ -165,13 +255,3 @@ def _copied(data: bytes) -> tuple[bytes | memoryview, int, int]:
         raise InvalidInput("A stored payload is damaged: it is cut short")
     crc, size = _TRAILER.unpack_from(data, len(data) - _TRAILER.size)
     return memoryview(data)[len(_MARKED) : -_TAIL], crc, size
-
-
-def _inflate(data: bytes) -> Iterator[bytes]:
-    inflater = isal_zlib.decompressobj(wbits=31)
-    view = memoryview(data)
-    for start in range(0, len(data), _CHUNK):
-        piece = inflater.decompress(view[start : start + _CHUNK], _CHUNK)
-        while piece:
-            yield piece
-            piece = inflater.decompress(inflater.unconsumed_tail, _CHUNK)

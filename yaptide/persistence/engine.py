@@ -53,6 +53,7 @@ class Database:
         self._reader = self.engine.execution_options(**_READ_ONLY)
         self._prober = self._make_prober()
         self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._glancer = self._reader if self.in_memory else self._single
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -75,6 +76,15 @@ class Database:
     def single(self) -> Iterator[Connection]:
         """For one statement that is a transaction by itself: it costs one round trip instead of three."""
         with _translated(), self._single.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def glancing(self) -> Iterator[Connection]:
+        """For reading what need not be of one moment: each statement sees what has been committed before it.
+
+        It saves the round trips to a server that begin and end a transaction.
+        """
+        with _translated(), self._glancer.connect() as connection:
             yield connection
 
     @contextmanager
@@ -204,6 +214,9 @@ def _open_sqlite(connection: Any, _record: object) -> None:
 
 def _open_postgresql(connection: Any, record: object) -> None:
     """No wait is endless: neither for a lock, nor for somebody who holds one and has fallen asleep."""
+    cursor = connection.cursor()
+    cursor.execute("SET timezone TO 'UTC'")  # as we keep times: thousands of them need not be converted one by one
+    cursor.close()
     _set_postgresql(connection, record, lock_timeout=BUSY_TIMEOUT, idle_in_transaction_session_timeout=IDLE_TIMEOUT)
 
 

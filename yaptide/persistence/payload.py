@@ -1,7 +1,11 @@
 """Payloads, and results made of them, ready to be stored; `yaptide.persistence.codec` makes payloads and reads them."""
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
+
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,9 +19,44 @@ class Payload:
     size: int
     sha256: str
 
+    @property
+    def length(self) -> int:
+        """Bytes that it takes."""
+        return len(self.data)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The gzip member, piece by piece."""
+        yield self.data
+
     def columns(self) -> dict[str, Any]:
         """The values of `yaptide.persistence.models.base.PayloadMixin`."""
         return {"compressed_data": self.data, "content_size": self.size, "content_sha256": self.sha256}
+
+
+@dataclass(frozen=True, slots=True)
+class LargePayload:
+    """A payload too large to be held in memory: `length` bytes of a file, from `start`. The rest as in `Payload`."""
+
+    file: IO[bytes]
+    start: int
+    length: int
+    size: int
+    sha256: str
+
+    def chunks(self) -> Iterator[bytes]:
+        """The gzip member, piece by piece."""
+        return pieces(self.file, self.start, self.length)
+
+
+AnyPayload = Payload | LargePayload
+
+
+def pieces(file: IO[bytes], start: int, length: int) -> Iterator[bytes]:
+    """A part of a file, piece by piece; where the file stands does not matter."""
+    while length > 0 and (piece := os.pread(file.fileno(), min(length, _CHUNK), start)):
+        yield piece
+        start += len(piece)
+        length -= len(piece)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +66,7 @@ class NewPage:
     number: int
     name: str
     dimension: int
-    payload: Payload
+    payload: AnyPayload
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,9 @@ def write(file: IO[bytes], estimators: Iterable[NewEstimator]) -> None:
         for e, estimator in enumerate(estimators):
             archive.writestr(_entry(f"{e}.json.gz"), estimator.payload.data)
             for p, page in enumerate(estimator.pages):
-                archive.writestr(_entry(f"{e}-{p}.json.gz"), page.payload.data)
+                with archive.open(_entry(f"{e}-{p}.json.gz"), "w", force_zip64=True) as entry:
+                    for chunk in page.payload.chunks():
+                        entry.write(chunk)
             pages = [PageEntry(page.number, page.name, page.dimension) for page in estimator.pages]
             index.append(EstimatorEntry(estimator.name, estimator.file_name, pages))
         archive.writestr(_entry(_INDEX), msgspec.json.encode(index))
@@ -63,6 +65,7 @@ class ResultFile:
 
     def __init__(self, file: IO[bytes]) -> None:
         with _understood():
+            self._file = file
             self._archive = ZipFile(file)
             if any(info.compress_type != ZIP_STORED for info in self._archive.infolist()):
                 raise InvalidInput("The results are compressed twice")
@@ -75,10 +78,13 @@ class ResultFile:
         with _understood():
             return self._archive.read(f"{e}.json.gz")
 
-    def page(self, e: int, p: int) -> bytes:
-        """The payload of a page."""
+    def page(self, e: int, p: int) -> tuple[int, int]:
+        """Where the payload of a page begins in the file, and its length."""
         with _understood():
-            return self._archive.read(f"{e}-{p}.json.gz")
+            info = self._archive.getinfo(f"{e}-{p}.json.gz")
+            with self._archive.open(info):  # reads the header that stands before it, and compares the names
+                start = self._file.tell()
+        return start, info.file_size
 
 
 def _entry(name: str) -> ZipInfo:

@@ -2,9 +2,12 @@
 
 import hashlib
 import math
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import IO, Annotated, Any
 
 import msgspec
@@ -16,7 +19,7 @@ from yaptide.persistence import codec
 from yaptide.persistence.codec import Stored
 from yaptide.persistence.engine import retried
 from yaptide.persistence.models.simulations import EDITOR
-from yaptide.persistence.payload import NewEstimator, NewPage, Payload
+from yaptide.persistence.payload import AnyPayload, LargePayload, NewEstimator, NewPage, Payload, pieces
 from yaptide.persistence.queries import moves, results, simulations
 from yaptide.persistence.queries.moves import Cause, Locked
 from yaptide.persistence.queries.users import User
@@ -24,8 +27,13 @@ from yaptide.persistence.result_files import ResultFile
 from yaptide.services import lifecycle
 from yaptide.services.access import owned
 from yaptide.services.backend import Backend, now
+from yaptide.services.slimming import Slim, slim
 
 _MAX_NAME = 500
+#: Payloads of more bytes than this are not read all at once, and no more than so many of one payload.
+_AT_ONCE = 8 << 20
+_SLICE = 8 << 20
+_ENDS = 64
 _FLUKA_FILE = re.compile(r"\d+_fort\.(\d+)")
 _FLUKA_FIRST_UNIT = 21  # the editor's outputs get the units 21, 22, ... in their order
 
@@ -96,20 +104,37 @@ def check_key(backend: Backend, key: Key) -> str:
         return lifecycle.check_update_key(backend, found, key.update_key).job_id
 
 
-@retried
-def post(backend: Backend, body: bytes | memoryview) -> None:
+def post(backend: Backend, body: bytes) -> None:
     """Store the results that a worker sends, and end the simulation; the same results again change nothing.
 
     The pages are checked and then stored byte for byte as they came. Raises InvalidInput for a wrong key or for results
     that cannot be shown (no numbers, wrong lengths, two pages of one number), Conflict if the simulation has other
     results or has failed or been canceled.
     """
-    with _readable(body):
-        parsed = _BODY.decode(body)
-    check_key(backend, parsed)
+    _post(backend, Slim(body), None)
+
+
+def post_file(backend: Backend, file: IO[bytes]) -> str:
+    """The same for a body too large to be held in memory, which waits in a file; returns the job's public name."""
+    file.flush()
+    return _post(backend, slim(pieces(file, 0, os.fstat(file.fileno()).st_size)), file)
+
+
+@retried
+def _post(backend: Backend, body: Slim, file: IO[bytes] | None) -> str:
+    with _readable(body.text):
+        parsed = _BODY.decode(body.text)
+    job_id = check_key(backend, parsed)
     if not parsed.estimators:
         raise InvalidInput("There are no estimators in the results")
-    found = [_estimator(estimator, body) for estimator in parsed.estimators]
+    with tempfile.TemporaryFile(dir=backend.data_dir) if file else nullcontext() as aside:
+        source = _Source(body, file, aside)
+        found = [_estimator(estimator, source) for estimator in parsed.estimators]
+        _keep(backend, parsed, found)
+    return job_id
+
+
+def _keep(backend: Backend, parsed: "_Body", found: Sequence[NewEstimator]) -> None:
     with backend.database.writing() as connection:
         locked = moves.lock_simulation(connection, parsed.simulation_id)
         simulation = lifecycle.check_update_key(backend, locked, parsed.update_key)
@@ -157,9 +182,9 @@ def read_file(file: IO[bytes]) -> list[NewEstimator]:
             _OBJECT.decode(text)
         pages = []
         for p in range(len(entry.pages)):
-            payload, text = _payload(opened.page(e, p))
-            number, name, dimensions = _checked_page(text, p, entry.name)
-            pages.append(NewPage(number, name, dimensions, payload))
+            start, length = opened.page(e, p)
+            payload, body = _large_payload(file, start, length)
+            pages.append(NewPage(*_checked_page(body.text, body, p, entry.name), payload))
         if not pages:
             raise InvalidInput(f"Estimator {entry.name!r} has no pages")
         found.append(NewEstimator(entry.name, entry.file_name, metadata, tuple(pages)))
@@ -168,41 +193,78 @@ def read_file(file: IO[bytes]) -> list[NewEstimator]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A body, the file that holds the whole of it if it is a large one, and a file for large payloads made of it."""
+
+    body: Slim
+    file: IO[bytes] | None
+    aside: IO[bytes] | None
+
+    def original(self, part: msgspec.Raw) -> Iterator[bytes]:
+        """A part of the body as it came, piece by piece."""
+        return self.body.original(memoryview(part), self.file) if self.file else iter([bytes(part)])
+
+    def payload(self, part: msgspec.Raw) -> AnyPayload:
+        """A part of the body as a payload."""
+        if self.aside is None:
+            return codec.encode_text(memoryview(part))
+        return codec.encode_pieces(self.original(part), self.aside)
+
+
 def _payload(data: bytes) -> tuple[Payload, bytes]:
     """A payload that was made elsewhere, and its text."""
-    if not codec.written_here(data):
-        raise InvalidInput("The results are not encoded as yaptide does it")
-    codec.check_joinable(data)
+    codec.check_ends(data[:_ENDS], data[-_ENDS:])
     text = codec.decode_text(data)
     return Payload(data, len(text), hashlib.sha256(text).hexdigest()), text
 
 
-def _estimator(estimator: _Estimator, body: bytes | memoryview) -> NewEstimator:
-    _check_text(estimator.name, "An estimator's name")
-    with _readable(body):
-        _OBJECT.decode(estimator.metadata)
+def _large_payload(file: IO[bytes], start: int, length: int) -> tuple[AnyPayload, Slim]:
+    """A payload that was made elsewhere and is a part of a file, and its text."""
+    if length <= codec.LARGE:
+        payload, text = _payload(b"".join(pieces(file, start, length)))
+        return payload, Slim(text)
+    last = start + length - _ENDS
+    codec.check_ends(b"".join(pieces(file, start, _ENDS)), b"".join(pieces(file, last, _ENDS)))
+    digest, size = hashlib.sha256(), 0
+
+    def noted() -> Iterator[bytes]:
+        nonlocal size
+        for piece in codec.inflated(pieces(file, start, length)):
+            digest.update(piece)
+            size += len(piece)
+            yield piece
+
+    body = slim(noted())
+    return LargePayload(file, start, length, size, digest.hexdigest()), body
+
+
+def _estimator(estimator: _Estimator, source: _Source) -> NewEstimator:
+    _check_text(estimator.name, "An estimator's name", source.body)
+    metadata = b"".join(source.original(estimator.metadata))
+    with _readable(metadata):
+        _OBJECT.decode(metadata)
     if not estimator.pages:  # nobody could look at it
         raise InvalidInput(f"Estimator {estimator.name!r} has no pages")
-    pages = [_page(raw, position, estimator.name) for position, raw in enumerate(estimator.pages)]
-    payload = codec.encode_text(memoryview(estimator.metadata))
-    return NewEstimator(estimator.name, estimator.name, payload, tuple(pages))
+    pages = tuple(_page(raw, position, estimator.name, source) for position, raw in enumerate(estimator.pages))
+    return NewEstimator(estimator.name, estimator.name, codec.encode_text(metadata), pages)
 
 
-def _page(raw: msgspec.Raw, position: int, estimator: str) -> NewPage:
-    number, name, dimensions = _checked_page(memoryview(raw), position, estimator)
-    return NewPage(number, name, dimensions, codec.encode_text(memoryview(raw)))
+def _page(raw: msgspec.Raw, position: int, estimator: str, source: _Source) -> NewPage:
+    number, name, dimensions = _checked_page(memoryview(raw), source.body, position, estimator)
+    return NewPage(number, name, dimensions, source.payload(raw))
 
 
-def _checked_page(text: bytes | memoryview, position: int, estimator: str) -> tuple[int, str, int]:
-    """Number, name and dimensions of the page that a JSON text is; raises InvalidInput."""
+def _checked_page(text: bytes | memoryview, body: Slim, position: int, estimator: str) -> tuple[int, str, int]:
+    """Number, name and dimensions of the page that a part of a body is; raises InvalidInput."""
     with _readable(text):
         str(text, "utf-8")  # the decoder does not look into text that it skips
         page = _ONE_PAGE.decode(text)
     number = _page_number(page.metadata.get("page_number", position))
     where = f"Page {number} of estimator {estimator!r}"
-    _check_shape(page, where)
+    _check_shape(page, where, body)
     name = str(page.metadata.get("name", page.data.name))
-    _check_text(name, f"The name of page {number} of estimator {estimator!r}")
+    _check_text(name, f"The name of page {number} of estimator {estimator!r}", body)
     return number, name, page.dimensions
 
 
@@ -213,20 +275,21 @@ def _page_number(value: object) -> int:
     return int(text)
 
 
-def _check_shape(page: _Page, where: str) -> None:
+def _check_shape(page: _Page, where: str, body: Slim) -> None:
     axes = (page.axis_dim1, page.axis_dim2, page.axis_dim3, page.axis_dim4, page.axis_dim5)
     if not 0 <= page.dimensions <= len(axes):
         raise InvalidInput(f"{where} has {page.dimensions} dimensions; there may be 0 to {len(axes)}")
     used = axes[: page.dimensions]
     if None in used:
         raise InvalidInput(f"{where} has {page.dimensions} dimensions, but not as many axes (axis_dim1, ...)")
-    expected = math.prod(len(axis.values) for axis in used if axis is not None)
-    if len(page.data.values) != expected or not expected:
-        raise InvalidInput(f"{where} has {len(page.data.values)} values, its axes ask for {expected}")
+    expected = math.prod(body.count(axis.values) for axis in used if axis is not None)
+    count = body.count(page.data.values)
+    if count != expected or not expected:
+        raise InvalidInput(f"{where} has {count} values, its axes ask for {expected}")
 
 
-def _check_text(text: str, what: str) -> None:
-    if not text or len(text) > _MAX_NAME or "\0" in text:
+def _check_text(text: str, what: str, body: Slim | None = None) -> None:
+    if not text or len(text) > _MAX_NAME or "\0" in text or not (body is None or body.is_whole(text)):
         raise InvalidInput(f"{what} must have 1 to {_MAX_NAME} characters")
 
 
@@ -302,43 +365,104 @@ def pages_metadata(backend: Backend, user: User, job_id: str) -> list[dict[str, 
     return [{"name": name, "pages_metadata": pages} for name, pages in found.items()]
 
 
-Part = bytes | Stored
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Parts for `codec.stitch`; `length` is that of what it gives, where the parts are read while they are sent."""
+
+    parts: Iterable[codec.Part]
+    length: int | None
+
+    def __iter__(self) -> Iterator[codec.Part]:
+        """Go through the parts, once."""
+        return iter(self.parts)
 
 
-def read(backend: Backend, user: User, job_id: str, estimator: str | None = None) -> list[Part]:
-    """All results of a simulation (or those of one estimator) as the parts of a JSON list for `codec.stitch`.
+def read(
+    backend: Backend, user: User, job_id: str, estimator: str | None = None, around: tuple[bytes, bytes] = (b"", b"")
+) -> Document:
+    """All results of a simulation (or those of one estimator), a JSON list, with text `around` it.
 
     Raises NotFound if there are none.
     """
-    parts: list[Part] = []
     with backend.database.reading() as connection:
         rows = results.estimators(connection, owned(connection, user, job_id).id, estimator)
-        for row in rows:
-            parts.append((b"," if parts else b"[") + b'{"name":' + msgspec.json.encode(row.name) + b',"metadata":')
-            parts += [Stored(row.compressed_data), b',"pages":']
-            parts += _listed(data for _, data in results.page_payloads(connection, row.id))
-            parts.append(b"}")
+        ids = [row.id for row in rows]
+        index = results.page_index(connection, ids)
+        found = None if _is_streamed(connection, index) else results.page_payloads(connection, ids)
     if not rows:
         raise NotFound("Results are unavailable")
-    return [*parts, b"]"]
+    pages: dict[int, list[Any]] = {row.id: [] for row in rows}
+    for page in index:
+        pages[page.estimator_id].append(page)
+    plan: list[Any] = [around[0]]
+    for row in rows:
+        head = b"," if row is not rows[0] else b"["
+        plan.append(head + b'{"name":' + msgspec.json.encode(row.name) + b',"metadata":')
+        plan += [Stored(row.compressed_data), b',"pages":', *_listed(pages[row.id]), b"}"]
+    return _document(backend, [*plan, b"]" + around[1]], found)
 
 
 def read_pages(
-    backend: Backend, user: User, job_id: str, estimator: str, ranges: Sequence[tuple[int, int]]
-) -> list[Part]:
-    """The pages of one estimator in the inclusive `ranges`, as the parts of a JSON list; raises NotFound."""
+    backend: Backend,
+    user: User,
+    job_id: str,
+    estimator: str,
+    ranges: Sequence[tuple[int, int]],
+    around: tuple[bytes, bytes] = (b"", b""),
+) -> Document:
+    """The pages of one estimator in the inclusive `ranges`, a JSON list, with text `around` it; raises NotFound."""
     with backend.database.reading() as connection:
         rows = results.estimators(connection, owned(connection, user, job_id).id, estimator)
-        pages = results.page_payloads(connection, rows[0].id, ranges) if rows else []
-    if not pages:
+        ids = [row.id for row in rows]
+        index = results.page_index(connection, ids, ranges)
+        found = None if _is_streamed(connection, index) else results.page_payloads(connection, ids, ranges)
+    if not index:
         raise NotFound("Results are unavailable")
-    return list(_listed(data for _, data in pages))
+    return _document(backend, [around[0], *_listed(index), around[1]], found)
 
 
-def _listed(payloads: Iterator[bytes]) -> Iterator[Part]:
+def _listed(pages: Sequence[Any]) -> Iterator[Any]:
+    """Pages as a list: rows of `results.page_index` and what stands between them."""
     glue = b"["
-    for data in payloads:
+    for page in pages:
         yield glue
-        yield Stored(data)
+        yield page
         glue = b","
-    yield b"]" if glue == b"," else b"[]"
+    yield b"]" if pages else b"[]"
+
+
+def _is_streamed(connection: Connection, index: Sequence[Any]) -> bool:
+    """Whether pages are read while they are sent: if they are many bytes, and none has to be written anew."""
+    if sum(page.length for page in index) <= _AT_ONCE:
+        return False
+    return all(codec.written_here(results.page_slice(connection, page.id, 0, _ENDS)) for page in index)
+
+
+def _document(backend: Backend, plan: Sequence[Any], found: Mapping[int, bytes] | None) -> Document:
+    """The document of a plan: glue, payloads, and rows of `results.page_index`, whose payloads are `found`, or read."""
+    if found is not None:
+        return Document([p if isinstance(p, bytes | Stored) else Stored(found[p.id]) for p in plan], None)
+    ours = all(codec.written_here(part.data) for part in plan if isinstance(part, Stored))
+    lengths = (part if isinstance(part, bytes) else _length(part) for part in plan)
+    return Document(_streamed(backend, plan), codec.stitched_length(lengths) if ours else None)
+
+
+def _length(part: Any) -> int:
+    return len(part.data) if isinstance(part, Stored) else part.length
+
+
+def _streamed(backend: Backend, plan: Sequence[Any]) -> Iterator[codec.Part]:
+    for part in plan:
+        yield part if isinstance(part, bytes | Stored) else codec.Streamed(_sliced(backend, part), part.length)
+
+
+def _sliced(backend: Backend, page: Any) -> Iterator[bytes]:
+    """A payload, each slice in a transaction of its own: whoever reads slowly holds nothing up."""
+    start = 0
+    while start < page.length:
+        with backend.database.reading() as connection:
+            piece = results.page_slice(connection, page.id, start, _SLICE)
+        if not piece:
+            raise NotFound("The results were deleted while they were read")
+        yield piece
+        start += len(piece)

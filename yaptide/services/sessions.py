@@ -107,7 +107,7 @@ def _go_on(backend: Backend, session: str, user: User, ends: datetime) -> bool:
 def authenticate(backend: Backend, access_token: str | None) -> User:
     """Who holds this access token; raises NotAuthenticated without one, Forbidden if it is worthless."""
     session, _ = _session(backend, access_token, _ACCESS)
-    with backend.database.reading() as connection:
+    with backend.database.glancing() as connection:
         user = queries.by_session(connection, session, now())
     if user is None:
         raise Forbidden(EXPIRED)

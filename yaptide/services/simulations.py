@@ -149,7 +149,7 @@ def _input_payload(submission: Submission, checked: Checked) -> codec.Payload:
 
 def listing(backend: Backend, user: User | None, page: Page) -> tuple[int, list[Any]]:
     """How many simulations the user (None: anybody) has in the states asked for, and those on the page."""
-    with backend.database.reading() as connection:
+    with backend.database.glancing() as connection:
         return simulations.listing(connection, None if user is None else user.id, page)
 
 
@@ -163,7 +163,7 @@ class Status:
 
 def status(backend: Backend, user: User, job_id: str) -> Status:
     """How a simulation and its tasks stand; raises NotFound, Forbidden."""
-    with backend.database.reading() as connection:
+    with backend.database.glancing() as connection:  # the tasks are never behind the simulation
         simulation = owned(connection, user, job_id)
         return Status(simulation, tasks.status(connection, simulation.id))
 

@@ -58,13 +58,59 @@ def report(backend: Backend, simulation_id: int, task_id: int, update_key: str, 
         task = tasks.one(connection, simulation.id, task_id)
         if task is None:
             raise InvalidInput("Task does not exist")
-        if update.task_state is not None and update.task_state not in TASK_STATES:
-            raise InvalidInput(f"A task cannot be {update.task_state}")
+        _check_state(update)
         if task.task_state in FINAL_STATES or simulation.job_state in FINAL_STATES:
             return EntityState(task.task_state)
         _apply(connection, simulation, task, update)
         after = tasks.one(connection, simulation.id, task_id)
     return EntityState(task.task_state if after is None else after.task_state)
+
+
+@retried
+def report_many(
+    backend: Backend, simulation_id: int, update_key: str, updates: Mapping[int, Update]
+) -> dict[int, EntityState]:
+    """Take a worker's word on many tasks of one simulation, by number; returns the state each of them is in now.
+
+    Each is taken or not as `report` does it; all of them are committed together. Raises InvalidInput, with nothing
+    changed, for a wrong key, and if one of the tasks is unknown or is said to be in a state that no task has.
+    """
+    with backend.database.writing() as connection:
+        locked = moves.lock_simulation(connection, simulation_id)
+        simulation = lifecycle.check_update_key(backend, locked, update_key)
+        states = tasks.state_of_each(connection, simulation.id)
+        unknown = updates.keys() - states.keys()
+        if unknown:
+            raise InvalidInput(f"Task {min(unknown)} does not exist")
+        for update in updates.values():
+            _check_state(update)
+        if simulation.job_state not in FINAL_STATES and _take_all(connection, simulation, states, updates):
+            states = tasks.state_of_each(connection, simulation.id)
+    return {number: states[number] for number in updates}
+
+
+def _take_all(
+    connection: Connection, simulation: Locked, states: Mapping[int, EntityState], updates: Mapping[int, Update]
+) -> bool:
+    """What is progress of a running task in one go, the rest one after the other; what has ended stays as it is.
+
+    Returns whether states may have changed.
+    """
+    progress, rest = [], []
+    for number, update in updates.items():
+        if states[number] is EntityState.RUNNING and update.is_progress():
+            progress.append((number, update.simulated_primaries or 0, update.estimated_time))
+        elif states[number] not in FINAL_STATES:
+            rest.append((number, update))
+    tasks.progress_of_many(connection, simulation.id, progress, now())
+    for number, update in rest:
+        _apply(connection, simulation, tasks.one(connection, simulation.id, number), update)
+    return bool(rest)
+
+
+def _check_state(update: Update) -> None:
+    if update.task_state is not None and update.task_state not in TASK_STATES:
+        raise InvalidInput(f"A task cannot be {update.task_state}")
 
 
 def _progress(backend: Backend, simulation_id: int, task_id: int, update_key: str, update: Update) -> bool:

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, func, insert, or_, select
 
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models import EstimatorModel, PageModel
 from yaptide.persistence.models.base import table_of
-from yaptide.persistence.payload import NewEstimator
+from yaptide.persistence.payload import LargePayload, NewEstimator, NewPage
+from yaptide.persistence.queries import large
 
 _ESTIMATOR = table_of(EstimatorModel)
 _PAGE = table_of(PageModel)
@@ -20,20 +21,22 @@ def add(connection: Connection, simulation_id: int, estimators: Sequence[NewEsti
         values = {"simulation_id": simulation_id, "name": estimator.name, "file_name": estimator.file_name}
         values |= estimator.payload.columns()
         estimator_id = connection.execute(insert(_ESTIMATOR).returning(_ESTIMATOR.c.id), values).scalar_one()
-        rows = [
-            {
-                "estimator_id": estimator_id,
-                "page_number": page.number,
-                "page_name": page.name,
-                "page_dimension": page.dimension,
-                **page.payload.columns(),
-            }
-            for page in estimator.pages
-        ]
-        if rows:
-            connection.execute(insert(_PAGE), rows)
-        total += len(estimator.payload.data) + sum(len(page.payload.data) for page in estimator.pages)
+        _add_pages(connection, estimator_id, estimator.pages)
+        total += estimator.payload.length + sum(page.payload.length for page in estimator.pages)
     return total
+
+
+def _add_pages(connection: Connection, estimator_id: int, pages: Sequence[NewPage]) -> None:
+    rows = []
+    for page in pages:
+        row = {"estimator_id": estimator_id, "page_number": page.number, "page_name": page.name}
+        row["page_dimension"] = page.dimension
+        if isinstance(page.payload, LargePayload):
+            large.add(connection, _PAGE, row, page.payload)
+        else:
+            rows.append(row | page.payload.columns())
+    if rows:
+        connection.execute(insert(_PAGE), rows)
 
 
 def digests(connection: Connection, simulation_id: int) -> dict[tuple[str, int], str]:
@@ -69,11 +72,30 @@ def estimators(connection: Connection, simulation_id: int, name: str | None = No
     return list(connection.execute(query.order_by(_ESTIMATOR.c.id)).all())
 
 
+def page_index(
+    connection: Connection, estimator_ids: Sequence[int], ranges: Sequence[tuple[int, int]] | None = None
+) -> list[Record]:
+    """Estimator, id and length of stored pages, by estimator and number; `ranges` are inclusive."""
+    length = func.length(_PAGE.c.compressed_data).label("length")
+    query = select(_PAGE.c.estimator_id, _PAGE.c.id, length).where(_chosen(estimator_ids, ranges))
+    return list(connection.execute(query.order_by(_PAGE.c.estimator_id, _PAGE.c.page_number)).all())
+
+
 def page_payloads(
-    connection: Connection, estimator_id: int, ranges: Sequence[tuple[int, int]] | None = None
-) -> list[tuple[int, bytes]]:
-    """Number and stored payload of an estimator's pages by number; of those in the inclusive `ranges`, if given."""
-    query = select(_PAGE.c.page_number, _PAGE.c.compressed_data).where(_PAGE.c.estimator_id == estimator_id)
+    connection: Connection, estimator_ids: Sequence[int], ranges: Sequence[tuple[int, int]] | None = None
+) -> dict[int, bytes]:
+    """The payloads of the same pages by their ids."""
+    query = select(_PAGE.c.id, _PAGE.c.compressed_data).where(_chosen(estimator_ids, ranges))
+    return {row.id: row.compressed_data for row in connection.execute(query)}
+
+
+def _chosen(estimator_ids: Sequence[int], ranges: Sequence[tuple[int, int]] | None) -> ColumnElement[bool]:
+    chosen: ColumnElement[bool] = _PAGE.c.estimator_id.in_(estimator_ids)
     if ranges is not None:
-        query = query.where(or_(*(_PAGE.c.page_number.between(first, last) for first, last in ranges)))
-    return [(number, data) for number, data in connection.execute(query.order_by(_PAGE.c.page_number))]
+        chosen &= or_(*(_PAGE.c.page_number.between(first, last) for first, last in ranges))
+    return chosen
+
+
+def page_slice(connection: Connection, page_id: int, start: int, length: int) -> bytes:
+    """Bytes of one stored payload; fewer, or none, if the page is gone."""
+    return large.part(connection, _PAGE, page_id, start, length)

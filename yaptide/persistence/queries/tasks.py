@@ -52,6 +52,7 @@ _KEY_FITS = (
     )
     .exists()
 )
+_PROGRESS_LOCKED = _PROGRESS.where(_THIS)
 _PROGRESS_BY_KEY = _PROGRESS.where(_THIS, _KEY_FITS)
 _OWNED = (_TASK.c.owner == bindparam("by")) & (_TASK.c.attempts == bindparam("attempt"))
 _PROGRESS_BY_OWNER = _PROGRESS.where(_THIS, _OWNED)
@@ -106,6 +107,19 @@ def progress_by_key(
     return connection.execute(_PROGRESS_BY_KEY, values).rowcount == 1
 
 
+def progress_of_many(
+    connection: Connection, simulation_id: int, told: Sequence[tuple[int, int, int | None]], now: datetime
+) -> None:
+    """Record progress of running tasks of a locked simulation: number, simulated primaries, estimated time of each."""
+    rows = [
+        {"simulation": simulation_id, "task": task, "simulated": simulated, "estimated": estimated}
+        for task, simulated, estimated in sorted(told)
+    ]
+    if rows:  # the time is the same for all: it is not converted for each of them
+        time = literal(now, _TASK.c.last_update_time.type)
+        connection.execute(_PROGRESS_LOCKED.values(last_update_time=time, heartbeat_time=time), rows)
+
+
 def progress_by_owner(
     connection: Connection,
     claim: Claim,
@@ -141,6 +155,12 @@ def status(connection: Connection, simulation_id: int) -> list[Record]:
 def one(connection: Connection, simulation_id: int, task_id: int) -> Record | None:
     """One task's state, counts and times, or None."""
     return connection.execute(_STATUS.where(_TASK.c.task_id == task_id), {"simulation": simulation_id}).first()
+
+
+def state_of_each(connection: Connection, simulation_id: int) -> dict[int, EntityState]:
+    """The state of each task of a simulation by its number."""
+    query = select(_TASK.c.task_id, _TASK.c.task_state).where(_TASK.c.simulation_id == simulation_id)
+    return {number: state for number, state in connection.execute(query)}  # noqa: C416 - rows are no pairs to mypy
 
 
 def states(connection: Connection, simulation_id: int) -> dict[EntityState, int]:

@@ -1,0 +1,8 @@
+"""What is measured, one module a subject. Each has `rows(context)`, which measures as it is gone through."""
+
+from benchmarks.workloads import jobs, memory, merging, reading, reports, running, storing
+
+#: In the order of the table.
+ALL = {
+    module.__name__.rpartition(".")[2]: module for module in (reports, storing, reading, jobs, merging, memory, running)
+}

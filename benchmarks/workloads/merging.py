@@ -1,0 +1,81 @@
+"""Merging what tasks have left, beside numpy reading the same files once."""
+
+import resource
+import tempfile
+from collections.abc import Iterator
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.context import Context
+from benchmarks.measuring import Goal, Row, in_turns
+from yaptide.domain.estimators import Axis, Estimator, Page, TaskOutput
+from yaptide.persistence import task_outputs
+
+_PROCESSES = get_context("spawn")
+
+
+def rows(context: Context) -> Iterator[Row]:
+    """Measure it for ever more tasks, each with one page."""
+    side = context.size(100, 27)
+    size = side**3
+    most = context.size(256, 8)
+    with tempfile.TemporaryDirectory(dir=context.folder) as folder:
+        paths = [_task(Path(folder), number, side) for number in range(8)]
+        for number in range(8, most):  # as many files, each read from its own; eight different ones are enough
+            path = Path(folder) / f"{number}.npz"
+            path.write_bytes(paths[number % 8].read_bytes())
+            paths.append(path)
+        memory = []
+        for count in (count for count in (4, 16, 64, 256) if count <= most):
+            chosen = paths[:count]
+            taken = in_turns(context.rounds(max(3, 32 // count)), lambda: merge(chosen), lambda: read(chosen))  # noqa: B023
+            yield Row(f"merging {count} tasks, 1 page of {size:,} values", "-", *taken, Goal("factor", 1.5))
+            memory.append(float(_peak(chosen)))
+        told = f"memory of merging, {min(most, 256)} tasks beside 4"
+        yield Row(told, "-", memory[-1:], memory[:1], Goal("factor", 1.1))
+
+
+def _task(folder: Path, number: int, side: int) -> Path:
+    """What a task leaves: a page in single precision, as MCsquare's scores are, half of it zero."""
+    draw = np.random.default_rng(number)
+    values = draw.random(side**3, dtype=np.float32)
+    values[: side**3 // 2] = 0
+    page = Page(0, "dose", "Gy", (Axis("x", "mm", np.arange(side) + 0.5),) * 3, values)
+    path = folder / f"{number}.npz"
+    with path.open("wb") as file:
+        task_outputs.write(file, TaskOutput(1000, (Estimator("dose", "dose", (page,)),)))
+    return path
+
+
+def merge(paths: list[Path]) -> None:
+    """What the merge of a simulation does with them."""
+    for _ in task_outputs.merge(paths, [1000] * len(paths)):
+        pass
+
+
+def read(paths: list[Path]) -> None:
+    """All the numbers once."""
+    for path in paths:
+        with np.load(path) as archive:
+            archive["0-0.npy" if "0-0.npy" in archive.files else "0-0"].sum()
+
+
+def _peak(paths: list[Path]) -> int:
+    """The most memory that a process that merges them has ever had, bytes."""
+    ours, theirs = _PROCESSES.Pipe()
+    process = _PROCESSES.Process(target=_merge_and_tell, args=(theirs, paths), daemon=True)
+    process.start()
+    if not ours.poll(600):
+        process.kill()
+        raise TimeoutError("merging took more than ten minutes")
+    told = int(ours.recv())
+    process.join(10)
+    return told
+
+
+def _merge_and_tell(end: Connection, paths: list[Path]) -> None:
+    merge(paths)
+    end.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

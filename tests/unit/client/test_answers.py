@@ -1,0 +1,53 @@
+"""Answers as the client reads them: the same numbers, bit by bit, whether as arrays or as JSON."""
+
+import math
+
+import httpx
+import numpy as np
+import orjson
+import pytest
+
+from yaptide.client import answers
+from yaptide.client.results import Results
+from yaptide.domain.errors import NotFound, Unavailable
+
+VALUES = [0.1, 1 / 3, -0.0, 5e-324, math.nextafter(1, 2), 1.7976931348623157e308, 1e22, 3, -7, 2**63]
+
+
+def answered(content, status=200):
+    text = content if isinstance(content, bytes) else orjson.dumps(content)
+    return httpx.Response(status, content=text, request=httpx.Request("GET", "http://localhost/results"))
+
+
+def page(**data):
+    axis = {"name": "x", "unit": "mm", "values": list(range(len(VALUES)))}
+    data = {"name": "dose", "unit": "Gy", "values": VALUES, **data}
+    metadata = {"page_number": "0", "name": "dose", "unit": "Gy"}
+    return {"dimensions": 1, "data": data, "axis_dim1": axis, "metadata": metadata}
+
+
+def test_arrays_have_every_bit():
+    document = {"message": "Results", "estimators": [{"name": "e", "metadata": {"a": "ż"}, "pages": [page(), page()]}]}
+    found = answers.results(answered(document))
+    values = found["estimators"][0]["pages"][1]["data"]["values"]
+    assert values.tobytes() == np.array(VALUES, dtype=np.float64).tobytes()
+    read = Results.from_document(found).estimators[0]
+    assert read.metadata == {"a": "ż"}
+    assert read.pages[0].values.flags.writeable
+    assert read.pages[0].axes[0].values.tolist() == list(range(len(VALUES)))
+
+
+def test_what_is_no_list_of_numbers_is_left_as_it_is():
+    odd = {"message": "Results", "values": ["a", None], "errors": {"values": True}, "rest": [[1, "b"], {}, 1.5, None]}
+    assert answers.results(answered(odd)) == odd
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"[1]", b'{"a":', b"\xff"])
+def test_another_answer_is_no_answer(content):
+    with pytest.raises(Unavailable):
+        answers.results(answered(content))
+
+
+def test_a_refusal_is_the_servers_own():
+    with pytest.raises(NotFound, match="Results are unavailable"):
+        answers.results(answered({"message": "Results are unavailable"}, 404))

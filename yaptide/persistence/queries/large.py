@@ -1,0 +1,49 @@
+"""Payloads that are too large to be held in memory: written and read in parts, each in the way of its database."""
+
+import sqlite3
+from collections.abc import Mapping
+from typing import Any, cast
+
+from sqlalchemy import Connection, Table, func, insert, literal_column, select, text
+
+from yaptide.persistence.payload import LargePayload
+
+# Temporary tables are not logged: the payload is written once more, but not three times.
+_PIECES = text("CREATE TEMPORARY TABLE payload_pieces (n integer PRIMARY KEY, data bytea) ON COMMIT DROP")
+_ADD_PIECE = text("INSERT INTO payload_pieces (n, data) VALUES (:n, :data)")
+_JOINED: Any = literal_column("(SELECT string_agg(data, ''::bytea ORDER BY n) FROM payload_pieces)")
+
+
+def add(connection: Connection, table: Table, values: Mapping[str, Any], payload: LargePayload) -> None:
+    """Add a row with a large payload in the running transaction."""
+    row = {**values, "content_size": payload.size, "content_sha256": payload.sha256}
+    if connection.dialect.name == "sqlite":
+        empty = func.zeroblob(payload.length)
+        added = insert(table).values(**row, compressed_data=empty).returning(table.c.id)
+        number = connection.execute(added).scalar_one()
+        with _driver(connection).blobopen(table.name, "compressed_data", number) as blob:
+            for piece in payload.chunks():
+                blob.write(piece)
+    else:
+        connection.execute(_PIECES)
+        for number, piece in enumerate(payload.chunks()):
+            connection.execute(_ADD_PIECE, {"n": number, "data": piece})
+        connection.execute(insert(table).values(**row, compressed_data=_JOINED))
+        connection.execute(text("DROP TABLE payload_pieces"))
+
+
+def part(connection: Connection, table: Table, number: int, start: int, length: int) -> bytes:
+    """So many bytes from `start` of the payload of a row; fewer at its end, none if the row is gone."""
+    if connection.dialect.name == "sqlite":
+        try:
+            with _driver(connection).blobopen(table.name, "compressed_data", number, readonly=True) as blob:
+                blob.seek(start)
+                return blob.read(length)
+        except (sqlite3.Error, ValueError):
+            return b""
+    data = func.substr(table.c.compressed_data, start + 1, length)
+    return cast("bytes", connection.execute(select(data).where(table.c.id == number)).scalar()) or b""
+
+
+def _driver(connection: Connection) -> sqlite3.Connection:
+    return cast("sqlite3.Connection", connection.connection.driver_connection)
