@@ -115,7 +115,10 @@ class Settings(BaseSettings):
         120, ge=1, validation_alias="YAPTIDE_REFRESH_MINUTES", description="Lifetime of a session, minutes."
     )
     update_key_days: int = Field(
-        30, ge=1, validation_alias="YAPTIDE_UPDATE_KEY_DAYS", description="Days for which workers may report."
+        30,
+        ge=1,
+        validation_alias="YAPTIDE_UPDATE_KEY_DAYS",
+        description="Days after the end of a simulation in which its workers may still report.",
     )
 
     registration: Literal["open", "closed"] = Field(

@@ -146,10 +146,13 @@ def work(
 def sweep(as_json: AsJson = False) -> None:
     """Do once what a running server does all the time: give the work of the dead to others, tell workers, clean up.
 
+    Dead is who was silent for ten times YAPTIDE_SILENCE_SECONDS: this command cannot know whether the server could have
+    heard them.
+
     Example: yaptide sweep
     """
     at = opened()
-    requeued = recovery.requeue_silent(at.backend, now() - at.backend.limits.silence)
+    requeued = recovery.requeue_silent(at.backend, now() - 10 * at.backend.limits.silence)
     courier = make_courier(at.settings, at.backend)
     sent = 0 if courier is None else courier.send()
     recovery.clear_spool(at.backend)

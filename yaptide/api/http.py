@@ -103,9 +103,8 @@ def guard_body() -> None:
         return
     if request.path in _OF_USERS:
         user()
-    elif request.path.startswith(_WORK):
-        if request.content_length is None or request.content_length > _SMALL:
-            remote.check(backend(), worker())
+    elif request.path.startswith(_WORK):  # whoever has no key cannot have us wait for a body
+        remote.check(backend(), worker())
     elif request.path not in _OF_WORKERS:
         request.max_content_length = min(_SMALL, current_app.config["MAX_CONTENT_LENGTH"])
     elif request.content_length is None or request.content_length > _SMALL:

@@ -19,6 +19,7 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 import msgspec
 
 from yaptide.domain.errors import InvalidInput
+from yaptide.persistence.directory import check_directory
 from yaptide.persistence.payload import NewEstimator
 
 _INDEX = "results.json"
@@ -66,6 +67,7 @@ class ResultFile:
     def __init__(self, file: IO[bytes]) -> None:
         with _understood():
             self._file = file
+            check_directory(file)
             self._archive = ZipFile(file)
             if any(info.compress_type != ZIP_STORED for info in self._archive.infolist()):
                 raise InvalidInput("The results are compressed twice")

@@ -30,6 +30,7 @@ from yaptide.domain.errors import InvalidInput, SimulationFailed
 from yaptide.domain.estimators import Aggregation, Axis, Estimator, Floats, Page, TaskOutput
 from yaptide.domain.merging import merge_pages
 from yaptide.persistence import codec
+from yaptide.persistence.directory import check_directory
 from yaptide.persistence.payload import NewEstimator, NewPage
 
 T = TypeVar("T")
@@ -37,6 +38,8 @@ T = TypeVar("T")
 _INDEX = "estimators.json"
 _MOST_INDEX = 64 << 20
 _LEVEL = 1
+_MOST_NAME = 500
+_FLOATS = ("<f4", "<f8")
 _MOST_HEADER = 1 << 17
 #: What is needed of the header before an entry: magic, flags, lengths of the name and of the extra field.
 _LOCAL = struct.Struct("<4s2xH18xHH")
@@ -103,6 +106,7 @@ def check(path: Path, most: int) -> None:
             raise InvalidInput(f"The scores take more than {most} bytes")
         if not archive.entries or not all(entry.pages for entry in archive.entries):
             raise InvalidInput("The scores hold no estimator, or one without pages")
+        _check_names(archive.entries)
         for e, entry in enumerate(archive.entries):
             for p in range(len(entry.pages)):
                 _check_page(archive.page(e, p))
@@ -154,10 +158,16 @@ def _page(path: Path, e: int, p: int) -> Page:
 
 @contextmanager
 def _opened(path: Path) -> Iterator["_Archive"]:
-    with path.open("rb") as file, ZipFile(file) as archive:
-        if archive.getinfo(_INDEX).file_size > _MOST_INDEX:
-            raise InvalidInput("The index of the scores is too long")
-        yield _Archive(file, archive, _ENTRIES.decode(archive.read(_INDEX)))
+    with path.open("rb") as file:
+        check_directory(file)
+        with ZipFile(file) as archive:
+            yield _read_index(file, archive)
+
+
+def _read_index(file: IO[bytes], archive: ZipFile) -> "_Archive":
+    if archive.getinfo(_INDEX).file_size > _MOST_INDEX:
+        raise InvalidInput("The index of the scores is too long")
+    return _Archive(file, archive, _ENTRIES.decode(archive.read(_INDEX)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +191,7 @@ class _Archive:
         if npy.read_magic(file) != (1, 0):
             raise ValueError(f"{name} is of another version")
         shape, _, dtype = npy.read_array_header_1_0(file)
-        if len(shape) != 1 or dtype.kind != "f" or file.tell() + shape[0] * dtype.itemsize != len(data):
+        if len(shape) != 1 or dtype.str not in _FLOATS or file.tell() + shape[0] * dtype.itemsize != len(data):
             raise ValueError(f"{name} is no list of numbers")
         values: Floats = np.frombuffer(data, dtype, offset=file.tell())
         return values
@@ -226,10 +236,25 @@ def _write_array(archive: ZipFile, name: str, values: Floats) -> None:
         npy.write_array(file, np.ascontiguousarray(values), version=(1, 0), allow_pickle=False)
 
 
+def _check_names(entries: Sequence[_EstimatorEntry]) -> None:
+    """Raise InvalidInput for names under which the merged results could not be stored."""
+    names = [name for e in entries for name in (e.name, e.file_name, *(page.name for page in e.pages))]
+    if not all(1 <= len(name) <= _MOST_NAME and "\0" not in name for name in names):
+        raise InvalidInput(f"The names of estimators and pages have 1 to {_MOST_NAME} characters")
+    if len({e.name for e in entries}) < len(entries):
+        raise InvalidInput("The scores hold two estimators of the same name")
+    for e in entries:
+        numbers = {page.number for page in e.pages}
+        if len(numbers) < len(e.pages) or not all(0 <= number < 10**9 for number in numbers):
+            raise InvalidInput(f"The pages of estimator {e.name!r} are not numbered as they should")
+
+
 def _check_page(page: Page) -> None:
     expected = math.prod(len(axis.values) for axis in page.axes)
     if page.aggregation is not Aggregation.CONCATENATE and len(page.values) != expected:
         raise InvalidInput(f"Page {page.name!r} has {len(page.values)} values, its axes ask for {expected}")
+    if not len(page.values):
+        raise InvalidInput(f"Page {page.name!r} has no values")
     if page.weights is not None and len(page.weights) != len(page.values):
         raise InvalidInput(f"Page {page.name!r} has not one weight for each value")
     for numbers in (page.values, page.weights, *(axis.values for axis in page.axes)):

@@ -49,10 +49,10 @@ class Limits:
     refresh: timedelta = timedelta(hours=2)
     """How long a refresh token, and with it a session, is good."""
     update_key: timedelta = timedelta(days=30)
-    """How long after the submission workers may report."""
+    """How long after the end of a simulation its workers may still send what got lost."""
     silence: timedelta = timedelta(seconds=60)
     """After how long without a sign of life a worker counts as dead."""
-    output: int = 4 * 2**30
+    output: int = 2**30
     """Bytes of the scores that one task may leave."""
     registration: bool = True
     """Whether people may add themselves as users."""

@@ -52,9 +52,15 @@ def check_update_key(backend: Backend, simulation: Locked | None, key: str) -> L
     """
     stored = "" if simulation is None else simulation.update_key_hash or ""
     fits = hmac.compare_digest(stored, hash_update_key(key))
-    if simulation is None or not fits or simulation.start_time + backend.limits.update_key < now():
+    if simulation is None or not fits or _is_over(backend, simulation):
         raise InvalidInput("Invalid update key")
     return simulation
+
+
+def _is_over(backend: Backend, simulation: Locked) -> bool:
+    """Whether a simulation has ended so long ago that no answer about it can still be on its way."""
+    ended = simulation.end_time if simulation.job_state in FINAL_STATES else None
+    return ended is not None and ended + backend.limits.update_key < now()
 
 
 def settle(connection: Connection, simulation: Locked, cause: Cause) -> EntityState:

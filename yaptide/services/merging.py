@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from yaptide.domain.errors import InvalidInput, SimulationFailed
+from yaptide.domain.errors import Conflict, InvalidInput, SimulationFailed
 from yaptide.domain.states import EntityState
 from yaptide.persistence import task_outputs
 from yaptide.persistence.engine import retried
@@ -47,10 +47,9 @@ def merge(backend: Backend, simulation: Locked, owner: str) -> None:
     with backend.database.reading() as connection:
         completed = tasks.completed(connection, simulation.id)
     try:
-        merged, reason = _merged(backend, simulation.job_id, completed), None
-    except (SimulationFailed, InvalidInput, ValueError) as error:  # trying again would not help
-        merged, reason = [], f"the results could not be merged: {error}"
-    finish(backend, simulation, owner, merged, reason)
+        finish(backend, simulation, owner, _merged(backend, simulation.job_id, completed))
+    except (SimulationFailed, InvalidInput, Conflict, ValueError) as error:  # trying again would not help
+        finish(backend, simulation, owner, [], f"the results could not be merged: {error}")
 
 
 def _merged(backend: Backend, job_id: str, completed: Sequence[tuple[int, int]]) -> list[NewEstimator]:
@@ -93,6 +92,7 @@ def keep_canceled(backend: Backend, job_id: str) -> None:
         return
     try:
         merged = _merged(backend, job_id, completed)
+        results.check_unique(merged)
     except (SimulationFailed, InvalidInput, ValueError) as error:
         log.warning("%s was canceled; what had completed cannot be kept: %s", job_id, error)
         return

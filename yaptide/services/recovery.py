@@ -1,14 +1,44 @@
 """Recovery: what has to be done when somebody who worked on a simulation is gone."""
 
-from datetime import datetime
+import logging
+import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from yaptide.domain.errors import Unavailable
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.engine import retried
 from yaptide.persistence.queries import messages, moves, simulations, tasks
 from yaptide.persistence.queries.moves import Cause
 from yaptide.services import lifecycle, merging
 from yaptide.services.backend import Backend, now
+
+log = logging.getLogger(__name__)
+
+#: How often a merge is begun before it counts as what kills those who merge.
+MERGES = 10
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Watch:
+    """Takes work from those who are silent, which counts only while we, and the database, could have heard them."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.begin()
+
+    def begin(self) -> None:
+        """Nobody was heard before this moment."""
+        self._since = time.monotonic()
+
+    def requeue(self) -> int:
+        """Give to others what those had who are silent for too long; returns how many tasks and merges."""
+        since, silence = self._since, self._backend.limits.silence
+        self.begin()  # and it stays so if the database is away
+        heard = timedelta(seconds=time.monotonic() - since)
+        found = requeue_silent(self._backend, now() - silence if heard > silence else _NEVER)
+        self._since = since
+        return found
 
 
 def requeue_silent(backend: Backend, silent_since: datetime, dead_owner: str | None = None) -> int:
@@ -31,7 +61,13 @@ def requeue_silent(backend: Backend, silent_since: datetime, dead_owner: str | N
 def _requeue_merge(backend: Backend, simulation_id: int, owner: str | None) -> None:
     with backend.database.writing() as connection:
         simulation = moves.lock_simulation(connection, simulation_id)
-        if simulation is not None and simulation.owner == owner:
+        if simulation is None or simulation.owner != owner:
+            return
+        begun = simulations.times_moved(connection, simulation_id, EntityState.MERGING_RUNNING)
+        if begun >= MERGES:
+            reason = f"its results could not be merged: of {begun} processes that tried, none came to an end"
+            lifecycle.end(connection, simulation, EntityState.FAILED, Cause("recovery", now(), reason))
+        else:
             cause = Cause("recovery", now(), "the process that merged went silent")
             moves.move_simulation(connection, simulation_id, EntityState.MERGING_QUEUED, cause, {"owner": None})
             messages.forget_merge(connection, simulation_id)
@@ -64,9 +100,17 @@ def clear_spool(backend: Backend) -> None:
     with backend.database.reading() as connection:
         states = simulations.states(connection, left) if left else {}
     for job_id in left:
-        # One that is not in this database may be in another that the spool is used with.
-        known = states.get(job_id)
-        if known is EntityState.CANCELED:
-            merging.keep_canceled(backend, job_id)
-        if known in FINAL_STATES or (known is None and backend.spool.is_forgotten(job_id)):
-            backend.spool.remove(job_id)
+        try:
+            _clear_job(backend, job_id, states.get(job_id))
+        except Unavailable:
+            raise
+        except Exception:  # the others are cleared all the same
+            log.exception("what %s has left in the spool cannot be cleared", job_id)
+
+
+def _clear_job(backend: Backend, job_id: str, known: EntityState | None) -> None:
+    if known is EntityState.CANCELED:
+        merging.keep_canceled(backend, job_id)
+    # One that is not in this database may be in another that the spool is used with.
+    if known in FINAL_STATES or (known is None and backend.spool.is_forgotten(job_id)):
+        backend.spool.remove(job_id)

@@ -5,7 +5,9 @@ adds, it is the owner of what it claimed: asked again after a lost answer it get
 """
 
 import shutil
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import IO
 
 from sqlalchemy import Connection
 
-from yaptide.domain.errors import Conflict, InvalidInput, NotFound
+from yaptide.domain.errors import Conflict, InvalidInput, NotFound, Unavailable
 from yaptide.domain.states import EntityState
 from yaptide.persistence import codec, task_outputs
 from yaptide.persistence.engine import retried
@@ -92,7 +94,7 @@ def complete(backend: Backend, proof: Proof, run: Run, primaries: int, stream: I
         return False
     if not 1 <= primaries <= claimed.primaries:
         raise InvalidInput(f"The task has {claimed.primaries} primaries, not {primaries}")
-    with backend.spool.receive(claimed.job_id, claimed.task_id) as file:
+    with _alone(f"{claimed.job_id}/{run.task_id}"), backend.spool.receive(claimed.job_id, claimed.task_id) as file:
         shutil.copyfileobj(stream, file, _CHUNK)
         file.flush()
         task_outputs.check(Path(file.name), backend.limits.output)
@@ -172,7 +174,8 @@ def merged(backend: Backend, proof: Proof, owner: str, file: IO[bytes]) -> bool:
     simulation = _known(backend, proof)
     if not _is_merging(simulation, owner):
         return False
-    merging.finish(backend, simulation, owner, results.read_file(file))
+    with _alone(simulation.job_id):
+        merging.finish(backend, simulation, owner, results.read_file(file))
     return True
 
 
@@ -183,6 +186,24 @@ def merge_failed(backend: Backend, proof: Proof, owner: str, reason: str) -> boo
         return False
     merging.finish(backend, simulation, owner, [], f"the results could not be merged: {reason}")
     return True
+
+
+_under_way: set[str] = set()
+_guard = threading.Lock()
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Do what takes long only once at a time: a worker may lose its patience and send the same again meanwhile."""
+    with _guard:
+        if name in _under_way:
+            raise Unavailable("The same is being stored already")
+        _under_way.add(name)
+    try:
+        yield
+    finally:
+        with _guard:
+            _under_way.discard(name)
 
 
 def _owner(backend: Backend, worker: str) -> str:

@@ -149,7 +149,7 @@ def store(connection: Connection, simulation: Locked, found: Sequence[NewEstimat
     """
     if simulation.input_type == EDITOR:
         found = _named_as_in_project(connection, simulation.id, found)
-    _check_unique(found)
+    check_unique(found)
     digests = results.digests(connection, simulation.id)
     if digests:
         if digests != _digests(found):
@@ -293,7 +293,8 @@ def _check_text(text: str, what: str, body: Slim | None = None) -> None:
         raise InvalidInput(f"{what} must have 1 to {_MAX_NAME} characters")
 
 
-def _check_unique(found: Sequence[NewEstimator]) -> None:
+def check_unique(found: Sequence[NewEstimator]) -> None:
+    """Raise InvalidInput for two estimators of one name, or two pages of one number."""
     names = [estimator.name for estimator in found]
     pages = [(estimator.name, page.number) for estimator in found for page in estimator.pages]
     for kind, keys in (("estimator", names), ("page", pages)):

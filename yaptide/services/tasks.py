@@ -20,6 +20,9 @@ from yaptide.persistence.queries.tasks import Claim as Claim
 from yaptide.services import lifecycle, logfiles
 from yaptide.services.backend import Backend, now
 
+#: How often a task is given back before whoever runs it counts as unable to.
+RETURNS = 100
+_MOST_REASON = 200
 _REPORTABLE = TASK_STATES - {EntityState.UNKNOWN, EntityState.PENDING}
 
 
@@ -124,7 +127,6 @@ def _progress(backend: Backend, simulation_id: int, task_id: int, update_key: st
             simulated=update.simulated_primaries or 0,
             estimated=update.estimated_time,
             now=time,
-            valid_since=time - backend.limits.update_key,
         )
 
 
@@ -228,7 +230,7 @@ def progress(backend: Backend, claimed: Claim, simulated: int, estimated: int | 
     An owner that is not a part of this program proves by the update key that it may report.
     """
     time = now()
-    proof = key and {"key": lifecycle.hash_update_key(key), "valid_since": time - backend.limits.update_key}
+    proof = key and {"key": lifecycle.hash_update_key(key)}
     with backend.database.single() as connection:
         return tasks.progress_by_owner(connection, claimed, simulated, estimated, time, proof or None)
 
@@ -258,7 +260,11 @@ def fail(backend: Backend, claimed: Claim, reason: str, logs: Mapping[str, str])
 def give_back(backend: Backend, claimed: Claim, reason: str) -> bool:
     """Let others run a claimed task that was stopped through no fault of its own."""
     values = {"owner": None, "heartbeat_time": None, "attempts": tasks.ONE_ATTEMPT_LESS}
-    return _end(backend, claimed, EntityState.PENDING, reason, values)
+    with backend.database.reading() as connection:
+        returns = simulations.times_moved(connection, claimed.simulation_id, EntityState.PENDING, claimed.task_id)
+    if returns >= RETURNS:
+        return _end(backend, claimed, EntityState.FAILED, f"it was given back {returns} times", {})
+    return _end(backend, claimed, EntityState.PENDING, reason[:_MOST_REASON], values)
 
 
 @retried

@@ -45,6 +45,7 @@ class Locked(NamedTuple):
     input_type: str
     update_key_hash: str | None
     start_time: datetime
+    end_time: datetime | None
     owner: str | None
 
 

@@ -169,6 +169,14 @@ def history(connection: Connection, simulation_id: int) -> list[Record]:
     return list(connection.execute(query.where(row.simulation_id == simulation_id).order_by(row.id)).all())
 
 
+def times_moved(connection: Connection, simulation_id: int, to: EntityState, task_id: int | None = None) -> int:
+    """How often a simulation, or one of its tasks, was moved to a state."""
+    row = StateHistoryModel
+    query = select(func.count()).where(row.simulation_id == simulation_id, row.to_state == to, row.from_state != to)
+    which = row.task_id.is_(None) if task_id is None else row.task_id == task_id
+    return connection.execute(query.where(which)).scalar_one()
+
+
 def reasons(connection: Connection, simulation_id: int, to: EntityState) -> list[tuple[int | None, str]]:
     """Task number (None: the simulation) and reason of each move to `to` that has one, oldest first."""
     row = StateHistoryModel

@@ -47,7 +47,6 @@ _KEY_FITS = (
     .where(
         _SIMULATION.c.id == bindparam("simulation"),
         _SIMULATION.c.update_key_hash == bindparam("key"),
-        _SIMULATION.c.start_time > bindparam("valid_since", type_=_SIMULATION.c.start_time.type),
         _SIMULATION.c.job_state.not_in(FINAL_STATES),
     )
     .exists()
@@ -96,14 +95,13 @@ def progress_by_key(
     simulated: int,
     estimated: int | None,
     now: datetime,
-    valid_since: datetime,
 ) -> bool:
     """Record progress of a running task for whoever has the simulation's update key (`key`: its hash).
 
     False, and nothing changed, if the key does not fit or the task is not running.
     """
     values = {"simulation": simulation, "task": task, "key": key, "simulated": simulated}
-    values |= {"estimated": estimated, "now": now, "valid_since": valid_since}
+    values |= {"estimated": estimated, "now": now}
     return connection.execute(_PROGRESS_BY_KEY, values).rowcount == 1
 
 
@@ -130,7 +128,7 @@ def progress_by_owner(
 ) -> bool:
     """Record progress of a task for the executor that runs it; False if it is no longer that executor's to run.
 
-    `proof` is what the executor's right is asked for with, if it is not one of ours: `key` and `valid_since`, as in
+    `proof` is what the executor's right is asked for with, if it is not one of ours: `key`, as in
     `progress_by_key`.
     """
     values = {**_names(claim), "simulated": simulated, "estimated": estimated, "now": now, **(proof or {})}

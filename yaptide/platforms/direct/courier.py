@@ -10,24 +10,20 @@ lost after all arrives twice, which does no harm.
 
 import logging
 import threading
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO
 
 from yaptide.domain.errors import YaptideError
 from yaptide.platforms import lock
 from yaptide.platforms.direct.broker import MERGE, MERGE_QUEUE, SIMULATE, Broker, queue_of
 from yaptide.services import dispatching, recovery
-from yaptide.services.backend import Backend, now
+from yaptide.services.backend import Backend
 
 log = logging.getLogger(__name__)
 
 _POLL = 0.5
 _LOOK = 5.0
 _MOST = 50
-_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Courier:
@@ -40,15 +36,16 @@ class Courier:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._lock: IO[bytes] | None = None
+        self._lock: lock.Lock | None = None
         self._suspects: set[str] = set()
-        self._heard_since = time.monotonic()
+        self._watch = recovery.Watch(backend)
 
     def start(self) -> bool:
         """Begin to work; False if another process already does for this data folder."""
         self._lock = lock.acquire(self._data, self._backend.database.address)
         if self._lock is None:
             return False
+        self._watch.begin()
         self._threads = [
             threading.Thread(target=target, name=name, daemon=True)
             for name, target in (("courier", self._deliver), ("recovery", self._recover), ("spool", self._clear))
@@ -110,17 +107,8 @@ class Courier:
     def _recover(self) -> None:
         pause = min(_LOOK, self._backend.limits.silence.total_seconds() / 4)
         while not self._stop.wait(pause):
-            self._safely(self._requeue)
+            self._safely(self._watch.requeue)
             self._safely(self.find_lost)
-
-    def _requeue(self) -> int:
-        """Take work from those who are silent. It counts only while we, and the database, could have heard them."""
-        since, self._heard_since = self._heard_since, time.monotonic()  # it begins anew if the database is away
-        silence = self._backend.limits.silence
-        heard = timedelta(seconds=time.monotonic() - since)
-        found = recovery.requeue_silent(self._backend, now() - silence if heard > silence else _NEVER)
-        self._heard_since = since
-        return found
 
     def _clear(self) -> None:
         while not self._stop.wait(_LOOK):

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from yaptide.domain.errors import NotConfigured, StorageFull, Unavailable, YaptideError
 from yaptide.domain.estimators import TaskOutput
@@ -52,24 +51,25 @@ class EmbeddedExecutor:
         self._folders = folders
         self._workers = workers or os.cpu_count() or 1
         self._time_limit = time_limit
-        self._place = ""
         self.owner = ""
         self._stop = threading.Event()
         self._wake = threading.Condition()
         self._running: dict[Claim, threading.Event] = {}
         self._merging: set[int] = set()
         self._threads: list[threading.Thread] = []
-        self._lock: IO[bytes] | None = None
+        self._lock: lock.Lock | None = None
+        self._watch = recovery.Watch(backend)
 
     def start(self) -> bool:
         """Begin to work; False if another process already does for this data folder."""
         self._lock = lock.acquire(self._folders.data, self._backend.database.address)
         if self._lock is None:
             return False
-        self._place = self._backend.spool.place
-        self.owner = f"{self._place}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        ours = f"{self._backend.spool.place}{self._lock.name}-"  # others may share the spool
+        self.owner = f"{ours}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         shutil.rmtree(self._folders.work, ignore_errors=True)  # what killed executors were at
-        self._recover(dead=self._place)
+        recovery.requeue_silent(self._backend, now() - self._backend.limits.silence, ours)
+        self._watch.begin()
         jobs = [("heart", self._keep_beating), ("housekeeping", self._keep_house)]
         jobs += [(f"worker-{n}", self._work) for n in range(self._workers)]
         self._threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in jobs]
@@ -169,10 +169,7 @@ class EmbeddedExecutor:
     def _beat(self) -> bool:
         # Only for what a thread really works on: what it had to drop, with the database full, is taken up again.
         tasks.heartbeat(self._backend, self.owner, list(self._running), list(self._merging))
-        return self._recover(dead=None)
-
-    def _recover(self, dead: str | None) -> bool:
-        return bool(recovery.requeue_silent(self._backend, now() - self._backend.limits.silence, dead))
+        return bool(self._watch.requeue())
 
     def _safely(self, step: Callable[[], bool]) -> bool:
         """Do one step; whatever goes wrong, the thread goes on with the next after a pause."""

@@ -20,6 +20,9 @@ from yaptide.platforms.direct.running import logs_of_task
 log = logging.getLogger(__name__)
 
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0, write=60.0, read=60.0)
+#: Longer than the server, and a proxy before it, may take to check and keep what it has got.
+_UPLOAD_TIMEOUT = httpx.Timeout(60.0, connect=5.0, write=300.0, read=600.0)
+_SHORTLY = 30.0
 _CHUNK = 1 << 20
 #: What another try may mend: no connection, a server that is busy, restarts, or has no room just now.
 _AWAY = (Unavailable, StorageFull)
@@ -59,12 +62,19 @@ class Server:
         """POST until there is an answer."""
         return self._until_answered(lambda: self.ask(path, **body))
 
+    def insist_shortly(self, path: str, **body: object) -> dict[str, Any]:
+        """POST until there is an answer, but not for long: who stops is waited for."""
+        return self._until_answered(lambda: self.ask(path, **body), _SHORTLY)
+
     def upload(self, path: str, file: Path, **query: str | int) -> dict[str, Any]:
         """PUT a file, from its beginning each time, until there is an answer."""
 
         def put() -> dict[str, Any]:
-            size = {"Content-Length": str(file.stat().st_size)}
-            return self._answer(lambda: self._http.put(path, params=query, content=_chunks(file), headers=size))
+            options: dict[str, Any] = {
+                "headers": {"Content-Length": str(file.stat().st_size)},
+                "timeout": _UPLOAD_TIMEOUT,
+            }
+            return self._answer(lambda: self._http.put(path, params=query, content=_chunks(file), **options))
 
         return self._until_answered(put)
 
@@ -85,12 +95,12 @@ class Server:
         with _translated():
             return document(send())
 
-    def _until_answered(self, call: Callable[[], Any]) -> Any:
+    def _until_answered(self, call: Callable[[], Any], patience: float | None = None) -> Any:
         """Repeat a call that got no answer, after waits that grow and differ: workers do not come all at once."""
         return Retrying(
             retry=retry_if_exception_type(_AWAY),
             wait=wait_random_exponential(multiplier=0.5, max=30.0),
-            stop=stop_after_delay(self._patience),
+            stop=stop_after_delay(self._patience if patience is None else patience),
             before_sleep=_say,
             reraise=True,
         )(call)
@@ -159,7 +169,7 @@ class RemoteReporter:
 
     def give_back(self, reason: str) -> None:
         """See `Reporter`."""
-        self._post("return", self.server.ask, reason=reason)
+        self._post("return", self.server.insist_shortly, reason=reason)
 
     def _post(self, what: str, how: Callable[..., dict[str, Any]], **body: object) -> dict[str, Any]:
         return how(f"/tasks/{self.task_id}/{what}", owner=self.owner, attempt=self.attempt, **body)

@@ -10,18 +10,20 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from yaptide.domain.errors import SimulationFailed, YaptideError
+from yaptide.domain.errors import SimulationFailed, Unavailable, YaptideError
 from yaptide.domain.estimators import TaskOutput
 from yaptide.simulators.base import OUTPUT_LOG, Command, InputFiles, Installation, Simulator
 
 REPORT_EVERY = 1.0
 """Seconds between two reports of progress."""
+HEARTBEAT = 5.0
+"""Seconds between two signs of life, where there is no progress to report."""
 _LOOK_EVERY = 0.1
 _LOG_TAIL = 256 * 1024
 _GRACE = 2.0
@@ -65,13 +67,17 @@ def run_task(job: Job, reporter: Reporter, stop: threading.Event, look: threadin
 
     The simulator runs in a process group of its own, which is killed as a whole at the end. `stop` ends it at once and
     gives the task back; `look` makes it ask now, and not after the next second, whether it is still wanted.
+    Raises Unavailable if nobody takes the last report.
     """
     try:
         job.folder.mkdir(parents=True)
         job.simulator.prepare(job.files, job.primaries, job.seed, job.folder)
         exit_code = _follow(job, reporter, stop, look)
         if exit_code is not None:
-            reporter.complete(job.simulator.read(job.folder, exit_code))
+            with beating(lambda: reporter.progress(job.primaries, 0)):  # both may take long
+                reporter.complete(job.simulator.read(job.folder, exit_code))
+    except Unavailable:
+        raise  # nobody heard the last report: that is no failure of the task, which somebody will run again
     except SimulationFailed as error:
         reporter.fail(str(error), _logs(job.folder))
     except YaptideError as error:
@@ -130,6 +136,25 @@ def _start(command: Command, folder: Path) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+@contextmanager
+def beating(beat: Callable[[], object]) -> Iterator[None]:
+    """Give a sign of life every few seconds."""
+    over = threading.Event()
+
+    def keep_beating() -> None:
+        while not over.wait(HEARTBEAT):
+            with suppress(YaptideError):
+                beat()
+
+    thread = threading.Thread(target=keep_beating, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextmanager

@@ -27,11 +27,19 @@ from celery.signals import setup_logging, worker_ready, worker_shutting_down
 from celery.worker import state as worker_state
 from celery.worker.control import inspect_command
 
-from yaptide.domain.errors import Conflict, InvalidInput, NotConfigured, NotFound, SimulationFailed, YaptideError
+from yaptide.domain.errors import (
+    Conflict,
+    InvalidInput,
+    NotConfigured,
+    NotFound,
+    SimulationFailed,
+    TooLarge,
+    YaptideError,
+)
 from yaptide.persistence import result_files, task_outputs
 from yaptide.platforms.direct.broker import DESCRIBE, MERGE, MERGE_QUEUE, SIMULATE, make_celery, queue, queue_of
 from yaptide.platforms.direct.remote import RemoteReporter, Server, is_reached
-from yaptide.platforms.direct.running import Job, run_task
+from yaptide.platforms.direct.running import Job, beating, run_task
 from yaptide.simulators import SIMULATORS
 from yaptide.simulators.base import Installation
 
@@ -39,7 +47,6 @@ log = logging.getLogger(__name__)
 
 _PATIENCE = 3600.0
 """Seconds for which results are offered to a server that does not answer."""
-_HEARTBEAT = 5.0
 _NEW = 60.0
 
 
@@ -105,6 +112,8 @@ class Worker:
             reporter = RemoteReporter(server, task_id, owner, attempt, folder / "scores.npz")
             try:
                 run_task(job, reporter, self._stop, threading.Event())
+            except YaptideError:
+                raise
             except Exception:
                 log.exception("task %s of %s failed in an unexpected way", task_id, claimed["job_id"])
                 reporter.fail("an internal error, see the worker's log", {})
@@ -114,13 +123,12 @@ class Worker:
         with self._server(simulation_id, update_key) as server, self._folder() as folder, _dropped():
             claimed = server.insist("/merge/claim", worker=_name())
             owner = claimed["owner"]
-            with _beating(lambda: server.ask("/merge/heartbeat", owner=owner)):
+            with beating(lambda: server.ask("/merge/heartbeat", owner=owner)):
                 try:
                     results = _merge(server, claimed["tasks"], folder)
-                except (SimulationFailed, InvalidInput, NotFound) as error:
-                    server.insist("/merge/failure", owner=owner, reason=str(error)[:10_000])
-                else:
                     server.upload("/merge/results", results, owner=owner)
+                except (SimulationFailed, InvalidInput, NotFound, TooLarge) as error:  # another try would end alike
+                    server.insist("/merge/failure", owner=owner, reason=str(error)[:10_000])
 
     def _server(self, simulation_id: int, update_key: str) -> Server:
         return Server(self._place.backend_url, simulation_id, update_key, _PATIENCE)
@@ -208,25 +216,6 @@ def _dropped() -> Iterator[None]:
         log.info("%s", refused)
     except YaptideError as error:
         log.warning("%s", error)
-
-
-@contextmanager
-def _beating(beat: Callable[[], object]) -> Iterator[None]:
-    """Give a sign of life every few seconds."""
-    over = threading.Event()
-
-    def keep_beating() -> None:
-        while not over.wait(_HEARTBEAT):
-            with suppress(YaptideError):
-                beat()
-
-    thread = threading.Thread(target=keep_beating, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 @contextmanager
