@@ -1,0 +1,167 @@
+"""Results that are too large to be held in memory: stored and read in pieces, and otherwise like any others."""
+
+import importlib
+import io
+import random
+import zlib
+
+import orjson
+import pytest
+
+from tests.integration.test_contract_work import Worker, scores
+from tests.support.api import Job, contents, counts, submit
+from tests.support.payloads import bits, estimator, page
+from yaptide.persistence import codec, result_files
+from yaptide.persistence.payload import NewEstimator, NewPage
+from yaptide.services import results
+
+
+@pytest.fixture(autouse=True)
+def small_is_large():
+    """What is done with large results is done with those of some kilobytes; until it is undone."""
+    with pytest.MonkeyPatch.context() as patch:
+        _patch(patch)
+        yield patch
+
+
+def _patch(monkeypatch):
+    monkeypatch.setattr(importlib.import_module("yaptide.api.results"), "_IN_MEMORY", 10_000)
+    monkeypatch.setattr(codec, "LARGE", 5_000)
+    monkeypatch.setattr(results, "_AT_ONCE", 5_000)
+    monkeypatch.setattr(results, "_SLICE", 3_001)
+
+
+def values(count=20_000, seed=1):
+    draw = random.Random(seed)
+    return tuple(draw.choice([0.0, -0.0, draw.random(), draw.random() * 1e-300]) for _ in range(count))
+
+
+@pytest.fixture
+def found():
+    """Two estimators with large and small pages."""
+    pages = [page(0, "A", values()), page(1, "B", (0.5, 1.5, 2.5)), page(2, "C", values(seed=2))]
+    return [estimator("dose_", *pages), estimator("dose2_", page(0, "D", values(9_000)))]
+
+
+def inflated(response):
+    """The document in a compressed answer, which is one member of gzip and as long as it says."""
+    assert response.headers["Content-Encoding"] == "gzip"
+    assert int(response.headers["Content-Length"]) == len(response.data)
+    member = zlib.decompressobj(31)
+    text = member.decompress(response.data)
+    assert member.eof
+    assert member.unused_data == b""
+    return orjson.loads(text)
+
+
+def read(job: Job, **query):
+    """The same answer in both encodings, which says the same."""
+    query = {"job_id": job.job_id, **query}
+    packed = job.client.get("/results", query_string=query, headers={"Accept-Encoding": "gzip"})
+    plain = job.client.get("/results", query_string=query, headers={"Accept-Encoding": "identity"})
+    assert (packed.status_code, plain.status_code) == (200, 200)
+    document = inflated(packed)
+    assert plain.json == document
+    return document
+
+
+def test_what_was_posted_comes_back_bit_by_bit(job, found):
+    response = job.post_results(*found)
+    assert (response.status_code, response.json) == (202, {"message": "Results saved"})
+    assert job.state == "COMPLETED"
+    assert read(job)["estimators"] == [found[0] | {"name": "dose"}, found[1] | {"name": "dose2"}]
+    [answered] = read(job, estimator_name="dose", page_numbers="2")["pages"]
+    assert list(map(bits, answered["data"]["values"])) == list(map(bits, values(seed=2)))
+    assert read(job, estimator_name="dose", page_numbers="0-1")["pages"] == found[0]["pages"][:2]
+
+
+def test_the_same_again_changes_nothing_however_it_is_sent(job, found, database, small_is_large):
+    job.post_results(*found)
+    before = contents(database)
+    assert job.post_results(*found).status_code == 202
+    small_is_large.undo()  # now none of it is large
+    assert job.post_results(*found).status_code == 202
+    assert contents(database) == before
+
+
+def test_other_large_results_are_refused(job, found, database):
+    job.post_results(*found)
+    before = contents(database)
+    found[0]["pages"][0]["data"]["values"][15_000] = 7.0
+    assert job.post_results(*found).status_code == 409
+    assert contents(database) == before
+
+
+@pytest.mark.parametrize("place", ["data", "axis_dim1"])
+@pytest.mark.parametrize("bad", [["1.5"], [None], [[1.5]], [], [1.5, 2.5], [True]])
+def test_what_cannot_be_shown_is_refused(job, found, database, place, bad):
+    before = contents(database)
+    found[0]["pages"][2][place]["values"][12_345:12_346] = bad
+    response = job.post_results(*found)
+    assert response.status_code == 400
+    assert response.json["message"]
+    assert contents(database) == before
+
+
+def test_names_and_metadata_are_not_numbers(job, found, database):
+    before = contents(database)
+    many = "1.5," * 100_000
+    for change in ({"name": many}, {"metadata": many}):
+        assert job.post_results(found[0] | change).status_code == 400
+    found[0]["pages"][0]["metadata"]["name"] = many
+    assert job.post_results(*found).status_code == 400
+    assert contents(database) == before
+
+
+def test_numbers_in_what_is_not_known_are_kept(job, found):
+    found[0]["metadata"] = {"numbers": list(values(8_000)), "text": "2.5," * 20_000}
+    found[0]["pages"][0]["data"]["errors"] = list(values(seed=3))
+    assert job.post_results(*found).status_code == 202
+    assert read(job)["estimators"][0] == found[0] | {"name": "dose"}
+
+
+def packed(found):
+    """The file that a worker sends."""
+    file = io.BytesIO()
+    result_files.write(
+        file,
+        (
+            NewEstimator(
+                each["name"],
+                each["name"],
+                codec.encode(each["metadata"]),
+                tuple(NewPage(n, "x", 1, codec.encode_text(orjson.dumps(p))) for n, p in enumerate(each["pages"])),
+            )
+            for each in found
+        ),
+    )
+    return file.getvalue()
+
+
+def test_a_workers_large_results_are_kept_as_they_came(signed_in, found):
+    job = submit(signed_in)
+    worker = Worker(job)
+    worker.run(scores(), scores())
+    owner = worker.claim_merge().json["owner"]
+    assert worker.deliver(owner, packed(found)).json == {"message": "Go on", "wanted": True}
+    assert read(job)["estimators"] == [found[0] | {"name": "dose"}, found[1] | {"name": "dose2"}]
+
+
+@pytest.mark.parametrize("spoil", ["a byte", "the end", "the flush"])
+def test_a_workers_damaged_results_are_refused(signed_in, database, found, spoil):
+    job = submit(signed_in)
+    worker = Worker(job)
+    worker.run(scores(), scores())
+    owner = worker.claim_merge().json["owner"]
+    data = bytearray(packed(found))
+    payload = codec.encode_text(orjson.dumps(found[0]["pages"][0])).data
+    start = data.index(payload)
+    if spoil == "a byte":
+        data[start + len(payload) // 2] ^= 0x10
+    elif spoil == "the end":
+        data[start + len(payload) - 3] ^= 1
+    else:
+        data[start + len(payload) - 13] ^= 1
+    assert worker.deliver(owner, bytes(data)).status_code == 400
+    assert counts(database)["Estimator"] == 0
+    assert job.state == "MERGING_RUNNING"
