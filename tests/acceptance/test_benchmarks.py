@@ -1,4 +1,4 @@
-"""The benchmarks work: every row is measured, in a few rounds of small sizes, and what is written can be read."""
+"""The benchmarks work: a subject is measured, in a few rounds of small sizes, and what is written can be read."""
 
 import subprocess
 import sys
@@ -24,22 +24,19 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the results of a quick run."""
     installation()
     folder = tmp_path_factory.mktemp("benchmarks")
-    done = bench("--quick", "--results", folder)
+    done = bench("--quick", "--only", "reports", "--results", folder)
     assert done.returncode == 0, done.stderr
     (folder / "out").write_text(done.stdout)
     return folder
 
 
-def test_every_subject_is_measured_on_both_databases(results: Path) -> None:
+def test_a_subject_is_measured_on_both_databases(results: Path) -> None:
     document = orjson.loads((results / "bench.json").read_bytes())
     assert document["machine"]["cores"] >= 1
     rows = document["rows"]
     assert len({(row["name"], row["database"]) for row in rows}) == len(rows)
-    for said in ("POST /tasks,", "POST /tasks/list", "POST /results", "compressed by our worker", "GET /results"):
+    for said in ("POST /tasks,", "POST /tasks/list"):
         assert {row["database"] for row in rows if said in row["name"]} == {"SQLite", "PostgreSQL"}, said
-    more = ("GET /user/simulations", "GET /jobs", "POST /jobs/direct", "DELETE", "browsers", "memory", "yaptide run")
-    for said in more:
-        assert {row["database"] for row in rows if said in row["name"]} >= {"SQLite", "PostgreSQL"}, said
     for row in rows:
         assert row["ours"]["median"] >= 0
         assert (row["goal"] is None) == (row["met"] is None)
