@@ -57,10 +57,11 @@ class Driver:
         self._merging: set[int] = set()
         self._threads: list[threading.Thread] = []
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="site")
-        self.owner = f"{backend.spool.place}{socket.gethostname()}-{secrets.token_hex(4)}"
+        self.owner = ""
 
     def start(self) -> None:
         """Begin to work."""
+        self.owner = f"{self._backend.spool.place}{socket.gethostname()}-{secrets.token_hex(4)}"
         steps: tuple[tuple[str, Callable[[], bool], float], ...] = (
             ("clusters", self._look, _POLL),
             ("merging", self._merge, _POLL),
