@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from apiflask import APIFlask
     from flask import Response
 
+    from yaptide.platforms.batch.driver import Driver
     from yaptide.platforms.direct.broker import Broker
     from yaptide.platforms.direct.courier import Courier
 
@@ -94,6 +95,13 @@ def make_executor(settings: Settings, backend: Backend) -> tuple[Backend, "Embed
     folders = Folders(settings.data_dir, settings.simulators_dir, settings.work)
     executor = EmbeddedExecutor(backend, folders, settings.workers, settings.task_hours * 3600)
     return replace(backend, dispatcher=executor), executor
+
+
+def make_driver(settings: Settings, backend: Backend) -> "Driver":
+    """What has simulations run on clusters, not started."""
+    from yaptide.platforms.batch.driver import Driver  # noqa: PLC0415 - asyncssh takes long to load
+
+    return Driver(backend, settings.backend_url, settings.cluster_seconds)
 
 
 def create_app(settings: Settings | None = None, backend: Backend | None = None) -> "APIFlask":

@@ -77,13 +77,19 @@ class Settings(BaseSettings):
     backend_url: str = Field(
         "http://127.0.0.1:5000",
         validation_alias="YAPTIDE_BACKEND_URL",
-        description="For workers: URL of the server that they report to.",
+        description="URL of the server that workers, and nodes of clusters, report to; the latter only by `https://`.",
     )
     silence_seconds: float = Field(
         60.0,
         ge=2,
         validation_alias="YAPTIDE_SILENCE_SECONDS",
         description="After how many seconds without a sign of life a worker counts as dead.",
+    )
+    cluster_seconds: float = Field(
+        10.0,
+        ge=0.5,
+        validation_alias="YAPTIDE_CLUSTER_SECONDS",
+        description="Seconds between two looks at what runs on a cluster, for each user.",
     )
     workers: int = Field(
         0, ge=0, le=1024, validation_alias="YAPTIDE_WORKERS", description="Tasks run at once; 0: one for each core."

@@ -319,6 +319,7 @@ RUN = {"owner": "x/y", "attempt": 1}
 CALLS = [
     ("POST", "/tasks/0/claim", {"worker": "x", "simulator_version": "", "simulator_digest": ""}),
     ("PUT", "/tasks/0/output?owner=x&attempt=1&primaries=1", None),
+    ("PUT", "/tasks/0/files?owner=x&attempt=1&exit_code=0", None),
     ("GET", "/tasks/0/output", None),
     ("POST", "/tasks/0/failure", RUN),
     ("POST", "/tasks/0/canceled", RUN),

@@ -127,7 +127,17 @@ def _add_batch(connection: Connection) -> None:
     canceled, payload = EntityState.CANCELED, foreign(INPUT)
     values = {"platform": "BATCH", "end_time": END, "stored_bytes": len(payload["compressed_data"])}
     _add(connection, SimulationModel, **_simulation(6, BATCH_JOB, canceled, **values))
-    _add(connection, BatchSimulationModel, id=6, cluster_id=2, job_dir="/scratch/x", array_id=17, collect_id=18)
+    _add(
+        connection,
+        BatchSimulationModel,
+        id=6,
+        cluster_id=2,
+        job_dir="/scratch/x",
+        array_id=17,
+        collect_id=18,
+        options="{}",
+        queue_note="it waits",
+    )
     _add(connection, TaskModel, **_task(12, 6, 1, canceled, platform="BATCH", seed=-(2**63), simulated_primaries=0))
     _add(connection, BatchTaskModel, id=12)
     _add(connection, InputModel, simulation_id=6, **payload)

@@ -148,6 +148,7 @@ JSON: Mapping[str, Mapping[str, str]] = {
         "requested_primaries": "primaries of all tasks",
         "simulated_primaries": "primaries simulated so far",
         "stored_bytes": "bytes that its input, results and log files take in the store",
+        "queue": "of tasks that wait on a cluster: how many, and what the cluster says of them",
         "bragg_peak": "null if the results have no depth-dose curve with a peak",
         "bragg_peak.depth_mm": "depth of the maximum",
         "bragg_peak.r80_mm": "depth behind it where 80 % of the maximum are left",

@@ -16,7 +16,7 @@ from yaptide import logs
 from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import counted, print_json, say
 from yaptide.admin.opening import opened
-from yaptide.application import create_app, make_courier, make_executor, prepare_to_serve
+from yaptide.application import create_app, make_courier, make_driver, make_executor, prepare_to_serve
 from yaptide.domain.errors import Conflict, InvalidInput
 from yaptide.services import recovery
 from yaptide.services.backend import now
@@ -138,7 +138,10 @@ def work(
         _announce("Another process runs the tasks of this data folder; this one takes over when that ends")
         while not stop.wait(_LOOK_EVERY) and not executor.start():
             pass
+    driver = make_driver(at.settings, at.backend)
+    driver.start()
     stop.wait()
+    driver.stop()
     executor.stop()
 
 

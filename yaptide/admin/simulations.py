@@ -17,7 +17,7 @@ from yaptide.client.results import Results
 from yaptide.domain.errors import Conflict, NotFound
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence import codec
-from yaptide.services import logfiles, results, simulations, users
+from yaptide.services import batch, logfiles, results, simulations, users
 from yaptide.services.backend import Backend
 from yaptide.services.simulations import Page, Status, Submission
 from yaptide.simulators import COMMON, resolve
@@ -140,6 +140,7 @@ def summary(backend: Backend, job_id: str) -> dict[str, Any]:
         "start_time": found.start_time,
         "end_time": found.end_time,
         "reason": simulations.failure(backend, user, job_id),
+        "queue": batch.waiting(backend, job_id),
         "requested_primaries": sum(task.requested_primaries for task in tasks),
         "simulated_primaries": sum(task.simulated_primaries for task in tasks),
         "stored_bytes": found.stored_bytes,
@@ -157,6 +158,7 @@ def print_summary(backend: Backend, job_id: str) -> None:
         "simulation": f"{job_id} ({found['title']}, {found['sim_type']})",
         "state": state(found["job_state"]),
         "reason": found["reason"],
+        "in the queue": found["queue"],
         "tasks": ", ".join(f"{states.count(value)} {value}" for value in dict.fromkeys(states)),
         "primaries": f"{found['simulated_primaries']:,} of {found['requested_primaries']:,}",
         "duration": duration(found["start_time"], found["end_time"]),

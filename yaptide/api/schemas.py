@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from yaptide.domain.states import EntityState
 
@@ -142,6 +142,7 @@ class TaskClaim(StrictBody):
     worker: Worker
     simulator_version: Text
     simulator_digest: Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{0,64}$")]
+    with_input: StrictBool = Field(True, description="Whether the answer is to hold the input files")
 
 
 class TaskProgress(StrictBody):
@@ -168,6 +169,14 @@ class RunQuery(StrictBody):
     owner: Owner
     attempt: Annotated[int, Field(ge=0, le=2**31 - 1)]
     primaries: Annotated[int, Field(ge=1, le=2**62)] | None = None
+
+
+class FilesQuery(StrictBody):
+    """Which run of a task has left the files, and how its simulator ended; below zero: by which signal."""
+
+    owner: Owner
+    attempt: Annotated[int, Field(ge=0, le=2**31 - 1)]
+    exit_code: Annotated[int, Field(ge=-255, le=255)]
 
 
 class MergeClaim(StrictBody):

@@ -1,6 +1,7 @@
 """Simulations: submit, follow, cancel, list, delete; their input, history and log files."""
 
 import html
+from dataclasses import replace
 from typing import Any
 
 from apiflask import APIBlueprint
@@ -9,7 +10,7 @@ from flask import Response
 from yaptide import logs
 from yaptide.api import schemas
 from yaptide.api.http import answer, backend, http_date, stitched, user
-from yaptide.domain.errors import Forbidden, InvalidInput, NotConfigured
+from yaptide.domain.errors import Forbidden, InvalidInput
 from yaptide.domain.states import EntityState
 from yaptide.services import logfiles, simulations
 
@@ -33,7 +34,10 @@ def submit_batch(json_data: schemas.Project) -> Response:
     """Submit a simulation to a cluster."""
     if not user().is_keycloak:
         raise Forbidden("User is not allowed to use this endpoint")
-    raise NotConfigured("No cluster is configured on this server")
+    submission = replace(_submission(json_data), batch=json_data.batch_options or {})
+    submitted = simulations.submit(backend(), user(), submission)
+    logs.bind(job_id=submitted.job_id)
+    return answer({"message": "Job started", "job_id": submitted.job_id}, 202)
 
 
 def _submission(project: schemas.Project) -> simulations.Submission:

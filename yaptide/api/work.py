@@ -29,8 +29,9 @@ _CHUNK = 1 << 20
 def claim(simulation_id: int, task_id: int, json_data: schemas.TaskClaim) -> Response:
     """Take a task to run, and get its input; 409 if it is not to be run (any more)."""
     told = json_data
+    version, digest = told.simulator_version, told.simulator_digest
     claimed, files = remote.claim(
-        backend(), worker(), task_id, told.worker, told.simulator_version, told.simulator_digest
+        backend(), worker(), task_id, told.worker, version, digest, with_input=told.with_input
     )
     document = {
         "message": "The task is yours",
@@ -65,6 +66,21 @@ def complete(simulation_id: int, task_id: int, query: schemas.RunQuery) -> Respo
     if query.primaries is None:
         raise InvalidInput("Missing primaries in the query")
     return _wanted(remote.complete(backend(), worker(), run, query.primaries, request.stream))
+
+
+@blueprint.put("/tasks/<int:task_id>/files")
+@blueprint.input(schemas.FilesQuery, location="query", arg_name="query")
+@blueprint.output(schemas.Wanted)
+def hand_in(simulation_id: int, task_id: int, query: schemas.FilesQuery) -> Response:
+    """What the simulator of a finished task has written, as a zip archive, to be read here."""
+    _allow_large()
+    proof = worker()
+    with tempfile.NamedTemporaryFile(dir=backend().data_dir) as file:
+        while chunk := request.stream.read(_CHUNK):
+            file.write(chunk)
+        file.flush()
+        run = Run(task_id, query.owner, query.attempt)
+        return _wanted(remote.hand_in(backend(), proof, run, query.exit_code, Path(file.name)))
 
 
 @blueprint.post("/tasks/<int:task_id>/failure")

@@ -11,6 +11,7 @@ from yaptide.domain.errors import Conflict, InvalidInput, SimulationFailed
 from yaptide.domain.states import EntityState
 from yaptide.persistence import task_outputs
 from yaptide.persistence.engine import retried
+from yaptide.persistence.models.simulations import DIRECT
 from yaptide.persistence.payload import NewEstimator
 from yaptide.persistence.queries import moves, simulations, tasks
 from yaptide.persistence.queries.moves import Cause, Locked
@@ -21,10 +22,10 @@ log = logging.getLogger(__name__)
 
 
 @retried
-def claim(backend: Backend, owner: str) -> Locked | None:
-    """Take the simulation that has waited longest for its merge; None if there is none to have."""
+def claim(backend: Backend, owner: str, platform: str = DIRECT) -> Locked | None:
+    """Take the simulation of a platform that has waited longest for its merge; None if there is none to have."""
     with backend.database.reading() as connection:
-        simulation_id = simulations.next_merge(connection, owner)
+        simulation_id = simulations.next_merge(connection, owner, platform)
     if simulation_id is None:
         return None
     with backend.database.writing() as connection:

@@ -22,7 +22,7 @@ from yaptide.persistence.engine import retried
 from yaptide.persistence.queries import moves, simulations
 from yaptide.persistence.queries import tasks as queries
 from yaptide.persistence.queries.moves import Locked
-from yaptide.services import lifecycle, merging, metrics, results, tasks
+from yaptide.services import handing_in, lifecycle, merging, metrics, results, tasks
 from yaptide.services.backend import Backend, now
 from yaptide.services.tasks import Claim
 
@@ -54,23 +54,21 @@ def check(backend: Backend, proof: Proof) -> None:
 
 @retried
 def claim(
-    backend: Backend, proof: Proof, task_id: int, worker: str, version: str, digest: str
+    backend: Backend, proof: Proof, task_id: int, worker: str, version: str, digest: str, *, with_input: bool = True
 ) -> tuple[Claim, Mapping[str, str]]:
-    """Have a worker run a task with its simulator of this version; what to run, and the input files.
+    """Have a worker run a task with its simulator of this version; what to run, and the input files if it wants them.
 
     Raises InvalidInput for a wrong key, Conflict if the task is not to be run (any more).
     """
     owner = _owner(backend, worker)
     with backend.database.writing() as connection:
         simulation = _proven(backend, connection, proof)
-        row = queries.held(connection, simulation.id, task_id)
-        if row is not None and row.task_state is EntityState.RUNNING and row.owner == owner:
-            claimed: Claim | None = tasks.claim_of(connection, simulation, task_id, owner)
-        else:
-            claimed = tasks.take(connection, owner, simulation.id, task_id)
+        claimed = tasks.take_named(connection, simulation, task_id, owner)
         if claimed is None:
             raise Conflict(NOT_WANTED)
         tasks.note_simulator(connection, simulation.id, version, digest)
+        if not with_input:
+            return claimed, {}
         data = simulations.input_of(connection, simulation.id)
     if data is None:
         raise NotFound("The simulation has no input")
@@ -102,6 +100,21 @@ def complete(backend: Backend, proof: Proof, run: Run, primaries: int, stream: I
     if done:
         _count(claimed, EntityState.COMPLETED, began)
     return done
+
+
+def hand_in(backend: Backend, proof: Proof, run: Run, exit_code: int, archive: Path) -> bool:
+    """Take the files that a simulator has left, and end its task; False if it is not the worker's any more.
+
+    Raises InvalidInput for an archive that cannot be one of them, StorageFull, with the task still the worker's.
+    """
+    claimed, began = _held(backend, proof, run)
+    if claimed is None:
+        return False
+    with _alone(f"{claimed.job_id}/{run.task_id}"):
+        outcome = handing_in.hand_in(backend, claimed, exit_code, archive)
+    if outcome is not None:
+        _count(claimed, outcome, began)
+    return outcome is not None
 
 
 def fail(backend: Backend, proof: Proof, run: Run, reason: str, logs: Mapping[str, str]) -> bool:

@@ -19,7 +19,7 @@ from yaptide.persistence.queries import moves, simulations, tasks, users
 from yaptide.persistence.queries.moves import Cause, Locked
 from yaptide.persistence.queries.simulations import Page as Page
 from yaptide.persistence.queries.users import User
-from yaptide.services import lifecycle, logfiles
+from yaptide.services import batch_options, lifecycle, logfiles
 from yaptide.services.access import NO_SUCH_JOB, NOT_YOURS, check_owner, owned
 from yaptide.services.backend import Backend, now
 from yaptide.services.sessions import EXPIRED
@@ -33,13 +33,17 @@ MAX_TITLE = 500
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What a user asks for, with one of `input_files` (name to text) and `input_json` (a project of the web editor)."""
+    """What a user asks for, with one of `input_files` (name to text) and `input_json` (a project of the web editor).
+
+    `batch` is what is asked of a cluster, None if it is to be run here.
+    """
 
     sim_type: str
     ntasks: int
     title: str
     input_files: Mapping[str, str] | None = None
     input_json: Mapping[str, Any] | None = None
+    batch: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +70,15 @@ def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
     shares = split_primaries(checked.primaries, submission.ntasks, checked.quantum)
     seeds = task_seeds(checked.seed, len(shares))
     cause = Cause(user.username, now())
-    job_id = f"{cause.time:%Y%m%d-%H%M%S}-{uuid.uuid4()}{DIRECT}"
+    platform, first = (DIRECT, 0) if submission.batch is None else (BATCH, 1)
+    job_id = f"{cause.time:%Y%m%d-%H%M%S}-{uuid.uuid4()}{platform}"
     update_key = lifecycle.update_key(backend, job_id)
     values = {
         "job_id": job_id,
         "user_id": user.id,
         "start_time": cause.time,
         "title": submission.title,
-        "platform": DIRECT,
+        "platform": platform,
         "input_type": FILES if submission.input_json is None else EDITOR,
         "sim_type": sim_type,
         "job_state": EntityState.PENDING,
@@ -84,15 +89,18 @@ def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
             "task_id": n,
             "requested_primaries": share,
             "seed": seed,
-            "platform": DIRECT,
+            "platform": platform,
             "task_state": EntityState.PENDING,
         }
-        for n, (share, seed) in enumerate(zip(shares, seeds, strict=True))
+        for n, (share, seed) in enumerate(zip(shares, seeds, strict=True), first)
     ]
     payload = _input_payload(submission, checked)
     with backend.database.writing() as connection:
+        of_platform: Mapping[str, Any] = {}
+        if submission.batch is not None:
+            of_platform = batch_options.accept(connection, submission.batch, simulator(sim_type), len(rows))
         check_quota(connection, user, len(payload.data))
-        simulation_id = simulations.add_direct(connection, values, payload, rows)
+        simulation_id = simulations.add(connection, values, of_platform, payload, rows)
         moves.record_made(connection, simulation_id, EntityState.PENDING, cause)
     backend.dispatcher.dispatch(simulation_id)
     return Submitted(job_id, simulation_id, update_key)

@@ -1,5 +1,6 @@
 """Tasks: what workers report of them, and how an executor of ours claims, follows and ends them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from yaptide.domain.splitting import task_seeds
 from yaptide.domain.states import FINAL_STATES, TASK_STATES, EntityState
 from yaptide.persistence import codec, task_outputs
 from yaptide.persistence.engine import retried
+from yaptide.persistence.models.simulations import BATCH
 from yaptide.persistence.queries import messages, moves, simulations, tasks
 from yaptide.persistence.queries.moves import Cause, Locked
 from yaptide.persistence.queries.tasks import Claim as Claim
@@ -23,6 +25,13 @@ from yaptide.services.backend import Backend, now
 #: How often a task is given back before whoever runs it counts as unable to.
 RETURNS = 100
 _MOST_REASON = 200
+#: How tasks of a cluster's array are called as workers: number of the job, of the task, and how often it was requeued.
+RUN_ON_CLUSTER = "slurm-{job}_{task}-{restarts}"
+_RUN_ON_CLUSTER = re.compile(r"/(slurm-[0-9]+_[0-9]+)-([0-9]{1,9})$")
+REQUEUED = "the cluster put it back into the queue"
+#: Values of a task that nobody runs.
+UNOWNED: Mapping[str, Any] = {"owner": None, "heartbeat_time": None}
+
 _REPORTABLE = TASK_STATES - {EntityState.UNKNOWN, EntityState.PENDING}
 
 
@@ -191,6 +200,27 @@ def take(connection: Connection, owner: str, simulation_id: int, task_id: int) -
         return None
     lifecycle.settle(connection, simulation, cause)
     return claim_of(connection, simulation, task_id, owner)
+
+
+def take_named(connection: Connection, simulation: Locked, task_id: int, owner: str) -> Claim | None:
+    """Claim a task of a locked simulation for a worker that asks for it; None if it is not to be run by `owner`.
+
+    Asked again, it gets the same claim again. On a cluster, a task that was put back into the queue is its next run's.
+    """
+    row = tasks.held(connection, simulation.id, task_id)
+    if row is not None and row.task_state is EntityState.RUNNING:
+        if row.owner == owner:
+            return claim_of(connection, simulation, task_id, owner)
+        if simulation.platform == BATCH and is_next_run(row.owner or "", owner):
+            cause = Cause(owner, now(), REQUEUED)
+            moves.move_tasks(connection, simulation.id, EntityState.PENDING, cause, UNOWNED, task_id=task_id)
+    return take(connection, owner, simulation.id, task_id)
+
+
+def is_next_run(before: str, owner: str) -> bool:
+    """Whether `owner` is a later run of the same task of the same job of a cluster as `before`."""
+    one, other = _RUN_ON_CLUSTER.search(before), _RUN_ON_CLUSTER.search(owner)
+    return one is not None and other is not None and one[1] == other[1] and int(one[2]) < int(other[2])
 
 
 def claim_of(connection: Connection, simulation: Locked, task_id: int, owner: str) -> Claim:

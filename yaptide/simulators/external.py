@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from yaptide.domain.errors import InvalidInput, NotConfigured
-from yaptide.simulators.base import Command, InputFiles, Installation, Say
+from yaptide.simulators.base import Command, InputFiles, Installation, ProgressRule, Say
 
 
 class External:
@@ -17,6 +17,7 @@ class External:
     name: str
     title: str
     takes_projects = True
+    progress_rule: ProgressRule | None = None
 
     def install(self, folder: Path, say: Say) -> Installation:
         """Not possible: a licence has to be asked for."""

@@ -28,7 +28,10 @@ OPEN = text(f"job_state NOT IN ({', '.join(repr(str(state)) for state in sorted(
 
 
 class SimulationModel(ClaimMixin, Base):
-    """One simulation, as its user submitted it: a job of many tasks. `owner` is who merges its results."""
+    """One simulation, as its user submitted it: a job of many tasks.
+
+    `owner` is who submits it to its cluster, and later who merges its results.
+    """
 
     __tablename__ = "Simulation"
     __table_args__: tuple[SchemaItem | dict[str, bool], ...] = (
@@ -113,7 +116,11 @@ class BatchSimulationModel(SimulationModel):
     cluster_id: Mapped[int] = mapped_column(ForeignKey("Cluster.id", ondelete="RESTRICT"), doc="Where it runs")
     job_dir: Mapped[str | None] = mapped_column(doc="Its folder on the cluster")
     array_id: Mapped[int | None] = mapped_column(doc="SLURM's number of the array job that simulates")
-    collect_id: Mapped[int | None] = mapped_column(doc="SLURM's number of the job that merges the results")
+    collect_id: Mapped[int | None] = mapped_column(doc="SLURM's number of the job that runs when the array has ended")
+    options: Mapped[str | None] = mapped_column(
+        Text, doc="Options of sbatch for the two jobs, JSON: array and collect; null: it was not submitted here"
+    )
+    queue_note: Mapped[str | None] = mapped_column(Text, doc="What the cluster says of the tasks that wait there")
 
     cluster: Mapped["ClusterModel"] = relationship(back_populates="simulations")
 

@@ -12,6 +12,7 @@ from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models import (
     BatchSimulationModel,
+    BatchTaskModel,
     CelerySimulationModel,
     CeleryTaskModel,
     InputModel,
@@ -21,6 +22,7 @@ from yaptide.persistence.models import (
     TaskModel,
 )
 from yaptide.persistence.models.base import table_of
+from yaptide.persistence.models.simulations import BATCH, DIRECT
 from yaptide.persistence.payload import Payload
 from yaptide.persistence.queries import tasks
 
@@ -29,9 +31,11 @@ _TASK = table_of(TaskModel)
 _INPUT = table_of(InputModel)
 _LOGFILES = table_of(LogfilesModel)
 
-_ADD_CELERY_TASKS = insert(table_of(CeleryTaskModel)).from_select(
-    ["id"], select(_TASK.c.id).where(_TASK.c.simulation_id == bindparam("simulation_id"))
-)
+_TASK_IDS = select(_TASK.c.id).where(_TASK.c.simulation_id == bindparam("simulation_id"))
+_SUBTABLES = {
+    DIRECT: (table_of(CelerySimulationModel), insert(table_of(CeleryTaskModel)).from_select(["id"], _TASK_IDS)),
+    BATCH: (table_of(BatchSimulationModel), insert(table_of(BatchTaskModel)).from_select(["id"], _TASK_IDS)),
+}
 _BY_JOB = select(
     _SIMULATION.c.id,
     _SIMULATION.c.user_id,
@@ -49,16 +53,21 @@ _BY_JOB = select(
 _INPUT_OF = select(_INPUT.c.compressed_data).where(_INPUT.c.simulation_id == bindparam("simulation_id"))
 
 
-def add_direct(
-    connection: Connection, values: dict[str, Any], input_payload: Payload, rows: Sequence[dict[str, Any]]
+def add(
+    connection: Connection,
+    values: dict[str, Any],
+    of_platform: Mapping[str, Any],
+    input_payload: Payload,
+    rows: Sequence[dict[str, Any]],
 ) -> int:
-    """Add a simulation of the platform DIRECT with its input and tasks; returns its number."""
+    """Add a simulation, with what its platform's own table has of it, its input and tasks; returns its number."""
     values = {**values, "stored_bytes": len(input_payload.data)}
+    table, add_tasks = _SUBTABLES[values["platform"]]
     simulation_id: int = connection.execute(insert(_SIMULATION).returning(_SIMULATION.c.id), values).scalar_one()
-    connection.execute(insert(table_of(CelerySimulationModel)), {"id": simulation_id})
+    connection.execute(insert(table), {"id": simulation_id, **of_platform})
     connection.execute(insert(_INPUT), {"simulation_id": simulation_id, **input_payload.columns()})
     connection.execute(insert(_TASK), [{"simulation_id": simulation_id, **task} for task in rows])
-    connection.execute(_ADD_CELERY_TASKS, {"simulation_id": simulation_id})
+    connection.execute(add_tasks, {"simulation_id": simulation_id})
     return simulation_id
 
 
@@ -125,9 +134,10 @@ def set_values(connection: Connection, simulation_id: int, values: dict[str, Any
 
 
 def set_batch_values(connection: Connection, simulation_id: int, values: Mapping[str, Any]) -> None:
-    """Set `job_dir`, `array_id` or `collect_id` of a simulation on a cluster."""
+    """Set `job_dir`, `array_id` or `collect_id` of a simulation on a cluster that was not submitted from here."""
     table = table_of(BatchSimulationModel)
-    connection.execute(update(table).where(table.c.id == simulation_id).values(values))
+    foreign = (table.c.id == simulation_id) & table.c.options.is_(None)
+    connection.execute(update(table).where(foreign).values(values))
 
 
 def remove(connection: Connection, simulation_id: int) -> bool:
@@ -189,23 +199,23 @@ def reasons(connection: Connection, simulation_id: int, to: EntityState) -> list
     return [(task_id, str(reason)) for task_id, reason in connection.execute(query)]
 
 
-def next_merge(connection: Connection, owner: str) -> int | None:
-    """The simulation that has waited longest for its results to be merged by `owner`.
+def next_merge(connection: Connection, owner: str, platform: str = DIRECT) -> int | None:
+    """The simulation of a platform that has waited longest for its results to be merged by `owner`.
 
     Its tasks have all ended, and executors at the same place ran those that completed: others have not got the outputs.
     """
-    return connection.scalar(waiting_merges(owner).limit(1))
+    return connection.scalar(waiting_merges(owner, platform).limit(1))
 
 
-def waiting_merges(owner: str) -> Select[int]:
-    """The simulations whose results `owner` could merge, in the order of submission."""
+def waiting_merges(owner: str, platform: str = DIRECT) -> Select[int]:
+    """The simulations of a platform whose results `owner` could merge, in the order of submission."""
     done = _TASK.c.task_state == EntityState.COMPLETED
     elsewhere = _TASK.c.task_state.not_in(FINAL_STATES) | (done & _TASK.c.owner.is_(None))
     return (
         select(_SIMULATION.c.id)
         .where(
             _SIMULATION.c.job_state == EntityState.MERGING_QUEUED,
-            _SIMULATION.c.platform == "DIRECT",
+            _SIMULATION.c.platform == platform,
             _has_task(done),
             ~_has_task(elsewhere),
             ~tasks.run_elsewhere(_SIMULATION.c.id, owner),

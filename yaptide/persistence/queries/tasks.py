@@ -255,14 +255,15 @@ def claimed(connection: Connection, simulation_id: int, task_id: int) -> Record:
 
 
 def silent(connection: Connection, dead_owner: str | None, silent_since: datetime) -> list[Record]:
-    """Running tasks that nobody runs any more: simulation_id, task_id, attempts, owner.
+    """Running tasks of the platform DIRECT that nobody runs any more: simulation_id, task_id, attempts, owner.
 
     Their owner either was not heard of `silent_since`, or its name begins with `dead_owner`, which is known to be dead.
+    Of tasks on a cluster, the cluster knows whether they run.
     """
     gone = _TASK.c.heartbeat_time < silent_since
     if dead_owner is not None:
         gone |= _TASK.c.owner.startswith(dead_owner, autoescape=True)
     query = select(_TASK.c.simulation_id, _TASK.c.task_id, _TASK.c.attempts, _TASK.c.owner).where(
-        _TASK.c.task_state == EntityState.RUNNING, _TASK.c.owner.is_not(None), gone
+        _TASK.c.task_state == EntityState.RUNNING, _TASK.c.platform == "DIRECT", _TASK.c.owner.is_not(None), gone
     )
     return list(connection.execute(query).all())

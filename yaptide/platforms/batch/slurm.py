@@ -26,6 +26,8 @@ _CANCELED_BY = re.compile(r"CANCELLED by ([0-9]{1,10})", re.ASCII)
 _PLAIN = ("env", "SLURM_BITSTR_LEN=0", "SLURM_TIME_FORMAT=standard", "TZ=UTC")
 _QUEUE_FORMAT = "ArrayJobID:12|,ArrayTaskID:9|,State:15|,exit_code:9|,Reason:40|,StartTime:20"
 _PASSING = ("Unable to contact slurm", "Socket timed out", "Transport endpoint", "Connection refused", "try again")
+#: SLURM tells a script, and with it the program that takes its place, that its time limit is so many seconds away.
+_WARNING = "--signal=B:USR1@30"
 _KILLED = 9
 _NOT_STARTED = 53
 
@@ -222,7 +224,7 @@ def array_command(job: Job, path: str, tasks: int, most_at_once: int | None = No
     if not 1 <= tasks <= _MOST_TASKS:
         raise InvalidInput(f"A job has 1 to {_MOST_TASKS} tasks")
     limit = f"%{most_at_once}" if most_at_once else ""
-    return [*_sbatch(job, "task-%a.log"), f"--array=1-{tasks}{limit}", *sbatch.arguments(job.options), path]
+    return [*_sbatch(job, "task-%a.log"), _WARNING, f"--array=1-{tasks}{limit}", *sbatch.arguments(job.options), path]
 
 
 def collect_command(job: Job, path: str, after: int) -> list[str]:
@@ -251,7 +253,11 @@ def submit(shell: Shell, command: Sequence[str]) -> int:
 
     Raises ClusterRefused where SLURM says no, and why. After ClusterUnavailable the job may be there: `named` tells.
     """
-    answer = shell.run(*command)
+    return submitted(shell.run(*command))
+
+
+def submitted(answer: Answer) -> int:
+    """The number of the job, from the answer to one of the commands above; raises what `submit` does."""
     found = _SUBMITTED.fullmatch(answer.text) if answer.exit_code == 0 else None
     if found is None:
         raise _refusal("did not take the job", answer)

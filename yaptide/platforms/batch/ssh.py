@@ -7,6 +7,7 @@ never repeated by itself: whoever called knows whether it may be.
 
 import asyncio
 import errno
+import secrets
 import shlex
 import socket
 import threading
@@ -196,8 +197,8 @@ class Remote:
         return self._with_files(lambda files: _read(files, path, most), path)
 
     def put(self, local: Path, path: str) -> None:
-        """Send a file."""
-        self._with_files(lambda files: files.put(str(local), path), path)
+        """Send a file; it appears whole or not at all."""
+        self._with_files(lambda files: _put(files, local, path), path)
 
     def get(self, path: str, local: Path) -> None:
         """Fetch a file."""
@@ -345,6 +346,12 @@ async def _write(files: asyncssh.SFTPClient, path: str, data: bytes, mode: int) 
     async with files.open(aside, "wb", asyncssh.SFTPAttrs(permissions=mode)) as file:
         await file.write(data)
         await file.setstat(asyncssh.SFTPAttrs(permissions=mode))  # one that was left there keeps its own
+    await files.posix_rename(aside, path)
+
+
+async def _put(files: asyncssh.SFTPClient, local: Path, path: str) -> None:
+    aside = f"{path}.{secrets.token_hex(4)}.part"
+    await files.put(str(local), aside)
     await files.posix_rename(aside, path)
 
 

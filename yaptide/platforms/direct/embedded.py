@@ -20,12 +20,12 @@ from pathlib import Path
 from yaptide.domain.errors import NotConfigured, StorageFull, Unavailable, YaptideError
 from yaptide.domain.estimators import TaskOutput
 from yaptide.platforms import lock
-from yaptide.platforms.direct.running import Job, logs_of_task, run_task
+from yaptide.platforms.direct.running import Job, run_task
 from yaptide.services import merging, recovery, tasks
 from yaptide.services.backend import Backend, now
 from yaptide.services.tasks import Claim
 from yaptide.simulators import SIMULATORS
-from yaptide.simulators.base import Installation
+from yaptide.simulators.base import Installation, logs_of_task
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from yaptide.client.answers import document
 from yaptide.domain.errors import StorageFull, Unavailable, YaptideError
 from yaptide.domain.estimators import TaskOutput
 from yaptide.persistence import task_outputs
-from yaptide.platforms.direct.running import logs_of_task
+from yaptide.simulators.base import logs_of_task
 
 log = logging.getLogger(__name__)
 

@@ -18,14 +18,13 @@ from typing import Protocol
 
 from yaptide.domain.errors import SimulationFailed, Unavailable, YaptideError
 from yaptide.domain.estimators import TaskOutput
-from yaptide.simulators.base import OUTPUT_LOG, Command, InputFiles, Installation, Simulator
+from yaptide.simulators.base import OUTPUT_LOG, Command, InputFiles, Installation, Simulator, read_log
 
 REPORT_EVERY = 1.0
 """Seconds between two reports of progress."""
 HEARTBEAT = 5.0
 """Seconds between two signs of life, where there is no progress to report."""
 _LOOK_EVERY = 0.1
-_LOG_TAIL = 256 * 1024
 _GRACE = 2.0
 _POLITE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -79,13 +78,13 @@ def run_task(job: Job, reporter: Reporter, stop: threading.Event, look: threadin
     except Unavailable:
         raise  # nobody heard the last report: that is no failure of the task, which somebody will run again
     except SimulationFailed as error:
-        reporter.fail(str(error), _logs(job.folder))
+        reporter.fail(str(error), read_log(job.folder))
     except YaptideError as error:
-        reporter.fail(str(error), _logs(job.folder))
+        reporter.fail(str(error), read_log(job.folder))
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         reporter.fail(
-            "no room is left on the disk" if full else f"the task could not be run: {error}", _logs(job.folder)
+            "no room is left on the disk" if full else f"the task could not be run: {error}", read_log(job.folder)
         )
     finally:
         shutil.rmtree(job.folder, ignore_errors=True)
@@ -109,7 +108,7 @@ def _follow(job: Job, reporter: Reporter, stop: threading.Event, look: threading
                 simulated = job.simulator.progress(job.folder, job.primaries)
                 if not reporter.progress(simulated, _time_left(now - begun, simulated, job.primaries)):
                     _kill_group(process)
-                    reporter.canceled(_logs(job.folder))
+                    reporter.canceled(read_log(job.folder))
                     return None
         return exit_code
     finally:
@@ -182,18 +181,3 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):
         process.wait(_GRACE)
-
-
-def logs_of_task(task_id: int, logs: Mapping[str, str]) -> dict[str, str]:
-    """Log files of a task under the names they have among those of its simulation."""
-    return {f"task-{task_id}-{name}": text for name, text in logs.items()}
-
-
-def _logs(folder: Path) -> dict[str, str]:
-    """The end of what the simulator printed."""
-    try:
-        with (folder / OUTPUT_LOG).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL))
-            return {OUTPUT_LOG: file.read().decode("utf-8", "replace").replace("\0", "")}
-    except OSError:
-        return {}

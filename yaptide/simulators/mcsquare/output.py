@@ -9,18 +9,19 @@ import numpy as np
 
 from yaptide.domain.errors import InvalidInput, SimulationFailed
 from yaptide.domain.estimators import Axis, Estimator, Floats, Page, TaskOutput
-from yaptide.simulators.base import OUTPUT_LOG
+from yaptide.simulators.base import OUTPUT_LOG, ProgressRule
 from yaptide.simulators.mcsquare import config, geometry, metaimage, plan
 from yaptide.simulators.mcsquare.geometry import Beam
 from yaptide.simulators.mcsquare.metaimage import Grid, Voxels
 
 _FOLDER = "Outputs"
-_TAIL = 4096  # bytes of the log that surely hold its last line
 
-_PERCENT = re.compile(r"^\s*(\d+(?:\.\d+)?) %", re.MULTILINE)
 _DONE = re.compile(r"^Nbr primaries simulated: (\d+)(?: \((\d+) generated outside the geometry\))?", re.MULTILINE)
 _ERROR = re.compile(r"^\s*(?:fatal )?error\b.*", re.MULTILINE | re.IGNORECASE)
 _UNSUITABLE = "Please verify that both the operating system and the processor support"
+
+#: MCsquare writes a line for every tenth; so many bytes surely hold the last one.
+PROGRESS = ProgressRule(OUTPUT_LOG, 4096, r"^\s*(\d+(?:\.\d+)?) %", _DONE.pattern)
 
 #: A wide beam may pass a narrow phantom; with more than this, something is wrong with the isocentre or the spots.
 _MOST_OUTSIDE = 0.1
@@ -52,20 +53,6 @@ _SIGNALS = {
     signal.SIGINT: "MCsquare was told to stop before it was done",
     signal.SIGXCPU: "MCsquare was stopped at the limit of CPU time",
 }
-
-
-def progress(folder: Path, primaries: int) -> int:
-    """Primaries simulated so far, from the last lines of the log; MCsquare writes one for every tenth."""
-    try:
-        with (folder / OUTPUT_LOG).open("rb") as log:
-            log.seek(max(0, log.seek(0, 2) - _TAIL))
-            tail = log.read().decode(errors="replace")
-    except OSError:  # not started yet
-        return 0
-    if _DONE.search(tail):
-        return primaries
-    percents = _PERCENT.findall(tail)
-    return min(primaries, int(primaries * float(percents[-1]) / 100)) if percents else 0
 
 
 def read(folder: Path, exit_code: int) -> TaskOutput:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from yaptide.domain.estimators import TaskOutput
-from yaptide.simulators.base import Checked, Command, InputFiles, Installation, Say
+from yaptide.simulators.base import Checked, Command, InputFiles, Installation, ProgressRule, Say
 from yaptide.simulators.mcsquare import config, inputs, install, output
 
 
@@ -16,6 +16,7 @@ class MCsquare:
     name = "mcsquare"
     title = "MCsquare"
     takes_projects = False
+    progress_rule: ProgressRule | None = output.PROGRESS
 
     def recognises(self, files: InputFiles) -> bool:
         """Whether there is a config.txt with a key of MCsquare."""
@@ -44,7 +45,7 @@ class MCsquare:
 
     def progress(self, folder: Path, primaries: int) -> int:
         """Primaries simulated so far, in steps of a tenth."""
-        return output.progress(folder, primaries)
+        return output.PROGRESS.primaries(folder, primaries)
 
     def read(self, folder: Path, exit_code: int) -> TaskOutput:
         """Dose, and where asked for Energy and LET, each as depth curve, slice and grid; raises SimulationFailed."""

@@ -17,6 +17,7 @@ def _at_least(smallest: int, column: str, name: str) -> sa.CheckConstraint:
 
 CHECKS = ("max_tasks_positive", "max_running_positive", "keep_failed_days_not_negative")
 ADDED = ("prologue", "simulators", "sbatch_options", "max_tasks", "max_running", "keep_failed_days")
+OF_SIMULATIONS = ("options", "queue_note")
 
 
 def upgrade() -> None:
@@ -33,10 +34,15 @@ def upgrade() -> None:
         sa.Column("keep_failed_days", sa.Integer(), days, server_default="7", nullable=False),
     ):
         op.add_column("Cluster", column)
+    for name in OF_SIMULATIONS:
+        op.add_column("BatchSimulation", sa.Column(name, sa.Text(), nullable=True))
 
 
 def downgrade() -> None:
     """Go back."""
+    with op.batch_alter_table("BatchSimulation") as table:
+        for name in OF_SIMULATIONS:
+            table.drop_column(name)
     with op.batch_alter_table("Cluster") as table:
         for name in CHECKS:
             table.drop_constraint(op.f(f"ck_Cluster_{name}"), type_="check")

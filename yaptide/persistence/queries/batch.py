@@ -1,0 +1,84 @@
+"""Queries about simulations on clusters that were submitted from here."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, exists, func, select, update
+
+from yaptide.domain.states import FINAL_STATES, EntityState
+from yaptide.persistence.engine import Record
+from yaptide.persistence.models import BatchSimulationModel, ClusterModel, SimulationModel, StateHistoryModel, TaskModel
+from yaptide.persistence.models.base import table_of
+
+_SIMULATION = table_of(SimulationModel)
+_BATCH = table_of(BatchSimulationModel)
+_CLUSTER = table_of(ClusterModel)
+_TASK = table_of(TaskModel)
+_HISTORY = table_of(StateHistoryModel)
+
+
+def jobs(connection: Connection, place: str) -> list[Record]:
+    """Simulations with something left to do on a cluster for whoever works at `place`, in the order of submission."""
+    columns = ("id", "job_id", "user_id", "job_state", "sim_type", "start_time", "end_time")
+    here = _SIMULATION.c.owner.is_(None) | _SIMULATION.c.owner.startswith(place, autoescape=True)
+    left = _SIMULATION.c.job_state.not_in(FINAL_STATES) | _BATCH.c.job_dir.is_not(None)
+    query = (
+        select(
+            *(_SIMULATION.c[name] for name in columns),
+            *(_BATCH.c[name] for name in ("job_dir", "array_id", "collect_id", "options", "queue_note")),
+            _CLUSTER.c.cluster_name,
+        )
+        .join(_BATCH, _BATCH.c.id == _SIMULATION.c.id)
+        .join(_CLUSTER, _CLUSTER.c.id == _BATCH.c.cluster_id)
+        .where(_BATCH.c.options.is_not(None), left, here)
+        .order_by(_SIMULATION.c.id)
+    )
+    return list(connection.execute(query).all())
+
+
+def take(connection: Connection, simulation_id: int, owner: str, place: str) -> bool:
+    """Have `owner`, at `place`, submit a simulation; False if somebody elsewhere does, or it has ended."""
+    here = _SIMULATION.c.owner.is_(None) | _SIMULATION.c.owner.startswith(place, autoescape=True)
+    ready = (_SIMULATION.c.id == simulation_id) & _SIMULATION.c.job_state.not_in(FINAL_STATES) & here
+    return connection.execute(update(_SIMULATION).where(ready).values(owner=owner)).rowcount == 1
+
+
+def set_values(connection: Connection, simulation_id: int, values: Mapping[str, Any]) -> None:
+    """Set what is known of a simulation's jobs on its cluster."""
+    connection.execute(update(_BATCH).where(_BATCH.c.id == simulation_id).values(values))
+
+
+def open_tasks(connection: Connection, simulation_id: int) -> list[Record]:
+    """Tasks that have not ended, by number: task_id, task_state, owner, attempts, heartbeat_time."""
+    columns = ("task_id", "task_state", "owner", "attempts", "heartbeat_time")
+    query = select(*(_TASK.c[name] for name in columns)).where(
+        _TASK.c.simulation_id == simulation_id, _TASK.c.task_state.not_in(FINAL_STATES)
+    )
+    return list(connection.execute(query.order_by(_TASK.c.task_id)).all())
+
+
+def shares(connection: Connection, simulation_id: int) -> list[tuple[int, int, int]]:
+    """Number, primaries and seed of each task, by number."""
+    query = select(_TASK.c.task_id, _TASK.c.requested_primaries, _TASK.c.seed)
+    rows = connection.execute(query.where(_TASK.c.simulation_id == simulation_id).order_by(_TASK.c.task_id))
+    return [(task_id, primaries, seed) for task_id, primaries, seed in rows]
+
+
+def known(connection: Connection, job_id: str) -> bool:
+    """Whether there is a simulation of this public name."""
+    return bool(connection.scalar(select(exists().where(_SIMULATION.c.job_id == job_id))))
+
+
+def was_told(connection: Connection, simulation_id: int, reason: str) -> bool:
+    """Whether the history of a simulation says this already."""
+    row = exists().where(_HISTORY.c.simulation_id == simulation_id, _HISTORY.c.reason == reason)
+    return bool(connection.scalar(select(row)))
+
+
+def waiting(connection: Connection, job_id: str) -> tuple[str | None, int] | None:
+    """What the cluster said of the tasks that wait there, and how many there are; None if there are none."""
+    query = select(_BATCH.c.queue_note, func.count(_TASK.c.id)).join(_SIMULATION, _SIMULATION.c.id == _BATCH.c.id)
+    query = query.join(_TASK, _TASK.c.simulation_id == _SIMULATION.c.id)
+    query = query.where(_SIMULATION.c.job_id == job_id, _TASK.c.task_state == EntityState.PENDING)
+    row = connection.execute(query.group_by(_BATCH.c.queue_note)).first()
+    return None if row is None else (row[0], row[1])

@@ -1,0 +1,151 @@
+"""The driver: has simulations run on clusters, follows them there, and clears up after them.
+
+It finds its work in the database, as everybody who runs something does, and looks at each user on each cluster (a site)
+every few seconds: one query to SLURM, however many jobs there are. Whatever it does can be done again: a job is looked
+for by its name before it is submitted, and what was found out is stored at once.
+"""
+
+import logging
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from yaptide.domain.errors import YaptideError
+from yaptide.platforms.batch.site import Site
+from yaptide.platforms.batch.ssh import Connections
+from yaptide.services import batch, merging, tasks
+from yaptide.services.backend import Backend
+from yaptide.services.batch import BATCH, Job
+
+log = logging.getLogger(__name__)
+
+_POLL = 0.5
+_HEARTBEAT = 5.0
+_AT_ONCE = 8
+_LONGEST_PAUSE = 300.0
+
+Key = tuple[int, str]
+
+
+@dataclass(slots=True)
+class _Schedule:
+    """When a site is to be visited: `due` is by the clock of `time.monotonic`, `seen` what there was to do then."""
+
+    site: Site
+    due: float = 0.0
+    pause: float = 0.0
+    seen: frozenset[object] = frozenset()
+    visit: "Future[None] | None" = None
+    jobs: dict[int, Job] = field(default_factory=dict)
+
+
+class Driver:
+    """Has the simulations of the platform BATCH run; one for each data folder, in the process that has its lock."""
+
+    def __init__(self, backend: Backend, url: str, interval: float) -> None:
+        """`url` is where nodes reach the server, `interval` the seconds between two looks at a cluster."""
+        self._backend = backend
+        self._url = url
+        self._interval = interval
+        self._connections = Connections()
+        self._stop = threading.Event()
+        self._sites: dict[Key, _Schedule] = {}
+        self._merging: set[int] = set()
+        self._threads: list[threading.Thread] = []
+        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="site")
+        self.owner = ""
+
+    def start(self) -> None:
+        """Begin to work."""
+        self.owner = f"{self._backend.spool.place}{socket.gethostname()}-{secrets.token_hex(4)}"
+        steps: tuple[tuple[str, Callable[[], bool], float], ...] = (
+            ("clusters", self._look, _POLL),
+            ("merging", self._merge, _POLL),
+            ("merging-heart", self._beat, _HEARTBEAT),
+        )
+        for name, step, pause in steps:
+            thread = threading.Thread(target=self._repeat, args=(step, pause), name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self) -> None:
+        """Stop; what runs on clusters goes on. Waits for what is being said to one."""
+        self._stop.set()
+        self._connections.close()
+        for thread in self._threads:
+            thread.join()
+        self._pool.shutdown(cancel_futures=True)
+        self._connections.close()  # a visit may have made another one
+
+    def _repeat(self, step: Callable[[], bool], pause: float) -> None:
+        """Take a step again and again, at once if there was something to do; whatever goes wrong, it goes on."""
+        while not self._stop.is_set():
+            try:
+                busy = step()
+            except YaptideError as error:
+                log.warning("%s", error)
+                busy = False
+            except Exception:
+                log.exception("an unexpected error; going on")
+                busy = False
+            if not busy:
+                self._stop.wait(pause)
+
+    def _look(self) -> bool:
+        """Have the sites visited that are due, or where there is something new to do."""
+        jobs: dict[Key, dict[int, Job]] = {}
+        for job in batch.jobs(self._backend):
+            jobs.setdefault((job.user_id, job.cluster_name), {})[job.id] = job
+        for key in jobs.keys() - self._sites.keys():
+            site = Site(self._backend, self._connections, self._stop, *key, self._url, self._interval)
+            self._sites[key] = _Schedule(site)
+        for key, schedule in list(self._sites.items()):
+            self._see_to(key, schedule, jobs.get(key, {}))
+        return False
+
+    def _see_to(self, key: Key, schedule: _Schedule, jobs: dict[int, Job]) -> None:
+        if schedule.visit is not None and not schedule.visit.done():
+            return
+        # What is not in the list any more was deleted, or its folder is gone, which the site knows itself.
+        gone = [job for number, job in schedule.jobs.items() if number not in jobs]
+        schedule.site.forget(gone)
+        schedule.jobs = jobs
+        if not jobs and not schedule.site.has_left:
+            del self._sites[key]
+            return
+        to_do = frozenset((job.id, job.has_ended) for job in jobs.values()) | {job.id for job in gone}
+        if time.monotonic() < schedule.due and to_do <= schedule.seen:
+            return
+        schedule.seen = to_do
+        schedule.visit = self._pool.submit(self._visit, schedule, list(jobs.values()))
+
+    def _visit(self, schedule: _Schedule, jobs: list[Job]) -> None:
+        try:
+            fine = schedule.site.visit(jobs)
+        except YaptideError as error:
+            log.warning("%s", error)
+            fine = False
+        except Exception:
+            log.exception("an unexpected error; going on")
+            fine = False
+        schedule.pause = self._interval if fine else min(max(2 * schedule.pause, self._interval), _LONGEST_PAUSE)
+        schedule.due = time.monotonic() + schedule.pause
+
+    def _merge(self) -> bool:
+        simulation = merging.claim(self._backend, self.owner, BATCH)
+        if simulation is None:
+            return False
+        self._merging.add(simulation.id)
+        try:
+            merging.merge(self._backend, simulation, self.owner)
+        finally:
+            self._merging.discard(simulation.id)
+        return True
+
+    def _beat(self) -> bool:
+        tasks.heartbeat(self._backend, self.owner, [], list(self._merging))
+        return False

@@ -1,0 +1,56 @@
+"""What a user may ask of a cluster: `batch_options` of `POST /jobs/batch`, checked before anything is stored."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection
+
+from yaptide.domain.errors import InvalidInput, NotConfigured
+from yaptide.domain.sbatch import check_options, read_header
+from yaptide.persistence.queries import clusters
+from yaptide.simulators.base import Simulator
+
+_KEYS = ("cluster_name", "array_header", "array_options", "collect_header", "collect_options")
+#: What the web front end calls the cluster when it knows of none.
+_ANY = "default"
+
+
+def accept(connection: Connection, asked: Mapping[str, Any], simulator: Simulator, tasks: int) -> dict[str, Any]:
+    """The columns of a simulation's row for its platform.
+
+    Raises InvalidInput for what cannot be asked, NotConfigured if there is no cluster that could run it.
+    """
+    unknown = sorted(set(asked) - set(_KEYS))
+    if unknown:
+        raise InvalidInput(f"batch_options: {unknown[0][:40]!r} is unknown; there are {', '.join(_KEYS)}")
+    options = {job: _options(asked, job) for job in ("array", "collect")}
+    row = clusters.named(connection, _name(connection, asked.get("cluster_name", _ANY)))
+    if row is None:
+        raise InvalidInput(f"There is no cluster {str(asked.get('cluster_name'))[:80]!r}")
+    if not row.host or not row.host_key or not row.scratch_folder:
+        raise NotConfigured(f"The cluster {row.cluster_name} is not set up; see: yaptide clusters test")
+    if simulator.progress_rule is None:
+        raise InvalidInput(f"{simulator.title} cannot be run on clusters from here")
+    if not json.loads(row.simulators).get(simulator.name):
+        raise InvalidInput(f"The cluster {row.cluster_name} has no {simulator.title}, as far as is known here")
+    if row.max_tasks is not None and tasks > row.max_tasks:
+        raise InvalidInput(f"The cluster {row.cluster_name} takes {row.max_tasks} tasks of one simulation, not {tasks}")
+    return {"cluster_id": row.id, "options": json.dumps(options, sort_keys=True)}
+
+
+def _name(connection: Connection, name: object) -> str:
+    if not isinstance(name, str) or not name.isprintable():
+        raise InvalidInput("batch_options: cluster_name is a text")
+    known = clusters.names(connection)
+    if not known:
+        raise NotConfigured("No cluster is configured on this server")
+    return known[0] if name == _ANY and len(known) == 1 else name
+
+
+def _options(asked: Mapping[str, Any], job: str) -> dict[str, str]:
+    """Options of one of the two jobs; those that are given by themselves win over those in a header."""
+    header, given = asked.get(f"{job}_header", ""), asked.get(f"{job}_options", {})
+    if not isinstance(header, str) or not isinstance(given, Mapping):
+        raise InvalidInput(f"batch_options: {job}_header is a text, {job}_options a map of options")
+    return read_header(header) | check_options(given)

@@ -1,0 +1,85 @@
+"""Taking the files that a simulator has left on a machine where nothing of yaptide is installed.
+
+They are unpacked beside the task's input, which is made anew here, and read as if the simulator had run here.
+"""
+
+import errno
+import re
+import stat
+import tempfile
+import zlib
+from pathlib import Path
+from zipfile import BadZipFile, ZipFile, ZipInfo
+
+from yaptide.domain.errors import InvalidInput, SimulationFailed, StorageFull
+from yaptide.domain.states import EntityState
+from yaptide.services import tasks
+from yaptide.services.backend import Backend
+from yaptide.services.tasks import Claim
+from yaptide.simulators import SIMULATORS
+from yaptide.simulators.base import logs_of_task, read_log
+
+_MOST_FILES = 1000
+_MOST_FOLDERS = 4
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+ -]{0,127}", re.ASCII)
+_CHUNK = 1 << 20
+_BROKEN = (BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OverflowError, NotImplementedError)
+
+
+def hand_in(backend: Backend, claimed: Claim, exit_code: int, archive: Path) -> EntityState | None:
+    """End a claimed task by the files that its run has left: COMPLETED, or FAILED with the reason found in them.
+
+    None if the task is not its owner's any more. Raises InvalidInput for an archive that no run leaves, StorageFull.
+    """
+    simulator = SIMULATORS[claimed.sim_type]
+    files = tasks.input_files(backend, claimed)
+    with tempfile.TemporaryDirectory(dir=backend.data_dir) as aside:
+        folder = Path(aside)
+        try:
+            simulator.prepare(files, claimed.primaries, claimed.seed, folder)
+            unpack(archive, folder, backend.limits.output)
+            output = simulator.read(folder, exit_code)
+        except SimulationFailed as failed:
+            logs = logs_of_task(claimed.task_id, read_log(folder))
+            return EntityState.FAILED if tasks.fail(backend, claimed, str(failed), logs) else None
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageFull("No room is left for what a simulator has written") from error
+            raise
+    return EntityState.COMPLETED if tasks.complete(backend, claimed, output) else None
+
+
+def unpack(archive: Path, folder: Path, most: int) -> None:
+    """Write what an archive holds into `folder`: new files of `most` bytes in all, and nothing else.
+
+    Raises InvalidInput for anything that could be somewhere else, or something else, than a file of a run.
+    """
+    try:
+        with ZipFile(archive) as opened:
+            entries = opened.infolist()
+            if len(entries) > _MOST_FILES or sum(entry.file_size for entry in entries) > most:
+                raise InvalidInput(f"The files are more than {_MOST_FILES}, or have more than {most} bytes")
+            for entry in entries:
+                _write(opened, entry, _target(entry, folder))
+    except _BROKEN as broken:
+        raise InvalidInput(f"The files cannot be unpacked: {broken}") from None
+
+
+def _target(entry: ZipInfo, folder: Path) -> Path:
+    parts = entry.filename.split("/")
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    named = len(parts) <= _MOST_FOLDERS and all(map(_PART.fullmatch, parts))
+    if not named or kind not in (0, stat.S_IFREG):
+        raise InvalidInput(f"{entry.filename[:80]!r} is no file that a simulator leaves")
+    return folder.joinpath(*parts)
+
+
+def _write(opened: ZipFile, entry: ZipInfo, target: Path) -> None:
+    """Write one file, of no more bytes than it was said to have, where there is none yet."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with opened.open(entry) as source, target.open("xb") as file:
+            while chunk := source.read(_CHUNK):  # zipfile gives no more than the size that was counted
+                file.write(chunk)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        raise InvalidInput(f"{entry.filename[:80]!r} is there already") from None
