@@ -533,8 +533,9 @@ def seconds(name: str) -> float:
 
 def test_nginx_waits_as_long_and_takes_as_much_as_yaptide():
     locations = dict(re.findall(r"^    location (.+?) \{\n(.*?)^    \}", NGINX, re.MULTILINE | re.DOTALL))
-    assert set(locations) == {"/", "= /results", "/work/", "= /metrics"}
-    for location in ("= /results", "/work/"):
+    uploads = "~ ^/work/[0-9]+/(tasks/[0-9]+/(output|files)|merge/results)$"
+    assert set(locations) == {"/", "= /results", uploads, "= /metrics"}
+    for location in ("= /results", uploads):
         assert directive("client_max_body_size", locations[location]) == ["0"]
         assert directive("proxy_request_buffering", locations[location]) == ["off"]
     (most,) = directive("client_max_body_size", locations["/"])
