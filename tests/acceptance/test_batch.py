@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.support import http
+from tests.support.keycloak import UI
 from tests.support.ports import free_port
 from tests.support.processes import Place, Server, beam, installation, place, until
 from tests.support.slurm import Keys, SlurmCluster
@@ -197,6 +199,32 @@ def test_tasks_run_on_the_cluster_with_the_numbers_of_the_direct_platform(site, 
         assert ended(direct) is EntityState.COMPLETED
         assert numbers(job) == numbers(direct)
         until(lambda: not site.folder(job).exists(), "its folder is removed")
+
+
+def test_a_user_signs_in_through_keycloak_and_runs_on_the_cluster(site, files, keycloak):
+    """From the realm's token to results: the SSH certificate comes with signing in, and nobody has uploaded a key."""
+    site.give_credentials(begin="-3h", end="-1h")  # those of an earlier time have expired
+    realm = keycloak.new_realm(site.account)
+    with http.serve() as certificates:
+        pair = {"cert": site.cluster.keys.certificate(site.account), "private": site.cluster.private_key}
+        certificates.answers(pair)
+        server = site.up(
+            KEYCLOAK_BASE_URL=realm.server.url,
+            KEYCLOAK_REALM=realm.name,
+            KEYCLOAK_CLIENTS=UI,
+            KEYCLOAK_REQUIRED_CLAIM="plgridAccessServices=PLG_YAPTIDE_ACCESS",
+            CERT_AUTH_URL=f"{certificates.url}/certificate",
+        )
+        with Client(server.url) as client:
+            headers = {"Authorization": f"Bearer {realm.token(site.account)}"}
+            told = client.call("POST", "/auth/keycloak", json={"username": site.account}, headers=headers)["message"]
+            assert "certificate" not in told
+            assert certificates.asked
+            assert client.call("GET", "/clusters")["clusters"] == [{"cluster_name": "ares"}]
+            job = submit(client, files(4 * SHORT), 4)
+            assert ended(job) is EntityState.COMPLETED, reasons(job)
+            assert sum(task["simulated_primaries"] for task in job.status()["job_tasks_status"]) == 4 * SHORT
+            assert numbers(job)
 
 
 def reasons(job: Job) -> str:

@@ -142,10 +142,12 @@ class Server:
         assert response.is_success, response.text
         return response
 
-    def new_realm(self) -> Realm:
-        """A realm of its own with the clients and users of the fixture."""
+    def new_realm(self, alice: str = "alice") -> Realm:
+        """A realm of its own with the clients and users of the fixture; the first of them may be called otherwise."""
         name = f"science-{secrets.token_hex(4)}"
-        self.ask("POST", "", json={**json.loads(REALM.read_text()), "realm": name})
+        realm = json.loads(REALM.read_text())
+        realm["users"][0]["username"] = alice
+        self.ask("POST", "", json={**realm, "realm": name})
         return Realm(self, name)
 
 
