@@ -79,7 +79,7 @@ class Site:
     def submitted(self, job: Job) -> list[str]:
         """Numbers of the jobs on the cluster that carry the simulation's name."""
         listed = self.cluster.command("squeue", "-h", "-a", "-t", "all", "-o", "%F", "--name", job.job_id)
-        return sorted(set(listed.split()))
+        return sorted(set(listed.split()), key=int)
 
     def running(self, job: Job) -> list[str]:
         """Array indices of the tasks that the cluster runs."""
@@ -172,6 +172,8 @@ def site(tmp_path, slurm_cluster, program) -> Iterator[Site]:
         made.give_credentials()
         yield made
         backend.database.close()
+        slurm_cluster.command("scancel", "--signal=KILL", "--full", "--user", made.account)
+        slurm_cluster.command("scancel", "--user", made.account)  # nothing computes on for the tests that follow
 
 
 def ended(job: Job) -> EntityState:
