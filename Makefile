@@ -4,7 +4,7 @@
 VENV_PYTHON := .venv/bin/python
 # Tests run in this many processes at once: one more than a small machine has cores, since many tests wait for a server.
 # Whoever has nothing left to do takes tests from the others.
-TEST_PROCESSES := 3
+TEST_PROCESSES := 4
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test stress bench bench-compare lint format docs constraints clean

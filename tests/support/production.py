@@ -25,7 +25,7 @@ PRIMARIES = 80_000
 
 
 #: After so many seconds without a sign of life a worker counts as dead.
-SILENCE = 4
+SILENCE = 3
 
 
 @dataclass
