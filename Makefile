@@ -2,7 +2,7 @@
 # depends on has changed. What needs more than one line of shell is in scripts/setup.
 
 VENV_PYTHON := .venv/bin/python
-# Tests run in this many processes at once: one more than a small machine has cores, since many tests wait for a server.
+# Tests run in this many processes at once: twice as many as a small machine has cores, since many tests wait for a server.
 # Whoever has nothing left to do takes tests from the others.
 TEST_PROCESSES := 4
 
@@ -32,6 +32,7 @@ stress: .venv/.dev  ## Ten minutes of everything at once, processes killed, then
 	$(VENV_PYTHON) -m tests.stress
 	RACES=300 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_races.py
 	FAULTS=10 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_production_faults.py
+	$(VENV_PYTHON) -m benchmarks --quick --results "$$(mktemp -d)"
 
 bench: .venv/.dev  ## Measure every workload beside what the machine can do (docs/performance.md); an hour
 	@scripts/setup postgresql

@@ -217,7 +217,7 @@ def test_messages_that_arrive_twice_count_once(production, source, embedded):
 def test_a_task_that_kills_its_workers_is_given_up(production, tmp_path):
     """Three times, and the reason is kept."""
     server = production.serve()
-    simulators = fake(tmp_path / "simulators", "kill -KILL $(ps -o ppid= -p $PPID) $PPID; sleep 60")
+    simulators = fake(tmp_path / "simulators", "kill -KILL $(ps -o ppid= -p $PPID) $PPID; exec sleep 60")
     with server.register().client() as client:
         job = client.submit(beam(tmp_path / "beam", 1600), ntasks=1)
         for _ in range(3):
