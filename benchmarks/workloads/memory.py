@@ -93,7 +93,7 @@ def _post(wire: Wire, number: int, text: Path) -> None:
 
 def _put(wire: Wire, number: int, packed: Path) -> None:
     body = packed.read_bytes()
-    path = f"/work/{number}/merge/results?owner={_OWNER}"
+    path = f"/worker/{number}/merge/results?owner={_OWNER}"
     wire.send(wire.request("PUT", path, more=len(body), Authorization=f"Bearer {KEY}"), 200, body)
 
 

@@ -118,7 +118,7 @@ def _compressed(context: Context, store: Store, shape: Shape, pages: list[dict[s
         estimators = _estimators(store, connection, others, rounds + 1, shape.estimators)
 
         def ours() -> None:
-            path = f"/work/{next(numbers)}/merge/results?owner={_OWNER}"
+            path = f"/worker/{next(numbers)}/merge/results?owner={_OWNER}"
             head = wire.request("PUT", path, more=len(sent), Authorization=f"Bearer {KEY}")
             wire.send(head, 200, sent)
 

@@ -60,7 +60,7 @@ def run_all(production: Production, job_id: str, tasks: int, primaries: int) -> 
     ((number,),) = production.server_place.query(f"SELECT id FROM \"Simulation\" WHERE job_id = '{job_id}'")
     headers = {"Authorization": f"Bearer {production.update_key(job_id)}"}
     data = scores(primaries)
-    with httpx.Client(base_url=f"{production.url}/work/{number}/tasks", headers=headers, timeout=60) as http:
+    with httpx.Client(base_url=f"{production.url}/worker/{number}/tasks", headers=headers, timeout=60) as http:
         for task_id in range(tasks):
             body = {"worker": f"w-{task_id}", "simulator_version": "1", "simulator_digest": ""}
             claimed = http.post(f"/{task_id}/claim", json=body).json()

@@ -52,7 +52,7 @@ class Node:
 
     def call(self, method, path, **options):
         headers = {"Authorization": f"Bearer {self.key}"}
-        return self.client.open(f"/work/{self.job.id}{path}", method=method, headers=headers, **options)
+        return self.client.open(f"/worker/{self.job.id}{path}", method=method, headers=headers, **options)
 
     def claim(self, worker="slurm-12_1-0", task=1):
         told = {"worker": worker, "simulator_version": "", "simulator_digest": "", "with_input": False}

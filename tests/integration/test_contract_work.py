@@ -36,7 +36,7 @@ class Worker:
 
     def call(self, method, path, **options):
         headers = {"Authorization": f"Bearer {self.key}"}
-        return self.client.open(f"/work/{self.job.simulation_id}{path}", method=method, headers=headers, **options)
+        return self.client.open(f"/worker/{self.job.simulation_id}{path}", method=method, headers=headers, **options)
 
     def claim(self, task_id=0, worker="host-1"):
         body = {"worker": worker, "simulator_version": "1.0", "simulator_digest": "ab" * 32}

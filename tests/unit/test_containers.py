@@ -533,7 +533,7 @@ def seconds(name: str) -> float:
 
 def test_nginx_waits_as_long_and_takes_as_much_as_yaptide():
     locations = dict(re.findall(r"^    location (.+?) \{\n(.*?)^    \}", NGINX, re.MULTILINE | re.DOTALL))
-    uploads = "~ ^/work/[0-9]+/(tasks/[0-9]+/(output|files)|merge/results)$"
+    uploads = "~ ^/worker/[0-9]+/(tasks/[0-9]+/(output|files)|merge/results)$"
     assert set(locations) == {"/", "= /results", uploads, "= /metrics"}
     for location in ("= /results", uploads):
         assert directive("client_max_body_size", locations[location]) == ["0"]

@@ -192,7 +192,7 @@ def test_who_may_call_a_route_is_documented_as_it_is(web):
         ("POST", "/results"): {**key, "estimators": []},
     }
     for method, path in routes(web):
-        if path in PAGES or path.startswith("/work/"):  # those: tests/integration/test_contract_work.py
+        if path in PAGES or path.startswith("/worker/"):  # those: tests/integration/test_contract_work.py
             continue
         answer = web.test_client().open(f"{path}?job_id=x", method=method, json=bodies.get((method, path)))
         told = WHO.get(f"{method} {path}", "signed in")

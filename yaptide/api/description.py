@@ -31,7 +31,7 @@ WHO = {
 
 def who_may_call(method: str, path: str) -> str:
     """Who may call a route."""
-    return _KEY if path.startswith("/work/") else WHO.get(f"{method} {path}", _SIGNED_IN)
+    return _KEY if path.startswith("/worker/") else WHO.get(f"{method} {path}", _SIGNED_IN)
 
 
 SECURITY = {

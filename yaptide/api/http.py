@@ -28,7 +28,7 @@ _SMALL = 2**20
 _OF_USERS = ("/jobs/direct", "/jobs/batch")
 _OF_WORKERS = {"/jobs": results.JobKey, "/logfiles": results.Key, "/tasks/list": results.Key}
 _SEES_TO_IT = "/results"
-_WORK = "/work/"
+_WORK = "/worker/"
 
 
 class OrjsonProvider(JSONProvider):

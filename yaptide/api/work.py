@@ -18,7 +18,7 @@ from yaptide.domain.errors import InvalidInput
 from yaptide.services import remote
 from yaptide.services.remote import Run
 
-blueprint = APIBlueprint("work", __name__, tag="Own workers", url_prefix="/work/<int:simulation_id>")
+blueprint = APIBlueprint("work", __name__, tag="Own workers", url_prefix="/worker/<int:simulation_id>")
 
 _CHUNK = 1 << 20
 

@@ -84,7 +84,7 @@ class Server:
 
     def __init__(self, recipe: Json, key: str) -> None:
         url = recipe["url"]
-        self.url = f"{url.rstrip('/')}/work/{recipe['simulation_id']}" if url else ""
+        self.url = f"{url.rstrip('/')}/worker/{recipe['simulation_id']}" if url else ""
         self._headers = {"Authorization": "Bearer " + key, "User-Agent": "yaptide-cluster"}
         self._opener = urllib.request.build_opener(NoRedirects())
 

@@ -43,7 +43,7 @@ class Server:
         """`patience` is for how long (s) a call that matters is repeated while the server does not answer."""
         self._patience = patience
         self._http = httpx.Client(
-            base_url=f"{url.rstrip('/')}/work/{simulation_id}",
+            base_url=f"{url.rstrip('/')}/worker/{simulation_id}",
             headers={"Authorization": f"Bearer {update_key}", "User-Agent": f"yaptide/{__version__}"},
             timeout=_TIMEOUT,
         )
