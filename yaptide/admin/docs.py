@@ -308,7 +308,7 @@ a guarded `UPDATE`, which finds nothing to do if the step is not in the table. E
 
 _STATES_END = """
 An arrow from the frame begins at every state inside: since reports get lost, results or a failure can arrive in any of
-them. Clusters are planned; until then nothing is `UNKNOWN`.
+them. `UNKNOWN` is for simulations that another program has put here.
 """
 
 _MEANINGS = {
