@@ -14,21 +14,20 @@ import errno
 import hashlib
 import os
 import re
-import struct
 import tempfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Annotated, TypeVar
-from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 import msgspec
 from msgspec import Meta, Struct
 
 from yaptide import __version__
 from yaptide.domain.errors import Conflict, InvalidInput, StorageFull
+from yaptide.persistence.directory import BROKEN
 
 T = TypeVar("T")
 
@@ -41,8 +40,6 @@ _MOST_DEFLATED = 1 << 30
 _MOST_MANIFEST = 1 << 28
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-#: What zipfile and zlib raise for a file that only looks like an archive.
-_BROKEN = (BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OverflowError, struct.error)
 
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -232,7 +229,7 @@ def _unbroken() -> Iterator[None]:
     """Raise InvalidInput for what is wrong with a zip archive."""
     try:
         yield
-    except _BROKEN as error:
+    except BROKEN as error:
         raise InvalidInput("its contents are damaged") from error
 
 

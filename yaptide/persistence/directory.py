@@ -1,10 +1,14 @@
-"""The end of a zip archive, looked at before the whole directory is made into objects."""
+"""Zip archives of others: what is looked at before one is read, and what reading it may raise."""
 
 import struct
+import zlib
 from typing import IO
+from zipfile import BadZipFile
 
 from yaptide.domain.errors import InvalidInput
 
+#: What zipfile and zlib raise for a file that only looks like an archive.
+BROKEN = (BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OverflowError, struct.error)
 _END = struct.Struct("<4s4H2LH")  # APPNOTE.TXT of PKWARE, 4.3.16
 _MAGIC = b"PK\x05\x06"
 _MOST_COMMENT = 1 << 16

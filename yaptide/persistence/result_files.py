@@ -9,22 +9,19 @@ A zip archive (APPNOTE.TXT of PKWARE) whose entries are stored as they are, sinc
 Who stores them mistrusts everything in it (`yaptide.services.results`); this module only finds the bytes.
 """
 
-import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Annotated
-from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import msgspec
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.persistence.directory import check_directory
+from yaptide.persistence.directory import BROKEN, check_directory
 from yaptide.persistence.payload import NewEstimator
 
 _INDEX = "results.json"
 _MOST_INDEX = 16 << 20
-_BROKEN = (BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OverflowError, KeyError, struct.error)
 
 
 class PageEntry(msgspec.Struct):
@@ -98,5 +95,5 @@ def _entry(name: str) -> ZipInfo:
 def _understood() -> Iterator[None]:
     try:
         yield
-    except (*_BROKEN, msgspec.MsgspecError) as error:
+    except (*BROKEN, KeyError, msgspec.MsgspecError) as error:
         raise InvalidInput(f"The results cannot be read: {error}") from error

@@ -13,7 +13,6 @@ whoever merges holds one page of one task at a time. A file may come from anywhe
 import io
 import math
 import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from yaptide.domain.errors import InvalidInput, SimulationFailed
 from yaptide.domain.estimators import Aggregation, Axis, Estimator, Floats, Page, TaskOutput
 from yaptide.domain.merging import merge_pages
 from yaptide.persistence import codec
-from yaptide.persistence.directory import check_directory
+from yaptide.persistence.directory import BROKEN, check_directory
 from yaptide.persistence.payload import NewEstimator, NewPage
 
 T = TypeVar("T")
@@ -45,8 +44,6 @@ _MOST_HEADER = 1 << 17
 _LOCAL = struct.Struct("<4s2xH18xHH")
 _MAGIC = b"PK\3\4"
 _ISAL: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stub calls it a value
-#: What zipfile, zlib and numpy raise for a file that only looks like an archive of arrays.
-_BROKEN = (BadZipFile, zlib.error, _ISAL, EOFError, RuntimeError, ValueError, OverflowError, KeyError, struct.error)
 
 
 class _Axis(msgspec.Struct):
@@ -267,7 +264,7 @@ def _understood(scores: str, error: type[InvalidInput | SimulationFailed]) -> It
     """Say of a file that cannot be read whose `scores` these are."""
     try:
         yield
-    except (*_BROKEN, OSError, msgspec.MsgspecError) as broken:
+    except (*BROKEN, _ISAL, KeyError, OSError, msgspec.MsgspecError) as broken:
         if isinstance(broken, OSError) and not isinstance(broken, FileNotFoundError):
             raise
         what = "are lost" if isinstance(broken, FileNotFoundError) else f"are damaged: {broken}"
