@@ -289,8 +289,7 @@ def test_a_task_that_reaches_its_time_limit_is_told_so(site, files):
     with site.client() as client:
         job = submit(client, files(LONG), 1)
         site.wait_for_running(job, 1)
-        array = site.submitted(job)[0]
-        site.cluster.command("scontrol", "update", f"JobId={array}_1", "EndTime=now")
+        site.cluster.reach_time_limit(f"{site.submitted(job)[0]}_1")
         assert ended(job) is EntityState.FAILED
         assert "it reached its time limit; give it more with --time" in reasons(job)
         assert "task-1-output.log" in job.logfiles()
