@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from typing import Annotated
 
 import typer
@@ -15,6 +16,7 @@ import typer
 from yaptide import logs
 from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import counted, print_json, say
+from yaptide.admin.interrupts import Interrupts
 from yaptide.admin.opening import opened
 from yaptide.application import create_app, make_courier, make_driver, make_executor, prepare_to_serve
 from yaptide.domain.errors import Conflict, InvalidInput
@@ -67,12 +69,11 @@ def up(
     if executor:
         # Started here: Granian forks, and a fork while a thread starts a process leaves that thread waiting for ever.
         keepers.append(threading.Thread(target=_keep_working, args=(_worker(), stop), name="keeper"))
-    for keeper in keepers:
-        keeper.start()
-    _announce(
-        f"yaptide serves http://{host}:{port} (its API is described at http://{host}:{port}/docs); stop with Ctrl-C"
-    )
+    told = f"yaptide serves http://{host}:{port} (its API is described at http://{host}:{port}/docs); stop with Ctrl-C"
     try:
+        for keeper in keepers:
+            keeper.start()
+        _announce(told)
         server.serve()
     except (OSError, RuntimeError) as error:
         raise InvalidInput(f"Cannot listen on {host}:{port}: {error}") from error
@@ -127,22 +128,21 @@ def work(
     Example: yaptide work
     """
     die_with_parent(signal.SIGTERM)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    at = opened()
-    _, executor = make_executor(at.settings, at.backend)
-    if not executor.start():
-        if not wait:
-            raise Conflict("Another process runs the tasks of this data folder already")
-        _announce("Another process runs the tasks of this data folder; this one takes over when that ends")
-        while not stop.wait(_LOOK_EVERY) and not executor.start():
-            pass
-    driver = make_driver(at.settings, at.backend)
-    driver.start()
-    stop.wait()
-    driver.stop()
-    executor.stop()
+    with Interrupts(signal.SIGINT, signal.SIGTERM) as interrupts:
+        at = opened()
+        _, executor = make_executor(at.settings, at.backend)
+        if not executor.start():
+            if not wait:
+                raise Conflict("Another process runs the tasks of this data folder already")
+            _announce("Another process runs the tasks of this data folder; this one takes over when that ends")
+            while not interrupts.came and not executor.start():
+                time.sleep(_LOOK_EVERY)
+        driver = make_driver(at.settings, at.backend)
+        driver.start()
+        while not interrupts.came:
+            time.sleep(_LOOK_EVERY)
+        driver.stop()
+        executor.stop()
 
 
 @app.command()

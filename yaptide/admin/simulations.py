@@ -1,5 +1,6 @@
 """`yaptide run`, `status`, `list`, `results`, `logs`, `history`, `cancel`, `delete`."""
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ import orjson
 import typer
 
 from yaptide.admin.display import Bars, duration, moment, out, print_facts, print_json, print_table, say, size, state
+from yaptide.admin.interrupts import Interrupts
 from yaptide.admin.opening import Opened, local_user, opened
 from yaptide.application import make_executor
 from yaptide.client.files import read_folder
@@ -88,21 +90,27 @@ def run_to_the_end(at: Opened, submission: Submission, user: str) -> tuple[str, 
 def _executing(at: Opened) -> Iterator[Callable[[], object]]:
     """Have tasks run meanwhile: by this process, or by another one that works on the same data folder already.
 
-    What it gives is to be called again and again: it takes over if that other process has ended.
+    What it gives is to be called again and again: it takes over if that other process has ended, and raises
+    KeyboardInterrupt after Ctrl-C.
     """
     _, executor = make_executor(at.settings, at.backend)
-    runs = executor.start()
-    if not runs:
-        say("Another process runs the tasks of this data folder; this one follows them, and takes over when that ends")
+    with Interrupts(signal.SIGINT) as interrupts:
+        runs = executor.start()
+        if not runs:
+            say(
+                "Another process runs the tasks of this data folder; this one follows them, and takes over when that "
+                "ends"
+            )
 
-    def take_over() -> None:
-        nonlocal runs
-        runs = runs or executor.start()
+        def take_over() -> None:
+            nonlocal runs
+            interrupts.check()
+            runs = runs or executor.start()
 
-    try:
-        yield take_over
-    finally:
-        executor.stop()
+        try:
+            yield take_over
+        finally:
+            executor.stop()
 
 
 def follow(backend: Backend, job_id: str, meanwhile: Callable[[], object]) -> Status:
