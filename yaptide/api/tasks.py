@@ -18,7 +18,7 @@ blueprint = APIBlueprint("tasks", __name__, tag="Workers")
 def report(json_data: schemas.TaskReport) -> Response:
     """What a worker says of a task, with its update key; the answer's `task_state` tells it whether to go on."""
     logs.bind(simulation=json_data.simulation_id, task=json_data.task_id)
-    update = tasks.Update(**json_data.update_dict.model_dump())
+    update = tasks.Update(**vars(json_data.update_dict))
     state = tasks.report(backend(), json_data.simulation_id, json_data.task_id, json_data.update_key, update)
     return answer({"message": "Task updated", "task_state": state}, 202)
 
@@ -29,7 +29,7 @@ def report(json_data: schemas.TaskReport) -> Response:
 def report_many(json_data: schemas.TaskReports) -> Response:
     """What a worker says of many tasks of one simulation, as `POST /tasks` does of one; all or nothing."""
     logs.bind(simulation=json_data.simulation_id)
-    updates = {told.task_id: tasks.Update(**dict(told.update_dict)) for told in json_data.updates}
+    updates = {told.task_id: tasks.Update(**vars(told.update_dict)) for told in json_data.updates}
     if len(updates) < len(json_data.updates):
         raise InvalidInput("A task is reported twice")
     states = tasks.report_many(backend(), json_data.simulation_id, json_data.update_key, updates)

@@ -85,13 +85,7 @@ def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
         "update_key_hash": lifecycle.hash_update_key(update_key),
     }
     rows = [
-        {
-            "task_id": n,
-            "requested_primaries": share,
-            "seed": seed,
-            "platform": platform,
-            "task_state": EntityState.PENDING,
-        }
+        {"task_id": n, "requested_primaries": share, "seed": seed}
         for n, (share, seed) in enumerate(zip(shares, seeds, strict=True), first)
     ]
     payload = _input_payload(submission, checked)

@@ -60,13 +60,16 @@ def add(
     input_payload: Payload,
     rows: Sequence[dict[str, Any]],
 ) -> int:
-    """Add a simulation, with what its platform's own table has of it, its input and tasks; returns its number."""
+    """Add a simulation, with what its platform's own table has of it, its input and tasks; returns its number.
+
+    `rows` are what `tasks.add` takes.
+    """
     values = {**values, "stored_bytes": len(input_payload.data)}
     table, add_tasks = _SUBTABLES[values["platform"]]
     simulation_id: int = connection.execute(insert(_SIMULATION).returning(_SIMULATION.c.id), values).scalar_one()
     connection.execute(insert(table), {"id": simulation_id, **of_platform})
     connection.execute(insert(_INPUT), {"simulation_id": simulation_id, **input_payload.columns()})
-    connection.execute(insert(_TASK), [{"simulation_id": simulation_id, **task} for task in rows])
+    tasks.add(connection, simulation_id, values["platform"], rows)
     connection.execute(add_tasks, {"simulation_id": simulation_id})
     return simulation_id
 

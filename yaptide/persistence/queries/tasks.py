@@ -2,15 +2,31 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, bindparam, case, func, literal, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Insert,
+    Integer,
+    Update,
+    bindparam,
+    case,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.orm import aliased
 
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models import CeleryTaskModel, SimulationModel, TaskModel
 from yaptide.persistence.models.base import table_of
+from yaptide.persistence.queries import rows
 
 _TASK = table_of(TaskModel)
 _SIMULATION = table_of(SimulationModel)
@@ -31,17 +47,18 @@ def grown(simulated: ColumnElement[Any], requested: ColumnElement[Any]) -> Colum
     )
 
 
-_THIS = (
-    (_TASK.c.simulation_id == bindparam("simulation"))
-    & (_TASK.c.task_id == bindparam("task"))
-    & (_TASK.c.task_state == EntityState.RUNNING)
-)
-_PROGRESS = update(_TASK).values(
-    simulated_primaries=grown(bindparam("simulated"), _TASK.c.requested_primaries),
-    estimated_time=func.coalesce(bindparam("estimated"), _TASK.c.estimated_time),
-    last_update_time=bindparam("now"),
-    heartbeat_time=bindparam("now"),
-)
+def _progress(simulated: ColumnElement[Any], estimated: ColumnElement[Any]) -> Update:
+    return update(_TASK).values(
+        simulated_primaries=grown(simulated, _TASK.c.requested_primaries),
+        estimated_time=func.coalesce(estimated, _TASK.c.estimated_time),
+        last_update_time=bindparam("now"),
+        heartbeat_time=bindparam("now"),
+    )
+
+
+_RUNNING = (_TASK.c.simulation_id == bindparam("simulation")) & (_TASK.c.task_state == EntityState.RUNNING)
+_THIS = _RUNNING & (_TASK.c.task_id == bindparam("task"))
+_PROGRESS = _progress(bindparam("simulated"), bindparam("estimated"))
 _KEY_FITS = (
     select(_SIMULATION.c.id)
     .where(
@@ -51,7 +68,6 @@ _KEY_FITS = (
     )
     .exists()
 )
-_PROGRESS_LOCKED = _PROGRESS.where(_THIS)
 _PROGRESS_BY_KEY = _PROGRESS.where(_THIS, _KEY_FITS)
 _OWNED = (_TASK.c.owner == bindparam("by")) & (_TASK.c.attempts == bindparam("attempt"))
 _PROGRESS_BY_OWNER = _PROGRESS.where(_THIS, _OWNED)
@@ -86,6 +102,25 @@ class Claim(NamedTuple):
     owner: str
 
 
+def add(connection: Connection, simulation_id: int, platform: str, new: Sequence[Mapping[str, Any]]) -> None:
+    """Add waiting tasks to a simulation: `task_id`, `requested_primaries` and `seed` of each."""
+    values = {"simulation": simulation_id, "platform": platform, "rows": rows.packed(new)}
+    connection.execute(_add(connection.dialect.name), values)
+
+
+@cache
+def _add(dialect: str) -> Insert:
+    new = rows.given(dialect, task_id=Integer(), requested_primaries=BigInteger(), seed=BigInteger())
+    same = {
+        "simulation_id": bindparam("simulation", type_=Integer()),
+        "platform": bindparam("platform", type_=_TASK.c.platform.type),
+        "task_state": literal(EntityState.PENDING, _TASK.c.task_state.type),
+        "simulated_primaries": literal(0),
+        "attempts": literal(0),
+    }
+    return insert(_TASK).from_select([*new.c.keys(), *same], select(*new.c, *same.values()), include_defaults=False)
+
+
 def progress_by_key(
     connection: Connection,
     *,
@@ -109,13 +144,16 @@ def progress_of_many(
     connection: Connection, simulation_id: int, told: Sequence[tuple[int, int, int | None]], now: datetime
 ) -> None:
     """Record progress of running tasks of a locked simulation: number, simulated primaries, estimated time of each."""
-    rows = [
-        {"simulation": simulation_id, "task": task, "simulated": simulated, "estimated": estimated}
-        for task, simulated, estimated in sorted(told)
-    ]
-    if rows:  # the time is the same for all: it is not converted for each of them
-        time = literal(now, _TASK.c.last_update_time.type)
-        connection.execute(_PROGRESS_LOCKED.values(last_update_time=time, heartbeat_time=time), rows)
+    found = [{"task": task, "simulated": simulated, "estimated": estimated} for task, simulated, estimated in told]
+    if found:
+        values = {"simulation": simulation_id, "now": now, "rows": rows.packed(found)}
+        connection.execute(_progress_of_many(connection.dialect.name), values)
+
+
+@cache
+def _progress_of_many(dialect: str) -> Update:
+    told = rows.given(dialect, task=Integer(), simulated=BigInteger(), estimated=Integer())
+    return _progress(told.c.simulated, told.c.estimated).where(_RUNNING, _TASK.c.task_id == told.c.task)
 
 
 def progress_by_owner(
