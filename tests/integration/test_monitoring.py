@@ -298,9 +298,9 @@ def test_an_unexpected_error_is_told_with_what_it_is_about(job, log, monkeypatch
         raise RuntimeError("broken")
 
     monkeypatch.setattr(sessions.queries, "by_session", fail)
-    assert job.get("/jobs/direct").status_code == 500
+    assert job.get("/jobs/history").status_code == 500
     error, request = log()
-    assert (error["level"], error["event"], error["job_id"]) == ("error", "/jobs/direct failed", job.job_id)
+    assert (error["level"], error["event"], error["job_id"]) == ("error", "/jobs/history failed", job.job_id)
     assert error["exception"][0]["exc_value"] == "broken"
     assert request["status"] == 500
 

@@ -1,6 +1,7 @@
 """`yaptide up` serves; `yaptide work` runs tasks. The first keeps the second running, as a process of its own."""
 
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -211,7 +212,10 @@ def served():  # type: ignore[no-untyped-def]  # noqa: ANN201 - a WSGI applicati
     os.setpgid(0, 0)  # see `_worker`: told twice to stop, Granian may wait for clients that keep their connection
     settings = load()
     logs.configure(settings.log_format, settings.log_level)
-    return create_app(settings)
+    app = create_app(settings)
+    gc.collect()
+    gc.freeze()  # what is there now stays: to look through it again costs as much as to answer about 10,000 tasks
+    return app
 
 
 def _announce(text: str) -> None:

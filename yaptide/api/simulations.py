@@ -9,7 +9,7 @@ from flask import Response
 
 from yaptide import logs
 from yaptide.api import schemas
-from yaptide.api.http import answer, backend, http_date, stitched, user
+from yaptide.api.http import access_token, answer, backend, http_date, stitched, user
 from yaptide.domain.errors import Forbidden, InvalidInput
 from yaptide.domain.states import EntityState
 from yaptide.services import logfiles, simulations
@@ -61,7 +61,8 @@ def _is_editor(project: schemas.Project) -> bool:
 @blueprint.output(schemas.JobStatus)
 def status(query: schemas.JobQuery) -> Response:
     """How a simulation and its tasks stand."""
-    found = simulations.status(backend(), user(), query.job_id)
+    asking, found = simulations.poll(backend(), access_token(), query.job_id)
+    logs.bind(user=asking.username)
     state = found.simulation.job_state
     tasks = [_task(task) for task in found.tasks]
     return answer({"message": f"Job state: {state}", "job_state": state, "job_tasks_status": tasks})

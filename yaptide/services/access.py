@@ -14,7 +14,11 @@ NOT_YOURS = "Job with provided ID does not belong to the user"
 
 def owned(connection: Connection, user: User, job_id: str) -> Record:
     """The simulation with this public name; raises NotFound, or Forbidden if it is somebody else's."""
-    simulation = simulations.by_job(connection, job_id)
+    return checked(user, simulations.by_job(connection, job_id))
+
+
+def checked(user: User, simulation: Record | None) -> Record:
+    """The simulation that was found; raises what `owned` does."""
     if simulation is None:
         raise NotFound(NO_SUCH_JOB)
     check_owner(user, simulation.user_id)

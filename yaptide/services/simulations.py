@@ -19,7 +19,7 @@ from yaptide.persistence.queries import moves, simulations, tasks, users
 from yaptide.persistence.queries.moves import Cause, Locked
 from yaptide.persistence.queries.simulations import Page as Page
 from yaptide.persistence.queries.users import User
-from yaptide.services import batch_options, lifecycle, logfiles
+from yaptide.services import batch_options, lifecycle, logfiles, sessions
 from yaptide.services.access import NO_SUCH_JOB, NOT_YOURS, check_owner, owned
 from yaptide.services.backend import Backend, now
 from yaptide.services.sessions import EXPIRED
@@ -168,6 +168,16 @@ def status(backend: Backend, user: User, job_id: str) -> Status:
     with backend.database.glancing() as connection:  # the tasks are never behind the simulation
         simulation = owned(connection, user, job_id)
         return Status(simulation, tasks.status(connection, simulation.id))
+
+
+def poll(backend: Backend, access_token: str | None, job_id: str) -> tuple[User, Status]:
+    """Who holds this access token, and what `status` returns, in as few round trips as there are: browsers poll it.
+
+    Raises what `sessions.authenticate` and `status` do.
+    """
+    with backend.database.glancing() as connection:
+        user, simulation = sessions.authenticate_with(backend, connection, access_token, job_id)
+        return user, Status(simulation, tasks.status(connection, simulation.id))
 
 
 def read_input(backend: Backend, user: User, job_id: str) -> codec.Stored:

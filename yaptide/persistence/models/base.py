@@ -1,8 +1,9 @@
 """What all tables share: the declarative base, names of constraints, and the types of times and states."""
 
 import hashlib
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
 
 from sqlalchemy import BigInteger, DateTime, Dialect, Enum, LargeBinary, MetaData, String, Table
 from sqlalchemy.engine.default import DefaultExecutionContext
@@ -36,11 +37,15 @@ class UtcDateTime(TypeDecorator[datetime]):
         value = value.astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return an aware time in UTC."""
-        if value is None or value.tzinfo is UTC:
-            return value
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
+        """What makes an aware time in UTC of what the driver returns.
+
+        PostgreSQL returns just that, since `yaptide.persistence.engine` has its sessions be in UTC.
+        """
+        parse = self.impl_instance.result_processor(dialect, coltype)
+        if dialect.name != "sqlite" or parse is None:
+            return parse
+        return lambda value: None if value is None else cast("datetime", parse(value)).replace(tzinfo=UTC)
 
 
 def one_of(*values: str, name: str) -> Enum:

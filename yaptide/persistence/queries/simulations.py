@@ -24,7 +24,8 @@ from yaptide.persistence.models import (
 from yaptide.persistence.models.base import table_of
 from yaptide.persistence.models.simulations import BATCH, DIRECT
 from yaptide.persistence.payload import Payload
-from yaptide.persistence.queries import tasks
+from yaptide.persistence.queries import tasks, users
+from yaptide.persistence.queries.users import User
 
 _SIMULATION = table_of(SimulationModel)
 _TASK = table_of(TaskModel)
@@ -36,7 +37,7 @@ _SUBTABLES = {
     DIRECT: (table_of(CelerySimulationModel), insert(table_of(CeleryTaskModel)).from_select(["id"], _TASK_IDS)),
     BATCH: (table_of(BatchSimulationModel), insert(table_of(BatchTaskModel)).from_select(["id"], _TASK_IDS)),
 }
-_BY_JOB = select(
+_DESCRIPTION = (
     _SIMULATION.c.id,
     _SIMULATION.c.user_id,
     _SIMULATION.c.job_state,
@@ -49,7 +50,12 @@ _BY_JOB = select(
     _SIMULATION.c.simulator_version,
     _SIMULATION.c.simulator_digest,
     _SIMULATION.c.stored_bytes,
-).where(_SIMULATION.c.job_id == bindparam("job_id"))
+)
+_THIS_JOB = _SIMULATION.c.job_id == bindparam("job_id")
+_BY_JOB = select(*_DESCRIPTION).where(_THIS_JOB)
+_BY_SESSION = users.BY_SESSION.outerjoin(_SIMULATION, _THIS_JOB).with_only_columns(
+    *_DESCRIPTION, *(column.label(f"asking_{column.name}") for column in users.BY_SESSION.selected_columns)
+)
 _INPUT_OF = select(_INPUT.c.compressed_data).where(_INPUT.c.simulation_id == bindparam("simulation_id"))
 
 
@@ -77,6 +83,14 @@ def add(
 def by_job(connection: Connection, job_id: str) -> Record | None:
     """Id, owner, state and description of a simulation by its public name."""
     return connection.execute(_BY_JOB, {"job_id": job_id}).first()
+
+
+def by_session(connection: Connection, session: str, job_id: str, now: datetime) -> tuple[User, Record | None] | None:
+    """Whose session it is, and what `by_job` returns, in one round trip; None if the session has ended."""
+    row = connection.execute(_BY_SESSION, {"session": session, "job_id": job_id, "now": now}).first()
+    if row is None:
+        return None
+    return User(row.asking_id, row.asking_username, row.asking_auth_provider), None if row.id is None else row
 
 
 def input_of(connection: Connection, simulation_id: int) -> bytes | None:

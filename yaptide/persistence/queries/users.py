@@ -34,11 +34,13 @@ class User(NamedTuple):
         return self.auth_provider == KEYCLOAK_USER
 
 
-_BY_SESSION = (
-    select(_USER.c.id, _USER.c.username, _USER.c.auth_provider)
-    .join(_SESSION, _SESSION.c.user_id == _USER.c.id)
-    .where(_SESSION.c.id == bindparam("session"), _SESSION.c.expires > bindparam("now", type_=_SESSION.c.expires.type))
+_HAS_SESSION = (
+    (_SESSION.c.user_id == _USER.c.id)
+    & (_SESSION.c.id == bindparam("session"))
+    & (_SESSION.c.expires > bindparam("now", type_=_SESSION.c.expires.type))
 )
+#: Whose session it is, with anything that other queries add to it.
+BY_SESSION = select(_USER.c.id, _USER.c.username, _USER.c.auth_provider).join(_SESSION, _HAS_SESSION)
 _LOCAL_USER = (
     select(_USER.c.id, _USER.c.username, _USER.c.auth_provider, _LOCAL.c.password_hash)
     .join(_LOCAL, _LOCAL.c.id == _USER.c.id)
@@ -48,7 +50,7 @@ _LOCAL_USER = (
 
 def by_session(connection: Connection, session: str, now: datetime) -> User | None:
     """The user of a session that has not ended."""
-    row = connection.execute(_BY_SESSION, {"session": session, "now": now}).first()
+    row = connection.execute(BY_SESSION, {"session": session, "now": now}).first()
     return None if row is None else User(*row)
 
 
