@@ -52,8 +52,9 @@ def _task(folder: Path, number: int, side: int) -> Path:
 
 def merge(paths: list[Path]) -> None:
     """What the merge of a simulation does with them."""
-    for _ in task_outputs.merge(paths, [1000] * len(paths)):
-        pass
+    with tempfile.TemporaryFile() as aside:
+        for _ in task_outputs.merge(paths, [1000] * len(paths), aside):
+            pass
 
 
 def read(paths: list[Path]) -> None:

@@ -1,6 +1,7 @@
 """The API of workers on other machines: claims, progress, scores, merges, and what happens to those who may not."""
 
 import io
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,9 @@ class Worker:
         claimed = self.claim_merge().json
         paths = [self.fetch(task["task_id"], folder) for task in claimed["tasks"]]
         file = io.BytesIO()
-        result_files.write(file, task_outputs.merge(paths, [task["primaries"] for task in claimed["tasks"]]))
+        with tempfile.TemporaryFile() as aside:
+            merged = task_outputs.merge(paths, [task["primaries"] for task in claimed["tasks"]], aside)
+            result_files.write(file, merged)
         return self.deliver(claimed["owner"], file.getvalue()), file.getvalue()
 
     def deliver(self, owner, data):

@@ -19,7 +19,7 @@ import struct
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import orjson
 from isal import isal_zlib
@@ -36,6 +36,8 @@ _TRAILER = struct.Struct("<II")
 _TAIL = len(_FINAL) + _TRAILER.size
 _LEVEL = 2
 _CHUNK = 1 << 20
+#: Numbers of an array in one piece of text.
+NUMBERS = 50_000
 #: A payload of more bytes than this is not held in memory.
 LARGE = 16 << 20
 _FLUSHED = b"\0\0\xff\xff"
@@ -54,11 +56,31 @@ def encode(value: object) -> Payload:
     NaN and infinities have no word in JSON and would become null: callers that hold numbers check them first.
     Raises InvalidInput for values of other types.
     """
+    return encode_text(_text(value))
+
+
+def texts(value: object) -> Iterator[bytes]:
+    """The JSON text that `encode` wraps, piece by piece: never that of a whole long array of numpy."""
+    if isinstance(value, dict):
+        glue = b"{"
+        for name, inner in value.items():
+            yield glue + _text(name) + b":"
+            yield from texts(inner)
+            glue = b","
+        yield b"}" if value else b"{}"
+    elif getattr(value, "ndim", None) == 1 and len(array := cast("Any", value)) > NUMBERS:
+        for start in range(0, len(array), NUMBERS):
+            yield (b"," if start else b"[") + _text(array[start : start + NUMBERS])[1:-1]
+        yield b"]"
+    else:
+        yield _text(value)
+
+
+def _text(value: object) -> bytes:
     try:
-        text = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError as error:
         raise InvalidInput(f"This cannot be written as JSON: {error}") from error
-    return encode_text(text)
 
 
 def encode_text(text: bytes | memoryview) -> Payload:

@@ -14,10 +14,12 @@ import io
 import math
 import struct
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, TypeVar, cast
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
 import msgspec
@@ -123,11 +125,11 @@ def read(path: Path) -> tuple[Estimator, ...]:
         )
 
 
-def merge(paths: Sequence[Path], primaries: Sequence[int]) -> Iterator[NewEstimator]:
+def merge(paths: Sequence[Path], primaries: Sequence[int], aside: IO[bytes]) -> Iterator[NewEstimator]:
     """Merge the scores of tasks, given in their order with the primaries of each, one page of one task at a time.
 
-    The same tasks in the same order give the same bits. Raises SimulationFailed if scores are lost, do not fit
-    together, or give no numbers.
+    Large payloads are left in `aside`, a file for them alone. The same tasks in the same order give the same bits.
+    Raises SimulationFailed if scores are lost, do not fit together, or give no numbers.
     """
     first = _entries(paths[0])
     for path in paths[1:]:
@@ -137,10 +139,21 @@ def merge(paths: Sequence[Path], primaries: Sequence[int]) -> Iterator[NewEstima
     for e, entry in enumerate(first):
         pages = []
         for p in range(len(entry.pages)):
-            page = merge_pages((_page(path, e, p) for path in paths), primaries)
-            pages.append(NewPage(page.number, page.name, page.dimension, codec.encode(page.document())))
+            page = merge_pages(_ahead(map(partial(_page, e=e, p=p), paths)), primaries)
+            payload = codec.encode_pieces(_ahead(codec.texts(page.document())), aside)
+            pages.append(NewPage(page.number, page.name, page.dimension, payload))
         metadata = codec.encode({**entry.metadata, **counted})
         yield NewEstimator(entry.name, entry.file_name, metadata, tuple(pages))
+
+
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each of them made by another thread while the one before it is worked on."""
+    end = object()
+    with ThreadPoolExecutor(1) as maker:
+        coming = maker.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = maker.submit(next, items, end)
+            yield cast("T", item)
 
 
 def _entries(path: Path) -> list[_EstimatorEntry]:

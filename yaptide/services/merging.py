@@ -2,7 +2,8 @@
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection
@@ -48,16 +49,18 @@ def merge(backend: Backend, simulation: Locked, owner: str) -> None:
     with backend.database.reading() as connection:
         completed = tasks.completed(connection, simulation.id)
     try:
-        finish(backend, simulation, owner, _merged(backend, simulation.job_id, completed))
+        with _merged(backend, simulation.job_id, completed) as merged:
+            finish(backend, simulation, owner, merged)
     except (SimulationFailed, InvalidInput, Conflict, ValueError) as error:  # trying again would not help
         finish(backend, simulation, owner, [], f"the results could not be merged: {error}")
 
 
-def _merged(backend: Backend, job_id: str, completed: Sequence[tuple[int, int]]) -> list[NewEstimator]:
+@contextmanager
+def _merged(backend: Backend, job_id: str, completed: Sequence[tuple[int, int]]) -> Iterator[list[NewEstimator]]:
     """Merge what these tasks (number, simulated primaries) have left in the spool."""
-    with tempfile.TemporaryDirectory() as aside:
-        paths = [backend.spool.fetch(job_id, task_id, Path(aside)) for task_id, _ in completed]
-        return list(task_outputs.merge(paths, [primaries for _, primaries in completed]))
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile(dir=backend.data_dir) as aside:
+        paths = [backend.spool.fetch(job_id, task_id, Path(folder)) for task_id, _ in completed]
+        yield list(task_outputs.merge(paths, [primaries for _, primaries in completed], aside))
 
 
 def finish(
@@ -92,12 +95,11 @@ def keep_canceled(backend: Backend, job_id: str) -> None:
     if simulation is None or not completed:
         return
     try:
-        merged = _merged(backend, job_id, completed)
-        results.check_unique(merged)
+        with _merged(backend, job_id, completed) as merged:
+            results.check_unique(merged)
+            with backend.database.writing() as connection:
+                locked = moves.lock_simulation(connection, simulation.id)
+                if locked is not None and locked.job_state is EntityState.CANCELED:
+                    results.add(connection, locked, merged)
     except (SimulationFailed, InvalidInput, ValueError) as error:
         log.warning("%s was canceled; what had completed cannot be kept: %s", job_id, error)
-        return
-    with backend.database.writing() as connection:
-        locked = moves.lock_simulation(connection, simulation.id)
-        if locked is not None and locked.job_state is EntityState.CANCELED:
-            results.add(connection, locked, merged)

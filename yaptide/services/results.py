@@ -223,7 +223,7 @@ def _large_payload(file: IO[bytes], start: int, length: int) -> tuple[AnyPayload
     """A payload that was made elsewhere and is a part of a file, and its text."""
     if length <= codec.LARGE:
         payload, text = _payload(b"".join(pieces(file, start, length)))
-        return payload, Slim(text)
+        return payload, slim([text])
     last = start + length - _ENDS
     codec.check_ends(b"".join(pieces(file, start, _ENDS)), b"".join(pieces(file, last, _ENDS)))
     digest, size = hashlib.sha256(), 0
@@ -251,8 +251,12 @@ def _estimator(estimator: _Estimator, source: _Source) -> NewEstimator:
 
 
 def _page(raw: msgspec.Raw, position: int, estimator: str, source: _Source) -> NewPage:
-    number, name, dimensions = _checked_page(memoryview(raw), source.body, position, estimator)
-    return NewPage(number, name, dimensions, source.payload(raw))
+    if source.file is None:  # a few numbers at a time are read sooner than all of them
+        body = slim([memoryview(raw)])
+        text: bytes | memoryview = body.text
+    else:
+        body, text = source.body, memoryview(raw)
+    return NewPage(*_checked_page(text, body, position, estimator), source.payload(raw))
 
 
 def _checked_page(text: bytes | memoryview, body: Slim, position: int, estimator: str) -> tuple[int, str, int]:

@@ -64,7 +64,7 @@ class Slim:
         yield text[end:]
 
 
-def slim(chunks: Iterable[bytes]) -> Slim:
+def slim(chunks: Iterable[bytes | memoryview]) -> Slim:
     """Leave out of a text, given piece by piece, what is nothing but numbers."""
     mark = 10**15 + secrets.randbelow(8 * 10**15)  # below 2**53: the same number as a double
     text, left = bytearray(), list[_Left]()
@@ -84,7 +84,7 @@ def slim(chunks: Iterable[bytes]) -> Slim:
     return Slim(bytes(text + rest), mark, left)
 
 
-def _blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def _blocks(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
     for chunk in chunks:
         for start in range(0, len(chunk), _BLOCK):
             yield chunk[start : start + _BLOCK]

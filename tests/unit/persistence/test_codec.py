@@ -38,6 +38,14 @@ def test_numpy_arrays_are_written_like_lists(values):
     assert codec.encode(np.array(values, dtype=np.float64)).data == codec.encode(values).data
 
 
+@given(documents, st.integers(0, 3 * codec.NUMBERS), st.sampled_from([np.float32, np.float64, np.int64]))
+def test_a_text_in_pieces_is_the_same_text(value, count, kind):
+    document = {"a": value, "values": np.arange(count).astype(kind) / kind(7), "b": {"c": np.zeros(2)}}
+    pieces = list(codec.texts(document))
+    assert b"".join(pieces) == codec.decode_text(codec.encode(document).data)
+    assert max(map(len, pieces)) < max(25 * codec.NUMBERS, len(orjson.dumps(value)) + 1)
+
+
 @given(contents)
 def test_any_tool_reads_a_payload(content):
     payload = codec.encode_text(content)

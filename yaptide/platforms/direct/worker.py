@@ -197,8 +197,8 @@ def _merge(server: Server, tasks: list[dict[str, int]], folder: Path) -> Path:
     for task, path in zip(tasks, paths, strict=True):
         server.download(f"/tasks/{task['task_id']}/output", path)
     results = folder / "results.zip"
-    with results.open("wb") as file:
-        result_files.write(file, task_outputs.merge(paths, [task["primaries"] for task in tasks]))
+    with results.open("wb") as file, tempfile.TemporaryFile(dir=folder) as aside:
+        result_files.write(file, task_outputs.merge(paths, [task["primaries"] for task in tasks], aside))
     return results
 
 
