@@ -46,6 +46,9 @@ class OrjsonProvider(JSONProvider):
 class JsonRequest(Request):
     """A request that says what is wrong with a body that is no JSON. Its Content-Type is not asked for."""
 
+    user: User | None = None
+    """Who is asking, once that was found out."""
+
     def on_json_loading_failed(self, e: ValueError | None) -> NoReturn:
         """Raise InvalidInput, or TooLarge if the body was cut."""
         self.whole()
@@ -78,10 +81,12 @@ def bearer_token() -> str | None:
 
 
 def user() -> User:
-    """Who is asking; raises NotAuthenticated, Forbidden."""
-    found = sessions.authenticate(backend(), access_token())
-    logs.bind(user=found.username)
-    return found
+    """Who is asking; raises NotAuthenticated, Forbidden. Found out once, however often it is asked in a request."""
+    this = cast("JsonRequest", request)
+    if this.user is None:
+        this.user = sessions.authenticate(backend(), access_token())
+        logs.bind(user=this.user.username)
+    return this.user
 
 
 def worker() -> remote.Proof:

@@ -78,15 +78,10 @@ def lock_job(connection: Connection, job_id: str) -> Locked | None:
 def record_made(connection: Connection, simulation_id: int, state: EntityState, cause: Cause) -> None:
     """Begin the history of a new simulation and of its tasks."""
     made = _history(cause, state)
-    tasks = select(_TASK.c.simulation_id, _TASK.c.task_id, literal(None), *made).where(
-        _TASK.c.simulation_id == simulation_id
-    )
-    connection.execute(
-        insert(_HISTORY).values(
-            simulation_id=simulation_id, to_state=state, time=cause.time, actor=cause.actor, reason=cause.reason
-        )
-    )
-    connection.execute(insert(_HISTORY).from_select(_HISTORY_COLUMNS, tasks))
+    whole = select(literal(simulation_id), literal(None), literal(None), *made)
+    tasks = select(_TASK.c.simulation_id, _TASK.c.task_id, literal(None), *made)
+    rows = whole.union_all(tasks.where(_TASK.c.simulation_id == simulation_id))
+    connection.execute(insert(_HISTORY).from_select(_HISTORY_COLUMNS, rows))
 
 
 def remark(connection: Connection, simulation_id: int, cause: Cause) -> None:
