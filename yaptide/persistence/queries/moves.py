@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, case, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, case, func, insert, literal, select, update
 
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState, sources
 from yaptide.persistence.models import SimulationModel, StateHistoryModel, TaskModel
@@ -77,11 +77,8 @@ def lock_job(connection: Connection, job_id: str) -> Locked | None:
 
 def record_made(connection: Connection, simulation_id: int, state: EntityState, cause: Cause) -> None:
     """Begin the history of a new simulation and of its tasks."""
-    made = _history(cause, state)
-    whole = select(literal(simulation_id), literal(None), literal(None), *made)
-    tasks = select(_TASK.c.simulation_id, _TASK.c.task_id, literal(None), *made)
-    rows = whole.union_all(tasks.where(_TASK.c.simulation_id == simulation_id))
-    connection.execute(insert(_HISTORY).from_select(_HISTORY_COLUMNS, rows))
+    values = {"simulation_id": simulation_id, "state": state, "now": cause.time, "by": cause.actor}
+    connection.execute(_MADE, {**values, "why": cause.reason})
 
 
 def remark(connection: Connection, simulation_id: int, cause: Cause) -> None:
@@ -151,6 +148,22 @@ _HISTORY_COLUMNS = ("simulation_id", "task_id", "from_state", "to_state", "time"
 
 def _history(cause: Cause, to: EntityState) -> tuple[ColumnElement[Any], ...]:
     return (literal(to, _HISTORY.c.to_state.type), *_cause(cause))
+
+
+_BEGIN = (
+    literal(None),
+    bindparam("state", type_=_HISTORY.c.to_state.type),
+    bindparam("now", type_=_HISTORY.c.time.type),
+    bindparam("by", type_=_HISTORY.c.actor.type),
+    bindparam("why", type_=_HISTORY.c.reason.type),
+)
+_SIMULATION_ID = bindparam("simulation_id", type_=_TASK.c.simulation_id.type)
+_MADE = insert(_HISTORY).from_select(
+    _HISTORY_COLUMNS,
+    select(_SIMULATION_ID, literal(None), *_BEGIN).union_all(
+        select(_TASK.c.simulation_id, _TASK.c.task_id, *_BEGIN).where(_TASK.c.simulation_id == _SIMULATION_ID)
+    ),
+)
 
 
 def _cause(cause: Cause) -> tuple[ColumnElement[Any], ...]:

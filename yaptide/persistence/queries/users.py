@@ -47,6 +47,11 @@ _LOCAL_USER = (
     .where(_USER.c.username == bindparam("username"))
 )
 
+_THIS = _USER.c.id == bindparam("user")
+_LOCK = select(_USER.c.id).where(_THIS).with_for_update(key_share=True)
+_QUOTA = select(_USER.c.quota_bytes).where(_THIS)
+_USED = select(func.sum(SimulationModel.stored_bytes)).where(SimulationModel.user_id == bindparam("user"))
+
 
 def by_session(connection: Connection, session: str, now: datetime) -> User | None:
     """The user of a session that has not ended."""
@@ -73,15 +78,17 @@ def lock(connection: Connection, user_id: int) -> bool:
 
     False if there is no such user (any more).
     """
-    query = select(_USER.c.id).where(_USER.c.id == user_id)
-    return connection.execute(query.with_for_update(key_share=True)).first() is not None
+    return connection.execute(_LOCK, {"user": user_id}).first() is not None
 
 
-def usage(connection: Connection, user_id: int) -> tuple[int, int | None]:
-    """Bytes that the payloads of a user's simulations take, and how many they may (None: no limit)."""
-    used = select(func.sum(SimulationModel.stored_bytes)).where(SimulationModel.user_id == user_id)
-    quota = select(_USER.c.quota_bytes).where(_USER.c.id == user_id)
-    return int(connection.execute(used).scalar() or 0), connection.execute(quota).scalar()
+def quota(connection: Connection, user_id: int) -> int | None:
+    """Bytes that the payloads of a user's simulations may take; None: no limit."""
+    return connection.execute(_QUOTA, {"user": user_id}).scalar()
+
+
+def used(connection: Connection, user_id: int) -> int:
+    """Bytes that the payloads of a user's simulations take."""
+    return int(connection.execute(_USED, {"user": user_id}).scalar() or 0)
 
 
 def add_local(connection: Connection, username: str, password_hash: str | None) -> User:
