@@ -33,6 +33,9 @@ _COLUMNS = {
     ),
     "CeleryTask": ("id",),
 }
+#: What the server would have counted while they came to be.
+_COUNT = """INSERT INTO "SimulationCount" (user_id, job_state, number)
+    SELECT user_id, job_state, count(*) FROM "Simulation" GROUP BY user_id, job_state"""
 _STATES = ("COMPLETED",) * 17 + ("FAILED", "CANCELED", "CANCELED")
 
 
@@ -66,6 +69,9 @@ def load(store: Store, history: History) -> None:
             _insert(store, table, columns, path)
         else:
             _copy(store, table, columns, path)
+    with closing(store.connect()) as connection:
+        connection.execute(_COUNT)
+        connection.commit()
     store.settle()
 
 

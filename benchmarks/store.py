@@ -120,6 +120,9 @@ class Store:
                 cursor.execute(
                     self.sql('INSERT INTO "CeleryTask" (id) SELECT id FROM "Task" WHERE simulation_id = ?'), (number,)
                 )
+            cursor.execute(
+                self.sql('INSERT INTO "SimulationCount" (user_id, job_state, number) VALUES (1, ?, ?)'), (state, count)
+            )
             connection.commit()
         return numbers
 

@@ -16,6 +16,7 @@ from yaptide.persistence.models import KeycloakUserModel, UserModel
 from yaptide.persistence.models.base import table_of
 from yaptide.services import administration, simulations
 from yaptide.services import users as user_services
+from yaptide.services.counts import fold
 
 FILE = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 
@@ -156,9 +157,11 @@ def test_a_simulation_is_removed_whole_unless_it_may_run(job, signed_in, databas
         administration.remove_simulation(database, job.job_id, seen, force=True)
     else:
         administration.remove_simulation(database, job.job_id, seen)
+    fold(database, most=0)
     after = counts(database)
     assert after == before | {
         "Simulation": 1,
+        "SimulationCount": 1,
         "CelerySimulation": 1,
         "Input": 1,
         "Task": 2,

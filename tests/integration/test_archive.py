@@ -88,6 +88,8 @@ def test_a_simulation_moves_to_another_user_elsewhere(home, archive, there):
     report = archives.take_in(there, archive, "bob")
     assert (report.imported, report.skipped) == (BOTH, [])
     assert known(there.database) == known(home)
+    for name, count in (("bob", 2), ("somebody", 0)):
+        assert simulations.listing(there, users.ensure(there, name), simulations.Page())[0] == count
     with there.database.reading() as connection:
         rows = connection.execute(
             select(UserModel.username, SimulationModel.update_key_hash).join(

@@ -9,6 +9,7 @@ import pytest
 from tests.support import payloads
 from tests.support.api import counts, submit
 from yaptide.services import simulations as service
+from yaptide.services.counts import fold
 
 NO_SUCH_JOB = {"message": "Job with provided ID does not exist"}
 NOT_YOURS = {"message": "Job with provided ID does not belong to the user"}
@@ -294,6 +295,7 @@ def test_deleting_leaves_nothing(job, database, state):
     job.bring_to(state)
     response = job.delete("/user/simulations")
     assert (response.status_code, response.json) == (200, {"message": "Simulation deleted"})
+    fold(database, most=0)
     left = {name for name, number in counts(database).items() if number}
     assert left == {"User", "YaptideUser", "Session"}
     assert listed(job.client) == []

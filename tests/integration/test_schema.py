@@ -40,6 +40,7 @@ def simulation(database):
     user = add(database, "User", username="alice", auth_provider="YaptideUser")
     add(database, "YaptideUser", id=user, password_hash="x")
     add(database, "Session", id="s", user_id=user, expires=NOW)
+    add(database, "SimulationCount", user_id=user, job_state="PENDING", number=1)
     number = add_simulation(database, user)
     add(database, "CelerySimulation", id=number)
     add(database, "Input", simulation_id=number, **PAYLOAD)
@@ -92,11 +93,20 @@ def test_migrated_tables_are_those_of_the_models(database):
 def test_the_tables_are_called_as_agreed(database):
     agreed = {
         *("User", "YaptideUser", "KeycloakUser", "Session", "Cluster"),
-        *("Simulation", "CelerySimulation", "BatchSimulation", "StateHistory"),
+        *("Simulation", "CelerySimulation", "BatchSimulation", "SimulationCount", "StateHistory"),
         *("Task", "CeleryTask", "BatchTask", "Input", "Estimator", "Page", "Logfiles"),
     }
     assert set(inspect(database.engine).get_table_names()) == agreed | {"alembic_version"}
     assert set(TABLES) == agreed
+
+
+def test_a_payload_is_the_last_column_of_its_table(database):
+    """SQLite would put it together in memory, if it had to know where the next one begins."""
+    payloads = {name: list(table.c.keys()) for name, table in TABLES.items() if "compressed_data" in table.c}
+    assert {columns[-1] for columns in payloads.values()} == {"compressed_data"}
+    if database.is_sqlite:
+        columns = [column["name"] for column in inspect(database.engine).get_columns("Page")]
+        assert columns == payloads["Page"]
 
 
 def test_the_code_works_on_the_newest_revision():
@@ -235,6 +245,9 @@ REFUSED: dict[str, Attempt] = {
     "log files of no simulation": column("Logfiles", simulation_id=10**6),
     "a history of no simulation": column("StateHistory", simulation_id=10**6),
     "a simulation of nobody": column("Simulation", user_id=10**6),
+    "a number of an unknown state": column("SimulationCount", job_state="SLEEPING"),
+    "a number that changes nothing": column("SimulationCount", number=0),
+    "a number of nobody's simulations": column("SimulationCount", user_id=10**6),
     "a session of nobody": column("Session", user_id=10**6),
     "no input data": column("Input", compressed_data=None),
     "no title": column("Simulation", title=None),
@@ -293,7 +306,8 @@ def test_counts_of_primaries_go_past_31_bits(database, simulation):
 def test_deleting_a_simulation_deletes_what_hangs_under_it(database, simulation):
     with database.writing() as connection:
         connection.execute(text('DELETE FROM "Simulation" WHERE id = :id'), {"id": simulation})
-    assert {name for name, number in counts(database).items() if number} == {"User", "YaptideUser", "Session"}
+    left = {"User", "YaptideUser", "Session", "SimulationCount"}  # which only our own code keeps right
+    assert {name for name, number in counts(database).items() if number} == left
 
 
 @on_disk

@@ -4,8 +4,10 @@ The model is written from the rules (docs/states.md, docs/architecture.md), not 
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,11 @@ from tests.support.storing import output
 from yaptide.domain.errors import Conflict, InvalidInput, YaptideError
 from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Database
-from yaptide.persistence.models import SimulationModel
-from yaptide.services import merging, recovery, results, simulations, tasks, users
+from yaptide.persistence.models import SimulationCountModel, SimulationModel
+from yaptide.services import counts, merging, recovery, results, retention, simulations, tasks, users
 from yaptide.services.backend import Backend, now
-from yaptide.services.simulations import Report, Submission
+from yaptide.services.retention import Old
+from yaptide.services.simulations import Page, Report, Submission
 from yaptide.services.spool import Folder
 from yaptide.services.tasks import Claim, Update
 
@@ -104,6 +107,7 @@ class Store(RuleBasedStateMachine):
         self.backend = Backend(self.database, self.spool, b"0" * 32)
         with self.database.writing() as connection:
             connection.execute(delete(SimulationModel))
+            connection.execute(delete(SimulationCountModel))
         self.user = users.ensure(self.backend, "alice")
         self.model: dict[int, Simulation] = {}
 
@@ -195,6 +199,20 @@ class Store(RuleBasedStateMachine):
         if refused is not None:
             simulations.cancel(self.backend, self.user, found.job_id)
             assert simulations.delete(self.backend, self.user, found.job_id) is None
+
+    @rule(key=consumes(known))
+    def purge(self, key: int) -> None:
+        """What has ended is old tomorrow."""
+        found = self.model[key]
+        old = Old(now() + timedelta(days=1), tuple(map(EntityState, sorted(FINAL))))
+        removed = retention.purge(self.database, self.spool, old, [found.job_id])
+        assert bool(removed) == (found.state in FINAL)
+        if removed:
+            del self.model[key]
+
+    @rule(most=st.integers(0, 4))
+    def add_up_the_counts(self, most: int) -> None:
+        counts.fold(self.database, most)
 
     @rule()
     def claim(self) -> None:
@@ -290,6 +308,13 @@ class Store(RuleBasedStateMachine):
             except YaptideError:
                 has_results = False
             assert has_results == (found.results is not None)
+
+    @invariant()
+    def the_list_tells_how_many_there_are(self) -> None:
+        states = Counter(found.state for found in self.model.values())
+        for state in EntityState:
+            assert simulations.listing(self.backend, self.user, Page(states=(state,)))[0] == states[state]
+        assert simulations.listing(self.backend, self.user, Page())[0] == len(self.model)
 
     def teardown(self) -> None:
         assert broken_invariants(self.database) == []

@@ -14,7 +14,7 @@ from tests.support.storing import output
 from yaptide.domain.errors import YaptideError
 from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Database
-from yaptide.services import merging, recovery, results, simulations, tasks, users
+from yaptide.services import counts, merging, recovery, results, simulations, tasks, users
 from yaptide.services.backend import Backend, now
 from yaptide.services.simulations import Report, Submission
 from yaptide.services.spool import Folder
@@ -123,7 +123,8 @@ class Role:
         """Give to others what the dead have left."""
         time.sleep(0.2)
         recovery.requeue_silent(self.backend, now() - SILENCE)
-        recovery.clear_spool(self.backend)
+        recovery.keep_house(self.backend)
+        counts.fold(self.backend.database, most=3)
 
 
 def play(name: str, url: str, folder: Path, seed: int) -> None:

@@ -23,6 +23,7 @@ from yaptide.persistence.models import (
     LogfilesModel,
     PageModel,
     SessionModel,
+    SimulationCountModel,
     SimulationModel,
     StateHistoryModel,
     TaskModel,
@@ -36,6 +37,8 @@ END = START + timedelta(hours=2, microseconds=1)
 MANY = 2**53 + 1
 WORDS = "żółw 🐢 \"'\\ \n\t\x7f\u2028"
 DIRECT_JOB, BATCH_JOB, OPEN_JOB = "20260329-direct.DIRECT", "20260329-batch.BATCH", "20260329-open.DIRECT"
+#: In each of them is one simulation.
+STATES = (EntityState.CANCELED, EntityState.COMPLETED, EntityState.RUNNING)
 CLUSTER = "ares"
 CONNECTION = {
     "host_key": "login.example ssh-ed25519 AAAA",
@@ -75,6 +78,7 @@ def fill(database: Database) -> None:
         _add_direct(connection)
         _add_batch(connection)
         _add_open(connection)
+        _count(connection)
         # The highest number that was ever given must not be given again.
         _add(connection, SimulationModel, **_simulation(99, "gone", EntityState.FAILED))
         connection.execute(delete(SimulationModel).where(SimulationModel.id == 99))
@@ -100,6 +104,13 @@ def _history(connection: Connection, simulation: int, task: int | None, *states:
     for before, after in zip((None, *states), states, strict=False):
         row = {"task_id": task, "from_state": before, "to_state": after, "time": START, "actor": "alice"}
         _add(connection, StateHistoryModel, simulation_id=simulation, reason=WORDS if before else None, **row)
+
+
+def _count(connection: Connection) -> None:
+    """Some rows that were added up, and some that were not yet."""
+    for state, number in (("CANCELED", 1), ("COMPLETED", 2), ("COMPLETED", -1), ("PENDING", 1), ("PENDING", -1)):
+        _add(connection, SimulationCountModel, user_id=3, job_state=EntityState(state), number=number)
+    _add(connection, SimulationCountModel, user_id=3, job_state=EntityState.RUNNING, number=1)
 
 
 def _add_direct(connection: Connection) -> None:

@@ -159,7 +159,7 @@ def sweep(as_json: AsJson = False) -> None:
     requeued = recovery.requeue_silent(at.backend, now() - 10 * at.backend.limits.silence)
     courier = make_courier(at.settings, at.backend)
     sent = 0 if courier is None else courier.send()
-    recovery.clear_spool(at.backend)
+    recovery.keep_house(at.backend)
     if as_json:
         print_json({"requeued": requeued, "sent": sent})
     else:

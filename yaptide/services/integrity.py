@@ -18,7 +18,7 @@ from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRA
 from yaptide.persistence import codec, schema
 from yaptide.persistence.engine import Database, retried
 from yaptide.persistence.queries import integrity as queries
-from yaptide.persistence.queries import moves
+from yaptide.persistence.queries import moves, users
 from yaptide.persistence.queries.integrity import StoredPayload
 from yaptide.persistence.queries.moves import Cause
 from yaptide.services.backend import now
@@ -63,7 +63,7 @@ def check(database: Database, watch: Watch = _unwatched) -> list[Finding]:
         with database.reading() as connection:
             findings += question(connection)
     findings += _payloads(database, watch)
-    for question in (_bytes, _sequences):
+    for question in (_bytes, _counts, _sequences):
         with database.reading() as connection:
             findings += question(connection)
     return findings
@@ -178,6 +178,17 @@ def _bytes(connection: Connection) -> Iterator[Finding]:
 def _recount(connection: Connection, *, simulation_id: int) -> None:
     moves.lock_simulation(connection, simulation_id)
     queries.recount(connection, simulation_id)
+
+
+def _counts(connection: Connection) -> Iterator[Finding]:
+    for row in queries.miscounted_simulations(connection):
+        what = f"{row.number} simulations are counted as {row.state}, there are {row.present}"
+        yield Finding("count", f"user {row.username}", what, partial(_recount_simulations, user_id=row.user_id))
+
+
+def _recount_simulations(connection: Connection, *, user_id: int) -> None:
+    if users.lock(connection, user_id):
+        queries.recount_simulations(connection, user_id)
 
 
 def _sequences(connection: Connection) -> Iterator[Finding]:

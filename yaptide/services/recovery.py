@@ -1,4 +1,4 @@
-"""Recovery: what has to be done when somebody who worked on a simulation is gone."""
+"""Recovery: what has to be done when somebody who worked on a simulation is gone, and what has to be tidied up."""
 
 import logging
 import time
@@ -10,7 +10,7 @@ from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.engine import retried
 from yaptide.persistence.queries import messages, moves, simulations, tasks
 from yaptide.persistence.queries.moves import Cause
-from yaptide.services import lifecycle, merging
+from yaptide.services import counts, lifecycle, merging
 from yaptide.services.backend import Backend, now
 
 log = logging.getLogger(__name__)
@@ -89,6 +89,12 @@ def _requeue(backend: Backend, task: Any) -> None:
         if simulation is not None and moves.move_tasks(connection, simulation.id, to, cause, values, **unchanged):
             messages.forget(connection, simulation.id, [task.task_id])
             lifecycle.settle(connection, simulation, cause)
+
+
+def keep_house(backend: Backend) -> None:
+    """What has to be done now and then on every installation, however its tasks are run."""
+    clear_spool(backend)  # first: it makes room, where the other might want some
+    counts.fold(backend.database)
 
 
 def clear_spool(backend: Backend) -> None:

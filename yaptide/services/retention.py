@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.states import FINAL_STATES
 from yaptide.persistence.engine import Database, Record, retried
-from yaptide.persistence.queries import integrity, moves, retention
+from yaptide.persistence.queries import integrity, moves, retention, simulations
 from yaptide.persistence.queries.moves import Cause
 from yaptide.persistence.queries.retention import Old as Old
 from yaptide.services.administration import OPERATOR
@@ -53,7 +53,7 @@ def _purge_batch(database: Database, which: Old, jobs: Sequence[str]) -> list[st
         if which.keep_inputs:
             _strip(connection, ids)
         else:
-            retention.remove(connection, ids)
+            simulations.remove_all(connection, ids)
     return [row.job_id for row in found]
 
 

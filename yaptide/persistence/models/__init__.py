@@ -8,6 +8,7 @@ from yaptide.persistence.models.results import EstimatorModel, PageModel
 from yaptide.persistence.models.simulations import (
     BatchSimulationModel,
     CelerySimulationModel,
+    SimulationCountModel,
     SimulationModel,
     StateHistoryModel,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "LogfilesModel",
     "PageModel",
     "SessionModel",
+    "SimulationCountModel",
     "SimulationModel",
     "StateHistoryModel",
     "TaskModel",

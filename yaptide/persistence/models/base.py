@@ -93,10 +93,13 @@ def _digest_of(context: DefaultExecutionContext) -> str:
 class PayloadMixin:
     """Columns of a stored payload; see `yaptide.persistence.codec`, the only module that looks inside.
 
-    Who inserts `compressed_data` alone gets the other two computed from it.
+    Who inserts `compressed_data` alone gets the other two computed from it. It is the last column: only there does
+    SQLite leave room for a payload without putting it together in memory, and reads the others without reading it.
     """
 
-    compressed_data: Mapped[bytes] = mapped_column(LargeBinary, doc="JSON text as one gzip member that can be stitched")
+    compressed_data: Mapped[bytes] = mapped_column(
+        LargeBinary, sort_order=1, doc="JSON text as one gzip member that can be stitched"
+    )
     content_size: Mapped[int] = mapped_column(BigInteger, default=_size_of, doc="Size of the JSON text, bytes")
     content_sha256: Mapped[str] = mapped_column(
         String(64), default=_digest_of, doc="SHA-256 of the JSON text, hexadecimal"

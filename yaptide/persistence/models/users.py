@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, T
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from yaptide.persistence.models.base import Base, one_of
-from yaptide.persistence.models.simulations import SimulationModel
+from yaptide.persistence.models.simulations import SimulationCountModel, SimulationModel
 
 YAPTIDE_USER = "YaptideUser"
 KEYCLOAK_USER = "KeycloakUser"
@@ -33,6 +33,9 @@ class UserModel(Base):
     )
 
     simulations: Mapped[list[SimulationModel]] = relationship(
+        back_populates="user", cascade="all, delete-orphan", passive_deletes=True
+    )
+    simulation_counts: Mapped[list[SimulationCountModel]] = relationship(
         back_populates="user", cascade="all, delete-orphan", passive_deletes=True
     )
     sessions: Mapped[list["SessionModel"]] = relationship(

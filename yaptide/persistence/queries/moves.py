@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, case, func, insert,
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState, sources
 from yaptide.persistence.models import SimulationModel, StateHistoryModel, TaskModel
 from yaptide.persistence.models.base import table_of
+from yaptide.persistence.queries import counts
 
 _SIMULATION = table_of(SimulationModel)
 _TASK = table_of(TaskModel)
@@ -93,9 +94,11 @@ def move_simulation(
     connection: Connection, simulation_id: int, to: EntityState, cause: Cause, values: Mapping[str, Any] | None = None
 ) -> bool:
     """Move a simulation to `to`, setting `values` with it; False, and nothing changed, if that may not follow."""
-    ready = (_SIMULATION.c.id == simulation_id) & _SIMULATION.c.job_state.in_(sources(SIMULATION_TRANSITIONS, to))
+    allowed = sources(SIMULATION_TRANSITIONS, to)
+    ready = (_SIMULATION.c.id == simulation_id) & _SIMULATION.c.job_state.in_(allowed)
     before = select(_SIMULATION.c.id, literal(None), _SIMULATION.c.job_state, *_history(cause, to)).where(ready)
     connection.execute(insert(_HISTORY).from_select(_HISTORY_COLUMNS, before.with_for_update()))
+    counts.move(connection, simulation_id, allowed, to)
     changes: dict[str, Any] = {"job_state": to}
     if to in FINAL_STATES:
         changes |= {"end_time": _not_before(_SIMULATION.c.start_time, cause.time), "owner": None}

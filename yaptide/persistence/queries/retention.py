@@ -59,11 +59,6 @@ def lock(connection: Connection, which: Old, jobs: Sequence[str]) -> list[Record
     return list(connection.execute(chosen.with_for_update()))
 
 
-def remove(connection: Connection, simulation_ids: Sequence[int]) -> None:
-    """Remove simulations with everything about them."""
-    connection.execute(delete(_SIMULATION).where(_SIMULATION.c.id.in_(simulation_ids)))
-
-
 def remove_outputs(connection: Connection, simulation_ids: Sequence[int]) -> None:
     """Remove results and log files of simulations; their bytes have to be counted anew."""
     for table in (_ESTIMATOR, _LOGFILES):

@@ -24,7 +24,7 @@ from yaptide.persistence.models import (
 from yaptide.persistence.models.base import table_of
 from yaptide.persistence.models.simulations import BATCH, DIRECT
 from yaptide.persistence.payload import Payload
-from yaptide.persistence.queries import tasks, users
+from yaptide.persistence.queries import counts, tasks, users
 from yaptide.persistence.queries.users import User
 
 _SIMULATION = table_of(SimulationModel)
@@ -56,6 +56,11 @@ _BY_JOB = select(*_DESCRIPTION).where(_THIS_JOB)
 _BY_SESSION = users.BY_SESSION.outerjoin(_SIMULATION, _THIS_JOB).with_only_columns(
     *_DESCRIPTION, *(column.label(f"asking_{column.name}") for column in users.BY_SESSION.selected_columns)
 )
+_REMOVE = (
+    delete(_SIMULATION)
+    .where(_SIMULATION.c.id.in_(bindparam("simulation_ids", expanding=True)))
+    .returning(_SIMULATION.c.user_id, _SIMULATION.c.job_state)
+)
 _INPUT_OF = select(_INPUT.c.compressed_data).where(_INPUT.c.simulation_id == bindparam("simulation_id"))
 
 
@@ -77,6 +82,7 @@ def add(
     connection.execute(insert(_INPUT), {"simulation_id": simulation_id, **input_payload.columns()})
     tasks.add(connection, simulation_id, values["platform"], rows)
     connection.execute(add_tasks, {"simulation_id": simulation_id})
+    counts.add(connection, [(values["user_id"], values["job_state"], 1)])
     return simulation_id
 
 
@@ -114,7 +120,10 @@ def listing(connection: Connection, user_id: int | None, page: Page) -> tuple[in
     chosen = true() if user_id is None else _SIMULATION.c.user_id == user_id
     if page.states:
         chosen &= _SIMULATION.c.job_state.in_(page.states)
-    total = connection.execute(select(func.count()).select_from(_SIMULATION).where(chosen)).scalar_one()
+    if user_id is None:
+        total = connection.execute(select(func.count()).select_from(_SIMULATION).where(chosen)).scalar_one()
+    else:
+        total = counts.total(connection, user_id, page.states)
     column = _SIMULATION.c[page.order_by]
     if page.descending:  # what has not ended yet ends last; SQLite would have it end first
         order = (column.desc().nulls_first(), _SIMULATION.c.id.desc())
@@ -159,7 +168,14 @@ def set_batch_values(connection: Connection, simulation_id: int, values: Mapping
 
 def remove(connection: Connection, simulation_id: int) -> bool:
     """Remove a simulation; the database removes what hangs under it. False if there is none."""
-    return connection.execute(delete(_SIMULATION).where(_SIMULATION.c.id == simulation_id)).rowcount == 1
+    return remove_all(connection, [simulation_id]) == 1
+
+
+def remove_all(connection: Connection, simulation_ids: Sequence[int]) -> int:
+    """Remove simulations with what hangs under them; returns how many there were."""
+    gone = connection.execute(_REMOVE, {"simulation_ids": list(simulation_ids)}).all()
+    counts.add(connection, [(user_id, state, -1) for user_id, state in gone])
+    return len(gone)
 
 
 def count_bytes(connection: Connection, simulation_id: int, more: int) -> None:

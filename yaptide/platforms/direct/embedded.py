@@ -158,12 +158,12 @@ class EmbeddedExecutor:
 
     def _keep_house(self) -> None:
         while True:  # on its own, since merging what was canceled may take longer than a heart may stand still
-            self._safely(self._clear_spool)
+            self._safely(self._tidy_up)
             if self._stop.wait(_HEARTBEAT):
                 return
 
-    def _clear_spool(self) -> bool:
-        recovery.clear_spool(self._backend)  # a task may finish while its simulation is canceled and deleted
+    def _tidy_up(self) -> bool:
+        recovery.keep_house(self._backend)  # a task may finish while its simulation is canceled and deleted
         return True
 
     def _beat(self) -> bool:

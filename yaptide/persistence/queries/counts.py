@@ -1,0 +1,70 @@
+"""How many simulations each user has in each state, known without counting them.
+
+The number is the sum over rows that are only ever added, beside each change and in its transaction: whoever changes
+something waits for nobody, and whoever asks reads the same few rows however many simulations there are. `fold` keeps
+them few.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Connection, bindparam, delete, func, insert, literal, select, union_all
+
+from yaptide.domain.states import EntityState
+from yaptide.persistence.models import SimulationCountModel, SimulationModel
+from yaptide.persistence.models.base import table_of
+
+_SIMULATION = table_of(SimulationModel)
+_COUNT = table_of(SimulationCountModel)
+_COLUMNS = ("user_id", "job_state", "number")
+
+_ADD = insert(_COUNT)
+_MOVES = (_SIMULATION.c.id == bindparam("simulation_id")) & _SIMULATION.c.job_state.in_(
+    bindparam("sources", expanding=True)
+)
+_MOVE = insert(_COUNT).from_select(
+    _COLUMNS,
+    union_all(
+        select(_SIMULATION.c.user_id, _SIMULATION.c.job_state, literal(-1)).where(_MOVES),
+        select(_SIMULATION.c.user_id, bindparam("to", type_=_COUNT.c.job_state.type), literal(1)).where(_MOVES),
+    ),
+)
+_OF_USER = _COUNT.c.user_id == bindparam("user")
+_TOTAL = select(func.coalesce(func.sum(_COUNT.c.number), 0)).where(_OF_USER)
+_TOTAL_IN = _TOTAL.where(_COUNT.c.job_state.in_(bindparam("states", expanding=True)))
+_MANY = select(_COUNT.c.user_id).group_by(_COUNT.c.user_id).having(func.count() > bindparam("most"))
+_TAKE = delete(_COUNT).where(_OF_USER).returning(_COUNT.c.job_state, _COUNT.c.number)
+
+
+def add(connection: Connection, changes: Iterable[tuple[int, EntityState, int]]) -> None:
+    """Count that users have so many more simulations (fewer, if negative) in states."""
+    rows = [dict(zip(_COLUMNS, change, strict=True)) for change in changes]
+    if rows:
+        connection.execute(_ADD, rows)
+
+
+def move(connection: Connection, simulation_id: int, sources: Iterable[EntityState], to: EntityState) -> None:
+    """Count that a simulation, which is locked, is about to be moved to `to`, if it is in one of `sources`."""
+    connection.execute(_MOVE, {"simulation_id": simulation_id, "sources": list(sources), "to": to})
+
+
+def total(connection: Connection, user_id: int, states: Sequence[EntityState]) -> int:
+    """How many simulations of a user there are in these states (none: in any)."""
+    if states:
+        return int(connection.execute(_TOTAL_IN, {"user": user_id, "states": list(states)}).scalar_one())
+    return int(connection.execute(_TOTAL, {"user": user_id}).scalar_one())
+
+
+def users_with_many(connection: Connection, most: int) -> list[int]:
+    """The users of whom there are more than `most` rows."""
+    return list(connection.execute(_MANY, {"most": most}).scalars())
+
+
+def fold(connection: Connection, user_id: int) -> None:
+    """Put one row for each state in the place of all rows of a user, who is locked.
+
+    Others go on adding rows: only those that were taken away are added up.
+    """
+    sums: dict[EntityState, int] = {}
+    for state, number in connection.execute(_TAKE, {"user": user_id}):
+        sums[state] = sums.get(state, 0) + number
+    add(connection, ((user_id, state, number) for state, number in sums.items() if number))
