@@ -68,11 +68,9 @@ def _check(key: results.Key) -> None:
 def _store(spooled: "tempfile.SpooledTemporaryFile[bytes]") -> None:
     if spooled.tell() > _IN_MEMORY:  # it stays on the disk
         logs.bind(job_id=results.post_file(backend(), spooled))
-        return
-    spooled.seek(0)
-    body = spooled.read()
-    _check(results.key_of(body))
-    results.post(backend(), body)
+    else:
+        spooled.seek(0)
+        logs.bind(job_id=results.post(backend(), spooled.read()))
 
 
 @blueprint.get("/estimators")

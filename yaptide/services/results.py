@@ -104,14 +104,14 @@ def check_key(backend: Backend, key: Key) -> str:
         return lifecycle.check_update_key(backend, found, key.update_key).job_id
 
 
-def post(backend: Backend, body: bytes) -> None:
+def post(backend: Backend, body: bytes) -> str:
     """Store the results that a worker sends, and end the simulation; the same results again change nothing.
 
-    The pages are checked and then stored byte for byte as they came. Raises InvalidInput for a wrong key or for results
-    that cannot be shown (no numbers, wrong lengths, two pages of one number), Conflict if the simulation has other
-    results or has failed or been canceled.
+    Returns the job's public name. The pages are checked and then stored byte for byte as they came. Raises InvalidInput
+    for a wrong key or for results that cannot be shown (no numbers, wrong lengths, two pages of one number), Conflict
+    if the simulation has other results or has failed or been canceled.
     """
-    _post(backend, Slim(body), None)
+    return _post(backend, Slim(body), None)
 
 
 def post_file(backend: Backend, file: IO[bytes]) -> str:
@@ -389,22 +389,18 @@ def read(
 
     Raises NotFound if there are none.
     """
-    with backend.database.reading() as connection:
-        rows = results.estimators(connection, owned(connection, user, job_id).id, estimator)
-        ids = [row.id for row in rows]
-        index = results.page_index(connection, ids)
-        found = None if _is_streamed(connection, index) else results.page_payloads(connection, ids)
+    rows, found = _found(backend, user, job_id, estimator)
     if not rows:
         raise NotFound("Results are unavailable")
     pages: dict[int, list[Any]] = {row.id: [] for row in rows}
-    for page in index:
+    for page in found:
         pages[page.estimator_id].append(page)
     plan: list[Any] = [around[0]]
     for row in rows:
         head = b"," if row is not rows[0] else b"["
         plan.append(head + b'{"name":' + msgspec.json.encode(row.name) + b',"metadata":')
         plan += [Stored(row.compressed_data), b',"pages":', *_listed(pages[row.id]), b"}"]
-    return _document(backend, [*plan, b"]" + around[1]], found)
+    return _document(backend, [*plan, b"]" + around[1]])
 
 
 def read_pages(
@@ -416,18 +412,32 @@ def read_pages(
     around: tuple[bytes, bytes] = (b"", b""),
 ) -> Document:
     """The pages of one estimator in the inclusive `ranges`, a JSON list, with text `around` it; raises NotFound."""
-    with backend.database.reading() as connection:
+    _, found = _found(backend, user, job_id, estimator, ranges)
+    if not found:
+        raise NotFound("Results are unavailable")
+    return _document(backend, [around[0], *_listed(found), around[1]])
+
+
+def _found(
+    backend: Backend, user: User, job_id: str, estimator: str | None, ranges: Sequence[tuple[int, int]] | None = None
+) -> tuple[list[Any], list[Any]]:
+    """Rows of `results.estimators` and of `results.pages`; the latter without payloads if they are to be streamed.
+
+    Results never change: that they are read by one statement after the other shows only if they are deleted meanwhile.
+    """
+    with backend.database.glancing() as connection:
         rows = results.estimators(connection, owned(connection, user, job_id).id, estimator)
         ids = [row.id for row in rows]
-        index = results.page_index(connection, ids, ranges)
-        found = None if _is_streamed(connection, index) else results.page_payloads(connection, ids, ranges)
-    if not index:
-        raise NotFound("Results are unavailable")
-    return _document(backend, [around[0], *_listed(index), around[1]], found)
+        found = results.pages(connection, ids, ranges, _AT_ONCE)
+        if not found:
+            owned(connection, user, job_id)
+        elif found[0].compressed_data is None and not _is_streamed(connection, found):
+            found = results.pages(connection, ids, ranges)
+    return rows, found
 
 
 def _listed(pages: Sequence[Any]) -> Iterator[Any]:
-    """Pages as a list: rows of `results.page_index` and what stands between them."""
+    """Pages as a list: rows of `results.pages` and what stands between them."""
     glue = b"["
     for page in pages:
         yield glue
@@ -436,17 +446,15 @@ def _listed(pages: Sequence[Any]) -> Iterator[Any]:
     yield b"]" if pages else b"[]"
 
 
-def _is_streamed(connection: Connection, index: Sequence[Any]) -> bool:
-    """Whether pages are read while they are sent: if they are many bytes, and none has to be written anew."""
-    if sum(page.length for page in index) <= _AT_ONCE:
-        return False
-    return all(codec.written_here(results.page_slice(connection, page.id, 0, _ENDS)) for page in index)
+def _is_streamed(connection: Connection, pages: Sequence[Any]) -> bool:
+    """Whether many bytes of pages can be read while they are sent: if none of them has to be written anew."""
+    return all(codec.written_here(results.page_slice(connection, page.id, 0, _ENDS)) for page in pages)
 
 
-def _document(backend: Backend, plan: Sequence[Any], found: Mapping[int, bytes] | None) -> Document:
-    """The document of a plan: glue, payloads, and rows of `results.page_index`, whose payloads are `found`, or read."""
-    if found is not None:
-        return Document([p if isinstance(p, bytes | Stored) else Stored(found[p.id]) for p in plan], None)
+def _document(backend: Backend, plan: Sequence[Any]) -> Document:
+    """The document of a plan: glue, payloads, and rows of `results.pages`, which bring theirs or have it read."""
+    if all(part.compressed_data is not None for part in plan if not isinstance(part, bytes | Stored)):
+        return Document([p if isinstance(p, bytes | Stored) else Stored(p.compressed_data) for p in plan], None)
     ours = all(codec.written_here(part.data) for part in plan if isinstance(part, Stored))
     lengths = (part if isinstance(part, bytes) else _length(part) for part in plan)
     return Document(_streamed(backend, plan), codec.stitched_length(lengths) if ours else None)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Connection, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, case, func, insert, or_, select
 
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models import EstimatorModel, PageModel
@@ -72,21 +72,25 @@ def estimators(connection: Connection, simulation_id: int, name: str | None = No
     return list(connection.execute(query.order_by(_ESTIMATOR.c.id)).all())
 
 
-def page_index(
-    connection: Connection, estimator_ids: Sequence[int], ranges: Sequence[tuple[int, int]] | None = None
+def pages(
+    connection: Connection,
+    estimator_ids: Sequence[int],
+    ranges: Sequence[tuple[int, int]] | None = None,
+    most: int | None = None,
 ) -> list[Record]:
-    """Estimator, id and length of stored pages, by estimator and number; `ranges` are inclusive."""
+    """Stored pages by estimator and number: estimator_id, id, length, compressed_data; `ranges` are inclusive.
+
+    If all payloads together are more than `most` bytes, they are left out (None).
+    """
     length = func.length(_PAGE.c.compressed_data).label("length")
-    query = select(_PAGE.c.estimator_id, _PAGE.c.id, length).where(_chosen(estimator_ids, ranges))
-    return list(connection.execute(query.order_by(_PAGE.c.estimator_id, _PAGE.c.page_number)).all())
-
-
-def page_payloads(
-    connection: Connection, estimator_ids: Sequence[int], ranges: Sequence[tuple[int, int]] | None = None
-) -> dict[int, bytes]:
-    """The payloads of the same pages by their ids."""
-    query = select(_PAGE.c.id, _PAGE.c.compressed_data).where(_chosen(estimator_ids, ranges))
-    return {row.id: row.compressed_data for row in connection.execute(query)}
+    named = select(_PAGE.c.id, _PAGE.c.estimator_id, _PAGE.c.page_number, length)
+    chosen = named.where(_chosen(estimator_ids, ranges)).cte("chosen")
+    data: ColumnElement[bytes | None] = _PAGE.c.compressed_data
+    if most is not None:
+        data = case((select(func.sum(chosen.c.length)).scalar_subquery() <= most, data))
+    query = select(chosen.c.estimator_id, chosen.c.id, chosen.c.length, data.label("compressed_data"))
+    query = query.join_from(chosen, _PAGE, _PAGE.c.id == chosen.c.id)
+    return list(connection.execute(query.order_by(chosen.c.estimator_id, chosen.c.page_number)).all())
 
 
 def _chosen(estimator_ids: Sequence[int], ranges: Sequence[tuple[int, int]] | None) -> ColumnElement[bool]:
