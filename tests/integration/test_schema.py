@@ -348,6 +348,32 @@ def test_times_come_back_as_they_were_in_utc(database, simulation):
     assert found.utcoffset() == timedelta(0)
 
 
+def test_pages_are_put_in_order_in_the_room_that_they_have(tmp_path):
+    path = tmp_path / "yaptide.db"
+    database = Database(f"sqlite:///{path}")
+    schema.upgrade(database, "0002")
+    user = add(database, "User", username="alice", auth_provider="YaptideUser")
+    estimator = add(
+        database, "Estimator", simulation_id=add_simulation(database, user), name="", file_name="", **PAYLOAD
+    )
+    pages = """SELECT id, estimator_id, page_number, page_name, page_dimension, content_size, content_sha256,
+        compressed_data FROM "Page" ORDER BY id"""
+    with database.engine.begin() as connection:
+        secure = connection.exec_driver_sql("PRAGMA secure_delete").scalar()
+        for number in [*range(100), 10**6]:
+            values = (number + 7, estimator, number, str(number), number % 4, number, f"{number:064}")
+            connection.exec_driver_sql('INSERT INTO "Page" VALUES (?, ?, ?, ?, ?, randomblob(100000), ?, ?)', values)
+        before = connection.exec_driver_sql(pages).all()
+    database.close()  # all of it is in the file now, and nothing in the log beside it
+    size = path.stat().st_size
+    schema.upgrade(database)
+    with database.engine.begin() as connection:
+        assert connection.exec_driver_sql(pages).all() == before
+        assert connection.exec_driver_sql("PRAGMA secure_delete").scalar() == secure
+    database.close()
+    assert path.stat().st_size < 1.5 * size
+
+
 def test_somebody_elses_view_does_not_stop_an_upgrade(tmp_path):
     database = Database(f"sqlite:///{tmp_path / 'yaptide.db'}")
     schema.upgrade(database, "0001")

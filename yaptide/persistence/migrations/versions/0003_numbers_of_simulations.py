@@ -6,10 +6,10 @@ While the simulations are counted, PostgreSQL has their writers wait: a second f
 the version before still write after that is not counted: stop them first, or mend the numbers with
 `yaptide db check --repair` when they are gone.
 
-SQLite can change the order of columns only by writing the table anew. With many results that takes as long as copying
-their part of the file, and until its end as much room again in the file, and once more in the log beside it. The room
-in the file is used by what is stored later; `VACUUM` gives it back. PostgreSQL keeps payloads apart from the rows, so
-that there the order does not matter.
+SQLite can change the order of columns only by writing the table anew. With many results that takes a few times as long
+as copying their part of the file, during which nobody else writes; and the log beside the file grows by as much, until
+the database is closed. Memory is needed for two copies of the largest page. PostgreSQL keeps payloads apart from the
+rows, so that there the order does not matter.
 """
 
 import sqlalchemy as sa
@@ -19,6 +19,7 @@ revision = "0003"
 down_revision = "0002"
 
 STATES = ("UNKNOWN", "PENDING", "RUNNING", "MERGING_QUEUED", "MERGING_RUNNING", "COMPLETED", "FAILED", "CANCELED")
+FEW = 20
 PAGE = (
     *("id", "estimator_id", "page_number", "page_name", "page_dimension"),
     *("content_size", "content_sha256", "compressed_data"),
@@ -71,10 +72,27 @@ def _reorder_pages() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_Page")),
         sa.UniqueConstraint("estimator_id", "page_number", name=op.f("uq_Page_estimator_id_page_number")),
     )
-    columns = ", ".join(PAGE)
-    op.execute(f'INSERT INTO "PageInOrder" ({columns}) SELECT {columns} FROM "Page" ORDER BY id')  # noqa: S608
-    op.drop_table("Page")
+    connection = op.get_bind()
+    # Many builds of SQLite overwrite what is removed, and keep all of it in memory until then. Here nothing is removed.
+    secure = connection.exec_driver_sql("PRAGMA secure_delete").scalar()
+    connection.exec_driver_sql("PRAGMA secure_delete = OFF")
+    try:
+        _move_pages(connection)
+        op.drop_table("Page")
+    finally:
+        connection.exec_driver_sql(f"PRAGMA secure_delete = {secure}")
     op.rename_table("PageInOrder", "Page")
+
+
+def _move_pages(connection: sa.Connection) -> None:
+    """Move a few at a time: the room that they leave in the file is used for the next."""
+    columns = ", ".join(PAGE)
+    some = "WHERE id >= ? AND id < ?"
+    copy = f'INSERT INTO "PageInOrder" ({columns}) SELECT {columns} FROM "Page" {some}'  # noqa: S608
+    first, last = connection.exec_driver_sql('SELECT coalesce(min(id), 0), coalesce(max(id), 0) FROM "Page"').one()
+    for start in range(first, last + 1, FEW):
+        connection.exec_driver_sql(copy, (start, start + FEW))
+        connection.exec_driver_sql(f'DELETE FROM "Page" {some}', (start, start + FEW))  # noqa: S608
 
 
 def downgrade() -> None:
