@@ -1,6 +1,6 @@
 """What all routes share: the backend, who is asking, cookies, and how an answer is written."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
@@ -21,6 +21,7 @@ from yaptide.services.users import User
 ACCESS = "access_token"
 REFRESH = "refresh_token"
 _JSON = "application/json"
+_PIECE = 1 << 20
 
 
 #: A body up to here (bytes) may come from anybody. Parsed, JSON can take thirty times its size in memory.
@@ -133,11 +134,18 @@ def stitched(parts: Iterable[codec.Part], length: int | None = None) -> Response
     if length is None:
         chunks = list(chunks)
         length = sum(map(len, chunks))
-    response = Response((bytes(chunk) for chunk in chunks), mimetype=_JSON)
+    response = Response(_pieces(chunks), mimetype=_JSON)
     response.headers["Content-Encoding"] = "gzip"
     response.headers["Content-Length"] = str(length)
     response.headers["Vary"] = "Accept-Encoding"
     return response
+
+
+def _pieces(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    """Pieces small enough for one to be sent while the next is made."""
+    for chunk in chunks:
+        for start in range(0, len(chunk), _PIECE):
+            yield bytes(chunk[start : start + _PIECE])
 
 
 def job_id() -> str:

@@ -100,8 +100,8 @@ def read(query: schemas.ResultsQuery) -> Response:
 
 
 def ranges(text: str) -> list[tuple[int, int]]:
-    """Inclusive ranges of page numbers in a text like `0-2,5`; raises InvalidInput."""
-    found = []
+    """Inclusive ranges of page numbers in a text like `0-2,5`, in order, none overlapping; raises InvalidInput."""
+    found = list[tuple[int, int]]()
     for part in text.split(",", _MAX_RANGES):
         match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part, re.ASCII)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
@@ -110,4 +110,10 @@ def ranges(text: str) -> list[tuple[int, int]]:
         if last - first >= _MAX_SPAN:
             raise InvalidInput(f"page_numbers: a range may span {_MAX_SPAN} pages at most")
         found.append((first, last))
-    return found
+    apart = list[tuple[int, int]]()
+    for first, last in sorted(found):
+        if apart and first <= apart[-1][1]:
+            apart[-1] = (apart[-1][0], max(last, apart[-1][1]))
+        else:
+            apart.append((first, last))
+    return apart

@@ -32,6 +32,8 @@ _CONTENTION = ("40001", "40P01")  # serialisation failure, deadlock
 _LOCKED = "55P03"
 _TRIES = 5
 _OURS = "SELECT count(*) = 0 OR sum(name = 'StateHistory') > 0 FROM sqlite_master WHERE type = 'table'"
+#: Option of statements that return payloads: otherwise PostgreSQL writes them as hexadecimal text, to be read again.
+IN_BINARY = {"yaptide_binary": True}
 _READ_ONLY = {"postgresql_readonly": True, "yaptide_reading": True}
 
 
@@ -139,6 +141,7 @@ class Database:
             event.listen(engine, "begin", _begin_sqlite)
         else:
             event.listen(engine, "connect", _open_postgresql)
+            event.listen(engine, "before_cursor_execute", _choose_format)
 
     def _make_prober(self) -> Engine:
         if self.in_memory:
@@ -226,6 +229,13 @@ def _set_postgresql(connection: Any, _record: object, **seconds: float) -> None:
     cursor.execute("; ".join(f"SET {name} = {round(value * 1000)}" for name, value in seconds.items()))
     cursor.close()
     connection.commit()
+
+
+def _choose_format(
+    _connection: Connection, cursor: Any, _statement: str, _values: Any, context: Any, _many: bool
+) -> None:
+    if context is not None and context.execution_options.get("yaptide_binary"):
+        cursor.format = 1  # psycopg.pq.Format.BINARY
 
 
 def _begin_sqlite(connection: Connection) -> None:

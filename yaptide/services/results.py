@@ -31,7 +31,7 @@ from yaptide.services.slimming import Slim, slim
 
 _MAX_NAME = 500
 #: Payloads of more bytes than this are not read all at once, and no more than so many of one payload.
-_AT_ONCE = 8 << 20
+_AT_ONCE = 16 << 20
 _SLICE = 8 << 20
 _ENDS = 64
 _FLUKA_FILE = re.compile(r"\d+_fort\.(\d+)")
@@ -431,9 +431,13 @@ def _found(
         found = results.pages(connection, ids, ranges, _AT_ONCE)
         if not found:
             owned(connection, user, job_id)
-        elif found[0].compressed_data is None and not _is_streamed(connection, found):
-            found = results.pages(connection, ids, ranges)
+        elif found[0].compressed_data is None and not _is_ours(connection, found):
+            found = results.pages(connection, ids, ranges)  # what has to be written anew is not streamed
     return rows, found
+
+
+def _is_ours(connection: Connection, pages: Sequence[Any]) -> bool:
+    return all(map(codec.written_here, results.page_heads(connection, [page.id for page in pages], _ENDS)))
 
 
 def _listed(pages: Sequence[Any]) -> Iterator[Any]:
@@ -444,11 +448,6 @@ def _listed(pages: Sequence[Any]) -> Iterator[Any]:
         yield page
         glue = b","
     yield b"]" if pages else b"[]"
-
-
-def _is_streamed(connection: Connection, pages: Sequence[Any]) -> bool:
-    """Whether many bytes of pages can be read while they are sent: if none of them has to be written anew."""
-    return all(codec.written_here(results.page_slice(connection, page.id, 0, _ENDS)) for page in pages)
 
 
 def _document(backend: Backend, plan: Sequence[Any]) -> Document:

@@ -1,11 +1,12 @@
 """Payloads that are too large to be held in memory: written and read in parts, each in the way of its database."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from sqlalchemy import Connection, Table, func, insert, literal_column, select, text
 
+from yaptide.persistence.engine import IN_BINARY
 from yaptide.persistence.payload import LargePayload
 
 # Temporary tables are not logged: the payload is written once more, but not three times.
@@ -42,7 +43,16 @@ def part(connection: Connection, table: Table, number: int, start: int, length: 
         except (sqlite3.Error, ValueError):
             return b""
     data = func.substr(table.c.compressed_data, start + 1, length)
-    return cast("bytes", connection.execute(select(data).where(table.c.id == number)).scalar()) or b""
+    query = select(data).where(table.c.id == number).execution_options(**IN_BINARY)
+    return cast("bytes", connection.execute(query).scalar()) or b""
+
+
+def heads(connection: Connection, table: Table, numbers: Sequence[int], length: int) -> list[bytes]:
+    """The first bytes of the payloads of rows, in any order."""
+    if connection.dialect.name == "sqlite":  # its substr() would read all of each
+        return [part(connection, table, number, 0, length) for number in numbers]
+    query = select(func.substr(table.c.compressed_data, 1, length)).where(table.c.id.in_(numbers))
+    return list(connection.execute(query.execution_options(**IN_BINARY)).scalars())
 
 
 def _driver(connection: Connection) -> sqlite3.Connection:

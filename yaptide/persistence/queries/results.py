@@ -1,17 +1,28 @@
 """Queries about estimators and pages."""
 
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, case, func, insert, or_, select
+from sqlalchemy import BigInteger, Connection, Integer, Select, bindparam, case, func, insert, select
 
-from yaptide.persistence.engine import Record
+from yaptide.persistence.engine import IN_BINARY, Record
 from yaptide.persistence.models import EstimatorModel, PageModel
 from yaptide.persistence.models.base import table_of
 from yaptide.persistence.payload import LargePayload, NewEstimator, NewPage
-from yaptide.persistence.queries import large
+from yaptide.persistence.queries import large, rows
 
 _ESTIMATOR = table_of(EstimatorModel)
 _PAGE = table_of(PageModel)
+_ANY = 2**62
+
+_ESTIMATORS = (
+    select(_ESTIMATOR.c.id, _ESTIMATOR.c.name, _ESTIMATOR.c.compressed_data)
+    .where(_ESTIMATOR.c.simulation_id == bindparam("simulation"))
+    .order_by(_ESTIMATOR.c.id)
+    .execution_options(**IN_BINARY)
+)
+_ESTIMATOR_NAMED = _ESTIMATORS.where(_ESTIMATOR.c.name == bindparam("name"))
 
 
 def add(connection: Connection, simulation_id: int, estimators: Sequence[NewEstimator]) -> int:
@@ -27,16 +38,16 @@ def add(connection: Connection, simulation_id: int, estimators: Sequence[NewEsti
 
 
 def _add_pages(connection: Connection, estimator_id: int, pages: Sequence[NewPage]) -> None:
-    rows = []
+    small = []
     for page in pages:
         row = {"estimator_id": estimator_id, "page_number": page.number, "page_name": page.name}
         row["page_dimension"] = page.dimension
         if isinstance(page.payload, LargePayload):
             large.add(connection, _PAGE, row, page.payload)
         else:
-            rows.append(row | page.payload.columns())
-    if rows:
-        connection.execute(insert(_PAGE), rows)
+            small.append(row | page.payload.columns())
+    if small:
+        connection.execute(insert(_PAGE), small)
 
 
 def digests(connection: Connection, simulation_id: int) -> dict[tuple[str, int], str]:
@@ -64,40 +75,48 @@ def pages_metadata(connection: Connection, simulation_id: int) -> list[Record]:
 
 def estimators(connection: Connection, simulation_id: int, name: str | None = None) -> list[Record]:
     """Id, name and metadata payload of the estimators, in the order they were stored; of that `name` only, if given."""
-    query = select(_ESTIMATOR.c.id, _ESTIMATOR.c.name, _ESTIMATOR.c.compressed_data).where(
-        _ESTIMATOR.c.simulation_id == simulation_id
-    )
-    if name is not None:
-        query = query.where(_ESTIMATOR.c.name == name)
-    return list(connection.execute(query.order_by(_ESTIMATOR.c.id)).all())
+    if name is None:
+        return list(connection.execute(_ESTIMATORS, {"simulation": simulation_id}).all())
+    return list(connection.execute(_ESTIMATOR_NAMED, {"simulation": simulation_id, "name": name}).all())
 
 
 def pages(
     connection: Connection,
     estimator_ids: Sequence[int],
     ranges: Sequence[tuple[int, int]] | None = None,
-    most: int | None = None,
+    most: int = _ANY,
 ) -> list[Record]:
-    """Stored pages by estimator and number: estimator_id, id, length, compressed_data; `ranges` are inclusive.
+    """Stored pages by estimator and number; those in the inclusive `ranges`, of which no two overlap, if given.
 
-    If all payloads together are more than `most` bytes, they are left out (None).
+    Of each id, estimator_id, page_number, length of the payload, and the payload (`compressed_data`). If all payloads
+    together are more than `most` bytes, they are left out (None).
     """
+    values: dict[str, Any] = {"estimators": list(estimator_ids), "most": most}
+    if ranges is not None:
+        values["rows"] = rows.packed([{"first": first, "last": last} for first, last in ranges])
+    found = connection.execute(_pages(connection.dialect.name, ranges is not None), values).all()
+    # Sorted here: SQLite would copy the payloads to sort them.
+    return sorted(found, key=lambda row: (row.estimator_id, row.page_number))
+
+
+@cache
+def _pages(dialect: str, ranged: bool) -> Select[*tuple[Any, ...]]:
     length = func.length(_PAGE.c.compressed_data).label("length")
     named = select(_PAGE.c.id, _PAGE.c.estimator_id, _PAGE.c.page_number, length)
-    chosen = named.where(_chosen(estimator_ids, ranges)).cte("chosen")
-    data: ColumnElement[bytes | None] = _PAGE.c.compressed_data
-    if most is not None:
-        data = case((select(func.sum(chosen.c.length)).scalar_subquery() <= most, data))
-    query = select(chosen.c.estimator_id, chosen.c.id, chosen.c.length, data.label("compressed_data"))
-    query = query.join_from(chosen, _PAGE, _PAGE.c.id == chosen.c.id)
-    return list(connection.execute(query.order_by(chosen.c.estimator_id, chosen.c.page_number)).all())
+    named = named.where(_PAGE.c.estimator_id.in_(bindparam("estimators", expanding=True)))
+    if ranged:
+        given = rows.given(dialect, first=Integer(), last=Integer())
+        named = named.join(given, _PAGE.c.page_number.between(given.c.first, given.c.last))
+    chosen = named.cte("chosen")
+    few = select(func.sum(chosen.c.length)).scalar_subquery() <= bindparam("most", type_=BigInteger())
+    data = case((few, _PAGE.c.compressed_data)).label("compressed_data")
+    query = select(*chosen.c, data).join_from(chosen, _PAGE, _PAGE.c.id == chosen.c.id)
+    return query.execution_options(**IN_BINARY)
 
 
-def _chosen(estimator_ids: Sequence[int], ranges: Sequence[tuple[int, int]] | None) -> ColumnElement[bool]:
-    chosen: ColumnElement[bool] = _PAGE.c.estimator_id.in_(estimator_ids)
-    if ranges is not None:
-        chosen &= or_(*(_PAGE.c.page_number.between(first, last) for first, last in ranges))
-    return chosen
+def page_heads(connection: Connection, page_ids: Sequence[int], length: int) -> list[bytes]:
+    """The first bytes of stored payloads, in any order."""
+    return large.heads(connection, _PAGE, page_ids, length)
 
 
 def page_slice(connection: Connection, page_id: int, start: int, length: int) -> bytes:

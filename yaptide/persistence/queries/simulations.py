@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, fun
 from sqlalchemy.dialects import postgresql, sqlite
 
 from yaptide.domain.states import FINAL_STATES, EntityState
-from yaptide.persistence.engine import Record
+from yaptide.persistence.engine import IN_BINARY, Record
 from yaptide.persistence.models import (
     BatchSimulationModel,
     BatchTaskModel,
@@ -62,6 +62,7 @@ _REMOVE = (
     .returning(_SIMULATION.c.user_id, _SIMULATION.c.job_state)
 )
 _INPUT_OF = select(_INPUT.c.compressed_data).where(_INPUT.c.simulation_id == bindparam("simulation_id"))
+_INPUT_OF = _INPUT_OF.execution_options(**IN_BINARY)
 
 
 def add(
