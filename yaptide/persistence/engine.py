@@ -50,11 +50,9 @@ class Database:
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self.in_memory = self.is_sqlite and parsed.database in (None, "", ":memory:")
         self._prepare(self.engine)
-        event.listen(self.engine, "checkin", _note_use)
-        event.listen(self.engine, "checkout", _check_idle)
         self._reader = self.engine.execution_options(**_READ_ONLY)
         self._prober = self._make_prober()
-        self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._single = self._make_single(parsed)
         self._glancer = self._reader if self.in_memory else self._single
 
     @contextmanager
@@ -76,7 +74,11 @@ class Database:
 
     @contextmanager
     def single(self) -> Iterator[Connection]:
-        """For one statement that is a transaction by itself: it costs one round trip instead of three."""
+        """For one statement that is a transaction by itself: it costs one round trip instead of three.
+
+        Nor does it wait for the disk. If the machine loses power, what was told in the last second may be forgotten:
+        only for what is soon told again, such as progress.
+        """
         with _translated(), self._single.connect() as connection:
             yield connection
 
@@ -133,15 +135,28 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+        self._single.dispose()
 
     def _prepare(self, engine: Engine) -> None:
-        """Have every new connection of an engine be as the rest of this module takes it to be."""
+        """Have every connection of an engine be as the rest of this module takes it to be."""
         if self.is_sqlite:
             event.listen(engine, "connect", _open_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         else:
             event.listen(engine, "connect", _open_postgresql)
             event.listen(engine, "before_cursor_execute", _choose_format)
+        event.listen(engine, "checkin", _note_use)
+        event.listen(engine, "checkout", _check_idle)
+
+    def _make_single(self, url: URL) -> Engine:
+        """Connections without transactions: to switch those of the others to and fro costs as much as a statement."""
+        autocommit = {"isolation_level": "AUTOCOMMIT"}
+        if self.in_memory:
+            return self.engine.execution_options(**autocommit)
+        engine = create_engine(url, hide_parameters=True, pool_reset_on_return=None, **autocommit, **_options(url))
+        self._prepare(engine)
+        event.listen(engine, "connect", _wait_for_no_disk)
+        return engine.execution_options(**autocommit)
 
     def _make_prober(self) -> Engine:
         if self.in_memory:
@@ -212,6 +227,13 @@ def _open_sqlite(connection: Any, _record: object) -> None:
     (ours,) = cursor.execute(_OURS).fetchone()
     if ours:
         cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.close()
+
+
+def _wait_for_no_disk(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    is_sqlite = type(connection).__module__.startswith("sqlite3")
+    cursor.execute("PRAGMA synchronous=NORMAL" if is_sqlite else "SET synchronous_commit TO off")
     cursor.close()
 
 
