@@ -14,12 +14,11 @@ import io
 import math
 import struct
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, TypeVar, cast
+from typing import IO
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
 import msgspec
@@ -31,10 +30,9 @@ from yaptide.domain.errors import InvalidInput, SimulationFailed
 from yaptide.domain.estimators import Aggregation, Axis, Estimator, Floats, Page, TaskOutput
 from yaptide.domain.merging import merge_pages
 from yaptide.persistence import codec
+from yaptide.persistence.ahead import ahead
 from yaptide.persistence.directory import BROKEN, check_directory
 from yaptide.persistence.payload import NewEstimator, NewPage
-
-T = TypeVar("T")
 
 _INDEX = "estimators.json"
 _MOST_INDEX = 64 << 20
@@ -139,21 +137,11 @@ def merge(paths: Sequence[Path], primaries: Sequence[int], aside: IO[bytes]) -> 
     for e, entry in enumerate(first):
         pages = []
         for p in range(len(entry.pages)):
-            page = merge_pages(_ahead(map(partial(_page, e=e, p=p), paths)), primaries)
-            payload = codec.encode_pieces(_ahead(codec.texts(page.document())), aside)
+            page = merge_pages(ahead(map(partial(_page, e=e, p=p), paths)), primaries)
+            payload = codec.encode_pieces(ahead(codec.texts(page.document())), aside)
             pages.append(NewPage(page.number, page.name, page.dimension, payload))
         metadata = codec.encode({**entry.metadata, **counted})
         yield NewEstimator(entry.name, entry.file_name, metadata, tuple(pages))
-
-
-def _ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each of them made by another thread while the one before it is worked on."""
-    end = object()
-    with ThreadPoolExecutor(1) as maker:
-        coming = maker.submit(next, items, end)
-        while (item := coming.result()) is not end:
-            coming = maker.submit(next, items, end)
-            yield cast("T", item)
 
 
 def _entries(path: Path) -> list[_EstimatorEntry]:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, cast
 
 import msgspec
 from sqlalchemy import Connection
@@ -173,6 +173,7 @@ def read_file(file: IO[bytes]) -> list[NewEstimator]:
     Raises InvalidInput for results that cannot be shown.
     """
     opened = ResultFile(file)
+    unpacked = _unpacked(file, opened)
     found = []
     for e, entry in enumerate(opened.estimators):
         _check_text(entry.name, "An estimator's name")
@@ -182,8 +183,7 @@ def read_file(file: IO[bytes]) -> list[NewEstimator]:
             _OBJECT.decode(text)
         pages = []
         for p in range(len(entry.pages)):
-            start, length = opened.page(e, p)
-            payload, body = _large_payload(file, start, length)
+            body, payload = _next_page(unpacked)
             pages.append(NewPage(*_checked_page(body.text, body, p, entry.name), payload))
         if not pages:
             raise InvalidInput(f"Estimator {entry.name!r} has no pages")
@@ -219,24 +219,35 @@ def _payload(data: bytes) -> tuple[Payload, bytes]:
     return Payload(data, len(text), hashlib.sha256(text).hexdigest()), text
 
 
-def _large_payload(file: IO[bytes], start: int, length: int) -> tuple[AnyPayload, Slim]:
-    """A payload that was made elsewhere and is a part of a file, and its text."""
-    if length <= codec.LARGE:
-        payload, text = _payload(b"".join(pieces(file, start, length)))
-        return payload, slim([text])
-    last = start + length - _ENDS
-    codec.check_ends(b"".join(pieces(file, start, _ENDS)), b"".join(pieces(file, last, _ENDS)))
-    digest, size = hashlib.sha256(), 0
+def _unpacked(file: IO[bytes], opened: ResultFile) -> Iterator[bytes | AnyPayload]:
+    """The text of each page that a worker sent, piece by piece, and after it the page as a payload."""
+    for e, entry in enumerate(opened.estimators):
+        for p in range(len(entry.pages)):
+            start, length = opened.page(e, p)
+            last = start + length - _ENDS
+            codec.check_ends(b"".join(pieces(file, start, _ENDS)), b"".join(pieces(file, last, _ENDS)))
+            digest, size = hashlib.sha256(), 0
+            for piece in codec.inflated(pieces(file, start, length)):
+                digest.update(piece)
+                size += len(piece)
+                yield piece
+            whole = LargePayload(file, start, length, size, digest.hexdigest())
+            yield whole if length > codec.LARGE else Payload(b"".join(whole.chunks()), size, whole.sha256)
 
-    def noted() -> Iterator[bytes]:
-        nonlocal size
-        for piece in codec.inflated(pieces(file, start, length)):
-            digest.update(piece)
-            size += len(piece)
+
+def _next_page(unpacked: Iterator[bytes | AnyPayload]) -> tuple[Slim, AnyPayload]:
+    payload: AnyPayload | None = None
+
+    def text() -> Iterator[bytes]:
+        nonlocal payload
+        for piece in unpacked:
+            if not isinstance(piece, bytes):
+                payload = piece
+                return
             yield piece
 
-    body = slim(noted())
-    return LargePayload(file, start, length, size, digest.hexdigest()), body
+    body = slim(text())
+    return body, cast("AnyPayload", payload)
 
 
 def _estimator(estimator: _Estimator, source: _Source) -> NewEstimator:

@@ -9,15 +9,15 @@ is some numbers with commas between them.
 import re
 import secrets
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import IO, NamedTuple
 
 import msgspec
 
 from yaptide.persistence.payload import pieces
 
-_BLOCK = 1 << 16
+_BLOCK = 1 << 15
 _FEWEST = 100
 _NUMBERS = msgspec.json.Decoder(list[float])
 
@@ -40,12 +40,11 @@ class Slim:
 
     def count(self, values: list[float]) -> int:
         """How many numbers a list in the whole text has, given the one in ours."""
-        if not self.left:
-            return len(values)
-        mark, total = float(self.mark), len(values)
-        for value, number in pairwise(values):
-            if value == mark:
-                total += self.left[int(number)].numbers - 2
+        mark, total, place = float(self.mark), len(values), 0
+        with suppress(ValueError):  # there is no further one
+            while self.left:
+                place = values.index(mark, place) + 1
+                total += self.left[int(values[place])].numbers - 2
         return total
 
     def is_whole(self, text: str) -> bool:
