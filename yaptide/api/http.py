@@ -176,7 +176,12 @@ def milliseconds(time: datetime) -> int:
 
 def http_date(time: datetime | None) -> str | None:
     """A time as in `Sun, 01 Mar 2026 10:00:00 GMT`."""
-    return None if time is None else f"{_day(time.toordinal())} {time.hour:02}:{time.minute:02}:{time.second:02} GMT"
+    if time is None:
+        return None
+    return f"{_day(time.toordinal())} {_TWO[time.hour]}:{_TWO[time.minute]}:{_TWO[time.second]} GMT"
+
+
+_TWO = [f"{number:02}" for number in range(60)]
 
 
 @lru_cache(1024)

@@ -69,7 +69,7 @@ def status(query: schemas.JobQuery) -> Response:
 
 
 def _task(task: Any) -> dict[str, Any]:
-    # There may be 10,000: a row is taken apart at once.
+    # There may be 10,000: a row is taken apart at once, and nothing is looped over.
     number, state, requested, simulated, start, end, update, left = task
     found = {
         "task_id": number,
@@ -77,9 +77,12 @@ def _task(task: Any) -> dict[str, Any]:
         "requested_primaries": requested,
         "simulated_primaries": simulated,
     }
-    for name, time in (("start_time", start), ("end_time", end), ("last_update_time", update)):
-        if time is not None:
-            found[name] = http_date(time)
+    if start is not None:
+        found["start_time"] = http_date(start)
+    if end is not None:
+        found["end_time"] = http_date(end)
+    if update is not None:
+        found["last_update_time"] = http_date(update)
     if left is not None:
         minutes, seconds = divmod(left, 60)
         hours, minutes = divmod(minutes, 60)

@@ -174,13 +174,14 @@ def status(backend: Backend, user: User, job_id: str) -> Status:
 
 
 def poll(backend: Backend, access_token: str | None, job_id: str) -> tuple[User, Status]:
-    """Who holds this access token, and what `status` returns, in as few round trips as there are: browsers poll it.
+    """Who holds this access token, and how the simulation stands, its tasks as `queries.tasks.polled` has them.
 
+    For browsers, which ask again and again: in as few round trips as there are, and with nothing converted.
     Raises what `sessions.authenticate` and `status` do.
     """
     with backend.database.glancing() as connection:
         user, simulation = sessions.authenticate_with(backend, connection, access_token, job_id)
-        return user, Status(simulation, tasks.status(connection, simulation.id))
+        return user, Status(simulation, tasks.polled(connection, simulation.id))
 
 
 def read_input(backend: Backend, user: User, job_id: str) -> codec.Stored:

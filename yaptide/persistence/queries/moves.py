@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, bindparam, case, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, case, func, insert, literal, select, update
 
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState, sources
 from yaptide.persistence.models import SimulationModel, StateHistoryModel, TaskModel
@@ -50,30 +50,30 @@ class Locked(NamedTuple):
     owner: str | None
 
 
-_FIND = select(*(_SIMULATION.c[name] for name in Locked._fields))
+_COLUMNS = select(*(_SIMULATION.c[name] for name in Locked._fields))
+_FIND = _COLUMNS.where(_SIMULATION.c.id == bindparam("this"))
 _LOCK = _FIND.with_for_update()
+_LOCK_JOB = _COLUMNS.where(_SIMULATION.c.job_id == bindparam("this")).with_for_update()
 
 
-def _lock(connection: Connection, condition: ColumnElement[bool]) -> Locked | None:
-    """Lock the simulation that `condition` finds, or return None."""
-    row = connection.execute(_LOCK.where(condition)).first()
+def _found(connection: Connection, query: Select[*tuple[Any, ...]], this: int | str) -> Locked | None:
+    row = connection.execute(query, {"this": this}).first()
     return None if row is None else Locked(*row)
 
 
 def find_simulation(connection: Connection, simulation_id: int) -> Locked | None:
     """The simulation with this number, without a lock: its states may change at once."""
-    row = connection.execute(_FIND.where(SimulationModel.id == simulation_id)).first()
-    return None if row is None else Locked(*row)
+    return _found(connection, _FIND, simulation_id)
 
 
 def lock_simulation(connection: Connection, simulation_id: int) -> Locked | None:
     """Lock the simulation with this number, or return None if there is none."""
-    return _lock(connection, SimulationModel.id == simulation_id)
+    return _found(connection, _LOCK, simulation_id)
 
 
 def lock_job(connection: Connection, job_id: str) -> Locked | None:
     """Lock the simulation with this public name, or return None if there is none."""
-    return _lock(connection, SimulationModel.job_id == job_id)
+    return _found(connection, _LOCK_JOB, job_id)
 
 
 def record_made(connection: Connection, simulation_id: int, state: EntityState, cause: Cause) -> None:

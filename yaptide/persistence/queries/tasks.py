@@ -9,8 +9,11 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    DateTime,
+    Enum,
     Insert,
     Integer,
+    String,
     Update,
     bindparam,
     case,
@@ -18,6 +21,7 @@ from sqlalchemy import (
     insert,
     literal,
     select,
+    type_coerce,
     update,
 )
 from sqlalchemy.orm import aliased
@@ -25,7 +29,7 @@ from sqlalchemy.orm import aliased
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models import CeleryTaskModel, SimulationModel, TaskModel
-from yaptide.persistence.models.base import table_of
+from yaptide.persistence.models.base import UtcDateTime, table_of
 from yaptide.persistence.queries import rows
 
 _TASK = table_of(TaskModel)
@@ -86,6 +90,15 @@ _STATUS = (
     )
     .where(_TASK.c.simulation_id == bindparam("simulation"))
     .order_by(_TASK.c.task_id)
+)
+#: The same as the driver returns it: states as text, times in UTC, which on SQLite do not say so.
+_POLLED = _STATUS.with_only_columns(
+    *(
+        type_coerce(column, DateTime() if isinstance(column.type, UtcDateTime) else String()).label(column.name)
+        if isinstance(column.type, UtcDateTime | Enum)
+        else column
+        for column in _STATUS.selected_columns
+    )
 )
 
 
@@ -186,6 +199,11 @@ def _names(claim: Claim) -> dict[str, Any]:
 def status(connection: Connection, simulation_id: int) -> list[Record]:
     """All tasks of a simulation by number, with what their user wants to know."""
     return list(connection.execute(_STATUS, {"simulation": simulation_id}).all())
+
+
+def polled(connection: Connection, simulation_id: int) -> list[Record]:
+    """What `status` returns, for who only writes it down: states are text, and times may not say that they are UTC."""
+    return list(connection.execute(_POLLED, {"simulation": simulation_id}).all())
 
 
 def one(connection: Connection, simulation_id: int, task_id: int) -> Record | None:
