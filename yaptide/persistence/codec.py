@@ -16,7 +16,9 @@ any result of the simulation.) What is stored stays as it is. No other module kn
 import hashlib
 import re
 import struct
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, Any, cast
@@ -36,6 +38,9 @@ _TRAILER = struct.Struct("<II")
 _TAIL = len(_FINAL) + _TRAILER.size
 _LEVEL = 2
 _CHUNK = 1 << 20
+#: Text that is packed at once, and by how many threads.
+_PACKED = 1 << 19
+_PACKERS = 2
 #: Numbers of an array in one piece of text.
 NUMBERS = 50_000
 #: A payload of more bytes than this is not held in memory.
@@ -92,20 +97,37 @@ def encode_text(text: bytes | memoryview) -> Payload:
 def encode_pieces(text: Iterable[bytes], file: IO[bytes]) -> AnyPayload:
     """Wrap JSON text as `encode_text` does, given piece by piece; a large payload is left at the end of `file`."""
     start = file.seek(0, 2)
-    deflater = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, -15)
     crc = size = 0
     digest = hashlib.sha256()
+    packing = deque[Future[bytes]]()
     file.write(_MARKED)
-    for piece in text:
-        file.write(deflater.compress(piece))
-        crc = isal_zlib.crc32(piece, crc)
-        size += len(piece)
-        digest.update(piece)
-    file.write(deflater.flush(isal_zlib.Z_FULL_FLUSH) + _FINAL + _TRAILER.pack(crc, size & 0xFFFFFFFF))
+    with ThreadPoolExecutor(_PACKERS) as packers:  # which is what takes longest
+        for piece in _gathered(text):
+            packing.append(packers.submit(_segment, piece))
+            crc = isal_zlib.crc32(piece, crc)
+            size += len(piece)
+            digest.update(piece)
+            if len(packing) > _PACKERS:
+                file.write(packing.popleft().result())
+        while packing:
+            file.write(packing.popleft().result())
+    file.write(_FINAL + _TRAILER.pack(crc, size & 0xFFFFFFFF))
     length = file.tell() - start
     file.flush()
     found = LargePayload(file, start, length, size, digest.hexdigest())
     return found if length > LARGE else Payload(b"".join(found.chunks()), size, found.sha256)
+
+
+def _gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same text in pieces that are worth packing by themselves."""
+    waiting = bytearray()
+    for piece in pieces:
+        waiting += piece
+        if len(waiting) >= _PACKED:
+            yield bytes(waiting)
+            waiting.clear()
+    if waiting:
+        yield bytes(waiting)
 
 
 def decode_text(data: bytes) -> bytes:

@@ -138,7 +138,7 @@ def merge(paths: Sequence[Path], primaries: Sequence[int], aside: IO[bytes]) -> 
         pages = []
         for p in range(len(entry.pages)):
             page = merge_pages(ahead(map(partial(_page, e=e, p=p), paths)), primaries)
-            payload = codec.encode_pieces(ahead(codec.texts(page.document())), aside)
+            payload = codec.encode_pieces(codec.texts(page.document()), aside)
             pages.append(NewPage(page.number, page.name, page.dimension, payload))
         metadata = codec.encode({**entry.metadata, **counted})
         yield NewEstimator(entry.name, entry.file_name, metadata, tuple(pages))
