@@ -98,12 +98,15 @@ def encode_pieces(text: Iterable[bytes], file: IO[bytes]) -> AnyPayload:
     """Wrap JSON text as `encode_text` does, given piece by piece; a large payload is left at the end of `file`."""
     start = file.seek(0, 2)
     crc = size = 0
-    digest = hashlib.sha256()
+    digest, last = hashlib.sha256(), b""
     packing = deque[Future[bytes]]()
     file.write(_MARKED)
     with ThreadPoolExecutor(_PACKERS) as packers:  # which is what takes longest
         for piece in _gathered(text):
-            packing.append(packers.submit(_segment, piece))
+            if len(piece) >= _PACKED:
+                packing.append(packers.submit(_segment, piece))
+            else:
+                last = piece  # too little to be worth a thread
             crc = isal_zlib.crc32(piece, crc)
             size += len(piece)
             digest.update(piece)
@@ -111,7 +114,7 @@ def encode_pieces(text: Iterable[bytes], file: IO[bytes]) -> AnyPayload:
                 file.write(packing.popleft().result())
         while packing:
             file.write(packing.popleft().result())
-    file.write(_FINAL + _TRAILER.pack(crc, size & 0xFFFFFFFF))
+    file.write(_segment(last) + _FINAL + _TRAILER.pack(crc, size & 0xFFFFFFFF))
     length = file.tell() - start
     file.flush()
     found = LargePayload(file, start, length, size, digest.hexdigest())
@@ -119,7 +122,7 @@ def encode_pieces(text: Iterable[bytes], file: IO[bytes]) -> AnyPayload:
 
 
 def _gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same text in pieces that are worth packing by themselves."""
+    """The same text in pieces of `_PACKED` bytes or more, and a last one that may be shorter."""
     waiting = bytearray()
     for piece in pieces:
         waiting += piece
