@@ -26,7 +26,7 @@ from yaptide.simulators import COMMON, resolve
 
 app = typer.Typer()
 
-_LOOK_EVERY = 0.2
+_LOOK_EVERY = 0.1
 _PICTURES = (".png", ".pdf", ".svg")
 
 JobId = Annotated[str, typer.Argument(metavar="JOB_ID", help="Public name of the simulation.")]
