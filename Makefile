@@ -34,7 +34,7 @@ stress: .venv/.dev  ## Ten minutes of everything at once, processes killed, then
 	FAULTS=10 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_production_faults.py
 	$(VENV_PYTHON) -m benchmarks --quick --results "$$(mktemp -d)"
 
-bench: .venv/.dev  ## Measure every workload beside what the machine can do (docs/performance.md); an hour
+bench: .venv/.dev  ## Measure every workload beside what the machine can do (docs/performance.md); a quarter of an hour
 	@scripts/setup postgresql
 	@scripts/setup mcsquare
 	$(VENV_PYTHON) -m benchmarks $(BENCH)

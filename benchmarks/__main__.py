@@ -13,9 +13,11 @@ from rich.console import Console
 
 from benchmarks import machine, report
 from benchmarks.context import Context
+from benchmarks.history import CACHE
 from benchmarks.workloads import ALL
 
 _HERE = Path(__file__).parent
+_DOCUMENT = _HERE.parent / "docs" / "performance.md"
 
 
 def main() -> None:
@@ -23,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     parser.add_argument("--only", action="append", choices=list(ALL), help="measure this subject; can be repeated")
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds: to see that everything works")
-    parser.add_argument("--results", type=Path, default=_HERE / "results", help="folder for what is kept")
+    parser.add_argument("--results", type=Path, help="folder for what is kept; default: benchmarks/results for all")
     parser.add_argument("--compare", type=Path, nargs=2, metavar="JSON", help="compare two earlier runs")
     chosen = parser.parse_args()
     if chosen.compare:
@@ -34,7 +36,10 @@ def main() -> None:
         print(f"The machine is busy (load {machine.load():.2f}): compare ratios, and not times", file=sys.stderr)
     document = measure(chosen.only or list(ALL), chosen.quick)
     report.show(document)
-    report.save(document, chosen.results)
+    whole = not chosen.quick and not chosen.only
+    report.save(document, chosen.results or (_HERE / "results" if whole else CACHE / "results"))
+    if whole and not chosen.results:
+        _DOCUMENT.write_text(report.write_into(_DOCUMENT.read_text(), document))
 
 
 def measure(subjects: list[str], quick: bool) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -49,6 +50,12 @@ def revision() -> str:
         ["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=False, timeout=60
     )
     return done.stdout.strip() or "unknown"
+
+
+def high_water(pid: int | str = "self") -> int:
+    """The most memory that a process has had, bytes: VmHWM, pages of files that it has mapped among them."""
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) * 1024 if found else 0
 
 
 def _cpu() -> str:

@@ -11,6 +11,7 @@ from rich.table import Table
 from benchmarks.measuring import Row
 
 Document = Mapping[str, Any]
+_BEGIN, _END = "<!-- figures -->", "<!-- end of figures -->"
 
 
 def table(rows: Sequence[Document]) -> Table:
@@ -23,14 +24,17 @@ def table(rows: Sequence[Document]) -> Table:
     found.add_column("to reach")
     found.add_column("met")
     for row in rows:
-        unit = "B" if str(row["goal"]).endswith("MB") or "memory" in row["name"] else "s"
-        limit = row["limit"]
-        found.add_row(
-            *(row["name"], row["database"], told(row["ours"]["median"], unit), told(row["ours"]["p95"], unit)),
-            *((told(limit["median"], unit), told(limit["p95"], unit)) if limit else ("", "")),
-            *(_ratio(row), row["goal"] or "", {True: "yes", False: "NO", None: ""}[row["met"]]),
-        )
+        found.add_row(*cells(row))
     return found
+
+
+def cells(row: Document) -> list[str]:
+    """A row: workload, database, median and p95 of ours and of the limit's, ratio, what is to be reached, whether."""
+    unit = "B" if str(row["goal"]).endswith("MB") or "memory" in row["name"] else "s"
+    times = [
+        told(each[part], unit) if each else "" for each in (row["ours"], row["limit"]) for part in ("median", "p95")
+    ]
+    return [row["name"], row["database"], *times, _ratio(row), row["goal"] or "", _met(row)]
 
 
 def _ratio(row: Document) -> str:
@@ -65,6 +69,30 @@ def show(document: Document) -> None:
     if document["busy"]:
         console.print("The machine was BUSY with something else: compare ratios, and not times")
     console.print(summary(document["rows"]))
+
+
+def markdown(document: Document) -> str:
+    """The run as docs/performance.md has it: the machine, what is met, and all rows."""
+    machine = ", ".join(f"{name} {value}" for name, value in document["machine"].items())
+    began, ended = document["load"]
+    busy = " **The machine was busy with something else: compare ratios, and not times.**" if document["busy"] else ""
+    lines = [
+        f"Revision {document['revision']}, {document['date']}, load {began:.2f} before and {ended:.2f} after.{busy}",
+        f"Machine: {machine}.",
+        "",
+        f"**{summary(document['rows'])}**",
+        "",
+        "| workload | database | ours | p95 | limit | p95 | ratio | to reach | met |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |",
+    ]
+    return "\n".join([*lines, *(f"| {' | '.join(cells(row))} |" for row in document["rows"])])
+
+
+def write_into(text: str, document: Document) -> str:
+    """A text of Markdown with the figures of this run in the place of those it has."""
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    return f"{before}{begin}\n\n{markdown(document)}\n\n{end}{after}"
 
 
 def save(document: Document, folder: Path) -> None:

@@ -1,6 +1,5 @@
 """How much memory the server takes, above what it has after its start, for one page of 27,000,000 values (300^3)."""
 
-import re
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import IO
 import numpy as np
 import orjson
 
+from benchmarks import machine
 from benchmarks.context import Context
 from benchmarks.measuring import Goal, Row
 from benchmarks.store import KEY, Store
@@ -52,10 +52,10 @@ def _of(store: Store, text: Path, packed: Path, count: int) -> Iterator[Row]:
         fresh = replace(store)  # the same database, with a server of its own
         server = fresh.server
         pid = _serving(server)
-        before = _high_water(pid)
+        before = machine.high_water(pid)
         with closing(fresh.wire()) as wire:
             action(wire)
-        grown = float(_high_water(pid) - before)
+        grown = float(machine.high_water(pid) - before)
         server.stop()
         yield Row(f"memory for {count:,} values, {name}", store.kind, [grown], goal=Goal("bytes", 200e6))
 
@@ -103,10 +103,4 @@ def _get(wire: Wire, path: str, cookie: str, encoding: str) -> None:
 
 def _serving(server: Server) -> int:
     """The process that answers requests: of those started by `yaptide up`, the largest."""
-    return max(descendants(server.running.pid), key=_high_water)
-
-
-def _high_water(pid: int) -> int:
-    """The most memory that a process has had, bytes: VmHWM, pages of files that it has mapped among them."""
-    found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return int(found[1]) * 1024 if found else 0
+    return max(descendants(server.running.pid), key=machine.high_water)

@@ -11,6 +11,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from benchmarks import report
 from tests.support.payloads import estimator, page, shieldhit_files
 from yaptide.admin import (
     cli,
@@ -350,3 +351,19 @@ def test_snippets_are_python_and_shell(path):
     for snippet in blocks(path, "sh"):
         done = subprocess.run(["bash", "-n"], input=snippet, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+def test_the_figures_are_those_of_the_run_that_is_kept():
+    run = json.loads((ROOT / "benchmarks/results/bench.json").read_text())
+    text = (ROOT / "docs/performance.md").read_text()
+    assert report.write_into(text, run) == text
+    assert not run["quick"]
+
+
+def test_every_row_that_is_missed_has_a_reason():
+    run = json.loads((ROOT / "benchmarks/results/bench.json").read_text())
+    text = (ROOT / "docs/performance.md").read_text()
+    section = text.partition("## Why a row is not met")[2].partition("\n## ")[0]
+    reasons = re.findall(r"^- \*\*`(.+?)`\.\*\*", section, re.MULTILINE)
+    missed = [row["name"] for row in run["rows"] if row["met"] is False]
+    assert [row for row in missed if not any(reason in row for reason in reasons)] == []

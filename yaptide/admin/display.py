@@ -125,6 +125,8 @@ class Bars:
             TextColumn("primaries  {task.fields[state]}"),
             TimeElapsedColumn(),
             console=err,
+            auto_refresh=err.is_terminal,  # elsewhere only the last picture is printed
+            refresh_per_second=5,
         )
         self._bars: dict[int, TaskID] = {}
 
