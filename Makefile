@@ -18,7 +18,7 @@ demo: .venv/.runtime  ## Run a small simulation from input to depth-dose curve, 
 	@YAPTIDE_DATA_DIR="$(CURDIR)/.demo" .venv/bin/yaptide demo
 
 test: lint  ## Lint, then run all tests; brings the servers that they start if they are missing
-	@scripts/setup curl
+	@scripts/setup clients
 	@scripts/setup postgresql
 	@scripts/setup brokers
 	@scripts/setup slurm

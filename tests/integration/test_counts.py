@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import event, func, insert, select, text
+from sqlalchemy import Engine, event, func, insert, select, text
 
 from tests.support.api import submit
 from tests.support.invariants import QUERIES, broken_invariants
@@ -47,16 +47,16 @@ def number_of_rows(database) -> int:
 
 
 @contextmanager
-def statements(database) -> Iterator[list[str]]:
+def statements() -> Iterator[list[str]]:
     """What is sent to the database meanwhile."""
     seen: list[str] = []
 
     def note(_connection, _cursor, statement, *_rest) -> None:
         seen.append(statement)
 
-    event.listen(database.engine, "before_cursor_execute", note)
+    event.listen(Engine, "before_cursor_execute", note)  # progress has connections of its own
     yield seen
-    event.remove(database.engine, "before_cursor_execute", note)
+    event.remove(Engine, "before_cursor_execute", note)
 
 
 def test_a_list_tells_of_what_there_is(signed_in, stranger, backend, database):
@@ -91,12 +91,12 @@ def test_who_may_see_all_simulations_is_told_of_all(signed_in, stranger, backend
 
 
 def test_progress_counts_nothing_and_a_submission_once(backend, database):
-    with statements(database) as sent:
+    with statements() as sent:
         _, job = submitted(backend, 2)
     assert len([statement for statement in sent if "SimulationCount" in statement]) == 1
     tasks.report(backend, job.simulation_id, 0, job.update_key, Update(task_state=EntityState.RUNNING))
     for update in (Update(simulated_primaries=7), Update(task_state=EntityState.RUNNING, simulated_primaries=8)):
-        with statements(database) as sent:
+        with statements() as sent:
             tasks.report(backend, job.simulation_id, 0, job.update_key, update)
         assert sent
         assert not [statement for statement in sent if "SimulationCount" in statement]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
 from sqlalchemy import JSON, FromClause, Text, bindparam, cast, column, func, select
 from sqlalchemy.types import TypeEngine
 
@@ -25,4 +24,6 @@ def given(dialect: str, **columns: TypeEngine[Any]) -> FromClause:
 
 def packed(rows: Sequence[Mapping[str, Any]]) -> str:
     """The value of the parameter `rows`: whole numbers, text, and None where there is nothing."""
+    import orjson  # noqa: PLC0415 - what only administers does without it
+
     return orjson.dumps(rows).decode()
