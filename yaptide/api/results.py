@@ -28,10 +28,12 @@ _MAX_SPAN = 10_000
 
 
 @blueprint.post("/results")
-@blueprint.output(schemas.Message, status_code=202)
+@blueprint.output(schemas.ResultsSaved, status_code=202)
 @blueprint.doc(tags=["Workers"])
 def post() -> Response:
-    """Results that a worker sends, with its update key; stored whole or not at all. The same again change nothing.
+    """Results that a worker sends, with its update key; stored all at once. The same again change nothing.
+
+    A page that cannot be kept is left out alone, and named in `refused`.
 
     Body: `{"simulation_id", "update_key", "estimators": [{"name", "metadata", "pages": [page, ...]}]}`. In one of more
     than 1 MiB the keys come in this order, so that the update key is checked before the rest is taken in.
@@ -50,8 +52,10 @@ def post() -> Response:
                     'Results of more than 1 MiB have to begin with {"simulation_id": ..., "update_key": "..."'
                 )
             head = stream.read(_CHUNK)
-        _store(spooled)
-    return answer({"message": "Results saved"}, 202)
+        posted = _store(spooled)
+    logs.bind(job_id=posted.job_id)
+    refused = {"refused": [page._asdict() for page in posted.refused]} if posted.refused else {}
+    return answer({"message": "Results saved", **refused}, 202)
 
 
 def _folder() -> Path:
@@ -65,12 +69,11 @@ def _check(key: results.Key) -> None:
     logs.bind(job_id=results.check_key(backend(), key))
 
 
-def _store(spooled: "tempfile.SpooledTemporaryFile[bytes]") -> None:
+def _store(spooled: "tempfile.SpooledTemporaryFile[bytes]") -> results.Posted:
     if spooled.tell() > _IN_MEMORY:  # it stays on the disk
-        logs.bind(job_id=results.post_file(backend(), spooled))
-    else:
-        spooled.seek(0)
-        logs.bind(job_id=results.post(backend(), spooled.read()))
+        return results.post_file(backend(), spooled)
+    spooled.seek(0)
+    return results.post(backend(), spooled.read())
 
 
 @blueprint.get("/estimators")

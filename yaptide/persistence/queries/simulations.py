@@ -50,6 +50,7 @@ _DESCRIPTION = (
     _SIMULATION.c.simulator_version,
     _SIMULATION.c.simulator_digest,
     _SIMULATION.c.stored_bytes,
+    _SIMULATION.c.refused_pages,
 )
 _THIS_JOB = _SIMULATION.c.job_id == bindparam("job_id")
 _BY_JOB = select(*_DESCRIPTION).where(_THIS_JOB)
