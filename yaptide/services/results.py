@@ -116,7 +116,8 @@ def post(backend: Backend, body: bytes) -> Posted:
     InvalidInput for a wrong key or if nothing can be kept, Conflict if the simulation has other results or has failed
     or been canceled.
     """
-    body = b"".join(codec.json_words([body]))
+    if codec.holds_other_words([body]):
+        body = b"".join(codec.json_words([body]))
     return _post(backend, Slim(body), None)
 
 
