@@ -87,7 +87,7 @@ class Page:
                 name=str(metadata.get("name", data.get("name", ""))),
                 unit=str(data.get("unit", "")),
                 axes=tuple(Axis(a.get("name", ""), a.get("unit", ""), np.asarray(a["values"], float)) for a in axes),
-                values=np.asarray(data["values"], dtype=np.float64),
+                values=_exact(data["values"]),
                 errors=np.asarray(data["errors"], dtype=np.float64) if "errors" in data else None,
                 aggregation=Aggregation(metadata.get("aggregation", Aggregation.MEAN)),
                 metadata=metadata,
@@ -98,6 +98,12 @@ class Page:
     def grid(self) -> Floats:
         """The values with one index for each axis, shape (n1, n2, n3); an array of one value where there is none."""
         return self.values.reshape([len(axis.values) for axis in self.axes] or [-1], order="F")
+
+
+def _exact(numbers: Any) -> Any:
+    """Numbers of a document as an array: of integers where all of them are, since doubles lose those above 2**53."""
+    found = np.asarray(numbers)
+    return found if found.dtype.kind in "iu" and found.size else np.asarray(numbers, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
