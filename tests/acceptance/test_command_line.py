@@ -18,7 +18,7 @@ DATABASE_PASSWORD = "s3cret-of-the-database"
 SUMMARY = {
     *("job_id", "job_state", "title", "user", "sim_type", "platform", "simulator_version", "simulator_digest"),
     *("start_time", "end_time", "reason", "requested_primaries", "simulated_primaries", "stored_bytes"),
-    *("bragg_peak", "queue", "tasks"),
+    *("bragg_peak", "no_range", "queue", "tasks"),
 }
 TASK = {
     *("task_id", "task_state", "requested_primaries", "simulated_primaries"),
@@ -160,7 +160,7 @@ def test_json_is_all_of_standard_output_and_has_the_documented_keys(there, finis
 def test_tables_say_what_json_says(there, finished):
     status = there.run("status", finished["job_id"])
     assert status.err == ""
-    for words in (finished["job_id"], "COMPLETED", "4 COMPLETED", f"{finished['bragg_peak']['r80_mm']:.2f} mm"):
+    for words in (finished["job_id"], "COMPLETED", "4 COMPLETED", f"{finished['bragg_peak']['r80_mm']:.1f} mm"):
         assert words in status.out
     assert finished["job_id"] in there.run("list", "--all").out
     history = there.run("history", finished["job_id"])

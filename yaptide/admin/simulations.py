@@ -4,29 +4,45 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
 import typer
 
-from yaptide.admin.display import Bars, duration, moment, out, print_facts, print_json, print_table, say, size, state
+from yaptide.admin.display import (
+    Bars,
+    duration,
+    moment,
+    out,
+    print_facts,
+    print_json,
+    print_table,
+    say,
+    size,
+    state,
+)
 from yaptide.admin.interrupts import Interrupts
 from yaptide.admin.opening import Opened, local_user, opened
 from yaptide.application import make_executor
 from yaptide.client.files import read_folder
-from yaptide.client.results import Results
+from yaptide.client.results import NO_CURVE, Results
+from yaptide.domain.depth_dose import Range
 from yaptide.domain.errors import Conflict, NotFound
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence import codec
 from yaptide.services import batch, logfiles, results, simulations, users
 from yaptide.services.backend import Backend
 from yaptide.services.simulations import Page, Status, Submission
+from yaptide.services.users import User
 from yaptide.simulators import COMMON, resolve
 
 app = typer.Typer()
 
 _LOOK_EVERY = 0.1
+#: Bytes of text; of particles there can be gigabytes.
+_LONGEST_CURVES = 16 << 20
 _PICTURES = (".png", ".pdf", ".svg")
 
 JobId = Annotated[str, typer.Argument(metavar="JOB_ID", help="Public name of the simulation.")]
@@ -135,7 +151,7 @@ def summary(backend: Backend, job_id: str) -> dict[str, Any]:
     """Everything worth knowing about a simulation, as `--json` prints it; docs/command-line.md documents it."""
     user = users.owner_of(backend, job_id)
     found, tasks = _parts(simulations.status(backend, user, job_id))
-    peak = _peak(backend, job_id)
+    seen, no_range = _range(backend, job_id)
     return {
         "job_id": job_id,
         "job_state": found.job_state,
@@ -152,7 +168,8 @@ def summary(backend: Backend, job_id: str) -> dict[str, Any]:
         "requested_primaries": sum(task.requested_primaries for task in tasks),
         "simulated_primaries": sum(task.simulated_primaries for task in tasks),
         "stored_bytes": found.stored_bytes,
-        "bragg_peak": None if peak is None else {"depth_mm": peak[0], "r80_mm": peak[1]},
+        "bragg_peak": seen and asdict(seen),
+        "no_range": no_range,
         "tasks": [dict(task._mapping) for task in tasks],
     }
 
@@ -160,7 +177,7 @@ def summary(backend: Backend, job_id: str) -> dict[str, Any]:
 def print_summary(backend: Backend, job_id: str) -> None:
     """The same as a table."""
     found = summary(backend, job_id)
-    peak = found["bragg_peak"]
+    peak = found["bragg_peak"] and Range(**found["bragg_peak"])
     states = [task["task_state"] for task in found["tasks"]]
     facts: dict[str, object] = {
         "simulation": f"{job_id} ({found['title']}, {found['sim_type']})",
@@ -171,8 +188,10 @@ def print_summary(backend: Backend, job_id: str) -> None:
         "primaries": f"{found['simulated_primaries']:,} of {found['requested_primaries']:,}",
         "duration": duration(found["start_time"], found["end_time"]),
         "bytes stored": size(found["stored_bytes"]),
-        "Bragg peak at": peak and f"{peak['depth_mm']:.1f} mm",
-        "R80": peak and f"{peak['r80_mm']:.2f} mm",
+        "Bragg peak at": peak and peak.show(peak.depth_mm),
+        "R80": peak and peak.show(peak.r80_mm),
+        "depth bins": peak and f"{peak.bin_mm:.6g} mm",
+        "no range": found["no_range"],
     }
     print_facts({name: value for name, value in facts.items() if value is not None}, "Result")
 
@@ -181,20 +200,37 @@ def _parts(status: Status) -> tuple[Any, list[Any]]:
     return status.simulation, status.tasks
 
 
-def _peak(backend: Backend, job_id: str) -> tuple[float, float] | None:
-    """Depth and R80 of the Bragg peak, read from the depth curves alone."""
+def _range(backend: Backend, job_id: str) -> tuple[Range | None, str | None]:
+    """The range that the results tell, or why they tell none; neither if there are no results.
+
+    Estimators are read one after the other, and of each the pages with one axis, up to the first one with a range.
+    """
     user = users.owner_of(backend, job_id)
     try:
-        found = results.pages_metadata(backend, user, job_id)
+        estimators = results.pages_metadata(backend, user, job_id)
     except NotFound:
-        return None
-    for estimator in found:
+        return None, None
+    reasons = []
+    for estimator in estimators:
         numbers = [page["page_number"] for page in estimator["pages_metadata"] if page["page_dimension"] == 1]
-        if "dose" in estimator["name"].lower() and numbers:
-            parts = results.read_pages(backend, user, job_id, estimator["name"], [(numbers[0], numbers[0])])
-            pages = orjson.loads(b"".join(codec.plain(parts)))
-            return Results.from_document({"estimators": [{"name": estimator["name"], "pages": pages}]}).bragg_peak()
-    return None
+        curves = _curves(backend, user, job_id, estimator["name"], numbers) if numbers else Results(())
+        if curves.depth_curve() is not None:
+            try:
+                return curves.find_range(), None
+            except NotFound as error:
+                reasons.append(str(error))
+    return None, reasons[0] if reasons else NO_CURVE
+
+
+def _curves(backend: Backend, user: User, job_id: str, estimator: str, numbers: list[int]) -> Results:
+    """Some pages of an estimator, as far as they are curves and not long lists of particles."""
+    parts = results.read_pages(backend, user, job_id, estimator, [(number, number) for number in numbers])
+    text = bytearray()
+    for piece in codec.plain(parts):
+        text += piece
+        if len(text) > _LONGEST_CURVES:
+            return Results(())
+    return Results.from_document({"pages": orjson.loads(text)}, estimator)
 
 
 def load_results(backend: Backend, job_id: str) -> tuple[bytes, Results]:

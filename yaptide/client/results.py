@@ -3,32 +3,48 @@
 import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from yaptide.domain.depth_dose import bragg_peak
+from yaptide.domain.depth_dose import Range, is_depth_curve, read_range
 from yaptide.domain.errors import InvalidInput, NotFound
 from yaptide.domain.estimators import Estimator, Page
+
+NO_CURVE = "no page with one axis along the beam scores dose"
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """The results of one simulation: its estimators, in the order of the server."""
+    """The results of one simulation: its estimators, in the order of the server.
+
+    `left_out` says in a line each which pages could not be read, and why.
+    """
 
     estimators: tuple[Estimator, ...]
+    left_out: tuple[str, ...] = ()
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> "Results":
-        """The results in an answer of `GET /results`; raises InvalidInput if it is none."""
-        found = []
-        for entry in document.get("estimators", ()):
-            pages = tuple(Page.from_document(page) for page in entry["pages"])
-            found.append(Estimator(entry["name"], entry["name"], pages, entry.get("metadata", {})))
-        return cls(tuple(found))
+    def from_document(cls, document: Mapping[str, Any], estimator: str | None = None) -> "Results":
+        """The results in an answer of `GET /results`; pages that cannot be read are left out.
+
+        The answer does not name the `estimator` if only some of its pages were asked for.
+        """
+        estimators, left_out = [], list[str]()
+        some = [{"name": estimator or "", "pages": document["pages"]}] if document.get("pages") else []
+        for entry in document.get("estimators") or some:
+            pages = []
+            for position, page in enumerate(entry["pages"]):
+                try:
+                    pages.append(_read_page(page, position))
+                except InvalidInput as error:
+                    left_out.append(f"{entry['name']}, page {position} of those sent: {error}")
+            estimators.append(Estimator(entry["name"], entry["name"], tuple(pages), entry.get("metadata", {})))
+        return cls(tuple(estimators), tuple(left_out))
 
     def page(self, estimator: str, number: int) -> Page:
         """A page by its estimator's name and its number; raises NotFound with what there is."""
@@ -40,19 +56,27 @@ class Results:
         raise NotFound(f"There is no page {number} of {estimator!r}; there are: {there}")
 
     def depth_curve(self) -> Page | None:
-        """The first depth-dose curve: a page of one axis that scores dose along the beam; None if there is none."""
-        for estimator, page in self._pages():
-            if page.dimension == 1 and "dose" in f"{estimator.name} {page.name}".lower():
-                return page
-        return None
+        """The first depth-dose curve that has a range, or else the first one; None if there is none.
+
+        It is a page of dose whose one axis lies along the beam: depth, or z where the code's beams go along z.
+        """
+        curves = [page for _, page in self._pages() if is_depth_curve(page)]
+        return next(filter(_has_range, curves), curves[0] if curves else None)
+
+    def find_range(self) -> Range:
+        """The range in mm that the first depth-dose curve tells; raises NotFound with the reason if there is none."""
+        page = self.depth_curve()
+        if page is None:
+            raise NotFound(NO_CURVE)
+        return read_range(page)
 
     def bragg_peak(self) -> tuple[float, float] | None:
-        """Depth of the maximum and R80 of the first depth-dose curve, in its axis' unit; None if there is no peak."""
-        page = self.depth_curve()
+        """Depth of the maximum and R80 of the first depth-dose curve, in mm; None if there is no range."""
         try:
-            return None if page is None else bragg_peak(page.axes[0].values, page.values)
-        except InvalidInput:
+            found = self.find_range()
+        except NotFound:
             return None
+        return found.depth_mm, found.r80_mm
 
     def save_npz(self, path: Path) -> None:
         """Write all arrays to a compressed numpy file.
@@ -80,6 +104,26 @@ class Results:
 
     def _pages(self) -> Iterator[tuple[Estimator, Page]]:
         return ((estimator, page) for estimator in self.estimators for page in estimator.pages)
+
+
+def _read_page(document: Mapping[str, Any], position: int) -> Page:
+    """A page of an answer; raises InvalidInput if its values do not fit on its axes. Errors that do not are unknown."""
+    page = Page.from_document(document)
+    if "page_number" not in page.metadata:  # the server counts them then
+        page = replace(page, number=position)
+    expected = prod(axis.values.size for axis in page.axes)
+    if page.axes and page.values.size != expected:
+        raise InvalidInput(f"it has {page.values.size} values, its axes ask for {expected}")
+    fits = page.errors is None or page.errors.shape == page.values.shape
+    return page if fits else replace(page, errors=None)
+
+
+def _has_range(page: Page) -> bool:
+    try:
+        read_range(page)
+    except NotFound:
+        return False
+    return True
 
 
 def _places(page: Page) -> Iterator[tuple[Any, ...]]:
