@@ -1,19 +1,19 @@
 """Results as arrays: what `GET /results` answers, turned into numbers, tables and files."""
 
-import csv
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import product
 from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-
+from yaptide.client import tables
 from yaptide.domain.depth_dose import Range, is_depth_curve, read_range
 from yaptide.domain.errors import InvalidInput, NotFound
 from yaptide.domain.estimators import Estimator, Page
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
 
 NO_CURVE = "no page with one axis along the beam scores dose"
 
@@ -79,28 +79,25 @@ class Results:
         return found.depth_mm, found.r80_mm
 
     def save_npz(self, path: Path) -> None:
-        """Write all arrays to a compressed numpy file.
-
-        Keys are `<estimator>_<page>_values`, `..._errors`, and `..._axis1`, ...; values have one index for each axis.
-        """
-        arrays: dict[str, Any] = {}
-        for estimator, page in self._pages():
-            stem = re.sub(r"\W+", "_", f"{estimator.name}_{page.number}")
-            arrays[f"{stem}_values"] = page.grid()
-            if page.errors is not None:
-                arrays[f"{stem}_errors"] = page.errors.reshape(page.grid().shape, order="F")
-            arrays |= {f"{stem}_axis{n}": axis.values for n, axis in enumerate(page.axes, start=1)}
-        with path.open("wb") as file:  # given a name, numpy would add an ending to it
-            np.savez_compressed(file, **arrays)
+        """Write all arrays to a compressed numpy file, with an index that says what they are (docs/results.md)."""
+        tables.save_npz(self.estimators, path)
 
     def write_csv(self, file: IO[str]) -> None:
-        """Write every value as a line: where it belongs, its coordinates on up to three axes, and its error."""
-        writer = csv.writer(file)
-        writer.writerow(["estimator", "page", "quantity", "unit", "axis1", "axis2", "axis3", "value", "error"])
-        for estimator, page in self._pages():
-            errors: Sequence[Any] = [""] * len(page.values) if page.errors is None else page.errors.tolist()
-            for place, value, error in zip(_places(page), page.values.tolist(), errors, strict=True):
-                writer.writerow([estimator.name, page.number, page.name, page.unit, *place, value, error])
+        """Write every value as a line: where it belongs, its place on the axes, and its error (docs/results.md)."""
+        tables.write_csv(self._pages(), file)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """The table of `write_csv` as a data frame; what is unknown is NaN. Raises NotConfigured without pandas."""
+        return tables.to_pandas(self._pages())
+
+    def to_xarray(self) -> dict[tuple[str, int], "xr.Dataset"]:
+        """Each page by its estimator's name and its number, as a data set with its axes as coordinates.
+
+        It holds `value`, and `error` (the standard error) where that is known; units are in the attribute `units` of
+        each array and axis. An axis has its name, or `axis1`, `axis2`, ... where names are missing or not different.
+        Raises NotConfigured without xarray.
+        """
+        return {(estimator.name, page.number): tables.to_dataset(estimator, page) for estimator, page in self._pages()}
 
     def _pages(self) -> Iterator[tuple[Estimator, Page]]:
         return ((estimator, page) for estimator in self.estimators for page in estimator.pages)
@@ -124,11 +121,3 @@ def _has_range(page: Page) -> bool:
     except NotFound:
         return False
     return True
-
-
-def _places(page: Page) -> Iterator[tuple[Any, ...]]:
-    """Coordinates of each value, the first axis fastest, filled up to three."""
-    axes = [axis.values.tolist() for axis in reversed(page.axes)]
-    if page.dimension == 0:
-        return (("", "", "") for _ in page.values)
-    return ((*reversed(place), *("",) * (3 - len(place))) for place in product(*axes))
