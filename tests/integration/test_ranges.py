@@ -1,8 +1,11 @@
 """Ranges and tables the whole way: posted by a worker, then seen by `yaptide`, by its JSON and by the Python client."""
 
+import csv
+import io
 import json
 
 import httpx
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -130,3 +133,79 @@ def test_a_long_list_is_not_taken_for_a_curve(job, yaptide, monkeypatch):
     monkeypatch.setattr(simulations, "_LONGEST_CURVES", 100)
     job.post_results(estimator("dose_", dose()))
     assert json.loads(yaptide("status", job.job_id, "--json"))["no_range"].startswith("no page")
+
+
+# --- tables
+
+
+def grid(number, *sizes, values=None):
+    """A page of whole numbers on axes of these sizes."""
+    axes = {
+        f"axis_dim{n}": {"name": f"a{n}", "unit": "cm", "values": list(range(1, size + 1))}
+        for n, size in enumerate(sizes, start=1)
+    }
+    data = {"name": "q", "unit": "MeV/g", "values": values or list(range(int(np.prod(sizes))))}
+    return {"dimensions": len(sizes), "data": data, **axes, "metadata": {"page_number": str(number)}}
+
+
+def test_tables_of_four_axes_and_of_large_integers(job, yaptide, remote, tmp_path):
+    large = [2**53 + 1, 2**60 + 1]
+    job.post_results(estimator("dose_", grid(0, 2, 2, 2, 2)), estimator("dose2_", grid(3, 2, values=large)))
+    text = yaptide("results", job.job_id, "--csv", "--npz", tmp_path / "a.npz")
+    rows = list(csv.DictReader(io.StringIO(text), restkey="too many"))
+    assert len(rows) == 18
+    assert "too many" not in rows[0]
+    assert [rows[6][f"axis{n}"] for n in (1, 2, 3, 4)] == ["1.0", "2.0", "2.0", "1.0"]
+    assert (rows[6]["axis4_name"], rows[6]["axis4_unit"], rows[6]["value"]) == ("a4", "cm", "6")
+    assert [row["value"] for row in rows[16:]] == [str(number) for number in large]
+    with np.load(tmp_path / "a.npz") as file:
+        index = json.loads(str(file["index"]))
+        assert [estimator["name"] for estimator in index["estimators"]] == ["dose", "dose2"]
+        assert file["e0_p0_values"][1, 1, 0, 0] == 3
+        assert file["e1_p0_values"].tolist() == large
+    ours = io.StringIO()
+    remote.results().write_csv(ours)
+    assert ours.getvalue() == text
+
+
+def test_only_what_is_asked_for_is_read(job, yaptide, remote, tmp_path):
+    job.post_results(estimator("dose_", *(page(number, f"Q{number}") for number in range(4))), estimator("dose2_"))
+    assert [e.name for e in remote.results("dose2").estimators] == ["dose2"]
+    for pages in ("0-1,3", (0, 1, 3)):
+        found = remote.results(estimator="dose", pages=pages)
+        assert [(e.name, [p.number for p in e.pages]) for e in found.estimators] == [("dose", [0, 1, 3])]
+    assert remote.results("dose", 2).page("dose", 2).name == "Q2"
+    queries = [httpx.URL(url).query.decode() for url in remote.asked if "results" in url]
+    assert queries == [
+        "estimator_name=dose2",
+        *("estimator_name=dose&page_numbers=0-1%2C3", "estimator_name=dose&page_numbers=0%2C1%2C3"),
+        "estimator_name=dose&page_numbers=2",
+    ]
+    chosen = ("results", job.job_id, "--estimator", "dose", "--pages", "0-1,3")
+    rows = list(csv.DictReader(io.StringIO(yaptide(*chosen, "--csv"))))
+    assert {(row["estimator"], row["page"]) for row in rows} == {("dose", number) for number in "013"}
+    answer = job.get("/results", estimator_name="dose", page_numbers="0-1,3").json
+    assert json.loads(yaptide(*chosen, "--json")) == answer
+    listed = yaptide(*chosen)
+    assert [name in listed for name in ("Q0", "Q1", "Q2", "Q3")] == [True, True, False, True]
+    yaptide("results", job.job_id, "--estimator", "dose", "--npz", tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as file:
+        assert [e["name"] for e in json.loads(str(file["index"]))["estimators"]] == ["dose"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--pages", "0"), "--pages needs --estimator"),
+        (("--estimator", "dose", "--pages", "x", "--csv"), "is no range of pages"),
+        (("--estimator", "dose", "--pages", "2-1"), "is no range of pages"),
+        (("--estimator", "dose9"), "Results are unavailable"),
+        (("--estimator", "dose9", "--csv"), "Results are unavailable"),
+        (("--estimator", "dose", "--pages", "7", "--json"), "Results are unavailable"),
+    ],
+)
+def test_a_choice_that_fits_nothing_is_refused(job, yaptide, words, message):
+    job.post_results()
+    done = CliRunner().invoke(cli.app, ["results", job.job_id, *words])
+    assert done.exit_code
+    assert message in done.output + str(done.exception)

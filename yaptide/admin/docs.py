@@ -157,7 +157,7 @@ JSON: Mapping[str, Mapping[str, str]] = {
         **_TASK_KEYS,
     },
     "yaptide results --json": {
-        "message": "`Results`",
+        "message": "`Results`; with `--pages` the pages follow as `pages[]`, without `estimators`",
         "estimators[].name": "name of the estimator",
         "estimators[].metadata": "what else is known of it, name to text",
         "estimators[].pages[].dimensions": "number of axes",

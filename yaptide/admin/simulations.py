@@ -19,6 +19,7 @@ from yaptide.admin.display import (
     print_facts,
     print_json,
     print_table,
+    printable,
     say,
     size,
     state,
@@ -26,6 +27,7 @@ from yaptide.admin.display import (
 from yaptide.admin.interrupts import Interrupts
 from yaptide.admin.opening import Opened, local_user, opened
 from yaptide.application import make_executor
+from yaptide.client import answers
 from yaptide.client.files import read_folder
 from yaptide.client.results import NO_CURVE, Results
 from yaptide.domain.depth_dose import Range
@@ -233,19 +235,24 @@ def _curves(backend: Backend, user: User, job_id: str, estimator: str, numbers: 
     return Results.from_document({"pages": orjson.loads(text)}, estimator)
 
 
-def load_results(backend: Backend, job_id: str) -> tuple[bytes, Results]:
-    """All results of a simulation: the JSON text that `GET /results` answers, and the same as arrays."""
-    parts = results.read(backend, users.owner_of(backend, job_id), job_id)
-    text = b"".join(codec.plain([b'{"message":"Results","estimators":', *parts, b"}"]))
-    return text, Results.from_document(orjson.loads(text))
+def load_results(
+    backend: Backend, job_id: str, estimator: str | None = None, pages: str | None = None
+) -> tuple[bytes, Results]:
+    """Results of a simulation: the JSON text that `GET /results` answers, and the same as arrays."""
+    answer = results.read_answer(backend, users.owner_of(backend, job_id), job_id, estimator, pages)
+    text = b"".join(codec.plain(answer))
+    found = Results.from_document(answers.with_arrays(text) or orjson.loads(text), estimator)
+    for line in found.left_out:
+        say(f"Left out: {printable(line)}")
+    return text, found
 
 
-def draw(backend: Backend, job_id: str, path: Path) -> None:
+def draw(backend: Backend, job_id: str, path: Path, estimator: str | None = None, pages: str | None = None) -> None:
     """Draw the dose of a simulation into a file."""
     from yaptide.client import plots  # noqa: PLC0415 - matplotlib takes longer to import than all the rest
 
     title = simulations.status(backend, users.owner_of(backend, job_id), job_id).simulation.title
-    plots.save(plots.overview(load_results(backend, job_id)[1], title), path)
+    plots.save(plots.overview(load_results(backend, job_id, estimator, pages)[1], title), path)
     say(f"Picture: {path}")
 
 
@@ -300,25 +307,33 @@ def listing(
 @app.command("results")
 def show_results(
     job_id: JobId,
+    estimator: Annotated[str | None, typer.Option(help="Only those of this estimator.", show_default=False)] = None,
+    pages: Annotated[
+        str | None, typer.Option(help="Only these pages of it, such as 0-2,5.", show_default=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what GET /results answers.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print every value as a line.")] = False,
     npz: Annotated[Path | None, typer.Option(help="Write the arrays to this numpy file.")] = None,
     png: Picture = None,
 ) -> None:
-    """Show the results of a simulation, or write them to a file.
+    """Show the results of a simulation, or write them to a file; docs/results.md describes the files.
 
     Example: yaptide results 20260301-100000-...DIRECT --npz dose.npz --png dose.png
+
+    Example: yaptide results 20260301-100000-...DIRECT --estimator Dose --pages 0 --csv
     """
     if as_json and as_csv:
         raise typer.BadParameter("choose one of --json and --csv")
+    if pages is not None and estimator is None:
+        raise typer.BadParameter("--pages needs --estimator")
     backend = opened().backend
     if png is not None:
-        draw(backend, job_id, png)
+        draw(backend, job_id, png, estimator, pages)
     if not (as_json or as_csv or npz):
         if png is None:
-            _print_pages(backend, job_id)
+            _print_pages(backend, job_id, estimator, pages)
         return
-    text, found = load_results(backend, job_id)
+    text, found = load_results(backend, job_id, estimator, pages)
     if npz is not None:
         found.save_npz(npz)
         say(f"Arrays: {npz}")
@@ -328,13 +343,17 @@ def show_results(
         found.write_csv(typer.get_text_stream("stdout"))
 
 
-def _print_pages(backend: Backend, job_id: str) -> None:
-    found = results.pages_metadata(backend, users.owner_of(backend, job_id), job_id)
+def _print_pages(backend: Backend, job_id: str, estimator: str | None, pages: str | None) -> None:
+    numbers = None if pages is None else results.parse_page_numbers(pages)
     rows = [
-        (estimator["name"], page["page_number"], page["page_name"], page["page_dimension"])
-        for estimator in found
-        for page in estimator["pages_metadata"]
+        (found["name"], page["page_number"], page["page_name"], page["page_dimension"])
+        for found in results.pages_metadata(backend, users.owner_of(backend, job_id), job_id)
+        for page in found["pages_metadata"]
+        if estimator in (None, found["name"])
+        and (numbers is None or any(first <= page["page_number"] <= last for first, last in numbers))
     ]
+    if not rows:
+        raise NotFound("Results are unavailable")
     print_table(("estimator", "page", "quantity", "axes"), rows)
 
 
