@@ -1,5 +1,6 @@
 """Pictures of results, for people who would rather look than read."""
 
+import textwrap
 from pathlib import Path
 
 import matplotlib as mpl
@@ -66,14 +67,14 @@ def _draw_curve(axes: Axes, page: Page) -> None:
 
 
 def _mark_range(axes: Axes, page: Page) -> None:
-    """Draw R80 of a depth-dose curve; say in the legend why it has none."""
+    """Draw R80 of a depth-dose curve; say above it why it has none."""
     if not is_depth_curve(page):
         return
     scale = length_in_mm(page.axes[0].unit)
     try:
         found = read_range(page)
     except NotFound as error:
-        axes.plot([], [], " ", label=f"no range: {error}")
+        axes.set_title(textwrap.fill(textwrap.shorten(f"no range: {error}", 240), 80), fontsize="small")
         return
     if scale is not None:
         label = f"R80 = {found.show(found.r80_mm)}"
