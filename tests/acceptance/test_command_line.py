@@ -2,8 +2,10 @@
 
 import csv
 import io
+import json
 import os
 import signal
+from itertools import repeat
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ DATABASE_PASSWORD = "s3cret-of-the-database"
 SUMMARY = {
     *("job_id", "job_state", "title", "user", "sim_type", "platform", "simulator_version", "simulator_digest"),
     *("start_time", "end_time", "reason", "requested_primaries", "simulated_primaries", "stored_bytes"),
-    *("bragg_peak", "queue", "tasks"),
+    *("bragg_peak", "no_range", "queue", "tasks"),
 }
 TASK = {
     *("task_id", "task_state", "requested_primaries", "simulated_primaries"),
@@ -160,7 +162,7 @@ def test_json_is_all_of_standard_output_and_has_the_documented_keys(there, finis
 def test_tables_say_what_json_says(there, finished):
     status = there.run("status", finished["job_id"])
     assert status.err == ""
-    for words in (finished["job_id"], "COMPLETED", "4 COMPLETED", f"{finished['bragg_peak']['r80_mm']:.2f} mm"):
+    for words in (finished["job_id"], "COMPLETED", "4 COMPLETED", f"{finished['bragg_peak']['r80_mm']:.1f} mm"):
         assert words in status.out
     assert finished["job_id"] in there.run("list", "--all").out
     history = there.run("history", finished["job_id"])
@@ -179,21 +181,27 @@ def test_results_come_in_every_form(there, finished, tmp_path):
     assert picture.stat().st_size > 20_000
     rows = list(csv.DictReader(io.StringIO(done.out)))
     with np.load(arrays) as loaded:
-        for name in ("Dose", "Energy", "LET"):
+        index = json.loads(str(loaded["index"]))
+        for e, name in enumerate(("Dose", "Energy", "LET")):
+            assert index["estimators"][e]["name"] == name
             for number, shape in enumerate([(60,), (20, 60), GRID]):
                 page = found.page(name, number)
-                stem = f"{name}_{number}"
+                stem = f"e{e}_p{number}"
                 assert loaded[f"{stem}_values"].shape == loaded[f"{stem}_errors"].shape == shape
                 # In the order in which they are sent, the first axis varies fastest.
-                assert np.array_equal(loaded[f"{stem}_values"].ravel(order="F"), page.values)
-                assert np.array_equal(loaded[f"{stem}_errors"].ravel(order="F"), page.errors)
+                assert np.array_equal(loaded[f"{stem}_values"].ravel(order="F"), page.values, equal_nan=True)
+                assert np.array_equal(loaded[f"{stem}_errors"].ravel(order="F"), page.errors, equal_nan=True)
                 assert [loaded[f"{stem}_axis{n + 1}"].size for n in range(len(shape))] == list(shape)
                 mine = [row for row in rows if (row["estimator"], row["page"]) == (name, str(number))]
-                assert [float(row["value"]) for row in mine] == page.values.tolist()
-                assert [float(row["error"]) for row in mine] == page.errors.tolist()
+                assert np.array_equal(list(map(number_in, mine, repeat("value"))), page.values, equal_nan=True)
+                assert np.array_equal(list(map(number_in, mine, repeat("error"))), page.errors, equal_nan=True)
         last = rows[-1]
-        place = [np.flatnonzero(loaded[f"LET_2_axis{n}"] == float(last[f"axis{n}"]))[0] for n in (1, 2, 3)]
-        assert loaded["LET_2_values"][tuple(place)] == float(last["value"])
+        place = [np.flatnonzero(loaded[f"e2_p2_axis{n}"] == float(last[f"axis{n}"]))[0] for n in (1, 2, 3)]
+        assert np.array_equal(loaded["e2_p2_values"][tuple(place)], number_in(last, "value"), equal_nan=True)
+
+
+def number_in(row: dict[str, str], column: str) -> float:
+    return float(row[column] or "nan")
 
 
 def test_a_running_server_runs_what_the_command_line_submits(fresh, water):

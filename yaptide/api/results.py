@@ -23,8 +23,6 @@ _ANY_ORDER = 1 << 20
 _KEY_FIRST = re.compile(
     rb'\s*\{\s*"simulation_id"\s*:\s*(\d{1,10})\s*,\s*"update_key"\s*:\s*"([^"\\]{1,500})"\s*[,}]', re.ASCII
 )
-_MAX_RANGES = 500  # SQLite takes no more than 1000 alternatives
-_MAX_SPAN = 10_000
 
 
 @blueprint.post("/results")
@@ -90,33 +88,5 @@ def estimators(query: schemas.JobQuery) -> Response:
 @blueprint.output(schemas.ResultsPages)
 def read(query: schemas.ResultsQuery) -> Response:
     """All results, those of one estimator, or some of its pages, in ascending order."""
-    if query.page_numbers is None:
-        around = (b'{"message":"Results","estimators":', b"}")
-        found = results.read(backend(), user(), query.job_id, query.estimator_name, around)
-        return stitched(found, found.length)
-    if query.estimator_name is None:
-        raise InvalidInput("page_numbers needs an estimator_name")
-    around = (b'{"message":"Results","pages":', b"}")
-    asked = ranges(query.page_numbers)
-    pages = results.read_pages(backend(), user(), query.job_id, query.estimator_name, asked, around)
-    return stitched(pages, pages.length)
-
-
-def ranges(text: str) -> list[tuple[int, int]]:
-    """Inclusive ranges of page numbers in a text like `0-2,5`, in order, none overlapping; raises InvalidInput."""
-    found = list[tuple[int, int]]()
-    for part in text.split(",", _MAX_RANGES):
-        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part, re.ASCII)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if last < first:
-            raise InvalidInput(f"page_numbers: {part[:40]!r} is no range of pages; write ranges like 0-2,5")
-        if last - first >= _MAX_SPAN:
-            raise InvalidInput(f"page_numbers: a range may span {_MAX_SPAN} pages at most")
-        found.append((first, last))
-    apart = list[tuple[int, int]]()
-    for first, last in sorted(found):
-        if apart and first <= apart[-1][1]:
-            apart[-1] = (apart[-1][0], max(last, apart[-1][1]))
-        else:
-            apart.append((first, last))
-    return apart
+    found = results.read_answer(backend(), user(), query.job_id, query.estimator_name, query.page_numbers)
+    return stitched(found, found.length)

@@ -169,8 +169,9 @@ def mark_missing(values: Floats, ranges: Iterable[Iterable[int]]) -> Floats:
 
 
 def _read_values(data: Mapping[str, Any]) -> Floats:
+    """The values of a document: integers where all of them are, since doubles lose digits above 2**53."""
     values = np.asarray(data["values"])
-    if values.dtype.kind not in "iuf":  # null among them, or what is no number at all
+    if values.dtype.kind not in "iu" or not values.size:
         values = np.asarray(data["values"], dtype=np.float64)
     values = values.ravel()
     return mark_missing(values, data["missing"]) if data.get("missing") else values

@@ -45,6 +45,8 @@ from yaptide.services.slimming import Read, Slim, slim
 _AT_ONCE = 16 << 20
 _SLICE = 8 << 20
 _ENDS = 64
+_MAX_RANGES = 500  # SQLite takes no more than 1000 alternatives
+_MAX_SPAN = 10_000
 _FLUKA_FILE = re.compile(r"\d+_fort\.(\d+)")
 _FLUKA_FIRST_UNIT = 21  # the editor's outputs get the units 21, 22, ... in their order
 
@@ -418,6 +420,41 @@ class Document:
     def __iter__(self) -> Iterator[codec.Part]:
         """Go through the parts, once."""
         return iter(self.parts)
+
+
+def read_answer(
+    backend: Backend, user: User, job_id: str, estimator: str | None = None, page_numbers: str | None = None
+) -> Document:
+    """What `GET /results` answers: all results, those of one estimator, or its pages in a text like `0-2,5`.
+
+    Raises NotFound if there are none, InvalidInput for what is no range of pages.
+    """
+    if page_numbers is None:
+        return read(backend, user, job_id, estimator, (b'{"message":"Results","estimators":', b"}"))
+    if estimator is None:
+        raise InvalidInput("page_numbers needs an estimator_name")
+    around = (b'{"message":"Results","pages":', b"}")
+    return read_pages(backend, user, job_id, estimator, parse_page_numbers(page_numbers), around)
+
+
+def parse_page_numbers(text: str) -> list[tuple[int, int]]:
+    """Inclusive ranges of page numbers in a text like `0-2,5`, in order, none overlapping; raises InvalidInput."""
+    found = list[tuple[int, int]]()
+    for part in text.split(",", _MAX_RANGES):
+        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part, re.ASCII)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
+            raise InvalidInput(f"page_numbers: {part[:40]!r} is no range of pages; write ranges like 0-2,5")
+        if last - first >= _MAX_SPAN:
+            raise InvalidInput(f"page_numbers: a range may span {_MAX_SPAN} pages at most")
+        found.append((first, last))
+    apart = list[tuple[int, int]]()
+    for first, last in sorted(found):
+        if apart and first <= apart[-1][1]:
+            apart[-1] = (apart[-1][0], max(last, apart[-1][1]))
+        else:
+            apart.append((first, last))
+    return apart
 
 
 def read(
