@@ -11,7 +11,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -33,28 +33,30 @@ _MOST_WRITTEN_ANEW = 1 << 26
 _IN_MEMORY = 1 << 20
 _MAX_AXES = 5
 
-_List = list[float | list[float | None] | None]
+_Numbers = list[float | None]
+_Rows = list[list[float | None]]
+T = TypeVar("T")
 
 
 class _Axis(msgspec.Struct):
-    values: list[float | None]
+    values: _Numbers
     name: str = ""
     unit: str = ""
 
 
-class _Data(msgspec.Struct):
-    values: _List
-    errors: _List | None = None
+class _Data(msgspec.Struct, Generic[T]):
+    values: T
+    errors: T | None = None
     missing: list[tuple[int, int]] = []
     name: str = ""
     unit: str = ""
 
 
-class _Page(msgspec.Struct):
-    """What is looked at of a page."""
+class _Page(msgspec.Struct, Generic[T]):
+    """What is looked at of a page, whose values are numbers or rows of numbers."""
 
     dimensions: int
-    data: _Data
+    data: _Data[T]
     metadata: dict[str, Any] = {}
     axis_dim1: _Axis | None = None
     axis_dim2: _Axis | None = None
@@ -67,7 +69,8 @@ class _Numbered(msgspec.Struct):
     metadata: dict[str, Any] = {}
 
 
-_PAGE = msgspec.json.Decoder(_Page)
+_PAGE_OF_NUMBERS = msgspec.json.Decoder(_Page[_Numbers])
+_PAGE_OF_ROWS = msgspec.json.Decoder(_Page[_Rows])
 _NUMBERED = msgspec.json.Decoder(_Numbered)
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 
@@ -82,37 +85,38 @@ class CheckedPage:
     written_anew: bool
 
 
-def page_number(text: bytes | memoryview, position: int) -> int:
-    """The number of a page, by default its `position`; raises InvalidInput if it has one that is none."""
-    with readable():
-        number = str(_NUMBERED.decode(text).metadata.get("page_number", position))
-    if not number.isascii() or not number.isdigit() or len(number) > 9:
-        raise InvalidInput(f"{number[:40]!r} is no page number")
-    return int(number)
-
-
 def check_page(
-    text: bytes | memoryview, body: Slim, number: int, order: str, taken: Container[int] = ()
+    text: bytes | memoryview, body: Slim, position: int, order: str, taken: Container[int] = ()
 ) -> CheckedPage:
     """Look whether a page can be kept; `text` is a part of `body`, `order` that of its values.
 
-    Raises InvalidInput saying what is wrong with it, also if its `number` is `taken`.
+    Without a number it has that of its `position`. Raises InvalidInput saying what is wrong with it, also if its number
+    is `taken`.
     """
-    if number in taken:
-        raise InvalidInput("there is another one of this number")
     with readable():
         str(text, "utf-8")  # the decoder does not look into text that it skips
-        page = _PAGE.decode(text)
+        page = _decoded(text)
+    number = _number(page.metadata, position)
+    if number in taken:
+        raise InvalidInput("there is another one of this number")
     shape = _shape(page, body)
     _check_numbers(page, shape, body)
     name = str(page.metadata.get("name", page.data.name))
     check_text(name, "Its name", body)
     order = str(page.metadata.get(ORDER, order))
-    lists = [page.data.values, page.data.errors or []]
-    anew = (order == OTHER_ORDER and len(shape) > 1) or any(map(_is_nested, lists)) or body.nulls(page.data.values) > 0
-    if anew and _count(page.data.values, body) > _MOST_WRITTEN_ANEW:
+    values = page.data.values
+    anew = (order == OTHER_ORDER and len(shape) > 1) or _is_nested(values) or body.nulls(values) > 0
+    if anew and _count(values, body) > _MOST_WRITTEN_ANEW:
         raise InvalidInput(f"more than {_MOST_WRITTEN_ANEW} values are not put in order; send them first axis fastest")
     return CheckedPage(number, name, page.dimensions, anew)
+
+
+def number_of(text: bytes | memoryview, position: int) -> int:
+    """The number by which to call a page that cannot be kept: its own, or if that cannot be had its `position`."""
+    try:
+        return _number(_NUMBERED.decode(text).metadata, position)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, InvalidInput):
+        return position
 
 
 def write_anew(text: bytes | memoryview, body: Slim, read: Read, order: str, folder: Path) -> Iterator[bytes]:
@@ -177,7 +181,24 @@ def readable() -> Iterator[None]:
         raise InvalidInput(f"The body is not what was expected: {error}") from error
 
 
-def _shape(page: _Page, body: Slim) -> tuple[int, ...]:
+def _number(metadata: Mapping[str, Any], position: int) -> int:
+    number = str(metadata.get("page_number", position))
+    if not number.isascii() or not number.isdigit() or len(number) > 9:
+        raise InvalidInput(f"{number[:40]!r} is no page number")
+    return int(number)
+
+
+def _decoded(text: bytes | memoryview) -> _Page[Any]:
+    try:
+        return _PAGE_OF_NUMBERS.decode(text)
+    except msgspec.ValidationError as error:
+        try:
+            return _PAGE_OF_ROWS.decode(text)
+        except msgspec.ValidationError:
+            raise error from None
+
+
+def _shape(page: _Page[Any], body: Slim) -> tuple[int, ...]:
     axes = (page.axis_dim1, page.axis_dim2, page.axis_dim3, page.axis_dim4, page.axis_dim5)
     if not 0 <= page.dimensions <= _MAX_AXES:
         raise InvalidInput(f"it has {page.dimensions} dimensions; there may be 0 to {_MAX_AXES}")
@@ -189,7 +210,7 @@ def _shape(page: _Page, body: Slim) -> tuple[int, ...]:
     return tuple(body.count(axis.values) for axis in used)
 
 
-def _check_numbers(page: _Page, shape: tuple[int, ...], body: Slim) -> None:
+def _check_numbers(page: _Page[Any], shape: tuple[int, ...], body: Slim) -> None:
     count, expected = _count(page.data.values, body), math.prod(shape)
     if _aggregation(page.metadata) is Aggregation.CONCATENATE and not shape:
         expected = count
@@ -209,16 +230,14 @@ def _aggregation(metadata: Mapping[str, Any]) -> Aggregation:
 
 
 def _is_nested(values: Sequence[object]) -> bool:
-    return any(isinstance(row, list) for row in values[:1])
+    return bool(values) and isinstance(values[0], list)
 
 
 def _count(values: Sequence[Any], body: Slim) -> int:
     """How many numbers a list, or a list of rows of one length, has."""
     if not _is_nested(values):
-        if any(isinstance(row, list) for row in values):
-            raise InvalidInput("there are lists among its numbers")
         return body.count(values)
-    if not all(isinstance(row, list) for row in values) or len({body.count(row) for row in values}) > 1:
+    if len({body.count(row) for row in values}) > 1:
         raise InvalidInput("its rows are not of one length")
     return len(values) * body.count(values[0])
 

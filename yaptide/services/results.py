@@ -35,7 +35,7 @@ from yaptide.services.pages import (
     OUR_ORDER,
     check_page,
     check_text,
-    page_number,
+    number_of,
     readable,
     write_anew,
 )
@@ -118,27 +118,32 @@ def post(backend: Backend, body: bytes) -> Posted:
     InvalidInput for a wrong key or if nothing can be kept, Conflict if the simulation has other results or has failed
     or been canceled.
     """
-    if codec.holds_other_words([body]):
-        body = b"".join(codec.json_words([body]))
-    return _post(backend, Slim(body), None)
+    try:
+        return _post(backend, Slim(body), None)
+    except _OtherWords:
+        return _post(backend, Slim(b"".join(codec.json_words([body]))), None)
 
 
 def post_file(backend: Backend, file: IO[bytes]) -> Posted:
     """The same for a body too large to be held in memory, which waits in a file."""
     file.flush()
     size = os.fstat(file.fileno()).st_size
-    if not codec.holds_other_words(pieces(file, 0, size)):
+    try:
         return _post(backend, slim(pieces(file, 0, size)), file)
-    with tempfile.TemporaryFile(dir=backend.data_dir) as copy:
-        copy.writelines(codec.json_words(pieces(file, 0, size)))
-        copy.flush()
-        return _post(backend, slim(pieces(copy, 0, copy.tell())), copy)
+    except _OtherWords:
+        with tempfile.TemporaryFile(dir=backend.data_dir) as copy:
+            copy.writelines(codec.json_words(pieces(file, 0, size)))
+            copy.flush()
+            return _post(backend, slim(pieces(copy, 0, copy.tell())), copy)
+
+
+class _OtherWords(InvalidInput):
+    """A body may hold numbers that JSON has no word for."""
 
 
 @retried
 def _post(backend: Backend, body: Slim, file: IO[bytes] | None) -> Posted:
-    with readable():
-        parsed = _BODY.decode(body.text)
+    parsed = _parsed(body)
     job_id = check_key(backend, parsed)
     if not parsed.estimators:
         raise InvalidInput("There are no estimators in the results")
@@ -150,6 +155,14 @@ def _post(backend: Backend, body: Slim, file: IO[bytes] | None) -> Posted:
             raise InvalidInput(f"Nothing of the results can be kept: {refused[0]}")
         _keep(backend, parsed, found)
     return Posted(job_id, refused[:_MOST_NAMED])
+
+
+def _parsed(body: Slim) -> _Body:
+    try:
+        with readable():
+            return _BODY.decode(body.text)
+    except InvalidInput as error:
+        raise (_OtherWords(str(error)) if codec.holds_other_words([body.text]) else error) from error
 
 
 def _keep(backend: Backend, parsed: "_Body", found: Sequence[NewEstimator]) -> None:
@@ -226,13 +239,12 @@ def read_file(file: IO[bytes]) -> list[NewEstimator]:
 
 def _page_of_worker(unpacked: Iterator[bytes | AnyPayload], position: int, estimator: str) -> NewPage:
     body, payload = _next_page(unpacked)
-    number = page_number(body.text, position)
     try:
-        page = check_page(body.text, body, number, OUR_ORDER)
+        page = check_page(body.text, body, position, OUR_ORDER)
+        if page.written_anew:
+            raise InvalidInput("it is not written as yaptide does it")  # noqa: TRY301 - it is to be named as well
     except InvalidInput as error:
-        raise InvalidInput(f"Page {number} of estimator {estimator!r}: {error}") from error
-    if page.written_anew:
-        raise InvalidInput(f"Page {number} of estimator {estimator!r} is not written as yaptide does it")
+        raise InvalidInput(f"Page {number_of(body.text, position)} of estimator {estimator!r}: {error}") from error
     return NewPage(page.number, page.name, page.dimension, payload)
 
 
@@ -254,9 +266,15 @@ class _Source:
         if self.file is not None:
             file = self.file
             return memoryview(part), self.body, lambda start, length: b"".join(pieces(file, start, length))
-        whole = bytes(part)  # a few numbers at a time are read sooner than all of them
+        whole = memoryview(part)  # a few numbers at a time are read sooner than all of them
         body = slim([whole])
-        return body.text, body, lambda start, length: whole[start : start + length]
+        return body.text, body, lambda start, length: bytes(whole[start : start + length])
+
+    def as_it_came(self, part: msgspec.Raw) -> AnyPayload:
+        """A part of the body as a payload."""
+        if self.aside is None:
+            return codec.encode_text(memoryview(part))
+        return codec.encode_pieces(self.original(part), self.aside)
 
     def payload(self, text: Iterable[bytes]) -> AnyPayload:
         """JSON text as a payload."""
@@ -338,16 +356,16 @@ def _estimator(estimator: _Estimator, source: _Source) -> NewEstimator:
 def _pages(estimator: _Estimator, order: str, source: _Source) -> tuple[list[NewPage], list[RefusedPage]]:
     kept, refused = dict[int, NewPage](), list[RefusedPage]()
     for position, raw in enumerate(estimator.pages):
-        number = position
+        text, body, read = source.slimmed(raw)
         try:
-            text, body, read = source.slimmed(raw)
-            number = page_number(text, position)
-            page = check_page(text, body, number, order, kept)
-            anew = page.written_anew
-            whole = write_anew(text, body, read, order, source.folder) if anew else source.original(raw)
-            kept[number] = NewPage(page.number, page.name, page.dimension, source.payload(whole))
+            page = check_page(text, body, position, order, kept)
+            if page.written_anew:
+                payload = source.payload(write_anew(text, body, read, order, source.folder))
+            else:
+                payload = source.as_it_came(raw)
+            kept[page.number] = NewPage(page.number, page.name, page.dimension, payload)
         except InvalidInput as error:
-            refused.append(RefusedPage(estimator.name, number, str(error)[:_MOST_REASON]))
+            refused.append(RefusedPage(estimator.name, number_of(text, position), str(error)[:_MOST_REASON]))
     return list(kept.values()), refused
 
 

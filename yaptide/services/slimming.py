@@ -104,7 +104,8 @@ def slim(chunks: Iterable[bytes | memoryview]) -> Slim:
         numbers = _decoded(whole[first + 1 : last]) if first < last else []
         if len(numbers) >= _FEWEST:
             text += whole[: first + 1] + b"%d,%d" % (mark, len(left))
-            left.append(_Left(start + first + 1, last - first - 1, len(numbers), numbers.count(None)))
+            nulls = numbers.count(None) if b"null" in whole else 0  # the bytes are looked through sooner
+            left.append(_Left(start + first + 1, last - first - 1, len(numbers), nulls))
         else:
             last = last if last > 0 else len(whole)
             text += whole[:last]
