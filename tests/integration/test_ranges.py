@@ -209,3 +209,21 @@ def test_a_choice_that_fits_nothing_is_refused(job, yaptide, words, message):
     done = CliRunner().invoke(cli.app, ["results", job.job_id, *words])
     assert done.exit_code
     assert message in done.output + str(done.exception)
+
+
+def test_values_that_do_not_exist_and_pages_left_out_are_told_the_same_everywhere(job, yaptide, remote):
+    broken = dose(values=(float("nan"), *CURVE[1:]), page_number="0")
+    broken["data"]["errors"] = [None, *([0.1] * 19)]
+    short = dose(page_number="1")
+    short["data"]["errors"] = [0.1]
+    job.client.post("/results", data=json.dumps(job.results(estimator("dose_", broken, short))))
+    [refused] = json.loads(yaptide("status", job.job_id, "--json"))["refused"]
+    assert remote.status()["refused"] == [refused]
+    assert refused["reason"] == "it has 20 values and 1 errors"
+    left_out = "page 1 of estimator 'dose_': it has 20 values and 1 errors"
+    assert left_out in " ".join(yaptide("status", job.job_id).split())
+    first = next(csv.DictReader(io.StringIO(yaptide("results", job.job_id, "--csv"))))
+    assert (first["value"], first["error"]) == ("", "")
+    curve = remote.results().page("dose", 0)
+    assert np.isnan([curve.values[0], curve.errors[0]]).all()
+    assert remote.results().bragg_peak() == pytest.approx((135, 140))

@@ -154,6 +154,7 @@ JSON: Mapping[str, Mapping[str, str]] = {
         "bragg_peak.r80_mm": "depth behind it where 80 % of the maximum are left, in mm",
         "bragg_peak.bin_mm": "distance of the depths that this is interpolated between, in mm",
         "no_range": "why the results tell no range; null if they do, or if there are no results yet",
+        "refused": "pages of the results that could not be kept: `estimator`, `page`, `reason`",
         **_TASK_KEYS,
     },
     "yaptide results --json": {

@@ -32,6 +32,7 @@ from yaptide.client.files import read_folder
 from yaptide.client.results import NO_CURVE, Results
 from yaptide.domain.depth_dose import Range
 from yaptide.domain.errors import Conflict, NotFound
+from yaptide.domain.estimators import RefusedPage
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence import codec
 from yaptide.services import batch, logfiles, results, simulations, users
@@ -172,6 +173,7 @@ def summary(backend: Backend, job_id: str) -> dict[str, Any]:
         "stored_bytes": found.stored_bytes,
         "bragg_peak": seen and asdict(seen),
         "no_range": no_range,
+        "refused": orjson.loads(found.refused_pages or "[]"),
         "tasks": [dict(task._mapping) for task in tasks],
     }
 
@@ -194,6 +196,7 @@ def print_summary(backend: Backend, job_id: str) -> None:
         "R80": peak and peak.show(peak.r80_mm),
         "depth bins": peak and f"{peak.bin_mm:.6g} mm",
         "no range": found["no_range"],
+        "left out": "\n".join(str(RefusedPage(**page)) for page in found["refused"]) or None,
     }
     print_facts({name: value for name, value in facts.items() if value is not None}, "Result")
 
