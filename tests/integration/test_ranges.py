@@ -212,8 +212,8 @@ def test_a_choice_that_fits_nothing_is_refused(job, yaptide, words, message):
 
 
 def test_values_that_do_not_exist_and_pages_left_out_are_told_the_same_everywhere(job, yaptide, remote):
-    broken = dose(values=(float("nan"), *CURVE[1:]), page_number="0")
-    broken["data"]["errors"] = [None, *([0.1] * 19)]
+    broken = dose(values=(*CURVE[:-1], float("nan")), page_number="0")
+    broken["data"]["errors"] = [*([0.1] * 19), None]
     short = dose(page_number="1")
     short["data"]["errors"] = [0.1]
     job.client.post("/results", data=json.dumps(job.results(estimator("dose_", broken, short))))
@@ -222,8 +222,8 @@ def test_values_that_do_not_exist_and_pages_left_out_are_told_the_same_everywher
     assert refused["reason"] == "it has 20 values and 1 errors"
     left_out = "page 1 of estimator 'dose_': it has 20 values and 1 errors"
     assert left_out in " ".join(yaptide("status", job.job_id).split())
-    first = next(csv.DictReader(io.StringIO(yaptide("results", job.job_id, "--csv"))))
-    assert (first["value"], first["error"]) == ("", "")
+    *_, last = csv.DictReader(io.StringIO(yaptide("results", job.job_id, "--csv")))
+    assert (last["value"], last["error"]) == ("", "")
     curve = remote.results().page("dose", 0)
-    assert np.isnan([curve.values[0], curve.errors[0]]).all()
+    assert np.isnan([curve.values[-1], curve.errors[-1]]).all()
     assert remote.results().bragg_peak() == pytest.approx((135, 140))
