@@ -366,6 +366,7 @@ REFUSED = {
     ("run", "missing"): "missing is no folder of input files",
     ("run", "empty"): "There are no input files in empty",
     ("run", "typo"): "did you mean Num_Primaries?",
+    ("run", "mirrored"): "ct.mhd, line 5: TransformMatrix turns or mirrors the CT, which MCsquare would ignore",
     ("run", "water", "--sim-type", "geant"): "There is no simulator 'geant'",
     ("run", "water", "--tasks", "0"): "The number of tasks must be between 1 and 10000",
     ("run", "water", "--tasks", "-1"): "The number of tasks must be between 1 and 10000",
@@ -405,6 +406,13 @@ def refusals(there, finished):
     (there.folder / "empty").mkdir()
     (there.folder / "a-file").touch()
     beam(there.folder / "water")
+    mirrored = beam(there.folder / "mirrored")
+    (mirrored / "ct.txt").unlink()
+    (mirrored / "ct.raw").write_bytes(bytes(2 * 20 * 60 * 20))
+    (mirrored / "ct.mhd").write_text(
+        "NDims = 3\nDimSize = 20 60 20\nElementSpacing = 3 1 3\nElementType = MET_SHORT\n"
+        "TransformMatrix = 1 0 0 0 -1 0 0 0 -1\nElementDataFile = ct.raw\n"
+    )
     typo = beam(there.folder / "typo") / "config.txt"
     typo.write_text(typo.read_text().replace("Num_Primaries", "Num_Primarys"))
     commands = []
