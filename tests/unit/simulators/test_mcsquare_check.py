@@ -138,6 +138,8 @@ def test_configuration(old, new, words):
         ("###GantryAngle\n0.0\n", "###GantryAngle\n", "one line with its value"),
         ("###GantryAngle\n0.0\n", "###GantryAngel\n0.0\n", "no tag 'GantryAngel'"),
         ("#SPOTS-DESCRIPTION", "#SPOTS-DESCRIPTION\nrubbish\n", "a tag must come here"),
+        ("####Energy (MeV)", "####Energy (keV)", "the numbers must be Energy (MeV), not 'Energy (keV)'"),
+        ("####X Y Weight", "####X Weight Y", "the numbers must be X Y Weight, not 'X Weight Y'"),
     ],
 )
 def test_plan(old, new, words):
@@ -168,6 +170,7 @@ ROW = "150 150 0.6 1e8 1 4 0.003 0.0001 4 0.003 0.0001 0 4 0.003 0.0001 4 0.003 
         ("SMX to Isocenter distance\n2000\n", "", "'SMX to Isocenter distance' is missing"),
         ("SMY to Isocenter distance\n2000\n", "SMY to Isocenter distance\n0\n", "SMY"),
         ("Beam parameters", "Beam", "Beam"),
+        ("SpotSize1x Divergence1x", "Divergence1x SpotSize1x", "the columns must be NominalEnergy MeanEnergy"),
         (ROW, ROW.replace("0.6", "nan"), "must be a number"),
         (ROW, ROW + " 7", "18 numbers"),
         (ROW, ROW.removesuffix(" 0.0001"), "18 numbers"),
@@ -358,6 +361,10 @@ def test_an_image_with_senseless_voxels(bad):
     values = np.zeros(24)
     values[7] = bad
     assert "without a sensible HU" in refusal(with_image(HEADER.replace("SHORT", "DOUBLE"), values, "<f8"))
+
+
+def test_times_beside_the_spots_are_fine():
+    assert MCsquare().check(changed("plan.txt", "####X Y Weight\n0 0 1", "####X Y Weight Time\n0 0 1 0.5"))
 
 
 def test_data_that_is_not_base64():
