@@ -24,7 +24,7 @@ from yaptide.persistence.models import (
 from yaptide.persistence.models.base import table_of
 from yaptide.persistence.models.simulations import BATCH, DIRECT
 from yaptide.persistence.payload import Payload
-from yaptide.persistence.queries import counts, tasks, users
+from yaptide.persistence.queries import counts, rows, tasks, users
 from yaptide.persistence.queries.users import User
 
 _SIMULATION = table_of(SimulationModel)
@@ -56,11 +56,6 @@ _BY_JOB = select(*_DESCRIPTION).where(_THIS_JOB)
 _BY_SESSION = users.BY_SESSION.outerjoin(_SIMULATION, _THIS_JOB).with_only_columns(
     *_DESCRIPTION, *(column.label(f"asking_{column.name}") for column in users.BY_SESSION.selected_columns)
 )
-_REMOVE = (
-    delete(_SIMULATION)
-    .where(_SIMULATION.c.id.in_(bindparam("simulation_ids", expanding=True)))
-    .returning(_SIMULATION.c.user_id, _SIMULATION.c.job_state)
-)
 _INPUT_OF = select(_INPUT.c.compressed_data).where(_INPUT.c.simulation_id == bindparam("simulation_id"))
 _INPUT_OF = _INPUT_OF.execution_options(**IN_BINARY)
 
@@ -70,18 +65,18 @@ def add(
     values: dict[str, Any],
     of_platform: Mapping[str, Any],
     input_payload: Payload,
-    rows: Sequence[dict[str, Any]],
+    new_tasks: Sequence[dict[str, Any]],
 ) -> int:
     """Add a simulation, with what its platform's own table has of it, its input and tasks; returns its number.
 
-    `rows` are what `tasks.add` takes.
+    `new_tasks` are what `tasks.add` takes.
     """
     values = {**values, "stored_bytes": len(input_payload.data)}
     table, add_tasks = _SUBTABLES[values["platform"]]
     simulation_id: int = connection.execute(insert(_SIMULATION).returning(_SIMULATION.c.id), values).scalar_one()
     connection.execute(insert(table), {"id": simulation_id, **of_platform})
     connection.execute(insert(_INPUT), {"simulation_id": simulation_id, **input_payload.columns()})
-    tasks.add(connection, simulation_id, values["platform"], rows)
+    tasks.add(connection, simulation_id, values["platform"], new_tasks)
     connection.execute(add_tasks, {"simulation_id": simulation_id})
     counts.add(connection, [(values["user_id"], values["job_state"], 1)])
     return simulation_id
@@ -151,8 +146,9 @@ def listing(connection: Connection, user_id: int | None, page: Page) -> tuple[in
 
 def states(connection: Connection, job_ids: Collection[str]) -> dict[str, EntityState]:
     """The states of those of the simulations that there are, by their public name."""
-    query = select(_SIMULATION.c.job_id, _SIMULATION.c.job_state).where(_SIMULATION.c.job_id.in_(job_ids))
-    return {job_id: EntityState(state) for job_id, state in connection.execute(query)}
+    these = rows.among(_SIMULATION.c.job_id, connection.dialect.name)
+    query = select(_SIMULATION.c.job_id, _SIMULATION.c.job_state).where(these)
+    return {job_id: EntityState(state) for job_id, state in connection.execute(query, {"values": job_ids})}
 
 
 def set_values(connection: Connection, simulation_id: int, values: dict[str, Any]) -> None:
@@ -174,7 +170,9 @@ def remove(connection: Connection, simulation_id: int) -> bool:
 
 def remove_all(connection: Connection, simulation_ids: Sequence[int]) -> int:
     """Remove simulations with what hangs under them; returns how many there were."""
-    gone = connection.execute(_REMOVE, {"simulation_ids": list(simulation_ids)}).all()
+    these = rows.among(_SIMULATION.c.id, connection.dialect.name)
+    removed = delete(_SIMULATION).where(these).returning(_SIMULATION.c.user_id, _SIMULATION.c.job_state)
+    gone = connection.execute(removed, {"values": simulation_ids}).all()
     counts.add(connection, [(user_id, state, -1) for user_id, state in gone])
     return len(gone)
 
