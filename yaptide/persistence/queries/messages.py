@@ -6,7 +6,7 @@ A task's `celery_id` and a simulation's `merge_id` are null until a message is a
 import uuid
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, bindparam, literal, select, update
+from sqlalchemy import Connection, and_, bindparam, literal, select, update
 
 from yaptide.domain.states import EntityState
 from yaptide.persistence.models import CelerySimulationModel, CeleryTaskModel, SimulationModel, TaskModel
@@ -20,10 +20,11 @@ _TASK = table_of(TaskModel)
 _CELERY_TASK = table_of(CeleryTaskModel)
 _CELERY_SIMULATION = table_of(CelerySimulationModel)
 
-_PENDING = (
-    (_TASK.c.task_state == EntityState.PENDING)
-    & (_TASK.c.platform == "DIRECT")
-    & _SIMULATION.c.job_state.in_((EntityState.PENDING, EntityState.RUNNING))
+_PENDING = and_(
+    WAITING,
+    _TASK.c.task_state == EntityState.PENDING,
+    _TASK.c.platform == "DIRECT",
+    _SIMULATION.c.job_state.in_((EntityState.PENDING, EntityState.RUNNING)),
 )
 _NAME = update(_CELERY_TASK).where(_CELERY_TASK.c.id == bindparam("row")).values(celery_id=bindparam("name"))
 
@@ -33,6 +34,7 @@ def unsent(connection: Connection, place: str, limit: int) -> list[int]:
     query = (
         select(_SIMULATION.c.id)
         .where(
+            OPEN,
             _SIMULATION.c.job_state.in_((EntityState.PENDING, EntityState.RUNNING)),
             select(literal(1))
             .where(_TASK.c.simulation_id == _SIMULATION.c.id, _TASK.c.task_state == EntityState.PENDING)
