@@ -13,6 +13,7 @@ from yaptide.platforms.direct.embedded import EmbeddedExecutor, Folders
 from yaptide.services.backend import Backend
 from yaptide.services.bucket import Bucket
 from yaptide.services.spool import Folder, Spool
+from yaptide.services.throttle import Throttle
 from yaptide.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def make_backend(settings: Settings) -> Backend:
         data_dir=settings.data_dir,
         secret_keys=tuple(settings.secrets),
         keycloak=settings.keycloak,
+        throttle=Throttle(settings.sign_ins_per_minute, settings.registrations_per_hour),
     )
 
 

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.services.backend import Keycloak, Limits
+from yaptide.services.throttle import REGISTRATIONS, SIGN_INS
 
 _TRUSTWORTHY = re.compile(
     r"https://[^\s/?#@]+(/[^\s?#]*)?|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?(/[^\s?#]*)?"
@@ -143,6 +144,18 @@ class Settings(BaseSettings):
         "open",
         validation_alias="YAPTIDE_REGISTRATION",
         description="`open`: anybody may register as a user; `closed`: only operators add users.",
+    )
+    sign_ins_per_minute: int = Field(
+        SIGN_INS,
+        ge=1,
+        validation_alias="YAPTIDE_SIGN_INS_PER_MINUTE",
+        description="Sign-ins in a minute from one address; see [serving](serving.md#signing-in).",
+    )
+    registrations_per_hour: int = Field(
+        REGISTRATIONS,
+        ge=1,
+        validation_alias="YAPTIDE_REGISTRATIONS_PER_HOUR",
+        description="Registrations in an hour from one address.",
     )
     proxies: int = Field(
         0,
