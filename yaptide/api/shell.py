@@ -9,6 +9,7 @@ Health routes have a thread each that nobody else gets. The server that calls th
 """
 
 import asyncio
+import errno
 import logging
 import sys
 import tempfile
@@ -17,6 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Self, cast
 from urllib.parse import unquote_to_bytes
@@ -171,7 +173,8 @@ class Shell:
     # Threads
 
     async def _run(self, pool: ThreadPoolExecutor, call: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(pool, self._noted, call, *arguments)
+        call = partial(self._noted, call) if pool is self._pool else call
+        return await asyncio.get_running_loop().run_in_executor(pool, call, *arguments)
 
     def _noted(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """Make a call in a thread of a pool, and note for how long that is busy."""
@@ -242,7 +245,12 @@ class _Body:
         if self._room is not None and self.size > self._room:
             self._unproven.take(0, len(chunk))
             self._room += len(chunk)
-        self.file.write(chunk)
+        try:
+            self.file.write(chunk)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise _Refused(507, "There is no room left on the server for this body: try again later") from error
 
     def become_unproven(self, size: int) -> None:
         """Count it among the unproven ones, with `size` bytes; raises _Refused if there are too many."""

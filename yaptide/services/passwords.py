@@ -64,8 +64,9 @@ def _busy() -> Busy:
 
 _AT_ONCE = 2 if (os.cpu_count() or 1) > 2 else 1
 #: For anybody who tries to sign in, or registers; and for those who have shown before that they may, which is why a
-#: flood of the former keeps none of the latter out. Together they leave threads of the server for everything else.
-STRANGERS, KNOWN = Queue(_AT_ONCE, 4, 2.0), Queue(_AT_ONCE, 6, 5.0)
+#: flood of the former keeps none of the latter out. Together they leave threads of the server for everything else, and
+#: a group of people who come at the same moment is let in, on a busy machine too.
+STRANGERS, KNOWN = Queue(_AT_ONCE, 8, 10.0), Queue(_AT_ONCE, 3, 5.0)
 
 
 def make(password: str, queue: Queue = KNOWN) -> str:
