@@ -133,7 +133,8 @@ def merge(paths: Sequence[Path], primaries: Sequence[int], aside: IO[bytes]) -> 
     for path in paths[1:]:
         if [(e.name, len(e.pages)) for e in _entries(path)] != [(e.name, len(e.pages)) for e in first]:
             raise SimulationFailed("the tasks left different estimators")
-    counted = {"number_of_primaries": str(sum(primaries)), "number_of_tasks": str(len(primaries))}
+    tasks = sum(count > 0 for count in primaries)  # what the standard errors rest on
+    counted = {"number_of_primaries": str(sum(primaries)), "number_of_tasks": str(tasks)}
     for e, entry in enumerate(first):
         pages = []
         for p in range(len(entry.pages)):
