@@ -165,7 +165,7 @@ JSON: Mapping[str, Mapping[str, str]] = {
         "estimators[].pages[].data.name": "name of the quantity",
         "estimators[].pages[].data.unit": "its unit",
         "estimators[].pages[].data.values": "values, the first axis fastest",
-        "estimators[].pages[].data.errors": "standard error of each value; left out where it is not known",
+        "estimators[].pages[].data.errors": "standard error of each value, null where unknown; left out for one task",
         "estimators[].pages[].axis_dim1.name": "name of the first axis; the others are `axis_dim2` and `axis_dim3`",
         "estimators[].pages[].axis_dim1.unit": "its unit",
         "estimators[].pages[].axis_dim1.values": "centres of its bins",

@@ -1,16 +1,26 @@
 """Merging the same page of several tasks into one, with its standard error.
 
 Tasks of one simulation are independent samples of the same distribution. A mean over n_i primaries has the variance
-s^2/n_i, so tasks are weighted by n_i, and s^2 is estimated from the spread between tasks:
+s^2/n_i, so tasks are weighted by n_i, and s^2 is estimated from the spread between the k tasks with n_i > 0:
 
-    m = sum(w_i x_i) / sum(w_i)            se^2 = sum(w_i (x_i - m)^2) / ((k - 1) sum(w_i))
+    m = sum(n_i x_i) / N            se^2 = sum(n_i (x_i - m)^2) / ((k - 1) N)              N = sum(n_i)
 
-with k tasks that have w_i > 0. Both are accumulated in one pass with the update of D. H. D. West, "Updating mean and
-variance estimates: an improved method", Communications of the ACM 22 (1979) 532, which does not subtract large numbers
-from each other. Memory is a few arrays of the page's size, whatever the number of tasks.
+A value with weights of its own, such as LET, an average over dose d_i, is the ratio of two such means, and the weights
+are as random as the values. Its error is that of the ratio to first order (W. G. Cochran, "Sampling Techniques", 3rd
+edition, 1977, chapter 6), which is the one above where all d_i are the same:
+
+    m = sum(n_i d_i x_i) / (N D)    se^2 = sum(n_i d_i^2 (x_i - m)^2) / ((k - 1) N D^2)    D = sum(n_i d_i) / N
+
+Sums are accumulated in one pass around the running mean, as in D. H. D. West, "Updating mean and variance estimates: an
+improved method", Communications of the ACM 22 (1979) 532, which does not subtract large numbers from each other. Memory
+is a few arrays of the page's size, whatever the number of tasks.
+
+Where the tasks cannot tell the error it is unknown, which is NaN, and not zero: tasks that have all missed the rare,
+large contributions agree with each other by chance. The limits below are checked against MCsquare by
+`python -m tests.stress.errors`; docs/merging.md explains them and has the figures.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,59 +28,181 @@ from numpy.typing import NDArray
 from yaptide.domain.estimators import Aggregation, Axis, Floats, Page
 
 Doubles = NDArray[np.float64]
+Booleans = NDArray[np.bool_]
+Counts = NDArray[np.uint8]
+
+#: The error of a mean is known if it amounts to this many typical histories, or to one per task if these are fewer.
+ENOUGH_HISTORIES = 30
+#: A typical history is estimated from groups of this many consecutive values.
+NEIGHBOURS = 8
+#: The value's own spread may indicate fewer histories, but not fewer than this fraction.
+OWN_FRACTION = 1 / 4
+
+#: The error of a weighted mean is known if a value of its weight has at most this relative error on the page's average,
+MAX_ERROR = 0.04
+#: if the value is at least this fraction of the page's mean (smaller ones, as in air, are not like the average),
+MIN_VALUE = 0.2
+#: and if the weight itself has at most this relative error.
+MAX_WEIGHT_ERROR = 0.2
+
+#: Values that stay in the processor's cache while they are worked on; whole groups of neighbours.
+_PART = 2048 * NEIGHBOURS
 
 
-class WeightedMean:
-    """Running mean and standard error of arrays of one shape; add the tasks one after the other."""
+class Mean:
+    """Running mean over primaries of arrays of one shape, and its standard error; add one task after the other."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        # One number as long as all values have the same weight: what is then done to arrays is little.
-        self._weight: Doubles = np.zeros(())
-        self._count: NDArray[np.int64] = np.zeros((), dtype=np.int64)
+        self._tasks = 0
+        self._primaries = 0.0
+        self._counts = _zero_counts(shape)
         self._mean: Doubles = np.zeros(shape)
         self._spread: Doubles = np.zeros(shape)
 
-    def add(self, values: Floats, weight: float | Floats) -> None:
-        """Count `values` with `weight`, one number or one for each value; where it is 0 the value does not count."""
-        weights = np.asarray(weight, dtype=np.float64)
-        self._weight = self._weight + weights
-        share = np.divide(weights, self._weight, out=np.zeros_like(self._weight), where=self._weight > 0)
-        delta = values - self._mean
-        step = share * delta
-        self._mean += step
-        delta *= weights
-        np.subtract(values, self._mean, out=step)
-        delta *= step
-        self._spread += delta
-        self._count = self._count + (weights > 0)
+    def add(self, values: Floats, primaries: float, weights: Floats | None = None) -> None:
+        """Count `values`, all of them with `primaries`; a task that has simulated nothing does not count."""
+        if primaries <= 0:
+            return
+        self._tasks += 1
+        before = self._primaries
+        self._primaries += primaries
+        for part in _parts(values):
+            mean = self._mean[part]
+            delta = values[part] - mean
+            step = delta * (primaries / self._primaries)
+            mean += step
+            delta *= before
+            delta *= step
+            self._spread[part] += delta
+            _count(self._counts[part], values[part])
 
     def result(self) -> tuple[Doubles, Doubles | None]:
-        """Mean and standard error; NaN where nothing counted, no error (None) if no value has two tasks."""
-        if not np.all(self._weight > 0):
-            self._mean[np.broadcast_to(self._weight <= 0, self._mean.shape)] = np.nan
-        if not np.any(self._count > 1):
+        """Mean and standard error, which is NaN where it is unknown; None if there are not two tasks."""
+        if self._tasks < 2:
             return self._mean, None
-        scale = (self._count - 1) * self._weight
-        variance = np.divide(self._spread, scale, out=np.zeros_like(self._mean), where=scale > 0)
-        return self._mean, np.sqrt(np.maximum(variance, 0.0))
+        error = np.empty_like(self._mean)
+        for part in _parts(error):
+            variance = self._spread[part] / ((self._tasks - 1) * self._primaries)
+            error[part] = _standard_error(variance, self._known(part, variance))
+        return self._mean, error
+
+    def _known(self, part: slice, variance: Doubles) -> Booleans:
+        """Where the error is known.
+
+        A typical history contributes sum(variances) / sum(means) of a group of neighbours to a mean. Taking each
+        value's own variance would select those whose tasks agree by chance.
+        """
+        histories = min(self._tasks, ENOUGH_HISTORIES)
+        size = np.abs(self._mean[part])
+        starts = np.arange(0, len(size), NEIGHBOURS)
+        variances, sizes = (np.add.reduceat(values, starts) for values in (variance, size))
+        typical = np.divide(variances, sizes, out=np.zeros_like(sizes), where=sizes > 0)
+        enough = size >= histories * np.repeat(typical, NEIGHBOURS)[: len(size)]
+        return np.asarray(enough & (size**2 >= OWN_FRACTION * histories * variance) & (self._counts[part] > 1))
+
+
+class WeightedMean:
+    """Running mean over primaries x weights, the weights being as random as the values, and its standard error."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._tasks = 0
+        self._primaries = 0.0
+        self._counts = _zero_counts(shape)
+        self._mean: Doubles = np.zeros(shape)
+        self._weight: Doubles = np.zeros(shape)
+        # Sums of primaries x weight^2 x (value - mean)^0, ^1 and ^2
+        self._moment0: Doubles = np.zeros(shape)
+        self._moment1: Doubles = np.zeros(shape)
+        self._moment2: Doubles = np.zeros(shape)
+
+    def add(self, values: Floats, primaries: float, weights: Floats | None = None) -> None:
+        """Count each of `values` with its weight; where that is 0 it does not count."""
+        if primaries <= 0 or weights is None:
+            return
+        self._tasks += 1
+        self._primaries += primaries
+        for part in _parts(values):
+            self._add(part, values[part], primaries, weights[part])
+
+    def _add(self, part: slice, values: Floats, primaries: float, weights: Floats) -> None:
+        sums = self._mean, self._weight, self._moment0, self._moment1, self._moment2
+        mean, total, moment0, moment1, moment2 = (array[part] for array in sums)
+        exists = np.isfinite(values)
+        if not exists.all():  # what does not exist in this task counts for nothing there
+            values, weights = np.where(exists, values, 0.0), np.where(exists, weights, 0.0)
+        _count(self._counts[part], weights)
+        weight = primaries * weights.astype(np.float64)
+        total += weight
+        step = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0) * (values - mean)
+        mean += step
+        moment2 += step * (step * moment0 - 2 * moment1)  # the mean, around which they are taken, has moved
+        moment1 -= step * moment0
+        delta = values - mean
+        weight *= weights
+        moment0 += weight
+        weight *= delta
+        moment1 += weight
+        weight *= delta
+        moment2 += weight
+
+    def result(self) -> tuple[Doubles, Doubles | None]:
+        """Mean and standard error, NaN where there is none or it is unknown; no error (None) of less than two tasks."""
+        mean = np.where(self._weight > 0, self._mean, np.nan)
+        if self._tasks < 2:
+            return mean, None
+        weight = self._weight / self._primaries
+        variance = self._moment2 / ((self._tasks - 1) * self._primaries)  # that of weight x value
+        known = self._known(weight, variance)
+        np.divide(variance, weight**2, out=variance, where=known)
+        return mean, _standard_error(variance, known)
+
+    def _known(self, weight: Doubles, variance: Doubles) -> Booleans:
+        """Where the error is known, given the mean weight, and the variance of the mean of weight x value.
+
+        What is usual is taken from the whole page: a few neighbours may all have missed rare, large contributions.
+        """
+        total, sum_of_values = weight.sum(), (weight * self._mean).sum()
+        precise = weight * (MAX_ERROR * sum_of_values) ** 2 >= variance.sum() * total
+        usual = np.abs(self._mean) * total >= MIN_VALUE * abs(sum_of_values)
+        square = weight**2
+        steady = self._moment0 / self._primaries - square <= (self._tasks - 1) * MAX_WEIGHT_ERROR**2 * square
+        return np.asarray((self._counts > 1) & precise & usual & steady)
+
+
+def _parts(values: Floats) -> Iterator[slice]:
+    """The parts of an array in which it is worked on."""
+    for start in range(0, len(values), _PART):
+        yield slice(start, start + _PART)
+
+
+def _zero_counts(shape: tuple[int, ...]) -> Counts:
+    return np.zeros(shape, dtype=np.uint8)
+
+
+def _count(counts: Counts, scores: Floats) -> None:
+    """Count a task where it has scored; 2 means two or more."""
+    np.minimum(counts + (scores != 0), 2, out=counts)
 
 
 class Sum:
-    """Running sum of counts and its standard error, k times that of the mean of k tasks."""
+    """Running sum of counts, and its standard error: that of the mean over primaries, times all primaries."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        self._mean = WeightedMean(shape)
-        self._tasks = 0
+        self._sum: Doubles = np.zeros(shape)
+        self._primaries = 0.0
+        self._mean = Mean(shape)
 
-    def add(self, values: Floats, weight: float | Floats) -> None:
+    def add(self, values: Floats, primaries: float, weights: Floats | None = None) -> None:
         """Count `values`; a sum has no weights."""
-        self._mean.add(values, 1.0)
-        self._tasks += 1
+        self._sum += values
+        if primaries > 0:
+            self._primaries += primaries
+            self._mean.add(values / primaries, primaries)
 
     def result(self) -> tuple[Doubles, Doubles | None]:
-        """Sum and its standard error (None for a single task)."""
-        mean, error = self._mean.result()
-        return mean * self._tasks, None if error is None else error * self._tasks
+        """Sum and its standard error, NaN where it is unknown; None if there are not two tasks."""
+        _, error = self._mean.result()
+        return self._sum, None if error is None else error * self._primaries
 
 
 class Concatenation:
@@ -79,7 +211,7 @@ class Concatenation:
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._parts: list[Doubles] = []
 
-    def add(self, values: Floats, weight: float | Floats) -> None:
+    def add(self, values: Floats, primaries: float, weights: Floats | None = None) -> None:
         """Append `values`."""
         self._parts.append(np.asarray(values, dtype=np.float64))
 
@@ -94,7 +226,7 @@ class First:
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._values: Doubles | None = None
 
-    def add(self, values: Floats, weight: float | Floats) -> None:
+    def add(self, values: Floats, primaries: float, weights: Floats | None = None) -> None:
         """Keep `values` if they are the first."""
         if self._values is None:
             self._values = np.asarray(values, dtype=np.float64)
@@ -104,18 +236,20 @@ class First:
         return np.zeros(0) if self._values is None else self._values, None
 
 
-Accumulator = WeightedMean | Sum | Concatenation | First
+Accumulator = Mean | WeightedMean | Sum | Concatenation | First
 
 _ACCUMULATORS: dict[Aggregation, type[Accumulator]] = {
-    Aggregation.MEAN: WeightedMean,
+    Aggregation.MEAN: Mean,
     Aggregation.SUM: Sum,
     Aggregation.CONCATENATE: Concatenation,
     Aggregation.NONE: First,
 }
 
 
-def accumulator(aggregation: Aggregation, shape: tuple[int, ...]) -> Accumulator:
-    """An empty accumulator for pages of `shape` that are merged by `aggregation`."""
+def accumulator(aggregation: Aggregation, shape: tuple[int, ...], *, weighted: bool = False) -> Accumulator:
+    """An empty accumulator for pages of `shape` that are merged by `aggregation`; `weighted` means have weights."""
+    if weighted and aggregation is Aggregation.MEAN:
+        return WeightedMean(shape)
     return _ACCUMULATORS[aggregation](shape)
 
 
@@ -126,7 +260,7 @@ class PagesDiffer(Exception):
 def merge_pages(pages: Iterable[Page], primaries: Sequence[int]) -> Page:
     """Merge the same page of several tasks, each with its primaries; `pages` is gone through once.
 
-    Where no task has a value, or one that counts, the result has none (NaN). Raises PagesDiffer if the pages do not fit
+    Where no task has a value that counts, the result has none (NaN). Raises PagesDiffer if the pages do not fit
     together.
     """
     first: Page | None = None
@@ -134,25 +268,17 @@ def merge_pages(pages: Iterable[Page], primaries: Sequence[int]) -> Page:
     with np.errstate(over="ignore", invalid="ignore"):  # it shows in the result
         for page, count in zip(pages, primaries, strict=True):
             if first is None or total is None:
-                first, total = page, accumulator(page.aggregation, page.values.shape)
+                first = page
+                total = accumulator(page.aggregation, page.values.shape, weighted=page.weights is not None)
             elif (what := _difference(first, page)) is not None:
                 raise PagesDiffer(f"its {what} differ between tasks")
-            _add(total, page, count)
+            total.add(page.values, count, page.weights)
         if first is None or total is None:
             raise PagesDiffer("no task has left it")
         values, errors = total.result()
     return Page(
         first.number, first.name, first.unit, first.axes, values, errors, None, first.aggregation, first.metadata
     )
-
-
-def _add(total: Accumulator, page: Page, primaries: int) -> None:
-    values = page.values
-    weights = 1.0 if page.weights is None else np.asarray(page.weights, dtype=np.float64)
-    if page.aggregation is Aggregation.MEAN and not (exists := np.isfinite(values)).all():
-        # What does not exist in this task counts for nothing there.
-        values, weights = np.where(exists, values, 0.0), np.where(exists, weights, 0.0)
-    total.add(values, primaries * weights)
 
 
 def _difference(first: Page, page: Page) -> str | None:
@@ -170,3 +296,10 @@ def _difference(first: Page, page: Page) -> str | None:
 
 def _same_axis(one: Axis, other: Axis) -> bool:
     return (one.name, one.unit) == (other.name, other.unit) and np.array_equal(one.values, other.values)
+
+
+def _standard_error(variance: Doubles, known: Booleans) -> Doubles:
+    """The root of `variance` where it is known, NaN elsewhere, also where it is too large for a number."""
+    error = np.full_like(variance, np.nan)
+    np.sqrt(np.maximum(variance, 0.0), out=error, where=known)
+    return error

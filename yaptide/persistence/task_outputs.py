@@ -139,7 +139,8 @@ def merge(paths: Sequence[Path], primaries: Sequence[int], aside: IO[bytes]) -> 
     Large payloads are left in `aside`, a file for them alone. The same tasks in the same order give the same bits.
     A page that does not fit together is left out alone, and named. Raises SimulationFailed if scores are lost.
     """
-    counted = {"number_of_primaries": str(sum(primaries)), "number_of_tasks": str(len(primaries))}
+    tasks = sum(count > 0 for count in primaries)  # what the standard errors rest on
+    counted = {"number_of_primaries": str(sum(primaries)), "number_of_tasks": str(tasks)}
     estimators, places = _indexes(paths)
     kept, lost = 0, list[RefusedPage]()
     for name, entry in estimators.items():
