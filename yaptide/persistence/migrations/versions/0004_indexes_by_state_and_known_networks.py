@@ -1,8 +1,8 @@
-"""Indexes: of a user's simulations by state, and of those on clusters that have left a folder there.
+"""Indexes of a user's simulations by state, and of folders that are left on clusters; networks users sign in from.
 
 A migration runs while others use the database: it must be quick, and the code before it should keep working after it.
 
-Nothing but indexes changes. While they are made, PostgreSQL has those wait who write to the table, and SQLite all who
+While the indexes are made, PostgreSQL has those wait who write to the table, and SQLite all who
 write: some seconds for a million simulations.
 """
 
@@ -21,6 +21,7 @@ BY_STATE = {
 
 def upgrade() -> None:
     """Go from 0003 to 0004."""
+    op.add_column("YaptideUser", sa.Column("known_networks", sa.Text(), nullable=True))
     for name, columns in BY_STATE.items():
         op.create_index(op.f(name), "Simulation", columns)
     op.create_index("ix_BatchSimulation_left", "BatchSimulation", ["id"], sqlite_where=LEFT, postgresql_where=LEFT)
@@ -31,3 +32,5 @@ def downgrade() -> None:
     op.drop_index("ix_BatchSimulation_left", "BatchSimulation")
     for name in BY_STATE:
         op.drop_index(op.f(name), "Simulation")
+    with op.batch_alter_table("YaptideUser") as table:
+        table.drop_column("known_networks")
