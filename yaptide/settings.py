@@ -109,6 +109,18 @@ class Settings(BaseSettings):
     max_results_mib: int = Field(
         1024, ge=1, validation_alias="YAPTIDE_MAX_RESULTS_MIB", description="Largest body of `POST /results`, MiB."
     )
+    request_seconds: float = Field(
+        20.0,
+        gt=0,
+        validation_alias="YAPTIDE_REQUEST_SECONDS",
+        description="Seconds that a body may take to come in, and an answer to be read, beside YAPTIDE_REQUEST_RATE.",
+    )
+    request_rate: float = Field(
+        8192.0,
+        gt=0,
+        validation_alias="YAPTIDE_REQUEST_RATE",
+        description="Least bytes per second at which bodies are taken and answers are sent.",
+    )
     max_tasks: int = Field(
         10_000, ge=1, validation_alias="YAPTIDE_MAX_TASKS", description="Most tasks of one simulation."
     )

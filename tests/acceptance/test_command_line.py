@@ -2,8 +2,11 @@
 
 import csv
 import io
+import json
 import os
+import re
 import signal
+from itertools import repeat
 
 import numpy as np
 import pytest
@@ -18,7 +21,7 @@ DATABASE_PASSWORD = "s3cret-of-the-database"
 SUMMARY = {
     *("job_id", "job_state", "title", "user", "sim_type", "platform", "simulator_version", "simulator_digest"),
     *("start_time", "end_time", "reason", "requested_primaries", "simulated_primaries", "stored_bytes"),
-    *("bragg_peak", "queue", "tasks"),
+    *("bragg_peak", "no_range", "queue", "tasks"),
 }
 TASK = {
     *("task_id", "task_state", "requested_primaries", "simulated_primaries"),
@@ -160,7 +163,7 @@ def test_json_is_all_of_standard_output_and_has_the_documented_keys(there, finis
 def test_tables_say_what_json_says(there, finished):
     status = there.run("status", finished["job_id"])
     assert status.err == ""
-    for words in (finished["job_id"], "COMPLETED", "4 COMPLETED", f"{finished['bragg_peak']['r80_mm']:.2f} mm"):
+    for words in (finished["job_id"], "COMPLETED", "4 COMPLETED", f"{finished['bragg_peak']['r80_mm']:.1f} mm"):
         assert words in status.out
     assert finished["job_id"] in there.run("list", "--all").out
     history = there.run("history", finished["job_id"])
@@ -179,21 +182,27 @@ def test_results_come_in_every_form(there, finished, tmp_path):
     assert picture.stat().st_size > 20_000
     rows = list(csv.DictReader(io.StringIO(done.out)))
     with np.load(arrays) as loaded:
-        for name in ("Dose", "Energy", "LET"):
+        index = json.loads(str(loaded["index"]))
+        for e, name in enumerate(("Dose", "Energy", "LET")):
+            assert index["estimators"][e]["name"] == name
             for number, shape in enumerate([(60,), (20, 60), GRID]):
                 page = found.page(name, number)
-                stem = f"{name}_{number}"
+                stem = f"e{e}_p{number}"
                 assert loaded[f"{stem}_values"].shape == loaded[f"{stem}_errors"].shape == shape
                 # In the order in which they are sent, the first axis varies fastest.
-                assert np.array_equal(loaded[f"{stem}_values"].ravel(order="F"), page.values)
-                assert np.array_equal(loaded[f"{stem}_errors"].ravel(order="F"), page.errors)
+                assert np.array_equal(loaded[f"{stem}_values"].ravel(order="F"), page.values, equal_nan=True)
+                assert np.array_equal(loaded[f"{stem}_errors"].ravel(order="F"), page.errors, equal_nan=True)
                 assert [loaded[f"{stem}_axis{n + 1}"].size for n in range(len(shape))] == list(shape)
                 mine = [row for row in rows if (row["estimator"], row["page"]) == (name, str(number))]
-                assert [float(row["value"]) for row in mine] == page.values.tolist()
-                assert [float(row["error"]) for row in mine] == page.errors.tolist()
+                assert np.array_equal(list(map(number_in, mine, repeat("value"))), page.values, equal_nan=True)
+                assert np.array_equal(list(map(number_in, mine, repeat("error"))), page.errors, equal_nan=True)
         last = rows[-1]
-        place = [np.flatnonzero(loaded[f"LET_2_axis{n}"] == float(last[f"axis{n}"]))[0] for n in (1, 2, 3)]
-        assert loaded["LET_2_values"][tuple(place)] == float(last["value"])
+        place = [np.flatnonzero(loaded[f"e2_p2_axis{n}"] == float(last[f"axis{n}"]))[0] for n in (1, 2, 3)]
+        assert np.array_equal(loaded["e2_p2_values"][tuple(place)], number_in(last, "value"), equal_nan=True)
+
+
+def number_in(row: dict[str, str], column: str) -> float:
+    return float(row[column] or "nan")
 
 
 def test_a_running_server_runs_what_the_command_line_submits(fresh, water):
@@ -360,12 +369,32 @@ def test_the_tables_are_current_and_right(request, where, finished):
     assert shown == there.url.replace(DATABASE_PASSWORD, "***")
 
 
+def test_an_oblique_beam_stops_at_its_range_and_two_beams_say_that_they_have_none(there, tmp_path):
+    """At gantry 90 and couch 45, 9 mm from an edge of the grid. Along x its protons come 28.9 mm far."""
+    oblique = beam(tmp_path / "oblique", 8000, 70.0, (31, 47, 53), (3.1, 2.7, 2.3))
+    plan = (oblique / "plan.txt").read_text().replace("Angle\n0.0", "Angle\n90").replace("Angle\n0", "Angle\n45")
+    plan = re.sub(r"(IsocenterPosition\n).*", r"\g<1>40 60 65", plan)
+    (oblique / "plan.txt").write_text(plan)
+    done = there.run("run", oblique, "-n", 2, "--json")
+    assert done.code == 0, done.err
+    assert done.json["bragg_peak"]["r80_mm"] == pytest.approx(40.8, abs=0.5)
+
+    field = plan[plan.index("#FIELD") :]
+    (oblique / "plan.txt").write_text(plan.replace("Fields\n1", "Fields\n2") + field.replace("Angle\n90", "Angle\n270"))
+    done = there.run("run", oblique, "-n", 2, "--json")
+    assert done.code == 0, done.err
+    curve, cut, _ = Results.from_document(there.run("results", done.json["job_id"], "--json").json).estimators[0].pages
+    assert curve.metadata["no_range"] == "2 fields: a range is defined for one beam only"
+    assert curve.metadata["beam_direction"] == cut.metadata["beam_direction"] == "0.707107 0 0.707107"
+
+
 # --- what it refuses
 
 REFUSED = {
     ("run", "missing"): "missing is no folder of input files",
     ("run", "empty"): "There are no input files in empty",
     ("run", "typo"): "did you mean Num_Primaries?",
+    ("run", "mirrored"): "ct.mhd, line 5: TransformMatrix turns or mirrors the CT, which MCsquare would ignore",
     ("run", "water", "--sim-type", "geant"): "There is no simulator 'geant'",
     ("run", "water", "--tasks", "0"): "The number of tasks must be between 1 and 10000",
     ("run", "water", "--tasks", "-1"): "The number of tasks must be between 1 and 10000",
@@ -405,6 +434,13 @@ def refusals(there, finished):
     (there.folder / "empty").mkdir()
     (there.folder / "a-file").touch()
     beam(there.folder / "water")
+    mirrored = beam(there.folder / "mirrored")
+    (mirrored / "ct.txt").unlink()
+    (mirrored / "ct.raw").write_bytes(bytes(2 * 20 * 60 * 20))
+    (mirrored / "ct.mhd").write_text(
+        "NDims = 3\nDimSize = 20 60 20\nElementSpacing = 3 1 3\nElementType = MET_SHORT\n"
+        "TransformMatrix = 1 0 0 0 -1 0 0 0 -1\nElementDataFile = ct.raw\n"
+    )
     typo = beam(there.folder / "typo") / "config.txt"
     typo.write_text(typo.read_text().replace("Num_Primaries", "Num_Primarys"))
     commands = []

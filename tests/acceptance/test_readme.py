@@ -107,7 +107,7 @@ def test_submit_from_python(type_in, server):
     assert (text.count(SERVER), text.count(PASSWORD)) == (1, 1)
     printed = type_in("python", "-", text=text.replace(SERVER, server))
     assert printed.startswith("COMPLETED\n[")
-    peak, r80 = re.search(r"Bragg peak at ([\d.]+) mm, R80 = ([\d.]+) mm\n$", printed).groups()
+    peak, r80 = re.search(r"Bragg peak at ([\d.]+) mm, R80 = ([\d.]+) mm \(bins of 1 mm\)\n$", printed).groups()
     assert float(peak) == pytest.approx(155.5, abs=1.5)
     assert float(r80) == pytest.approx(157.7, abs=1.0)
 

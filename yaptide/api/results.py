@@ -1,6 +1,5 @@
 """Results: workers send them, users read them."""
 
-import re
 import tempfile
 from pathlib import Path
 from typing import IO
@@ -10,7 +9,7 @@ from flask import Response, current_app, request
 
 from yaptide import logs
 from yaptide.api import schemas
-from yaptide.api.http import answer, backend, stitched, user
+from yaptide.api.http import answer, backend, key_first, stitched, user
 from yaptide.domain.errors import InvalidInput
 from yaptide.services import results
 
@@ -20,18 +19,15 @@ _HEAD = 4096
 _CHUNK = 1 << 20
 _IN_MEMORY = 8 << 20
 _ANY_ORDER = 1 << 20
-_KEY_FIRST = re.compile(
-    rb'\s*\{\s*"simulation_id"\s*:\s*(\d{1,10})\s*,\s*"update_key"\s*:\s*"([^"\\]{1,500})"\s*[,}]', re.ASCII
-)
-_MAX_RANGES = 500  # SQLite takes no more than 1000 alternatives
-_MAX_SPAN = 10_000
 
 
 @blueprint.post("/results")
-@blueprint.output(schemas.Message, status_code=202)
+@blueprint.output(schemas.ResultsSaved, status_code=202)
 @blueprint.doc(tags=["Workers"])
 def post() -> Response:
-    """Results that a worker sends, with its update key; stored whole or not at all. The same again change nothing.
+    """Results that a worker sends, with its update key; stored all at once. The same again change nothing.
+
+    A page that cannot be kept is left out alone, and named in `refused`.
 
     Body: `{"simulation_id", "update_key", "estimators": [{"name", "metadata", "pages": [page, ...]}]}`. In one of more
     than 1 MiB the keys come in this order, so that the update key is checked before the rest is taken in.
@@ -39,9 +35,9 @@ def post() -> Response:
     request.max_content_length = current_app.config["MAX_RESULTS_LENGTH"]
     stream: IO[bytes] = request.stream
     head = stream.read(_HEAD)
-    found = _KEY_FIRST.match(head)
+    found = key_first(head)
     if found:  # a wrong one is refused with the rest still unread
-        _check(results.Key(int(found[1]), found[2].decode("utf-8", "replace")))
+        _check(found)
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=str(_folder())) as spooled:
         while head:
             spooled.write(head)
@@ -50,8 +46,10 @@ def post() -> Response:
                     'Results of more than 1 MiB have to begin with {"simulation_id": ..., "update_key": "..."'
                 )
             head = stream.read(_CHUNK)
-        _store(spooled)
-    return answer({"message": "Results saved"}, 202)
+        posted = _store(spooled)
+    logs.bind(job_id=posted.job_id)
+    refused = {"refused": [page._asdict() for page in posted.refused]} if posted.refused else {}
+    return answer({"message": "Results saved", **refused}, 202)
 
 
 def _folder() -> Path:
@@ -65,12 +63,11 @@ def _check(key: results.Key) -> None:
     logs.bind(job_id=results.check_key(backend(), key))
 
 
-def _store(spooled: "tempfile.SpooledTemporaryFile[bytes]") -> None:
+def _store(spooled: "tempfile.SpooledTemporaryFile[bytes]") -> results.Posted:
     if spooled.tell() > _IN_MEMORY:  # it stays on the disk
-        logs.bind(job_id=results.post_file(backend(), spooled))
-    else:
-        spooled.seek(0)
-        logs.bind(job_id=results.post(backend(), spooled.read()))
+        return results.post_file(backend(), spooled)
+    spooled.seek(0)
+    return results.post(backend(), spooled.read())
 
 
 @blueprint.get("/estimators")
@@ -87,33 +84,5 @@ def estimators(query: schemas.JobQuery) -> Response:
 @blueprint.output(schemas.ResultsPages)
 def read(query: schemas.ResultsQuery) -> Response:
     """All results, those of one estimator, or some of its pages, in ascending order."""
-    if query.page_numbers is None:
-        around = (b'{"message":"Results","estimators":', b"}")
-        found = results.read(backend(), user(), query.job_id, query.estimator_name, around)
-        return stitched(found, found.length)
-    if query.estimator_name is None:
-        raise InvalidInput("page_numbers needs an estimator_name")
-    around = (b'{"message":"Results","pages":', b"}")
-    asked = ranges(query.page_numbers)
-    pages = results.read_pages(backend(), user(), query.job_id, query.estimator_name, asked, around)
-    return stitched(pages, pages.length)
-
-
-def ranges(text: str) -> list[tuple[int, int]]:
-    """Inclusive ranges of page numbers in a text like `0-2,5`, in order, none overlapping; raises InvalidInput."""
-    found = list[tuple[int, int]]()
-    for part in text.split(",", _MAX_RANGES):
-        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part, re.ASCII)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if last < first:
-            raise InvalidInput(f"page_numbers: {part[:40]!r} is no range of pages; write ranges like 0-2,5")
-        if last - first >= _MAX_SPAN:
-            raise InvalidInput(f"page_numbers: a range may span {_MAX_SPAN} pages at most")
-        found.append((first, last))
-    apart = list[tuple[int, int]]()
-    for first, last in sorted(found):
-        if apart and first <= apart[-1][1]:
-            apart[-1] = (apart[-1][0], max(last, apart[-1][1]))
-        else:
-            apart.append((first, last))
-    return apart
+    found = results.read_answer(backend(), user(), query.job_id, query.estimator_name, query.page_numbers)
+    return stitched(found, found.length)

@@ -235,6 +235,20 @@ class Message(BaseModel):
     message: str
 
 
+class RefusedPage(BaseModel):
+    """A page of results that could not be kept, and why; `page` is null if that holds for the whole estimator."""
+
+    estimator: str
+    page: int | None
+    reason: str
+
+
+class ResultsSaved(Message):
+    """The answer to results."""
+
+    refused: list[RefusedPage] | None = Field(None, description="Pages that could not be kept; missing if none")
+
+
 class Readiness(Message):
     """What was checked: name to `ok` or what is wrong."""
 
@@ -349,6 +363,7 @@ class JobStatus(Message):
 
     job_state: str
     job_tasks_status: list[TaskStatus]
+    refused: list[RefusedPage] | None = Field(None, description="Pages of results that could not be kept")
 
 
 class SimulationMetadata(BaseModel):

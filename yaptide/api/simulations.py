@@ -4,6 +4,7 @@ import html
 from dataclasses import replace
 from typing import Any
 
+import orjson
 from apiflask import APIBlueprint
 from flask import Response
 
@@ -65,7 +66,10 @@ def status(query: schemas.JobQuery) -> Response:
     logs.bind(user=asking.username)
     state = found.simulation.job_state
     tasks = [_task(task) for task in found.tasks]
-    return answer({"message": f"Job state: {state}", "job_state": state, "job_tasks_status": tasks})
+    status = {"message": f"Job state: {state}", "job_state": state, "job_tasks_status": tasks}
+    if found.simulation.refused_pages is not None:
+        status["refused"] = orjson.loads(found.simulation.refused_pages)
+    return answer(status)
 
 
 def _task(task: Any) -> dict[str, Any]:

@@ -37,32 +37,52 @@ _ERRORS: Mapping[int, type[YaptideError]] = {
 #: Keys whose values are lists of numbers, of any length.
 _NUMBERS = ("values", "errors")
 
+#: Kinds of numbers for simdjson, and as numpy calls them, the strictest first.
+_KINDS = {"i": np.int64, "u": np.uint64, "d": np.float64}
+
 
 def results(response: "httpx.Response") -> dict[str, Any]:
     """The same for an answer of `GET /results`, with arrays of numpy for the long lists of numbers in it."""
+    found = None if response.is_error else with_arrays(response.content)
+    return document(response) if found is None else found
+
+
+def with_arrays(text: bytes) -> dict[str, Any] | None:
+    """A JSON object with arrays of numpy for the long lists of numbers in it; None if simdjson cannot read it as one.
+
+    A list of integers becomes an array of integers, since doubles lose digits above 2**53; any other is of doubles.
+    """
     import simdjson  # noqa: PLC0415 - only what reads results needs it
 
-    if not response.is_error:
-        with suppress(ValueError, RuntimeError):  # whatever is wrong with it, `document` says
-            found = simdjson.Parser().parse(response.content)
-            if isinstance(found, simdjson.Object):
-                return _with_arrays(found)
-    return document(response)
+    with suppress(ValueError, RuntimeError):
+        found = simdjson.Parser().parse(text)
+        if isinstance(found, simdjson.Object):
+            return dict(_copied(found))
+    return None
 
 
-def _with_arrays(found: Any) -> Any:
-    """A document of simdjson in Python's own types; what it holds is copied, since its parser is gone afterwards."""
+def _copied(found: Any) -> Any:
+    """A part of a document of simdjson in Python's own types; its parser is gone afterwards."""
     if hasattr(found, "items"):
         # Not by items(), which would make lists of everything.
-        return {name: _array(found[name]) if name in _NUMBERS else _with_arrays(found[name]) for name in found}
-    return [_with_arrays(part) for part in found] if hasattr(found, "as_list") else found
+        return {name: _copied_as(name, found[name]) for name in found}
+    return [_copied(part) for part in found] if hasattr(found, "as_list") else found
+
+
+def _copied_as(name: str, found: Any) -> Any:
+    if name == "metadata" and hasattr(found, "as_dict"):  # whatever it holds, it is no long list
+        return found.as_dict()
+    return _array(found) if name in _NUMBERS else _copied(found)
 
 
 def _array(found: Any) -> Any:
-    try:
-        return np.frombuffer(found.as_buffer(of_type="d"))
-    except (AttributeError, TypeError):  # it is not what its name says
-        return _with_arrays(found)
+    """A list of numbers as an array; whatever else it is, as it is: lists of rows would become one list."""
+    if not hasattr(found, "as_buffer") or (len(found) and hasattr(found[0], "as_list")):
+        return _copied(found)
+    for kind, dtype in _KINDS.items() if len(found) else ():
+        with suppress(TypeError, ValueError):  # it is of another kind, which shows at its first number
+            return np.frombuffer(found.as_buffer(of_type=kind), dtype)
+    return found.as_list()
 
 
 def document(response: "httpx.Response") -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Talking to a yaptide server."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -129,10 +129,18 @@ class Job:
                 raise Unavailable(f"{self.job_id} is {state} after {timeout:g} seconds")
             time.sleep(every)
 
-    def results(self) -> Results:
-        """All results as arrays."""
-        found = self._client.call("GET", "/results", answers.results, params={"job_id": self.job_id})
-        return Results.from_document(found)
+    def results(self, estimator: str | None = None, pages: str | int | Iterable[int] | None = None) -> Results:
+        """Results as arrays: all, those of one estimator, or some of its pages; nothing else is downloaded.
+
+        `pages` are their numbers, or a text of ranges like `0-2,5`. Raises NotFound if there are none.
+        """
+        query = {"job_id": self.job_id}
+        if estimator is not None:
+            query["estimator_name"] = estimator
+        if pages is not None:
+            query["page_numbers"] = str(pages) if isinstance(pages, str | int) else ",".join(map(str, pages))
+        found = self._client.call("GET", "/results", answers.results, params=query)
+        return Results.from_document(found, estimator)
 
     def inputs(self) -> dict[str, Any]:
         """What was submitted."""

@@ -1,34 +1,41 @@
 """Pictures of results, for people who would rather look than read."""
 
+import textwrap
 from pathlib import Path
 
+import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from yaptide.client.results import Results
+from yaptide.domain.depth_dose import is_depth_curve, length_in_mm, read_range
 from yaptide.domain.errors import NotFound
-from yaptide.domain.estimators import Page
+from yaptide.domain.estimators import Floats, Page
 
 _LINE = "#0b5cad"
+_MARK = "#b5402c"
 
 
 def overview(results: Results, title: str) -> Figure:
     """Depth-dose curve with its standard-error band (and R80), and a slice through the dose, side by side.
 
-    Raises NotFound if the results hold neither.
+    Without a depth-dose curve the first page with one axis is drawn. Raises NotFound if the results hold no page with
+    one or two axes. What is missing is left blank.
     """
-    curve, plane = results.depth_curve(), _slice(results)
+    curve, plane = results.depth_curve() or _first_page(results, 1), _first_page(results, 2)
     if curve is None and plane is None:
         raise NotFound("There is no depth-dose curve and no slice in these results to draw")
-    figure = Figure(figsize=(13, 5), layout="constrained")
-    figure.suptitle(title)
-    grid = figure.add_gridspec(4, 2)
-    if curve is not None:
-        upper = figure.add_subplot(grid[:3, 0])
-        _draw_curve(upper, curve, results.bragg_peak())
-        _draw_error(figure.add_subplot(grid[3, 0], sharex=upper), curve)
-    if plane is not None:
-        _draw_slice(figure, figure.add_subplot(grid[:, 1]), plane)
+    with mpl.rc_context({"text.parse_math": False}):  # a name with dollars is no formula
+        figure = Figure(figsize=(13, 5), layout="constrained")
+        figure.suptitle(title)
+        grid = figure.add_gridspec(4, 2)
+        if curve is not None:
+            upper = figure.add_subplot(grid[:3, 0])
+            _draw_curve(upper, curve)
+            _draw_error(figure.add_subplot(grid[3, 0], sharex=upper), curve)
+        if plane is not None:
+            _draw_slice(figure, figure.add_subplot(grid[:, 1]), plane)
     return figure
 
 
@@ -37,37 +44,75 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def _slice(results: Results) -> Page | None:
-    planes = [page for estimator in results.estimators for page in estimator.pages if page.dimension == 2]
-    return planes[0] if planes else None
+def _first_page(results: Results, dimension: int) -> Page | None:
+    pages = (page for estimator in results.estimators for page in estimator.pages)
+    finite = (page for page in pages if all(np.isfinite(axis.values).all() for axis in page.axes))
+    return next((page for page in finite if page.dimension == dimension), None)
 
 
-def _draw_curve(axes: Axes, page: Page, peak: tuple[float, float] | None) -> None:
-    depth = page.axes[0]
-    axes.plot(depth.values, page.values, color=_LINE, label=page.name)
+def _draw_curve(axes: Axes, page: Page) -> None:
+    depth, values = page.axes[0], _finite(page.values)
+    axes.plot(depth.values, values, color=_LINE, label=page.name)
     if page.errors is not None:
-        band = (page.values - page.errors, page.values + page.errors)
+        errors = _finite(page.errors)
+        band = (values - errors, values + errors)
         axes.fill_between(depth.values, *band, color=_LINE, alpha=0.35, linewidth=0, label="± standard error")
-    if peak is not None:
-        axes.axvline(peak[1], color="#b5402c", linestyle="--", label=f"R80 = {peak[1]:.1f} {depth.unit}")
-    axes.set(ylabel=f"{page.name} [{page.unit}]", ylim=(0, None))
+    _mark_range(axes, page)
+    axes.set(ylabel=_labelled(page.name, page.unit))
+    if not np.any(values < 0):
+        axes.set_ylim(0, None)
     axes.tick_params(labelbottom=False)
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left")
 
 
+def _mark_range(axes: Axes, page: Page) -> None:
+    """Draw R80 of a depth-dose curve; say above it why it has none."""
+    if not is_depth_curve(page):
+        return
+    scale = length_in_mm(page.axes[0].unit)
+    try:
+        found = read_range(page)
+    except NotFound as error:
+        axes.set_title(textwrap.fill(textwrap.shorten(f"no range: {error}", 240), 80), fontsize="small")
+        return
+    if scale is not None:
+        label = f"R80 = {found.show(found.r80_mm)}"
+        axes.axvline(found.r80_mm / scale, color=_MARK, linestyle="--", label=label)
+
+
 def _draw_error(axes: Axes, page: Page) -> None:
     """The standard error again, on a scale where it can be seen, up to where nearly no dose is left."""
-    depth = page.axes[0]
-    if page.errors is not None:
-        reached = page.values > 0.01 * page.values.max()
-        axes.plot(depth.values[reached], 100 * page.errors[reached] / page.values[reached], color=_LINE, linewidth=1)
-    axes.set(xlabel=f"{depth.name} [{depth.unit}]", ylabel="error [%]", ylim=(0, None))
+    depth, values = page.axes[0], _finite(page.values)
+    if page.errors is not None and np.any(values > 0):
+        reached = values > 0.01 * np.nanmax(values)
+        percent = 100 * _finite(page.errors)[reached] / values[reached]
+        axes.plot(depth.values[reached], percent, color=_LINE, linewidth=1)
+    axes.set(xlabel=_labelled(depth.name, depth.unit), ylabel="error [%]", ylim=(0, None))
     axes.grid(alpha=0.3)
 
 
 def _draw_slice(figure: Figure, axes: Axes, page: Page) -> None:
     across, along = page.axes
-    image = axes.pcolormesh(along.values, across.values, page.grid(), cmap="inferno", shading="nearest")
-    axes.set(xlabel=f"{along.name} [{along.unit}]", ylabel=f"{across.name} [{across.unit}]", title=page.name)
-    figure.colorbar(image, ax=axes, label=page.unit)
+    values = _finite(page.grid())
+    image = axes.pcolormesh(_edges(along.values), _edges(across.values), values, cmap="inferno", shading="flat")
+    axes.set(xlabel=_labelled(along.name, along.unit), ylabel=_labelled(across.name, across.unit), title=page.name)
+    figure.colorbar(image, ax=axes, label=_labelled(page.name, page.unit))
+
+
+def _finite(numbers: Floats) -> Floats:
+    """Numbers as doubles; whatever is no number is missing, and nothing is drawn there."""
+    doubles = np.asarray(numbers, dtype=np.float64)
+    return np.where(np.isfinite(doubles), doubles, np.nan)
+
+
+def _edges(centres: Floats) -> Floats:
+    """Between which bins lie whose centres are given, half way between these."""
+    if centres.size < 2:
+        return np.array([centres[0] - 0.5, centres[0] + 0.5])
+    middle = centres[:-1] / 2 + centres[1:] / 2
+    return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
+
+
+def _labelled(name: str, unit: str) -> str:
+    return f"{name} [{unit}]" if unit else name

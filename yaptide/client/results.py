@@ -1,34 +1,50 @@
 """Results as arrays: what `GET /results` answers, turned into numbers, tables and files."""
 
-import csv
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-
-from yaptide.domain.depth_dose import bragg_peak
+from yaptide.client import tables
+from yaptide.domain.depth_dose import Range, is_depth_curve, read_range
 from yaptide.domain.errors import InvalidInput, NotFound
 from yaptide.domain.estimators import Estimator, Page
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+NO_CURVE = "no page with one axis along the beam scores dose"
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """The results of one simulation: its estimators, in the order of the server."""
+    """The results of one simulation: its estimators, in the order of the server.
+
+    `left_out` says in a line each which pages could not be read, and why.
+    """
 
     estimators: tuple[Estimator, ...]
+    left_out: tuple[str, ...] = ()
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> "Results":
-        """The results in an answer of `GET /results`; raises InvalidInput if it is none."""
-        found = []
-        for entry in document.get("estimators", ()):
-            pages = tuple(Page.from_document(page) for page in entry["pages"])
-            found.append(Estimator(entry["name"], entry["name"], pages, entry.get("metadata", {})))
-        return cls(tuple(found))
+    def from_document(cls, document: Mapping[str, Any], estimator: str | None = None) -> "Results":
+        """The results in an answer of `GET /results`; pages that cannot be read are left out.
+
+        The answer does not name the `estimator` if only some of its pages were asked for.
+        """
+        estimators, left_out = [], list[str]()
+        some = [{"name": estimator or "", "pages": document["pages"]}] if document.get("pages") else []
+        for entry in document.get("estimators") or some:
+            pages = []
+            for position, page in enumerate(entry["pages"]):
+                try:
+                    pages.append(_read_page(page, position))
+                except InvalidInput as error:
+                    left_out.append(f"{entry['name']}, page {position} of those sent: {error}")
+            estimators.append(Estimator(entry["name"], entry["name"], tuple(pages), entry.get("metadata", {})))
+        return cls(tuple(estimators), tuple(left_out))
 
     def page(self, estimator: str, number: int) -> Page:
         """A page by its estimator's name and its number; raises NotFound with what there is."""
@@ -40,51 +56,68 @@ class Results:
         raise NotFound(f"There is no page {number} of {estimator!r}; there are: {there}")
 
     def depth_curve(self) -> Page | None:
-        """The first depth-dose curve: a page of one axis that scores dose along the beam; None if there is none."""
-        for estimator, page in self._pages():
-            if page.dimension == 1 and "dose" in f"{estimator.name} {page.name}".lower():
-                return page
-        return None
+        """The first depth-dose curve that has a range, or else the first one; None if there is none.
+
+        It is a page of dose whose one axis lies along the beam: depth, or z where the code's beams go along z.
+        """
+        curves = [page for _, page in self._pages() if is_depth_curve(page)]
+        return next(filter(_has_range, curves), curves[0] if curves else None)
+
+    def find_range(self) -> Range:
+        """The range in mm that the first depth-dose curve tells; raises NotFound with the reason if there is none."""
+        page = self.depth_curve()
+        if page is None:
+            raise NotFound(NO_CURVE)
+        return read_range(page)
 
     def bragg_peak(self) -> tuple[float, float] | None:
-        """Depth of the maximum and R80 of the first depth-dose curve, in its axis' unit; None if there is no peak."""
-        page = self.depth_curve()
+        """Depth of the maximum and R80 of the first depth-dose curve, in mm; None if there is no range."""
         try:
-            return None if page is None else bragg_peak(page.axes[0].values, page.values)
-        except InvalidInput:
+            found = self.find_range()
+        except NotFound:
             return None
+        return found.depth_mm, found.r80_mm
 
     def save_npz(self, path: Path) -> None:
-        """Write all arrays to a compressed numpy file.
-
-        Keys are `<estimator>_<page>_values`, `..._errors`, and `..._axis1`, ...; values have one index for each axis.
-        """
-        arrays: dict[str, Any] = {}
-        for estimator, page in self._pages():
-            stem = re.sub(r"\W+", "_", f"{estimator.name}_{page.number}")
-            arrays[f"{stem}_values"] = page.grid()
-            if page.errors is not None:
-                arrays[f"{stem}_errors"] = page.errors.reshape(page.grid().shape, order="F")
-            arrays |= {f"{stem}_axis{n}": axis.values for n, axis in enumerate(page.axes, start=1)}
-        with path.open("wb") as file:  # given a name, numpy would add an ending to it
-            np.savez_compressed(file, **arrays)
+        """Write all arrays to a compressed numpy file, with an index that says what they are (docs/results.md)."""
+        tables.save_npz(self.estimators, path)
 
     def write_csv(self, file: IO[str]) -> None:
-        """Write every value as a line: where it belongs, its coordinates on up to three axes, and its error."""
-        writer = csv.writer(file)
-        writer.writerow(["estimator", "page", "quantity", "unit", "axis1", "axis2", "axis3", "value", "error"])
-        for estimator, page in self._pages():
-            errors: Sequence[Any] = [""] * len(page.values) if page.errors is None else page.errors.tolist()
-            for place, value, error in zip(_places(page), page.values.tolist(), errors, strict=True):
-                writer.writerow([estimator.name, page.number, page.name, page.unit, *place, value, error])
+        """Write every value as a line: where it belongs, its place on the axes, and its error (docs/results.md)."""
+        tables.write_csv(self._pages(), file)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """The table of `write_csv` as a data frame; what is unknown is NaN. Raises NotConfigured without pandas."""
+        return tables.to_pandas(self._pages())
+
+    def to_xarray(self) -> dict[tuple[str, int], "xr.Dataset"]:
+        """Each page by its estimator's name and its number, as a data set with its axes as coordinates.
+
+        It holds `value`, and `error` (the standard error) where that is known; units are in the attribute `units` of
+        each array and axis. An axis has its name, or `axis1`, `axis2`, ... where names are missing or not different.
+        Raises NotConfigured without xarray.
+        """
+        return {(estimator.name, page.number): tables.to_dataset(estimator, page) for estimator, page in self._pages()}
 
     def _pages(self) -> Iterator[tuple[Estimator, Page]]:
         return ((estimator, page) for estimator in self.estimators for page in estimator.pages)
 
 
-def _places(page: Page) -> Iterator[tuple[Any, ...]]:
-    """Coordinates of each value, the first axis fastest, filled up to three."""
-    axes = [axis.values.tolist() for axis in reversed(page.axes)]
-    if page.dimension == 0:
-        return (("", "", "") for _ in page.values)
-    return ((*reversed(place), *("",) * (3 - len(place))) for place in product(*axes))
+def _read_page(document: Mapping[str, Any], position: int) -> Page:
+    """A page of an answer; raises InvalidInput if its values do not fit on its axes. Errors that do not are unknown."""
+    page = Page.from_document(document)
+    if "page_number" not in page.metadata:  # the server counts them then
+        page = replace(page, number=position)
+    expected = prod(axis.values.size for axis in page.axes)
+    if page.axes and page.values.size != expected:
+        raise InvalidInput(f"it has {page.values.size} values, its axes ask for {expected}")
+    fits = page.errors is None or page.errors.shape == page.values.shape
+    return page if fits else replace(page, errors=None)
+
+
+def _has_range(page: Page) -> bool:
+    try:
+        read_range(page)
+    except NotFound:
+        return False
+    return True

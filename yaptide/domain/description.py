@@ -76,7 +76,7 @@ class Change(Struct, forbid_unknown_fields=True):
     reason: Story | None = None
 
 
-class Description(Struct, forbid_unknown_fields=True):
+class Description(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """A simulation; see `yaptide.persistence.models.simulations.SimulationModel`. `user` is who had it run."""
 
     job_id: JobId
@@ -96,6 +96,7 @@ class Description(Struct, forbid_unknown_fields=True):
     history: list[Change]
     estimators: list[Estimator]
     logfiles: list[Payload]
+    refused_pages: Story | None = None
 
     def payloads(self) -> Iterator[Payload]:
         """All payloads of the simulation."""

@@ -15,8 +15,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from yaptide.domain.errors import SimulationFailed
-from yaptide.domain.estimators import Aggregation, Floats, Page
+from yaptide.domain.estimators import Aggregation, Axis, Floats, Page
 
 Doubles = NDArray[np.float64]
 
@@ -46,7 +45,9 @@ class WeightedMean:
         self._count = self._count + (weights > 0)
 
     def result(self) -> tuple[Doubles, Doubles | None]:
-        """Mean and standard error; 0 where nothing counted, no error (None) if no value has two tasks."""
+        """Mean and standard error; NaN where nothing counted, no error (None) if no value has two tasks."""
+        if not np.all(self._weight > 0):
+            self._mean[np.broadcast_to(self._weight <= 0, self._mean.shape)] = np.nan
         if not np.any(self._count > 1):
             return self._mean, None
         scale = (self._count - 1) * self._weight
@@ -118,10 +119,15 @@ def accumulator(aggregation: Aggregation, shape: tuple[int, ...]) -> Accumulator
     return _ACCUMULATORS[aggregation](shape)
 
 
+class PagesDiffer(Exception):
+    """The tasks have left pages that cannot be one."""
+
+
 def merge_pages(pages: Iterable[Page], primaries: Sequence[int]) -> Page:
     """Merge the same page of several tasks, each with its primaries; `pages` is gone through once.
 
-    Raises SimulationFailed if the pages do not fit together, or the result holds values that are not numbers.
+    Where no task has a value, or one that counts, the result has none (NaN). Raises PagesDiffer if the pages do not fit
+    together.
     """
     first: Page | None = None
     total: Accumulator | None = None
@@ -129,27 +135,38 @@ def merge_pages(pages: Iterable[Page], primaries: Sequence[int]) -> Page:
         for page, count in zip(pages, primaries, strict=True):
             if first is None or total is None:
                 first, total = page, accumulator(page.aggregation, page.values.shape)
-            elif _kind(page) != _kind(first):
-                raise SimulationFailed(f"the tasks left different pages: {first.name} and {page.name}")
-            weights = 1.0 if page.weights is None else np.asarray(page.weights, dtype=np.float64)
-            total.add(page.values, count * weights)
+            elif (what := _difference(first, page)) is not None:
+                raise PagesDiffer(f"its {what} differ between tasks")
+            _add(total, page, count)
         if first is None or total is None:
-            raise SimulationFailed("no task has left a page")
+            raise PagesDiffer("no task has left it")
         values, errors = total.result()
-    _check_finite(values, first.name)
-    if errors is not None:
-        _check_finite(errors, f"The standard error of {first.name}")
     return Page(
         first.number, first.name, first.unit, first.axes, values, errors, None, first.aggregation, first.metadata
     )
 
 
-def _kind(page: Page) -> tuple[object, ...]:
-    """What has to be the same for pages to be merged."""
-    shape = () if page.aggregation is Aggregation.CONCATENATE else page.values.shape
-    return page.number, page.name, page.unit, page.dimension, page.aggregation, shape
+def _add(total: Accumulator, page: Page, primaries: int) -> None:
+    values = page.values
+    weights = 1.0 if page.weights is None else np.asarray(page.weights, dtype=np.float64)
+    if page.aggregation is Aggregation.MEAN and not (exists := np.isfinite(values)).all():
+        # What does not exist in this task counts for nothing there.
+        values, weights = np.where(exists, values, 0.0), np.where(exists, weights, 0.0)
+    total.add(values, primaries * weights)
 
 
-def _check_finite(values: Doubles, name: str) -> None:
-    if not np.isfinite(values).all():
-        raise SimulationFailed(f"{name} holds values that are not numbers")
+def _difference(first: Page, page: Page) -> str | None:
+    """In what two pages differ that has to be the same for them to be merged; None if in nothing."""
+    grid = first.aggregation is not Aggregation.CONCATENATE
+    same = {
+        "names": page.name == first.name,
+        "units": page.unit == first.unit,
+        "ways to merge": page.aggregation == first.aggregation and (page.weights is None) == (first.weights is None),
+        "shapes": page.dimension == first.dimension and (not grid or page.values.shape == first.values.shape),
+        "axes": len(page.axes) == len(first.axes) and all(map(_same_axis, page.axes, first.axes)),
+    }
+    return next((what for what, is_same in same.items() if not is_same), None)
+
+
+def _same_axis(one: Axis, other: Axis) -> bool:
+    return (one.name, one.unit) == (other.name, other.unit) and np.array_equal(one.values, other.values)

@@ -7,13 +7,13 @@ document made of many payloads is then one member again: a header, the stored da
 and names of the JSON around the payloads), a final block, and a trailer with the CRC-32 combined from the parts'.
 
 Payloads of other writers (plain ``gzip.compress``) are recognised by the missing field, and are inflated and written
-anew when they have to be joined. Python's json module writes numbers there that JSON has no word for. Readers get a
-number in their place: 0.0 for NaN, which is what codes leave where nothing was scored (0/0), and the largest double,
-with its sign, for an infinity. (null would be as legal, but one null among the values keeps the web editor from showing
-any result of the simulation.) What is stored stays as it is. No other module knows any of this.
+anew when they have to be joined. Python's json module writes NaN and Infinity there, for which JSON has no word.
+Readers get null in their place, and among the values of a page what `yaptide.domain.estimators` tells of: a 0 that
+`data.missing` names. What is stored stays as it is. No other module knows any of this.
 """
 
 import hashlib
+import json
 import re
 import struct
 from collections import deque
@@ -21,12 +21,14 @@ from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import IO, Any, cast
 
 import orjson
 from isal import isal_zlib
 
 from yaptide.domain.errors import InvalidInput
+from yaptide.domain.estimators import has_missing_values, with_missing_named
 from yaptide.persistence.payload import AnyPayload, LargePayload
 from yaptide.persistence.payload import Payload as Payload
 
@@ -36,6 +38,9 @@ _PLAIN = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _FINAL = b"\x03\x00"
 _TRAILER = struct.Struct("<II")
 _TAIL = len(_FINAL) + _TRAILER.size
+#: Deflate makes no text smaller than by this factor (258 bytes by 2 bits), and gzip keeps sizes modulo this number.
+_MOST_DEFLATED = 1032
+_GZIP_SIZES = 2**32
 _LEVEL = 2
 _CHUNK = 1 << 20
 #: Text that is packed at once, and by how many threads.
@@ -48,11 +53,10 @@ LARGE = 16 << 20
 _FLUSHED = b"\0\0\xff\xff"
 #: A string, which is passed over, or a number that JSON has no word for.
 _STRING_OR_NUMBER = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|NaN|-?Infinity', re.DOTALL)
-_SUBSTITUTES = {
-    b"NaN": b"0.0",
-    b"Infinity": b"1.7976931348623157e308",
-    b"-Infinity": b"-1.7976931348623157e308",
-}
+_OTHER_WORDS = (b"NaN", b"-Infinity", b"Infinity")
+_QUOTE = re.compile(b'"')
+_STRING_END = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_LONGEST_WORD = max(map(len, _OTHER_WORDS))
 
 
 def encode(value: object) -> Payload:
@@ -168,7 +172,50 @@ def numbers_replaced(text: bytes) -> int:
     """How many numbers in the JSON `text` of a foreign payload readers get something else for."""
     if _json_numbers_only(text):
         return 0
-    return sum(found[0] in _SUBSTITUTES for found in _STRING_OR_NUMBER.finditer(text))
+    return sum(found[0] in _OTHER_WORDS for found in _STRING_OR_NUMBER.finditer(text))
+
+
+def holds_other_words(chunks: Iterable[bytes | memoryview]) -> bool:
+    """Whether a text, given piece by piece, may hold a number that JSON has no word for."""
+    rest = b""
+    for chunk in chunks:
+        text = rest + chunk
+        if not _json_numbers_only(text):
+            return True
+        rest = text[-_LONGEST_WORD:]
+    return False
+
+
+def json_words(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    """The same JSON text with null for each NaN and infinity that is not in a string, both piece by piece."""
+    in_string, rest = False, b""
+    for chunk in chain(chunks, (b"",)):  # the empty one is the end
+        text, done, pieces = rest + chunk, 0, []
+        while closed := (_STRING_END.match if in_string else _QUOTE.search)(text, done):
+            piece = text[done : closed.end()]
+            pieces.append(piece if in_string else _with_null(piece))
+            done, in_string = closed.end(), not in_string
+        last = text[done:] if in_string else _with_null(text[done:])
+        cut = (_cut_escape(last) if in_string else _cut_word(last)) if chunk else 0
+        rest = last[len(last) - cut :]
+        yield b"".join((*pieces, last[: len(last) - cut]))
+
+
+def _cut_escape(text: bytes) -> int:
+    """Whether the last byte of a text in a string is a backslash that belongs to the next one."""
+    return (len(text) - len(text.rstrip(b"\\"))) % 2
+
+
+def _cut_word(text: bytes) -> int:
+    """How many bytes at the end of a text may be the beginning of a word that goes on in the next piece."""
+    parts = (word[:length] for word in _OTHER_WORDS for length in range(1, len(word)))
+    return max((len(part) for part in parts if text.endswith(part)), default=0)
+
+
+def _with_null(text: bytes) -> bytes:
+    for word in _OTHER_WORDS:
+        text = text.replace(word, b"null")
+    return text
 
 
 def written_here(data: bytes) -> bool:
@@ -176,9 +223,10 @@ def written_here(data: bytes) -> bool:
     return data.startswith(_MARKED)
 
 
-def check_joinable(data: bytes) -> None:
-    """Raise InvalidInput unless a document that the payload is copied into can be read."""
-    if decode_text(b"".join(stitch([Stored(data)]))) != b"".join(plain([Stored(data)])):
+def check_joinable(data: bytes, size: int) -> None:
+    """Raise InvalidInput unless a document that the payload, of a text of `size` bytes, is copied into can be read."""
+    stored = Stored(data, size)
+    if decode_text(b"".join(stitch([stored]))) != b"".join(plain([stored])):
         raise InvalidInput("A stored payload is damaged: it cannot be joined with others")
 
 
@@ -195,17 +243,26 @@ def check_ends(head: bytes, tail: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A stored payload as a part of a document, in contrast to glue, which is plain bytes of JSON text."""
+    """A stored payload as a part of a document, in contrast to glue, which is plain bytes of JSON text.
+
+    `size` is that of its text in bytes. Whoever does not know it may leave it out: gzip keeps it modulo 2**32, so that
+    of a payload whose text may have 4 GiB it is then counted.
+    """
 
     data: bytes
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """A stored payload of ours of `length` bytes as a part of a document, read piece by piece when its turn comes."""
+    """A stored payload of ours of `length` bytes as a part of a document, read piece by piece when its turn comes.
+
+    `size` is that of its text in bytes.
+    """
 
     chunks: Iterable[bytes]
     length: int
+    size: int
 
 
 Part = bytes | Stored | Streamed
@@ -221,9 +278,9 @@ def stitch(parts: Iterable[Part]) -> Iterator[bytes | memoryview]:
     crc = size = 0
     for part in parts:
         if isinstance(part, Streamed):
-            part_crc, part_size = yield from _passed_on(part.chunks)
+            part_crc, part_size = (yield from _passed_on(part.chunks)), part.size
         else:
-            segment, part_crc, part_size = _copied(part.data) if isinstance(part, Stored) else _glue(part)
+            segment, part_crc, part_size = _copied(part) if isinstance(part, Stored) else _glue(part)
             yield segment
         crc = isal_zlib.crc32_combine(crc, part_crc, part_size)
         size += part_size
@@ -237,15 +294,15 @@ def stitched_length(parts: Iterable[bytes | int]) -> int:
     return len(_PLAIN) + sum(inner) + _TAIL
 
 
-def _passed_on(chunks: Iterable[bytes]) -> Generator[bytes, None, tuple[int, int]]:
-    """The deflate data of a payload, piece by piece; returns the checksum and the size of its text."""
+def _passed_on(chunks: Iterable[bytes]) -> Generator[bytes, None, int]:
+    """The deflate data of a payload, piece by piece; returns the checksum of its text."""
     skip, held = len(_MARKED), b""
     for chunk in chunks:
         held += chunk
         yield held[skip:-_TAIL]
         held, skip = held[-_TAIL:], 0
-    crc, size = _TRAILER.unpack(held[-_TRAILER.size :])
-    return crc, size
+    crc: int = _TRAILER.unpack(held[-_TRAILER.size :])[0]
+    return crc
 
 
 def plain(parts: Iterable[Part]) -> Iterator[bytes]:
@@ -270,9 +327,15 @@ def _views(data: bytes) -> Iterator[memoryview]:
 def _readable(data: bytes) -> bytes:
     """The JSON text of a payload as readers get it."""
     text = decode_text(data)
-    if data.startswith(_MARKED) or _json_numbers_only(text):
+    if data.startswith(_MARKED) or (_json_numbers_only(text) and b"null" not in text):
         return text
-    return _STRING_OR_NUMBER.sub(lambda found: _SUBSTITUTES.get(found[0], found[0]), text)
+    try:
+        page = json.loads(text)
+    except ValueError:  # whoever wrote it: its bytes are kept, and what is wrong with it is said elsewhere
+        return text
+    if has_missing_values(page):
+        text = json.dumps(with_missing_named(page), separators=(",", ":")).encode()
+    return b"".join(json_words([text]))
 
 
 def _json_numbers_only(text: bytes) -> bool:
@@ -295,10 +358,15 @@ def _compressed(text: bytes) -> tuple[bytes, int, int]:
     return _segment(text), isal_zlib.crc32(text), len(text)
 
 
-def _copied(data: bytes) -> tuple[bytes | memoryview, int, int]:
+def _copied(part: Stored) -> tuple[bytes | memoryview, int, int]:
+    data = part.data
     if not data.startswith(_MARKED):
         return _compressed(_readable(data))
     if len(data) < len(_MARKED) + _TAIL:
         raise InvalidInput("A stored payload is damaged: it is cut short")
     crc, size = _TRAILER.unpack_from(data, len(data) - _TRAILER.size)
+    if part.size is not None:
+        size = part.size
+    elif len(data) * _MOST_DEFLATED > _GZIP_SIZES:
+        size = sum(map(len, inflated(_views(data))))
     return memoryview(data)[len(_MARKED) : -_TAIL], crc, size

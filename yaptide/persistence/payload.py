@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
+from yaptide.domain.estimators import RefusedPage
+
 _CHUNK = 1 << 20
 
 
@@ -71,9 +73,10 @@ class NewPage:
 
 @dataclass(frozen=True, slots=True)
 class NewEstimator:
-    """An estimator ready to be stored; `payload` is its metadata."""
+    """An estimator ready to be stored; `payload` is its metadata, `refused` are the pages that cannot be kept."""
 
     name: str
     file_name: str
     payload: Payload
     pages: tuple[NewPage, ...]
+    refused: tuple[RefusedPage, ...] = ()

@@ -32,12 +32,20 @@ class PageEntry(msgspec.Struct):
     dimension: int
 
 
+class RefusedEntry(msgspec.Struct):
+    """A page that could not be merged, and why."""
+
+    page: int | None
+    reason: str
+
+
 class EstimatorEntry(msgspec.Struct):
     """What is said of an estimator."""
 
     name: str
     file_name: str
     pages: list[PageEntry]
+    refused: list[RefusedEntry] = []
 
 
 _ENTRIES = msgspec.json.Decoder(list[EstimatorEntry])
@@ -54,7 +62,8 @@ def write(file: IO[bytes], estimators: Iterable[NewEstimator]) -> None:
                     for chunk in page.payload.chunks():
                         entry.write(chunk)
             pages = [PageEntry(page.number, page.name, page.dimension) for page in estimator.pages]
-            index.append(EstimatorEntry(estimator.name, estimator.file_name, pages))
+            refused = [RefusedEntry(page.page, page.reason) for page in estimator.refused]
+            index.append(EstimatorEntry(estimator.name, estimator.file_name, pages, refused))
         archive.writestr(_entry(_INDEX), msgspec.json.encode(index))
 
 

@@ -13,10 +13,9 @@ whoever merges holds one page of one task at a time. A file may come from anywhe
 import io
 import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
@@ -27,8 +26,17 @@ from isal import isal_zlib
 from numpy.lib import format as npy
 
 from yaptide.domain.errors import InvalidInput, SimulationFailed
-from yaptide.domain.estimators import Aggregation, Axis, Estimator, Floats, Page, TaskOutput
-from yaptide.domain.merging import merge_pages
+from yaptide.domain.estimators import (
+    Aggregation,
+    Axis,
+    Estimator,
+    Floats,
+    Page,
+    RefusedPage,
+    TaskOutput,
+    refused_metadata,
+)
+from yaptide.domain.merging import PagesDiffer, merge_pages
 from yaptide.persistence import codec
 from yaptide.persistence.ahead import ahead
 from yaptide.persistence.directory import BROKEN, check_directory
@@ -127,21 +135,51 @@ def merge(paths: Sequence[Path], primaries: Sequence[int], aside: IO[bytes]) -> 
     """Merge the scores of tasks, given in their order with the primaries of each, one page of one task at a time.
 
     Large payloads are left in `aside`, a file for them alone. The same tasks in the same order give the same bits.
-    Raises SimulationFailed if scores are lost, do not fit together, or give no numbers.
+    A page that does not fit together is left out alone, and named. Raises SimulationFailed if scores are lost.
     """
-    first = _entries(paths[0])
-    for path in paths[1:]:
-        if [(e.name, len(e.pages)) for e in _entries(path)] != [(e.name, len(e.pages)) for e in first]:
-            raise SimulationFailed("the tasks left different estimators")
     counted = {"number_of_primaries": str(sum(primaries)), "number_of_tasks": str(len(primaries))}
-    for e, entry in enumerate(first):
-        pages = []
-        for p in range(len(entry.pages)):
-            page = merge_pages(ahead(map(partial(_page, e=e, p=p), paths)), primaries)
+    estimators, places = _indexes(paths)
+    kept, lost = 0, list[RefusedPage]()
+    for name, entry in estimators.items():
+        pages, refused = list[NewPage](), list[RefusedPage]()
+        for number in sorted({number for place in places for other, number in place if other == name}):
+            try:
+                page = merge_pages(_of_tasks(paths, places, (name, number)), primaries)
+            except PagesDiffer as difference:
+                refused.append(RefusedPage(name, number, str(difference)))
+                continue
             payload = codec.encode_pieces(codec.texts(page.document()), aside)
             pages.append(NewPage(page.number, page.name, page.dimension, payload))
-        metadata = codec.encode({**entry.metadata, **counted})
-        yield NewEstimator(entry.name, entry.file_name, metadata, tuple(pages))
+        metadata = codec.encode({**entry.metadata, **counted, **refused_metadata(refused)})
+        kept += len(pages)
+        lost += refused
+        yield NewEstimator(entry.name, entry.file_name, metadata, tuple(pages), tuple(refused))
+    if not kept:
+        raise SimulationFailed(f"no page of the results is left: {lost[0]}" if lost else "no task has left a page")
+
+
+#: Where in a task's file a page is, by its estimator's name and its number.
+_Places = Mapping[tuple[str, int], tuple[int, int]]
+
+
+def _indexes(paths: Sequence[Path]) -> tuple[dict[str, _EstimatorEntry], list[_Places]]:
+    """All estimators by name, as the first task that has it tells of each, and where the tasks have their pages."""
+    estimators: dict[str, _EstimatorEntry] = {}
+    places: list[_Places] = []
+    for path in paths:
+        entries = _entries(path)
+        for entry in entries:
+            estimators.setdefault(entry.name, entry)
+        places.append({(o.name, page.number): (e, p) for e, o in enumerate(entries) for p, page in enumerate(o.pages)})
+    return estimators, places
+
+
+def _of_tasks(paths: Sequence[Path], places: Sequence[_Places], page: tuple[str, int]) -> Iterator[Page]:
+    """The same page of each task; raises PagesDiffer if a task has not left it."""
+    for path, place in zip(paths, places, strict=True):
+        if page not in place:
+            raise PagesDiffer(f"task {path.stem} left no such page")
+    return ahead(_page(path, *place[page]) for path, place in zip(paths, places, strict=True))
 
 
 def _entries(path: Path) -> list[_EstimatorEntry]:
@@ -255,7 +293,7 @@ def _check_page(page: Page) -> None:
         raise InvalidInput(f"Page {page.name!r} has no values")
     if page.weights is not None and len(page.weights) != len(page.values):
         raise InvalidInput(f"Page {page.name!r} has not one weight for each value")
-    for numbers in (page.values, page.weights, *(axis.values for axis in page.axes)):
+    for numbers in (page.weights, *(axis.values for axis in page.axes)):  # of the values, some may not exist
         if numbers is not None and not np.isfinite(numbers).all():
             raise InvalidInput(f"Page {page.name!r} holds values that are not numbers")
 

@@ -5,9 +5,12 @@ A check changes nothing and may run while the database is in use. Each kind of f
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -21,6 +24,7 @@ from yaptide.persistence.queries import integrity as queries
 from yaptide.persistence.queries import moves, users
 from yaptide.persistence.queries.integrity import StoredPayload
 from yaptide.persistence.queries.moves import Cause
+from yaptide.services import pages
 from yaptide.services.backend import now
 
 #: In the history: whoever repaired.
@@ -220,7 +224,7 @@ def _payload(stored: StoredPayload) -> Iterator[Finding]:
     try:
         text = codec.decode_text(stored.data)
         value = _value(text, strict=codec.written_here(stored.data))
-        codec.check_joinable(stored.data)
+        codec.check_joinable(stored.data, len(text))
     except InvalidInput as error:
         yield Finding("payload", where, str(error))
         return
@@ -232,8 +236,60 @@ def _payload(stored: StoredPayload) -> Iterator[Finding]:
         yield Finding("digest", where, "content_sha256 is not that of the text", mend)
     if not isinstance(value, dict):
         yield Finding("payload", where, "it is no JSON object")
-    elif stored.table == "Page":
+        return
+    if stored.table == "Page":
         yield from _page(stored, value, where)
+    if _is_other_order(stored.table, value):
+        mend = partial(_reorder_page if stored.table == "Page" else _reorder_estimator, number=stored.id)
+        yield Finding(
+            "order", where, "its values have the last axis fastest, and are read as if it were the first", mend
+        )
+
+
+def _is_other_order(table: str, value: Mapping[str, Any]) -> bool:
+    metadata = value if table == "Estimator" else _mapping(value.get("metadata"))
+    return table in ("Estimator", "Page") and metadata.get(pages.ORDER) == pages.OTHER_ORDER
+
+
+def _reorder_estimator(connection: Connection, *, number: int) -> None:
+    """Put the values of all pages of an estimator in our order, unless that has been done meanwhile."""
+    owner = queries.results_of(connection, number)
+    if owner is None:
+        return
+    simulation_id, page_ids = owner
+    moves.lock_simulation(connection, simulation_id)
+    data = queries.payload_of(connection, "Estimator", number)
+    metadata = None if data is None else _mapping(codec.decode(data))
+    if metadata is None or not _is_other_order("Estimator", metadata):
+        return
+    for page_id in page_ids:
+        _reorder(connection, page_id)
+    payload = codec.encode({**metadata, pages.ORDER: pages.OUR_ORDER})
+    queries.replace_payload(connection, "Estimator", number, payload)
+    queries.recount(connection, simulation_id)
+
+
+def _reorder_page(connection: Connection, *, number: int) -> None:
+    """The same for a page that says so itself."""
+    estimator_id = queries.estimator_of(connection, number)
+    owner = None if estimator_id is None else queries.results_of(connection, estimator_id)
+    if owner is None:
+        return
+    moves.lock_simulation(connection, owner[0])
+    data = queries.payload_of(connection, "Page", number)
+    if data is not None and _is_other_order("Page", _mapping(codec.decode(data))):
+        _reorder(connection, number)
+        queries.recount(connection, owner[0])
+
+
+def _reorder(connection: Connection, page_id: int) -> None:
+    """Write a page anew with the first axis fastest; one that cannot be understood stays as it is."""
+    data = queries.payload_of(connection, "Page", page_id)
+    text = b"".join(codec.plain([codec.Stored(data)])) if data is not None else b""
+    with suppress(InvalidInput):
+        reordered = pages.reordered(text, Path(tempfile.gettempdir()))
+        if reordered is not None:
+            queries.replace_payload(connection, "Page", page_id, codec.encode_text(reordered))
 
 
 def _value(text: bytes, *, strict: bool) -> object:

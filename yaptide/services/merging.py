@@ -96,10 +96,11 @@ def keep_canceled(backend: Backend, job_id: str) -> None:
         return
     try:
         with _merged(backend, job_id, completed) as merged:
-            results.check_unique(merged)
+            kept = [estimator for estimator in merged if estimator.pages]
+            results.check_unique(kept)
             with backend.database.writing() as connection:
                 locked = moves.lock_simulation(connection, simulation.id)
                 if locked is not None and locked.job_state is EntityState.CANCELED:
-                    results.add(connection, locked, merged)
+                    results.add(connection, locked, kept)
     except (SimulationFailed, InvalidInput, ValueError) as error:
         log.warning("%s was canceled; what had completed cannot be kept: %s", job_id, error)

@@ -1,19 +1,20 @@
 """Results: take them in whole or not at all, and give them out as they were stored."""
 
 import hashlib
-import math
 import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import IO, Annotated, Any, cast
 
 import msgspec
 from sqlalchemy import Connection
 
 from yaptide.domain.errors import Conflict, InvalidInput, NotFound
+from yaptide.domain.estimators import RefusedPage, refused_metadata
 from yaptide.domain.states import EntityState
 from yaptide.persistence import codec
 from yaptide.persistence.codec import Stored
@@ -27,34 +28,32 @@ from yaptide.persistence.result_files import ResultFile
 from yaptide.services import lifecycle
 from yaptide.services.access import owned
 from yaptide.services.backend import Backend, now
-from yaptide.services.slimming import Slim, slim
+from yaptide.services.pages import (
+    MAX_NAME,
+    ORDER,
+    OTHER_ORDER,
+    OUR_ORDER,
+    check_page,
+    check_text,
+    number_of,
+    readable,
+    write_anew,
+)
+from yaptide.services.slimming import Read, Slim, slim
 
-_MAX_NAME = 500
 #: Payloads of more bytes than this are not read all at once, and no more than so many of one payload.
 _AT_ONCE = 16 << 20
 _SLICE = 8 << 20
 _ENDS = 64
+_MAX_RANGES = 500  # SQLite takes no more than 1000 alternatives
+_MAX_SPAN = 10_000
 _FLUKA_FILE = re.compile(r"\d+_fort\.(\d+)")
 _FLUKA_FIRST_UNIT = 21  # the editor's outputs get the units 21, 22, ... in their order
 
-
-class _Numbers(msgspec.Struct):
-    values: list[float]
-    name: str = ""
-    unit: str = ""
-
-
-class _Page(msgspec.Struct):
-    """What is looked at of a page before its bytes are stored as they came."""
-
-    dimensions: int
-    data: _Numbers
-    metadata: dict[str, Any] = {}
-    axis_dim1: _Numbers | None = None
-    axis_dim2: _Numbers | None = None
-    axis_dim3: _Numbers | None = None
-    axis_dim4: _Numbers | None = None
-    axis_dim5: _Numbers | None = None
+#: So many pages that cannot be kept are named, and so many of them in the history.
+_MOST_NAMED = 1000
+_MOST_IN_HISTORY = 20
+_MOST_REASON = 300
 
 
 class _Estimator(msgspec.Struct):
@@ -84,13 +83,12 @@ class _Body(Key):
 
 
 _BODY = msgspec.json.Decoder(_Body)
-_ONE_PAGE = msgspec.json.Decoder(_Page)
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 
 
 def key_of(body: bytes | memoryview, kind: type[Key] = Key) -> Key:
     """The key in the body of a report, found without making objects of the rest; raises InvalidInput."""
-    with _readable(body):
+    with readable():
         return msgspec.json.decode(body, type=kind)
 
 
@@ -104,34 +102,67 @@ def check_key(backend: Backend, key: Key) -> str:
         return lifecycle.check_update_key(backend, found, key.update_key).job_id
 
 
-def post(backend: Backend, body: bytes) -> str:
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """Whose results were stored, and which pages of them could not be kept."""
+
+    job_id: str
+    refused: Sequence[RefusedPage]
+
+
+def post(backend: Backend, body: bytes) -> Posted:
     """Store the results that a worker sends, and end the simulation; the same results again change nothing.
 
-    Returns the job's public name. The pages are checked and then stored byte for byte as they came. Raises InvalidInput
-    for a wrong key or for results that cannot be shown (no numbers, wrong lengths, two pages of one number), Conflict
-    if the simulation has other results or has failed or been canceled.
+    A page that cannot be shown (no numbers, wrong lengths, the number of another) is left out alone, and named in the
+    history. The others are stored as they came, or in the form that `yaptide.services.pages` tells of. Raises
+    InvalidInput for a wrong key or if nothing can be kept, Conflict if the simulation has other results or has failed
+    or been canceled.
     """
-    return _post(backend, Slim(body), None)
+    try:
+        return _post(backend, Slim(body), None)
+    except _OtherWords:
+        return _post(backend, Slim(b"".join(codec.json_words([body]))), None)
 
 
-def post_file(backend: Backend, file: IO[bytes]) -> str:
-    """The same for a body too large to be held in memory, which waits in a file; returns the job's public name."""
+def post_file(backend: Backend, file: IO[bytes]) -> Posted:
+    """The same for a body too large to be held in memory, which waits in a file."""
     file.flush()
-    return _post(backend, slim(pieces(file, 0, os.fstat(file.fileno()).st_size)), file)
+    size = os.fstat(file.fileno()).st_size
+    try:
+        return _post(backend, slim(pieces(file, 0, size)), file)
+    except _OtherWords:
+        with tempfile.TemporaryFile(dir=backend.data_dir) as copy:
+            copy.writelines(codec.json_words(pieces(file, 0, size)))
+            copy.flush()
+            return _post(backend, slim(pieces(copy, 0, copy.tell())), copy)
+
+
+class _OtherWords(InvalidInput):
+    """A body may hold numbers that JSON has no word for."""
 
 
 @retried
-def _post(backend: Backend, body: Slim, file: IO[bytes] | None) -> str:
-    with _readable(body.text):
-        parsed = _BODY.decode(body.text)
+def _post(backend: Backend, body: Slim, file: IO[bytes] | None) -> Posted:
+    parsed = _parsed(body)
     job_id = check_key(backend, parsed)
     if not parsed.estimators:
         raise InvalidInput("There are no estimators in the results")
     with tempfile.TemporaryFile(dir=backend.data_dir) if file else nullcontext() as aside:
-        source = _Source(body, file, aside)
-        found = [_estimator(estimator, source) for estimator in parsed.estimators]
+        source = _Source(body, file, aside, backend.data_dir)
+        found = _estimators(parsed.estimators, source)
+        refused = [page for estimator in found for page in estimator.refused]
+        if not any(estimator.pages for estimator in found):
+            raise InvalidInput(f"Nothing of the results can be kept: {refused[0]}")
         _keep(backend, parsed, found)
-    return job_id
+    return Posted(job_id, refused[:_MOST_NAMED])
+
+
+def _parsed(body: Slim) -> _Body:
+    try:
+        with readable():
+            return _BODY.decode(body.text)
+    except InvalidInput as error:
+        raise (_OtherWords(str(error)) if codec.holds_other_words([body.text]) else error) from error
 
 
 def _keep(backend: Backend, parsed: "_Body", found: Sequence[NewEstimator]) -> None:
@@ -147,18 +178,31 @@ def store(connection: Connection, simulation: Locked, found: Sequence[NewEstimat
     Tasks whose last report got lost are completed: their scores are here. Raises Conflict if the simulation has other
     results, or has failed or been canceled; sending the same results again changes nothing.
     """
+    kept = [estimator for estimator in found if estimator.pages]
     if simulation.input_type == EDITOR:
-        found = _named_as_in_project(connection, simulation.id, found)
-    check_unique(found)
+        kept = _named_as_in_project(connection, simulation.id, kept)
+    check_unique(kept)
     digests = results.digests(connection, simulation.id)
     if digests:
-        if digests != _digests(found):
+        if digests != _digests(kept):
             raise Conflict("The simulation has other results already; they are kept")
         return
     if simulation.job_state in (EntityState.FAILED, EntityState.CANCELED):
         raise Conflict(f"The simulation is {simulation.job_state}; its results are no longer accepted")
-    add(connection, simulation, found)
+    add(connection, simulation, kept)
+    _name_refused(connection, simulation, [page for estimator in found for page in estimator.refused], cause)
     lifecycle.end(connection, simulation, EntityState.COMPLETED, cause)
+
+
+def _name_refused(connection: Connection, simulation: Locked, refused: Sequence[RefusedPage], cause: Cause) -> None:
+    """Note which pages were left out, and why: in the history, and where `GET /jobs` finds it."""
+    if not refused:
+        return
+    named = "; ".join(map(str, refused[:_MOST_IN_HISTORY]))
+    more = f"; and {len(refused) - _MOST_IN_HISTORY} more" if len(refused) > _MOST_IN_HISTORY else ""
+    moves.remark(connection, simulation.id, Cause(cause.actor, cause.time, f"left out: {named}{more}"))
+    text = msgspec.json.encode([page._asdict() for page in refused[:_MOST_NAMED]]).decode()
+    simulations.set_values(connection, simulation.id, {"refused_pages": text})
 
 
 def add(connection: Connection, simulation: Locked, found: Sequence[NewEstimator]) -> None:
@@ -176,21 +220,32 @@ def read_file(file: IO[bytes]) -> list[NewEstimator]:
     unpacked = _unpacked(file, opened)
     found = []
     for e, entry in enumerate(opened.estimators):
-        _check_text(entry.name, "An estimator's name")
-        _check_text(entry.file_name, "An estimator's file name")
+        check_text(entry.name, "An estimator's name")
+        check_text(entry.file_name, "An estimator's file name")
         metadata, text = _payload(opened.metadata(e))
-        with _readable(text):
+        with readable():
             _OBJECT.decode(text)
-        pages = []
-        for p in range(len(entry.pages)):
-            body, payload = _next_page(unpacked)
-            pages.append(NewPage(*_checked_page(body.text, body, p, entry.name), payload))
-        if not pages:
+        new = (_page_of_worker(unpacked, p, entry.name) for p in range(len(entry.pages)))
+        refused = tuple(
+            RefusedPage(entry.name, page.page, page.reason[:_MOST_REASON]) for page in entry.refused[:_MOST_NAMED]
+        )
+        found.append(NewEstimator(entry.name, entry.file_name, metadata, tuple(new), refused))
+        if not (found[-1].pages or refused):
             raise InvalidInput(f"Estimator {entry.name!r} has no pages")
-        found.append(NewEstimator(entry.name, entry.file_name, metadata, tuple(pages)))
-    if not found:
-        raise InvalidInput("There are no estimators in the results")
+    if not any(estimator.pages for estimator in found):
+        raise InvalidInput("There are no pages in the results")
     return found
+
+
+def _page_of_worker(unpacked: Iterator[bytes | AnyPayload], position: int, estimator: str) -> NewPage:
+    body, payload = _next_page(unpacked)
+    try:
+        page = check_page(body.text, body, position, OUR_ORDER)
+        if page.written_anew:
+            raise InvalidInput("it is not written as yaptide does it")  # noqa: TRY301 - it is to be named as well
+    except InvalidInput as error:
+        raise InvalidInput(f"Page {number_of(body.text, position)} of estimator {estimator!r}: {error}") from error
+    return NewPage(page.number, page.name, page.dimension, payload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,16 +255,30 @@ class _Source:
     body: Slim
     file: IO[bytes] | None
     aside: IO[bytes] | None
+    folder: Path
 
     def original(self, part: msgspec.Raw) -> Iterator[bytes]:
         """A part of the body as it came, piece by piece."""
         return self.body.original(memoryview(part), self.file) if self.file else iter([bytes(part)])
 
-    def payload(self, part: msgspec.Raw) -> AnyPayload:
+    def slimmed(self, part: msgspec.Raw) -> tuple[bytes | memoryview, Slim, Read]:
+        """A part of the body without most of its numbers, what knows of them, and how to read them."""
+        if self.file is not None:
+            file = self.file
+            return memoryview(part), self.body, lambda start, length: b"".join(pieces(file, start, length))
+        whole = memoryview(part)  # a few numbers at a time are read sooner than all of them
+        body = slim([whole])
+        return body.text, body, lambda start, length: bytes(whole[start : start + length])
+
+    def as_it_came(self, part: msgspec.Raw) -> AnyPayload:
         """A part of the body as a payload."""
         if self.aside is None:
             return codec.encode_text(memoryview(part))
         return codec.encode_pieces(self.original(part), self.aside)
+
+    def payload(self, text: Iterable[bytes]) -> AnyPayload:
+        """JSON text as a payload."""
+        return codec.encode_text(b"".join(text)) if self.aside is None else codec.encode_pieces(text, self.aside)
 
 
 def _payload(data: bytes) -> tuple[Payload, bytes]:
@@ -250,62 +319,54 @@ def _next_page(unpacked: Iterator[bytes | AnyPayload]) -> tuple[Slim, AnyPayload
     return body, cast("AnyPayload", payload)
 
 
+def _estimators(parsed: Sequence[_Estimator], source: _Source) -> list[NewEstimator]:
+    found = dict[str, NewEstimator]()
+    again = []
+    for estimator in parsed:
+        if estimator.name in found:
+            again.append(_refused(estimator, "there is another one of this name"))
+            continue
+        try:
+            found[estimator.name] = _estimator(estimator, source)
+        except InvalidInput as error:
+            found[estimator.name] = _refused(estimator, str(error))
+    return [*found.values(), *again]
+
+
+def _refused(estimator: _Estimator, reason: str) -> NewEstimator:
+    """An estimator of which nothing can be kept."""
+    refused = RefusedPage(estimator.name[:MAX_NAME], None, reason[:_MOST_REASON])
+    return NewEstimator(estimator.name, estimator.name, codec.encode({}), (), (refused,))
+
+
 def _estimator(estimator: _Estimator, source: _Source) -> NewEstimator:
-    _check_text(estimator.name, "An estimator's name", source.body)
-    metadata = b"".join(source.original(estimator.metadata))
-    with _readable(metadata):
-        _OBJECT.decode(metadata)
+    check_text(estimator.name, "An estimator's name", source.body)
+    text = b"".join(source.original(estimator.metadata))
+    with readable():
+        metadata = _OBJECT.decode(text)
     if not estimator.pages:  # nobody could look at it
-        raise InvalidInput(f"Estimator {estimator.name!r} has no pages")
-    pages = tuple(_page(raw, position, estimator.name, source) for position, raw in enumerate(estimator.pages))
-    return NewEstimator(estimator.name, estimator.name, codec.encode_text(metadata), pages)
+        raise InvalidInput("it has no pages")
+    order = str(metadata.get(ORDER, OUR_ORDER))
+    pages, refused = _pages(estimator, order, source)
+    changes = ({ORDER: OUR_ORDER} if order == OTHER_ORDER else {}) | refused_metadata(refused)
+    payload = codec.encode(metadata | changes) if changes else codec.encode_text(text)
+    return NewEstimator(estimator.name, estimator.name, payload, tuple(pages), tuple(refused))
 
 
-def _page(raw: msgspec.Raw, position: int, estimator: str, source: _Source) -> NewPage:
-    if source.file is None:  # a few numbers at a time are read sooner than all of them
-        body = slim([memoryview(raw)])
-        text: bytes | memoryview = body.text
-    else:
-        body, text = source.body, memoryview(raw)
-    return NewPage(*_checked_page(text, body, position, estimator), source.payload(raw))
-
-
-def _checked_page(text: bytes | memoryview, body: Slim, position: int, estimator: str) -> tuple[int, str, int]:
-    """Number, name and dimensions of the page that a part of a body is; raises InvalidInput."""
-    with _readable(text):
-        str(text, "utf-8")  # the decoder does not look into text that it skips
-        page = _ONE_PAGE.decode(text)
-    number = _page_number(page.metadata.get("page_number", position))
-    where = f"Page {number} of estimator {estimator!r}"
-    _check_shape(page, where, body)
-    name = str(page.metadata.get("name", page.data.name))
-    _check_text(name, f"The name of page {number} of estimator {estimator!r}", body)
-    return number, name, page.dimensions
-
-
-def _page_number(value: object) -> int:
-    text = str(value)
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise InvalidInput(f"{text[:40]!r} is no page number")
-    return int(text)
-
-
-def _check_shape(page: _Page, where: str, body: Slim) -> None:
-    axes = (page.axis_dim1, page.axis_dim2, page.axis_dim3, page.axis_dim4, page.axis_dim5)
-    if not 0 <= page.dimensions <= len(axes):
-        raise InvalidInput(f"{where} has {page.dimensions} dimensions; there may be 0 to {len(axes)}")
-    used = axes[: page.dimensions]
-    if None in used:
-        raise InvalidInput(f"{where} has {page.dimensions} dimensions, but not as many axes (axis_dim1, ...)")
-    expected = math.prod(body.count(axis.values) for axis in used if axis is not None)
-    count = body.count(page.data.values)
-    if count != expected or not expected:
-        raise InvalidInput(f"{where} has {count} values, its axes ask for {expected}")
-
-
-def _check_text(text: str, what: str, body: Slim | None = None) -> None:
-    if not text or len(text) > _MAX_NAME or "\0" in text or not (body is None or body.is_whole(text)):
-        raise InvalidInput(f"{what} must have 1 to {_MAX_NAME} characters")
+def _pages(estimator: _Estimator, order: str, source: _Source) -> tuple[list[NewPage], list[RefusedPage]]:
+    kept, refused = dict[int, NewPage](), list[RefusedPage]()
+    for position, raw in enumerate(estimator.pages):
+        text, body, read = source.slimmed(raw)
+        try:
+            page = check_page(text, body, position, order, kept)
+            if page.written_anew:
+                payload = source.payload(write_anew(text, body, read, order, source.folder))
+            else:
+                payload = source.as_it_came(raw)
+            kept[page.number] = NewPage(page.number, page.name, page.dimension, payload)
+        except InvalidInput as error:
+            refused.append(RefusedPage(estimator.name, number_of(text, position), str(error)[:_MOST_REASON]))
+    return list(kept.values()), refused
 
 
 def check_unique(found: Sequence[NewEstimator]) -> None:
@@ -332,9 +393,7 @@ def _named_as_in_project(
     names = _output_names(project)
     placed = [(_output_index(estimator.file_name, names), estimator) for estimator in found]
     placed.sort(key=lambda pair: len(names) if pair[0] is None else pair[0])
-    return [
-        NewEstimator(e.name if index is None else names[index], e.file_name, e.payload, e.pages) for index, e in placed
-    ]
+    return [replace(e, name=e.name if index is None else names[index]) for index, e in placed]
 
 
 def _output_names(project: object) -> list[str]:
@@ -354,18 +413,6 @@ def _output_index(file_name: str, names: Sequence[str]) -> int | None:
     unit = _FLUKA_FILE.fullmatch(file_name)
     index = int(unit[1]) - _FLUKA_FIRST_UNIT if unit else -1
     return index if 0 <= index < len(names) and names[index] else None
-
-
-@contextmanager
-def _readable(body: bytes | memoryview) -> Iterator[None]:
-    """Say of a body that cannot be read what is wrong with it."""
-    try:
-        yield
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        text = bytes(body)
-        if b"NaN" in text or b"Infinity" in text:
-            raise InvalidInput("The results hold NaN or Infinity, which JSON has no word for") from error
-        raise InvalidInput(f"The body is not what was expected: {error}") from error
 
 
 def pages_metadata(backend: Backend, user: User, job_id: str) -> list[dict[str, Any]]:
@@ -391,6 +438,41 @@ class Document:
     def __iter__(self) -> Iterator[codec.Part]:
         """Go through the parts, once."""
         return iter(self.parts)
+
+
+def read_answer(
+    backend: Backend, user: User, job_id: str, estimator: str | None = None, page_numbers: str | None = None
+) -> Document:
+    """What `GET /results` answers: all results, those of one estimator, or its pages in a text like `0-2,5`.
+
+    Raises NotFound if there are none, InvalidInput for what is no range of pages.
+    """
+    if page_numbers is None:
+        return read(backend, user, job_id, estimator, (b'{"message":"Results","estimators":', b"}"))
+    if estimator is None:
+        raise InvalidInput("page_numbers needs an estimator_name")
+    around = (b'{"message":"Results","pages":', b"}")
+    return read_pages(backend, user, job_id, estimator, parse_page_numbers(page_numbers), around)
+
+
+def parse_page_numbers(text: str) -> list[tuple[int, int]]:
+    """Inclusive ranges of page numbers in a text like `0-2,5`, in order, none overlapping; raises InvalidInput."""
+    found = list[tuple[int, int]]()
+    for part in text.split(",", _MAX_RANGES):
+        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part, re.ASCII)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
+            raise InvalidInput(f"page_numbers: {part[:40]!r} is no range of pages; write ranges like 0-2,5")
+        if last - first >= _MAX_SPAN:
+            raise InvalidInput(f"page_numbers: a range may span {_MAX_SPAN} pages at most")
+        found.append((first, last))
+    apart = list[tuple[int, int]]()
+    for first, last in sorted(found):
+        if apart and first <= apart[-1][1]:
+            apart[-1] = (apart[-1][0], max(last, apart[-1][1]))
+        else:
+            apart.append((first, last))
+    return apart
 
 
 def read(
@@ -464,7 +546,8 @@ def _listed(pages: Sequence[Any]) -> Iterator[Any]:
 def _document(backend: Backend, plan: Sequence[Any]) -> Document:
     """The document of a plan: glue, payloads, and rows of `results.pages`, which bring theirs or have it read."""
     if all(part.compressed_data is not None for part in plan if not isinstance(part, bytes | Stored)):
-        return Document([p if isinstance(p, bytes | Stored) else Stored(p.compressed_data) for p in plan], None)
+        parts = (p if isinstance(p, bytes | Stored) else Stored(p.compressed_data, p.content_size) for p in plan)
+        return Document(list(parts), None)
     ours = all(codec.written_here(part.data) for part in plan if isinstance(part, Stored))
     lengths = (part if isinstance(part, bytes) else _length(part) for part in plan)
     return Document(_streamed(backend, plan), codec.stitched_length(lengths) if ours else None)
@@ -476,7 +559,10 @@ def _length(part: Any) -> int:
 
 def _streamed(backend: Backend, plan: Sequence[Any]) -> Iterator[codec.Part]:
     for part in plan:
-        yield part if isinstance(part, bytes | Stored) else codec.Streamed(_sliced(backend, part), part.length)
+        if isinstance(part, bytes | Stored):
+            yield part
+        else:
+            yield codec.Streamed(_sliced(backend, part), part.length, part.content_size)
 
 
 def _sliced(backend: Backend, page: Any) -> Iterator[bytes]:

@@ -1,5 +1,6 @@
 """Answers as the client reads them: the same numbers, bit by bit, whether as arrays or as JSON."""
 
+import json
 import math
 
 import httpx
@@ -35,6 +36,33 @@ def test_arrays_have_every_bit():
     assert read.metadata == {"a": "ż"}
     assert read.pages[0].values.flags.writeable
     assert read.pages[0].axes[0].values.tolist() == list(range(len(VALUES)))
+
+
+@pytest.mark.parametrize("values", [[1, 2**53 + 1, -(2**63)], [2**63, 2**64 - 1]])
+def test_integers_keep_every_digit_however_they_are_read(values):
+    document = {"estimators": [{"name": "e", "pages": [counts(values)]}]}
+    for read in (document, answers.results(answered(document))):
+        [page] = Results.from_document(read).estimators[0].pages
+        assert page.values.tolist() == values
+        assert page.axes[0].values.dtype == np.float64
+
+
+def counts(values):
+    axis = {"name": "x", "unit": "mm", "values": list(range(len(values)))}
+    return {"dimensions": 1, "data": {"name": "n", "unit": "", "values": values}, "axis_dim1": axis}
+
+
+@pytest.mark.parametrize("values", [[1, 2.5], [0, 0, 0.1], [-1, 2**64 - 1], [10**30, 1]])
+def test_other_numbers_are_doubles(values):
+    document = {"estimators": [{"name": "e", "pages": [counts(values)]}]}
+    text = json.dumps(document).encode()
+    [page] = Results.from_document(answers.results(answered(text))).estimators[0].pages
+    assert (page.values.dtype, page.values.tolist()) == (np.float64, list(map(float, values)))
+
+
+def test_rows_and_unknown_numbers_stay_lists():
+    odd = {"values": [[1, 2], [3, 4]], "errors": [0.5, None], "metadata": {"values": [1]}, "a": {"values": []}}
+    assert answers.results(answered(odd)) == odd
 
 
 def test_what_is_no_list_of_numbers_is_left_as_it_is():

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import math
+import struct
 import zlib
 
 import numpy as np
@@ -9,6 +11,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from isal import isal_zlib
 
 from tests.support.payloads import bits
 from yaptide.domain.errors import InvalidInput
@@ -176,3 +179,41 @@ def test_a_payload_that_was_cut_to_its_head_is_not_joined(kept):
     data = codec.encode([1.5] * 100).data[:kept]
     with pytest.raises(InvalidInput, match="damaged"):
         list(codec.stitch([Stored(data)]))
+
+
+words = st.sampled_from([1, None, "NaN", '"Infinity\\', math.nan, math.inf, -math.inf, "-Inf", "\\"])
+
+
+@given(st.dictionaries(st.sampled_from(["a", "NaN", '"']), st.lists(words, max_size=6)), st.integers(1, 30))
+def test_words_that_json_has_not_become_null_wherever_a_text_is_cut(document, size):
+    text = json.dumps(document).encode()
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    expected = json.loads(text, parse_constant=lambda _: None)
+    assert orjson.loads(b"".join(codec.json_words(pieces))) == expected
+    if expected != json.loads(text):
+        assert codec.holds_other_words(pieces)
+
+
+def test_a_text_of_more_than_4_gib_has_the_right_checksum_in_a_document(monkeypatch):
+    """Sizes are kept modulo 2**32; the checksum of what comes before is moved on by the whole size."""
+    length, text = 2**32 + 3, b"0,0"
+    data = codec.encode_text(text).data
+    stitched = b"".join(codec.stitch([b"[", Stored(data, length), b"]"]))
+    combine = isal_zlib.crc32_combine
+    crc = combine(combine(zlib.crc32(b"["), zlib.crc32(text), length), zlib.crc32(b"]"), 1)
+    assert stitched[-8:] == struct.pack("<II", crc, (length + 2) % 2**32)
+    chunks = [data[:-3], data[-3:]]
+    assert b"".join(codec.stitch([b"[", codec.Streamed(chunks, len(data), length), b"]"])) == stitched
+    # Whoever does not know the size has it counted, if the trailer may not tell all of it.
+    monkeypatch.setattr(codec, "_GZIP_SIZES", 100)
+    assert gzip.decompress(b"".join(codec.stitch([b"[", Stored(data), b"]"]))) == b"[0,0]"
+
+
+def test_pages_of_others_name_the_values_that_do_not_exist():
+    page = {"dimensions": 1, "data": {"unit": "Gy", "values": [1.5, math.nan, None]}, "metadata": {"x": math.inf}}
+    text = b"".join(codec.plain([Stored(gzip.compress(json.dumps(page).encode()))]))
+    assert orjson.loads(text) == {
+        "dimensions": 1,
+        "data": {"unit": "Gy", "values": [1.5, 0.0, 0.0], "missing": [[1, 2]]},
+        "metadata": {"x": None},
+    }

@@ -5,9 +5,11 @@ import random
 import tempfile
 
 import msgspec
+import numpy as np
 import orjson
 import pytest
 
+from yaptide.domain.errors import InvalidInput
 from yaptide.services.slimming import slim
 
 
@@ -66,7 +68,7 @@ def test_next_to_nothing_is_left_of_a_long_list():
     assert len(slim(chunked(text, 65536)).text) < 200_000
 
 
-@pytest.mark.parametrize("bad", [b"NaN", b"1e999", b"null", b'"1"', b"", b"1 2", b"01", b"[1]", b"1]", b"0x1"])
+@pytest.mark.parametrize("bad", [b"NaN", b"1e999", b'"1"', b"", b"1 2", b"01", b"[1]", b"1]", b"0x1"])
 @pytest.mark.parametrize("place", [0, 50_000, 99_999])
 def test_what_is_no_number_is_still_seen(bad, place):
     items = [repr(number).encode() for number in numbers(100_000)]
@@ -74,6 +76,29 @@ def test_what_is_no_number_is_still_seen(bad, place):
     text = b'{"values":[' + b",".join(items) + b"]}"
     with pytest.raises(msgspec.MsgspecError):
         msgspec.json.decode(slim(chunked(text, 65536)).text, type=dict[str, list[float]])
+
+
+@pytest.mark.parametrize("place", [0, 1, 50_000, 99_999])
+def test_null_among_the_numbers_is_counted_and_becomes_nan(place):
+    values = numbers(100_000)
+    values[place] = None
+    text = orjson.dumps({"values": values})
+    thin = slim(chunked(text, 65536))
+    found = orjson.loads(thin.text)["values"]
+    assert (thin.count(found), thin.nulls(found)) == (100_000, 1)
+    room = np.empty(100_000)
+    thin.read_numbers(found, lambda start, length: text[start : start + length], room)
+    np.testing.assert_array_equal(room, np.array(values, dtype=float))
+
+
+@pytest.mark.parametrize("number", [2**53 + 1, -(2**60), 12345678901234567890])
+@pytest.mark.parametrize("count", [3, 5000])
+def test_whole_numbers_that_would_lose_digits_are_refused(number, count):
+    text = orjson.dumps([*range(count), 0.12345678901234567, 1.5e17, number, *range(count)])
+    thin = slim([text])
+    values = orjson.loads(thin.text)
+    with pytest.raises(InvalidInput, match="digits would get lost"):
+        thin.read_numbers(values, lambda start, length: text[start : start + length], np.empty(2 * count + 3))
 
 
 def test_a_string_with_numbers_in_it_is_told_from_a_short_one():

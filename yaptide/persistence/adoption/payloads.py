@@ -180,7 +180,7 @@ class _Payloads:
             return _Found(stored, None)
         replaced = 0 if table == "Logfiles" else codec.numbers_replaced(content)  # they are texts, not numbers
         if replaced:
-            what = "its bytes are kept; readers get 0.0 for NaN, the largest number for infinities"
+            what = "its bytes are kept; readers get null, or a 0 that data.missing names, in their place"
             self._decide(table, number, what, f"holds {replaced} NaN or infinite numbers")
         try:
             return _Found(stored, content, codec.decode(stored))

@@ -76,6 +76,9 @@ class SimulationModel(ClaimMixin, Base):
     simulator_digest: Mapped[str | None] = mapped_column(
         String(64), doc="SHA-256 (hexadecimal) of the simulator's program"
     )
+    refused_pages: Mapped[str | None] = mapped_column(
+        Text, doc="JSON list of the pages of its results that could not be kept: estimator, page, reason; null: none"
+    )
 
     user: Mapped["UserModel"] = relationship(back_populates="simulations")
     tasks: Mapped[list["TaskModel"]] = relationship(

@@ -45,6 +45,7 @@ from yaptide.persistence.models import (
     UserModel,
 )
 from yaptide.persistence.models.base import table_of
+from yaptide.persistence.payload import Payload
 from yaptide.persistence.queries.moves import Cause
 
 _SIMULATION = table_of(SimulationModel)
@@ -116,6 +117,31 @@ def correct_payload(connection: Connection, stored: StoredPayload, size: int, sh
     table = _PAYLOADS[stored.table]
     this = (table.c.id == stored.id) & (table.c.content_sha256 == stored.sha256) & (table.c.content_size == stored.size)
     connection.execute(update(table).where(this).values(content_size=size, content_sha256=sha256))
+
+
+def results_of(connection: Connection, estimator_id: int) -> tuple[int, list[int]] | None:
+    """The simulation of an estimator, and the numbers of the rows of its pages; None if it is gone."""
+    simulation = select(_ESTIMATOR.c.simulation_id).where(_ESTIMATOR.c.id == estimator_id)
+    pages = select(_PAGE.c.id).where(_PAGE.c.estimator_id == estimator_id).order_by(_PAGE.c.page_number)
+    simulation_id = connection.execute(simulation).scalar()
+    return None if simulation_id is None else (simulation_id, list(connection.execute(pages).scalars()))
+
+
+def estimator_of(connection: Connection, page_id: int) -> int | None:
+    """The estimator of a page; None if the page is gone."""
+    return connection.execute(select(_PAGE.c.estimator_id).where(_PAGE.c.id == page_id)).scalar()
+
+
+def payload_of(connection: Connection, table: str, number: int) -> bytes | None:
+    """The payload in a row; None if the row is gone."""
+    column = _PAYLOADS[table].c
+    return connection.execute(select(column.compressed_data).where(column.id == number)).scalar()
+
+
+def replace_payload(connection: Connection, table: str, number: int, payload: Payload) -> None:
+    """Store another payload in a row."""
+    changed = update(_PAYLOADS[table]).where(_PAYLOADS[table].c.id == number)
+    connection.execute(changed.values(payload.columns()))
 
 
 def _bytes_in(table: Table) -> ColumnElement[int]:

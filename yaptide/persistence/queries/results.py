@@ -88,8 +88,8 @@ def pages(
 ) -> list[Record]:
     """Stored pages by estimator and number; those in the inclusive `ranges`, of which no two overlap, if given.
 
-    Of each id, estimator_id, page_number, length of the payload, and the payload (`compressed_data`). If all payloads
-    together are more than `most` bytes, they are left out (None).
+    Of each id, estimator_id, page_number, content_size, length of the payload, and the payload (`compressed_data`). If
+    all payloads together are more than `most` bytes, they are left out (None).
     """
     values: dict[str, Any] = {"estimators": estimator_ids, "most": most}
     if ranges is not None:
@@ -102,7 +102,7 @@ def pages(
 @cache
 def _pages(dialect: str, ranged: bool) -> Select[*tuple[Any, ...]]:
     length = func.length(_PAGE.c.compressed_data).label("length")
-    named = select(_PAGE.c.id, _PAGE.c.estimator_id, _PAGE.c.page_number, length)
+    named = select(_PAGE.c.id, _PAGE.c.estimator_id, _PAGE.c.page_number, _PAGE.c.content_size, length)
     named = named.where(rows.among(_PAGE.c.estimator_id, dialect, "estimators"))
     if ranged:
         given = rows.given(dialect, first=Integer(), last=Integer())

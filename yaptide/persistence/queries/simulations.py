@@ -65,6 +65,7 @@ _DESCRIPTION = (
     _SIMULATION.c.simulator_version,
     _SIMULATION.c.simulator_digest,
     _SIMULATION.c.stored_bytes,
+    _SIMULATION.c.refused_pages,
 )
 _LISTED = tuple(
     _SIMULATION.c[name]

@@ -1,16 +1,16 @@
-"""Indexes of a user's simulations by state, and of folders that are left on clusters; networks users sign in from.
+"""Indexes: of a user's simulations by state, and of those on clusters that have left a folder there.
 
 A migration runs while others use the database: it must be quick, and the code before it should keep working after it.
 
-While the indexes are made, PostgreSQL has those wait who write to the table, and SQLite all who
+Nothing but indexes changes. While they are made, PostgreSQL has those wait who write to the table, and SQLite all who
 write: some seconds for a million simulations.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 LEFT = sa.text("job_dir IS NOT NULL AND options IS NOT NULL")
 BY_STATE = {
@@ -20,8 +20,7 @@ BY_STATE = {
 
 
 def upgrade() -> None:
-    """Go from 0003 to 0004."""
-    op.add_column("YaptideUser", sa.Column("known_networks", sa.Text(), nullable=True))
+    """Go from 0004 to 0005."""
     for name, columns in BY_STATE.items():
         op.create_index(op.f(name), "Simulation", columns)
     op.create_index("ix_BatchSimulation_left", "BatchSimulation", ["id"], sqlite_where=LEFT, postgresql_where=LEFT)
@@ -32,5 +31,3 @@ def downgrade() -> None:
     op.drop_index("ix_BatchSimulation_left", "BatchSimulation")
     for name in BY_STATE:
         op.drop_index(op.f(name), "Simulation")
-    with op.batch_alter_table("YaptideUser") as table:
-        table.drop_column("known_networks")

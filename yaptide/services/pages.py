@@ -1,0 +1,276 @@
+"""Pages of results that somebody sends: what is wrong with them, and in which form they are stored.
+
+A page is stored byte for byte as it came, if it can be read as it is. Otherwise it is written anew, with the same
+numbers: where values do not exist (null), where they are the rows of a list of particles or a single number in two
+pairs of brackets, or where the last axis is the fastest, as in the files of TOPAS (``"data_order": "C"``).
+"""
+
+import math
+import tempfile
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from yaptide.domain.errors import InvalidInput
+from yaptide.domain.estimators import NO_VALUE, Aggregation, Floats, aggregation_of, mark_missing, written_values
+from yaptide.persistence import codec
+from yaptide.services.slimming import Read, Slim
+
+MAX_NAME = 500
+#: In the metadata of an estimator or a page: which axis is the fastest, "F" (ours) the first and "C" the last.
+ORDER = "data_order"
+OUR_ORDER, OTHER_ORDER = "F", "C"
+
+#: A page of more values is stored as it came or not at all. 300 x 300 x 300 voxels are 27 million.
+_MOST_WRITTEN_ANEW = 1 << 26
+#: More numbers than this wait in a file.
+_IN_MEMORY = 1 << 20
+_MAX_AXES = 5
+
+_Numbers = list[float | None]
+_Rows = list[list[float | None]]
+T = TypeVar("T")
+
+
+class _Axis(msgspec.Struct):
+    values: _Numbers
+    name: str = ""
+    unit: str = ""
+
+
+class _Data(msgspec.Struct, Generic[T]):
+    values: T
+    errors: T | None = None
+    missing: list[tuple[int, int]] = []
+    name: str = ""
+    unit: str = ""
+
+
+class _Page(msgspec.Struct, Generic[T]):
+    """What is looked at of a page, whose values are numbers or rows of numbers."""
+
+    dimensions: int
+    data: _Data[T]
+    metadata: dict[str, Any] = {}
+    axis_dim1: _Axis | None = None
+    axis_dim2: _Axis | None = None
+    axis_dim3: _Axis | None = None
+    axis_dim4: _Axis | None = None
+    axis_dim5: _Axis | None = None
+
+
+class _Numbered(msgspec.Struct):
+    metadata: dict[str, Any] = {}
+
+
+_PAGE_OF_NUMBERS = msgspec.json.Decoder(_Page[_Numbers])
+_PAGE_OF_ROWS = msgspec.json.Decoder(_Page[_Rows])
+_NUMBERED = msgspec.json.Decoder(_Numbered)
+_OBJECT = msgspec.json.Decoder(dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedPage:
+    """A page that can be kept; `written_anew` if not as it came."""
+
+    number: int
+    name: str
+    dimension: int
+    written_anew: bool
+
+
+def check_page(
+    text: bytes | memoryview, body: Slim, position: int, order: str, taken: Container[int] = ()
+) -> CheckedPage:
+    """Look whether a page can be kept; `text` is a part of `body`, `order` that of its values.
+
+    Without a number it has that of its `position`. Raises InvalidInput saying what is wrong with it, also if its number
+    is `taken`.
+    """
+    with readable():
+        str(text, "utf-8")  # the decoder does not look into text that it skips
+        page = _decoded(text)
+    number = _number(page.metadata, position)
+    if number in taken:
+        raise InvalidInput("there is another one of this number")
+    shape = _shape(page, body)
+    _check_numbers(page, shape, body)
+    name = str(page.metadata.get("name", page.data.name))
+    check_text(name, "Its name", body)
+    order = str(page.metadata.get(ORDER, order))
+    values = page.data.values
+    anew = (order == OTHER_ORDER and len(shape) > 1) or _is_nested(values) or body.nulls(values) > 0
+    if anew and _count(values, body) > _MOST_WRITTEN_ANEW:
+        raise InvalidInput(f"more than {_MOST_WRITTEN_ANEW} values are not put in order; send them first axis fastest")
+    return CheckedPage(number, name, page.dimensions, anew)
+
+
+def number_of(text: bytes | memoryview, position: int) -> int:
+    """The number by which to call a page that cannot be kept: its own, or if that cannot be had its `position`."""
+    try:
+        return _number(_NUMBERED.decode(text).metadata, position)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, InvalidInput):
+        return position
+
+
+def write_anew(text: bytes | memoryview, body: Slim, read: Read, order: str, folder: Path) -> Iterator[bytes]:
+    """The JSON text of a checked page in the form that is stored, piece by piece.
+
+    `read` gives bytes of the whole body; many numbers wait in `folder`. Raises InvalidInput if digits would get lost.
+    """
+    document = _OBJECT.decode(text)
+    data, metadata = document["data"], dict(document.get("metadata", {}))
+    lists = _Lists(body, read, folder)
+    axes = [axis for n in range(1, document["dimensions"] + 1) if (axis := document[f"axis_dim{n}"])]
+    shape = tuple(body.count(axis["values"]) for axis in axes)
+    order = str(metadata.get(ORDER, order))
+    rows = data["values"]
+    if _is_nested(rows) and len(rows) > 1:
+        metadata["columns"] = str(body.count(rows[0]))
+    values = mark_missing(lists.take(rows), data.pop("missing", []))
+    unit = str(data.get("unit", metadata.get("unit", "")))
+    data |= written_values(in_our_order(values, shape, order), unit)
+    if data.get("errors") is not None:
+        data["errors"] = in_our_order(lists.take(data["errors"]), shape, order)
+    for axis in axes:
+        axis["values"] = lists.take(axis["values"])
+    if ORDER in metadata:
+        metadata[ORDER] = OUR_ORDER
+    if data["unit"] == NO_VALUE:
+        metadata.setdefault("unit", unit)
+    document["metadata"] = metadata
+    yield from codec.texts(lists.expand(document))
+
+
+def reordered(text: bytes, folder: Path) -> bytes | None:
+    """A stored page whose last axis is the fastest as it should be; None if its order makes no difference.
+
+    Raises InvalidInput for a page that cannot be understood.
+    """
+    body = Slim(text)
+    if not check_page(text, body, 0, OTHER_ORDER).written_anew:
+        return None
+    return b"".join(write_anew(text, body, lambda *_: b"", OTHER_ORDER, folder))
+
+
+def in_our_order(values: Floats, shape: Sequence[int], order: str) -> Floats:
+    """Values on a grid of `shape`, shape (n1*n2*...,), with the first axis fastest whatever the `order` is."""
+    if order != OTHER_ORDER or len(shape) < 2:
+        return values
+    return values.reshape(shape, order="C").ravel(order="F")
+
+
+def check_text(text: str, what: str, body: Slim | None = None) -> None:
+    """Raise InvalidInput for a name that is empty, too long, or holds what no database takes."""
+    if not text or len(text) > MAX_NAME or "\0" in text or not (body is None or body.is_whole(text)):
+        raise InvalidInput(f"{what} must have 1 to {MAX_NAME} characters")
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Say of a body, or a part of one, that cannot be read what is wrong with it."""
+    try:
+        yield
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"The body is not what was expected: {error}") from error
+
+
+def _number(metadata: Mapping[str, Any], position: int) -> int:
+    number = str(metadata.get("page_number", position))
+    if not number.isascii() or not number.isdigit() or len(number) > 9:
+        raise InvalidInput(f"{number[:40]!r} is no page number")
+    return int(number)
+
+
+def _decoded(text: bytes | memoryview) -> _Page[Any]:
+    try:
+        return _PAGE_OF_NUMBERS.decode(text)
+    except msgspec.ValidationError as error:
+        try:
+            return _PAGE_OF_ROWS.decode(text)
+        except msgspec.ValidationError:
+            raise error from None
+
+
+def _shape(page: _Page[Any], body: Slim) -> tuple[int, ...]:
+    axes = (page.axis_dim1, page.axis_dim2, page.axis_dim3, page.axis_dim4, page.axis_dim5)
+    if not 0 <= page.dimensions <= _MAX_AXES:
+        raise InvalidInput(f"it has {page.dimensions} dimensions; there may be 0 to {_MAX_AXES}")
+    used = [axis for axis in axes[: page.dimensions] if axis is not None]
+    if len(used) < page.dimensions:
+        raise InvalidInput(f"it has {page.dimensions} dimensions, but not as many axes (axis_dim1, ...)")
+    if any(body.nulls(axis.values) for axis in used):
+        raise InvalidInput("an axis holds values that are not numbers")
+    return tuple(body.count(axis.values) for axis in used)
+
+
+def _check_numbers(page: _Page[Any], shape: tuple[int, ...], body: Slim) -> None:
+    count, expected = _count(page.data.values, body), math.prod(shape)
+    if _aggregation(page.metadata) is Aggregation.CONCATENATE and not shape:
+        expected = count
+    if count != expected or not expected:
+        raise InvalidInput(f"it has {count} values, its axes ask for {expected}")
+    if page.data.errors is not None and _count(page.data.errors, body) != count:
+        raise InvalidInput(f"it has {count} values and {_count(page.data.errors, body)} errors")
+    if not all(0 <= first <= last < count for first, last in page.data.missing):
+        raise InvalidInput("data.missing names values that there are not")
+
+
+def _aggregation(metadata: Mapping[str, Any]) -> Aggregation:
+    try:
+        return aggregation_of(metadata)
+    except ValueError as error:
+        raise InvalidInput(f"aggregation: {error}") from error
+
+
+def _is_nested(values: Sequence[object]) -> bool:
+    return bool(values) and isinstance(values[0], list)
+
+
+def _count(values: Sequence[Any], body: Slim) -> int:
+    """How many numbers a list, or a list of rows of one length, has."""
+    if not _is_nested(values):
+        return body.count(values)
+    if len({body.count(row) for row in values}) > 1:
+        raise InvalidInput("its rows are not of one length")
+    return len(values) * body.count(values[0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Lists:
+    """The lists of numbers in a page, as arrays."""
+
+    body: Slim
+    read: Read
+    folder: Path
+
+    def take(self, values: Sequence[Any]) -> Floats:
+        """A list, or a list of rows one after the other; NaN for null."""
+        room = self._room(_count(values, self.body))
+        end = 0
+        for row in values if _is_nested(values) else [values]:
+            length = self.body.count(row)
+            self.body.read_numbers(row, self.read, room[end : end + length])
+            end += length
+        return room
+
+    def expand(self, value: Any) -> Any:
+        """A document with nothing left out."""
+        if isinstance(value, dict):
+            return {name: self.expand(part) for name, part in value.items()}
+        if isinstance(value, list):
+            whole = self.body.count(value) == len(value)
+            return [self.expand(part) for part in value] if whole else self.take(value)
+        return value
+
+    def _room(self, count: int) -> NDArray[np.float64]:
+        if count <= _IN_MEMORY:
+            return np.empty(count)
+        with tempfile.TemporaryFile(dir=self.folder) as file:  # it lives as long as the array
+            return np.asarray(np.memmap(file, dtype=np.float64, mode="w+", shape=(count,)))
