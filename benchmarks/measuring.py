@@ -39,13 +39,17 @@ class Goal:
 
 @dataclass
 class Row:
-    """One line of the table: `ours` and `limit` in seconds for each round (bytes where the goal is one of memory)."""
+    """One line of the table: `ours` and `limit` in seconds for each round (bytes where the goal is one of memory).
+
+    `beside` says in a line what the limit is.
+    """
 
     name: str
     database: str
     ours: list[float]
     limit: list[float] = field(default_factory=list)
     goal: Goal | None = None
+    beside: str = ""
 
     @property
     def ratio(self) -> float | None:
@@ -83,6 +87,7 @@ class Row:
             "value": self.value,
             "reached": None if self.goal is None or self.value is None else self.goal.reached(self.value),
             "met": self.met,
+            "beside": self.beside,
         }
 
 

@@ -23,18 +23,19 @@ def table(rows: Sequence[Document]) -> Table:
         found.add_column(name, justify="right")
     found.add_column("to reach")
     found.add_column("met")
+    found.add_column("the limit", overflow="fold", max_width=48)
     for row in rows:
         found.add_row(*cells(row))
     return found
 
 
 def cells(row: Document) -> list[str]:
-    """A row: workload, database, median and p95 of ours and of the limit's, ratio, what is to be reached, whether."""
+    """A row: workload, database, median and p95 of ours and the limit's, ratio, what to reach, whether, the limit."""
     unit = "B" if str(row["goal"]).endswith("MB") or "memory" in row["name"] else "s"
     times = [
         told(each[part], unit) if each else "" for each in (row["ours"], row["limit"]) for part in ("median", "p95")
     ]
-    return [row["name"], row["database"], *times, _ratio(row), row["goal"] or "", _met(row)]
+    return [row["name"], row["database"], *times, _ratio(row), row["goal"] or "", _met(row), row.get("beside", "")]
 
 
 def _ratio(row: Document) -> str:
@@ -60,7 +61,7 @@ def summary(rows: Sequence[Document]) -> str:
 
 def show(document: Document) -> None:
     """Print everything."""
-    console = Console(width=170, highlight=False)
+    console = Console(width=210, highlight=False)
     console.print(table(document["rows"]))
     machine = ", ".join(f"{name} {value}" for name, value in document["machine"].items())
     console.print(f"\n{machine}", soft_wrap=True)
@@ -82,8 +83,8 @@ def markdown(document: Document) -> str:
         "",
         f"**{summary(document['rows'])}**",
         "",
-        "| workload | database | ours | p95 | limit | p95 | ratio | to reach | met |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |",
+        "| workload | database | ours | p95 | limit | p95 | ratio | to reach | met | the limit |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- | --- |",
     ]
     return "\n".join([*lines, *(f"| {' | '.join(cells(row))} |" for row in document["rows"])])
 
@@ -100,7 +101,7 @@ def save(document: Document, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bench.json").write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
     with (folder / "bench.txt").open("w") as file:
-        console = Console(file=file, width=170, highlight=False)
+        console = Console(file=file, width=210, highlight=False)
         console.print(table(document["rows"]))
         console.print(summary(document["rows"]))
     plot(document["rows"], folder / "bench.png")

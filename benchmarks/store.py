@@ -1,6 +1,6 @@
 """A database to measure on, how the drivers reach it without us, and a server of ours that serves it."""
 
-import sqlite3
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -8,9 +8,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-import psycopg
-from sqlalchemy.engine import make_url
-
+from benchmarks.drivers import connect
 from benchmarks.wire import Wire
 from tests.support.processes import PASSWORD, Place, Server
 from yaptide.client import Client
@@ -79,6 +77,11 @@ class Store:
         """`yaptide up` without an executor, a process of its own."""
         return self.place.up("--no-executor")
 
+    @cached_property
+    def bare(self) -> Server:
+        """The same with an application that checks nothing: see `benchmarks.bare`."""
+        return self.place.up("--no-executor", wrapper=(sys.executable, "-m", "benchmarks.bare"))
+
     def token(self, user: str = "") -> str:
         """What proves that a request is `user`'s."""
         with Client(self.server.url) as client:
@@ -88,6 +91,10 @@ class Store:
     def wire(self) -> Wire:
         """A kept connection to the server."""
         return Wire(self.server.url)
+
+    def bare_wire(self) -> Wire:
+        """A kept connection to the one that checks nothing."""
+        return Wire(self.bare.url)
 
     def simulations(self, count: int, tasks: int, state: str = "RUNNING", owner: str | None = None) -> list[int]:
         """Add running simulations of the first user, which report with KEY; their numbers."""
@@ -138,16 +145,3 @@ class Store:
     def job_id(self, simulation: int) -> str:
         """Public name of a simulation."""
         return str(self.one('SELECT job_id FROM "Simulation" WHERE id = ?', simulation))
-
-
-def connect(url: str) -> Any:
-    """A connection to a database by its driver alone, as durable as ours, with transactions that begin at once."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        connection = sqlite3.connect(str(parsed.database), timeout=60, isolation_level="IMMEDIATE")
-        for pragma in ("synchronous=FULL", "foreign_keys=ON", "journal_mode=WAL", "temp_store=MEMORY"):
-            connection.execute(f"PRAGMA {pragma}")
-        return connection
-    return psycopg.connect(
-        host=parsed.host, port=parsed.port, user=parsed.username, dbname=parsed.database, connect_timeout=30
-    )

@@ -4,9 +4,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 import orjson
 
@@ -15,16 +13,13 @@ from benchmarks.measuring import Goal, Row, in_turns
 from benchmarks.store import KEY, Store
 from benchmarks.wire import Wire
 from tests.support.payloads import shieldhit_files
-from yaptide.persistence import codec
 
 _BROWSERS = 200
 _OPEN = 5
 _EVERY = 1.5
+_BESIDE_SELECT = "bare: one SELECT, its rows as JSON"
+_BESIDE_SUBMIT = "bare: an INSERT for each of three tables, all tasks in one"
 _LISTED = "RUNNING,PENDING,MERGING_QUEUED,MERGING_RUNNING,COMPLETED,FAILED,CANCELED"
-_LISTING = """SELECT job_id, title, start_time, end_time, platform, input_type, sim_type FROM "Simulation"
-    WHERE user_id = ? ORDER BY start_time DESC, id DESC LIMIT 10"""
-_STATUS = """SELECT task_id, task_state, requested_primaries, simulated_primaries, start_time, end_time,
-    last_update_time, estimated_time FROM "Task" WHERE simulation_id = ? ORDER BY task_id"""
 
 
 def rows(context: Context) -> Iterator[Row]:
@@ -43,90 +38,46 @@ def rows(context: Context) -> Iterator[Row]:
 def _listing(context: Context, store: Store) -> Iterator[Row]:
     taken: dict[str, tuple[list[float], list[float]]] = {}
     rounds = context.rounds(40)
-    with closing(store.wire()) as wire, closing(store.connect()) as connection:
+    with closing(store.wire()) as wire, closing(store.bare_wire()) as bare:
         requests = {}
         for number, name in enumerate(store.users, start=1):
             path = (
                 f"/user/simulations?page_idx=1&page_size=10&order_by=start_time&order_type=descend&job_state={_LISTED}"
             )
-            requests[name] = (wire.request("GET", path, Cookie=store.token(name)), number)
+            limit = bare.request("GET", f"/user/simulations?user={number}")
+            requests[name] = (wire.request("GET", path, Cookie=store.token(name)), limit)
             taken[name] = ([], [])
         for _ in range(rounds):  # all of them in each round, so that they can be compared
-            for name, (request, number) in requests.items():
-                once = in_turns(1, partial(wire.send, request), lambda: _select(store, connection, _LISTING, number))  # noqa: B023
+            for name, (request, limit) in requests.items():
+                once = in_turns(1, partial(wire.send, request), partial(bare.send, limit))
                 taken[name][0].extend(once[0])
                 taken[name][1].extend(once[1])
-    for name, (ours, limit) in taken.items():
-        yield Row(f"GET /user/simulations, 10 of {int(name[4:]):,}", store.kind, ours, limit)
+    for name, (ours, bares) in taken.items():
+        yield Row(f"GET /user/simulations, 10 of {int(name[4:]):,}", store.kind, ours, bares, beside=_BESIDE_SELECT)
     smallest, *_, largest = taken.values()
     told = "GET /user/simulations, the most beside the fewest"
-    yield Row(told, store.kind, largest[0], smallest[0], Goal("factor", 1.3))
-
-
-def _select(store: Store, connection: Any, statement: str, *values: Any) -> list[Any]:
-    found: list[Any] = connection.execute(store.sql(statement), values).fetchall()
-    connection.rollback()
-    return found
+    yield Row(told, store.kind, largest[0], smallest[0], Goal("factor", 1.3), "ours, of who has fewest")
 
 
 def _status(context: Context, store: Store, count: int) -> Row:
     [number] = store.simulations(1, count)
-    names = [column.strip() for column in _STATUS.partition("FROM")[0].removeprefix("SELECT ").split(",")]
-    with closing(store.wire()) as wire, closing(store.connect()) as connection:
+    with closing(store.wire()) as wire, closing(store.bare_wire()) as bare:
         request = wire.request("GET", f"/jobs?job_id={store.job_id(number)}", Cookie=store.token())
-
-        def limit() -> None:
-            found = _select(store, connection, _STATUS, number)
-            orjson.dumps([dict(zip(names, row, strict=True)) for row in found])
-
-        taken = in_turns(context.rounds(25), partial(wire.send, request), limit)
-    return Row(f"GET /jobs, {count:,} task{'s' if count > 1 else ''}", store.kind, *taken, Goal("factor", 1.5))
+        limit = bare.request("GET", f"/jobs?simulation={number}")
+        taken = in_turns(context.rounds(25), partial(wire.send, request), partial(bare.send, limit))
+    name = f"GET /jobs, {count:,} task{'s' if count > 1 else ''}"
+    return Row(name, store.kind, *taken, Goal("factor", 1.5), _BESIDE_SELECT)
 
 
 def _submit(context: Context, store: Store, count: int) -> Row:
     body = {"input_type": "files", "ntasks": count, "sim_type": "shieldhit", "title": "bench"}
     body |= {"input_files": shieldhit_files(10**6)}
-    payload = codec.encode(body)
-    sent = 0
-    with closing(store.wire()) as wire, closing(store.connect()) as connection:
+    with closing(store.wire()) as wire, closing(store.bare_wire()) as bare:
         request = wire.request("POST", "/jobs/direct", orjson.dumps(body), Cookie=store.token())
-
-        def limit() -> None:
-            """One row for each task, in as few statements as there are tables."""
-            nonlocal sent
-            sent += 1
-            now: Any = datetime.now(UTC)
-            now = str(now.replace(tzinfo=None)) if store.is_sqlite else now
-            cursor = connection.cursor()
-            values = (f"limit-{count}-{sent}", 1, now, "bench", "DIRECT", "FILES", "shieldhit", "PENDING", "0" * 64)
-            cursor.execute(
-                store.sql(
-                    'INSERT INTO "Simulation" (job_id, user_id, start_time, title, platform, input_type, sim_type,'
-                    " job_state, update_key_hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id"
-                ),
-                values,
-            )
-            (number,) = cursor.fetchone()
-            cursor.execute(
-                store.sql(
-                    'INSERT INTO "Input" (simulation_id, compressed_data, content_size, content_sha256)'
-                    " VALUES (?, ?, ?, ?)"
-                ),
-                (number, payload.data, payload.size, payload.sha256),
-            )
-            rows = [(number, task, 1000, "PENDING", "DIRECT", task) for task in range(count)]
-            places = ", ".join(["(?, ?, ?, ?, ?, ?)"] * count)
-            cursor.execute(
-                store.sql(
-                    'INSERT INTO "Task" (simulation_id, task_id, requested_primaries, task_state, platform, seed)'
-                    f" VALUES {places}"
-                ),
-                [value for row in rows for value in row],
-            )
-            connection.commit()
-
-        taken = in_turns(context.rounds(15), partial(wire.send, request, 202), limit)
-    return Row(f"POST /jobs/direct, {count:,} task{'s' if count > 1 else ''}", store.kind, *taken, Goal("factor", 2.0))
+        limit = bare.request("POST", "/jobs/direct?user=1", orjson.dumps(body))
+        taken = in_turns(context.rounds(15), partial(wire.send, request, 202), partial(bare.send, limit, 202))
+    name = f"POST /jobs/direct, {count:,} task{'s' if count > 1 else ''}"
+    return Row(name, store.kind, *taken, Goal("factor", 2.0), _BESIDE_SUBMIT)
 
 
 def _delete(context: Context, store: Store, count: int) -> Row:
@@ -135,19 +86,18 @@ def _delete(context: Context, store: Store, count: int) -> Row:
     names = {number: store.job_id(number) for number in numbers}
     left = iter(numbers)
     cookie = store.token()
-    with closing(store.wire()) as wire, closing(store.connect()) as connection:
+    with closing(store.wire()) as wire, closing(store.bare_wire()) as bare:
 
         def ours() -> None:
             path = f"/user/simulations?job_id={names[next(left)]}"
             wire.send(wire.request("DELETE", path, Cookie=cookie))
 
         def limit() -> None:
-            connection.execute(store.sql('DELETE FROM "Simulation" WHERE id = ?'), (next(left),))
-            connection.commit()
+            bare.send(bare.request("DELETE", f"/user/simulations?simulation={next(left)}"))
 
         taken = in_turns(rounds, ours, limit)
     name = f"DELETE /user/simulations, {count:,} tasks and {count:,} pages"
-    return Row(name, store.kind, *taken, Goal("factor", 1.3))
+    return Row(name, store.kind, *taken, Goal("factor", 1.3), "bare: one DELETE")
 
 
 def _with_results(store: Store, count: int, size: int) -> list[int]:

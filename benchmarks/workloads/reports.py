@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import orjson
@@ -10,19 +10,11 @@ import orjson
 from benchmarks.context import Context
 from benchmarks.crew import Crew
 from benchmarks.measuring import Goal, Row, in_turns
-from benchmarks.store import KEY, Store, connect
+from benchmarks.store import KEY, Store
 from benchmarks.wire import Wire
-from yaptide.services import lifecycle
 
-#: The update that a report is, guarded as ours: only of a running task, by who has the key, and never backwards.
-GUARDED = """
-UPDATE "Task" SET simulated_primaries = CASE WHEN ? <= simulated_primaries THEN simulated_primaries
-        WHEN ? > requested_primaries THEN requested_primaries ELSE ? END,
-    estimated_time = ?, last_update_time = ?, heartbeat_time = ?
-WHERE simulation_id = ? AND task_id = ? AND task_state = 'RUNNING' AND EXISTS (
-    SELECT 1 FROM "Simulation" WHERE id = ? AND update_key_hash = ?
-    AND job_state NOT IN ('COMPLETED', 'FAILED', 'CANCELED'))
-"""
+_BESIDE = "bare: one guarded UPDATE, which does not wait for the disk"
+_BESIDE_MANY = "bare: one guarded UPDATE of all the tasks"
 _TASKS = 100
 
 
@@ -41,16 +33,16 @@ def _single(context: Context, store: Store, clients: int) -> Row:
     limit: list[float] = []
     with (
         Crew(clients, reporter, store.server.url, numbers) as reporters,
-        Crew(clients, updater, store.url, numbers) as updaters,
+        Crew(clients, reporter, store.bare.url, numbers) as others,
     ):
-        for crew in (reporters, updaters):
+        for crew in (reporters, others):
             crew.run(each)
         for _ in range(context.rounds(15)):
-            for crew, samples in ((reporters, ours), (updaters, limit)):
+            for crew, samples in ((reporters, ours), (others, limit)):
                 # Of as many clients at once, each call's share of the time of all.
                 samples.append(sum(crew.run(each)) / each / clients**2)
     told = f"POST /tasks, progress, {clients} client{'s' if clients > 1 else ''}"
-    return Row(told, store.kind, ours, limit, Goal("share", 0.35))
+    return Row(told, store.kind, ours, limit, Goal("share", 0.35), _BESIDE)
 
 
 def reporter(number: int, url: str, simulations: list[int]) -> Callable[[int], Any]:
@@ -65,42 +57,13 @@ def reporter(number: int, url: str, simulations: list[int]) -> Callable[[int], A
     return report
 
 
-def updater(number: int, url: str, simulations: list[int]) -> Callable[[int], Any]:
-    """The same by the driver alone."""
-    connection = connect(url)
-    is_sqlite = url.startswith("sqlite")
-    statement = GUARDED if is_sqlite else GUARDED.replace("?", "%s")
-    if is_sqlite:
-        connection.isolation_level = None
-    else:
-        connection.autocommit = True
-
-    def update(turn: int) -> None:
-        if is_sqlite:
-            connection.execute("BEGIN IMMEDIATE")
-        connection.execute(statement, values(simulations[number], turn % _TASKS, turn + 1, is_sqlite))
-        if is_sqlite:
-            connection.execute("COMMIT")
-
-    return update
-
-
-def values(simulation: int, task: int, simulated: int, as_text: bool) -> tuple[Any, ...]:
-    """What GUARDED is given."""
-    now: Any = datetime.now(UTC)
-    if as_text:
-        now = str(now.replace(tzinfo=None))
-    hashed = lifecycle.hash_update_key(KEY)
-    return (simulated, simulated, simulated, 60, now, now, simulation, task, simulation, hashed)
-
-
 def _many(context: Context, store: Store) -> Row:
     count = context.size(1000, 50)
     [number] = store.simulations(1, count)
     turn = 0
-    with closing(store.wire()) as wire, closing(store.connect()) as connection:
+    with closing(store.wire()) as wire, closing(store.bare_wire()) as bare:
 
-        def ours() -> None:
+        def send(wire: Wire) -> None:
             nonlocal turn
             turn += 1
             updates = [
@@ -110,14 +73,6 @@ def _many(context: Context, store: Store) -> Row:
             body = orjson.dumps({"simulation_id": number, "update_key": KEY, "updates": updates})
             wire.send(wire.request("POST", "/tasks/list", body), 202)
 
-        def limit() -> None:
-            nonlocal turn
-            turn += 1
-            with closing(connection.cursor()) as cursor:
-                cursor.executemany(
-                    store.sql(GUARDED), [values(number, task, turn, store.is_sqlite) for task in range(count)]
-                )
-            connection.commit()
-
-        taken = in_turns(context.rounds(15), ours, limit)
-    return Row(f"POST /tasks/list, progress of {count} tasks", store.kind, *taken, Goal("share", 0.5))
+        taken = in_turns(context.rounds(15), partial(send, wire), partial(send, bare))
+    name = f"POST /tasks/list, progress of {count} tasks"
+    return Row(name, store.kind, *taken, Goal("share", 0.5), _BESIDE_MANY)

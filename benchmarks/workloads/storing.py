@@ -6,19 +6,21 @@ import random
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import msgspec
 import orjson
-from isal import isal_zlib
 
 from benchmarks.context import Context
 from benchmarks.measuring import Goal, Row, in_turns
 from benchmarks.store import KEY, Store
+from benchmarks.wire import Wire
 from yaptide.persistence import codec, result_files
 from yaptide.persistence.payload import NewEstimator, NewPage
 
 _OWNER = "bench/worker"
+_BESIDE = "bare: pages split by msgspec, packed by isal, INSERTs"
+_BESIDE_PACKED = "bare: the payloads as they come, INSERTs"
 
 
 @dataclass(frozen=True)
@@ -80,29 +82,14 @@ def _json(context: Context, store: Store, shape: Shape, found: list[dict[str, An
     rounds = context.rounds(9)
     numbers = iter(store.simulations(2 * (rounds + 1), 2))
     tail = b'"estimators":%b}' % orjson.dumps(found)
+    with closing(store.wire()) as wire, closing(store.bare_wire()) as bare:
 
-    whole = b"{" + tail
-    with closing(store.wire()) as wire, closing(store.connect()) as connection:
-        estimators = _estimators(store, connection, numbers, rounds + 1)
+        def send(wire: Wire, path: str) -> None:
+            head = orjson.dumps({"simulation_id": next(numbers), "update_key": KEY})[:-1] + b","
+            wire.send(wire.request("POST", path, head, more=len(tail)), 202, tail)
 
-        def ours() -> None:
-            number = next(numbers)
-            head = orjson.dumps({"simulation_id": number, "update_key": KEY})[:-1] + b","
-            wire.send(wire.request("POST", "/results", head, more=len(tail)), 202, tail)
-
-        def limit() -> None:
-            parsed = msgspec.json.decode(whole, type=_Body)
-            for estimator in parsed.estimators:
-                packed = []
-                for page in estimator.pages:
-                    msgspec.json.decode(page, type=_Page)
-                    deflater = isal_zlib.compressobj(2, isal_zlib.DEFLATED, 31)
-                    packed.append(deflater.compress(page) + deflater.flush())
-                insert(store, connection, next(estimators), packed)
-            connection.commit()
-
-        taken = in_turns(rounds, ours, limit)
-    return Row(f"POST /results, {shape.name}", store.kind, *taken, Goal("factor", 1.6))
+        taken = in_turns(rounds, partial(send, wire, "/results"), partial(send, bare, "/bare/results"))
+    return Row(f"POST /results, {shape.name}", store.kind, *taken, Goal("factor", 1.6), _BESIDE)
 
 
 def _compressed(context: Context, store: Store, shape: Shape, pages: list[dict[str, Any]]) -> Row:
@@ -114,8 +101,9 @@ def _compressed(context: Context, store: Store, shape: Shape, pages: list[dict[s
     metadata = codec.encode({"a": "b"})
     result_files.write(file, (NewEstimator(f"e{n}", f"e{n}", metadata, tuple(packed)) for n in range(shape.estimators)))
     sent = file.getvalue()
-    with closing(store.wire()) as wire, closing(store.connect()) as connection:
-        estimators = _estimators(store, connection, others, rounds + 1, shape.estimators)
+    plain = b"".join(page.payload.data for page in packed) * shape.estimators
+    lengths = ",".join(str(page.payload.length) for page in packed)
+    with closing(store.wire()) as wire, closing(store.bare_wire()) as bare:
 
         def ours() -> None:
             path = f"/worker/{next(numbers)}/merge/results?owner={_OWNER}"
@@ -123,66 +111,10 @@ def _compressed(context: Context, store: Store, shape: Shape, pages: list[dict[s
             wire.send(head, 200, sent)
 
         def limit() -> None:
-            for _ in range(shape.estimators):
-                for page in packed:
-                    isal_zlib.decompress(page.payload.data, 31)  # which compares the checksum
-                insert(store, connection, next(estimators), [page.payload.data for page in packed])
-            connection.commit()
+            path = f"/bare/results?simulation={next(others)}&estimators={shape.estimators}&lengths={lengths}"
+            bare.send(bare.request("PUT", path, more=len(plain)), 200, plain)
 
         taken = in_turns(rounds, ours, limit)
-    return Row(f"the same compressed by our worker, {shape.name}", store.kind, *taken, Goal("factor", 1.6))
-
-
-class _Numbers(msgspec.Struct):
-    values: list[float]
-
-
-class _Page(msgspec.Struct):
-    dimensions: int
-    data: _Numbers
-    axis_dim1: _Numbers
-    axis_dim2: _Numbers
-
-
-class _Estimator(msgspec.Struct):
-    name: str
-    pages: list[msgspec.Raw]
-
-
-class _Body(msgspec.Struct):
-    estimators: list[_Estimator]
-
-
-def insert(store: Store, connection: Any, estimator: int, packed: list[bytes]) -> None:
-    """The pages of an estimator, by the driver alone."""
-    rows = [(estimator, number, "dose", 1, data, len(data), "0" * 64) for number, data in enumerate(packed)]
-    with closing(connection.cursor()) as cursor:
-        cursor.executemany(
-            store.sql(
-                'INSERT INTO "Page" (estimator_id, page_number, page_name, page_dimension, compressed_data,'
-                " content_size, content_sha256) VALUES (?, ?, ?, ?, ?, ?, ?)"
-            ),
-            rows,
-        )
-
-
-def _estimators(
-    store: Store, connection: Any, simulations: Iterator[int], rounds: int, each: int = 10
-) -> Iterator[int]:
-    """Numbers of estimators that have no pages yet."""
-    found = []
-    data = codec.encode({"a": "b"})
-    for _ in range(rounds):
-        number = next(simulations)
-        for place in range(each):
-            values = (number, f"e{place}", f"e{place}", data.data, data.size, data.sha256)
-            cursor = connection.execute(
-                store.sql(
-                    'INSERT INTO "Estimator" (simulation_id, name, file_name, compressed_data, content_size,'
-                    " content_sha256) VALUES (?, ?, ?, ?, ?, ?) RETURNING id"
-                ),
-                values,
-            )
-            found.append(cursor.fetchone()[0])
-    connection.commit()
-    return iter(found)
+    return Row(
+        f"the same compressed by our worker, {shape.name}", store.kind, *taken, Goal("factor", 1.6), _BESIDE_PACKED
+    )

@@ -94,7 +94,7 @@ def test_cookies_are_secure_behind_a_proxy_that_speaks_tls(there):
     for proto, secure in (("https", True), ("http", False)):
         headers = {"X-Forwarded-Proto": proto, "X-Forwarded-For": "203.0.113.9", "X-Forwarded-Host": "ui.example.org"}
         answer = httpx.post(f"{server.url}/auth/login", json={"username": USER, "password": PASSWORD}, headers=headers)
-        assert [("Secure" in cookie) for cookie in answer.headers.get_list("set-cookie")] == [secure] * 2
+        assert [("Secure" in cookie) for cookie in answer.headers.get_list("set-cookie")] == [secure] * 3
     assert httpx.get(f"{server.url}/metrics").status_code == 200
     assert httpx.get(f"{server.url}/metrics", headers={"X-Forwarded-For": "203.0.113.9"}).status_code == 404
 

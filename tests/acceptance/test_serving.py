@@ -77,7 +77,7 @@ def test_anybody_sees_that_it_runs_and_how_it_is_used(server):
 
 def test_a_session_is_two_cookies_that_scripts_cannot_read(server):
     with sign_in(server) as http:
-        assert set(http.cookies) == {"access_token", "refresh_token"}
+        assert set(http.cookies) == {"access_token", "refresh_token", "known_device"}
         assert http.get("/auth/status").json()["username"] == USER
         again = http.get("/auth/refresh")
         (cookie,) = SimpleCookie(again.headers["set-cookie"]).values()
@@ -89,7 +89,7 @@ def test_a_session_is_two_cookies_that_scripts_cannot_read(server):
         )
         kept = dict(http.cookies)
         assert http.delete("/auth/logout").status_code == 200
-        assert not http.cookies
+        assert set(http.cookies) == {"known_device"}
         assert httpx.get(f"{server.url}/auth/status", cookies=kept).status_code == 403
         assert http.get("/auth/status").json() == {"message": "No token provided"}
 

@@ -55,7 +55,7 @@ def test_passwords_are_kept_as_argon2id_hashes(database, backend, monkeypatch):
     monkeypatch.undo()  # hash as strongly as the program does
     users.register(backend, "alice", "another")
     with database.reading() as connection:
-        _, stored = queries.local_user(connection, "alice")
+        stored = queries.local_user(connection, "alice").password_hash
     parameters: Parameters = extract_parameters(stored)
     assert parameters.type is Type.ID
     assert parameters.memory_cost >= 19 * 1024
@@ -75,7 +75,7 @@ def test_logging_in(client, registered):
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_cookies_are_for_the_browser_only_and_for_all_paths(client, registered, scheme):
     found = cookies(client.post("/auth/login", json=CREDENTIALS, base_url=f"{scheme}://localhost"))
-    assert set(found) == {"access_token", "refresh_token"}
+    assert set(found) == {"access_token", "refresh_token", "known_device"}
     for cookie in found.values():
         assert cookie["value"]
         assert (cookie["path"], cookie["samesite"], cookie["httponly"]) == ("/", "Lax", True)

@@ -69,7 +69,7 @@ def fill(database: Database) -> None:
     """Add three simulations (COMPLETED, CANCELED on a cluster, RUNNING) and everything around them."""
     with database.writing() as connection:
         _add(connection, UserModel, id=3, username="alice", auth_provider="YaptideUser", quota_bytes=2**40)
-        _add(connection, YaptideUserModel, id=3, password_hash="$argon2id$" + WORDS)
+        _add(connection, YaptideUserModel, id=3, password_hash="$argon2id$" + WORDS, known_networks="0123abcd 4567cdef")
         _add(connection, UserModel, id=7, username="alice", auth_provider="KeycloakUser")
         _add(connection, KeycloakUserModel, id=7, cert="ssh-rsa-cert", private_key="gAAAA\n" + WORDS)
         for number in range(9):  # mixed case: databases sort that differently

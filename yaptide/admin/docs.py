@@ -385,7 +385,8 @@ _API = """
 Bodies and answers are JSON. A running server describes the same at `/openapi.json` (OpenAPI 3.1) and, to read, at
 `/docs`. `/metrics` is for Prometheus: see [serving](serving.md).
 
-Signing in sets the cookies `access_token` and `refresh_token`. Scripts may send the access token as
+Signing in sets the cookies `access_token` and `refresh_token`, and `known_device`, which only says that somebody has
+signed in there ([serving](serving.md#signing-in)). Scripts may send the access token as
 `Authorization: Bearer <token>` instead. `GET /auth/refresh` makes a new access token. A worker is no user: it proves
 itself by the update key of its simulation, which is good for that simulation and for `YAPTIDE_UPDATE_KEY_DAYS` only.
 [Results as JSON](command-line.md#yaptide-results---json) says what the estimators and pages of `/results` look like.

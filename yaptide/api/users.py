@@ -20,8 +20,12 @@ from yaptide.api.http import (
 )
 from yaptide.domain.errors import Conflict, Forbidden, InvalidInput, NotAuthenticated
 from yaptide.services import administration, credentials, sessions, users
+from yaptide.services.devices import Origin
 
 blueprint = APIBlueprint("users", __name__, tag="Users")
+
+#: Cookie that a sign-in leaves for good, see `yaptide.services.devices`; a logout does not take it away.
+_DEVICE = "known_device"
 
 
 @blueprint.put("/auth/register")
@@ -40,8 +44,12 @@ def register(json_data: schemas.Credentials) -> Response:
 @blueprint.input(schemas.Credentials, location="json")
 @blueprint.output(schemas.SignedIn, status_code=202)
 def login(json_data: schemas.Credentials) -> Response:
-    """Sign in; sets the cookies `access_token` and `refresh_token`."""
-    return _welcome(sessions.sign_in(backend(), json_data.username, json_data.password, request.remote_addr or ""))
+    """Sign in; sets the cookies `access_token` and `refresh_token`, and `known_device`, which signs nobody in."""
+    return _welcome(sessions.sign_in(backend(), json_data.username, json_data.password, _origin()))
+
+
+def _origin() -> Origin:
+    return Origin(request.remote_addr or "", request.cookies.get(_DEVICE))
 
 
 def _welcome(signed_in: sessions.SignedIn) -> Response:
@@ -53,6 +61,8 @@ def _welcome(signed_in: sessions.SignedIn) -> Response:
     response = answer({"message": f"Successfully logged in{remark}", **times}, 202)
     set_token(response, ACCESS, signed_in.access)
     set_token(response, REFRESH, signed_in.refresh)
+    if signed_in.device is not None:
+        set_token(response, _DEVICE, signed_in.device)
     return response
 
 
@@ -133,6 +143,6 @@ def update(json_data: schemas.UserUpdate) -> Response:
     if json_data.new_password is not None:
         if somebody.is_keycloak:
             raise Conflict("You sign in through Keycloak, and have your password there")
-        users.check_password(backend(), somebody.username, json_data.password or "", request.remote_addr or "")
+        users.confirm_password(backend(), somebody, json_data.password or "")
         users.set_password(backend(), somebody.username, json_data.new_password)
     return answer({"message": "User updated"}, 202)

@@ -92,6 +92,14 @@ class Backend:
     keycloak: Keycloak | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A text that we have signed, and when it ends."""
+
+    text: str = field(repr=False)
+    expires: datetime
+
+
 def now() -> datetime:
     """The present time, in UTC."""
     return datetime.now(UTC)

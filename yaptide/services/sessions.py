@@ -19,8 +19,10 @@ from yaptide.persistence.engine import Record, retried
 from yaptide.persistence.queries import simulations
 from yaptide.persistence.queries import users as queries
 from yaptide.persistence.queries.users import User
-from yaptide.services import access, users
+from yaptide.services import access, devices, users
 from yaptide.services.backend import Backend, now
+from yaptide.services.backend import Token as Token
+from yaptide.services.devices import Origin
 
 _ACCESS = "access"
 _REFRESH = "refresh"
@@ -32,26 +34,21 @@ EXPIRED = "Log in again: the token is invalid or has expired"
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
-    """A token and when it ends."""
-
-    text: str
-    expires: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class SignedIn:
     """The two tokens of a session."""
 
     access: Token
     refresh: Token
+    device: Token | None = None
+    """What makes the device known; see `yaptide.services.devices`."""
     remark: str | None = None
     """What did not work, though the user is signed in."""
 
 
-def sign_in(backend: Backend, username: str, password: str, address: str = "") -> SignedIn:
-    """Begin a session for whoever is at `address`; raises what `users.check_password` does."""
-    return begin(backend, users.check_password(backend, username, password, address))
+def sign_in(backend: Backend, username: str, password: str, origin: Origin = Origin()) -> SignedIn:  # noqa: B008
+    """Begin a session, and know from now on where it was; raises what `users.check_password` does."""
+    user = users.check_password(backend, username, password, origin)
+    return replace(begin(backend, user), device=devices.remember(backend, user, origin))
 
 
 def sign_in_through_keycloak(

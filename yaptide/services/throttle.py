@@ -3,9 +3,10 @@
 Of both, each address may do so many in a time, whatever becomes of them.
 
 Wrong passwords are counted for a name, for an address, and for a name at an address. The last is strict; the others,
-which many people may share or a stranger may drive up, are lenient. Whoever has reached a limit waits 1 s, after the
-next wrong password 2 s, then 4 s, up to `LONGEST`. Meanwhile nobody looks at a password, so that the right one is not
-found out either.
+which many people may share or a stranger may drive up, are lenient. Where a user has signed in before (see
+`yaptide.services.devices`), only what is tried there counts, so that strangers elsewhere cannot lock the user out.
+Whoever has reached a limit waits 1 s, after the next wrong password 2 s, then 4 s, up to `LONGEST`. Meanwhile nobody
+looks at a password, so that the right one is not found out either.
 """
 
 import threading
@@ -41,7 +42,7 @@ class _Failures:
 
 
 class Rate:
-    """Lets each address do something `most` times in `period` seconds, all at once or one after the other.
+    """Lets each place do something `most` times in `period` seconds, all at once or one after the other.
 
     For each it remembers one number: when it will have done nothing for so long that it may do all of it again.
     """
@@ -54,18 +55,20 @@ class Rate:
         self._rested: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
 
-    def admit(self, address: str, what: str) -> None:
-        """Count one more of `what` from an address; raises TooManyAttempts, with nothing counted, if it has to wait."""
-        network = _network(address)
-        if not network:
+    def admit(self, place: str, what: str) -> None:
+        """Count one more of `what` at a place; raises TooManyAttempts, with nothing counted, if it has to wait.
+
+        A place without a name has no limit.
+        """
+        if not place:
             return
         with self._lock:
             time_now = self._clock()
-            rested = max(self._rested.get(network, time_now), time_now) + self._each
+            rested = max(self._rested.get(place, time_now), time_now) + self._each
             if rested > time_now + self._period + self._each / 2:  # the half is for rounding
-                raise TooManyAttempts(ceil(rested - time_now - self._period), f"Too many {what} from your address")
-            self._rested[network] = rested
-            self._rested.move_to_end(network)
+                raise TooManyAttempts(ceil(rested - time_now - self._period), f"Too many {what} in a short time")
+            self._rested[place] = rested
+            self._rested.move_to_end(place)
             while len(self._rested) > self._size:
                 self._rested.popitem(last=False)
 
@@ -89,17 +92,18 @@ class Throttle:
 
     def admit_registration(self, address: str) -> None:
         """Count a registration; raises TooManyAttempts if there are too many from its address."""
-        self._registrations.admit(address, "registrations")
+        self._registrations.admit(network_of(address), "registrations")
 
     @contextmanager
-    def attempt(self, name: str, address: str = "") -> Iterator[None]:
+    def attempt(self, name: str, address: str = "", place: str | None = None) -> Iterator[None]:
         """Around a look at a password; raises TooManyAttempts if it is too early for one.
 
-        It counts as wrong from the start, so that many attempts at once gain nothing. Any end but NotAuthenticated
-        takes that back, and the right password also what was counted for this name at this address.
+        With a `place` where its user is known, nothing counts but what was tried there. It counts as wrong from the
+        start, so that many attempts at once gain nothing. Any end but NotAuthenticated takes that back, and the right
+        password also what was counted for this place, or this name at this address.
         """
-        self._sign_ins.admit(address, "sign-ins")
-        keys = _keys(name, address)
+        self._sign_ins.admit(place or network_of(address), "sign-ins")
+        keys: dict[_Key, int] = {("place", place): STRICT} if place else _keys(name, address)
         self._begin(keys)
         try:
             yield
@@ -110,7 +114,7 @@ class Throttle:
             raise
         self._take_back(keys)
         with self._lock:
-            self._failures.pop(_both(name, address), None)
+            self._failures.pop(next(iter(keys)), None)
 
     def _begin(self, keys: dict[_Key, int]) -> None:
         time_now = self._clock()
@@ -145,19 +149,16 @@ class Throttle:
 
 
 def _keys(name: str, address: str) -> dict[_Key, int]:
-    """What wrong passwords are counted for, and their limits."""
-    keys: dict[_Key, int] = {_both(name, address): STRICT, ("name", name[:_LONGEST_NAME]): LENIENT}
-    network = _network(address)
+    """What wrong passwords of strangers are counted for, and their limits, the strict one first."""
+    network = network_of(address)
+    name = name[:_LONGEST_NAME]
+    keys: dict[_Key, int] = {("both", name, network or address): STRICT, ("name", name): LENIENT}
     if network:
         keys["address", network] = LENIENT
     return keys
 
 
-def _both(name: str, address: str) -> _Key:
-    return ("both", name[:_LONGEST_NAME], address)
-
-
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
     """What one person has of addresses; empty for one that says nothing: none, or that of a proxy on this machine."""
     try:
         found = ip_address(address)

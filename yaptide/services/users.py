@@ -12,10 +12,12 @@ from yaptide.domain.errors import Conflict, Forbidden, NotAuthenticated, NotFoun
 from yaptide.persistence.engine import retried
 from yaptide.persistence.models.users import YAPTIDE_USER
 from yaptide.persistence.queries import users
+from yaptide.persistence.queries.users import Account
 from yaptide.persistence.queries.users import User as User
-from yaptide.services import administration, passwords
+from yaptide.services import administration, devices, passwords
 from yaptide.services.access import NO_SUCH_JOB
 from yaptide.services.backend import Backend
+from yaptide.services.devices import Origin
 
 #: What is wrong with it is not told.
 WRONG = "Invalid login or password"
@@ -42,9 +44,8 @@ def sign_up(backend: Backend, username: str, password: str, address: str = "") -
 
 def find(backend: Backend, username: str) -> User | None:
     """The local user of this name, or None."""
-    with backend.database.reading() as connection:
-        found = users.local_user(connection, username)
-    return None if found is None else found[0]
+    account = _account(backend, username)
+    return None if account is None else account.user
 
 
 def ensure(backend: Backend, username: str) -> User:
@@ -76,28 +77,40 @@ def of_keycloak(backend: Backend, username: str) -> User:
         return of_keycloak(backend, username)
 
 
-def check_password(backend: Backend, username: str, password: str, address: str = "") -> User:
-    """The local user with this name and password, of which somebody at `address` says that it is theirs.
+def check_password(backend: Backend, username: str, password: str, origin: Origin = Origin()) -> User:  # noqa: B008
+    """The local user with this name and password, of which somebody at `origin` says that it is theirs.
 
     Raises NotAuthenticated with one and the same message, and after the same time, whether the name or the password is
-    wrong; TooManyAttempts, without a look at the password, after many wrong ones.
+    wrong; TooManyAttempts and Busy without a look at the password. Where the user has signed in before, what strangers
+    do elsewhere makes no difference.
     """
-    with backend.throttle.attempt(username, address):
-        return _fitting(backend, username, password)
+    account = _account(backend, username)
+    place = devices.recognize(backend, account, origin)
+    with backend.throttle.attempt(username, origin.address, place):
+        return _fitting(backend, account, password, passwords.KNOWN if place else passwords.STRANGERS)
 
 
-def _fitting(backend: Backend, username: str, password: str) -> User:
+def confirm_password(backend: Backend, user: User, password: str) -> None:
+    """Have a local user who is signed in show that they know their password; raises what `check_password` does."""
+    with backend.throttle.attempt(user.username, place=f"session {user.id}"):
+        _fitting(backend, _account(backend, user.username), password, passwords.KNOWN)
+
+
+def _account(backend: Backend, username: str) -> Account | None:
     with backend.database.reading() as connection:
-        found = users.local_user(connection, username)
-    user, stored = found or (None, None)
-    fits = passwords.verify(stored or _decoy(), password, passwords.STRANGERS)
-    if user is None or stored is None or not fits:
+        return users.local_user(connection, username)
+
+
+def _fitting(backend: Backend, account: Account | None, password: str, queue: passwords.Queue) -> User:
+    stored = None if account is None else account.password_hash
+    fits = passwords.verify(stored or _decoy(), password, queue)
+    if account is None or stored is None or not fits:
         raise NotAuthenticated(WRONG)
     if passwords.outdated(stored):
         renewed = passwords.make(password)  # takes its time, which nobody else has to wait for
         with backend.database.writing() as connection:
-            users.set_password(connection, user.id, renewed, instead_of=stored)
-    return user
+            users.set_password(connection, account.user.id, renewed, instead_of=stored)
+    return account.user
 
 
 def set_password(backend: Backend, username: str, password: str) -> None:

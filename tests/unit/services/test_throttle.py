@@ -29,19 +29,19 @@ def throttle(clock):
     return Throttle(MANY, MANY, clock=clock)
 
 
-def fail(throttle, name="alice", address=HERE, error=NotAuthenticated):
-    with suppress(error), throttle.attempt(name, address):
+def fail(throttle, name="alice", address=HERE, error=NotAuthenticated, place=None):
+    with suppress(error), throttle.attempt(name, address, place):
         raise error("wrong")
 
 
-def succeed(throttle, name="alice", address=HERE):
-    with throttle.attempt(name, address):
+def succeed(throttle, name="alice", address=HERE, place=None):
+    with throttle.attempt(name, address, place):
         pass
 
 
-def wait_of(throttle, name="alice", address=HERE):
+def wait_of(throttle, name="alice", address=HERE, place=None):
     try:
-        succeed(throttle, name, address)
+        succeed(throttle, name, address, place)
     except TooManyAttempts as error:
         return error.seconds
     return 0
@@ -84,6 +84,22 @@ def test_many_names_from_one_address(throttle):
         fail(throttle, f"user{number}")
     assert wait_of(throttle, "bob") > 0
     assert wait_of(throttle, "bob", THERE) == 0
+
+
+def test_where_a_user_is_known_only_what_is_tried_there_counts(throttle, clock):
+    for number in range(LENIENT):
+        fail(throttle, address=f"198.51.100.{number}")
+        fail(throttle, f"user{number}")
+    assert wait_of(throttle) > 0
+    assert wait_of(throttle, place="a device") == 0
+    for _ in range(STRICT):
+        fail(throttle, place="a device")
+    assert wait_of(throttle, place="a device") == 1
+    assert wait_of(throttle, place="a network") == 0
+    clock.time += 1
+    succeed(throttle, place="a device")
+    fail(throttle, place="a device")
+    assert wait_of(throttle, place="a device") == 0
 
 
 def test_a_correct_password_in_between_does_not_reset_an_address(throttle):
@@ -157,7 +173,7 @@ def test_so_many_sign_ins_from_one_address_in_a_minute(clock):
     throttle = Throttle(sign_ins=6, clock=clock)
     for _ in range(6):
         succeed(throttle)
-    with pytest.raises(TooManyAttempts, match="sign-ins from your address; wait 10 s"):
+    with pytest.raises(TooManyAttempts, match="sign-ins in a short time; wait 10 s"):
         succeed(throttle, "bob")
     succeed(throttle, "bob", THERE)
     clock.time += 10
@@ -174,7 +190,7 @@ def test_so_many_registrations_from_one_address_in_an_hour(clock):
     for _ in range(2):
         throttle.admit_registration("2001:db8::1")
     for address in ("2001:db8::1", "2001:db8::2"):
-        with pytest.raises(TooManyAttempts, match="registrations from your address; wait 1800 s"):
+        with pytest.raises(TooManyAttempts, match="registrations in a short time; wait 1800 s"):
             throttle.admit_registration(address)
     throttle.admit_registration("2001:db8:0:1::1")
     clock.time += 1800

@@ -51,6 +51,9 @@ class YaptideUserModel(UserModel):
 
     id: Mapped[int] = mapped_column(ForeignKey("User.id", ondelete="CASCADE"), primary_key=True, doc="The user")
     password_hash: Mapped[str | None] = mapped_column(doc="argon2id hash; null: cannot sign in with a password")
+    known_networks: Mapped[str | None] = mapped_column(
+        Text, doc="Digests of networks that the user has signed in from, the last first, with spaces between them"
+    )
 
 
 class KeycloakUserModel(UserModel):

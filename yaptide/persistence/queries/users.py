@@ -1,5 +1,6 @@
 """Queries about users and their sessions."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -34,6 +35,14 @@ class User(NamedTuple):
         return self.auth_provider == KEYCLOAK_USER
 
 
+class Account(NamedTuple):
+    """A local user, with what is needed to sign in."""
+
+    user: User
+    password_hash: str | None
+    known_networks: list[str]
+
+
 _HAS_SESSION = (
     (_SESSION.c.user_id == _USER.c.id)
     & (_SESSION.c.id == bindparam("session"))
@@ -42,7 +51,7 @@ _HAS_SESSION = (
 #: Whose session it is, with anything that other queries add to it.
 BY_SESSION = select(_USER.c.id, _USER.c.username, _USER.c.auth_provider).join(_SESSION, _HAS_SESSION)
 _LOCAL_USER = (
-    select(_USER.c.id, _USER.c.username, _USER.c.auth_provider, _LOCAL.c.password_hash)
+    select(_USER.c.id, _USER.c.username, _USER.c.auth_provider, _LOCAL.c.password_hash, _LOCAL.c.known_networks)
     .join(_LOCAL, _LOCAL.c.id == _USER.c.id)
     .where(_USER.c.username == bindparam("username"))
 )
@@ -59,10 +68,22 @@ def by_session(connection: Connection, session: str, now: datetime) -> User | No
     return None if row is None else User(*row)
 
 
-def local_user(connection: Connection, username: str) -> tuple[User, str | None] | None:
-    """The local user of this name and the hash of the password, or None."""
+def local_user(connection: Connection, username: str) -> Account | None:
+    """The local user of this name, or None."""
     row = connection.execute(_LOCAL_USER, {"username": username}).first()
-    return None if row is None else (User(*row[:3]), row[3])
+    return None if row is None else Account(User(*row[:3]), row.password_hash, (row.known_networks or "").split())
+
+
+def known_networks(connection: Connection, user_id: int) -> list[str]:
+    """Digests of the networks that a local user has signed in from, the last one first."""
+    found = connection.execute(select(_LOCAL.c.known_networks).where(_LOCAL.c.id == user_id)).scalar()
+    return (found or "").split()
+
+
+def set_known_networks(connection: Connection, user_id: int, networks: Sequence[str]) -> None:
+    """Replace them."""
+    this = _LOCAL.c.id == user_id
+    connection.execute(update(_LOCAL).where(this).values(known_networks=" ".join(networks)))
 
 
 def owner_of(connection: Connection, job_id: str) -> User | None:

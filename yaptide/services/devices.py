@@ -1,0 +1,95 @@
+"""Where a user has signed in before, so that strangers who guess the password cannot keep the user out.
+
+A device is known by the cookie that a sign-in leaves there, a network by a digest in the database. Neither signs
+anybody in: they decide only what the wrong passwords that come from there are counted for.
+"""
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from yaptide.persistence.engine import retried
+from yaptide.persistence.queries import users
+from yaptide.persistence.queries.users import Account, User
+from yaptide.services.backend import Backend, Token, now
+from yaptide.services.throttle import network_of
+
+#: How long a device is known after a sign-in; browsers keep no cookie for longer.
+KNOWN_FOR = timedelta(days=400)
+#: Users who are known on one device; networks of a user that are remembered.
+USERS, NETWORKS = 8, 20
+
+_USE = "device"
+_ALGORITHM = "HS256"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request comes from: its address, and the cookie that an earlier sign-in has left there."""
+
+    address: str = ""
+    device: str | None = None
+
+
+def recognize(backend: Backend, account: Account | None, origin: Origin) -> str | None:
+    """A name for the place where this user has signed in before that a request comes from; None for any other."""
+    if account is None:
+        return None
+    device, known = _read(backend, origin.device)
+    if _digest(backend, account.user, "") in known:
+        return f"device {device} {account.user.id}"
+    network = network_of(origin.address)
+    if network and _digest(backend, account.user, network) in account.known_networks:
+        return f"network {network} {account.user.id}"
+    return None
+
+
+def remember(backend: Backend, user: User, origin: Origin) -> Token:
+    """Know this place from now on, after a sign-in; returns what the device has to keep."""
+    network = network_of(origin.address)
+    if network:
+        _remember_network(backend, user, _digest(backend, user, network))
+    device, known = _read(backend, origin.device)
+    this = _digest(backend, user, "")
+    known = [this, *(other for other in known if other != this)][:USERS]
+    return _issue(backend, device, known)
+
+
+@retried
+def _remember_network(backend: Backend, user: User, network: str) -> None:
+    """Put a network in front, unless it is near there: a user at home on two of them is not written each time."""
+    with backend.database.reading() as connection:
+        if network in users.known_networks(connection, user.id)[: NETWORKS // 2]:
+            return
+    with backend.database.writing() as connection:
+        others = [other for other in users.known_networks(connection, user.id) if other != network]
+        users.set_known_networks(connection, user.id, [network, *others][:NETWORKS])
+
+
+def _digest(backend: Backend, user: User, network: str) -> str:
+    """Tells a user, or a network of theirs, from others, but not who or where that is."""
+    message = f"known {user.id} {network}".encode()
+    return hmac.new(backend.signing_key, message, hashlib.sha256).hexdigest()[:16]
+
+
+def _issue(backend: Backend, device: str, known: list[str]) -> Token:
+    import jwt  # noqa: PLC0415 - as in yaptide.services.sessions
+
+    expires = now() + KNOWN_FOR
+    claims = {"use": _USE, "device": device, "users": known, "exp": expires}
+    return Token(jwt.encode(claims, backend.signing_key, algorithm=_ALGORITHM), expires)
+
+
+def _read(backend: Backend, cookie: str | None) -> tuple[str, list[str]]:
+    """The name of a device, a new one where there is none of ours, and the users who are known there."""
+    import jwt  # noqa: PLC0415 - as above
+
+    options: Any = {"require": ["use", "device", "users", "exp"]}
+    try:
+        claims = jwt.decode(cookie or "", backend.signing_key, algorithms=[_ALGORITHM], options=options)
+    except jwt.InvalidTokenError:
+        return secrets.token_hex(8), []
+    return (claims["device"], claims["users"]) if claims["use"] == _USE else (secrets.token_hex(8), [])
