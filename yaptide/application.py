@@ -13,6 +13,7 @@ from yaptide.services.backend import Backend
 from yaptide.services.bucket import Bucket
 from yaptide.services.spool import Folder, Spool
 from yaptide.settings import Settings, load
+from yaptide.simulators import checked_names
 
 if TYPE_CHECKING:
     from apiflask import APIFlask
@@ -42,6 +43,7 @@ def make_backend(settings: Settings) -> Backend:
         data_dir=settings.data_dir,
         secret_keys=tuple(settings.secrets),
         keycloak=settings.keycloak,
+        foreign_workers=checked_names(settings.foreign_workers),
     )
 
 

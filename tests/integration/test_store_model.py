@@ -27,7 +27,7 @@ from sqlalchemy import delete
 
 from tests.support import payloads
 from tests.support.invariants import broken_invariants
-from tests.support.storing import output
+from tests.support.storing import FOREIGN, output
 from yaptide.domain.errors import Conflict, InvalidInput, YaptideError
 from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Database
@@ -104,7 +104,7 @@ class Store(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backend = Backend(self.database, self.spool, b"0" * 32)
+        self.backend = Backend(self.database, self.spool, b"0" * 32, foreign_workers=FOREIGN)
         with self.database.writing() as connection:
             connection.execute(delete(SimulationModel))
             connection.execute(delete(SimulationCountModel))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import payloads
-from tests.support.storing import output
+from tests.support.storing import FOREIGN, output
 from yaptide.domain.errors import YaptideError
 from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Database
@@ -31,7 +31,7 @@ class Role:
     """One process: what it works on, and the journal of what the store has acknowledged."""
 
     def __init__(self, url: str, folder: Path, seed: int) -> None:
-        self.backend = Backend(Database(url), Folder(folder / "spool"), b"0" * 32)
+        self.backend = Backend(Database(url), Folder(folder / "spool"), b"0" * 32, foreign_workers=FOREIGN)
         self.user = users.ensure(self.backend, "stress")
         self.draw = random.Random(seed)
         self.owner = f"storm/0/{os.getpid()}-{seed}"

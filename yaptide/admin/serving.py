@@ -52,6 +52,8 @@ def up(
     # The database is there and current, or this says what to do, before anything listens. No connection is inherited.
     at = opened()
     prepare_to_serve(at.backend)
+    if executor:  # what it can run is known before anything can be submitted
+        make_executor(at.settings, at.backend)[1].announce()
     at.backend.database.close()
     address = _free(host, port)
     os.environ[_PARENT] = str(os.getpid())

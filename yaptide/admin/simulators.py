@@ -7,7 +7,7 @@ import typer
 from yaptide.admin.display import print_json, print_table, say
 from yaptide.domain.errors import NotConfigured
 from yaptide.settings import load
-from yaptide.simulators import SIMULATORS, simulator
+from yaptide.simulators import known_simulators, simulator
 
 app = typer.Typer(help="Install simulators, and see which there are.", no_args_is_help=True)
 
@@ -20,7 +20,7 @@ def listing(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
     """
     folder = load().simulators_dir
     found = []
-    for known in SIMULATORS.values():
+    for known in known_simulators():
         entry: dict[str, str | None] = {"name": known.name, "title": known.title, "version": None, "program": None}
         try:
             installation = known.installation(folder)
