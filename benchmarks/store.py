@@ -77,7 +77,7 @@ class Store:
     @cached_property
     def server(self) -> Server:
         """`yaptide up` without an executor, a process of its own."""
-        return self.place.up("--no-executor")
+        return self.place.up("--no-executor", YAPTIDE_FOREIGN_WORKERS="mcsquare,shieldhit")
 
     def token(self, user: str = "") -> str:
         """What proves that a request is `user`'s."""

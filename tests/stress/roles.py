@@ -52,7 +52,9 @@ class Role:
         """Submit a simulation, and publish its key."""
         sim_type = self.draw.choice((OURS, THEIRS))
         project = payloads.project("dose", primaries=TASKS * PRIMARIES)
-        done = simulations.submit(self.backend, self.user, Submission(sim_type, TASKS, "storm", None, project))
+        files = payloads.shieldhit_files(TASKS * PRIMARIES)
+        ours, theirs = Submission(OURS, TASKS, "storm", files), Submission(THEIRS, TASKS, "storm", None, project)
+        done = simulations.submit(self.backend, self.user, ours if sim_type == OURS else theirs)
         entry = {"id": done.simulation_id, "job_id": done.job_id, "key": done.update_key, "type": sim_type}
         descriptor = os.open(self.folder / "submitted", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.write(descriptor, json.dumps(entry).encode() + b"\n")

@@ -17,8 +17,8 @@ FOREIGN = frozenset({"shieldhit", "fluka", "topas"})
 def submitted(backend: Backend, ntasks: int) -> tuple[User, Submitted]:
     """A new simulation of 100 primaries in each task, and its user."""
     user = users.ensure(backend, "alice")
-    project = payloads.project("dose", primaries=100 * ntasks)
-    return user, simulations.submit(backend, user, Submission("shieldhit", ntasks, "t", None, project))
+    files = payloads.shieldhit_files(100 * ntasks)
+    return user, simulations.submit(backend, user, Submission("shieldhit", ntasks, "t", files))
 
 
 def output(claim: Claim) -> TaskOutput:

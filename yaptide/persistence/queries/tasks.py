@@ -30,10 +30,14 @@ from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models import CeleryTaskModel, SimulationModel, TaskModel
 from yaptide.persistence.models.base import UtcDateTime, table_of
+from yaptide.persistence.models.simulations import FILES
 from yaptide.persistence.queries import rows
 
 _TASK = table_of(TaskModel)
 _SIMULATION = table_of(SimulationModel)
+
+#: What runners of ours can take: they need input files. A project as it was drawn is for workers of others.
+FOR_OURS = _SIMULATION.c.input_type == FILES
 
 ONE_MORE_ATTEMPT = _TASK.c.attempts + 1
 ONE_ATTEMPT_LESS = _TASK.c.attempts - 1
@@ -293,6 +297,7 @@ def next_pending(connection: Connection, owner: str, sim_types: Sequence[str]) -
             _TASK.c.task_state == EntityState.PENDING,
             _TASK.c.platform == "DIRECT",
             _SIMULATION.c.sim_type.in_(sim_types),
+            FOR_OURS,
             _SIMULATION.c.job_state.in_((EntityState.PENDING, EntityState.RUNNING)),
             ~run_elsewhere(_SIMULATION.c.id, owner),
         )

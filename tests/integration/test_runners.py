@@ -1,0 +1,202 @@
+"""What is announced decides what is accepted; what waits says why."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from tests.support import payloads
+from tests.support.api import contents, sign_in, submit
+from yaptide.domain.errors import NotConfigured
+from yaptide.editor.projects import check_project
+from yaptide.services import runners, simulations, tasks, users
+from yaptide.services.backend import now
+from yaptide.services.runners import BATCH, DIRECT, Announcement, Program
+from yaptide.services.simulations import Page, Submission
+from yaptide.simulators import names, simulator
+from yaptide.simulators.mcsquare.sample import water
+
+PROGRAM = Program("1.1", "ab" * 32)
+FILES = {
+    "mcsquare": water(),
+    "shieldhit": payloads.shieldhit_files(),
+    "fluka": {"fl_sim.inp": "START         1000.0\nSTOP\n"},
+    "topas": {"main.txt": "i:Ts/Seed = 1\ni:So/Beam/NumberOfHistoriesInRun = 100\n"},
+}
+ASKED = {
+    **{f"files of {name}": {"input_type": "files", "sim_type": name, "input_files": FILES[name]} for name in FILES},
+    **{f"common, {name}": {"input_type": "files", "sim_type": "common", "input_files": FILES[name]} for name in FILES},
+    "project of shieldhit": {"input_type": "editor", "sim_type": "shieldhit", "input_json": payloads.project()},
+    "project of fluka": {"input_type": "editor", "sim_type": "fluka", "input_json": payloads.project()},
+}
+one_database = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def backend(backend):
+    """A fresh installation: nobody has announced anything, and there are no workers of others."""
+    for name in ("executor-of-tests", "driver-of-tests"):
+        runners.withdraw_runner(backend, name)
+    return replace(backend, foreign_workers=frozenset())
+
+
+def silent_for(monkeypatch, seconds):
+    """Let so much time pass, in which nobody gives a sign of life."""
+    monkeypatch.setattr(runners, "now", lambda: now() + timedelta(seconds=seconds))
+
+
+def asked(client, **changes):
+    body = {"ntasks": 2, "title": "New Project", **changes}
+    return client.post("/jobs/direct", json=body)
+
+
+@one_database
+@pytest.mark.parametrize("what", ASKED)
+def test_a_fresh_installation_refuses_in_words_and_stores_nothing(backend, signed_in, what):
+    before = contents(backend.database)
+    answer = asked(signed_in, **ASKED[what])
+    assert answer.status_code == 503, answer.json
+    title = simulator(what.split(" ")[-1]).title
+    assert answer.json["message"].startswith(f"{title} is not installed here: ")
+    assert "administrator" in answer.json["message"]
+    assert contents(backend.database) == before
+
+
+def test_every_simulator_is_asked_for_above():
+    assert names() == sorted(FILES)
+
+
+@pytest.mark.parametrize("what", ["files of mcsquare", "common, mcsquare"])
+def test_what_is_announced_is_accepted_and_does_not_wait(backend, signed_in, what):
+    runners.announce_runner(backend, "executor", DIRECT, {"mcsquare": PROGRAM})
+    answer = asked(signed_in, **ASKED[what])
+    assert answer.status_code == 202
+    assert "waiting" not in signed_in.get("/jobs", query_string={"job_id": answer.json["job_id"]}).json
+    (item,) = signed_in.get("/user/simulations").json["simulations"]
+    assert set(item["metadata"]) == {"platform", "server", "input_type", "sim_type"}
+
+
+def test_a_driver_alone_runs_nothing_here(backend, signed_in):
+    runners.announce_runner(backend, "driver", BATCH, {})
+    assert asked(signed_in, **ASKED["files of mcsquare"]).status_code == 503
+
+
+def test_what_ran_a_moment_ago_is_still_accepted_and_later_it_is_told_when_that_was(backend, signed_in, monkeypatch):
+    runners.announce_runner(backend, "executor", DIRECT, {"mcsquare": PROGRAM})
+    silent_for(monkeypatch, 50)
+    accepted = asked(signed_in, **ASKED["files of mcsquare"])
+    assert accepted.status_code == 202
+    status = signed_in.get("/jobs", query_string={"job_id": accepted.json["job_id"]})
+    assert "waiting" not in status.json
+    silent_for(monkeypatch, 70)
+    refused = asked(signed_in, **ASKED["files of mcsquare"])
+    assert refused.status_code == 503
+    words = "Nothing here that has MCsquare was heard of since"
+    assert refused.json["message"].startswith(words)
+    # and what was accepted tells the same, in each place where somebody may look
+    status = signed_in.get("/jobs", query_string={"job_id": accepted.json["job_id"]})
+    assert status.json["waiting"].startswith(words)
+    (item,) = signed_in.get("/user/simulations").json["simulations"]
+    assert item["metadata"]["waiting"].startswith(words)
+    assert "waiting" not in item
+    listed = simulations.listing(backend, None, Page())
+    assert listed.waiting[accepted.json["job_id"]].startswith(words)
+    runners.announce_runner(backend, "another", DIRECT, {"mcsquare": PROGRAM})
+    status = signed_in.get("/jobs", query_string={"job_id": accepted.json["job_id"]})
+    assert "waiting" not in status.json
+
+
+def test_a_short_silence_by_the_settings_is_no_shorter_than_six_heartbeats(backend):
+    impatient = replace(backend, limits=replace(backend.limits, silence=timedelta(seconds=2)))
+    assert runners.life(impatient) == timedelta(seconds=30)
+    assert runners.life(backend) == backend.limits.silence
+
+
+def test_an_announcement_is_kept_replaced_and_withdrawn(backend, monkeypatch):
+    announcement = Announcement(backend, "executor", DIRECT)
+    announcement.tell({"mcsquare": PROGRAM, "topas": Program()})
+    first = runners.list_programs(backend)
+    assert [(row.runner, row.sim_type, row.version) for row in first] == [
+        ("executor", "mcsquare", "1.1"),
+        ("executor", "topas", ""),
+    ]
+    silent_for(monkeypatch, 70)
+    assert runners.list_programs(backend) == []
+    announcement.tell({"mcsquare": PROGRAM, "topas": Program()})
+    assert [row.sim_type for row in runners.list_programs(backend)] == ["mcsquare", "topas"]
+    announcement.tell({"topas": Program()})
+    assert [row.sim_type for row in runners.list_programs(backend)] == ["topas"]
+    runners.withdraw_runner(backend, "executor")  # somebody removes what is not theirs
+    announcement.tell({"topas": Program()})
+    assert [row.sim_type for row in runners.list_programs(backend)] == ["topas"]
+    announcement.withdraw()
+    assert runners.list_programs(backend) == []
+
+
+def test_runners_that_were_silent_for_a_month_are_forgotten(backend, monkeypatch):
+    runners.announce_runner(backend, "old", DIRECT, {"mcsquare": PROGRAM})
+    silent_for(monkeypatch, 31 * 24 * 3600)
+    runners.announce_runner(backend, "new", DIRECT, {})
+    assert [row[1] for row in contents(backend.database)["Runner"]] == ["new"]
+    assert contents(backend.database)["RunnerSimulator"] == []
+
+
+def test_a_project_is_not_taken_by_who_has_only_the_code(backend, signed_in):
+    runners.announce_runner(backend, "executor", DIRECT, {"shieldhit": PROGRAM})
+    before = contents(backend.database)
+    answer = asked(signed_in, **ASKED["project of shieldhit"])
+    assert answer.status_code == 503
+    assert answer.json["message"].startswith("A project cannot be made into input of SHIELD-HIT12A here yet")
+    assert contents(backend.database) == before
+    assert asked(signed_in, **ASKED["files of shieldhit"]).status_code == 202
+
+
+def test_a_cluster_needs_somebody_who_submits_to_it(backend):
+    user = users.ensure(backend, "kim")
+    asked_of_it = Submission("mcsquare", 1, "t", water(), batch={})
+    with pytest.raises(NotConfigured, match="No cluster is configured"):
+        simulations.submit(backend, user, asked_of_it)
+
+
+@pytest.mark.parametrize(
+    ("project", "place"),
+    [
+        ({"beam": {"numberOfParticles": 10}}, "figureManager"),
+        ({}, "beam"),
+        ({"beam": None}, "beam"),
+        (payloads.project() | {"zoneManager": {"zones": []}}, "zoneManager"),
+        (payloads.project() | {"zoneManager": {"worldZone": {}}}, "zoneManager.zones"),
+        (payloads.project() | {"detectorManager": {"detectors": []}}, "detectorManager.detectors"),
+        (payloads.project() | {"scoringManager": {"outputs": []}}, "scoringManager.outputs"),
+        (payloads.project() | {"scoringManager": []}, "scoringManager"),
+        (payloads.project(primaries=0), "beam.numberOfParticles"),
+        (payloads.project(primaries=True), "beam.numberOfParticles"),
+    ],
+)
+@one_database
+def test_a_project_that_is_refused_says_where(backend, app, project, place):
+    app.extensions["yaptide"] = replace(backend, foreign_workers=frozenset({"shieldhit"}))
+    client = sign_in(app, "alice")
+    before = contents(backend.database)
+    answer = asked(client, input_type="editor", sim_type="shieldhit", input_json=project)
+    assert (answer.status_code, answer.json["message"].split(":")[0]) == (400, f"Project, {place}")
+    assert contents(backend.database) == before
+
+
+def test_a_project_of_the_world_alone_is_enough():
+    assert check_project(payloads.project(primaries=7)) == 7
+
+
+@one_database
+def test_a_project_without_a_simulator_is_told_to_name_one(backend, signed_in):
+    answer = asked(signed_in, input_type="editor", sim_type="common", input_json=payloads.project())
+    assert (answer.status_code, "name of the simulator" in answer.json["message"]) == (400, True)
+
+
+def test_a_runner_of_ours_does_not_take_a_project_that_waits_for_others(backend, app):
+    both = replace(backend, foreign_workers=frozenset({"shieldhit"}))
+    app.extensions["yaptide"] = both
+    runners.announce_runner(both, "executor", DIRECT, {"shieldhit": PROGRAM})
+    job = submit(sign_in(app, "alice"))
+    assert job.status["waiting"] == "It waits for a worker of others that has SHIELD-HIT12A"
+    assert tasks.claim(both, both.spool.place + "executor", ["shieldhit"]) is None
