@@ -103,7 +103,10 @@ class Job:
         self._client = client
 
     def status(self) -> dict[str, Any]:
-        """The answer of `GET /jobs`: `job_state`, and `job_tasks_status` with a dictionary for each task."""
+        """The answer of `GET /jobs`: `job_state`, and `job_tasks_status` with a dictionary for each task.
+
+        If nobody who is there can take it, `waiting` says why.
+        """
         status: dict[str, Any] = self._get("/jobs")
         return status
 
@@ -126,13 +129,19 @@ class Job:
             if state in FINAL_STATES:
                 return state
             if time.monotonic() + every > deadline:
-                raise Unavailable(f"{self.job_id} is {state} after {timeout:g} seconds")
+                why = f": {status['waiting']}" if "waiting" in status else ""
+                raise Unavailable(f"{self.job_id} is {state} after {timeout:g} seconds{why}")
             time.sleep(every)
 
     def results(self) -> Results:
         """All results as arrays."""
         found = self._client.call("GET", "/results", answers.results, params={"job_id": self.job_id})
         return Results.from_document(found)
+
+    def update_key(self) -> str:
+        """The key with which workers of others report about it; docs/workers.md says how."""
+        key: str = self._get("/jobs/key")["update_key"]
+        return key
 
     def inputs(self) -> dict[str, Any]:
         """What was submitted."""
