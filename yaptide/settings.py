@@ -98,8 +98,8 @@ class Settings(BaseSettings):
         "",
         validation_alias="YAPTIDE_FOREIGN_WORKERS",
         description="Simulators, separated by commas, whose simulations are accepted though nothing of this "
-        "installation can run them, since workers of others take them ([workers.md](workers.md)), such as "
-        "`shieldhit,fluka`. Default: none; they are refused.",
+        "installation can run them, since workers of others take them ([workers.md](workers.md)), "
+        "such as `shieldhit,fluka`. Default: none; they are refused.",
     )
     cors_origins: str = Field(
         "http://localhost:3000,http://127.0.0.1:3000",

@@ -3,7 +3,6 @@
 import hashlib
 import math
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -28,14 +27,13 @@ from yaptide.services import lifecycle
 from yaptide.services.access import owned
 from yaptide.services.backend import Backend, now
 from yaptide.services.slimming import Slim, slim
+from yaptide.simulators import find_output
 
 _MAX_NAME = 500
 #: Payloads of more bytes than this are not read all at once, and no more than so many of one payload.
 _AT_ONCE = 16 << 20
 _SLICE = 8 << 20
 _ENDS = 64
-_FLUKA_FILE = re.compile(r"\d+_fort\.(\d+)")
-_FLUKA_FIRST_UNIT = 21  # the editor's outputs get the units 21, 22, ... in their order
 
 
 class _Numbers(msgspec.Struct):
@@ -148,7 +146,7 @@ def store(connection: Connection, simulation: Locked, found: Sequence[NewEstimat
     results, or has failed or been canceled; sending the same results again changes nothing.
     """
     if simulation.input_type == EDITOR:
-        found = _named_as_in_project(connection, simulation.id, found)
+        found = _named_as_in_project(connection, simulation, found)
     check_unique(found)
     digests = results.digests(connection, simulation.id)
     if digests:
@@ -324,13 +322,13 @@ def _digests(found: Sequence[NewEstimator]) -> dict[tuple[str, int], str]:
 
 
 def _named_as_in_project(
-    connection: Connection, simulation_id: int, found: Sequence[NewEstimator]
+    connection: Connection, simulation: Locked, found: Sequence[NewEstimator]
 ) -> list[NewEstimator]:
     """Give the estimators of an editor's project the names and the order of its outputs."""
-    data = simulations.input_of(connection, simulation_id)
+    data = simulations.input_of(connection, simulation.id)
     project = codec.decode(data)["input_json"] if data else {}
     names = _output_names(project)
-    placed = [(_output_index(estimator.file_name, names), estimator) for estimator in found]
+    placed = [(find_output(simulation.sim_type, estimator.file_name, names), estimator) for estimator in found]
     placed.sort(key=lambda pair: len(names) if pair[0] is None else pair[0])
     return [
         NewEstimator(e.name if index is None else names[index], e.file_name, e.payload, e.pages) for index, e in placed
@@ -344,16 +342,6 @@ def _output_names(project: object) -> list[str]:
         return []
     names = [output.get("name") if isinstance(output, Mapping) else None for output in outputs]
     return [name if isinstance(name, str) else "" for name in names]
-
-
-def _output_index(file_name: str, names: Sequence[str]) -> int | None:
-    """Which output of the project a simulator's file belongs to: by name or by unit, never by its place in a list."""
-    for candidate in (file_name, file_name.removesuffix("_")):
-        if candidate in names:
-            return names.index(candidate)
-    unit = _FLUKA_FILE.fullmatch(file_name)
-    index = int(unit[1]) - _FLUKA_FIRST_UNIT if unit else -1
-    return index if 0 <= index < len(names) and names[index] else None
 
 
 @contextmanager

@@ -5,7 +5,7 @@ Any installed package may bring one; docs/new-code.md says how. A code is loaded
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -78,6 +78,19 @@ def installed(folder: Path) -> dict[str, Installation]:
         with _tolerated(known):
             found[known.name] = known.installation(folder)
     return found
+
+
+def find_output(name: str, file_name: str, outputs: Sequence[str]) -> int | None:
+    """Which of the outputs of a project the results in a file are of, None if of none.
+
+    By the rule of the simulator called `name`; workers of others may report in the manner of another.
+    """
+    for known in sorted(known_simulators(), key=lambda known: known.name != name):
+        with _tolerated(known):
+            found = known.output_of(file_name, outputs)
+            if found is not None:
+                return found
+    return None
 
 
 @contextmanager

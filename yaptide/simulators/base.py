@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -153,6 +153,9 @@ class Simulator(Protocol):
 
     def read(self, folder: Path, exit_code: int) -> TaskOutput:
         """The scores of a finished run; raises SimulationFailed if it cannot be believed, whatever its exit code."""
+
+    def output_of(self, file_name: str, outputs: Sequence[str]) -> int | None:
+        """Which of the outputs of a project, by name, the results in a file are of; never by its place in a list."""
 
 
 #: What an object has to have to be a `Simulator`.

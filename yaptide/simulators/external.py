@@ -1,11 +1,12 @@
 """Codes that yaptide cannot run by itself yet: it checks their input, and keeps what workers of others report."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from yaptide.domain.errors import InvalidInput, NotConfigured
 from yaptide.simulators.base import Command, InputFiles, Installation, Limits, ProgressRule, Say
+from yaptide.simulators.outputs import output_by_name
 
 
 class External:
@@ -55,6 +56,10 @@ class External:
     def read(self, folder: Path, exit_code: int) -> NoReturn:
         """Not possible."""
         self._refuse()
+
+    def output_of(self, file_name: str, outputs: Sequence[str]) -> int | None:
+        """By name."""
+        return output_by_name(file_name, outputs)
 
     def _refuse(self) -> NoReturn:
         raise NotConfigured(

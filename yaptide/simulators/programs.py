@@ -10,6 +10,7 @@ import os
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 
 from yaptide.domain.errors import InvalidInput, NotConfigured, SimulationFailed
@@ -25,6 +26,7 @@ from yaptide.simulators.base import (
     Say,
     read_log,
 )
+from yaptide.simulators.outputs import output_by_name
 
 _TIMEOUT = 600  # s, for a sample that takes seconds
 _SAID = 300
@@ -82,6 +84,10 @@ class PointedProgram(ABC):
     def progress(self, folder: Path, primaries: int) -> int:
         """See `Simulator`."""
         return 0 if self.progress_rule is None else self.progress_rule.primaries(folder, primaries)
+
+    def output_of(self, file_name: str, outputs: Sequence[str]) -> int | None:
+        """By name."""
+        return output_by_name(file_name, outputs)
 
     def install(self, folder: Path, say: Say) -> Installation:
         """Not possible, unless a subclass knows where to get the code; raises NotConfigured."""
