@@ -7,13 +7,18 @@ import pytest
 
 from tests.support import payloads
 from tests.support.api import contents, sign_in, submit
-from yaptide.domain.errors import NotConfigured
+from yaptide.domain.errors import NotConfigured, Unavailable
 from yaptide.editor.projects import check_project
-from yaptide.services import runners, simulations, tasks, users
+from yaptide.platforms.direct.broker import WorkerState
+from yaptide.platforms.direct.courier import Courier
+from yaptide.platforms.direct.embedded import EmbeddedExecutor, Folders
+from yaptide.services import diagnosis, runners, simulations, tasks, users
 from yaptide.services.backend import now
+from yaptide.services.diagnosis import Verdict
 from yaptide.services.runners import BATCH, DIRECT, Announcement, Program
 from yaptide.services.simulations import Page, Submission
 from yaptide.simulators import names, simulator
+from yaptide.simulators.base import Installation
 from yaptide.simulators.mcsquare.sample import water
 
 PROGRAM = Program("1.1", "ab" * 32)
@@ -200,3 +205,79 @@ def test_a_runner_of_ours_does_not_take_a_project_that_waits_for_others(backend,
     job = submit(sign_in(app, "alice"))
     assert job.status["waiting"] == "It waits for a worker of others that has SHIELD-HIT12A"
     assert tasks.claim(both, both.spool.place + "executor", ["shieldhit"]) is None
+
+
+class FakeBroker:
+    """A broker whose workers are these; None: it is away."""
+
+    def __init__(self, *workers: str) -> None:
+        self.there: tuple[str, ...] | None = workers
+
+    def workers(self) -> dict[str, WorkerState]:
+        if self.there is None:
+            raise Unavailable("the broker cannot be reached")
+        state = WorkerState(("simulate.mcsquare", "merge"), 0, 1, True, {"mcsquare": ("1.1", "ab" * 32)})
+        return dict.fromkeys(self.there, state)
+
+
+def heard_of(backend):
+    return [row.runner for row in runners.list_programs(backend)]
+
+
+@one_database
+def test_the_courier_announces_the_workers_that_answer(backend, tmp_path, monkeypatch):
+    broker = FakeBroker("one", "two")
+    courier = Courier(backend, broker, tmp_path)
+    assert courier.announce_workers() == 2
+    assert heard_of(backend) == ["one", "two"]
+    broker.there = ("two",)
+    silent_for(monkeypatch, 40)
+    assert courier.announce_workers() == 1
+    assert heard_of(backend) == ["one", "two"]  # one may be back soon
+    silent_for(monkeypatch, 70)
+    assert heard_of(backend) == ["two"]
+    broker.there = ()
+    assert courier.announce_workers() == 0
+
+
+@one_database
+def test_workers_stay_announced_while_the_broker_is_away(backend, tmp_path, monkeypatch):
+    broker = FakeBroker("one")
+    courier = Courier(backend, broker, tmp_path)
+    courier.announce_workers()
+    broker.there = None
+    for seconds in (40, 80, 120):
+        silent_for(monkeypatch, seconds)
+        with pytest.raises(Unavailable):
+            courier.announce_workers()
+        assert heard_of(backend) == ["one"]
+
+
+@one_database
+def test_an_executor_announces_what_is_installed_with_each_beat(backend, tmp_path, monkeypatch):
+    here = {}
+    monkeypatch.setattr(EmbeddedExecutor, "_installed", lambda _: here)
+    executor = EmbeddedExecutor(backend, Folders(tmp_path, tmp_path, tmp_path), 1, 60)
+    executor.announce()
+    assert heard_of(backend) == []
+    here["mcsquare"] = Installation(tmp_path, "1.1", "ab" * 32)
+    executor.announce()
+    (row,) = runners.list_programs(backend)
+    assert (row.sim_type, row.version, row.digest) == ("mcsquare", "1.1", "ab" * 32)
+    del here["mcsquare"]
+    executor.announce()
+    assert heard_of(backend) == []
+
+
+@one_database
+def test_the_doctor_says_who_has_what_and_what_waits_for_nobody(backend, app, monkeypatch):
+    runners.announce_runner(backend, "executor", DIRECT, {"mcsquare": PROGRAM})
+    user = users.ensure(backend, "alice")
+    simulations.submit(backend, user, Submission("mcsquare", 1, "t", water()))
+    others = replace(backend, foreign_workers=frozenset({"fluka"}))
+    simulations.submit(others, user, Submission("fluka", 1, "t", FILES["fluka"]))
+    found = {finding.message.split(",")[0]: finding for finding in diagnosis.simulations(others)}
+    assert found["executor has mcsquare 1.1"].verdict is Verdict.OK
+    assert found["1 wait for mcsquare"].verdict is Verdict.OK
+    assert found["1 wait for fluka"].verdict is Verdict.WARNING
+    assert found["1 wait for fluka"].remedy == "It waits for a worker of others that has FLUKA"
