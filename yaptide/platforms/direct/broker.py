@@ -141,11 +141,12 @@ class Broker:
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
+        connection = self.celery.connection_for_write()
         try:
-            with self.celery.connection_for_write() as connection:
+            with connection:
                 connection.ensure_connection(max_retries=1, interval_start=0, timeout=_PATIENCE)
                 yield connection
-        except (OperationalError, OSError) as error:
+        except (OperationalError, OSError, *connection.connection_errors) as error:  # the last: its client's own
             raise Unavailable(f"the broker cannot be reached: {_told(error)}") from error
 
     def __str__(self) -> str:
