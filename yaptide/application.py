@@ -11,6 +11,7 @@ from yaptide.persistence.engine import Database
 from yaptide.platforms.direct.embedded import EmbeddedExecutor, Folders
 from yaptide.services.backend import Backend
 from yaptide.services.bucket import Bucket
+from yaptide.services.runners import FOREIGN_SETTING
 from yaptide.services.spool import Folder, Spool
 from yaptide.settings import Settings, load
 from yaptide.simulators import checked_names
@@ -43,7 +44,7 @@ def make_backend(settings: Settings) -> Backend:
         data_dir=settings.data_dir,
         secret_keys=tuple(settings.secrets),
         keycloak=settings.keycloak,
-        foreign_workers=checked_names(settings.foreign_workers),
+        foreign_workers=checked_names(FOREIGN_SETTING, settings.foreign_workers),
     )
 
 

@@ -1,5 +1,6 @@
 """What is announced decides what is accepted; what waits says why."""
 
+import threading
 from dataclasses import replace
 from datetime import timedelta
 
@@ -12,8 +13,9 @@ from yaptide.editor.projects import check_project
 from yaptide.platforms.direct.broker import WorkerState
 from yaptide.platforms.direct.courier import Courier
 from yaptide.platforms.direct.embedded import EmbeddedExecutor, Folders
-from yaptide.services import diagnosis, runners, simulations, tasks, users
+from yaptide.services import batch, clusters, diagnosis, recovery, runners, simulations, tasks, users
 from yaptide.services.backend import now
+from yaptide.services.clusters import Cluster
 from yaptide.services.diagnosis import Verdict
 from yaptide.services.runners import BATCH, DIRECT, Announcement, Program
 from yaptide.services.simulations import Page, Submission
@@ -22,6 +24,13 @@ from yaptide.simulators.base import Installation
 from yaptide.simulators.mcsquare.sample import water
 
 PROGRAM = Program("1.1", "ab" * 32)
+CLUSTER = Cluster(
+    "ares",
+    host="login.example.org",
+    host_key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIiuvt8ZHBHKzqX2fmyhi+ogvlu4x5VlGPeLlPpBbqzV",
+    scratch_folder="/scratch",
+    simulators={"mcsquare": "/opt/MCsquare", "shieldhit": "/opt/shieldhit"},
+)
 FILES = {
     "mcsquare": water(),
     "shieldhit": payloads.shieldhit_files(),
@@ -109,6 +118,66 @@ def test_what_ran_a_moment_ago_is_still_accepted_and_later_it_is_told_when_that_
     runners.announce_runner(backend, "another", DIRECT, {"mcsquare": PROGRAM})
     status = signed_in.get("/jobs", query_string={"job_id": accepted.json["job_id"]})
     assert "waiting" not in status.json
+
+
+@pytest.mark.parametrize("begun", [1, 2])
+def test_what_was_begun_by_who_has_left_says_so_too(backend, monkeypatch, begun):
+    runners.announce_runner(backend, "executor", DIRECT, {"mcsquare": PROGRAM})
+    user = users.ensure(backend, "alice")
+    job_id = simulations.submit(backend, user, Submission("mcsquare", 2, "t", water())).job_id
+    for _ in range(begun):
+        tasks.claim(backend, backend.spool.place + "executor", ["mcsquare"])
+    silent_for(monkeypatch, 70)
+    assert simulations.status(backend, user, job_id).waiting is None  # somebody has its tasks, as far as is known
+    recovery.requeue_silent(backend, now() + timedelta(seconds=70))
+    status = simulations.status(backend, user, job_id)
+    assert status.simulation.job_state == "RUNNING"
+    assert status.waiting.startswith("Nothing here that has MCsquare was heard of since")
+
+
+@one_database
+def test_a_cluster_waits_for_who_submits_to_it(backend, monkeypatch):
+    clusters.add(backend.database, CLUSTER)
+    user = users.ensure(backend, "kim")
+    submission = Submission("mcsquare", 1, "t", water(), batch={})
+    with pytest.raises(NotConfigured, match="Nothing submits to clusters just now"):
+        simulations.submit(backend, user, submission)
+    runners.announce_runner(backend, "driver", BATCH, {})
+    job_id = simulations.submit(backend, user, submission).job_id
+    assert simulations.status(backend, user, job_id).waiting is None
+    silent_for(monkeypatch, 70)
+    assert simulations.status(backend, user, job_id).waiting.startswith("Nothing submits to clusters just now")
+
+
+@one_database
+@pytest.mark.parametrize("what", ["files of shieldhit", "project of shieldhit"])
+def test_a_cluster_without_the_code_is_for_workers_of_others(backend, what):
+    clusters.add(backend.database, CLUSTER)
+    runners.announce_runner(backend, "driver", BATCH, {})
+    user = users.ensure(backend, "kim")
+    asked_of_it = ASKED[what]
+    submission = Submission(
+        "shieldhit", 1, "t", asked_of_it.get("input_files"), asked_of_it.get("input_json"), batch={}
+    )
+    before = contents(backend.database)
+    with pytest.raises(NotConfigured, match=r"SHIELD-HIT12A cannot be run on clusters from here: .*administrator can"):
+        simulations.submit(backend, user, submission)
+    assert contents(backend.database) == before
+    others = replace(backend, foreign_workers=frozenset({"shieldhit"}))
+    job_id = simulations.submit(others, user, submission).job_id
+    assert batch.jobs(others) == []  # our driver has nothing to do with it
+    assert simulations.status(others, user, job_id).waiting == "It waits for a worker of others that has SHIELD-HIT12A"
+
+
+def test_two_who_tell_of_one_runner_at_once_agree(backend):
+    told = [threading.Thread(target=Announcement(backend, "worker", DIRECT).tell, args=({"mcsquare": PROGRAM},))]
+    told += [threading.Thread(target=Announcement(backend, "worker", DIRECT).tell, args=({"topas": PROGRAM},))]
+    for thread in told:
+        thread.start()
+    for thread in told:
+        thread.join()
+    (row,) = runners.list_programs(backend)
+    assert (row.runner, row.sim_type in ("mcsquare", "topas")) == ("worker", True)
 
 
 def test_a_short_silence_by_the_settings_is_no_shorter_than_six_heartbeats(backend):

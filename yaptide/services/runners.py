@@ -93,11 +93,15 @@ def list_programs(backend: Backend) -> list[Record]:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a simulation needs somebody for: the simulator, the platform, and whether its input is a project."""
+    """What a simulation needs somebody for: the simulator, the platform, and whether its input is a project.
+
+    `for_others`: it is on a cluster, and nothing of ours submits it there.
+    """
 
     sim_type: str
     platform: str
     input_type: str
+    for_others: bool = False
 
 
 def check_runnable(backend: Backend, connection: Connection, wanted: Wanted) -> str | None:
@@ -126,6 +130,8 @@ def _waits_for_others(wanted: Wanted) -> str:
 def _obstacle(backend: Backend, connection: Connection, wanted: Wanted) -> str | None:
     """What keeps all runners of ours from running it; None if one of them can."""
     title = _title(wanted.sim_type)
+    if wanted.for_others:
+        return f"It is for workers of others that have {title}, and {FOREIGN_SETTING} names it no more"
     if wanted.platform == BATCH:
         if _is_there(backend, runners.last_heard(connection, BATCH)):
             return _no_conversion(wanted, title)

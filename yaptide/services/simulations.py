@@ -2,7 +2,7 @@
 
 import secrets
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from yaptide.editor.projects import check_project
 from yaptide.persistence import codec
 from yaptide.persistence.engine import retried
 from yaptide.persistence.models.simulations import BATCH, DIRECT, EDITOR, FILES
-from yaptide.persistence.queries import moves, simulations, tasks, users
+from yaptide.persistence.queries import batch, moves, simulations, tasks, users
 from yaptide.persistence.queries.moves import Cause, Locked
 from yaptide.persistence.queries.simulations import Page as Page
 from yaptide.persistence.queries.users import User
@@ -98,7 +98,9 @@ def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
     payload = _input_payload(submission, checked)
     with backend.database.writing() as connection:
         of_platform = _of_platform(backend, connection, submission, sim_type, len(rows))
-        waits = runners.check_runnable(backend, connection, Wanted(sim_type, platform, submission.input_type))
+        for_others = of_platform.get("options", "") is None
+        wanted = Wanted(sim_type, platform, submission.input_type, for_others)
+        waits = runners.check_runnable(backend, connection, wanted)
         check_quota(connection, user, len(payload.data))
         simulation_id = simulations.add(connection, values, of_platform, payload, rows)
         moves.record_made(connection, simulation_id, EntityState.PENDING, replace(cause, reason=waits))
@@ -175,9 +177,7 @@ def listing(backend: Backend, user: User | None, page: Page) -> Listed:
     with backend.database.glancing() as connection:
         total, rows = simulations.listing(connection, None if user is None else user.id, page)
         pending = {
-            row.job_id: Wanted(row.sim_type, row.platform, row.input_type)
-            for row in rows
-            if row.job_state is EntityState.PENDING
+            row.job_id: _wanted(connection, row, row.job_id) for row in rows if row.job_state is EntityState.PENDING
         }
         reasons = {each: runners.why_waiting(backend, connection, each) for each in set(pending.values())}
     waiting = {job_id: reason for job_id, each in pending.items() if (reason := reasons[each]) is not None}
@@ -188,7 +188,7 @@ def listing(backend: Backend, user: User | None, page: Page) -> Listed:
 class Status:
     """A simulation (row of `queries.simulations.by_job`), its tasks (rows of `queries.tasks.status`), why it waits.
 
-    `waiting` is None unless it is PENDING and nobody who is there can take it.
+    `waiting` is None unless it has to be begun, or gone on with, and nobody who is there can do that.
     """
 
     simulation: Any
@@ -201,7 +201,7 @@ def status(backend: Backend, user: User, job_id: str) -> Status:
     with backend.database.glancing() as connection:  # the tasks are never behind the simulation
         simulation = owned(connection, user, job_id)
         found = tasks.status(connection, simulation.id)
-        return Status(simulation, found, _why_waiting(backend, connection, simulation))
+        return Status(simulation, found, _why_waiting(backend, connection, simulation, job_id, found))
 
 
 def poll(backend: Backend, access_token: str | None, job_id: str) -> tuple[User, Status]:
@@ -213,14 +213,24 @@ def poll(backend: Backend, access_token: str | None, job_id: str) -> tuple[User,
     with backend.database.glancing() as connection:
         user, simulation = sessions.authenticate_with(backend, connection, access_token, job_id)
         found = tasks.polled(connection, simulation.id)
-        return user, Status(simulation, found, _why_waiting(backend, connection, simulation))
+        return user, Status(simulation, found, _why_waiting(backend, connection, simulation, job_id, found))
 
 
-def _why_waiting(backend: Backend, connection: Connection, simulation: Any) -> str | None:
-    if simulation.job_state != EntityState.PENDING:
+def _why_waiting(
+    backend: Backend, connection: Connection, simulation: Any, job_id: str, rows: Sequence[Any]
+) -> str | None:
+    if simulation.job_state == EntityState.RUNNING:  # by its states alone it cannot be told from one that goes on
+        states = {row[1] for row in rows}
+        if EntityState.RUNNING in states or EntityState.PENDING not in states:
+            return None
+    elif simulation.job_state != EntityState.PENDING:
         return None
-    wanted = Wanted(simulation.sim_type, simulation.platform, simulation.input_type)
-    return runners.why_waiting(backend, connection, wanted)
+    return runners.why_waiting(backend, connection, _wanted(connection, simulation, job_id))
+
+
+def _wanted(connection: Connection, row: Any, job_id: str) -> Wanted:
+    for_others = row.platform == BATCH and batch.is_for_others(connection, job_id)
+    return Wanted(row.sim_type, row.platform, row.input_type, for_others)
 
 
 def read_input(backend: Backend, user: User, job_id: str) -> codec.Stored:

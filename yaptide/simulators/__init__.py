@@ -51,11 +51,12 @@ def simulator(name: str) -> Simulator:
     return found
 
 
-def checked_names(asked: Iterable[str]) -> frozenset[str]:
-    """The same names; raises InvalidInput if one of them is none of a simulator's."""
+def checked_names(setting: str, asked: Iterable[str]) -> frozenset[str]:
+    """The names in a setting; raises InvalidInput if one of them is none of a simulator's."""
     unknown = sorted(set(asked) - _entries().keys()) if asked else []
     if unknown:
-        raise InvalidInput(f"There is no simulator {unknown[0][:40]!r}: there are {', '.join(_entries())}")
+        known = ", ".join(_entries())
+        raise InvalidInput(f"The setting {setting} names no simulator with {unknown[0][:40]!r}: there are {known}")
     return frozenset(asked)
 
 

@@ -168,9 +168,9 @@ def test_names_are_known_without_loading_anything():
 
 
 def test_the_setting_of_workers_of_others_names_simulators():
-    assert checked_names(["fluka", "topas"]) == {"fluka", "topas"}
-    with pytest.raises(InvalidInput, match=r"'geant4'.*fluka, mcsquare"):
-        checked_names(["fluka", "geant4"])
+    assert checked_names("SETTING", ["fluka", "topas"]) == {"fluka", "topas"}
+    with pytest.raises(InvalidInput, match=r"SETTING.*'geant4'.*fluka, mcsquare"):
+        checked_names("SETTING", ["fluka", "geant4"])
 
 
 def test_nothing_outside_knows_the_name_of_a_code():

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models import RunnerModel, RunnerSimulatorModel
@@ -33,9 +34,14 @@ def beat(connection: Connection, name: str, now: datetime) -> bool:
 
 def put(connection: Connection, name: str, platform: str, programs: Mapping[str, Program], now: datetime) -> None:
     """Set what a runner has, by name of simulator, in place of what it had."""
-    remove(connection, name)
-    values = {"name": name, "platform": platform, "heartbeat_time": now}
-    number = connection.execute(insert(_RUNNER).returning(_RUNNER.c.id), values).scalar_one()
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    there = {"platform": platform, "heartbeat_time": now}
+    # Two may tell of the same at once: who comes second waits for the row.
+    statement = (
+        dialect.insert(_RUNNER).values(name=name, **there).on_conflict_do_update(index_elements=["name"], set_=there)
+    )
+    number = connection.execute(statement.returning(_RUNNER.c.id)).scalar_one()
+    connection.execute(delete(_SIMULATOR).where(_SIMULATOR.c.runner_id == number))
     rows = [
         {"runner_id": number, "sim_type": sim_type, "version": program.version, "digest": program.digest}
         for sim_type, program in programs.items()
