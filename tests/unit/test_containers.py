@@ -221,7 +221,8 @@ def test_what_has_a_default_in_the_code_has_the_same_one_for_containers():
     defaults = {name: more for name, how, more in variables(text) if how != ":?" and name in SETTINGS}
     assert on_purpose <= set(defaults)
     for name in set(defaults) - on_purpose:
-        assert float(defaults[name]) == SETTINGS[name].default
+        default = SETTINGS[name].default
+        assert type(default)(defaults[name]) == default
 
 
 def test_what_services_refer_to_is_defined():
