@@ -75,7 +75,7 @@ class Store:
     @cached_property
     def server(self) -> Server:
         """`yaptide up` without an executor, a process of its own."""
-        return self.place.up("--no-executor")
+        return self.place.up("--no-executor", YAPTIDE_FOREIGN_WORKERS="mcsquare,shieldhit")
 
     @cached_property
     def bare(self) -> Server:

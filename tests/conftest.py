@@ -20,11 +20,12 @@ from tests.support import keycloak as keycloak_support
 from tests.support import slurm as clusters
 from tests.support.api import UI, Job, Recorder, sign_in, submit
 from tests.support.postgres import Postgres, PostgresMissing, serve
+from tests.support.storing import FOREIGN
 from yaptide.application import create_app
 from yaptide.persistence import schema
 from yaptide.persistence.engine import Database
-from yaptide.persistence.models import ClusterModel, UserModel
-from yaptide.services import passwords
+from yaptide.persistence.models import ClusterModel, RunnerModel, UserModel
+from yaptide.services import passwords, runners
 from yaptide.services.backend import Backend
 from yaptide.services.spool import Folder
 from yaptide.settings import Settings
@@ -118,6 +119,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
         with database.writing() as connection:  # a copy of a template for each test would take 0.3 s
             connection.execute(delete(UserModel.__table__))  # and with them everything that is theirs
             connection.execute(delete(ClusterModel.__table__))
+            connection.execute(delete(RunnerModel.__table__))
     elif request.param == SQLITE:
         copy = shutil.copy(request.getfixturevalue("migrated_file"), tmp_path)
         database = Database(f"sqlite:///{copy}")
@@ -133,10 +135,23 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 
 @pytest.fixture
 def backend(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
-    """The services over `database`. Hashing a password costs nothing; what is dispatched is only remembered."""
+    """The services over `database`. Hashing a password costs nothing; what is dispatched is only remembered.
+
+    Somebody has MCsquare and somebody submits to clusters; what is for other simulators, workers of others take.
+    """
     monkeypatch.setattr(passwords, "_argon2", lambda: PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
     key = b"a key for tests, 32 bytes or more"
-    return Backend(database, Folder(tmp_path / "spool"), key, dispatcher=Recorder(), data_dir=tmp_path)
+    made = Backend(
+        database,
+        Folder(tmp_path / "spool"),
+        key,
+        dispatcher=Recorder(),
+        data_dir=tmp_path,
+        foreign_workers=FOREIGN,
+    )
+    runners.announce_runner(made, "executor-of-tests", runners.DIRECT, {"mcsquare": runners.Program("1.1", "ab" * 32)})
+    runners.announce_runner(made, "driver-of-tests", runners.BATCH, {})
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,11 @@ from yaptide.persistence.engine import Database
 from yaptide.platforms.direct.embedded import EmbeddedExecutor, Folders
 from yaptide.services.backend import Backend
 from yaptide.services.bucket import Bucket
+from yaptide.services.runners import FOREIGN_SETTING
 from yaptide.services.spool import Folder, Spool
 from yaptide.services.throttle import Throttle
 from yaptide.settings import Settings, load
+from yaptide.simulators import checked_names
 
 if TYPE_CHECKING:
     from apiflask import APIFlask
@@ -46,6 +48,7 @@ def make_backend(settings: Settings) -> Backend:
         secret_keys=tuple(settings.secrets),
         keycloak=settings.keycloak,
         throttle=Throttle(settings.sign_ins_per_minute, settings.registrations_per_hour),
+        foreign_workers=checked_names(FOREIGN_SETTING, settings.foreign_workers),
     )
 
 

@@ -95,6 +95,13 @@ class Settings(BaseSettings):
     workers: int = Field(
         0, ge=0, le=1024, validation_alias="YAPTIDE_WORKERS", description="Tasks run at once; 0: one for each core."
     )
+    foreign_codes: str = Field(
+        "",
+        validation_alias="YAPTIDE_FOREIGN_WORKERS",
+        description="Simulators, separated by commas, whose simulations are accepted though nothing of this "
+        "installation can run them, since workers of others take them ([workers.md](workers.md)), "
+        "such as `shieldhit,fluka`. Default: none; they are refused.",
+    )
     cors_origins: str = Field(
         "http://localhost:3000,http://127.0.0.1:3000",
         validation_alias="YAPTIDE_CORS_ORIGINS",
@@ -236,6 +243,11 @@ class Settings(BaseSettings):
     def origins(self) -> list[str]:
         """Allowed origins of web front ends."""
         return _origins(self.cors_origins)
+
+    @property
+    def foreign_workers(self) -> frozenset[str]:
+        """The simulators whose simulations workers of others take."""
+        return frozenset(_parts(self.foreign_codes))
 
     @field_validator("cors_origins")
     @classmethod

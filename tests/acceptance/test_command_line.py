@@ -21,7 +21,7 @@ DATABASE_PASSWORD = "s3cret-of-the-database"
 SUMMARY = {
     *("job_id", "job_state", "title", "user", "sim_type", "platform", "simulator_version", "simulator_digest"),
     *("start_time", "end_time", "reason", "requested_primaries", "simulated_primaries", "stored_bytes"),
-    *("bragg_peak", "no_range", "refused", "queue", "tasks"),
+    *("bragg_peak", "no_range", "refused", "queue", "waiting", "tasks"),
 }
 TASK = {
     *("task_id", "task_state", "requested_primaries", "simulated_primaries"),
@@ -338,17 +338,18 @@ def test_users_are_added_changed_and_removed(fresh):
 
 
 def test_simulators_are_listed_and_a_missing_one_is_said_before_anything_is_stored(there, finished, water, tmp_path):
-    (mcsquare, *others) = there.run("simulators", "list", "--json").json["simulators"]
+    (fluka, mcsquare, *others) = there.run("simulators", "list", "--json").json["simulators"]
     assert mcsquare == {
         "name": "mcsquare",
         "title": "MCsquare",
         "version": installation().version,
         "program": str(installation().program),
+        "digest": installation().digest,
         "note": None,
     }
-    assert [(other["name"], other["version"]) for other in others] == [
-        ("shieldhit", None),
+    assert [(other["name"], other["version"]) for other in (fluka, *others)] == [
         ("fluka", None),
+        ("shieldhit", None),
         ("topas", None),
     ]
     before = count(there)

@@ -92,7 +92,7 @@ def test_every_command_works_where_little_is_installed(manage, job, backend, dat
     assert manage("remove-user", "rob", answers="y\n").returncode == 0
     assert manage("add-cluster", "ares", "--host", "login.example.org").returncode == 0
     assert printed(manage("list-clusters", "--json"))["clusters"][0]["host"] == "login.example.org"
-    kept = {"User": 1, "YaptideUser": 1, "Session": 1, "Cluster": 1}
+    kept = {"User": 1, "YaptideUser": 1, "Session": 1, "Cluster": 1, "Runner": 2, "RunnerSimulator": 1}
     fold(database, most=0)
     assert {name: count for name, count in counts(database).items() if count} == kept
 

@@ -3,16 +3,22 @@
 import io
 import logging
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import numpy as np
+import pytest
+from sqlalchemy import update
 
 from tests.support.brokers import rabbitmq
-from tests.support.processes import beam, descendants
+from tests.support.processes import beam, descendants, installation, until
 from tests.support.production import TASKS, Production, check_whole, installed, submit
+from yaptide.domain.errors import Unavailable
 from yaptide.domain.estimators import Axis, Estimator, Page, TaskOutput
+from yaptide.domain.states import EntityState
 from yaptide.persistence import task_outputs
+from yaptide.persistence.models import RunnerModel
 
 log = logging.getLogger(__name__)
 
@@ -90,3 +96,35 @@ def test_the_memory_of_a_merge_does_not_grow_with_the_number_of_tasks(production
         assert worker.signal(signal.SIGTERM).code == 0
     log.info("most memory of the merging worker: %.0f MiB with 4 tasks, %.0f MiB with 64", used[4], used[64])
     assert used[64] < used[4] + 16  # one page more would be 8 MiB for each task
+
+
+def announced(production):
+    """What workers have announced: version and digest of each simulator."""
+    return production.server_place.query('SELECT DISTINCT version, digest FROM "RunnerSimulator"')
+
+
+def age_runners(production):
+    """Have nothing been heard of any runner for an hour."""
+    with production.server_place.database.writing() as connection:
+        connection.execute(update(RunnerModel.__table__).values(heartbeat_time=datetime.now(UTC) - timedelta(hours=1)))
+
+
+def test_what_no_worker_has_is_refused_until_one_is_there(production, source):
+    server = production.server_place.up(port=production.port, YAPTIDE_FOREIGN_WORKERS="").register()
+    with server.client() as client:
+        with pytest.raises(Unavailable, match="MCsquare is not installed here: an administrator can"):
+            client.submit(source)
+        assert client.simulations() == []
+        production.work("--queues", "merge")
+        worker = production.work()
+        until(lambda: announced(production), "the server has heard of the worker")
+        assert announced(production) == [(installation().version, installation().digest)]
+        job = client.submit(source)
+        assert "waiting" not in job.status()
+        assert job.wait(120, every=0.1) is EntityState.COMPLETED
+        worker.signal(signal.SIGTERM)
+        job = client.submit(source)  # a worker that is restarted is back in a moment
+        gone = until(lambda: age_runners(production) or job.status().get("waiting"), "it waits for a worker")
+        assert gone.startswith("Nothing here that has MCsquare was heard of since")
+        production.work()
+        assert job.wait(120, every=0.1) is EntityState.COMPLETED

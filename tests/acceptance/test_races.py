@@ -21,6 +21,7 @@ from tests.support import payloads
 from tests.support.invariants import broken_invariants
 from tests.support.postgres import Postgres
 from tests.support.processes import Place, Server, place
+from tests.support.storing import FOREIGN
 from yaptide.persistence import schema
 from yaptide.services import counts, simulations, users
 from yaptide.services.backend import Backend
@@ -97,7 +98,7 @@ def _nothing_is_wrong(there: Place) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def arena(there: Place) -> Iterator[Arena]:
     server = there.up("--no-executor")
-    backend = Backend(there.database, Folder(there.data / "spool"), b"0" * 32)
+    backend = Backend(there.database, Folder(there.data / "spool"), b"0" * 32, foreign_workers=FOREIGN)
     users.ensure(backend, "racer")
     users.set_password(backend, "racer", "a long password")
     clients = [httpx.Client(base_url=server.url, timeout=60) for _ in range(CLIENTS)]
@@ -224,7 +225,7 @@ def test_lists_are_right_while_their_numbers_are_added_up(arena: Arena) -> None:
 
 def test_a_server_that_is_killed_has_stored_everything_or_nothing(there: Place) -> None:
     """Half of the moments lie while the body is sent, half while it is stored."""
-    backend = Backend(there.database, Folder(there.data / "spool"), b"0" * 32)
+    backend = Backend(there.database, Folder(there.data / "spool"), b"0" * 32, foreign_workers=FOREIGN)
     user = users.ensure(backend, "killed")
     for moment in range(0, MOMENTS, 1 if RACES >= 300 else 4):
         server = there.up("--no-executor")

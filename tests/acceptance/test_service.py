@@ -19,7 +19,7 @@ from yaptide.services import lifecycle
 
 @pytest.fixture
 def there(tmp_path):
-    with place(tmp_path / "place") as found:
+    with place(tmp_path / "place", YAPTIDE_FOREIGN_WORKERS="shieldhit") as found:
         yield found
 
 

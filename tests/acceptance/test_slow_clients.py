@@ -21,12 +21,13 @@ from yaptide.services import lifecycle
 
 MIB = 2**20
 KEY = "of a worker"
+LIMITS = {"YAPTIDE_REQUEST_SECONDS": "2", "YAPTIDE_REQUEST_RATE": "2000000"}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slow") / "place"
-    with place(folder, YAPTIDE_REQUEST_SECONDS="2", YAPTIDE_REQUEST_RATE="2000000") as there:
+    with place(folder, YAPTIDE_FOREIGN_WORKERS="shieldhit", **LIMITS) as there:
         yield there.up("--no-executor").register()
 
 

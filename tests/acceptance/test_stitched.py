@@ -18,6 +18,7 @@ import requests
 
 from tests.support import payloads
 from tests.support.processes import Place, Server
+from tests.support.storing import FOREIGN
 from yaptide.persistence.engine import Database
 from yaptide.services import simulations, users
 from yaptide.services.backend import Backend
@@ -47,7 +48,7 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, st
     place = Place(tmp_path_factory.mktemp("stitched") / "place")
     try:
         server: Server = place.up("--no-executor").register()
-        backend = Backend(Database(place.url), Folder(place.folder / "spool"), b"k" * 32)
+        backend = Backend(Database(place.url), Folder(place.folder / "spool"), b"k" * 32, foreign_workers=FOREIGN)
         user = users.ensure(backend, "alice")
         submitted = simulations.submit(backend, user, Submission("shieldhit", 1, "x", None, payloads.project("dose")))
         backend.database.close()

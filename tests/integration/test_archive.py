@@ -18,6 +18,7 @@ from tests.support import payloads, stores
 from tests.support.api import contents
 from tests.support.invariants import broken_invariants
 from tests.support.stores import BATCH_JOB, CLUSTER, DIRECT_JOB, END, OPEN_JOB, START
+from tests.support.storing import FOREIGN
 from yaptide.admin import cli
 from yaptide.domain.errors import Conflict, InvalidInput, NotFound
 from yaptide.persistence import codec, container
@@ -64,7 +65,7 @@ def there(backend) -> Backend:
 
 
 def at(database: Database, folder: Path) -> Backend:
-    return Backend(database, Folder(folder / "spool"), b"a key for tests, 32 bytes or more")
+    return Backend(database, Folder(folder / "spool"), b"a key for tests, 32 bytes or more", foreign_workers=FOREIGN)
 
 
 def known(database: Database) -> dict[str, list]:

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from redis.exceptions import ConnectionError  # noqa: A004 - that of the client, which is no OSError
 
 from tests.support.brokers import redis
 from tests.support.ports import free_port
@@ -49,6 +50,18 @@ def test_a_broker_that_is_away_costs_seconds_and_loses_nothing(scheme):
         broker.depths()
     assert "hidden" not in str(told.value) + str(broker)
     assert time.monotonic() - begun < 60
+
+
+def test_a_broker_that_goes_away_in_the_middle_is_away(running, monkeypatch):
+    running.restart()
+    broker = Broker(running.url, 3600)
+
+    def broadcast(*_, **__):
+        raise ConnectionError("Connection closed by server.")
+
+    monkeypatch.setattr(broker.celery.control, "broadcast", broadcast)
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        broker.workers()
 
 
 @pytest.mark.parametrize("url", ["sqs://x", "http://host", "host:6379", "memory://"])

@@ -133,7 +133,7 @@ def test_what_cannot_be_asked_is_refused_at_once(backend, kim, options, words):
         ({"host": None, "host_key": None}, 503, "not set up"),
         ({"host_key": None}, 503, "not set up"),
         ({"scratch_folder": None}, 503, "not set up"),
-        ({"simulators": {}}, 400, "has no MCsquare"),
+        ({"simulators": {}}, 503, "has no MCsquare"),
         ({"max_tasks": 1}, 400, "takes 1 tasks"),
     ],
 )

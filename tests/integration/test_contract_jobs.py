@@ -15,7 +15,18 @@ from yaptide.simulators.mcsquare.sample import water
 
 NO_SUCH_JOB = {"message": "Job with provided ID does not exist"}
 NOT_YOURS = {"message": "Job with provided ID does not belong to the user"}
-BY_JOB = ["/jobs", "/jobs/direct", "/jobs/batch", "/inputs", "/estimators", "/results", "/logfiles", "/jobs/history"]
+WAITS = "It waits for a worker of others that has SHIELD-HIT12A"
+BY_JOB = [
+    "/jobs",
+    "/jobs/direct",
+    "/jobs/batch",
+    "/inputs",
+    "/estimators",
+    "/results",
+    "/logfiles",
+    "/jobs/history",
+    "/jobs/key",
+]
 EVERY_STATE = (
     "PENDING,RUNNING,MERGING_QUEUED,MERGING_RUNNING,FAILED,COMPLETED,CANCELED"  # as the front end asks for them
 )
@@ -56,6 +67,7 @@ def test_status_of_a_new_job(job):
         "message": "Job state: PENDING",
         "job_state": "PENDING",
         "job_tasks_status": [{"task_id": 0, **task}, {"task_id": 1, **task}],
+        "waiting": WAITS,
     }
     assert job.get("/jobs").json == job.get("/jobs/batch").json == response.json
 
@@ -174,6 +186,7 @@ def test_the_list_has_exactly_the_keys_that_the_front_end_knows(signed_in, clock
                     "server": "Yaptide",
                     "input_type": "EDITOR",
                     "sim_type": "shieldhit",
+                    "waiting": WAITS,
                 },
             }
         ],
@@ -316,7 +329,7 @@ def test_deleting_leaves_nothing(job, database, state):
     assert (response.status_code, response.json) == (200, {"message": "Simulation deleted"})
     fold(database, most=0)
     left = {name for name, number in counts(database).items() if number}
-    assert left == {"User", "YaptideUser", "Session"}
+    assert left == {"User", "YaptideUser", "Session", "Runner", "RunnerSimulator"}
     assert listed(job.client) == []
     for path in BY_JOB:
         assert (job.get(path).status_code, job.get(path).json) == (404, NO_SUCH_JOB)
@@ -365,6 +378,7 @@ def test_the_history_tells_every_change(job):
     history = job.get("/jobs/history").json["history"]
     moves = [(change["task_id"], change["from_state"], change["to_state"], change["actor"]) for change in history]
     assert moves[:3] == [(None, None, "PENDING", "alice"), (0, None, "PENDING", "alice"), (1, None, "PENDING", "alice")]
+    assert [change["reason"] for change in history[:3]] == [WAITS, None, None]
     assert moves[3:5] == [(0, "PENDING", "RUNNING", "worker"), (None, "PENDING", "RUNNING", "worker")]
     assert sorted(moves[5:], key=str) == [
         (0, "RUNNING", "CANCELED", "alice"),

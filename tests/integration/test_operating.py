@@ -24,6 +24,7 @@ from sqlalchemy import update
 
 from tests.support import payloads
 from tests.support.postgres import Postgres
+from tests.support.storing import FOREIGN
 from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import SimulationModel
@@ -105,7 +106,9 @@ class Users:
     """What the comments in the session tell of: what others do while the operator waits."""
 
     def __init__(self, url: str, folder: Path) -> None:
-        self.backend = Backend(Database(url), Folder(folder / "spool"), b"a key for tests, 32 bytes or more")
+        self.backend = Backend(
+            Database(url), Folder(folder / "spool"), b"a key for tests, 32 bytes or more", foreign_workers=FOREIGN
+        )
 
     def submit(self, name: str, title: str) -> simulations.Submitted:
         """A simulation of two tasks."""

@@ -95,6 +95,7 @@ def test_the_tables_are_called_as_agreed(database):
         *("User", "YaptideUser", "KeycloakUser", "Session", "Cluster"),
         *("Simulation", "CelerySimulation", "BatchSimulation", "SimulationCount", "StateHistory"),
         *("Task", "CeleryTask", "BatchTask", "Input", "Estimator", "Page", "Logfiles"),
+        *("Runner", "RunnerSimulator"),
     }
     assert set(inspect(database.engine).get_table_names()) == agreed | {"alembic_version"}
     assert set(TABLES) == agreed

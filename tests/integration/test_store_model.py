@@ -27,7 +27,7 @@ from sqlalchemy import delete
 
 from tests.support import payloads
 from tests.support.invariants import broken_invariants
-from tests.support.storing import output
+from tests.support.storing import FOREIGN, output
 from yaptide.domain.errors import Conflict, InvalidInput, YaptideError
 from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Database
@@ -104,7 +104,7 @@ class Store(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backend = Backend(self.database, self.spool, b"0" * 32)
+        self.backend = Backend(self.database, self.spool, b"0" * 32, foreign_workers=FOREIGN)
         with self.database.writing() as connection:
             connection.execute(delete(SimulationModel))
             connection.execute(delete(SimulationCountModel))
@@ -113,8 +113,8 @@ class Store(RuleBasedStateMachine):
 
     @rule(target=known, ntasks=st.integers(1, 3))
     def submit(self, ntasks: int) -> int:
-        project = payloads.project("dose", primaries=ntasks * REQUESTED)
-        submitted = simulations.submit(self.backend, self.user, Submission("shieldhit", ntasks, "t", None, project))
+        files = payloads.shieldhit_files(ntasks * REQUESTED)
+        submitted = simulations.submit(self.backend, self.user, Submission("shieldhit", ntasks, "t", files))
         found = Simulation(
             submitted.simulation_id, submitted.job_id, submitted.update_key, [Task() for _ in range(ntasks)]
         )
@@ -126,7 +126,7 @@ class Store(RuleBasedStateMachine):
         found = self.model[key]
         task = found.tasks[which % len(found.tasks)]
         self._report(found, which % len(found.tasks), Update(simulated_primaries=simulated))
-        if task.state not in FINAL and found.state not in FINAL:
+        if not task.ours and task.state not in FINAL and found.state not in FINAL:
             task.simulated = max(task.simulated, min(simulated, REQUESTED))
 
     @rule(
@@ -138,7 +138,8 @@ class Store(RuleBasedStateMachine):
         found = self.model[key]
         task = found.tasks[which % len(found.tasks)]
         self._report(found, which % len(found.tasks), Update(task_state=EntityState(state)))
-        if task.state not in FINAL and found.state not in FINAL and state not in {"PENDING", task.state}:
+        free = not task.ours and task.state not in FINAL and found.state not in FINAL
+        if free and state not in {"PENDING", task.state}:
             task.state = state
             task.simulated = REQUESTED if state == "COMPLETED" else task.simulated
             found.settle()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import payloads
-from tests.support.storing import output
+from tests.support.storing import FOREIGN, output
 from yaptide.domain.errors import YaptideError
 from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Database
@@ -31,7 +31,7 @@ class Role:
     """One process: what it works on, and the journal of what the store has acknowledged."""
 
     def __init__(self, url: str, folder: Path, seed: int) -> None:
-        self.backend = Backend(Database(url), Folder(folder / "spool"), b"0" * 32)
+        self.backend = Backend(Database(url), Folder(folder / "spool"), b"0" * 32, foreign_workers=FOREIGN)
         self.user = users.ensure(self.backend, "stress")
         self.draw = random.Random(seed)
         self.owner = f"storm/0/{os.getpid()}-{seed}"
@@ -52,7 +52,9 @@ class Role:
         """Submit a simulation, and publish its key."""
         sim_type = self.draw.choice((OURS, THEIRS))
         project = payloads.project("dose", primaries=TASKS * PRIMARIES)
-        done = simulations.submit(self.backend, self.user, Submission(sim_type, TASKS, "storm", None, project))
+        files = payloads.shieldhit_files(TASKS * PRIMARIES)
+        ours, theirs = Submission(OURS, TASKS, "storm", files), Submission(THEIRS, TASKS, "storm", None, project)
+        done = simulations.submit(self.backend, self.user, ours if sim_type == OURS else theirs)
         entry = {"id": done.simulation_id, "job_id": done.job_id, "key": done.update_key, "type": sim_type}
         descriptor = os.open(self.folder / "submitted", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.write(descriptor, json.dumps(entry).encode() + b"\n")

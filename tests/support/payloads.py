@@ -22,6 +22,9 @@ def project(*outputs: str, primaries: Any = PRIMARIES) -> dict[str, Any]:
         "hash": "5f2b",
         "project": {"title": "Water phantom", "history": {}},
         "beam": {"energy": 150.0, "energySpread": 1e-3, "position": [0, 0, -1.5], "numberOfParticles": primaries},
+        "figureManager": {"figures": []},
+        "zoneManager": {"zones": [], "worldZone": {"name": "World zone"}},
+        "detectorManager": {"detectors": [{"uuid": "d-1", "name": "Detector"}]},
         "scoringManager": {"outputs": scored, "filters": []},
     }
 

@@ -145,6 +145,7 @@ def installed(folder: Path, postgres: Postgres, broker: Broker, silence: int = S
         "FLASK_SQLALCHEMY_DATABASE_URI": url,
         "CELERY_BROKER_URL": broker.url,
         "YAPTIDE_SILENCE_SECONDS": str(silence),
+        "YAPTIDE_FOREIGN_WORKERS": "mcsquare",  # nobody need wait until the server has heard of a worker
     }
     with place(folder / "server", **variables) as there:
         assert there.run("db", "upgrade").code == 0

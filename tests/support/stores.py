@@ -22,6 +22,8 @@ from yaptide.persistence.models import (
     KeycloakUserModel,
     LogfilesModel,
     PageModel,
+    RunnerModel,
+    RunnerSimulatorModel,
     SessionModel,
     SimulationCountModel,
     SimulationModel,
@@ -79,6 +81,10 @@ def fill(database: Database) -> None:
         _add_batch(connection)
         _add_open(connection)
         _count(connection)
+        _add(connection, RunnerModel, id=4, name=WORDS, platform="DIRECT", heartbeat_time=END)
+        _add(connection, RunnerModel, id=6, name="driver", platform="BATCH", heartbeat_time=START)
+        program = {"sim_type": "mcsquare", "version": "1.1.0", "digest": "ab" * 32}
+        _add(connection, RunnerSimulatorModel, runner_id=4, **program)
         # The highest number that was ever given must not be given again.
         _add(connection, SimulationModel, **_simulation(99, "gone", EntityState.FAILED))
         connection.execute(delete(SimulationModel).where(SimulationModel.id == 99))

@@ -10,12 +10,15 @@ from yaptide.services.backend import Backend
 from yaptide.services.simulations import Submission, Submitted
 from yaptide.services.tasks import Claim
 
+#: Simulators whose simulations workers of others take, as tests have it that need no simulator.
+FOREIGN = frozenset({"shieldhit", "fluka", "topas"})
+
 
 def submitted(backend: Backend, ntasks: int) -> tuple[User, Submitted]:
     """A new simulation of 100 primaries in each task, and its user."""
     user = users.ensure(backend, "alice")
-    project = payloads.project("dose", primaries=100 * ntasks)
-    return user, simulations.submit(backend, user, Submission("shieldhit", ntasks, "t", None, project))
+    files = payloads.shieldhit_files(100 * ntasks)
+    return user, simulations.submit(backend, user, Submission("shieldhit", ntasks, "t", files))
 
 
 def output(claim: Claim) -> TaskOutput:

@@ -27,7 +27,7 @@ from yaptide.platforms.direct import remote
 from yaptide.platforms.direct.broker import MERGE_QUEUE, make_celery, queue_of
 from yaptide.services.secrets import Vault
 from yaptide.settings import Settings
-from yaptide.simulators import SIMULATORS
+from yaptide.simulators import names
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -221,7 +221,8 @@ def test_what_has_a_default_in_the_code_has_the_same_one_for_containers():
     defaults = {name: more for name, how, more in variables(text) if how != ":?" and name in SETTINGS}
     assert on_purpose <= set(defaults)
     for name in set(defaults) - on_purpose:
-        assert float(defaults[name]) == SETTINGS[name].default
+        default = SETTINGS[name].default
+        assert type(default)(defaults[name]) == default
 
 
 def test_what_services_refer_to_is_defined():
@@ -283,7 +284,7 @@ def test_routes_that_are_named_exist(web):
 
 def test_queues_that_documents_name_exist():
     text = (ROOT / "docs/production.md").read_text()
-    known = {MERGE_QUEUE, *map(queue_of, SIMULATORS)}
+    known = {MERGE_QUEUE, *map(queue_of, names())}
     assert {*re.findall(r"--queues (\w+)", text), *re.findall(r"`(simulate\.\w+)`", text)} <= known
     assert re.findall(r"^QUEUES=(.*)$", text, re.MULTILINE) == [MERGE_QUEUE]
 

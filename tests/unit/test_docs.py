@@ -19,6 +19,7 @@ from yaptide.admin import (
     database,
     docs,
     integrity,
+    keys,
     retention,
     simulations,
     stats,
@@ -216,7 +217,9 @@ def test_every_status_of_an_error_is_documented():
 @pytest.fixture
 def kept(monkeypatch, tmp_path):
     """The commands on a database in memory, with one simulation that has results and log files; its `job_id`."""
-    settings = Settings(_env_file=None, database_uri="sqlite://", data_dir=tmp_path, signing_key="k" * 32)
+    settings = Settings(
+        _env_file=None, database_uri="sqlite://", data_dir=tmp_path, signing_key="k" * 32, foreign_codes="shieldhit"
+    )
     app = create_app(settings)
     backend = app.extensions["yaptide"]
     user = user_services.ensure(backend, "alice")
@@ -227,23 +230,24 @@ def kept(monkeypatch, tmp_path):
     logfiles.post(backend, **key, logfiles={"a.log": "text"})
     results.post(backend, json.dumps({**key, "estimators": [estimator("dose", curve)]}).encode())
     cluster_services.add(backend.database, cluster_services.Cluster("ares"))
-    monkeypatch.setattr(simulations, "opened", lambda: Opened(settings, backend))
+    for module in (simulations, keys):
+        monkeypatch.setattr(module, "opened", lambda: Opened(settings, backend))
     for module in (users, stored, clusters, integrity, stats, retention):
         monkeypatch.setattr(module, "connect", lambda: backend.database)
     monkeypatch.setattr(database, "configured_database", lambda: Database("sqlite://"))
     return made.job_id
 
 
-def keys(document: object, before: str = "") -> Iterator[str]:
+def keys_of(document: object, before: str = "") -> Iterator[str]:
     """The keys of a document as `docs.JSON` writes them."""
     opaque = ("metadata", "logfiles", "rows", "simulators", "sbatch_options")
     if isinstance(document, dict) and before.rpartition(".")[2] not in opaque:
         if before == "bragg_peak":  # documented also as what may be null
             yield before
         for key, value in document.items():
-            yield from keys(value, f"{before}.{key}" if before else key)
+            yield from keys_of(value, f"{before}.{key}" if before else key)
     elif isinstance(document, list) and document and isinstance(document[0], dict):
-        yield from (key for entry in document for key in keys(entry, f"{before}[]"))
+        yield from (key for entry in document for key in keys_of(entry, f"{before}[]"))
     else:
         yield before
 
@@ -255,6 +259,7 @@ MORE = {
     "purge --json": ["--older-than", "0d", "--states", "COMPLETED", "--dry-run"],
     "db check --json": ["--repair"],
     "users show --json": ["alice"],
+    "simulators show --json": ["mcsquare"],
 }
 
 
@@ -263,13 +268,15 @@ def test_the_json_of_commands_has_the_documented_keys(command, kept):
     words = command.rpartition(", ")[2].removeprefix("yaptide ").split()
     if words[0] in ("status", "results", "history", "logs"):
         words.insert(1, kept)
+    if words[:2] == ["simulations", "key"]:
+        words.insert(2, kept)
     words += MORE.get(" ".join(words), [])
     if words[:2] == ["db", "check"]:
         with users.connect().writing() as connection:
             connection.exec_driver_sql('UPDATE "Simulation" SET stored_bytes = 1')
     done = CliRunner().invoke(cli.app, words)
     assert done.exit_code == 0, done.output
-    assert set(keys(json.loads(done.stdout))) == set(docs.JSON[command])
+    assert set(keys_of(json.loads(done.stdout))) == set(docs.JSON[command])
 
 
 def test_the_json_of_run_is_that_of_status():

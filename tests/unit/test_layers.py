@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-_BEHIND_HTTP = ("domain", "persistence", "simulators", "services", "platforms", "client")
+_BEHIND_HTTP = ("domain", "editor", "persistence", "simulators", "services", "platforms", "client")
 
 #: What of ours each layer may import besides itself, wherever in a module the import stands.
 LAYERS = {
@@ -18,9 +18,10 @@ LAYERS = {
     "settings": ("domain", "services"),
     "logs": (),
     "domain": (),
+    "editor": ("domain",),
     "persistence": ("domain",),
     "simulators": ("domain",),
-    "services": ("domain", "persistence", "simulators"),
+    "services": ("domain", "editor", "persistence", "simulators"),
     "platforms": (
         *("domain", "simulators", "services", "client.answers", "logs"),
         *("persistence.codec", "persistence.task_outputs", "persistence.result_files"),

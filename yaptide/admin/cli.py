@@ -8,6 +8,7 @@ from yaptide.admin import (
     demo,
     doctor,
     integrity,
+    keys,
     retention,
     secrets,
     serving,
@@ -28,6 +29,7 @@ for group in (serving.app, simulations.app, demo.app, doctor.app, backups.app, r
     app.registered_commands += group.registered_commands
 for group in (integrity.app, stats.app, adopt.app, backups.db):
     database.app.registered_commands += group.registered_commands
+stored.simulations.registered_commands += keys.app.registered_commands
 app.add_typer(database.app, name="db")
 app.add_typer(users.app, name="users")
 app.add_typer(stored.simulations, name="simulations")

@@ -11,11 +11,9 @@ from yaptide.admin.simulations import draw, print_summary, run_to_the_end
 from yaptide.client.files import read_folder
 from yaptide.domain.states import EntityState
 from yaptide.services.simulations import Submission
-from yaptide.simulators import simulator
+from yaptide.simulators import COMMON, resolve
 
 app = typer.Typer()
-
-_SIMULATOR = "mcsquare"
 
 
 @app.command()
@@ -23,13 +21,15 @@ def demo(
     path: Annotated[Path, typer.Argument(help="Folder of input files.")] = Path("examples/proton-150MeV-water"),
     png: Annotated[Path, typer.Option(help="Where to draw the dose.")] = Path("demo.png"),
 ) -> None:
-    """Install MCsquare if it is missing, and simulate a proton beam in water as 4 tasks.
+    """Install the simulator of the example, if it is missing, and simulate a proton beam in water as 4 tasks.
 
     Example: yaptide demo
     """
     at = opened()
-    simulator(_SIMULATOR).install(at.settings.simulators_dir, say)
-    submission = Submission(_SIMULATOR, 4, path.resolve().name, read_folder(path))
+    files = read_folder(path)
+    code = resolve(COMMON, files)
+    code.install(at.settings.simulators_dir, say)
+    submission = Submission(code.name, 4, path.resolve().name, files)
     job_id, status = run_to_the_end(at, submission, "")
     print_summary(at.backend, job_id)
     if status.simulation.job_state is not EntityState.COMPLETED:

@@ -18,10 +18,10 @@ from yaptide import logs
 from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import counted, print_json, say
 from yaptide.admin.interrupts import Interrupts
-from yaptide.admin.opening import opened
+from yaptide.admin.opening import Opened, opened
 from yaptide.application import make_courier, make_driver, make_executor, make_shell, prepare_to_serve
 from yaptide.domain.errors import Conflict, InvalidInput
-from yaptide.services import recovery
+from yaptide.services import recovery, runners
 from yaptide.services.backend import now
 from yaptide.settings import load
 
@@ -53,6 +53,8 @@ def up(
     # The database is there and current, or this says what to do, before anything listens. No connection is inherited.
     at = opened()
     prepare_to_serve(at.backend)
+    if executor:
+        _announce_ahead(at)
     at.backend.database.close()
     address = _free(host, port)
     os.environ[_PARENT] = str(os.getpid())
@@ -85,6 +87,12 @@ def up(
         stop.set()
         for keeper in keepers:
             keeper.join()
+
+
+def _announce_ahead(at: Opened) -> None:
+    """Announce what the process that runs the tasks will, so that it is known before anything can be submitted."""
+    make_executor(at.settings, at.backend)[1].announce()
+    runners.announce_runner(at.backend, f"server-{socket.gethostname()}-{os.getpid()}", runners.BATCH, {})
 
 
 def _free(host: str, port: int) -> str:

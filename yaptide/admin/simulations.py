@@ -2,17 +2,19 @@
 
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
 
 from yaptide.admin.display import (
     Bars,
+    counted,
     duration,
     moment,
     out,
@@ -39,7 +41,11 @@ from yaptide.services import batch, logfiles, results, simulations, users
 from yaptide.services.backend import Backend
 from yaptide.services.simulations import Page, Status, Submission
 from yaptide.services.users import User
-from yaptide.simulators import COMMON, resolve
+from yaptide.simulators import COMMON
+
+if TYPE_CHECKING:
+    from yaptide.platforms.direct.courier import Courier
+    from yaptide.platforms.direct.embedded import EmbeddedExecutor
 
 app = typer.Typer()
 
@@ -97,22 +103,25 @@ def run(
 def run_to_the_end(at: Opened, submission: Submission, user: str) -> tuple[str, Status]:
     """Submit a simulation and follow it to its end; returns its public name and how it ended.
 
-    Raises NotConfigured, before anything is stored, if its simulator is not installed here.
+    Raises NotConfigured, with nothing stored, if nobody is there who can run it.
     """
-    resolve(submission.sim_type, submission.input_files or {}).installation(at.settings.simulators_dir)
-    job_id = simulations.submit(at.backend, local_user(at.backend, user), submission).job_id
-    with _executing(at) as take_over:
-        return job_id, follow(at.backend, job_id, take_over)
+    _, executor = make_executor(at.settings, at.backend)
+    executor.announce()
+    try:
+        job_id = simulations.submit(at.backend, local_user(at.backend, user), submission).job_id
+        with _executing(executor) as take_over:
+            return job_id, follow(at.backend, job_id, take_over)
+    finally:
+        executor.withdraw()
 
 
 @contextmanager
-def _executing(at: Opened) -> Iterator[Callable[[], object]]:
+def _executing(executor: "EmbeddedExecutor | Courier") -> Iterator[Callable[[], object]]:
     """Have tasks run meanwhile: by this process, or by another one that works on the same data folder already.
 
     What it gives is to be called again and again: it takes over if that other process has ended, and raises
     KeyboardInterrupt after Ctrl-C.
     """
-    _, executor = make_executor(at.settings, at.backend)
     with Interrupts(signal.SIGINT) as interrupts:
         runs = executor.start()
         if not runs:
@@ -153,7 +162,8 @@ def follow(backend: Backend, job_id: str, meanwhile: Callable[[], object]) -> St
 def summary(backend: Backend, job_id: str) -> dict[str, Any]:
     """Everything worth knowing about a simulation, as `--json` prints it; docs/command-line.md documents it."""
     user = users.owner_of(backend, job_id)
-    found, tasks = _parts(simulations.status(backend, user, job_id))
+    status = simulations.status(backend, user, job_id)
+    found, tasks = _parts(status)
     seen, no_range = _range(backend, job_id)
     return {
         "job_id": job_id,
@@ -167,6 +177,7 @@ def summary(backend: Backend, job_id: str) -> dict[str, Any]:
         "start_time": found.start_time,
         "end_time": found.end_time,
         "reason": simulations.failure(backend, user, job_id),
+        "waiting": status.waiting,
         "queue": batch.waiting(backend, job_id),
         "requested_primaries": sum(task.requested_primaries for task in tasks),
         "simulated_primaries": sum(task.simulated_primaries for task in tasks),
@@ -187,6 +198,7 @@ def print_summary(backend: Backend, job_id: str) -> None:
         "simulation": f"{job_id} ({found['title']}, {found['sim_type']})",
         "state": state(found["job_state"]),
         "reason": found["reason"],
+        "waits": found["waiting"],
         "in the queue": found["queue"],
         "tasks": ", ".join(f"{states.count(value)} {value}" for value in dict.fromkeys(states)),
         "primaries": f"{found['simulated_primaries']:,} of {found['requested_primaries']:,}",
@@ -298,13 +310,16 @@ def listing(
     """
     backend = opened().backend
     whose = None if everybody else local_user(backend, user)
-    total, rows = simulations.listing(backend, whose, Page(page, page_size))
+    found = simulations.listing(backend, whose, Page(page, page_size))
     if as_json:
-        print_json({"simulations_count": total, "simulations": [dict(row._mapping) for row in rows]})
+        rows = [{**row._mapping, "waiting": found.waiting.get(row.job_id)} for row in found.rows]
+        print_json({"simulations_count": found.total, "simulations": rows})
         return
-    table = [(r.job_id, state(r.job_state), moment(r.start_time), r.title) for r in rows]
+    table = [(r.job_id, state(r.job_state), moment(r.start_time), r.title) for r in found.rows]
     print_table(("simulation", "state", "submitted", "title"), table)
-    say(f"{len(rows)} of {total}")
+    say(f"{len(found.rows)} of {found.total}")
+    for reason, count in Counter(found.waiting.values()).items():
+        say(f"{counted(count, 'simulation')} of them: {reason}")
 
 
 @app.command("results")

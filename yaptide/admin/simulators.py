@@ -1,33 +1,29 @@
-"""`yaptide simulators`: which Monte Carlo codes are installed, and installing them."""
+"""`yaptide simulators`: which Monte Carlo codes are installed on this machine, installing them, pointing to them."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from yaptide.admin.display import print_json, print_table, say
-from yaptide.domain.errors import NotConfigured
+from yaptide.admin.arguments import AsJson
+from yaptide.admin.display import print_facts, print_json, print_table, say
+from yaptide.domain.errors import YaptideError
 from yaptide.settings import load
-from yaptide.simulators import SIMULATORS, simulator
+from yaptide.simulators import names, simulator
+from yaptide.simulators.base import Simulator
 
-app = typer.Typer(help="Install simulators, and see which there are.", no_args_is_help=True)
+app = typer.Typer(help="Install simulators, point to them, and see which there are.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="CODE", help="Its name, such as mcsquare.")]
 
 
 @app.command("list")
-def listing(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def listing(as_json: AsJson = False) -> None:
     """List the simulators, with the version of those installed here.
 
     Example: yaptide simulators list
     """
-    folder = load().simulators_dir
-    found = []
-    for known in SIMULATORS.values():
-        entry: dict[str, str | None] = {"name": known.name, "title": known.title, "version": None, "program": None}
-        try:
-            installation = known.installation(folder)
-            entry |= {"version": installation.version, "program": str(installation.program), "note": None}
-        except NotConfigured as error:
-            entry["note"] = str(error)
-        found.append(entry)
+    found = [_entry(name) for name in names()]
     if as_json:
         print_json({"simulators": found})
     else:
@@ -35,11 +31,63 @@ def listing(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
         print_table(("name", "simulator", "version", "note"), rows)
 
 
+def _entry(name: str) -> dict[str, Any]:
+    """What is known of a simulator on this machine; one that is broken says so, and hides no other."""
+    entry: dict[str, Any] = dict.fromkeys(("title", "version", "program", "digest", "note"))
+    try:
+        code = simulator(name)
+        entry["title"] = code.title
+        found = code.installation(load().simulators_dir)
+        entry |= {"version": found.version, "program": str(found.program), "digest": found.digest}
+    except YaptideError as error:
+        entry["note"] = str(error)
+    return {"name": name, **entry}
+
+
 @app.command()
-def install(name: Annotated[str, typer.Argument(help="Its name, such as mcsquare.")]) -> None:
+def show(name: Name, as_json: AsJson = False) -> None:
+    """Show what a simulator takes and can do, and where its program is on this machine.
+
+    Example: yaptide simulators show mcsquare
+    """
+    code = simulator(name)
+    found = {**_entry(name), **_abilities(code)}
+    if as_json:
+        print_json(found)
+        return
+    facts = {key: ", ".join(value) if isinstance(value, list) else value for key, value in found.items()}
+    print_facts({key: value for key, value in facts.items() if value not in (None, "")}, code.title)
+
+
+def _abilities(code: Simulator) -> dict[str, Any]:
+    return {
+        "projects": code.takes_projects,
+        "clusters": code.progress_rule is not None,
+        "particles": list(code.limits.particles),
+        "quantities": list(code.limits.quantities),
+    }
+
+
+@app.command()
+def install(name: Name) -> None:
     """Fetch a simulator and prove it by a run. One that is installed and works is kept.
 
     Example: yaptide simulators install mcsquare
     """
     installation = simulator(name).install(load().simulators_dir, say)
+    say(f"{simulator(name).title} {installation.version}: {installation.program}")
+
+
+@app.command()
+def add(
+    name: Name,
+    program: Annotated[Path, typer.Option(help="Where the program is on this machine.", show_default=False)],
+) -> None:
+    """Point to a program of your own: it has to run a sample whose result is known, and is used from then on.
+
+    Its version and digest are kept: if the program is changed, it is not used until it is added again.
+
+    Example: yaptide simulators add mcsquare --program /opt/mcsquare/MCsquare
+    """
+    installation = simulator(name).add(load().simulators_dir, program, say)
     say(f"{simulator(name).title} {installation.version}: {installation.program}")

@@ -1,5 +1,6 @@
 """Bodies of requests, and the shapes of answers for the API's description."""
 
+import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -34,6 +35,16 @@ def _as_state(value: object) -> object:
     raise ValueError(f"a state is one of {', '.join(EntityState)}")
 
 
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _none_if_zero(value: object) -> object:
+    """Some workers write 0 for a number that they do not know."""
+    return None if value == 0 and type(value) is int else value
+
+
+_NONE_IF_ZERO = BeforeValidator(_none_if_zero, json_schema_input_type=Count | None)
 Time = Annotated[datetime, BeforeValidator(_in_utc)]
 State = Annotated[EntityState, BeforeValidator(_as_state)]
 
@@ -66,15 +77,15 @@ class Project(Body):
 
     input_type: Literal["editor", "files"]
     ntasks: StrictInt = Field(ge=1, description="Into how many tasks it is split")
-    sim_type: Text = Field(description="mcsquare, shieldhit, fluka, topas, or common: found out from the files")
+    sim_type: Text = Field(description="Name of a simulator, such as mcsquare; common: found out from the files")
     title: Text = "Untitled"
     input_json: dict[str, Any] | None = Field(None, description="For editor: the project")
     input_files: dict[StrictStr, StrictStr] | None = Field(None, description="For files: name to text")
     batch_options: dict[str, Any] | None = Field(None, description="For clusters")
 
 
-class SimulationReport(StrictBody):
-    """What a worker says of a simulation."""
+class SimulationReport(Body):
+    """What a worker says of a simulation. Log files that are no text are kept as JSON text."""
 
     sim_id: Number
     update_key: Key
@@ -83,14 +94,14 @@ class SimulationReport(StrictBody):
     job_dir: Text | None = None
     array_id: Number | None = None
     collect_id: Number | None = None
-    log: dict[StrictStr, StrictStr] | None = None
+    log: dict[StrictStr, Annotated[StrictStr, BeforeValidator(_as_text)]] | None = None
 
 
 class TaskUpdate(StrictBody):
     """What a worker says of a task; `estimated_time` in seconds, times in UTC."""
 
     task_state: State | None = None
-    requested_primaries: Annotated[StrictInt, Field(ge=1, le=2**62)] | None = None
+    requested_primaries: Annotated[Annotated[StrictInt, Field(ge=1, le=2**62)] | None, _NONE_IF_ZERO] = None
     simulated_primaries: Count | None = None
     estimated_time: (
         Annotated[int, BeforeValidator(lambda v: round(v) if type(v) is float and v < 2**31 else v)] | None
@@ -337,6 +348,13 @@ class Submitted(Message):
     job_id: str
 
 
+class UpdateKey(Message):
+    """Number of a simulation, and the key that its workers report with."""
+
+    simulation_id: int
+    update_key: str
+
+
 class TimeLeft(BaseModel):
     """A duration."""
 
@@ -364,6 +382,7 @@ class JobStatus(Message):
     job_state: str
     job_tasks_status: list[TaskStatus]
     refused: list[RefusedPage] | None = Field(None, description="Pages of results that could not be kept")
+    waiting: str | None = Field(None, description="Why nobody who is there can take it; only of what is PENDING")
 
 
 class SimulationMetadata(BaseModel):
@@ -373,6 +392,7 @@ class SimulationMetadata(BaseModel):
     server: str
     input_type: str
     sim_type: str
+    waiting: str | None = Field(None, description="Why nobody who is there can take it; only of what is PENDING")
 
 
 class SimulationItem(BaseModel):

@@ -66,10 +66,12 @@ def status(query: schemas.JobQuery) -> Response:
     logs.bind(user=asking.username)
     state = found.simulation.job_state
     tasks = [_task(task) for task in found.tasks]
-    status = {"message": f"Job state: {state}", "job_state": state, "job_tasks_status": tasks}
+    document = {"message": f"Job state: {state}", "job_state": state, "job_tasks_status": tasks}
+    if found.waiting is not None:
+        document["waiting"] = found.waiting
     if found.simulation.refused_pages is not None:
-        status["refused"] = orjson.loads(found.simulation.refused_pages)
-    return answer(status)
+        document["refused"] = orjson.loads(found.simulation.refused_pages)
+    return answer(document)
 
 
 def _task(task: Any) -> dict[str, Any]:
@@ -127,6 +129,15 @@ def history(query: schemas.JobQuery) -> Response:
     return answer({"message": "Job history", "history": changes})
 
 
+@blueprint.get("/jobs/key")
+@blueprint.input(schemas.JobQuery, location="query", arg_name="query")
+@blueprint.output(schemas.UpdateKey)
+def read_update_key(query: schemas.JobQuery) -> Response:
+    """The key with which workers of others report about a simulation, for its owner; see docs/workers.md."""
+    number, key = simulations.read_update_key(backend(), user(), query.job_id)
+    return answer({"message": "Whoever has this key can report", "simulation_id": number, "update_key": key})
+
+
 @blueprint.get("/user/simulations")
 @blueprint.input(schemas.Listing, location="query", arg_name="query")
 @blueprint.output(schemas.Simulations)
@@ -134,13 +145,13 @@ def listing(query: schemas.Listing) -> Response:
     """A page of the user's simulations."""
     states = tuple(_state(name) for name in query.job_state.split(",") if name)
     page = simulations.Page(query.page_idx, query.page_size, query.order_by, query.order_type == "descend", states)
-    total, rows = simulations.listing(backend(), user(), page)
+    found = simulations.listing(backend(), user(), page)
     return answer(
         {
             "message": "User simulations",
-            "page_count": -(-total // page.size),
-            "simulations_count": total,
-            "simulations": [_item(row) for row in rows],
+            "page_count": -(-found.total // page.size),
+            "simulations_count": found.total,
+            "simulations": [_item(row, found.waiting.get(row.job_id)) for row in found.rows],
         }
     )
 
@@ -151,19 +162,22 @@ def _state(name: str) -> EntityState:
     return EntityState(name)
 
 
-def _item(row: Any) -> dict[str, Any]:
-    # The front end shows every key of an item and lets it win over the status: nothing may be added here.
+def _item(row: Any, waiting: str | None) -> dict[str, Any]:
+    # The front end lets every key of an item win over the status: nothing may be added here. Metadata it only shows.
+    metadata = {
+        "platform": row.platform,
+        "server": "Yaptide",
+        "input_type": row.input_type,
+        "sim_type": row.sim_type,
+    }
+    if waiting is not None:
+        metadata["waiting"] = waiting
     return {
         "job_id": row.job_id,
         "title": row.title,
         "start_time": http_date(row.start_time),
         "end_time": http_date(row.end_time),
-        "metadata": {
-            "platform": row.platform,
-            "server": "Yaptide",
-            "input_type": row.input_type,
-            "sim_type": row.sim_type,
-        },
+        "metadata": metadata,
     }
 
 

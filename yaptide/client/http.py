@@ -103,7 +103,10 @@ class Job:
         self._client = client
 
     def status(self) -> dict[str, Any]:
-        """The answer of `GET /jobs`: `job_state`, and `job_tasks_status` with a dictionary for each task."""
+        """The answer of `GET /jobs`: `job_state`, and `job_tasks_status` with a dictionary for each task.
+
+        If nobody who is there can take it, `waiting` says why.
+        """
         status: dict[str, Any] = self._get("/jobs")
         return status
 
@@ -126,7 +129,8 @@ class Job:
             if state in FINAL_STATES:
                 return state
             if time.monotonic() + every > deadline:
-                raise Unavailable(f"{self.job_id} is {state} after {timeout:g} seconds")
+                why = f": {status['waiting']}" if "waiting" in status else ""
+                raise Unavailable(f"{self.job_id} is {state} after {timeout:g} seconds{why}")
             time.sleep(every)
 
     def results(self, estimator: str | None = None, pages: str | int | Iterable[int] | None = None) -> Results:
@@ -141,6 +145,11 @@ class Job:
             query["page_numbers"] = str(pages) if isinstance(pages, str | int) else ",".join(map(str, pages))
         found = self._client.call("GET", "/results", answers.results, params=query)
         return Results.from_document(found, estimator)
+
+    def update_key(self) -> str:
+        """The key with which workers of others report about it; docs/workers.md says how."""
+        key: str = self._get("/jobs/key")["update_key"]
+        return key
 
     def inputs(self) -> dict[str, Any]:
         """What was submitted."""

@@ -78,7 +78,8 @@ class Backend:
 
     The database, the spool for outputs of tasks, the key that signs tokens, the limits, who runs the work, what is
     remembered of wrong passwords, the data folder, where large bodies wait for their check, the keys of the
-    `yaptide.services.secrets.Vault`, and the realm of Keycloak, None if nobody signs in through it.
+    `yaptide.services.secrets.Vault`, the realm of Keycloak, None if nobody signs in through it, and the simulators
+    whose simulations workers of others take.
     """
 
     database: Database
@@ -90,6 +91,7 @@ class Backend:
     data_dir: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
     secret_keys: tuple[str, ...] = field(default=(), repr=False)
     keycloak: Keycloak | None = None
+    foreign_workers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

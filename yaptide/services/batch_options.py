@@ -8,6 +8,8 @@ from sqlalchemy import Connection
 
 from yaptide.domain.errors import InvalidInput, NotConfigured
 from yaptide.domain.sbatch import check_options, read_header
+from yaptide.persistence.engine import Record
+from yaptide.persistence.models.simulations import EDITOR
 from yaptide.persistence.queries import clusters
 from yaptide.simulators.base import Simulator
 
@@ -16,8 +18,16 @@ _KEYS = ("cluster_name", "array_header", "array_options", "collect_header", "col
 _ANY = "default"
 
 
-def accept(connection: Connection, asked: Mapping[str, Any], simulator: Simulator, tasks: int) -> dict[str, Any]:
-    """The columns of a simulation's row for its platform.
+def accept(
+    connection: Connection,
+    asked: Mapping[str, Any],
+    simulator: Simulator,
+    tasks: int,
+    input_type: str,
+    *,
+    for_others: bool,
+) -> dict[str, Any]:
+    """The columns of a simulation's row for its platform; without options it is for workers of others, if it may be.
 
     Raises InvalidInput for what cannot be asked, NotConfigured if there is no cluster that could run it.
     """
@@ -28,15 +38,26 @@ def accept(connection: Connection, asked: Mapping[str, Any], simulator: Simulato
     row = clusters.named(connection, _name(connection, asked.get("cluster_name", _ANY)))
     if row is None:
         raise InvalidInput(f"There is no cluster {str(asked.get('cluster_name'))[:80]!r}")
-    if not row.host or not row.host_key or not row.scratch_folder:
-        raise NotConfigured(f"The cluster {row.cluster_name} is not set up; see: yaptide clusters test")
-    if simulator.progress_rule is None:
-        raise InvalidInput(f"{simulator.title} cannot be run on clusters from here")
-    if not json.loads(row.simulators).get(simulator.name):
-        raise InvalidInput(f"The cluster {row.cluster_name} has no {simulator.title}, as far as is known here")
+    obstacle = _obstacle(row, simulator)
+    if for_others and (obstacle or input_type == EDITOR):
+        return {"cluster_id": row.id, "options": None}
+    if obstacle:
+        raise NotConfigured(obstacle)
     if row.max_tasks is not None and tasks > row.max_tasks:
         raise InvalidInput(f"The cluster {row.cluster_name} takes {row.max_tasks} tasks of one simulation, not {tasks}")
     return {"cluster_id": row.id, "options": json.dumps(options, sort_keys=True)}
+
+
+def _obstacle(row: Record, simulator: Simulator) -> str | None:
+    """Why a cluster cannot run a simulator's tasks from here; None if it can."""
+    if not row.host or not row.host_key or not row.scratch_folder:
+        return f"The cluster {row.cluster_name} is not set up; see: yaptide clusters test"
+    if simulator.progress_rule is None:
+        return f"{simulator.title} cannot be run on clusters from here: {simulator.remedy}"
+    if not json.loads(row.simulators).get(simulator.name):
+        told = f"yaptide clusters update {row.cluster_name} --simulator {simulator.name}=PATH"
+        return f"The cluster {row.cluster_name} has no {simulator.title}: an administrator can say where it is: {told}"
+    return None
 
 
 def _name(connection: Connection, name: object) -> str:

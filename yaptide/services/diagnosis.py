@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from yaptide.persistence.queries import diagnosis
+from yaptide.services import runners
 from yaptide.services.backend import Backend, now
+from yaptide.services.runners import Wanted
 
 
 class Verdict(StrEnum):
@@ -39,8 +41,8 @@ def simulations(backend: Backend) -> Iterator[Finding]:
         merges = diagnosis.merges(connection)
         empty = diagnosis.without_results(connection)
     yield from _running(backend, running)
-    for sim_type, count, since in waiting:
-        yield Finding("tasks", Verdict.OK, f"{count} wait for {sim_type}, the first for {_ago(now() - since)}")
+    yield from _programs(backend)
+    yield from _waiting(backend, waiting)
     if merges:
         yield Finding("merges", Verdict.OK, f"{merges} wait or are under way")
     for job_id in empty:
@@ -50,6 +52,24 @@ def simulations(backend: Backend) -> Iterator[Finding]:
             f"{job_id} is COMPLETED and has no results: its workers said so and sent none",
             "look at its logs, and submit it again",
         )
+
+
+def _programs(backend: Backend) -> Iterator[Finding]:
+    """What those announce that are there."""
+    for row in runners.list_programs(backend):
+        version = f" {row.version}" if row.version else ""
+        yield Finding("simulators", Verdict.OK, f"{row.runner} has {row.sim_type}{version}")
+
+
+def _waiting(backend: Backend, waiting: list[tuple[str, str, str, int, datetime]]) -> Iterator[Finding]:
+    for sim_type, platform, input_type, count, since in waiting:
+        with backend.database.glancing() as connection:
+            reason = runners.why_waiting(backend, connection, Wanted(sim_type, platform, input_type))
+        text = f"{count} wait for {sim_type}, the first for {_ago(now() - since)}"
+        if reason is None:
+            yield Finding("tasks", Verdict.OK, text)
+        else:
+            yield Finding("tasks", Verdict.WARNING, text, reason)
 
 
 def _running(backend: Backend, running: list[tuple[str, int, int, str, timedelta]]) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from yaptide.persistence.directory import open_archive
 from yaptide.services import tasks
 from yaptide.services.backend import Backend
 from yaptide.services.tasks import Claim
-from yaptide.simulators import SIMULATORS
+from yaptide.simulators import simulator
 from yaptide.simulators.base import logs_of_task, read_log
 
 _MOST_FILES = 1000
@@ -32,14 +32,14 @@ def hand_in(backend: Backend, claimed: Claim, exit_code: int, archive: Path) -> 
 
     None if the task is not its owner's any more. Raises InvalidInput for an archive that no run leaves, StorageFull.
     """
-    simulator = SIMULATORS[claimed.sim_type]
+    code = simulator(claimed.sim_type)
     files = tasks.input_files(backend, claimed)
     with tempfile.TemporaryDirectory(dir=backend.data_dir) as aside:
         folder = Path(aside)
         try:
-            simulator.prepare(files, claimed.primaries, claimed.seed, folder)
+            code.prepare(files, claimed.primaries, claimed.seed, folder)
             unpack(archive, folder, backend.limits.output)
-            output = simulator.read(folder, exit_code)
+            output = code.read(folder, exit_code)
         except SimulationFailed as failed:
             logs = logs_of_task(claimed.task_id, read_log(folder))
             return EntityState.FAILED if tasks.fail(backend, claimed, str(failed), logs) else None

@@ -40,6 +40,7 @@ from yaptide.services.pages import (
     write_anew,
 )
 from yaptide.services.slimming import Read, Slim, slim
+from yaptide.simulators import find_output
 
 #: Payloads of more bytes than this are not read all at once, and no more than so many of one payload.
 _AT_ONCE = 16 << 20
@@ -50,8 +51,6 @@ _MOST_TEXT = 4 << 30
 _MOST_METADATA = 16 << 20
 _MAX_RANGES = 500  # SQLite takes no more than 1000 alternatives
 _MAX_SPAN = 10_000
-_FLUKA_FILE = re.compile(r"\d+_fort\.(\d+)")
-_FLUKA_FIRST_UNIT = 21  # the editor's outputs get the units 21, 22, ... in their order
 
 #: So many pages that cannot be kept are named, and so many of them in the history.
 _MOST_NAMED = 1000
@@ -183,7 +182,7 @@ def store(connection: Connection, simulation: Locked, found: Sequence[NewEstimat
     """
     kept = [estimator for estimator in found if estimator.pages]
     if simulation.input_type == EDITOR:
-        kept = _named_as_in_project(connection, simulation.id, kept)
+        kept = _named_as_in_project(connection, simulation, kept)
     check_unique(kept)
     digests = results.digests(connection, simulation.id)
     if digests:
@@ -400,13 +399,13 @@ def _digests(found: Sequence[NewEstimator]) -> dict[tuple[str, int], str]:
 
 
 def _named_as_in_project(
-    connection: Connection, simulation_id: int, found: Sequence[NewEstimator]
+    connection: Connection, simulation: Locked, found: Sequence[NewEstimator]
 ) -> list[NewEstimator]:
     """Give the estimators of an editor's project the names and the order of its outputs."""
-    data = simulations.input_of(connection, simulation_id)
+    data = simulations.input_of(connection, simulation.id)
     project = codec.decode(data)["input_json"] if data else {}
     names = _output_names(project)
-    placed = [(_output_index(estimator.file_name, names), estimator) for estimator in found]
+    placed = [(find_output(simulation.sim_type, estimator.file_name, names), estimator) for estimator in found]
     placed.sort(key=lambda pair: len(names) if pair[0] is None else pair[0])
     return [replace(e, name=e.name if index is None else names[index]) for index, e in placed]
 
@@ -418,16 +417,6 @@ def _output_names(project: object) -> list[str]:
         return []
     names = [output.get("name") if isinstance(output, Mapping) else None for output in outputs]
     return [name if isinstance(name, str) else "" for name in names]
-
-
-def _output_index(file_name: str, names: Sequence[str]) -> int | None:
-    """Which output of the project a simulator's file belongs to: by name or by unit, never by its place in a list."""
-    for candidate in (file_name, file_name.removesuffix("_")):
-        if candidate in names:
-            return names.index(candidate)
-    unit = _FLUKA_FILE.fullmatch(file_name)
-    index = int(unit[1]) - _FLUKA_FIRST_UNIT if unit else -1
-    return index if 0 <= index < len(names) and names[index] else None
 
 
 def pages_metadata(backend: Backend, user: User, job_id: str) -> list[dict[str, Any]]:

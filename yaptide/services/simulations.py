@@ -2,28 +2,30 @@
 
 import secrets
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
 from yaptide.domain.errors import Conflict, Forbidden, InvalidInput, NotAuthenticated, NotFound
 from yaptide.domain.splitting import split_primaries, task_seeds
 from yaptide.domain.states import FINAL_STATES, EntityState
+from yaptide.editor.projects import check_project
 from yaptide.persistence import codec
 from yaptide.persistence.engine import retried
 from yaptide.persistence.models.simulations import BATCH, DIRECT, EDITOR, FILES
-from yaptide.persistence.queries import moves, simulations, tasks, users
+from yaptide.persistence.queries import batch, moves, simulations, tasks, users
 from yaptide.persistence.queries.moves import Cause, Locked
 from yaptide.persistence.queries.simulations import Page as Page
 from yaptide.persistence.queries.users import User
-from yaptide.services import batch_options, lifecycle, logfiles, sessions
+from yaptide.services import batch_options, lifecycle, logfiles, runners, sessions
 from yaptide.services.access import NO_SUCH_JOB, NOT_YOURS, check_owner, owned
 from yaptide.services.backend import Backend, now
+from yaptide.services.runners import Wanted
 from yaptide.services.sessions import EXPIRED
-from yaptide.simulators import resolve, simulator
+from yaptide.simulators import COMMON, resolve, simulator
 from yaptide.simulators.base import Checked
 from yaptide.simulators.files import check_names
 
@@ -45,6 +47,11 @@ class Submission:
     input_json: Mapping[str, Any] | None = None
     batch: Mapping[str, Any] | None = None
 
+    @property
+    def input_type(self) -> str:
+        """How it is stored that the input is files, or a project."""
+        return FILES if self.input_json is None else EDITOR
+
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
@@ -59,8 +66,8 @@ class Submitted:
 def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
     """Check a simulation, split it into tasks, store everything at once, and only then have it run.
 
-    Raises InvalidInput, with nothing stored, if anything of it cannot be run as it is, Conflict if the user's quota is
-    used up.
+    Raises, with nothing stored, InvalidInput if anything of it cannot be run as it is, NotConfigured if nobody is there
+    who could run it, Conflict if the user's quota is used up.
     """
     if not 1 <= submission.ntasks <= backend.limits.tasks:
         raise InvalidInput(f"The number of tasks must be between 1 and {backend.limits.tasks}")
@@ -79,7 +86,7 @@ def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
         "start_time": cause.time,
         "title": submission.title,
         "platform": platform,
-        "input_type": FILES if submission.input_json is None else EDITOR,
+        "input_type": submission.input_type,
         "sim_type": sim_type,
         "job_state": EntityState.PENDING,
         "update_key_hash": lifecycle.hash_update_key(update_key),
@@ -90,12 +97,13 @@ def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
     ]
     payload = _input_payload(submission, checked)
     with backend.database.writing() as connection:
-        of_platform: Mapping[str, Any] = {}
-        if submission.batch is not None:
-            of_platform = batch_options.accept(connection, submission.batch, simulator(sim_type), len(rows))
+        of_platform = _of_platform(backend, connection, submission, sim_type, len(rows))
+        for_others = of_platform.get("options", "") is None
+        wanted = Wanted(sim_type, platform, submission.input_type, for_others)
+        waits = runners.check_runnable(backend, connection, wanted)
         check_quota(connection, user, len(payload.data))
         simulation_id = simulations.add(connection, values, of_platform, payload, rows)
-        moves.record_made(connection, simulation_id, EntityState.PENDING, cause)
+        moves.record_made(connection, simulation_id, EntityState.PENDING, replace(cause, reason=waits))
     backend.dispatcher.dispatch(simulation_id)
     return Submitted(job_id, simulation_id, update_key)
 
@@ -122,10 +130,12 @@ def _check(submission: Submission) -> tuple[str, Checked]:
         code = resolve(submission.sim_type, submission.input_files)
         checked = code.check(submission.input_files)
     elif submission.input_json is not None:
+        if submission.sim_type == COMMON:
+            raise InvalidInput("A project is submitted with the name of the simulator that it is for, not as common")
         code = simulator(submission.sim_type)
         if not code.takes_projects:
             raise InvalidInput(f"{code.title} simulations are submitted as input files, not as a project of the editor")
-        checked = Checked(_primaries_of_project(submission.input_json), 1, secrets.randbelow(2**31))
+        checked = Checked(check_project(submission.input_json), 1, secrets.randbelow(2**31))
     else:
         raise InvalidInput("There is no input: give input_files or input_json")
     if checked.primaries > MAX_PRIMARIES:
@@ -133,18 +143,20 @@ def _check(submission: Submission) -> tuple[str, Checked]:
     return code.name, checked
 
 
-def _primaries_of_project(project: Mapping[str, Any]) -> int:
-    beam = project.get("beam")
-    primaries = beam.get("numberOfParticles") if isinstance(beam, Mapping) else None
-    if not isinstance(primaries, int) or isinstance(primaries, bool) or primaries < 1:
-        raise InvalidInput("The project's beam.numberOfParticles must be a whole number, 1 or more")
-    return primaries
+def _of_platform(
+    backend: Backend, connection: Connection, submission: Submission, sim_type: str, tasks: int
+) -> Mapping[str, Any]:
+    if submission.batch is None:
+        return {}
+    for_others = sim_type in backend.foreign_workers
+    code = simulator(sim_type)
+    return batch_options.accept(connection, submission.batch, code, tasks, submission.input_type, for_others=for_others)
 
 
 def _input_payload(submission: Submission, checked: Checked) -> codec.Payload:
     return codec.encode(
         {
-            "input_type": FILES if submission.input_json is None else EDITOR,
+            "input_type": submission.input_type,
             "number_of_all_primaries": checked.primaries,
             "input_files": dict(submission.input_files or {}),
             "input_json": submission.input_json,
@@ -152,25 +164,44 @@ def _input_payload(submission: Submission, checked: Checked) -> codec.Payload:
     )
 
 
-def listing(backend: Backend, user: User | None, page: Page) -> tuple[int, list[Any]]:
-    """How many simulations the user (None: anybody) has in the states asked for, and those on the page."""
+class Listed(NamedTuple):
+    """How many simulations there are in all, those on the page, and why those of them wait that do, by public name."""
+
+    total: int
+    rows: list[Any]
+    waiting: Mapping[str, str]
+
+
+def listing(backend: Backend, user: User | None, page: Page) -> Listed:
+    """The simulations of a user (None: of all users) in the states asked for."""
     with backend.database.glancing() as connection:
-        return simulations.listing(connection, None if user is None else user.id, page)
+        total, rows = simulations.listing(connection, None if user is None else user.id, page)
+        pending = {
+            row.job_id: _wanted(connection, row, row.job_id) for row in rows if row.job_state is EntityState.PENDING
+        }
+        reasons = {each: runners.why_waiting(backend, connection, each) for each in set(pending.values())}
+    waiting = {job_id: reason for job_id, each in pending.items() if (reason := reasons[each]) is not None}
+    return Listed(total, rows, waiting)
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A simulation (row of `queries.simulations.by_job`) and its tasks (rows of `queries.tasks.status`)."""
+    """A simulation (row of `queries.simulations.by_job`), its tasks (rows of `queries.tasks.status`), why it waits.
+
+    `waiting` is None unless it has to be begun, or gone on with, and nobody who is there can do that.
+    """
 
     simulation: Any
     tasks: list[Any]
+    waiting: str | None = None
 
 
 def status(backend: Backend, user: User, job_id: str) -> Status:
     """How a simulation and its tasks stand; raises NotFound, Forbidden."""
     with backend.database.glancing() as connection:  # the tasks are never behind the simulation
         simulation = owned(connection, user, job_id)
-        return Status(simulation, tasks.status(connection, simulation.id))
+        found = tasks.status(connection, simulation.id)
+        return Status(simulation, found, _why_waiting(backend, connection, simulation, job_id, found))
 
 
 def poll(backend: Backend, access_token: str | None, job_id: str) -> tuple[User, Status]:
@@ -181,7 +212,25 @@ def poll(backend: Backend, access_token: str | None, job_id: str) -> tuple[User,
     """
     with backend.database.glancing() as connection:
         user, simulation = sessions.authenticate_with(backend, connection, access_token, job_id)
-        return user, Status(simulation, tasks.polled(connection, simulation.id))
+        found = tasks.polled(connection, simulation.id)
+        return user, Status(simulation, found, _why_waiting(backend, connection, simulation, job_id, found))
+
+
+def _why_waiting(
+    backend: Backend, connection: Connection, simulation: Any, job_id: str, rows: Sequence[Any]
+) -> str | None:
+    if simulation.job_state == EntityState.RUNNING:  # by its states alone it cannot be told from one that goes on
+        states = {row[1] for row in rows}
+        if EntityState.RUNNING in states or EntityState.PENDING not in states:
+            return None
+    elif simulation.job_state != EntityState.PENDING:
+        return None
+    return runners.why_waiting(backend, connection, _wanted(connection, simulation, job_id))
+
+
+def _wanted(connection: Connection, row: Any, job_id: str) -> Wanted:
+    for_others = row.platform == BATCH and batch.is_for_others(connection, job_id)
+    return Wanted(row.sim_type, row.platform, row.input_type, for_others)
 
 
 def read_input(backend: Backend, user: User, job_id: str) -> codec.Stored:
@@ -205,6 +254,18 @@ def failure(backend: Backend, user: User, job_id: str) -> str | None:
         simulation = owned(connection, user, job_id)
         told = simulations.reasons(connection, simulation.id, EntityState.FAILED)
     return next((reason for task, reason in told if task is None), None)
+
+
+@retried
+def read_update_key(backend: Backend, user: User, job_id: str) -> tuple[int, str]:
+    """Number of a simulation and the key with which its workers report; raises NotFound, Forbidden.
+
+    After a change of the signing key, that is a new one, and the one before is good for nothing any more.
+    """
+    with backend.database.writing() as connection:
+        simulation = _locked(moves.lock_job(connection, job_id))
+        check_owner(user, simulation.user_id)
+        return simulation.id, lifecycle.known_update_key(backend, connection, simulation)
 
 
 @retried

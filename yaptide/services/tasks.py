@@ -58,9 +58,9 @@ class Update:
 def report(backend: Backend, simulation_id: int, task_id: int, update_key: str, update: Update) -> EntityState:
     """Take a worker's word on a task, and return the state the task is in now.
 
-    Progress only grows, times are set once, and what does not fit any more (a step back, anything after the end) is not
-    taken, without an error: reports arrive late and twice. Raises InvalidInput for a wrong key, an unknown task, or a
-    state that no task has.
+    Progress only grows, times are set once, and what does not fit any more (a step back, anything after the end,
+    anything about a task that somebody of ours runs) is not taken, without an error: reports arrive late and twice.
+    Raises InvalidInput for a wrong key, an unknown task, or a state that no task has.
     """
     if update.is_progress() and _progress(backend, simulation_id, task_id, update_key, update):
         return EntityState.RUNNING
@@ -71,7 +71,7 @@ def report(backend: Backend, simulation_id: int, task_id: int, update_key: str, 
         if task is None:
             raise InvalidInput("Task does not exist")
         _check_state(update)
-        if task.task_state in FINAL_STATES or simulation.job_state in FINAL_STATES:
+        if task.task_state in FINAL_STATES or simulation.job_state in FINAL_STATES or task.owner is not None:
             return EntityState(task.task_state)
         _apply(connection, simulation, task, update)
         after = tasks.one(connection, simulation.id, task_id)
@@ -96,7 +96,9 @@ def report_many(
             raise InvalidInput(f"Task {min(unknown)} does not exist")
         for update in updates.values():
             _check_state(update)
-        if simulation.job_state not in FINAL_STATES and _take_all(connection, simulation, states, updates):
+        leased = tasks.leased(connection, simulation.id)
+        free = {number: update for number, update in updates.items() if number not in leased}
+        if simulation.job_state not in FINAL_STATES and _take_all(connection, simulation, states, free):
             states = tasks.state_of_each(connection, simulation.id)
     return {number: states[number] for number in updates}
 

@@ -1,34 +1,141 @@
-"""The Monte Carlo codes that yaptide knows, by name."""
+"""The Monte Carlo codes that there are, by name: entry points of the group `yaptide.simulators`.
 
-from yaptide.domain.errors import InvalidInput
-from yaptide.simulators.base import InputFiles, Simulator
-from yaptide.simulators.fluka import Fluka
-from yaptide.simulators.mcsquare import MCsquare
-from yaptide.simulators.shieldhit import ShieldHit
-from yaptide.simulators.topas import Topas
+Any installed package may bring one; docs/new-code.md says how. A code is loaded when it is first asked for something.
+"""
 
-_KNOWN: tuple[Simulator, ...] = (MCsquare(), ShieldHit(), Fluka(), Topas())
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import cast
 
-#: Every simulator by its `sim_type`, in the order in which they are asked whether they recognise an input.
-SIMULATORS: dict[str, Simulator] = {known.name: known for known in _KNOWN}
+from yaptide.domain.errors import InvalidInput, NotConfigured, YaptideError
+from yaptide.simulators.base import MEMBERS, InputFiles, Installation, Simulator
+
+log = logging.getLogger(__name__)
+
+GROUP = "yaptide.simulators"
 
 #: `sim_type` of input files whose simulator the sender does not know.
 COMMON = "common"
 
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_broken: set[str] = set()
+
+
+def names() -> list[str]:
+    """The names of all simulators: ours, then those of other packages."""
+    return list(_entries())
+
+
+def known_simulators() -> Iterator[Simulator]:
+    """All simulators that can be loaded, in the order of `names`."""
+    for name in _entries():
+        with suppress(NotConfigured):
+            yield simulator(name)
+
 
 def simulator(name: str) -> Simulator:
-    """The simulator called `name`; raises InvalidInput, with the names there are, for an unknown one."""
-    if name not in SIMULATORS:
-        raise InvalidInput(f"There is no simulator {name[:40]!r}: choose one of {', '.join(SIMULATORS)}")
-    return SIMULATORS[name]
+    """The simulator called `name`.
+
+    Raises InvalidInput, with the names there are, for an unknown one, NotConfigured if its package is broken.
+    """
+    if name not in _entries():
+        raise InvalidInput(f"There is no simulator {name[:40]!r}: choose one of {', '.join(_entries())}")
+    found = _loaded(name)
+    if isinstance(found, str):
+        raise NotConfigured(found)
+    return found
+
+
+def checked_names(setting: str, asked: Iterable[str]) -> frozenset[str]:
+    """The names in a setting; raises InvalidInput if one of them is none of a simulator's."""
+    unknown = sorted(set(asked) - _entries().keys()) if asked else []
+    if unknown:
+        known = ", ".join(_entries())
+        raise InvalidInput(f"The setting {setting} names no simulator with {unknown[0][:40]!r}: there are {known}")
+    return frozenset(asked)
 
 
 def resolve(name: str, files: InputFiles) -> Simulator:
     """As `simulator`, but ``common`` stands for the one that recognises `files`; raises InvalidInput if none does."""
     if name != COMMON:
         return simulator(name)
-    for known in SIMULATORS.values():
-        if known.recognises(files):
-            return known
-    titles = ", ".join(known.title for known in SIMULATORS.values())
+    for known in known_simulators():
+        with _tolerated(known):
+            if known.recognises(files):
+                return known
+    titles = ", ".join(known.title for known in known_simulators())
     raise InvalidInput(f"These files look like the input of none of {titles}")
+
+
+def installed(folder: Path) -> dict[str, Installation]:
+    """What is installed under `folder`, by name of simulator."""
+    found = {}
+    for known in known_simulators():
+        with _tolerated(known):
+            found[known.name] = known.installation(folder)
+    return found
+
+
+def find_output(name: str, file_name: str, outputs: Sequence[str]) -> int | None:
+    """Which of the outputs of a project the results in a file are of, None if of none.
+
+    By the rule of the simulator called `name`; workers of others may report in the manner of another.
+    """
+    for known in sorted(known_simulators(), key=lambda known: known.name != name):
+        with _tolerated(known):
+            found = known.output_of(file_name, outputs)
+            if found is not None:
+                return found
+    return None
+
+
+@contextmanager
+def _tolerated(code: Simulator) -> Iterator[None]:
+    """Have what is wrong with one simulator not take the others with it; it is logged once."""
+    try:
+        yield
+    except YaptideError:
+        pass  # the usual way of saying that it is not there
+    except Exception:
+        if code.name not in _broken:
+            log.exception("the simulator %s does what it may not", code.name)
+        _broken.add(code.name)
+
+
+@cache
+def _entries() -> dict[str, EntryPoint]:
+    """Entry points by name. Of two of one name ours counts, or that of the package whose module comes first."""
+    found = sorted(entry_points(group=GROUP), key=lambda entry: (not _is_ours(entry), entry.name, entry.value))
+    entries: dict[str, EntryPoint] = {}
+    for entry in found:
+        if not _NAME.fullmatch(entry.name) or entry.name == COMMON:
+            log.warning("%s cannot be the name of a simulator: %s is left out", entry.name, entry.value)
+        elif entries.setdefault(entry.name, entry).value != entry.value:
+            log.warning("there are two simulators %s: %s is left out", entry.name, entry.value)
+    return entries
+
+
+def _is_ours(entry: EntryPoint) -> bool:
+    return entry.module.startswith(f"{__name__}.")
+
+
+@cache
+def _loaded(name: str) -> Simulator | str:
+    """The simulator, or why it cannot be used."""
+    entry = _entries()[name]
+    try:
+        code = entry.load()()
+        missing = [member for member in MEMBERS if not hasattr(code, member)]
+        called = code.name
+    except Exception as error:
+        log.warning("the simulator %s cannot be loaded", name, exc_info=True)
+        return f"The simulator {name} cannot be loaded from {entry.module}: {error}"
+    if missing or called != name:
+        wrong = f"{', '.join(missing)} is missing" if missing else f"it calls itself {called!r}"
+        return f"The simulator {name} of {entry.module} does not fit this version of yaptide: {wrong}"
+    return cast("Simulator", code)

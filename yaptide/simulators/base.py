@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +18,7 @@ OUTPUT_LOG = "output.log"
 Say = Callable[[str], None]
 
 _LOG_TAIL = 256 * 1024
+_KEPT = ("PATH", "HOME", "LANG", "TMPDIR")
 
 
 def read_log(folder: Path) -> dict[str, str]:
@@ -87,21 +88,44 @@ class Command:
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
 
+    @property
+    def whole_environment(self) -> dict[str, str]:
+        """The environment of the run: no secret of ours is in it."""
+        return {name: os.environ[name] for name in _KEPT if name in os.environ} | dict(self.environment)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a code can do: particles that it has beams of, quantities that it scores. Empty: not told."""
+
+    particles: tuple[str, ...] = ()
+    quantities: tuple[str, ...] = ()
+
 
 class Simulator(Protocol):
-    """One Monte Carlo code. Everything that differs between codes is behind these seven calls."""
+    """One Monte Carlo code: everything that differs between codes.
+
+    An object of it is made once, without arguments, and used by many threads at a time. docs/new-code.md shows one.
+    `yaptide.simulators.programs.PointedProgram` has all that is the same for programs on a site's machine.
+    """
 
     name: str
-    """`sim_type` in the API, such as ``mcsquare``."""
+    """`sim_type` in the API, such as ``mcsquare``: the name of its entry point."""
 
     title: str
     """The code's name as its authors write it, such as ``MCsquare``."""
 
     takes_projects: bool
-    """Whether projects of the web editor can be submitted for it, and not only input files."""
+    """Whether projects of the web editor are made for it, and not only input files."""
 
     progress_rule: ProgressRule | None
-    """How to see how far a run is; None for a code that cannot be run by yaptide itself."""
+    """How to see how far a run is; None for a code that cannot be run on clusters."""
+
+    limits: Limits
+    """What it can do."""
+
+    remedy: str
+    """What an administrator can do where it is not installed, to stand after a colon: "an administrator can ..."."""
 
     def recognises(self, files: InputFiles) -> bool:
         """Whether these files look like input of this code."""
@@ -112,8 +136,11 @@ class Simulator(Protocol):
     def install(self, folder: Path, say: Say) -> Installation:
         """Fetch the code into `folder`, prove it by a run, tell the steps to `say`; raises NotConfigured."""
 
+    def add(self, folder: Path, program: Path, say: Say) -> Installation:
+        """Prove a site's own `program` by a run, and keep in `folder` where it is; raises NotConfigured."""
+
     def installation(self, folder: Path) -> Installation:
-        """The code installed under `folder`; raises NotConfigured with the command that installs it."""
+        """The code that `folder` knows of; raises NotConfigured with the command that installs it."""
 
     def prepare(self, files: InputFiles, primaries: int, seed: int, folder: Path) -> None:
         """Write one task's input into the empty `folder`."""
@@ -126,3 +153,10 @@ class Simulator(Protocol):
 
     def read(self, folder: Path, exit_code: int) -> TaskOutput:
         """The scores of a finished run; raises SimulationFailed if it cannot be believed, whatever its exit code."""
+
+    def output_of(self, file_name: str, outputs: Sequence[str]) -> int | None:
+        """Which of the outputs of a project, by name, the results in a file are of; never by its place in a list."""
+
+
+#: What an object has to have to be a `Simulator`.
+MEMBERS = tuple(member for member in (*Simulator.__annotations__, *vars(Simulator)) if not member.startswith("_"))

@@ -1,11 +1,12 @@
-"""Codes that are not free to be passed on: yaptide checks their input, and keeps what workers elsewhere report."""
+"""Codes that yaptide cannot run by itself yet: it checks their input, and keeps what workers of others report."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from yaptide.domain.errors import InvalidInput, NotConfigured
-from yaptide.simulators.base import Command, InputFiles, Installation, ProgressRule, Say
+from yaptide.simulators.base import Command, InputFiles, Installation, Limits, ProgressRule, Say
+from yaptide.simulators.outputs import output_by_name
 
 
 class External:
@@ -18,9 +19,22 @@ class External:
     title: str
     takes_projects = True
     progress_rule: ProgressRule | None = None
+    limits = Limits()
+
+    @property
+    def remedy(self) -> str:
+        """What an administrator can do."""
+        return (
+            f"yaptide checks its input, and cannot run it by itself yet. Where workers of others have {self.title}, an "
+            f"administrator can let them take it: YAPTIDE_FOREIGN_WORKERS={self.name}"
+        )
 
     def install(self, folder: Path, say: Say) -> Installation:
         """Not possible: a licence has to be asked for."""
+        self._refuse()
+
+    def add(self, folder: Path, program: Path, say: Say) -> Installation:
+        """Not possible yet."""
         self._refuse()
 
     def installation(self, folder: Path) -> Installation:
@@ -43,10 +57,14 @@ class External:
         """Not possible."""
         self._refuse()
 
+    def output_of(self, file_name: str, outputs: Sequence[str]) -> int | None:
+        """By name."""
+        return output_by_name(file_name, outputs)
+
     def _refuse(self) -> NoReturn:
         raise NotConfigured(
-            f"{self.title} needs a licence of its own and cannot be run by yaptide itself; "
-            "its input is checked here, and workers that have it report their results"
+            f"{self.title} cannot be run by yaptide itself yet; its input is checked here, and workers of others that "
+            "have it report their results (docs/workers.md)"
         )
 
 

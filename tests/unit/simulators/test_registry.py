@@ -1,12 +1,18 @@
 """Finding a simulator by its name or by its input, and what cannot be run here."""
 
+import importlib.metadata
+import re
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from yaptide import simulators
 from yaptide.domain.errors import InvalidInput, NotConfigured
-from yaptide.simulators import SIMULATORS, resolve, simulator
-from yaptide.simulators.base import Installation
+from yaptide.simulators import checked_names, find_output, installed, known_simulators, names, resolve, simulator
+from yaptide.simulators.base import MEMBERS, Installation
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "proton-150MeV-water"
 
@@ -19,13 +25,13 @@ INPUTS = {
 
 
 def test_every_name_leads_to_its_simulator():
-    assert set(SIMULATORS) == set(INPUTS)
-    assert all(simulator(name).name == name for name in SIMULATORS)
+    assert set(names()) == set(INPUTS)
+    assert all(simulator(name).name == name for name in names())
 
 
 @pytest.mark.parametrize("name", INPUTS)
 def test_common_input_goes_to_the_one_simulator_that_recognises_it(name):
-    assert [known.name for known in SIMULATORS.values() if known.recognises(INPUTS[name])] == [name]
+    assert [known.name for known in known_simulators() if known.recognises(INPUTS[name])] == [name]
     assert resolve("common", INPUTS[name]).name == name
 
 
@@ -34,7 +40,7 @@ def test_a_given_name_is_not_overruled():
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(InvalidInput, match="mcsquare, shieldhit, fluka, topas"):
+    with pytest.raises(InvalidInput, match="fluka, mcsquare, shieldhit, topas"):
         resolve("geant4", {})
 
 
@@ -48,16 +54,134 @@ def test_the_example_passes_its_check():
 
 
 @pytest.mark.parametrize("name", ["shieldhit", "fluka", "topas"])
-def test_what_needs_a_licence_says_so_instead_of_running(name, tmp_path):
+def test_what_cannot_be_run_yet_says_so(name, tmp_path):
     code = simulator(name)
     calls = [
         lambda: code.installation(tmp_path),
         lambda: code.install(tmp_path, print),
+        lambda: code.add(tmp_path, tmp_path / "program", print),
         lambda: code.prepare({}, 1, 1, tmp_path),
         lambda: code.command(Installation(tmp_path, "", ""), tmp_path),
         lambda: code.progress(tmp_path, 1),
         lambda: code.read(tmp_path, 0),
     ]
     for call in calls:
-        with pytest.raises(NotConfigured, match=f"{code.title} needs a licence"):
+        with pytest.raises(NotConfigured, match=f"{code.title} cannot be run by yaptide itself yet"):
             call()
+
+
+class Entry:
+    """An entry point of another package."""
+
+    def __init__(self, name: str, made: object, module: str = "other.package") -> None:
+        self.name, self.module, self.value = name, module, f"{module}:{name}"
+        self._made = made
+
+    def load(self) -> object:
+        if isinstance(self._made, Exception):
+            raise self._made
+        return lambda: self._made
+
+
+@pytest.fixture
+def others(monkeypatch):
+    """Have other packages bring these simulators as well."""
+
+    def add(*entries: Entry) -> None:
+        ours = list(importlib.metadata.entry_points(group=simulators.GROUP))
+        monkeypatch.setattr(simulators, "entry_points", lambda **_: [*entries, *ours])
+        simulators._entries.cache_clear()
+        simulators._loaded.cache_clear()
+
+    yield add
+    monkeypatch.undo()
+    simulators._entries.cache_clear()
+    simulators._loaded.cache_clear()
+
+
+def fake(**changes: object) -> SimpleNamespace:
+    """An object with everything that a simulator has to have."""
+    return SimpleNamespace(**dict.fromkeys(MEMBERS) | {"name": "fake", "title": "Fake"} | changes)
+
+
+def raising(error: Exception):
+    def call(*_: object):
+        raise error
+
+    return call
+
+
+def test_another_package_adds_a_simulator(others):
+    code = fake(recognises=lambda files: "fake.txt" in files)
+    others(Entry("fake", code))
+    assert names() == ["fluka", "mcsquare", "shieldhit", "topas", "fake"]
+    assert simulator("fake") is code
+    assert resolve("common", {"fake.txt": ""}) is code
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (ImportError("no module named numpy"), "cannot be loaded from other.package: no module named numpy"),
+        (SimpleNamespace(name="fake"), "does not fit this version of yaptide: title, .* is missing"),
+        (fake(name="other"), "it calls itself 'other'"),
+    ],
+)
+def test_a_broken_package_takes_nobody_with_it(others, made, words, tmp_path):
+    others(Entry("fake", made))
+    with pytest.raises(NotConfigured, match=words):
+        simulator("fake")
+    assert [code.name for code in known_simulators()] == ["fluka", "mcsquare", "shieldhit", "topas"]
+    assert resolve("common", INPUTS["topas"]).name == "topas"
+    assert installed(tmp_path) == {}
+
+
+def test_a_simulator_that_raises_takes_nobody_with_it(others, tmp_path):
+    boom = raising(ZeroDivisionError())
+    others(Entry("aaa", fake(name="aaa", recognises=boom, installation=boom, output_of=boom)))
+    assert resolve("common", INPUTS["fluka"]).name == "fluka"
+    assert installed(tmp_path) == {}
+    assert find_output("aaa", "01_fort.22", ["a", "b"]) == 1
+
+
+@pytest.mark.parametrize("name", ["common", "Fake", "fake-code", "f" * 33, ""])
+def test_what_cannot_be_a_name_is_left_out(others, name):
+    others(Entry(name, fake(name=name)))
+    assert name not in names()
+
+
+def test_ours_is_not_replaced(others):
+    others(Entry("mcsquare", fake(name="mcsquare")))
+    assert names() == ["fluka", "mcsquare", "shieldhit", "topas"]
+    assert simulator("mcsquare").title == "MCsquare"
+
+
+def test_names_are_known_without_loading_anything():
+    program = (
+        "import sys, yaptide.simulators as s; s.names();"
+        "print(*(m for m in sys.modules if m.startswith('yaptide.simulators.') or m == 'numpy'))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert {"yaptide.simulators.mcsquare", "yaptide.simulators.fluka", "yaptide.simulators.topas"}.isdisjoint(
+        done.stdout.split()
+    )
+
+
+def test_the_setting_of_workers_of_others_names_simulators():
+    assert checked_names("SETTING", ["fluka", "topas"]) == {"fluka", "topas"}
+    with pytest.raises(InvalidInput, match=r"SETTING.*'geant4'.*fluka, mcsquare"):
+        checked_names("SETTING", ["fluka", "geant4"])
+
+
+def test_nothing_outside_knows_the_name_of_a_code():
+    """Words for people may name one: an example of a command, or what follows "such as"."""
+    code = re.compile("|".join([*names(), *(known.title for known in known_simulators())]), re.IGNORECASE)
+    package = Path(simulators.__file__).parents[1]
+    found = [
+        f"{path.relative_to(package)}:{number}: {line.strip()}"
+        for path in sorted(package.rglob("*.py"))
+        if not path.is_relative_to(package / "simulators")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if code.search(line) and not ("Example: " in line or "such as" in line)
+    ]
+    assert found == []

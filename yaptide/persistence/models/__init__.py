@@ -5,6 +5,7 @@ from yaptide.persistence.models.clusters import ClusterModel
 from yaptide.persistence.models.inputs import InputModel
 from yaptide.persistence.models.logfiles import LogfilesModel
 from yaptide.persistence.models.results import EstimatorModel, PageModel
+from yaptide.persistence.models.runners import RunnerModel, RunnerSimulatorModel
 from yaptide.persistence.models.simulations import (
     BatchSimulationModel,
     CelerySimulationModel,
@@ -27,6 +28,8 @@ __all__ = [
     "KeycloakUserModel",
     "LogfilesModel",
     "PageModel",
+    "RunnerModel",
+    "RunnerSimulatorModel",
     "SessionModel",
     "SimulationCountModel",
     "SimulationModel",

@@ -62,7 +62,7 @@ class SimulationModel(ClaimMixin, Base):
     input_type: Mapped[str] = mapped_column(
         one_of(EDITOR, FILES, name="input_type"), doc="EDITOR: a project of the web editor; FILES: input files"
     )
-    sim_type: Mapped[str] = mapped_column(doc="Simulator: mcsquare, shieldhit, fluka, topas")
+    sim_type: Mapped[str] = mapped_column(doc="Name of the simulator")
     job_state: Mapped[EntityState] = mapped_column(
         state_column("job_state"), default=EntityState.UNKNOWN, doc="State; final states never change"
     )

@@ -70,6 +70,12 @@ def known(connection: Connection, job_id: str) -> bool:
     return bool(connection.scalar(select(exists().where(_SIMULATION.c.job_id == job_id))))
 
 
+def is_for_others(connection: Connection, job_id: str) -> bool:
+    """Whether a simulation on a cluster was not submitted from here, and is not going to be."""
+    query = select(_BATCH.c.options.is_(None)).join(_SIMULATION, _SIMULATION.c.id == _BATCH.c.id)
+    return bool(connection.scalar(query.where(_SIMULATION.c.job_id == job_id)))
+
+
 def was_told(connection: Connection, simulation_id: int, reason: str) -> bool:
     """Whether the history of a simulation says this already."""
     row = exists().where(_HISTORY.c.simulation_id == simulation_id, _HISTORY.c.reason == reason)

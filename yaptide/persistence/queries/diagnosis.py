@@ -29,16 +29,17 @@ def running(connection: Connection, now: datetime) -> list[tuple[str, int, int, 
     ]
 
 
-def waiting(connection: Connection) -> list[tuple[str, int, datetime]]:
-    """For each simulator that tasks wait for: how many, and when the first of them was submitted."""
+def waiting(connection: Connection) -> list[tuple[str, str, str, int, datetime]]:
+    """What tasks wait for: simulator, platform and kind of input; how many, and when the first was submitted."""
+    wanted = (_SIMULATION.c.sim_type, _SIMULATION.c.platform, _SIMULATION.c.input_type)
     query = (
-        select(_SIMULATION.c.sim_type, func.count(), func.min(_SIMULATION.c.start_time))
+        select(*wanted, func.count(), func.min(_SIMULATION.c.start_time))
         .join(_TASK, _TASK.c.simulation_id == _SIMULATION.c.id)
         .where(WAITING, _TASK.c.task_state == EntityState.PENDING, _SIMULATION.c.job_state.in_(_OPEN))
-        .group_by(_SIMULATION.c.sim_type)
-        .order_by(_SIMULATION.c.sim_type)
+        .group_by(*wanted)
+        .order_by(*wanted)
     )
-    return [(sim_type, count, since) for sim_type, count, since in connection.execute(query)]
+    return [tuple(row) for row in connection.execute(query)]
 
 
 def merges(connection: Connection) -> int:

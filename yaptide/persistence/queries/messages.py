@@ -25,6 +25,7 @@ _PENDING = and_(
     _TASK.c.task_state == EntityState.PENDING,
     _TASK.c.platform == "DIRECT",
     _SIMULATION.c.job_state.in_((EntityState.PENDING, EntityState.RUNNING)),
+    tasks.FOR_OURS,
 )
 _NAME = update(_CELERY_TASK).where(_CELERY_TASK.c.id == bindparam("row")).values(celery_id=bindparam("name"))
 
@@ -36,6 +37,7 @@ def unsent(connection: Connection, place: str, limit: int) -> list[int]:
         .where(
             OPEN,
             _SIMULATION.c.job_state.in_((EntityState.PENDING, EntityState.RUNNING)),
+            tasks.FOR_OURS,
             select(literal(1))
             .where(_TASK.c.simulation_id == _SIMULATION.c.id, _TASK.c.task_state == EntityState.PENDING)
             .where(_CELERY_TASK.c.id == _TASK.c.id, _CELERY_TASK.c.celery_id.is_(None))

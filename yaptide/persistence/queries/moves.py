@@ -77,7 +77,7 @@ def lock_job(connection: Connection, job_id: str) -> Locked | None:
 
 
 def record_made(connection: Connection, simulation_id: int, state: EntityState, cause: Cause) -> None:
-    """Begin the history of a new simulation and of its tasks."""
+    """Begin the history of a new simulation, with the reason of the cause, and of its tasks."""
     values = {"simulation_id": simulation_id, "state": state, "now": cause.time, "by": cause.actor}
     connection.execute(_MADE, {**values, "why": cause.reason})
 
@@ -158,13 +158,15 @@ _BEGIN = (
     bindparam("state", type_=_HISTORY.c.to_state.type),
     bindparam("now", type_=_HISTORY.c.time.type),
     bindparam("by", type_=_HISTORY.c.actor.type),
-    bindparam("why", type_=_HISTORY.c.reason.type),
 )
+_WHY = bindparam("why", type_=_HISTORY.c.reason.type)
 _SIMULATION_ID = bindparam("simulation_id", type_=_TASK.c.simulation_id.type)
 _MADE = insert(_HISTORY).from_select(
     _HISTORY_COLUMNS,
-    select(_SIMULATION_ID, literal(None), *_BEGIN).union_all(
-        select(_TASK.c.simulation_id, _TASK.c.task_id, *_BEGIN).where(_TASK.c.simulation_id == _SIMULATION_ID)
+    select(_SIMULATION_ID, literal(None), *_BEGIN, _WHY).union_all(
+        select(_TASK.c.simulation_id, _TASK.c.task_id, *_BEGIN, literal(None)).where(
+            _TASK.c.simulation_id == _SIMULATION_ID
+        )
     ),
 )
 

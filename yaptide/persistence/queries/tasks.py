@@ -30,11 +30,15 @@ from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models import CeleryTaskModel, SimulationModel, TaskModel
 from yaptide.persistence.models.base import UtcDateTime, table_of
+from yaptide.persistence.models.simulations import FILES
 from yaptide.persistence.models.tasks import WAITING
 from yaptide.persistence.queries import rows
 
 _TASK = table_of(TaskModel)
 _SIMULATION = table_of(SimulationModel)
+
+#: What runners of ours can take: they need input files. A project as it was drawn is for workers of others.
+FOR_OURS = _SIMULATION.c.input_type == FILES
 
 ONE_MORE_ATTEMPT = _TASK.c.attempts + 1
 ONE_ATTEMPT_LESS = _TASK.c.attempts - 1
@@ -73,10 +77,12 @@ _KEY_FITS = (
     )
     .exists()
 )
-_PROGRESS_BY_KEY = _PROGRESS.where(_THIS, _KEY_FITS)
+#: Nobody of ours runs it: those have a lease, and prove it.
+_FREE = _TASK.c.owner.is_(None)
+_PROGRESS_BY_KEY = _PROGRESS.where(_THIS, _KEY_FITS, _FREE)
 _OWNED = (_TASK.c.owner == bindparam("by")) & (_TASK.c.attempts == bindparam("attempt"))
 _PROGRESS_BY_OWNER = _PROGRESS.where(_THIS, _OWNED)
-_PROGRESS_BY_BOTH = _PROGRESS_BY_KEY.where(_OWNED)
+_PROGRESS_BY_BOTH = _PROGRESS.where(_THIS, _KEY_FITS, _OWNED)
 _HEARTBEAT = update(_TASK).where(_THIS, _OWNED).values(heartbeat_time=bindparam("now"))
 _STATUS = (
     select(
@@ -147,7 +153,7 @@ def progress_by_key(
 ) -> bool:
     """Record progress of a running task for whoever has the simulation's update key (`key`: its hash).
 
-    False, and nothing changed, if the key does not fit or the task is not running.
+    False, and nothing changed, if the key does not fit, the task is not running, or is somebody's of ours.
     """
     values = {"simulation": simulation, "task": task, "key": key, "simulated": simulated}
     values |= {"estimated": estimated, "now": now}
@@ -208,14 +214,21 @@ def polled(connection: Connection, simulation_id: int) -> list[Record]:
 
 
 def one(connection: Connection, simulation_id: int, task_id: int) -> Record | None:
-    """One task's state, counts and times, or None."""
-    return connection.execute(_STATUS.where(_TASK.c.task_id == task_id), {"simulation": simulation_id}).first()
+    """One task's state, counts, times and owner, or None."""
+    query = _STATUS.add_columns(_TASK.c.owner).where(_TASK.c.task_id == task_id)
+    return connection.execute(query, {"simulation": simulation_id}).first()
 
 
 def state_of_each(connection: Connection, simulation_id: int) -> dict[int, EntityState]:
     """The state of each task of a simulation by its number."""
     query = select(_TASK.c.task_id, _TASK.c.task_state).where(_TASK.c.simulation_id == simulation_id)
     return {number: state for number, state in connection.execute(query)}  # noqa: C416 - rows are no pairs to mypy
+
+
+def leased(connection: Connection, simulation_id: int) -> set[int]:
+    """Numbers of the tasks of a simulation that somebody of ours runs, or ran."""
+    query = select(_TASK.c.task_id).where(_TASK.c.simulation_id == simulation_id, ~_FREE)
+    return set(connection.execute(query).scalars())
 
 
 def states(connection: Connection, simulation_id: int) -> dict[EntityState, int]:
@@ -286,6 +299,7 @@ def next_pending(connection: Connection, owner: str, sim_types: Sequence[str]) -
             _TASK.c.task_state == EntityState.PENDING,
             _TASK.c.platform == "DIRECT",
             _SIMULATION.c.sim_type.in_(sim_types),
+            FOR_OURS,
             _SIMULATION.c.job_state.in_((EntityState.PENDING, EntityState.RUNNING)),
             ~run_elsewhere(_SIMULATION.c.id, owner),
         )

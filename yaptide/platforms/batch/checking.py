@@ -14,7 +14,7 @@ from yaptide.platforms.batch import slurm
 from yaptide.platforms.batch.slurm import Job, Seen
 from yaptide.platforms.batch.ssh import Finished, Remote
 from yaptide.services.clusters import Cluster
-from yaptide.simulators import SIMULATORS
+from yaptide.simulators import names
 
 _ROOM = 2**30
 _OLDEST_SLURM = (20, 11)
@@ -96,10 +96,10 @@ def _scratch(remote: Remote, cluster: Cluster, folder: str) -> Step:
 
 def _simulators(remote: Remote, cluster: Cluster) -> Iterator[Step]:
     if not cluster.simulators:
-        yield Step("simulators", False, "none is set", "yaptide clusters update NAME --simulator mcsquare=/path/to/it")
+        yield Step("simulators", False, "none is set", "yaptide clusters update NAME --simulator NAME=/path/to/it")
     for name, path in sorted(cluster.simulators.items()):
-        if name not in SIMULATORS:
-            yield Step(name, False, "no such simulator", f"there are {', '.join(SIMULATORS)}")
+        if name not in names():
+            yield Step(name, False, "no such simulator", f"there are {', '.join(names())}")
             continue
         looked = f"{cluster.prologue or ''}\ncommand -v -- {shlex.quote(path)}"
         answer = remote.run("bash", "-lc", looked)

@@ -17,14 +17,15 @@ from dataclasses import dataclass, field
 from yaptide.domain.errors import YaptideError
 from yaptide.platforms.batch.site import Site
 from yaptide.platforms.batch.ssh import Connections
-from yaptide.services import batch, merging, tasks
+from yaptide.services import batch, merging, runners, tasks
 from yaptide.services.backend import Backend
 from yaptide.services.batch import BATCH, Job
+from yaptide.services.runners import Announcement
 
 log = logging.getLogger(__name__)
 
 _POLL = 0.5
-_HEARTBEAT = 5.0
+_HEARTBEAT = runners.HEARTBEAT
 _AT_ONCE = 8
 _LONGEST_PAUSE = 300.0
 
@@ -57,15 +58,18 @@ class Driver:
         self._merging: set[int] = set()
         self._threads: list[threading.Thread] = []
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="site")
+        self._name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+        self._announcement = Announcement(backend, f"driver-{self._name}", BATCH)
         self.owner = ""
 
     def start(self) -> None:
         """Begin to work."""
-        self.owner = f"{self._backend.spool.place}{socket.gethostname()}-{secrets.token_hex(4)}"
+        self.owner = f"{self._backend.spool.place}{self._name}"
         steps: tuple[tuple[str, Callable[[], bool], float], ...] = (
             ("clusters", self._look, _POLL),
             ("merging", self._merge, _POLL),
             ("merging-heart", self._beat, _HEARTBEAT),
+            ("announcing", self._announce, _HEARTBEAT),
         )
         for name, step, pause in steps:
             thread = threading.Thread(target=self._repeat, args=(step, pause), name=name, daemon=True)
@@ -145,6 +149,11 @@ class Driver:
         finally:
             self._merging.discard(simulation.id)
         return True
+
+    def _announce(self) -> bool:
+        """Tell that there is somebody who submits to clusters; what these have is kept with them."""
+        self._announcement.tell({})
+        return False
 
     def _beat(self) -> bool:
         tasks.heartbeat(self._backend, self.owner, [], list(self._merging))

@@ -25,7 +25,7 @@ from yaptide.services.batch import Job, Open
 from yaptide.services.clusters import Cluster
 from yaptide.services.credentials import credentials
 from yaptide.services.tasks import REQUEUED, Claim
-from yaptide.simulators import SIMULATORS
+from yaptide.simulators import simulator
 from yaptide.simulators.base import OUTPUT_LOG, logs_of_task
 
 log = logging.getLogger(__name__)
@@ -213,7 +213,7 @@ class Site:
     ) -> None:
         remote, cluster = place.remote, place.cluster
         program = _program(remote, cluster, job.sim_type)
-        parcel = packing.Parcel(SIMULATORS[job.sim_type], program, files, shares)
+        parcel = packing.Parcel(simulator(job.sim_type), program, files, shares)
         remote.make_folder(folder, 0o700)
         remote.write(f"{folder}/key", key.encode())
         remote.write(f"{folder}/place", self._backend.spool.place.encode())

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from celery import Celery
 from kombu.connection import Connection
@@ -18,7 +19,7 @@ from kombu.exceptions import OperationalError
 from kombu.utils.url import maybe_sanitize_url
 
 from yaptide.domain.errors import InvalidInput, Unavailable
-from yaptide.simulators import SIMULATORS
+from yaptide.simulators import names
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,9 @@ def queue_of(sim_type: str) -> str:
     return f"simulate.{sim_type}"
 
 
-#: Every queue there can be.
-ALL_QUEUES = (*map(queue_of, SIMULATORS), MERGE_QUEUE)
+def all_queues() -> list[str]:
+    """Every queue there can be."""
+    return [*map(queue_of, names()), MERGE_QUEUE]
 
 
 def make_celery(url: str, task_limit: float) -> Celery:
@@ -83,12 +85,16 @@ def queue(name: str) -> Queue:
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """The queues that a worker serves, how many of its processes are busy, and whether the server answers it."""
+    """The queues that a worker serves, how many of its processes are busy, and whether the server answers it.
+
+    `simulators` has version and digest of those that it serves, by name.
+    """
 
     queues: tuple[str, ...]
     busy: int
     slots: int
     reaches_server: bool
+    simulators: Mapping[str, tuple[str, str]]
 
 
 class Broker:
@@ -122,33 +128,37 @@ class Broker:
         with self._connected() as connection:
             answers = self.celery.control.broadcast(DESCRIBE, reply=True, timeout=_PATIENCE, connection=connection)
         found = {name: told for answer in answers or () for name, told in answer.items()}
-        return {
-            name: WorkerState(tuple(told["queues"]), told["busy"], told["slots"], told["reaches_server"])
-            for name, told in sorted(found.items())
-            if "queues" in told
-        }
+        return {name: _state(told) for name, told in sorted(found.items()) if "queues" in told}
 
-    def depths(self, names: Iterable[str] = ALL_QUEUES) -> Mapping[str, int]:
-        """How many messages wait in each queue; raises Unavailable."""
+    def depths(self, queues: Iterable[str] | None = None) -> Mapping[str, int]:
+        """How many messages wait in each queue (by default in all that there can be); raises Unavailable."""
         with self._connected() as connection:
             found = {}
-            for name in names:
+            for name in all_queues() if queues is None else queues:
                 with connection.channel() as channel:
                     found[name] = queue(name)(channel).queue_declare().message_count
             return found
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
+        connection = self.celery.connection_for_write()
         try:
-            with self.celery.connection_for_write() as connection:
+            with connection:
                 connection.ensure_connection(max_retries=1, interval_start=0, timeout=_PATIENCE)
                 yield connection
-        except (OperationalError, OSError) as error:
+        except (OperationalError, OSError, *connection.connection_errors) as error:  # the last: its client's own
             raise Unavailable(f"the broker cannot be reached: {_told(error)}") from error
 
     def __str__(self) -> str:
         """The broker's URL, without a password."""
         return str(maybe_sanitize_url(self.celery.conf.broker_url))
+
+
+def _state(told: Mapping[str, Any]) -> WorkerState:
+    queues = tuple(told["queues"])
+    known = told.get("simulators", {})  # a worker of an older version does not tell
+    served = {name: tuple(known.get(name, ("", ""))) for name in names() if queue_of(name) in queues}
+    return WorkerState(queues, told["busy"], told["slots"], told["reaches_server"], served)
 
 
 def _told(error: Exception) -> str:

@@ -6,6 +6,8 @@ waits for the broker, and a broker that is away, restarted or emptied only delay
 Which messages were lost nobody can know. But when a queue is empty, every message that was sent to it has reached a
 worker; what still waits in the database some seconds later has lost its message, and is sent again. One that was not
 lost after all arrives twice, which does no harm.
+
+Workers have no way to the database: the courier asks them through the broker what they have, and announces it for them.
 """
 
 import logging
@@ -13,11 +15,12 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from yaptide.domain.errors import YaptideError
+from yaptide.domain.errors import Unavailable, YaptideError
 from yaptide.platforms import lock
 from yaptide.platforms.direct.broker import MERGE, MERGE_QUEUE, SIMULATE, Broker, queue_of
-from yaptide.services import dispatching, recovery
+from yaptide.services import dispatching, recovery, runners
 from yaptide.services.backend import Backend
+from yaptide.services.runners import Announcement, Program
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,13 @@ class Courier:
         self._lock: lock.Lock | None = None
         self._suspects: set[str] = set()
         self._watch = recovery.Watch(backend)
+        self._announcements: dict[str, Announcement] = {}
+
+    def announce(self) -> None:
+        """Nothing: what there is to announce is found out by asking, while the courier works."""
+
+    def withdraw(self) -> None:
+        """Nothing: workers stay when this process ends."""
 
     def start(self) -> bool:
         """Begin to work; False if another process already does for this data folder."""
@@ -48,7 +58,12 @@ class Courier:
         self._watch.begin()
         self._threads = [
             threading.Thread(target=target, name=name, daemon=True)
-            for name, target in (("courier", self._deliver), ("recovery", self._recover), ("spool", self._clear))
+            for name, target in (
+                ("courier", self._deliver),
+                ("recovery", self._recover),
+                ("spool", self._clear),
+                ("announcing", self._announce),
+            )
         ]
         for thread in self._threads:
             thread.start()
@@ -109,6 +124,29 @@ class Courier:
         while not self._stop.wait(pause):
             self._safely(self._watch.requeue)
             self._safely(self.find_lost)
+
+    def announce_workers(self) -> int:
+        """Announce what those workers have that answer; returns how many did.
+
+        While the broker is away nobody can answer: the workers that were there before are taken to be there still.
+        """
+        try:
+            workers = self._broker.workers()
+        except Unavailable:
+            for name in self._announcements:
+                runners.keep_runner(self._backend, name)
+            raise
+        for name in self._announcements.keys() - workers.keys():
+            del self._announcements[name]  # it may be back soon: until its time is over, it counts as being there
+        for name, worker in workers.items():
+            announced = self._announcements.setdefault(name, Announcement(self._backend, name, runners.DIRECT))
+            announced.tell({code: Program(*program) for code, program in worker.simulators.items()})
+        return len(workers)
+
+    def _announce(self) -> None:
+        while not self._stop.is_set():
+            someone = self._safely(self.announce_workers)
+            self._stop.wait(runners.HEARTBEAT if someone else _POLL)
 
     def _clear(self) -> None:
         while not self._stop.wait(_LOOK):

@@ -17,20 +17,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from yaptide.domain.errors import NotConfigured, StorageFull, Unavailable, YaptideError
+from yaptide.domain.errors import StorageFull, Unavailable, YaptideError
 from yaptide.domain.estimators import TaskOutput
 from yaptide.platforms import lock
 from yaptide.platforms.direct.running import Job, run_task
-from yaptide.services import merging, recovery, tasks
+from yaptide.services import merging, recovery, runners, tasks
 from yaptide.services.backend import Backend, now
+from yaptide.services.runners import Announcement, program_of
 from yaptide.services.tasks import Claim
-from yaptide.simulators import SIMULATORS
+from yaptide.simulators import installed, simulator
 from yaptide.simulators.base import Installation, logs_of_task
 
 log = logging.getLogger(__name__)
 
 _POLL = 0.5
-_HEARTBEAT = 5.0
+_HEARTBEAT = runners.HEARTBEAT
 _RETRY_FOR = 600.0
 
 
@@ -59,6 +60,17 @@ class EmbeddedExecutor:
         self._threads: list[threading.Thread] = []
         self._lock: lock.Lock | None = None
         self._watch = recovery.Watch(backend)
+        name = f"executor-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._announcement = Announcement(backend, name, runners.DIRECT)
+
+    def announce(self) -> None:
+        """Tell which simulators there are here: at each heartbeat, and before what they are for is submitted."""
+        self._announcement.tell({name: program_of(found) for name, found in self._installed().items()})
+
+    def withdraw(self) -> None:
+        """Tell that this process will run nothing any more."""
+        with suppress(Unavailable, StorageFull):  # then it is forgotten when its time is over
+            self._announcement.withdraw()
 
     def start(self) -> bool:
         """Begin to work; False if another process already does for this data folder."""
@@ -70,6 +82,7 @@ class EmbeddedExecutor:
         shutil.rmtree(self._folders.work, ignore_errors=True)  # what killed executors were at
         recovery.requeue_silent(self._backend, now() - self._backend.limits.silence, ours)
         self._watch.begin()
+        self._safely(self._announce)
         jobs = [("heart", self._keep_beating), ("housekeeping", self._keep_house)]
         jobs += [(f"worker-{n}", self._work) for n in range(self._workers)]
         self._threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in jobs]
@@ -119,13 +132,13 @@ class EmbeddedExecutor:
             finally:
                 self._merging.discard(simulation.id)
             return True
-        installed = self._installed()
-        claim = tasks.claim(self._backend, self.owner, list(installed)) if installed else None
+        here = self._installed()
+        claim = tasks.claim(self._backend, self.owner, list(here)) if here else None
         if claim is None:
             return False
         look = self._running[claim] = threading.Event()
         try:
-            self._run(claim, installed[claim.sim_type], look)
+            self._run(claim, here[claim.sim_type], look)
         finally:
             del self._running[claim]
         return True
@@ -136,8 +149,8 @@ class EmbeddedExecutor:
             files = tasks.input_files(self._backend, claim)
             tasks.began(self._backend, claim, installation.version, installation.digest)
             folder = self._folders.work / f"{claim.job_id}-{claim.task_id}-{claim.attempt}-{secrets.token_hex(4)}"
-            simulator = SIMULATORS[claim.sim_type]
-            job = Job(simulator, installation, files, claim.primaries, claim.seed, folder, self._time_limit)
+            code = simulator(claim.sim_type)
+            job = Job(code, installation, files, claim.primaries, claim.seed, folder, self._time_limit)
             run_task(job, reporter, self._stop, look)
         except YaptideError as error:
             reporter.give_back(str(error))
@@ -146,15 +159,12 @@ class EmbeddedExecutor:
             reporter.fail("an internal error, see the server's log", {})
 
     def _installed(self) -> dict[str, Installation]:
-        found = {}
-        for name, simulator in SIMULATORS.items():
-            with suppress(NotConfigured):
-                found[name] = simulator.installation(self._folders.simulators)
-        return found
+        return installed(self._folders.simulators)
 
     def _keep_beating(self) -> None:
         while not self._stop.wait(_HEARTBEAT):
             self._safely(self._beat)
+            self._safely(self._announce)
 
     def _keep_house(self) -> None:
         while True:  # on its own, since merging what was canceled may take longer than a heart may stand still
@@ -170,6 +180,10 @@ class EmbeddedExecutor:
         # Only for what a thread really works on: what it had to drop, with the database full, is taken up again.
         tasks.heartbeat(self._backend, self.owner, list(self._running), list(self._merging))
         return bool(self._watch.requeue())
+
+    def _announce(self) -> bool:
+        self.announce()
+        return True
 
     def _safely(self, step: Callable[[], bool]) -> bool:
         """Do one step; whatever goes wrong, the thread goes on with the next after a pause."""

@@ -123,13 +123,11 @@ def _start(command: Command, folder: Path) -> subprocess.Popen[bytes]:
     # If this process is killed, the kernel kills the simulator with it (setpriv is part of util-linux).
     setpriv = shutil.which("setpriv")
     leash = (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
-    # No secret of ours is in the environment of a simulator.
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     with (folder / OUTPUT_LOG).open("wb") as log, _uninterrupted():
         return subprocess.Popen(
             [*leash, *command.arguments],
             cwd=folder,
-            env={**kept, **command.environment},
+            env=command.whole_environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

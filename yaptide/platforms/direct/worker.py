@@ -16,7 +16,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ from celery.worker.control import inspect_command
 from yaptide.domain.errors import (
     Conflict,
     InvalidInput,
-    NotConfigured,
     NotFound,
     SimulationFailed,
     TooLarge,
@@ -40,7 +39,7 @@ from yaptide.persistence import result_files, task_outputs
 from yaptide.platforms.direct.broker import DESCRIBE, MERGE, MERGE_QUEUE, SIMULATE, make_celery, queue, queue_of
 from yaptide.platforms.direct.remote import RemoteReporter, Server, is_reached
 from yaptide.platforms.direct.running import Job, beating, run_task
-from yaptide.simulators import SIMULATORS
+from yaptide.simulators import installed, simulator
 from yaptide.simulators.base import Installation
 
 log = logging.getLogger(__name__)
@@ -87,20 +86,16 @@ class Worker:
 
     def installed(self) -> dict[str, Installation]:
         """The simulators that there are on this machine."""
-        found = {}
-        for name, simulator in SIMULATORS.items():
-            with suppress(NotConfigured):
-                found[name] = simulator.installation(self._place.simulators)
-        return found
+        return installed(self._place.simulators)
 
     def simulate(self, simulation_id: int, task_id: int, sim_type: str, update_key: str) -> None:
         """Run a task, if it is still to be run."""
         with self._server(simulation_id, update_key) as server, self._folder() as folder, _dropped():
-            installation = SIMULATORS[sim_type].installation(self._place.simulators)
+            installation = simulator(sim_type).installation(self._place.simulators)
             told = {"simulator_version": installation.version, "simulator_digest": installation.digest}
             claimed = server.insist(f"/tasks/{task_id}/claim", worker=_name(), **told)
             job = Job(
-                SIMULATORS[claimed["sim_type"]],
+                simulator(claimed["sim_type"]),
                 installation,
                 claimed["input_files"],
                 claimed["primaries"],
@@ -159,13 +154,13 @@ def make_worker(url: str, place: Place) -> tuple[Celery, list[str]]:
     celery.task(name=MERGE)(worker.merge)
     names = [*map(queue_of, worker.installed()), MERGE_QUEUE]
     celery.conf.task_queues = [queue(name) for name in names]
-    _answer_doctor(place)
+    _answer_doctor(place, worker)
     worker_shutting_down.connect(lambda **_: worker.stop(), weak=False)
     return celery, names
 
 
-def _answer_doctor(place: Place) -> None:
-    """Have the worker tell what it does when it is asked through the broker."""
+def _answer_doctor(place: Place, worker: Worker) -> None:
+    """Have the worker tell what it does, and has, when it is asked through the broker."""
 
     @inspect_command(name=DESCRIBE)
     def describe(state: Any, **_: object) -> dict[str, object]:
@@ -174,6 +169,7 @@ def _answer_doctor(place: Place) -> None:
             "busy": len(worker_state.active_requests),
             "slots": state.consumer.pool.limit,
             "reaches_server": is_reached(place.backend_url),
+            "simulators": {name: (found.version, found.digest) for name, found in worker.installed().items()},
         }
 
 

@@ -3,22 +3,20 @@
 It is taken from the wheel of OpenTPS in the Python package index, through pip and with a pinned digest.
 """
 
-import functools
-import hashlib
 import importlib.util
-import os
 import platform
 import re
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
-from yaptide.domain.depth_dose import bragg_peak
 from yaptide.domain.errors import NotConfigured, YaptideError
-from yaptide.simulators.base import OUTPUT_LOG, Command, Installation, Say
-from yaptide.simulators.mcsquare import config, inputs, output, sample
+from yaptide.simulators.base import Command, Installation, Say
+from yaptide.simulators.mcsquare import config
+from yaptide.simulators.programs import digest_of, remove_pointer, sha256_of
 
 _WHEEL = "opentps-core==2.0.0"
 _WHEEL_SHA256 = "37d400264a3fe1c529f555aa669ae3178a088d56ab1be5a24b2af444fb073a61"
@@ -31,23 +29,25 @@ _INSIDE = "opentps/core/processing/doseCalculation/protons/MCsquare/"
 #: Builds for ever older processors. Each knows best whether it can run here (they also look at the maker): try in turn.
 _BUILDS = tuple("MCsquare_linux" + suffix for suffix in ("_avx512", "_avx2", "_avx", "_sse4", ""))
 
+Look = Callable[[Path], Installation]
+Prove = Callable[[Installation], None]
+
 _PROGRAM, _MATERIALS, _VERSION = "MCsquare", "Materials", "VERSION"
 
-_RANGE, _TOLERANCE = 157.7, 2.0  # mm: CSDA range of 150 MeV protons in water (PSTAR), and what few primaries allow for
-_TIMEOUT = 120  # s, for a run of one second
+_TIMEOUT = 60  # s, for a program to tell its version
 
 
 def installation(folder: Path) -> Installation:
     """What is installed in ``<folder>/mcsquare``; raises NotConfigured with the command that installs it."""
     home = (folder / "mcsquare").absolute()  # tasks run in folders of their own
     try:
-        stat = (home / _PROGRAM).stat()
+        digest = digest_of(home / _PROGRAM)
         version = (home / _VERSION).read_text().strip()
     except OSError:
         raise NotConfigured(
             "MCsquare is not installed on this machine, install it with: yaptide simulators install mcsquare"
         ) from None
-    return Installation(home / _PROGRAM, version, _digest(home / _PROGRAM, (stat.st_mtime_ns, stat.st_size)))
+    return Installation(home / _PROGRAM, version, digest)
 
 
 def command(installation: Installation) -> Command:
@@ -56,11 +56,14 @@ def command(installation: Installation) -> Command:
     return Command((str(installation.program), config.FILE), {"MCsquare_Materials_Dir": str(materials)})
 
 
-def install(folder: Path, say: Say) -> Installation:
-    """Install into ``<folder>/mcsquare`` and prove it by a run; a good installation is kept. Raises NotConfigured."""
+def install(folder: Path, say: Say, look: Look, prove: Prove) -> Installation:
+    """Install into ``<folder>/mcsquare`` and prove it by a run; raises NotConfigured.
+
+    What `look` finds in the folder is kept if it proves good.
+    """
     try:
-        found = installation(folder)
-        _prove(found)
+        found = look(folder)
+        prove(found)
     except (YaptideError, OSError, subprocess.SubprocessError):
         pass  # nothing there, or nothing that works: install anew
     else:
@@ -71,19 +74,20 @@ def install(folder: Path, say: Say) -> Installation:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".mcsquare-", dir=folder) as aside:
-            _install_aside(Path(aside), say)
+            _install_aside(Path(aside), say, prove)
             _into_place(Path(aside), folder / "mcsquare")
     except OSError as error:
         raise NotConfigured(f"MCsquare could not be installed: {error}") from None
+    remove_pointer(folder, "mcsquare")  # it was to nothing that works
     found = installation(folder)
     say(f"MCsquare {found.version} is installed and works")
     return found
 
 
-def _install_aside(aside: Path, say: Say) -> None:
+def _install_aside(aside: Path, say: Say, prove: Prove) -> None:
     say(f"Downloading {_WHEEL}, 83 MB")
     wheel = _download(aside)
-    if (found := _sha256(wheel)) != _WHEEL_SHA256:
+    if (found := sha256_of(wheel)) != _WHEEL_SHA256:
         raise NotConfigured(f"The download is not the file that was expected: its SHA-256 is {found}")
     home = aside / "mcsquare"
     with zipfile.ZipFile(wheel) as archive:
@@ -92,7 +96,7 @@ def _install_aside(aside: Path, say: Say) -> None:
             say(f"Trying {build}")
             (home / _PROGRAM).write_bytes(archive.read(_INSIDE + build))
             (home / _PROGRAM).chmod(0o755)
-            if _works(home, say):
+            if _works(home, say, prove):
                 return
     raise NotConfigured("None of the builds of MCsquare works on this machine")
 
@@ -121,17 +125,20 @@ def _extract(archive: zipfile.ZipFile, prefix: str, target: Path) -> None:
             (target / inside).write_bytes(archive.read(name))
 
 
-def _works(home: Path, say: Say) -> bool:
+def _works(home: Path, say: Say, prove: Prove) -> bool:
     try:
-        (home / _VERSION).write_text(_version(home / _PROGRAM))
-        _prove(installation(home.parent))
+        (home / _VERSION).write_text(version_of(home / _PROGRAM))
+        prove(installation(home.parent))
     except (YaptideError, subprocess.SubprocessError) as error:
         say(f"It does not work here: {error}")
         return False
     return True
 
 
-def _version(program: Path) -> str:
+def version_of(program: Path) -> str:
+    """What a program says of itself; raises NotConfigured if it does not run here, or has not all that it needs."""
+    if not (program.parent / _MATERIALS).is_dir():
+        raise NotConfigured(f"the folder {_MATERIALS} has to be beside {program}")
     done = subprocess.run([str(program), "-v"], capture_output=True, text=True, check=False, timeout=_TIMEOUT)
     found = re.search(r"^Version: (?:Release_)?(\S+)", done.stdout, re.MULTILINE)
     if not found:
@@ -139,40 +146,7 @@ def _version(program: Path) -> str:
     return found[1]
 
 
-def _prove(installation: Installation) -> None:
-    """Run a small input and look at the range of the protons; raises YaptideError."""
-    with tempfile.TemporaryDirectory(prefix="mcsquare-proof-") as name:
-        folder = Path(name)
-        inputs.write(inputs.parse(sample.water()), 1600, 1, folder)
-        to_run = command(installation)
-        with (folder / OUTPUT_LOG).open("wb") as log:
-            done = subprocess.run(
-                to_run.arguments,
-                cwd=folder,
-                env={**os.environ, **to_run.environment},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                check=False,
-                timeout=_TIMEOUT,
-            )
-        curve = output.read(folder, done.returncode).estimators[0].pages[0]
-    _, r80 = bragg_peak(curve.axes[0].values, curve.values)
-    if abs(r80 - _RANGE) > _TOLERANCE:
-        raise NotConfigured(f"protons of 150 MeV stop at {r80:.1f} mm of water instead of {_RANGE} mm")
-
-
 def _into_place(aside: Path, home: Path) -> None:
     if home.exists():
         home.rename(aside / "old")
     (aside / "mcsquare").rename(home)
-
-
-@functools.lru_cache(maxsize=16)
-def _digest(program: Path, state: tuple[int, int]) -> str:  # noqa: ARG001 - the state is the key of the cache
-    """SHA-256 of the program, reckoned again only when its `state` (time and size) has changed."""
-    return _sha256(program)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

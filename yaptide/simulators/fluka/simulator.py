@@ -4,11 +4,12 @@ Format: the FLUKA manual, chapter 6 (A8,2X,6E10.0,A8), and its options FREE, STA
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.simulators.base import Checked, InputFiles
 from yaptide.simulators.external import External
+from yaptide.simulators.outputs import output_by_name
 from yaptide.simulators.runs import MOST_PRIMARIES, drawn_seed
 from yaptide.simulators.text import Line
 
@@ -16,6 +17,8 @@ _ENDING = ".inp"
 _LARGEST_SEED = 9 * 10**8 - 1
 _DEFAULT_PRIMARIES = "5000"
 _GLOBAL_FREE = {"2.0", "2.", "2", "3.0", "3.", "3"}  # WHAT(4) of GLOBAL
+_UNIT_FILE = re.compile(r"\d+_fort\.(\d+)")
+_FIRST_UNIT = 21
 _SEPARATOR = re.compile(r"\s*[,;/\\:]\s*|\s+")
 
 
@@ -42,6 +45,14 @@ class Fluka(External):
         if "RANDOMIZ" in cards and len(cards["RANDOMIZ"].words) > 2:
             seed = cards["RANDOMIZ"].integer(2, "WHAT(2) of RANDOMIZ, the seed,", 0, _LARGEST_SEED)
         return Checked(primaries, quantum=1, seed=seed or drawn_seed())
+
+    def output_of(self, file_name: str, outputs: Sequence[str]) -> int | None:
+        """By name, or by unit: the editor's outputs get the units 21, 22, ... in their order."""
+        unit = _UNIT_FILE.fullmatch(file_name)
+        if unit is None:
+            return output_by_name(file_name, outputs)
+        index = int(unit[1]) - _FIRST_UNIT
+        return index if 0 <= index < len(outputs) and outputs[index] else None
 
 
 def _cards(file: str, text: str) -> Iterator[Line]:

@@ -1,0 +1,29 @@
+"""`yaptide simulations key`: the key with which workers of others report about a simulation."""
+
+import typer
+
+from yaptide.admin.arguments import AsJson, JobId
+from yaptide.admin.display import out, print_json, say
+from yaptide.admin.opening import opened
+from yaptide.services import simulations, users
+
+app = typer.Typer()
+
+
+@app.command("key")
+def show_key(job_id: JobId, as_json: AsJson = False) -> None:
+    """Print the update key of a simulation, and nothing else on standard output: whoever has it can report.
+
+    It is the same each time, unless the key that signs tokens was changed: then it is a new one, and the old one is
+    good for nothing. docs/workers.md says what is reported with it.
+
+    Example: yaptide simulations key 20260301-100000-...DIRECT
+    """
+    backend = opened().backend
+    owner = users.owner_of(backend, job_id)
+    number, key = simulations.read_update_key(backend, owner, job_id)
+    if as_json:
+        print_json({"job_id": job_id, "simulation_id": number, "update_key": key})
+        return
+    say(f"Simulation number {number}, update key:")
+    out.print(key, markup=False, highlight=False, soft_wrap=True)

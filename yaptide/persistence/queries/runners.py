@@ -1,0 +1,81 @@
+"""Queries about who can run what just now."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from yaptide.persistence.engine import Record
+from yaptide.persistence.models import RunnerModel, RunnerSimulatorModel
+from yaptide.persistence.models.base import table_of
+
+_RUNNER = table_of(RunnerModel)
+_SIMULATOR = table_of(RunnerSimulatorModel)
+_JOINED = _RUNNER.join(_SIMULATOR, _SIMULATOR.c.runner_id == _RUNNER.c.id)
+
+_BEAT = update(_RUNNER).where(_RUNNER.c.name == bindparam("runner")).values(heartbeat_time=bindparam("now"))
+_LAST = select(func.max(_RUNNER.c.heartbeat_time)).where(_RUNNER.c.platform == bindparam("platform"))
+_LAST_WITH = _LAST.select_from(_JOINED).where(_SIMULATOR.c.sim_type == bindparam("sim_type"))
+
+
+class Program(NamedTuple):
+    """Version and digest of a simulator's program; empty where they are not known."""
+
+    version: str = ""
+    digest: str = ""
+
+
+def beat(connection: Connection, name: str, now: datetime) -> bool:
+    """A sign of life of a runner; False if it is not known."""
+    return connection.execute(_BEAT, {"runner": name, "now": now}).rowcount == 1
+
+
+def put(connection: Connection, name: str, platform: str, programs: Mapping[str, Program], now: datetime) -> None:
+    """Set what a runner has, by name of simulator, in place of what it had."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    there = {"platform": platform, "heartbeat_time": now}
+    # Two may tell of the same at once: who comes second waits for the row.
+    statement = (
+        dialect.insert(_RUNNER).values(name=name, **there).on_conflict_do_update(index_elements=["name"], set_=there)
+    )
+    number = connection.execute(statement.returning(_RUNNER.c.id)).scalar_one()
+    connection.execute(delete(_SIMULATOR).where(_SIMULATOR.c.runner_id == number))
+    rows = [
+        {"runner_id": number, "sim_type": sim_type, "version": program.version, "digest": program.digest}
+        for sim_type, program in programs.items()
+    ]
+    if rows:
+        connection.execute(insert(_SIMULATOR), rows)
+
+
+def remove(connection: Connection, name: str) -> None:
+    """Forget a runner."""
+    connection.execute(delete(_RUNNER).where(_RUNNER.c.name == name))
+
+
+def remove_silent(connection: Connection, silent_since: datetime) -> None:
+    """Forget the runners that were not heard of `silent_since`."""
+    connection.execute(delete(_RUNNER).where(_RUNNER.c.heartbeat_time < silent_since))
+
+
+def last_heard(connection: Connection, platform: str, sim_type: str | None = None) -> datetime | None:
+    """When any runner of a platform (that has this simulator, if given) gave its last sign of life; None: never."""
+    query, values = (_LAST, {}) if sim_type is None else (_LAST_WITH, {"sim_type": sim_type})
+    heard: datetime | None = connection.scalar(query, {"platform": platform, **values})
+    return heard
+
+
+def all_programs(connection: Connection, since: datetime) -> list[Record]:
+    """What those have that were heard of `since`: runner, platform, heartbeat_time, sim_type, version, digest."""
+    query = select(
+        _RUNNER.c.name.label("runner"),
+        _RUNNER.c.platform,
+        _RUNNER.c.heartbeat_time,
+        _SIMULATOR.c.sim_type,
+        _SIMULATOR.c.version,
+        _SIMULATOR.c.digest,
+    ).select_from(_JOINED)
+    heard = query.where(_RUNNER.c.heartbeat_time >= since)
+    return list(connection.execute(heard.order_by(_SIMULATOR.c.sim_type, _RUNNER.c.name)).all())

@@ -1,0 +1,5 @@
+"""FLUKA: what yaptide knows of it."""
+
+from yaptide.simulators.fluka.simulator import Fluka
+
+__all__ = ["Fluka"]
