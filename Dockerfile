@@ -12,7 +12,7 @@ RUN python -m venv /opt/yaptide
 # What yaptide imports has a layer of its own, which is kept while only yaptide's own code changes.
 COPY pyproject.toml constraints.txt README.md ./
 COPY yaptide/__init__.py yaptide/
-RUN /opt/yaptide/bin/pip install --constraint constraints.txt .
+RUN /opt/yaptide/bin/pip install --constraint constraints.txt ".[all]"
 COPY yaptide yaptide
 RUN /opt/yaptide/bin/pip install --no-deps --force-reinstall .
 

@@ -139,10 +139,12 @@ def work(
             while not interrupts.came and not executor.start():
                 time.sleep(_LOOK_EVERY)
         driver = make_driver(at.settings, at.backend)
-        driver.start()
+        if driver is not None:
+            driver.start()
         while not interrupts.came:
             time.sleep(_LOOK_EVERY)
-        driver.stop()
+        if driver is not None:
+            driver.stop()
         executor.stop()
 
 

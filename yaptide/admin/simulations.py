@@ -33,6 +33,7 @@ from yaptide.client.results import NO_CURVE, Results
 from yaptide.domain.depth_dose import Range
 from yaptide.domain.errors import Conflict, NotFound
 from yaptide.domain.estimators import RefusedPage
+from yaptide.domain.extras import require
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence import codec
 from yaptide.services import batch, logfiles, results, simulations, users
@@ -58,6 +59,8 @@ def _picture(path: Path | None) -> Path | None:
         raise typer.BadParameter(f"the name of a picture ends in one of {' '.join(_PICTURES)}")
     if path is not None and not path.absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no folder {path.parent}")
+    if path is not None:
+        require("matplotlib", "Drawing")
     return path
 
 

@@ -3,15 +3,18 @@
 import textwrap
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from yaptide.client.results import Results
 from yaptide.domain.depth_dose import is_depth_curve, length_in_mm, read_range
 from yaptide.domain.errors import NotFound
 from yaptide.domain.estimators import Floats, Page
+from yaptide.domain.extras import needed_for
+
+with needed_for("Drawing"):
+    import matplotlib as mpl
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _LINE = "#0b5cad"
 _MARK = "#b5402c"

@@ -10,8 +10,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from yaptide.domain.errors import NotConfigured
 from yaptide.domain.estimators import Estimator, Floats, Page
+from yaptide.domain.extras import needed_for
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,7 +103,8 @@ def grid(page: Page, numbers: Floats) -> Floats:
 
 def to_pandas(pages: Pages) -> "pd.DataFrame":
     """The table of `write_csv` as a data frame; texts, which repeat themselves, are categories."""
-    pd = _imported("pandas")
+    with needed_for("A data frame"):
+        import pandas as pd  # noqa: PLC0415 - it takes long to load
     pages = list(pages)
     sizes = [page.values.size for _, page in pages]
 
@@ -147,7 +148,8 @@ def _coordinates(page: Page, number: int) -> Floats:
 
 def to_dataset(estimator: Estimator, page: Page) -> "xr.Dataset":
     """A page as a data set, as `Results.to_xarray` describes it."""
-    xr = _imported("xarray")
+    with needed_for("A data set"):
+        import xarray as xr  # noqa: PLC0415 - it takes long to load
     names = [axis.name for axis in page.axes]
     distinct = len(set(names)) == len(names) and all(names) and not {"value", "error"} & set(names)
     values = grid(page, page.values)
@@ -163,10 +165,3 @@ def to_dataset(estimator: Estimator, page: Page) -> "xr.Dataset":
         arrays["error"] = (dims, grid(page, page.errors), about)
     attributes = {"estimator": estimator.name, "page": page.number, "quantity": page.name, "units": page.unit}
     return xr.Dataset(arrays, coordinates, attributes)
-
-
-def _imported(library: str) -> Any:
-    try:
-        return __import__(library)
-    except ImportError as error:
-        raise NotConfigured(f"This needs {library}, which is not installed: pip install 'yaptide[tables]'") from error

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from yaptide.domain.errors import InvalidInput, NotConfigured
+from yaptide.domain.extras import require
 from yaptide.domain.sbatch import check_options, read_header
 from yaptide.persistence.queries import clusters
 from yaptide.simulators.base import Simulator
@@ -19,8 +20,9 @@ _ANY = "default"
 def accept(connection: Connection, asked: Mapping[str, Any], simulator: Simulator, tasks: int) -> dict[str, Any]:
     """The columns of a simulation's row for its platform.
 
-    Raises InvalidInput for what cannot be asked, NotConfigured if there is no cluster that could run it.
+    Raises InvalidInput for what cannot be asked, NotConfigured if there is no cluster that could run it, or no SSH.
     """
+    require("asyncssh", "Running on clusters")
     unknown = sorted(set(asked) - set(_KEYS))
     if unknown:
         raise InvalidInput(f"batch_options: {unknown[0][:40]!r} is unknown; there are {', '.join(_KEYS)}")

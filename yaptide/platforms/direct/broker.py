@@ -11,14 +11,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from celery import Celery
-from kombu.connection import Connection
-from kombu.entity import Exchange, Queue
-from kombu.exceptions import OperationalError
-from kombu.utils.url import maybe_sanitize_url
-
 from yaptide.domain.errors import InvalidInput, Unavailable
+from yaptide.domain.extras import needed_for
 from yaptide.simulators import SIMULATORS
+
+with needed_for("A broker (CELERY_BROKER_URL)"):
+    from celery import Celery
+    from kombu.connection import Connection
+    from kombu.entity import Exchange, Queue
+    from kombu.exceptions import OperationalError
+    from kombu.utils.url import maybe_sanitize_url
 
 log = logging.getLogger(__name__)
 

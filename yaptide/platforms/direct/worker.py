@@ -21,12 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from celery import Celery
-from celery.exceptions import SecurityWarning
-from celery.signals import setup_logging, worker_ready, worker_shutting_down
-from celery.worker import state as worker_state
-from celery.worker.control import inspect_command
-
 from yaptide.domain.errors import (
     Conflict,
     InvalidInput,
@@ -36,12 +30,20 @@ from yaptide.domain.errors import (
     TooLarge,
     YaptideError,
 )
+from yaptide.domain.extras import needed_for
 from yaptide.persistence import result_files, task_outputs
 from yaptide.platforms.direct.broker import DESCRIBE, MERGE, MERGE_QUEUE, SIMULATE, make_celery, queue, queue_of
 from yaptide.platforms.direct.remote import RemoteReporter, Server, is_reached
 from yaptide.platforms.direct.running import Job, beating, run_task
 from yaptide.simulators import SIMULATORS
 from yaptide.simulators.base import Installation
+
+with needed_for("A worker"):
+    from celery import Celery
+    from celery.exceptions import SecurityWarning
+    from celery.signals import setup_logging, worker_ready, worker_shutting_down
+    from celery.worker import state as worker_state
+    from celery.worker.control import inspect_command
 
 log = logging.getLogger(__name__)
 
