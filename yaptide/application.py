@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,14 @@ from yaptide.persistence.engine import Database
 from yaptide.platforms.direct.embedded import EmbeddedExecutor, Folders
 from yaptide.services.backend import Backend
 from yaptide.services.spool import Folder, Spool
+from yaptide.services.throttle import Throttle
 from yaptide.settings import Settings, load
 
 if TYPE_CHECKING:
     from apiflask import APIFlask
     from flask import Response
 
+    from yaptide.api.shell import Shell
     from yaptide.platforms.batch.driver import Driver
     from yaptide.platforms.direct.broker import Broker
     from yaptide.platforms.direct.courier import Courier
@@ -44,6 +47,7 @@ def make_backend(settings: Settings) -> Backend:
         data_dir=settings.data_dir,
         secret_keys=tuple(settings.secrets),
         keycloak=settings.keycloak,
+        throttle=Throttle(settings.sign_ins_per_minute, settings.registrations_per_hour),
     )
 
 
@@ -158,6 +162,26 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
         app.before_request(_checked_once(backend))
     app.before_request(guard_body)
     return app
+
+
+def make_shell(settings: Settings, threads: int) -> "Shell":
+    """The web application as it is served, with so many threads that answer."""
+    from yaptide.api.http import BY_HEAD, entitled  # noqa: PLC0415 - only what serves loads Flask
+    from yaptide.api.shell import Rules, Shell  # noqa: PLC0415
+
+    app = create_app(settings)
+    backend = app.extensions["yaptide"]
+    backend.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    most = max(app.config["MAX_CONTENT_LENGTH"], app.config["MAX_RESULTS_LENGTH"], backend.limits.output)
+    rules = Rules(
+        folder=backend.data_dir,
+        entitled=partial(entitled, backend),
+        by_head=BY_HEAD,
+        grace=settings.request_seconds,
+        rate=settings.request_rate,
+        most=most + 1,
+    )
+    return Shell(app, threads, rules)
 
 
 def _never_cached(response: "Response") -> "Response":

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.services.backend import Keycloak, Limits
+from yaptide.services.throttle import REGISTRATIONS, SIGN_INS
 
 _TRUSTWORTHY = re.compile(
     r"https://[^\s/?#@]+(/[^\s?#]*)?|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?(/[^\s?#]*)?"
@@ -108,6 +109,18 @@ class Settings(BaseSettings):
     max_results_mib: int = Field(
         1024, ge=1, validation_alias="YAPTIDE_MAX_RESULTS_MIB", description="Largest body of `POST /results`, MiB."
     )
+    request_seconds: float = Field(
+        20.0,
+        gt=0,
+        validation_alias="YAPTIDE_REQUEST_SECONDS",
+        description="Seconds that a body may take to come in, and an answer to be read, beside YAPTIDE_REQUEST_RATE.",
+    )
+    request_rate: float = Field(
+        8192.0,
+        gt=0,
+        validation_alias="YAPTIDE_REQUEST_RATE",
+        description="Least bytes per second at which bodies are taken and answers are sent.",
+    )
     max_tasks: int = Field(
         10_000, ge=1, validation_alias="YAPTIDE_MAX_TASKS", description="Most tasks of one simulation."
     )
@@ -131,6 +144,18 @@ class Settings(BaseSettings):
         "open",
         validation_alias="YAPTIDE_REGISTRATION",
         description="`open`: anybody may register as a user; `closed`: only operators add users.",
+    )
+    sign_ins_per_minute: int = Field(
+        SIGN_INS,
+        ge=1,
+        validation_alias="YAPTIDE_SIGN_INS_PER_MINUTE",
+        description="Sign-ins in a minute from one address; see [serving](serving.md#signing-in).",
+    )
+    registrations_per_hour: int = Field(
+        REGISTRATIONS,
+        ge=1,
+        validation_alias="YAPTIDE_REGISTRATIONS_PER_HOUR",
+        description="Registrations in an hour from one address.",
     )
     proxies: int = Field(
         0,

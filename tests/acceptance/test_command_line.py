@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 from itertools import repeat
 
@@ -368,12 +369,32 @@ def test_the_tables_are_current_and_right(request, where, finished):
     assert shown == there.url.replace(DATABASE_PASSWORD, "***")
 
 
+def test_an_oblique_beam_stops_at_its_range_and_two_beams_say_that_they_have_none(there, tmp_path):
+    """At gantry 90 and couch 45, 9 mm from an edge of the grid. Along x its protons come 28.9 mm far."""
+    oblique = beam(tmp_path / "oblique", 8000, 70.0, (31, 47, 53), (3.1, 2.7, 2.3))
+    plan = (oblique / "plan.txt").read_text().replace("Angle\n0.0", "Angle\n90").replace("Angle\n0", "Angle\n45")
+    plan = re.sub(r"(IsocenterPosition\n).*", r"\g<1>40 60 65", plan)
+    (oblique / "plan.txt").write_text(plan)
+    done = there.run("run", oblique, "-n", 2, "--json")
+    assert done.code == 0, done.err
+    assert done.json["bragg_peak"]["r80_mm"] == pytest.approx(40.8, abs=0.5)
+
+    field = plan[plan.index("#FIELD") :]
+    (oblique / "plan.txt").write_text(plan.replace("Fields\n1", "Fields\n2") + field.replace("Angle\n90", "Angle\n270"))
+    done = there.run("run", oblique, "-n", 2, "--json")
+    assert done.code == 0, done.err
+    curve, cut, _ = Results.from_document(there.run("results", done.json["job_id"], "--json").json).estimators[0].pages
+    assert curve.metadata["no_range"] == "2 fields: a range is defined for one beam only"
+    assert curve.metadata["beam_direction"] == cut.metadata["beam_direction"] == "0.707107 0 0.707107"
+
+
 # --- what it refuses
 
 REFUSED = {
     ("run", "missing"): "missing is no folder of input files",
     ("run", "empty"): "There are no input files in empty",
     ("run", "typo"): "did you mean Num_Primaries?",
+    ("run", "mirrored"): "ct.mhd, line 5: TransformMatrix turns or mirrors the CT, which MCsquare would ignore",
     ("run", "water", "--sim-type", "geant"): "There is no simulator 'geant'",
     ("run", "water", "--tasks", "0"): "The number of tasks must be between 1 and 10000",
     ("run", "water", "--tasks", "-1"): "The number of tasks must be between 1 and 10000",
@@ -413,6 +434,13 @@ def refusals(there, finished):
     (there.folder / "empty").mkdir()
     (there.folder / "a-file").touch()
     beam(there.folder / "water")
+    mirrored = beam(there.folder / "mirrored")
+    (mirrored / "ct.txt").unlink()
+    (mirrored / "ct.raw").write_bytes(bytes(2 * 20 * 60 * 20))
+    (mirrored / "ct.mhd").write_text(
+        "NDims = 3\nDimSize = 20 60 20\nElementSpacing = 3 1 3\nElementType = MET_SHORT\n"
+        "TransformMatrix = 1 0 0 0 -1 0 0 0 -1\nElementDataFile = ct.raw\n"
+    )
     typo = beam(there.folder / "typo") / "config.txt"
     typo.write_text(typo.read_text().replace("Num_Primaries", "Num_Primarys"))
     commands = []

@@ -98,6 +98,36 @@ def test_the_slice_holds_the_axis_of_the_beam(scores):
     assert np.array_equal(cut.values.reshape(200, 60), grid[10, ::-1])
 
 
+def turned(gantry, couch, spacing):
+    """A beam of 70 MeV through the middle of a cube of 96 mm of water, or nearly."""
+    shape = [round(96 / size) for size in spacing]
+    files = water(energy=70.0, gantry=gantry)
+    files["ct.txt"] = f"grid {' '.join(map(str, shape))}\nspacing {' '.join(map(str, spacing))}\n"
+    middle = " ".join(str(count * size / 2) for count, size in zip(shape, spacing, strict=True))
+    files["plan.txt"] = files["plan.txt"].replace("60 100 60", middle).replace("Angle\n0\n", f"Angle\n{couch}\n")
+    return files
+
+
+@pytest.mark.parametrize(("gantry", "couch"), [(30, 0), (90, 45), (90, 20), (120, 60), (225, 300)])
+def test_protons_stop_at_their_range_at_any_angle(scores, gantry, couch):
+    pages = scores(turned(gantry, couch, (3.1, 2.7, 2.3)), primaries=3200)
+    assert "no_range" not in pages["Dose"][0].metadata
+    assert r80(pages) == pytest.approx(40.8, abs=0.7)
+    energy = pages["Energy"]
+    assert energy[0].values.sum() == pytest.approx(energy[2].values.sum())
+
+
+def test_the_slice_of_an_oblique_beam_shows_it_from_its_entry_to_its_end(scores):
+    cut = scores(turned(60, 30, (2.0, 2.0, 2.0)))["Dose"][1]
+    across, depth = (axis.values for axis in cut.axes)
+    dose = cut.values.reshape(depth.size, across.size)
+    before = (depth > 5) & (depth < 35)
+    middle = dose[before] @ across / dose[before].sum(axis=1)
+    assert np.all(np.abs(middle) < 2)
+    assert dose[before].sum() > 0.5 * dose.sum()
+    assert dose[depth > 50].sum() < 0.01 * dose.sum()
+
+
 def test_energy_is_dose_times_mass_and_most_of_the_beams(scores):
     pages = scores(water())
     mass = 0.004  # g: 2 x 1 x 2 mm of water

@@ -1,5 +1,6 @@
 """Submitting, listing, following, canceling and deleting simulations, as the web front end does it."""
 
+import base64
 import re
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -10,6 +11,7 @@ from tests.support import payloads
 from tests.support.api import counts, submit
 from yaptide.services import simulations as service
 from yaptide.services.counts import fold
+from yaptide.simulators.mcsquare.sample import water
 
 NO_SUCH_JOB = {"message": "Job with provided ID does not exist"}
 NOT_YOURS = {"message": "Job with provided ID does not belong to the user"}
@@ -123,6 +125,23 @@ def test_common_finds_the_simulator_out(signed_in, files, sim_type):
     submit(signed_in, input_type="files", sim_type="common", input_files=files)
     [item] = signed_in.get("/user/simulations").json["simulations"]
     assert item["metadata"]["sim_type"] == sim_type
+
+
+def test_a_ct_that_is_mirrored_in_its_header_is_refused(signed_in, database):
+    header = (
+        "NDims = 3\nDimSize = 4 3 2\nElementSpacing = 30 67 60\nElementType = MET_SHORT\nElementDataFile = ct.raw\n"
+    )
+    files = {name: text for name, text in water().items() if name != "ct.txt"}
+    files |= {"ct.mhd": header, "ct.raw.base64": base64.b64encode(bytes(48)).decode()}
+    body = payloads.submission(input_type="files", sim_type="mcsquare", input_files=files, input_json=None)
+    before = counts(database)
+    files["ct.mhd"] = header + "TransformMatrix = 1 0 0 0 -1 0 0 0 -1\n"
+    response = signed_in.post("/jobs/direct", json=body)
+    assert (response.status_code, set(response.json)) == (400, {"message"})
+    assert response.json["message"].startswith("ct.mhd, line 6: TransformMatrix turns or mirrors the CT")
+    assert counts(database) == before
+    files["ct.mhd"] = header + "TransformMatrix = 1 0 0 0 1 0 0 0 1\n"
+    assert signed_in.post("/jobs/direct", json=body).status_code == 202
 
 
 @pytest.mark.parametrize(

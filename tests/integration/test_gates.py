@@ -1,9 +1,15 @@
 """Who is let in, from where, and how fast: sign-in under attack, registration, and reverse proxies."""
 
+from dataclasses import replace
+from functools import partial
+from itertools import count
+
 import pytest
 
 from tests.support.api import PASSWORD, sign_in
-from yaptide.application import create_app
+from yaptide.application import create_app, make_backend
+from yaptide.services import passwords
+from yaptide.services.passwords import Queue
 from yaptide.services.throttle import STRICT, Throttle
 from yaptide.settings import Settings
 
@@ -75,6 +81,36 @@ def test_addresses_are_those_that_trusted_proxies_tell(backend, proxies):
         for number in range(STRICT + 1)
     ]
     assert codes == [401] * STRICT + [401 if proxies else 429]
+
+
+def test_who_comes_while_too_many_sign_in_is_told_at_once_when_to_come_again(app, client, monkeypatch):
+    sign_in(app, "alice")
+    full = Queue(1, 0, 0.0)
+    monkeypatch.setattr(passwords, "STRANGERS", full)
+    body = {"username": "carol", "password": PASSWORD}
+    with full.turn():
+        for refused in (log_in(app.test_client()), client.put("/auth/register", json=body)):
+            assert refused.status_code == 503
+            assert refused.json == {"message": "Too many are signing in just now; wait 2 s, then try again"}
+            assert refused.headers["Retry-After"] == "2"
+    assert client.put("/auth/register", json=body).status_code == 201
+    assert log_in(client).status_code == 202
+
+
+def test_so_many_may_register_and_sign_in_from_one_address(backend):
+    settings = {"proxies": 1, "sign_ins_per_minute": 4, "registrations_per_hour": 3, "data_dir": backend.data_dir}
+    limited = replace(backend, throttle=make_backend(Settings(_env_file=None, **settings)).throttle)
+    client = made(limited, **settings).test_client()
+
+    def ask(call, address):
+        body = {"username": f"user{next(numbers)}", "password": PASSWORD}
+        return call(json=body, headers={"X-Forwarded-For": address}).status_code
+
+    numbers = count()
+    register, login = partial(client.put, "/auth/register"), partial(client.post, "/auth/login")
+    assert [ask(register, "203.0.113.1") for _ in range(4)] == [201] * 3 + [429]
+    assert [ask(login, "203.0.113.1") for _ in range(5)] == [401] * 4 + [429]
+    assert (ask(register, "203.0.113.2"), ask(login, "203.0.113.2")) == (201, 401)
 
 
 def test_registration_can_be_closed(backend):

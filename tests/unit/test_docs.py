@@ -87,7 +87,12 @@ def test_every_setting_is_documented():
         variable
         for path in (ROOT / "yaptide").rglob("*.py")
         for variable in re.findall(r"\b(?:YAPTIDE|FLASK|CELERY|KEYCLOAK|CERT)_[A-Z][A-Z_]+\b", path.read_text())
-    } - {"YAPTIDE_USER", "KEYCLOAK_USER", "YAPTIDE_PARENT_PID"}  # a constant; what `yaptide up` tells its own processes
+    } - {
+        "YAPTIDE_USER",
+        "KEYCLOAK_USER",
+        "YAPTIDE_PARENT_PID",
+        "YAPTIDE_SERVING_THREADS",
+    }  # a constant; what `yaptide up` tells its own processes
     assert in_code == set(re.findall(r"`((?:YAPTIDE|FLASK|CELERY|KEYCLOAK|CERT)_\w+)`", MADE["settings.md"]))
     assert {field.validation_alias for field in Settings.model_fields.values()} <= in_code
 

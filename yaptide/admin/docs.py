@@ -401,8 +401,8 @@ ERRORS = {
     404: "there is no such thing",
     409: "the present state does not allow it",
     413: "the body is too large",
-    429: "too many wrong passwords: wait for as many seconds as `Retry-After` says",
-    503: "not configured on this server, or the database cannot be reached",
+    429: "too many wrong passwords, sign-ins or registrations: wait for as many seconds as `Retry-After` says",
+    503: "not configured on this server, or the database cannot be reached, or, with `Retry-After`, too much to do",
     507: "no room is left",
 }
 

@@ -19,7 +19,7 @@ from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import counted, print_json, say
 from yaptide.admin.interrupts import Interrupts
 from yaptide.admin.opening import opened
-from yaptide.application import create_app, make_courier, make_driver, make_executor, prepare_to_serve
+from yaptide.application import make_courier, make_driver, make_executor, make_shell, prepare_to_serve
 from yaptide.domain.errors import Conflict, InvalidInput
 from yaptide.services import recovery
 from yaptide.services.backend import now
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 _GRACE = 10
 _PARENT = "YAPTIDE_PARENT_PID"
+_THREADS = "YAPTIDE_SERVING_THREADS"
 _LOOK_EVERY = 0.2
 _PAUSE = 1.0
 
@@ -47,7 +48,7 @@ def up(
     Example: yaptide up --port 5000
     """
     from granian import Granian  # noqa: PLC0415 - the other commands need no server
-    from granian.constants import Interfaces  # noqa: PLC0415
+    from granian.constants import HTTPModes, Interfaces  # noqa: PLC0415
 
     # The database is there and current, or this says what to do, before anything listens. No connection is inherited.
     at = opened()
@@ -55,12 +56,14 @@ def up(
     at.backend.database.close()
     address = _free(host, port)
     os.environ[_PARENT] = str(os.getpid())
+    os.environ[_THREADS] = str(threads)
     server = Granian(
         "yaptide.admin.serving:served",
         address=address,
         port=port,
-        interface=Interfaces.WSGI,
-        blocking_threads=threads,
+        interface=Interfaces.ASGINL,
+        http=HTTPModes.http1,  # nobody needs more behind a proxy, and a broken upload of HTTP/2 is never ended
+        websockets=False,
         factory=True,
         workers_kill_timeout=_GRACE,
         log_enabled=False,
@@ -208,16 +211,16 @@ def worker(
     celery.worker_main(["--quiet", "worker", "--without-gossip", "--without-mingle", *options])
 
 
-def served():  # type: ignore[no-untyped-def]  # noqa: ANN201 - a WSGI application, made in the server's own process
+def served():  # type: ignore[no-untyped-def]  # noqa: ANN201 - an ASGI application, made in the server's own process
     """The application that `yaptide up` serves."""
     die_with_parent(signal.SIGKILL)  # otherwise it would wait for its last client, and keep the port
     os.setpgid(0, 0)  # see `_worker`: told twice to stop, Granian may wait for clients that keep their connection
     settings = load()
     logs.configure(settings.log_format, settings.log_level)
-    app = create_app(settings)
+    shell = make_shell(settings, int(os.environ.get(_THREADS, "16")))
     gc.collect()
     gc.freeze()  # what is there now stays: to look through it again costs as much as to answer about 10,000 tasks
-    return app
+    return shell
 
 
 def _announce(text: str) -> None:

@@ -9,8 +9,10 @@ from werkzeug.exceptions import HTTPException
 
 from yaptide.api.http import answer
 from yaptide.domain.errors import (
+    Busy,
     ClusterRefused,
     ClusterUnavailable,
+    ComeAgain,
     Conflict,
     Forbidden,
     InvalidInput,
@@ -36,6 +38,7 @@ STATUS: dict[type[YaptideError], int] = {
     Conflict: 409,
     TooLarge: 413,
     TooManyAttempts: 429,
+    Busy: 503,
     NotConfigured: 503,
     Unavailable: 503,
     ClusterUnavailable: 503,
@@ -58,7 +61,7 @@ def _refused(error: YaptideError) -> Response:
         log.warning("%s: %s", request.url_rule, error)
         return answer({"message": "The server cannot do this just now; try again later"}, STATUS[Unavailable])
     response = answer({"message": str(error)}, STATUS.get(type(error), 400))
-    if isinstance(error, TooManyAttempts):
+    if isinstance(error, ComeAgain):
         response.headers["Retry-After"] = str(error.seconds)
     return response
 

@@ -1,6 +1,10 @@
 """What all routes share: the backend, who is asking, cookies, and how an answer is written."""
 
+import mmap
+import re
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
@@ -11,7 +15,7 @@ from flask import Request, Response, current_app, request
 from flask.json.provider import JSONProvider
 
 from yaptide import logs
-from yaptide.domain.errors import InvalidInput, TooLarge
+from yaptide.domain.errors import InvalidInput, TooLarge, YaptideError
 from yaptide.persistence import codec
 from yaptide.services import remote, results, sessions
 from yaptide.services.backend import Backend
@@ -29,7 +33,20 @@ _SMALL = 2**20
 _OF_USERS = ("/jobs/direct", "/jobs/batch")
 _OF_WORKERS = {"/jobs": results.JobKey, "/logfiles": results.Key, "/tasks/list": results.Key}
 _SEES_TO_IT = "/results"
+#: Where the key is at the beginning of a large body.
+BY_HEAD = frozenset({_SEES_TO_IT})
 _WORK = "/worker/"
+_WORK_OF = re.compile(r"/worker/(\d{1,10})/", re.ASCII)
+_DIGITS_ONLY = re.compile(r"(\d{1,10})\Z", re.ASCII)
+_DIGITS = 11
+_KEY_FIRST = re.compile(
+    rb'\s*\{\s*"simulation_id"\s*:\s*(\d{1,10})\s*,\s*"update_key"\s*:\s*"([^"\\]{1,500})"\s*[,}]', re.ASCII
+)
+#: The header in which a worker names its simulation, to prove its key before a large body is taken in.
+SIMULATION = "Yaptide-Simulation"
+#: In a request's environment: the file with its whole body, if the server has taken that in before.
+BODY_FILE = "yaptide.body"
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class OrjsonProvider(JSONProvider):
@@ -71,13 +88,21 @@ def backend() -> Backend:
 
 def access_token() -> str | None:
     """The access token of this request: from the cookie, or for scripts from `Authorization: Bearer`."""
-    token = bearer_token()
-    return request.cookies.get(ACCESS) if token is None else token
+    return _access_token(request)
+
+
+def _access_token(of: Request) -> str | None:
+    token = _bearer_token(of)
+    return of.cookies.get(ACCESS) if token is None else token
 
 
 def bearer_token() -> str | None:
     """The token in `Authorization: Bearer`."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return _bearer_token(request)
+
+
+def _bearer_token(of: Request) -> str | None:
+    scheme, _, token = of.headers.get("Authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
 
 
@@ -92,11 +117,44 @@ def user() -> User:
 
 def worker() -> remote.Proof:
     """The simulation in the path, and the update key that comes along; raises InvalidInput without one."""
-    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-    simulation_id = int((request.view_args or {}).get("simulation_id", 0))
-    if scheme.lower() != "bearer" or not 0 < simulation_id < 2**31:
+    return _proof(request, (request.view_args or {}).get("simulation_id", 0))
+
+
+def _proof(of: Request, simulation: int | str) -> remote.Proof:
+    key = _bearer_token(of)
+    number = int(simulation) if str(simulation).isdecimal() and len(str(simulation)) < _DIGITS else 0
+    if key is None or not 0 < number < 2**31:
         raise InvalidInput("Invalid update key")
-    return remote.Proof(simulation_id, key)
+    return remote.Proof(number, key)
+
+
+def entitled(known: Backend, environ: dict[str, Any], head: bytes) -> bool | None:
+    """Whether whoever sends a large body may have all of it taken in before the request is looked at.
+
+    `head` are its first bytes. None if only the whole body can tell: the update key is in it. Otherwise users prove
+    themselves by their session, and workers by their key: in the path's way, first in the results, or in the headers
+    `Authorization: Bearer` and `Yaptide-Simulation`.
+    """
+    this = JsonRequest(environ, populate_request=False)
+    simulation = _WORK_OF.match(this.path) or _DIGITS_ONLY.match(this.headers.get(SIMULATION, ""))
+    try:
+        if this.path in _OF_USERS:
+            sessions.authenticate(known, _access_token(this))
+        elif simulation:
+            remote.check(known, _proof(this, simulation[1]))
+        elif this.path == _SEES_TO_IT and (key := key_first(head)):
+            results.check_key(known, key)
+        else:
+            return None if this.path in _OF_WORKERS else False
+    except YaptideError:
+        return False
+    return True
+
+
+def key_first(head: bytes) -> results.Key | None:
+    """The key that results begin with; None if something else comes first."""
+    match = _KEY_FIRST.match(head)
+    return match and results.Key(int(match[1]), match[2].decode("utf-8", "replace"))
 
 
 def guard_body() -> None:
@@ -113,9 +171,23 @@ def guard_body() -> None:
         remote.check(backend(), worker())
     elif request.path not in _OF_WORKERS:
         request.max_content_length = min(_SMALL, current_app.config["MAX_CONTENT_LENGTH"])
+    elif SIMULATION in request.headers:
+        remote.check(backend(), _proof(request, request.headers[SIMULATION]))
     elif request.content_length is None or request.content_length > _SMALL:
-        body = cast("JsonRequest", request).whole()
-        logs.bind(job_id=results.check_key(backend(), results.key_of(body, _OF_WORKERS[request.path])))
+        with _ONE_AT_A_TIME, _whole_body() as body:  # nobody knows yet who sends it
+            logs.bind(job_id=results.check_key(backend(), results.key_of(body, _OF_WORKERS[request.path])))
+
+
+@contextmanager
+def _whole_body() -> Iterator[memoryview]:
+    """The body of this request; one that waits in a file is not read into memory. Raises TooLarge."""
+    this = cast("JsonRequest", request)
+    file = this.environ.get(BODY_FILE)
+    if file is None or (this.content_length or 0) > current_app.config["MAX_CONTENT_LENGTH"]:
+        yield memoryview(this.whole())
+        return
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
+        yield view
 
 
 def answer(document: dict[str, Any], status: int = 200) -> Response:

@@ -1,6 +1,5 @@
 """Results: workers send them, users read them."""
 
-import re
 import tempfile
 from pathlib import Path
 from typing import IO
@@ -10,7 +9,7 @@ from flask import Response, current_app, request
 
 from yaptide import logs
 from yaptide.api import schemas
-from yaptide.api.http import answer, backend, stitched, user
+from yaptide.api.http import answer, backend, key_first, stitched, user
 from yaptide.domain.errors import InvalidInput
 from yaptide.services import results
 
@@ -20,9 +19,6 @@ _HEAD = 4096
 _CHUNK = 1 << 20
 _IN_MEMORY = 8 << 20
 _ANY_ORDER = 1 << 20
-_KEY_FIRST = re.compile(
-    rb'\s*\{\s*"simulation_id"\s*:\s*(\d{1,10})\s*,\s*"update_key"\s*:\s*"([^"\\]{1,500})"\s*[,}]', re.ASCII
-)
 
 
 @blueprint.post("/results")
@@ -39,9 +35,9 @@ def post() -> Response:
     request.max_content_length = current_app.config["MAX_RESULTS_LENGTH"]
     stream: IO[bytes] = request.stream
     head = stream.read(_HEAD)
-    found = _KEY_FIRST.match(head)
+    found = key_first(head)
     if found:  # a wrong one is refused with the rest still unread
-        _check(results.Key(int(found[1]), found[2].decode("utf-8", "replace")))
+        _check(found)
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=str(_folder())) as spooled:
         while head:
             spooled.write(head)

@@ -30,7 +30,7 @@ blueprint = APIBlueprint("users", __name__, tag="Users")
 def register(json_data: schemas.Credentials) -> Response:
     """Add a user with a password."""
     try:
-        users.sign_up(backend(), json_data.username, json_data.password)
+        users.sign_up(backend(), json_data.username, json_data.password, request.remote_addr or "")
     except Conflict as error:
         raise Forbidden(str(error)) from error  # the status that existing clients know
     return answer({"message": "User created"}, 201)

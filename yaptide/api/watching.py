@@ -59,7 +59,6 @@ class _Watch:
             return start_response(status, *rest)
 
         structlog.contextvars.clear_contextvars()
-        metrics.IN_PROGRESS.inc()
         try:
             answer = self._app(environ, start)
         except BaseException:
@@ -86,7 +85,6 @@ class _Seen:
         if self._ended:
             return
         self._ended = True
-        metrics.IN_PROGRESS.dec()
         seconds = time.perf_counter() - self._began
         method = self._environ["REQUEST_METHOD"]
         method = method if method in _METHODS else "other"

@@ -18,12 +18,20 @@ class NotAuthenticated(YaptideError):
     """Nobody is signed in, or the name and password do not belong together."""
 
 
-class TooManyAttempts(YaptideError):
-    """Somebody has guessed passwords in vain for too often; `seconds` to wait until the next attempt is looked at."""
+class ComeAgain(YaptideError):
+    """The server does not even look at this now; it will `seconds` later."""
 
-    def __init__(self, seconds: int) -> None:
+    def __init__(self, seconds: int, reason: str) -> None:
         self.seconds = seconds
-        super().__init__(f"Too many failed attempts to sign in; wait {seconds} s, then try again")
+        super().__init__(f"{reason}; wait {seconds} s, then try again")
+
+
+class TooManyAttempts(ComeAgain):
+    """Somebody has guessed passwords in vain, or asked for something, too often."""
+
+
+class Busy(ComeAgain):
+    """Others ask for more at once than this server does; nothing was looked at."""
 
 
 class Forbidden(YaptideError):

@@ -76,13 +76,19 @@ def certificate(database: Database, user: User) -> str | None:
     return found.cert if found is not None else None
 
 
-def add_user(database: Database, username: str, password: str | None, quota: int | None = None) -> User:
+def add_user(
+    database: Database,
+    username: str,
+    password: str | None,
+    quota: int | None = None,
+    queue: passwords.Queue = passwords.KNOWN,
+) -> User:
     """Add a local user; without a password they cannot sign in until they are given one.
 
-    Raises InvalidInput for an unusable name or password, Conflict if the name is taken.
+    Raises InvalidInput for an unusable name or password, Conflict if the name is taken, Busy.
     """
     check_name(username)
-    password_hash = None if password is None else passwords.make(password)
+    password_hash = None if password is None else passwords.make(password, queue)
     try:
         with database.writing() as connection:
             user = users.add_local(connection, username, password_hash)

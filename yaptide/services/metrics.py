@@ -26,8 +26,12 @@ ProcessCollector(registry=REGISTRY)
 PlatformCollector(registry=REGISTRY)
 GCCollector(registry=REGISTRY)
 
-#: Requests that are being answered.
-IN_PROGRESS = Gauge("yaptide_http_requests_in_progress", "Requests that are being answered.", registry=REGISTRY)
+#: Requests that come in or are being answered.
+IN_PROGRESS = Gauge(
+    "yaptide_http_requests_in_progress", "Requests that come in or are being answered.", registry=REGISTRY
+)
+#: Threads that are at work for requests.
+THREADS_BUSY = Gauge("yaptide_http_threads_busy", "Threads that are at work for requests.", registry=REGISTRY)
 _REQUESTS = Histogram(
     "yaptide_http_request_seconds",
     "Time from a request to the end of its answer; `route` is the template of its path, `status` such as 2xx.",

@@ -9,6 +9,7 @@ Formats: argon2's own (``$argon2id$...``), and those of werkzeug: ``scrypt:N:r:p
 
 import hashlib
 import hmac
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from functools import cache
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
-from yaptide.domain.errors import InvalidInput, Unavailable
+from yaptide.domain.errors import Busy, InvalidInput
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
@@ -27,17 +28,52 @@ _SCRYPT = (32768, 8, 1)
 _MAX_WORK = 10_000_000
 _MEMORY = 256 * 2**20
 
-#: A hash takes 64 MiB, and anybody may ask for one by trying to sign in: only so many are made at once.
-_TURNS = BoundedSemaphore(4)
-_PATIENCE = 10.0
+_COME_AGAIN = 2
 
 
-def make(password: str) -> str:
-    """A hash of `password`; raises InvalidInput if it is empty or too long, Unavailable if too many are asked for."""
+class Queue:
+    """So many hashes `at_once`, and so many more that wait `patience` seconds for their turn; others come again.
+
+    A hash takes 64 MiB and all the time of a core, and whoever waits for one keeps a thread of the server.
+    """
+
+    def __init__(self, at_once: int, waiting: int, patience: float) -> None:
+        self._places = BoundedSemaphore(at_once + waiting)
+        self._turns = BoundedSemaphore(at_once)
+        self._patience = patience
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Around a hash; raises Busy."""
+        if not self._places.acquire(blocking=False):
+            raise _busy()
+        try:
+            if not self._turns.acquire(timeout=self._patience):
+                raise _busy()
+            try:
+                yield
+            finally:
+                self._turns.release()
+        finally:
+            self._places.release()
+
+
+def _busy() -> Busy:
+    return Busy(_COME_AGAIN, "Too many are signing in just now")
+
+
+_AT_ONCE = 2 if (os.cpu_count() or 1) > 2 else 1
+#: For anybody who tries to sign in, or registers; and for those who have shown before that they may, which is why a
+#: flood of the former keeps none of the latter out. Together they leave threads of the server for everything else.
+STRANGERS, KNOWN = Queue(_AT_ONCE, 4, 2.0), Queue(_AT_ONCE, 6, 5.0)
+
+
+def make(password: str, queue: Queue = KNOWN) -> str:
+    """A hash of `password`; raises InvalidInput if it is empty or too long, Busy if too many are asked for."""
     if not password or len(password) > MAX_PASSWORD:
         raise InvalidInput(f"A password has 1 to {MAX_PASSWORD} characters")
     hasher = _argon2()
-    with _turn():
+    with queue.turn():
         if hasher is not None:
             return hasher.hash(password)
         salt = secrets.token_hex(8)
@@ -45,11 +81,11 @@ def make(password: str) -> str:
         return f"scrypt:{n}:{r}:{p}${salt}${_scrypt(password, salt, n, r, p)}"
 
 
-def verify(stored: str, password: str) -> bool:
-    """Whether `stored` is a hash of `password`; False for a hash of no known kind. Raises Unavailable as `make`."""
+def verify(stored: str, password: str, queue: Queue = KNOWN) -> bool:
+    """Whether `stored` is a hash of `password`; False for a hash of no known kind. Raises Busy as `make` does."""
     if len(password) > MAX_PASSWORD:
         return False
-    with _turn():
+    with queue.turn():
         try:
             if stored.startswith("$argon2"):
                 return _verify_argon2(stored, password)
@@ -65,16 +101,6 @@ def outdated(stored: str) -> bool:
     if hasher is None:
         return False
     return not stored.startswith("$argon2") or hasher.check_needs_rehash(stored)
-
-
-@contextmanager
-def _turn() -> Iterator[None]:
-    if not _TURNS.acquire(timeout=_PATIENCE):
-        raise Unavailable("Too many are signing in just now; try again later")
-    try:
-        yield
-    finally:
-        _TURNS.release()
 
 
 def _old(method: str, password: str, salt: str) -> str:

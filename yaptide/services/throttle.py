@@ -1,4 +1,6 @@
-"""Slows down who guesses passwords. What it remembers is in the memory of one process, and is gone with it.
+"""Limits how often somebody may sign in or register. What it remembers is in the memory of one process.
+
+Of both, each address may do so many in a time, whatever becomes of them.
 
 Wrong passwords are counted for a name, for an address, and for a name at an address. The last is strict; the others,
 which many people may share or a stranger may drive up, are lenient. Whoever has reached a limit waits 1 s, after the
@@ -25,6 +27,8 @@ LONGEST = 60
 FORGOTTEN = 15 * 60
 #: Names and addresses that are remembered; beyond, those are forgotten whose last wrong password is longest ago.
 SIZE = 30_000
+#: Sign-ins in a minute, and registrations in an hour, from one address.
+SIGN_INS, REGISTRATIONS = 60, 60
 
 _LONGEST_NAME = 200
 _Key = tuple[str, ...]
@@ -36,14 +40,56 @@ class _Failures:
     last: float = 0.0
 
 
-class Throttle:
-    """Counts wrong passwords; shared by all threads of a process."""
+class Rate:
+    """Lets each address do something `most` times in `period` seconds, all at once or one after the other.
 
-    def __init__(self, size: int = SIZE, clock: Callable[[], float] = time.monotonic) -> None:
+    For each it remembers one number: when it will have done nothing for so long that it may do all of it again.
+    """
+
+    def __init__(self, most: int, period: float, size: int, clock: Callable[[], float]) -> None:
+        self._period = period
+        self._each = period / most
         self._size = size
         self._clock = clock
+        self._rested: OrderedDict[str, float] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def admit(self, address: str, what: str) -> None:
+        """Count one more of `what` from an address; raises TooManyAttempts, with nothing counted, if it has to wait."""
+        network = _network(address)
+        if not network:
+            return
+        with self._lock:
+            time_now = self._clock()
+            rested = max(self._rested.get(network, time_now), time_now) + self._each
+            if rested > time_now + self._period + self._each / 2:  # the half is for rounding
+                raise TooManyAttempts(ceil(rested - time_now - self._period), f"Too many {what} from your address")
+            self._rested[network] = rested
+            self._rested.move_to_end(network)
+            while len(self._rested) > self._size:
+                self._rested.popitem(last=False)
+
+
+class Throttle:
+    """Counts sign-ins, wrong passwords and registrations; shared by all threads of a process."""
+
+    def __init__(
+        self,
+        sign_ins: int = SIGN_INS,
+        registrations: int = REGISTRATIONS,
+        size: int = SIZE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._size = size
+        self._clock = clock
+        self._sign_ins = Rate(sign_ins, 60.0, size, clock)
+        self._registrations = Rate(registrations, 3600.0, size, clock)
         self._failures: OrderedDict[_Key, _Failures] = OrderedDict()
         self._lock = threading.Lock()
+
+    def admit_registration(self, address: str) -> None:
+        """Count a registration; raises TooManyAttempts if there are too many from its address."""
+        self._registrations.admit(address, "registrations")
 
     @contextmanager
     def attempt(self, name: str, address: str = "") -> Iterator[None]:
@@ -52,6 +98,7 @@ class Throttle:
         It counts as wrong from the start, so that many attempts at once gain nothing. Any end but NotAuthenticated
         takes that back, and the right password also what was counted for this name at this address.
         """
+        self._sign_ins.admit(address, "sign-ins")
         keys = _keys(name, address)
         self._begin(keys)
         try:
@@ -70,7 +117,7 @@ class Throttle:
         with self._lock:
             wait = max(self._wait(key, free, time_now) for key, free in keys.items())
             if wait > 0:
-                raise TooManyAttempts(ceil(wait))
+                raise TooManyAttempts(ceil(wait), "Too many failed attempts to sign in")
             for key in keys:
                 found = self._failures.setdefault(key, _Failures())
                 found.count = 1 if time_now - found.last > FORGOTTEN else found.count + 1

@@ -21,19 +21,23 @@ from yaptide.services.backend import Backend
 WRONG = "Invalid login or password"
 
 
-def register(backend: Backend, username: str, password: str | None) -> User:
+def register(backend: Backend, username: str, password: str | None, queue: passwords.Queue = passwords.KNOWN) -> User:
     """Add a local user; without a password they cannot sign in until they are given one.
 
-    Raises InvalidInput for an unusable name or password, Conflict if the name is taken.
+    Raises InvalidInput for an unusable name or password, Conflict if the name is taken, Busy.
     """
-    return administration.add_user(backend.database, username, password)
+    return administration.add_user(backend.database, username, password, queue=queue)
 
 
-def sign_up(backend: Backend, username: str, password: str) -> User:
-    """Add somebody who asks for it as a local user; raises Forbidden if this is not wanted here, else as `register`."""
+def sign_up(backend: Backend, username: str, password: str, address: str = "") -> User:
+    """Add somebody at `address` who asks for it as a local user.
+
+    Raises Forbidden if this is not wanted here, TooManyAttempts, and what `register` does.
+    """
     if not backend.limits.registration:
         raise Forbidden("Nobody can register here: ask the operator of this server for an account")
-    return register(backend, username, password)
+    backend.throttle.admit_registration(address)
+    return register(backend, username, password, passwords.STRANGERS)
 
 
 def find(backend: Backend, username: str) -> User | None:
@@ -86,7 +90,7 @@ def _fitting(backend: Backend, username: str, password: str) -> User:
     with backend.database.reading() as connection:
         found = users.local_user(connection, username)
     user, stored = found or (None, None)
-    fits = passwords.verify(stored or _decoy(), password)
+    fits = passwords.verify(stored or _decoy(), password, passwords.STRANGERS)
     if user is None or stored is None or not fits:
         raise NotAuthenticated(WRONG)
     if passwords.outdated(stored):

@@ -1,55 +1,106 @@
 """Hashing takes memory on purpose, and anybody may ask for it."""
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from yaptide.domain.errors import Unavailable
+from yaptide.domain.errors import Busy
 from yaptide.services import passwords
+from yaptide.services.passwords import Queue
+
+SECONDS = 60
 
 
-class Slow:
-    """A hasher that notes how many use it at once."""
+class Gate:
+    """A hasher that lets nobody go on before it is opened, and notes how many use it at once."""
 
     def __init__(self) -> None:
+        self.opened = threading.Event()
         self.at_once = self.most = 0
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
 
     def hash(self, _password: str) -> str:
-        with self._lock:
+        with self._changed:
             self.at_once += 1
             self.most = max(self.most, self.at_once)
-        time.sleep(0.02)
-        with self._lock:
+            self._changed.notify_all()
+        assert self.opened.wait(SECONDS)
+        with self._changed:
             self.at_once -= 1
         return "$argon2..."
 
     def verify(self, _stored: str, password: str) -> bool:
         return bool(self.hash(password))
 
+    def check_needs_rehash(self, _stored: str) -> bool:
+        return False
+
+    def wait_for(self, count: int) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.at_once == count, SECONDS)
+
 
 @pytest.fixture
-def slow(monkeypatch):
-    hasher = Slow()
+def gate(monkeypatch):
+    hasher = Gate()
     monkeypatch.setattr(passwords, "_argon2", lambda: hasher)
-    return hasher
+    yield hasher
+    hasher.opened.set()
 
 
-def test_few_passwords_are_hashed_at_once(slow):
+def test_few_passwords_are_hashed_at_once(gate):
+    gate.opened.set()
+    queue = Queue(2, 16, SECONDS)
     with ThreadPoolExecutor(16) as pool:
-        made = list(pool.map(passwords.make, ["secret"] * 16))
-        fitting = list(pool.map(passwords.verify, made, ["secret"] * 16))
+        made = list(pool.map(passwords.make, ["secret"] * 16, [queue] * 16))
+        fitting = list(pool.map(passwords.verify, made, ["secret"] * 16, [queue] * 16))
     assert all(fitting)
-    assert slow.most == 4
+    assert gate.most <= 2
 
 
-def test_who_would_wait_too_long_is_told_to_come_again(slow, monkeypatch):
-    monkeypatch.setattr(passwords, "_PATIENCE", 0.0)
-    with ThreadPoolExecutor(16) as pool:
-        tries = [pool.submit(passwords.make, "secret") for _ in range(16)]
-    refused = [found.exception() for found in tries if found.exception()]
-    assert refused
-    assert all(isinstance(error, Unavailable) for error in refused)
-    assert passwords.make("secret")
+def test_a_few_wait_and_the_others_are_told_at_once_to_come_again(gate):
+    """Nobody but the two who are hashed and the three who wait keeps a thread."""
+    queue = Queue(2, 3, SECONDS)
+    with ThreadPoolExecutor(40) as pool:
+        tries = [pool.submit(passwords.make, "secret", queue) for _ in range(40)]
+        refused = [error for error in (found.exception(SECONDS) for found in done(tries, 35)) if error]
+        gate.opened.set()
+        made = [found for found in tries if not found.exception(SECONDS)]
+    assert len(refused) == 35
+    assert {(type(error), error.seconds) for error in refused} == {(Busy, 2)}
+    assert len(made) == 5
+    assert passwords.make("secret", queue)
+
+
+def done(tries, count):
+    """The first `count` of them that come to an end."""
+    ended = threading.Semaphore(0)
+    found = []
+    for one in tries:
+        one.add_done_callback(lambda future: (found.append(future), ended.release()))
+    for _ in range(count):
+        assert ended.acquire(timeout=SECONDS)
+    return found[:count]
+
+
+def test_who_has_waited_for_long_is_told_to_come_again(gate):
+    queue = Queue(1, 1, 0.0)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(passwords.make, "secret", queue)
+        gate.wait_for(1)
+        with pytest.raises(Busy, match="wait 2 s"):
+            passwords.make("secret", queue)
+        gate.opened.set()
+        assert first.result(SECONDS)
+
+
+def test_a_flood_of_strangers_keeps_nobody_out_who_is_known(gate):
+    with ThreadPoolExecutor(40) as pool:
+        flood = [pool.submit(passwords.verify, "$argon2", "wrong", passwords.STRANGERS) for _ in range(40)]
+        gate.wait_for(passwords._AT_ONCE)
+        known = pool.submit(passwords.verify, "$argon2", "right", passwords.KNOWN)
+        gate.wait_for(passwords._AT_ONCE + 1)
+        gate.opened.set()
+        assert known.result(SECONDS)
+        assert any(isinstance(found.exception(SECONDS), Busy) for found in flood)

@@ -9,6 +9,7 @@ from yaptide.domain.errors import NotAuthenticated, TooManyAttempts, Unavailable
 from yaptide.services.throttle import FORGOTTEN, LENIENT, LONGEST, STRICT, Throttle
 
 HERE, THERE = "192.0.2.1", "198.51.100.7"
+MANY = 10**6
 
 
 class Clock:
@@ -25,7 +26,7 @@ def clock():
 
 @pytest.fixture
 def throttle(clock):
-    return Throttle(clock=clock)
+    return Throttle(MANY, MANY, clock=clock)
 
 
 def fail(throttle, name="alice", address=HERE, error=NotAuthenticated):
@@ -142,7 +143,7 @@ def test_it_forgets(throttle, clock):
 
 
 def test_its_memory_is_bounded(clock):
-    throttle = Throttle(size=100, clock=clock)
+    throttle = Throttle(MANY, size=100, clock=clock)
     for number in range(1000):
         fail(throttle, f"{number}" + "x" * 100_000, "")
     assert len(throttle._failures) == 100
@@ -150,3 +151,46 @@ def test_its_memory_is_bounded(clock):
     for number in range(1000):
         succeed(throttle, f"user{number}", "")
     assert len(throttle._failures) <= 100
+
+
+def test_so_many_sign_ins_from_one_address_in_a_minute(clock):
+    throttle = Throttle(sign_ins=6, clock=clock)
+    for _ in range(6):
+        succeed(throttle)
+    with pytest.raises(TooManyAttempts, match="sign-ins from your address; wait 10 s"):
+        succeed(throttle, "bob")
+    succeed(throttle, "bob", THERE)
+    clock.time += 10
+    succeed(throttle)
+    assert wait_of(throttle) == 10
+    clock.time += 60
+    for _ in range(6):
+        assert wait_of(throttle) == 0
+    assert wait_of(throttle) == 10
+
+
+def test_so_many_registrations_from_one_address_in_an_hour(clock):
+    throttle = Throttle(registrations=2, clock=clock)
+    for _ in range(2):
+        throttle.admit_registration("2001:db8::1")
+    for address in ("2001:db8::1", "2001:db8::2"):
+        with pytest.raises(TooManyAttempts, match="registrations from your address; wait 1800 s"):
+            throttle.admit_registration(address)
+    throttle.admit_registration("2001:db8:0:1::1")
+    clock.time += 1800
+    throttle.admit_registration("2001:db8::2")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "", "no address"])
+def test_addresses_that_say_nothing_have_no_limit(clock, address):
+    throttle = Throttle(sign_ins=1, registrations=1, clock=clock)
+    for _ in range(10):
+        throttle.admit_registration(address)
+        assert wait_of(throttle, address=address) == 0
+
+
+def test_the_memory_of_a_limit_is_bounded(clock):
+    throttle = Throttle(size=100, clock=clock)
+    for number in range(1000):
+        throttle.admit_registration(f"192.0.{number // 256}.{number % 256}")
+    assert len(throttle._registrations._rested) == 100

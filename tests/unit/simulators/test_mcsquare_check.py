@@ -138,6 +138,8 @@ def test_configuration(old, new, words):
         ("###GantryAngle\n0.0\n", "###GantryAngle\n", "one line with its value"),
         ("###GantryAngle\n0.0\n", "###GantryAngel\n0.0\n", "no tag 'GantryAngel'"),
         ("#SPOTS-DESCRIPTION", "#SPOTS-DESCRIPTION\nrubbish\n", "a tag must come here"),
+        ("####Energy (MeV)", "####Energy (keV)", "the numbers must be Energy (MeV), not 'Energy (keV)'"),
+        ("####X Y Weight", "####X Weight Y", "the numbers must be X Y Weight, not 'X Weight Y'"),
     ],
 )
 def test_plan(old, new, words):
@@ -168,6 +170,7 @@ ROW = "150 150 0.6 1e8 1 4 0.003 0.0001 4 0.003 0.0001 0 4 0.003 0.0001 4 0.003 
         ("SMX to Isocenter distance\n2000\n", "", "'SMX to Isocenter distance' is missing"),
         ("SMY to Isocenter distance\n2000\n", "SMY to Isocenter distance\n0\n", "SMY"),
         ("Beam parameters", "Beam", "Beam"),
+        ("SpotSize1x Divergence1x", "Divergence1x SpotSize1x", "the columns must be NominalEnergy MeanEnergy"),
         (ROW, ROW.replace("0.6", "nan"), "must be a number"),
         (ROW, ROW + " 7", "18 numbers"),
         (ROW, ROW.removesuffix(" 0.0001"), "18 numbers"),
@@ -261,11 +264,107 @@ def test_image(old, new, words):
     assert words in refusal(with_image(HEADER.replace(old, new)))
 
 
+#: Headers of images along x, y and z, as programs write them.
+WRITTEN = {
+    "SimpleITK": (
+        "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\nCompressedData = False\n"
+        "TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = -60 -100.5 1e1\nCenterOfRotation = 0 0 0\n"
+        "AnatomicalOrientation = RAI\nElementSpacing = 30 67 60\n0008|0060 = CT\n0028|1053 = 2\n"
+        "0018|5100 = HFS\nITK_original_direction = 1 0 0 0 1 0 0 0 1\nITK_InputFilterName = MetaImageIO\n"
+        "DimSize = 4 3 2\nElementType = MET_SHORT\nElementDataFile = ct.raw\n"
+    ),
+    "matRad": (
+        "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\nCompressedData = False\n"
+        "TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 0 0 0\nCenterOfRotation = 0 0 0\nAnatomicalOrientation = RAI\n"
+        "ElementSpacing = 30.000000 67.000000 60.000000\nDimSize = 4 3 2\nElementType = MET_SHORT\n"
+        "ElementDataFile = ct.raw\n"
+    ),
+    "MCsquare": (
+        "ObjectType = Image\nNDims = 3\nDimSize = 4 3 2\nElementSpacing = 30.000000 67.000000 60.000000\n"
+        "Offset = 0.000000 0.000000 0.000000\nElementType = MET_SHORT\nElementByteOrderMSB = False\n"
+        "ElementDataFile = ct.raw\n"
+    ),
+    "by hand": (
+        "Comment = made by hand = easily\nName =\nPatient Name = X\nNDims=3\nDimSize=4 3 2\nHeaderSize = -1\n"
+        "Modality = MET_MOD_CT\nDistanceUnits = mm\nElementSize = 30 67 60.0\nElementMin = 0\nElementMax = 0\n"
+        "ElementNumberOfChannels = 1\nElementToIntensityFunctionSlope = 1.0\nRescaleIntercept = 0\nColor = 1 0 0 1\n"
+        "AnatomicalOrientation = ???\nElementSpacing=30 67 60\nElementType=MET_SHORT\nElementDataFile=ct.raw\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("program", WRITTEN)
+def test_headers_of_programs_are_taken(program):
+    assert MCsquare().check(with_image(WRITTEN[program])).primaries == 1600
+
+
+@pytest.mark.parametrize("key", ["TransformMatrix", "Orientation", "Rotation"])
+@pytest.mark.parametrize(
+    "matrix", ["1 0 0 0 1 0 0 0 1", "1.0 0.0 -0 0 1e0 0 +0 .0 1", "0.99999999 1e-9 0 -1e-9 1 0 0 0 1.00000001"]
+)
+def test_the_identity_may_be_spelled_in_any_way(key, matrix):
+    assert MCsquare().check(with_image(f"{key} = {matrix}\n{HEADER}")).primaries == 1600
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "TransformMatrix = 1 0 0 0 -1 0 0 0 -1",
+        "TransformMatrix = -1 0 0 0 1 0 0 0 1",
+        "Orientation = 0 1 0 1 0 0 0 0 1",
+        "Rotation = 0.999 0.0447 0 -0.0447 0.999 0 0 0 1",
+        "TransformMatrix = 0 0 0 0 0 0 0 0 0",
+        *(f"AnatomicalOrientation = {acronym}" for acronym in ("LAI", "RPI", "LPS", "RAS", "ASL", "rai")),
+    ],
+)
+def test_a_ct_that_its_header_turns_or_mirrors_is_refused(line):
+    message = refusal(with_image(line + "\n" + HEADER))
+    assert message.startswith("ct.mhd, line 1: ")
+    assert "resample the CT so that its axes are x, y and z" in message
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("TransformMatrix = 1 0 0 0 1 0", "9 numbers are needed, found 6"),
+        ("TransformMatrix = 1 0 0 0 1 0 0 0 one", "must be a number"),
+        ("Offset = 1 2", "3 numbers are needed"),
+        ("Offset = 0 0 1e300", "between -1e+06 and 1e+06"),
+        ("Offset = 1 2 3\nOrigin = 1 2 4", "line 2: Origin is another name of Offset, and differs"),
+        ("NDims = 3", "line 2: 'NDims' was given before, in line 1"),
+        ("ElementSpacing = 3 6.7 6", "'ElementSpacing' was given before, in line 1"),
+        ("ObjectType = Mesh", "ObjectType must be Image, not 'Mesh'"),
+        ("BinaryData = False", "BinaryData must be True, not 'False'"),
+        ("BinaryDataByteOrderMSB = True", "must be False"),
+        ("ElementNumberOfChannels = 3", "must be 1"),
+        ("HeaderSize = 512", "HeaderSize must be 0"),
+        ("DistanceUnits = cm", "DistanceUnits must be mm"),
+        ("Modality = MET_MOD_MR", "Modality must be MET_MOD_CT"),
+        ("ElementSize = 30 67 61", "ElementSize differs from ElementSpacing"),
+        ("ElementToIntensityFunctionSlope = 2", "ElementToIntensityFunctionSlope must be 1"),
+        ("ElementToIntensityFunctionOffset = -1024", "ElementToIntensityFunctionOffset must be 0"),
+        ("RescaleSlope = 0.5", "RescaleSlope must be 1: write the HU themselves into the raw file"),
+        ("RescaleIntercept = -1024", "RescaleIntercept must be 0"),
+        ("offset = 1 2 3", "did you mean Offset?"),
+        ("TransfromMatrix = -1 0 0 0 1 0 0 0 1", "did you mean TransformMatrix?"),
+        ("ElementByteOrder = MSB", "did you mean ElementByteOrderMSB?"),
+        (" = 3", "Key = value"),
+        ("\n".join(f"key{number} = 1" for number in range(1000)), "1000 lines at most"),
+    ],
+)
+def test_what_a_header_says_beside_is_not_ignored(line, words):
+    assert words in refusal(with_image(line + "\n" + HEADER))
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
 def test_an_image_with_senseless_voxels(bad):
     values = np.zeros(24)
     values[7] = bad
     assert "without a sensible HU" in refusal(with_image(HEADER.replace("SHORT", "DOUBLE"), values, "<f8"))
+
+
+def test_times_beside_the_spots_are_fine():
+    assert MCsquare().check(changed("plan.txt", "####X Y Weight\n0 0 1", "####X Y Weight Time\n0 0 1 0.5"))
 
 
 def test_data_that_is_not_base64():

@@ -1,5 +1,6 @@
 """A run is believed only if everything about it is right, and its numbers land on the right axes."""
 
+import base64
 import re
 import signal
 
@@ -16,12 +17,30 @@ GRID = Grid((3, 4, 5), (40.0, 50.0, 24.0))
 LOG = "\n 10.0 % \n 100.0 % (stat uncertainty: 2.1 %) \n\nNbr primaries simulated: 1600 \nMC computation time: 1 s \n"
 
 
-def finished(folder, gantry=0.0, couch=0.0, log=LOG, **images):
-    """A folder as a run with GRID leaves it, with images filled with random numbers unless given."""
-    files = {**water(gantry=gantry), "ct.txt": "grid 3 4 5\nspacing 40 50 24\n"}
-    files["plan.txt"] = (
-        files["plan.txt"].replace("SupportAngle\n0", f"SupportAngle\n{couch}").replace("60 100 60", "30 60 90")
-    )
+def plan_of(*fields, couch=0.0):
+    """A plan with these fields: gantry angle, isocentre, spots."""
+    head, _, field = water()["plan.txt"].partition("#FIELD-DESCRIPTION")
+    text = head.replace("Fields\n1", f"Fields\n{len(fields)}")
+    for gantry, isocentre, spots in fields:
+        changes = {
+            "GantryAngle\n0.0": f"GantryAngle\n{gantry}",
+            "SupportAngle\n0": f"SupportAngle\n{couch}",
+            "60 100 60": isocentre,
+            "NbOfScannedSpots\n1": f"NbOfScannedSpots\n{len(spots)}",
+            "0 0 1\n": "".join(f"{spot}\n" for spot in spots),
+        }
+        text += "#FIELD-DESCRIPTION" + field
+        for old, new in changes.items():
+            before, found, after = text.rpartition(old)
+            assert found
+            text = before + new + after
+    return text
+
+
+def finished(folder, gantry=0.0, couch=0.0, log=LOG, more=None, **images):
+    """A folder as a run with GRID leaves it: `more` input files, images filled with random numbers unless given."""
+    plan = plan_of((gantry, "30 60 90", ["0 0 1"]), couch=couch)
+    files = {**water(), "ct.txt": "grid 3 4 5\nspacing 40 50 24\n", "plan.txt": plan, **(more or {})}
     MCsquare().prepare(files, 1600, 1, folder)
     (folder / OUTPUT_LOG).write_text(log)
     (folder / "Outputs").mkdir()
@@ -72,7 +91,7 @@ def test_the_grid_is_exactly_as_simulated(tmp_path):
         (270, 0, lambda a: a[3, :, ::-1].T, "y"),
         (90, 90, lambda a: a[:, 1, :], "x"),  # from low z
         (90, 270, lambda a: a[::-1, 1, :], "x"),
-        (10, 0, lambda a: a[3, ::-1, :], "x"),  # snapped to the nearest axis
+        (0.00001, -0.00001, lambda a: a[3, ::-1, :], "x"),  # off the axis by less than a thousandth of a voxel
     ],
 )
 def test_depth_begins_where_the_beam_enters(tmp_path, gantry, couch, depth_first, transverse):
@@ -84,6 +103,19 @@ def test_depth_begins_where_the_beam_enters(tmp_path, gantry, couch, depth_first
     assert curve.axes[0].values[0] == np.diff(curve.axes[0].values)[0] / 2
 
 
+@pytest.mark.parametrize(("gantry", "across"), [(180, (0, 2)), (90, (0, 1))])
+def test_a_curve_along_an_axis_is_the_same_bit_for_bit_as_ever(tmp_path, gantry, across):
+    """Users compare it with what they have stored."""
+    finished(tmp_path, gantry)
+    dose, energy, let = (metaimage.read(tmp_path / "Outputs", f"{name}.mhd")[1] for name in ("Dose", "Energy", "LET"))
+    mean = dose.mean(axis=across, dtype=np.float64)
+    weighted = np.sum(let * dose.astype(np.float64), axis=across) / dose.sum(axis=across, dtype=np.float64)
+    assert np.array_equal(pages(tmp_path, "Dose")[0].values, mean)
+    assert np.array_equal(pages(tmp_path, "Energy")[0].values, energy.sum(axis=across, dtype=np.float64))
+    assert np.array_equal(pages(tmp_path, "LET")[0].values, weighted)
+    assert np.array_equal(pages(tmp_path, "LET")[0].weights, mean)
+
+
 def test_a_layer_is_a_mean_of_dose_and_a_sum_of_energy_and_a_weighted_mean_of_let(tmp_path):
     finished(tmp_path, gantry=180)
     dose, energy, let = (image(tmp_path, name) for name in ("Dose", "Energy", "LET"))
@@ -92,6 +124,126 @@ def test_a_layer_is_a_mean_of_dose_and_a_sum_of_energy_and_a_weighted_mean_of_le
     page = pages(tmp_path, "LET")[0]
     assert page.values == pytest.approx((let * dose).sum(axis=(0, 2)) / dose.sum(axis=(0, 2)))
     assert page.weights == pytest.approx(dose.mean(axis=(0, 2)))
+
+
+@pytest.mark.parametrize("hu", [0, -1000])
+def test_layers_across_an_oblique_beam_miss_nothing(tmp_path, hu):
+    """Neither of a block of water nor of a CT with air about it."""
+    finished(tmp_path, 70, 20, more={"ct.txt": f"grid 3 4 5\nspacing 40 50 24\nfill {hu}\nbox 40 80 50 150 0 120 0\n"})
+    dose, energy, let = (image(tmp_path, name) for name in ("Dose", "Energy", "LET"))
+    curve = pages(tmp_path, "Dose")[0]
+    (thickness,) = set(np.diff(curve.axes[0].values).round(6))
+    x, y, z = (abs(float(part)) for part in curve.metadata["beam_direction"].split())
+    area = x * 200 * 120 + y * 120 * 120 + z * 120 * 200
+    assert curve.values.sum() * thickness * area == pytest.approx(dose.sum() * 40 * 50 * 24, rel=1e-5)
+    assert pages(tmp_path, "Energy")[0].values.sum() == pytest.approx(energy.sum())
+    page = pages(tmp_path, "LET")[0]
+    assert page.weights == pytest.approx(curve.values)
+    assert page.values @ page.weights / page.weights.sum() == pytest.approx((let * dose).sum() / dose.sum())
+
+
+def test_an_oblique_slice_holds_voxels_and_nothing_outside_of_the_grid(tmp_path):
+    finished(tmp_path, 30, 0)  # in the plane of x and y
+    for name in ("Dose", "Energy", "LET"):
+        cut = pages(tmp_path, name)[1]
+        assert [axis.name for axis in cut.axes] == ["across", "depth"]
+        assert cut.metadata["slice_normal"] in {"0 0 1", "0 0 -1"}
+        entry, direction = (np.array(cut.metadata[key].split(), float) for key in ("beam_entry", "beam_direction"))
+        side = np.cross(direction, np.array(cut.metadata["slice_normal"].split(), float))
+        across, depth = (axis.values for axis in cut.axes)
+        places = entry + depth[:, None, None] * direction + across[:, None] * side
+        index = np.floor(places / GRID.spacing).astype(int)
+        inside = np.all((index >= 0) & (index < GRID.shape), axis=-1)
+        x, y, z = np.where(inside[..., None], index, 0).transpose(2, 0, 1)
+        assert set(np.unique(z)) == {0, 3}  # where the isocentre is
+        expected = np.where(inside, image(tmp_path, name)[z, y, x], 0)
+        assert cut.values.reshape(expected.shape) == pytest.approx(expected)
+    weights = inside * image(tmp_path, "Dose")[z, y, x]
+    assert cut.weights.reshape(expected.shape) == pytest.approx(weights)  # of LET
+
+
+def test_what_is_said_of_the_beam_is_the_same_for_a_beam_along_an_axis(tmp_path):
+    finished(tmp_path, 270)
+    curve, cut, grid = pages(tmp_path, "Dose")
+    assert (curve.metadata["beam_direction"], curve.metadata["beam_entry"]) == ("-1 0 0", "120 60 90")
+    assert cut.metadata["slice_normal"] == "0 0 1"
+    assert "no_range" not in curve.metadata
+    assert not set(grid.metadata) & {"beam_direction", "slice_normal"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ([(0, "30 60 90"), (90, "30 60 90"), (180, "30 60 90")], "3 fields: a range is defined for one beam only"),
+        ([(0, "30 60 90"), (0, "31 60 90")], "2 fields: a range is defined for one beam only"),
+        ([(30, "30 60 90"), (390, "30 60 90")], None),  # the layers of one beam, in two fields
+    ],
+)
+def test_several_fields_have_no_range(tmp_path, fields, reason):
+    plan = plan_of(*((*field, ["0 0 1"]) for field in fields))
+    finished(tmp_path, more={"plan.txt": plan})
+    for name in ("Dose", "Energy", "LET"):
+        curve, *others = pages(tmp_path, name)
+        assert curve.metadata.get("no_range") == reason
+        assert all("no_range" not in page.metadata for page in others)
+
+
+@pytest.mark.parametrize(
+    ("gantry", "spots", "reason"),
+    [
+        (45, ["0 0 1", "60 0 1"], "the spots lie 42.4 mm from the ray (root mean square), which is 45.0 degrees from"),
+        (45, ["0 0 1", "0 0 5"], None),
+        (45, ["0 60 0", "0 0 1"], None),  # a spot without weight
+        (5, ["0 0 1", "60 0 1"], None),  # 4 mm, in layers of 25 mm
+        (0, ["-60 0 1", "60 0 1"], None),
+    ],
+)
+def test_an_oblique_beam_that_is_wide_has_no_range(tmp_path, gantry, spots, reason):
+    finished(tmp_path, more={"plan.txt": plan_of((gantry, "30 60 90", spots))})
+    said = pages(tmp_path, "Dose")[0].metadata.get("no_range")
+    assert said is None if reason is None else said.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("isocentre", "reason"),
+    [
+        ("120 200 90", None),  # flies in at this edge
+        ("120 0 90", "the ray through the isocenter leaves the CT where it enters"),
+    ],
+)
+def test_a_ray_that_only_touches_the_grid_has_no_range(tmp_path, isocentre, reason):
+    finished(tmp_path, more={"plan.txt": plan_of((45, isocentre, ["0 0 1"]))})
+    assert pages(tmp_path, "Dose")[0].metadata.get("no_range") == reason
+
+
+def placed(line):
+    """A CT as an image whose header has this line."""
+    header = f"NDims = 3\n{line}DimSize = 3 4 5\nElementSpacing = 40 50 24\nElementType = MET_SHORT\n"
+    raw = base64.b64encode(bytes(120)).decode()
+    return {"ct.mhd": header + "ElementDataFile = ct.raw\n", "ct.raw.base64": raw}
+
+
+@pytest.mark.parametrize("key", ["Offset", "Position", "Origin"])
+def test_axes_are_those_of_the_ct(tmp_path, key):
+    finished(tmp_path, 270, more=placed(f"{key} = -97.3 1e2 7\n"))
+    for name in ("Dose", "LET"):
+        curve, cut, grid = pages(tmp_path, name)
+        assert grid.axes[0].values.tolist() == [-97.3, -97.3 + 40, -97.3 + 80]
+        assert grid.axes[1].values.tolist() == [100, 150, 200, 250]
+        assert grid.axes[2].values.tolist() == [7, 31, 55, 79, 103]
+        assert cut.axes[0].values.tolist() == [100, 150, 200, 250]  # y
+        assert curve.axes[0].values.tolist() == cut.axes[1].values.tolist() == [20, 60, 100]  # from the face on
+        x, y, z = map(float, curve.metadata["beam_entry"].split())
+        assert (x, y, z) == pytest.approx((-97.3 - 20 + 120, 100 - 25 + 60, 7 - 12 + 90))
+
+
+def test_axes_of_an_image_without_an_offset_begin_at_0_and_of_a_description_at_its_corner(tmp_path):
+    image, description = tmp_path / "image", tmp_path / "description"
+    for folder, more in ((image, placed("")), (description, None)):
+        folder.mkdir()
+        finished(folder, more=more)
+    assert pages(image, "Dose")[2].axes[1].values.tolist() == [0, 50, 100, 150]
+    assert pages(description, "Dose")[2].axes[1].values.tolist() == [25, 75, 125, 175]
 
 
 def test_let_is_zero_where_there_is_no_dose(tmp_path):

@@ -23,8 +23,10 @@ BATCH = "BATCH"
 EDITOR = "EDITOR"
 FILES = "FILES"
 
-#: Not yet ended, in the words of the index: only so does PostgreSQL see that it has one for it.
+#: Not yet ended, in the words of the index: only so does a database see that it has one for it.
 OPEN = text(f"job_state NOT IN ({', '.join(repr(str(state)) for state in sorted(FINAL_STATES))})")
+#: Has a folder on its cluster, and was submitted here, in the words of the index.
+LEFT = text("job_dir IS NOT NULL AND options IS NOT NULL")
 
 
 class SimulationModel(ClaimMixin, Base):
@@ -39,6 +41,8 @@ class SimulationModel(ClaimMixin, Base):
         CheckConstraint("stored_bytes >= 0", name="stored_not_negative"),
         Index(None, "user_id", "start_time", "id"),
         Index(None, "user_id", "end_time", "id"),
+        Index(None, "user_id", "job_state", "start_time", "id"),
+        Index(None, "user_id", "job_state", "end_time", "id"),
         Index(None, "user_id", "stored_bytes"),
         Index("ix_Simulation_open", "job_state", "id", postgresql_where=OPEN, sqlite_where=OPEN),
         # A number is never given twice, so that a late report cannot reach another simulation.
@@ -110,7 +114,10 @@ class BatchSimulationModel(SimulationModel):
     """A simulation on the platform BATCH."""
 
     __tablename__ = "BatchSimulation"
-    __table_args__: tuple[SchemaItem | dict[str, bool], ...] = (Index(None, "cluster_id"),)
+    __table_args__: tuple[SchemaItem | dict[str, bool], ...] = (
+        Index(None, "cluster_id"),
+        Index("ix_BatchSimulation_left", "id", postgresql_where=LEFT, sqlite_where=LEFT),
+    )
     __mapper_args__ = {"polymorphic_identity": BATCH}  # noqa: RUF012
 
     id: Mapped[int] = mapped_column(

@@ -9,7 +9,7 @@ from yaptide.domain.states import TASK_STATES, EntityState
 from yaptide.persistence.models.base import Base, ClaimMixin, one_of, state_column
 from yaptide.persistence.models.simulations import BATCH, DIRECT, SimulationModel
 
-#: Waiting or running, in the words of the index: only so does PostgreSQL see that it has one for it.
+#: Waiting or running, in the words of the index: only so does a database see that it has one for it.
 WAITING = text("task_state IN ('PENDING', 'RUNNING')")
 _STATES = ", ".join(repr(str(state)) for state in sorted(TASK_STATES))
 

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, exists, func, select, update
+from sqlalchemy import Connection, exists, func, select, union, update
 
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models import BatchSimulationModel, ClusterModel, SimulationModel, StateHistoryModel, TaskModel
 from yaptide.persistence.models.base import table_of
+from yaptide.persistence.models.simulations import BATCH, LEFT, OPEN
 
 _SIMULATION = table_of(SimulationModel)
 _BATCH = table_of(BatchSimulationModel)
@@ -21,7 +22,7 @@ def jobs(connection: Connection, place: str) -> list[Record]:
     """Simulations with something left to do on a cluster for whoever works at `place`, in the order of submission."""
     columns = ("id", "job_id", "user_id", "job_state", "sim_type", "start_time", "end_time")
     here = _SIMULATION.c.owner.is_(None) | _SIMULATION.c.owner.startswith(place, autoescape=True)
-    left = _SIMULATION.c.job_state.not_in(FINAL_STATES) | _BATCH.c.job_dir.is_not(None)
+    left = union(select(_SIMULATION.c.id).where(OPEN, _SIMULATION.c.platform == BATCH), select(_BATCH.c.id).where(LEFT))
     query = (
         select(
             *(_SIMULATION.c[name] for name in columns),
@@ -30,7 +31,7 @@ def jobs(connection: Connection, place: str) -> list[Record]:
         )
         .join(_BATCH, _BATCH.c.id == _SIMULATION.c.id)
         .join(_CLUSTER, _CLUSTER.c.id == _BATCH.c.cluster_id)
-        .where(_BATCH.c.options.is_not(None), left, here)
+        .where(_BATCH.c.options.is_not(None), _SIMULATION.c.id.in_(left), here)
         .order_by(_SIMULATION.c.id)
     )
     return list(connection.execute(query).all())

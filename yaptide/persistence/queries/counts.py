@@ -5,7 +5,7 @@ something waits for nobody, and whoever asks reads the same few rows however man
 them few.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, literal, select, union_all
 
@@ -29,8 +29,7 @@ _MOVE = insert(_COUNT).from_select(
     ),
 )
 _OF_USER = _COUNT.c.user_id == bindparam("user")
-_TOTAL = select(func.coalesce(func.sum(_COUNT.c.number), 0)).where(_OF_USER)
-_TOTAL_IN = _TOTAL.where(_COUNT.c.job_state.in_(bindparam("states", expanding=True)))
+_BY_STATE = select(_COUNT.c.job_state, func.sum(_COUNT.c.number)).group_by(_COUNT.c.job_state)
 _MANY = select(_COUNT.c.user_id).group_by(_COUNT.c.user_id).having(func.count() > bindparam("most"))
 _TAKE = delete(_COUNT).where(_OF_USER).returning(_COUNT.c.job_state, _COUNT.c.number)
 
@@ -47,11 +46,10 @@ def move(connection: Connection, simulation_id: int, sources: Iterable[EntitySta
     connection.execute(_MOVE, {"simulation_id": simulation_id, "sources": list(sources), "to": to})
 
 
-def total(connection: Connection, user_id: int, states: Sequence[EntityState]) -> int:
-    """How many simulations of a user there are in these states (none: in any)."""
-    if states:
-        return int(connection.execute(_TOTAL_IN, {"user": user_id, "states": list(states)}).scalar_one())
-    return int(connection.execute(_TOTAL, {"user": user_id}).scalar_one())
+def by_state(connection: Connection, user_id: int | None) -> dict[EntityState, int]:
+    """How many simulations of a user (None: of all users) there are in which state."""
+    query = _BY_STATE if user_id is None else _BY_STATE.where(_OF_USER)
+    return {state: int(number) for state, number in connection.execute(query, {"user": user_id}) if number}
 
 
 def users_with_many(connection: Connection, most: int) -> list[int]:

@@ -7,6 +7,8 @@ from sqlalchemy import Connection, exists, func, select
 from yaptide.domain.states import EntityState
 from yaptide.persistence.models import EstimatorModel, SimulationModel, TaskModel
 from yaptide.persistence.models.base import table_of
+from yaptide.persistence.models.simulations import OPEN
+from yaptide.persistence.models.tasks import WAITING
 
 _SIMULATION = table_of(SimulationModel)
 _TASK = table_of(TaskModel)
@@ -19,7 +21,7 @@ def running(connection: Connection, now: datetime) -> list[tuple[str, int, int, 
     query = (
         select(_SIMULATION.c.job_id, _TASK.c.task_id, _TASK.c.attempts, _TASK.c.owner, _TASK.c.heartbeat_time)
         .join(_SIMULATION, _SIMULATION.c.id == _TASK.c.simulation_id)
-        .where(_TASK.c.task_state == EntityState.RUNNING, _TASK.c.owner.is_not(None))
+        .where(WAITING, _TASK.c.task_state == EntityState.RUNNING, _TASK.c.owner.is_not(None))
         .order_by(_TASK.c.id)
     )
     return [
@@ -32,7 +34,7 @@ def waiting(connection: Connection) -> list[tuple[str, int, datetime]]:
     query = (
         select(_SIMULATION.c.sim_type, func.count(), func.min(_SIMULATION.c.start_time))
         .join(_TASK, _TASK.c.simulation_id == _SIMULATION.c.id)
-        .where(_TASK.c.task_state == EntityState.PENDING, _SIMULATION.c.job_state.in_(_OPEN))
+        .where(WAITING, _TASK.c.task_state == EntityState.PENDING, _SIMULATION.c.job_state.in_(_OPEN))
         .group_by(_SIMULATION.c.sim_type)
         .order_by(_SIMULATION.c.sim_type)
     )
@@ -42,7 +44,7 @@ def waiting(connection: Connection) -> list[tuple[str, int, datetime]]:
 def merges(connection: Connection) -> int:
     """How many simulations are merged or wait for it."""
     states = (EntityState.MERGING_QUEUED, EntityState.MERGING_RUNNING)
-    query = select(func.count()).select_from(_SIMULATION).where(_SIMULATION.c.job_state.in_(states))
+    query = select(func.count()).select_from(_SIMULATION).where(OPEN, _SIMULATION.c.job_state.in_(states))
     return connection.execute(query).scalar_one()
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Table, func, insert, literal_column, select, 
 
 from yaptide.persistence.engine import IN_BINARY
 from yaptide.persistence.payload import LargePayload
+from yaptide.persistence.queries import rows
 
 # Temporary tables are not logged: the payload is written once more, but not three times.
 _PIECES = text("CREATE TEMPORARY TABLE payload_pieces (n integer PRIMARY KEY, data bytea) ON COMMIT DROP")
@@ -51,8 +52,9 @@ def heads(connection: Connection, table: Table, numbers: Sequence[int], length: 
     """The first bytes of the payloads of rows, in any order."""
     if connection.dialect.name == "sqlite":  # its substr() would read all of each
         return [part(connection, table, number, 0, length) for number in numbers]
-    query = select(func.substr(table.c.compressed_data, 1, length)).where(table.c.id.in_(numbers))
-    return list(connection.execute(query.execution_options(**IN_BINARY)).scalars())
+    these = rows.among(table.c.id, connection.dialect.name)
+    query = select(func.substr(table.c.compressed_data, 1, length)).where(these).execution_options(**IN_BINARY)
+    return list(connection.execute(query, {"values": numbers}).scalars())
 
 
 def _driver(connection: Connection) -> sqlite3.Connection:

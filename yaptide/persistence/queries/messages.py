@@ -4,24 +4,27 @@ A task's `celery_id` and a simulation's `merge_id` are null until a message is a
 """
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable
 
-from sqlalchemy import Connection, bindparam, literal, select, update
+from sqlalchemy import Connection, and_, bindparam, literal, select, update
 
 from yaptide.domain.states import EntityState
 from yaptide.persistence.models import CelerySimulationModel, CeleryTaskModel, SimulationModel, TaskModel
 from yaptide.persistence.models.base import table_of
-from yaptide.persistence.queries import simulations, tasks
+from yaptide.persistence.models.simulations import OPEN
+from yaptide.persistence.models.tasks import WAITING
+from yaptide.persistence.queries import rows, simulations, tasks
 
 _SIMULATION = table_of(SimulationModel)
 _TASK = table_of(TaskModel)
 _CELERY_TASK = table_of(CeleryTaskModel)
 _CELERY_SIMULATION = table_of(CelerySimulationModel)
 
-_PENDING = (
-    (_TASK.c.task_state == EntityState.PENDING)
-    & (_TASK.c.platform == "DIRECT")
-    & _SIMULATION.c.job_state.in_((EntityState.PENDING, EntityState.RUNNING))
+_PENDING = and_(
+    WAITING,
+    _TASK.c.task_state == EntityState.PENDING,
+    _TASK.c.platform == "DIRECT",
+    _SIMULATION.c.job_state.in_((EntityState.PENDING, EntityState.RUNNING)),
 )
 _NAME = update(_CELERY_TASK).where(_CELERY_TASK.c.id == bindparam("row")).values(celery_id=bindparam("name"))
 
@@ -31,6 +34,7 @@ def unsent(connection: Connection, place: str, limit: int) -> list[int]:
     query = (
         select(_SIMULATION.c.id)
         .where(
+            OPEN,
             _SIMULATION.c.job_state.in_((EntityState.PENDING, EntityState.RUNNING)),
             select(literal(1))
             .where(_TASK.c.simulation_id == _SIMULATION.c.id, _TASK.c.task_state == EntityState.PENDING)
@@ -76,14 +80,15 @@ def waiting_types(connection: Connection) -> list[str]:
     return sorted(connection.execute(query.distinct()).scalars())
 
 
-def forget(connection: Connection, simulation_id: int, task_ids: Collection[int]) -> None:
+def forget(connection: Connection, simulation_id: int, task_ids: Iterable[int]) -> None:
     """Have the messages of these tasks sent again, if they still wait."""
-    rows = select(_TASK.c.id).where(
+    waiting = select(_TASK.c.id).where(
         _TASK.c.simulation_id == simulation_id,
-        _TASK.c.task_id.in_(task_ids),
+        rows.among(_TASK.c.task_id, connection.dialect.name),
         _TASK.c.task_state == EntityState.PENDING,
     )
-    connection.execute(update(_CELERY_TASK).where(_CELERY_TASK.c.id.in_(rows)).values(celery_id=None))
+    forgotten = update(_CELERY_TASK).where(_CELERY_TASK.c.id.in_(waiting)).values(celery_id=None)
+    connection.execute(forgotten, {"values": task_ids})
 
 
 def unsent_merges(connection: Connection, place: str) -> list[int]:
@@ -99,8 +104,8 @@ def sent_merges(connection: Connection, place: str) -> set[str]:
 def _merges(connection: Connection, place: str) -> dict[int, str | None]:
     query = select(_CELERY_SIMULATION.c.id, _CELERY_SIMULATION.c.merge_id)
     waiting = simulations.waiting_merges(place).subquery()
-    rows = connection.execute(query.where(_CELERY_SIMULATION.c.id.in_(select(waiting.c.id))))
-    return {number: name for number, name in rows}  # noqa: C416 - a Row is no pair
+    named = connection.execute(query.where(_CELERY_SIMULATION.c.id.in_(select(waiting.c.id))))
+    return {number: name for number, name in named}  # noqa: C416 - a Row is no pair
 
 
 def name_merge(connection: Connection, simulation_id: int) -> str | None:
@@ -117,8 +122,10 @@ def forget_merge(connection: Connection, simulation_id: int) -> None:
     connection.execute(update(_CELERY_SIMULATION).where(this).values(merge_id=None))
 
 
-def forget_named(connection: Connection, names: Sequence[str]) -> None:
-    """Have messages be sent again, by their names."""
-    connection.execute(update(_CELERY_TASK).where(_CELERY_TASK.c.celery_id.in_(names)).values(celery_id=None))
-    merge = _CELERY_SIMULATION.c.merge_id.in_(names)
-    connection.execute(update(_CELERY_SIMULATION).where(merge).values(merge_id=None))
+def forget_named(connection: Connection, names: Iterable[str]) -> None:
+    """Have messages about what still waits be sent again, by their names."""
+    waiting = select(_TASK.c.id).where(WAITING, _TASK.c.task_state == EntityState.PENDING)
+    merges = select(_SIMULATION.c.id).where(OPEN, _SIMULATION.c.job_state == EntityState.MERGING_QUEUED)
+    for name, numbers in ((_CELERY_TASK.c.celery_id, waiting), (_CELERY_SIMULATION.c.merge_id, merges)):
+        chosen = name.table.c.id.in_(numbers) & rows.among(name, connection.dialect.name)
+        connection.execute(update(name.table).where(chosen).values({name: None}), {"values": names})

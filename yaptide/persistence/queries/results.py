@@ -91,7 +91,7 @@ def pages(
     Of each id, estimator_id, page_number, content_size, length of the payload, and the payload (`compressed_data`). If
     all payloads together are more than `most` bytes, they are left out (None).
     """
-    values: dict[str, Any] = {"estimators": list(estimator_ids), "most": most}
+    values: dict[str, Any] = {"estimators": estimator_ids, "most": most}
     if ranges is not None:
         values["rows"] = rows.packed([{"first": first, "last": last} for first, last in ranges])
     found = connection.execute(_pages(connection.dialect.name, ranges is not None), values).all()
@@ -103,7 +103,7 @@ def pages(
 def _pages(dialect: str, ranged: bool) -> Select[*tuple[Any, ...]]:
     length = func.length(_PAGE.c.compressed_data).label("length")
     named = select(_PAGE.c.id, _PAGE.c.estimator_id, _PAGE.c.page_number, _PAGE.c.content_size, length)
-    named = named.where(_PAGE.c.estimator_id.in_(bindparam("estimators", expanding=True)))
+    named = named.where(rows.among(_PAGE.c.estimator_id, dialect, "estimators"))
     if ranged:
         given = rows.given(dialect, first=Integer(), last=Integer())
         named = named.join(given, _PAGE.c.page_number.between(given.c.first, given.c.last))

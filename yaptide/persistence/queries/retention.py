@@ -10,6 +10,7 @@ from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models import EstimatorModel, LogfilesModel, SimulationModel, UserModel
 from yaptide.persistence.models.base import table_of
+from yaptide.persistence.queries import rows
 
 _SIMULATION = table_of(SimulationModel)
 _USER = table_of(UserModel)
@@ -55,11 +56,13 @@ def old(connection: Connection, which: Old) -> list[Record]:
 def lock(connection: Connection, which: Old, jobs: Sequence[str]) -> list[Record]:
     """Those of the simulations `jobs` that are old, in the order of their numbers, locked: id, job_id, stored_bytes."""
     query = select(_SIMULATION.c.id, _SIMULATION.c.job_id, _SIMULATION.c.stored_bytes)
-    chosen = query.where(_SIMULATION.c.job_id.in_(jobs), which.condition()).order_by(_SIMULATION.c.id)
-    return list(connection.execute(chosen.with_for_update()))
+    these = rows.among(_SIMULATION.c.job_id, connection.dialect.name)
+    chosen = query.where(these, which.condition()).order_by(_SIMULATION.c.id).with_for_update()
+    return list(connection.execute(chosen, {"values": jobs}))
 
 
 def remove_outputs(connection: Connection, simulation_ids: Sequence[int]) -> None:
     """Remove results and log files of simulations; their bytes have to be counted anew."""
     for table in (_ESTIMATOR, _LOGFILES):
-        connection.execute(delete(table).where(table.c.simulation_id.in_(simulation_ids)))
+        these = rows.among(table.c.simulation_id, connection.dialect.name)
+        connection.execute(delete(table).where(these), {"values": simulation_ids})

@@ -1,10 +1,23 @@
-"""Many rows as one value: the database takes them apart, and nothing is bound row by row."""
+"""Many rows, or values, as one parameter: the database takes it apart, and nothing is bound row by row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import JSON, FromClause, Text, bindparam, cast, column, func, select
-from sqlalchemy.types import TypeEngine
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    ColumnElement,
+    Dialect,
+    FromClause,
+    Text,
+    any_,
+    bindparam,
+    cast,
+    column,
+    func,
+    select,
+)
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 
 def given(dialect: str, **columns: TypeEngine[Any]) -> FromClause:
@@ -22,8 +35,38 @@ def given(dialect: str, **columns: TypeEngine[Any]) -> FromClause:
     )
 
 
-def packed(rows: Sequence[Mapping[str, Any]]) -> str:
+def packed(rows: Sequence[Any]) -> str:
     """The value of the parameter `rows`: whole numbers, text, and None where there is nothing."""
     import orjson  # noqa: PLC0415 - what only administers does without it
 
     return orjson.dumps(rows).decode()
+
+
+class _Many(TypeDecorator[Iterable[Any]]):
+    """Any number of values: an array on PostgreSQL, JSON on SQLite, which has no arrays."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, kind: TypeEngine[Any]) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(Text() if dialect.name == "sqlite" else ARRAY(self.kind))
+
+    def process_bind_param(self, value: Iterable[Any] | None, dialect: Dialect) -> Any:
+        values = list(value or ())
+        return packed(values) if dialect.name == "sqlite" else values
+
+
+def among(column: ColumnElement[Any], dialect: str, parameter: str = "values") -> ColumnElement[bool]:
+    """Whether a column has one of the values in a parameter, of which there may be any number.
+
+    Of values that `in_` binds one by one, PostgreSQL takes 65,535. An array tells it how many there are, so that it
+    looks up a few of them by the index.
+    """
+    values = bindparam(parameter, type_=_Many(column.type))
+    if dialect == "sqlite":
+        return column.in_(select(func.json_each(values).table_valued("value").c.value))
+    return column == any_(values)

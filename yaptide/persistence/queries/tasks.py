@@ -30,6 +30,7 @@ from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models import CeleryTaskModel, SimulationModel, TaskModel
 from yaptide.persistence.models.base import UtcDateTime, table_of
+from yaptide.persistence.models.tasks import WAITING
 from yaptide.persistence.queries import rows
 
 _TASK = table_of(TaskModel)
@@ -281,6 +282,7 @@ def next_pending(connection: Connection, owner: str, sim_types: Sequence[str]) -
         select(_TASK.c.simulation_id, _TASK.c.task_id)
         .join(_SIMULATION, _SIMULATION.c.id == _TASK.c.simulation_id)
         .where(
+            WAITING,
             _TASK.c.task_state == EntityState.PENDING,
             _TASK.c.platform == "DIRECT",
             _SIMULATION.c.sim_type.in_(sim_types),
@@ -320,6 +322,7 @@ def silent(connection: Connection, dead_owner: str | None, silent_since: datetim
     if dead_owner is not None:
         gone |= _TASK.c.owner.startswith(dead_owner, autoescape=True)
     query = select(_TASK.c.simulation_id, _TASK.c.task_id, _TASK.c.attempts, _TASK.c.owner).where(
-        _TASK.c.task_state == EntityState.RUNNING, _TASK.c.platform == "DIRECT", _TASK.c.owner.is_not(None), gone
+        *(WAITING, _TASK.c.task_state == EntityState.RUNNING, _TASK.c.platform == "DIRECT"),
+        *(_TASK.c.owner.is_not(None), gone),
     )
     return list(connection.execute(query).all())

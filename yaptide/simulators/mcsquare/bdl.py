@@ -130,8 +130,8 @@ def _rows(file: str, table: list[Line]) -> tuple[tuple[float, ...], ...]:
     count, names, *rows = table
     if count.integer(0, "The number of energies", 1, 10**6) != len(rows):
         raise count.refusal(f"{count.words[0]} energies are announced, but there are {len(rows)} rows")
-    if names.words[0] != _COLUMNS[0]:
-        raise names.refusal(f"the column names must begin with {_COLUMNS[0]}")
+    if names.words[: len(_COLUMNS)] != _COLUMNS:
+        raise names.refusal(f"the columns must be {_NAMES}")
     numbers = tuple(_row(line) for line in rows)
     for line, before, after in zip(rows[1:], numbers, numbers[1:], strict=False):
         if after[0] <= before[0]:

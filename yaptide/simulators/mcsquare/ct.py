@@ -12,7 +12,7 @@ import base64
 import binascii
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -52,7 +52,8 @@ def parse(files: Mapping[str, str], header_name: str) -> CT:
     hu = metaimage.voxels(header.raw, header, raw)
     if not np.all(np.abs(hu) <= _LIMIT):
         raise InvalidInput(f"{header.raw}: there are voxels without a sensible HU (not a number, or beyond {_LIMIT:g})")
-    return CT(header.grid, hu)
+    grid = header.grid if header.grid.offset else replace(header.grid, offset=(0.0, 0.0, 0.0))  # the format's default
+    return CT(grid, hu)
 
 
 def described(file: str, text: str) -> CT:

@@ -7,43 +7,111 @@ the same, and a beam at gantry angle g and patient support angle c flies along (
 import math
 from dataclasses import dataclass
 
-from yaptide.domain.estimators import Floats
 from yaptide.simulators.mcsquare.metaimage import Grid
-from yaptide.simulators.mcsquare.plan import Field
+from yaptide.simulators.mcsquare.plan import Field, Plan
+
+Vector = tuple[float, float, float]
+
+#: Sine of the angle up to which a beam is taken to be along an axis: it leaves it by a micrometre in a metre.
+_ALONG = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Beam:
-    """A beam, snapped to the grid's axes (0, 1, 2 for x, y, z).
+class Ray:
+    """The central ray of a field, in mm from the corner of the grid, along the axes of the raw data.
 
-    It flies along `axis`, to lower indices if `backwards`; a slice is spanned by it and `transverse`, and cuts the
-    remaining axis `normal` at voxel `cut`.
+    It passes the isocentre along the unit vector `direction`, comes into the grid at `entry`, and runs `length` mm in
+    it.
     """
 
-    axis: int
-    backwards: bool
-    transverse: int
-    normal: int
-    cut: int
+    direction: Vector
+    entry: Vector
+    length: float
+
+    @property
+    def axis(self) -> int:
+        """The axis of the grid (0, 1, 2 for x, y, z) nearest to the ray."""
+        return max(range(3), key=lambda axis: abs(self.direction[axis]))
+
+    @property
+    def normal(self) -> int:
+        """The axis least along the ray; of two that are across it, the later one."""
+        return min(reversed(range(3)), key=lambda axis: abs(self.direction[axis]))
+
+    @property
+    def is_oblique(self) -> bool:
+        """Whether it is along none of the axes."""
+        return abs(self.direction[self.axis]) != 1
+
+    @property
+    def angle(self) -> float:
+        """Angle in radians between the ray and the axis nearest to it."""
+        return math.acos(abs(self.direction[self.axis]))
+
+    def first_voxel(self, grid: Grid) -> tuple[int, int, int]:
+        """Indices along x, y and z of the voxel into which the ray enters."""
+        x, y, z = (
+            min(int((start + 1e-3 * min(grid.spacing) * step) / size), count - 1)
+            for start, step, size, count in zip(self.entry, self.direction, grid.spacing, grid.shape, strict=True)
+        )
+        return x, y, z
 
 
-def isocentre(field: Field, grid: Grid) -> tuple[float, float, float]:
+def isocentre(field: Field, grid: Grid) -> Vector:
     """The isocentre in mm from the corner of the grid, along the axes of the raw data."""
     x, y, z = field.isocentre
     return grid.length(0) - x, y, z
 
 
-def beam(field: Field, grid: Grid) -> Beam:
-    """The axis nearest to the direction of `field`, and the slice through its isocentre."""
+def direction(field: Field) -> Vector:
+    """The unit vector along which a field's beam flies."""
     gantry, couch = math.radians(field.gantry), math.radians(field.couch)
-    direction = (math.sin(gantry) * math.cos(couch), -math.cos(gantry), math.sin(gantry) * math.sin(couch))
-    axis = max(range(3), key=lambda index: abs(direction[index]))
-    transverse, normal = (index for index in range(3) if index != axis)
-    cut = int(isocentre(field, grid)[normal] / grid.spacing[normal])
-    return Beam(axis, direction[axis] < 0, transverse, normal, min(cut, grid.shape[normal] - 1))
+    exact = (math.sin(gantry) * math.cos(couch), -math.cos(gantry), math.sin(gantry) * math.sin(couch))
+    x, y, z = (0.0 if abs(part) < _ALONG else part for part in exact)
+    length = math.hypot(x, y, z)
+    return x / length, y / length, z / length
 
 
-def along(beam: Beam, values: Floats) -> Floats:
-    """View of `values`, shape (nz, ny, nx), as (depth, transverse, normal), with depth 0 where the beam enters."""
-    turned = values.transpose(2 - beam.axis, 2 - beam.transverse, 2 - beam.normal)
-    return turned[::-1] if beam.backwards else turned
+def ray(field: Field, grid: Grid) -> Ray:
+    """The central ray of `field`, whose isocentre is in the grid."""
+    along, position = direction(field), isocentre(field, grid)
+    behind, ahead = (
+        min(
+            abs((grid.length(axis) if (along[axis] > 0) is forward else 0.0) - position[axis]) / abs(along[axis])
+            for axis in range(3)
+            if along[axis]
+        )
+        for forward in (False, True)
+    )
+    x, y, z = (min(max(position[axis] - behind * along[axis], 0.0), grid.length(axis)) for axis in range(3))
+    return Ray(along, (x, y, z), behind + ahead)
+
+
+def no_range(plan: Plan, ray: Ray, resolution: float) -> str | None:
+    """Why the depth curve along `ray` shows no range of protons to within `resolution` mm; None if it does."""
+    if not all(_same_ray(field, plan.fields[0]) for field in plan.fields):
+        return f"{len(plan.fields)} fields: a range is defined for one beam only"
+    if ray.length < resolution:
+        return "the ray through the isocenter leaves the CT where it enters"
+    distance = _distance_of_spots(plan)
+    if distance * math.tan(ray.angle) > resolution:
+        return (
+            f"the spots lie {distance:.1f} mm from the ray (root mean square), which is {math.degrees(ray.angle):.1f} "
+            "degrees from an axis of the CT: their protons do not stop at one depth"
+        )
+    return None
+
+
+def _same_ray(one: Field, other: Field) -> bool:
+    """Whether the layers of one beam were written as two fields."""
+    near = math.dist(direction(one), direction(other)) < _ALONG
+    return near and math.dist(one.isocentre, other.isocentre) < _ALONG
+
+
+def _distance_of_spots(plan: Plan) -> float:
+    """Root mean square of the distances in mm between the spots and the central rays of their fields, by weight."""
+    spots = [spot for field in plan.fields for point in field.points for spot in point.spots]
+    heaviest = max(weight for _, _, weight in spots)
+    weights = [weight / heaviest for _, _, weight in spots]
+    squares = sum(weight * (x * x + y * y) for weight, (x, y, _) in zip(weights, spots, strict=True))
+    return math.sqrt(squares / sum(weights))

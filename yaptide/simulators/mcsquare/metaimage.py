@@ -1,11 +1,13 @@
 """MetaImage: a text header (``.mhd``) beside a file of raw numbers, x fastest, then y, then z.
 
-The format is described in the documentation of the Insight Toolkit. MCsquare ignores the Offset and the orientation,
-and counts millimetres from the corner of the grid: so do we.
+The format is described in the documentation of the Insight Toolkit. MCsquare ignores the orientation and whatever else
+changes the meaning of the numbers: a header that says such things is refused here. It also counts millimetres from the
+corner of the grid, whatever the Offset, which is for the axes of the results only.
 """
 
+import difflib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,23 +21,57 @@ Voxels = NDArray[np.float32]
 MOST_VOXELS = 300**3
 
 _TYPES = {"MET_FLOAT": "f4", "MET_DOUBLE": "f8", "MET_SHORT": "i2", "MET_INT": "i4"}
-#: Keys that may be left out, with the only value that MCsquare acts on.
+_YES, _NO = ("True", "true", "T", "1"), ("False", "false", "F", "0")
+
+#: Keys that must be there.
+_SHAPE = ("NDims", "DimSize", "ElementSpacing", "ElementType", "ElementDataFile")
+#: Keys that may be left out, with the only values on which MCsquare acts. The raw file has the size of the grid, so a
+#: HeaderSize of -1, all that is before the voxels, means 0.
 _ONLY = {
-    "CompressedData": "False",
-    "ElementNumberOfChannels": "1",
-    "ElementByteOrderMSB": "False",
-    "BinaryDataByteOrderMSB": "False",
-    "HeaderSize": "0",
+    "ObjectType": ("Image",),
+    "BinaryData": _YES,
+    "CompressedData": _NO,
+    "ElementByteOrderMSB": _NO,
+    "BinaryDataByteOrderMSB": _NO,
+    "ElementNumberOfChannels": ("1",),
+    "HeaderSize": ("0", "-1"),
+    "HeaderSizePerSlice": ("0",),
+    "DistanceUnits": ("mm", "?"),
+    "Modality": ("MET_MOD_CT", "MET_MOD_OTHER", "MET_MOD_UNKNOWN"),
 }
+#: The same for numbers: a voxel holds its HU.
+_ONLY_NUMBER = {
+    "ElementToIntensityFunctionSlope": 1.0,
+    "ElementToIntensityFunctionOffset": 0.0,
+    "RescaleSlope": 1.0,
+    "RescaleIntercept": 0.0,
+}
+_MATRIX = ("TransformMatrix", "Orientation", "Rotation")  # three names of one thing
+_OFFSET = ("Offset", "Position", "Origin")
+_ANATOMY = "AnatomicalOrientation"
+_IDENTITY = ("RAI", "???")  # from right, anterior and inferior on; not told
+_WITHOUT_EFFECT = ("CenterOfRotation", "ElementMin", "ElementMax", "CompressedDataSize")
+#: A slip of the pen in one of these is noticed. Any other key means nothing to the numbers.
+_KEYS = (*_SHAPE, *_ONLY, *_ONLY_NUMBER, *_MATRIX, *_OFFSET, _ANATOMY, "ElementSize", *_WITHOUT_EFFECT)
+
 _SMALLEST, _LARGEST = 1e-3, 1e3  # spacing in mm
+_FAR = 1e6  # mm
+_TURNED = 1e-4  # what an axis may be off: a tenth of a millimetre in a metre
+_MOST_LINES = 1000
+_RESAMPLE = "resample the CT so that its axes are x, y and z"
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Voxels along (x, y, z), and their size in mm."""
+    """Voxels along (x, y, z), and their size in mm.
+
+    `offset` is where the centre of the first voxel is in the CT's own coordinates, in mm; without one, these begin at
+    the corner of the grid.
+    """
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
+    offset: tuple[float, float, float] | None = None
 
     @property
     def voxels(self) -> int:
@@ -49,6 +85,19 @@ class Grid:
     def centres(self, axis: int) -> NDArray[np.float64]:
         """Distances in mm of the voxels' centres from the corner of the grid, shape (n,)."""
         return np.asarray((np.arange(self.shape[axis]) + 0.5) * self.spacing[axis])
+
+    def coordinates(self, axis: int) -> NDArray[np.float64]:
+        """The voxels' centres in the CT's own coordinates, in mm, shape (n,)."""
+        if self.offset is None:
+            return self.centres(axis)
+        return np.asarray(self.offset[axis] + np.arange(self.shape[axis]) * self.spacing[axis])
+
+    def own(self, point: tuple[float, float, float]) -> tuple[float, float, float]:
+        """A point in the CT's own coordinates, given by its distances from the corner of the grid; all in mm."""
+        if self.offset is None:
+            return point
+        x, y, z = (at + first - size / 2 for at, first, size in zip(point, self.offset, self.spacing, strict=True))
+        return x, y, z
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +127,11 @@ def parse_header(file: str, text: str) -> Header:
     fields = _fields(file, text)
     fields.one_of("NDims", "3")
     kind = fields.one_of("ElementType", *_TYPES)
-    for key, value in _ONLY.items():
-        if key in fields.lines:
-            fields.one_of(key, value)
     grid = parse_grid(fields.line("DimSize"), fields.line("ElementSpacing"), 2)
-    raw = " ".join(fields.line("ElementDataFile").words[2:])
-    return Header(grid, np.dtype("<" + _TYPES[kind]), raw)
+    _check_numbers(fields, grid)
+    _check_orientation(fields)
+    raw = _value(fields.line("ElementDataFile"))
+    return Header(replace(grid, offset=_offset(fields)), np.dtype("<" + _TYPES[kind]), raw)
 
 
 def voxels(file: str, header: Header, raw: bytes) -> Voxels:
@@ -99,9 +147,10 @@ def voxels(file: str, header: Header, raw: bytes) -> Voxels:
 def write(folder: Path, stem: str, grid: Grid, numbers: Voxels) -> None:
     """Write ``<stem>.mhd`` and ``<stem>.raw``, float32, little endian."""
     spacing = " ".join(map(repr, grid.spacing))
+    offset = f"Offset = {' '.join(map(repr, grid.offset))}\n" if grid.offset else ""
     (folder / f"{stem}.mhd").write_text(
         f"ObjectType = Image\nNDims = 3\nDimSize = {' '.join(map(str, grid.shape))}\nElementSpacing = {spacing}\n"
-        f"Offset = 0 0 0\nElementType = MET_FLOAT\nElementByteOrderMSB = False\nElementDataFile = {stem}.raw\n",
+        f"{offset}ElementType = MET_FLOAT\nElementByteOrderMSB = False\nElementDataFile = {stem}.raw\n",
         encoding="ascii",
     )
     numbers.astype("<f4", copy=False).tofile(folder / f"{stem}.raw")
@@ -126,19 +175,84 @@ class _Fields:
         return self.lines[key]
 
     def one_of(self, key: str, *allowed: str) -> str:
-        line = self.line(key)
-        if line.words[2] not in allowed:
-            raise line.refusal(f"{key} must be {' or '.join(allowed)}, not {quoted(line.words[2])}")
-        return line.words[2]
+        value = _value(self.line(key))
+        if value not in allowed:
+            raise self.line(key).refusal(f"{key} must be {' or '.join(allowed)}, not {quoted(value)}")
+        return value
+
+    def given(self, *keys: str) -> list[Line]:
+        return [self.lines[key] for key in keys if key in self.lines]
 
 
 def _fields(file: str, text: str) -> _Fields:
     fields: dict[str, Line] = {}
-    for line in lines(file, text.replace("=", " = ")):
-        if len(line.words) < 3 or line.words[1] != "=":
+    for line in lines(file, text):
+        key, equals, value = (part.strip() for part in " ".join(line.words).partition("="))
+        if not key or not equals:
             raise line.refusal("a line of a MetaImage header is: Key = value")
-        fields[line.words[0]] = line
+        if key in fields:
+            raise line.refusal(f"{quoted(key)} was given before, in line {fields[key].number}")
+        if len(fields) == _MOST_LINES:
+            raise line.refusal(f"a header has {_MOST_LINES} lines at most")
+        fields[key] = Line(file, line.number, (key, "=", *value.split()))
+    for key, line in fields.items():
+        _check_known(key, line)
     return _Fields(file, fields)
+
+
+def _check_known(key: str, line: Line) -> None:
+    """Refuse a key that is nearly one of the format's; others are comments, such as those of DICOM converters."""
+    if key not in _KEYS:
+        known = {name.lower(): name for name in _KEYS}
+        similar = difflib.get_close_matches(key[:80].lower(), known, 1, 0.85)
+        if similar:
+            raise line.refusal(f"MetaImage has no key {quoted(key)}, did you mean {known[similar[0]]}?")
+
+
+def _check_numbers(fields: _Fields, grid: Grid) -> None:
+    """Refuse what would make the numbers mean something else."""
+    for line in fields.given(*_ONLY):
+        key = line.words[0]
+        if _value(line) not in _ONLY[key]:
+            raise line.refusal(f"{key} must be {_ONLY[key][0]}, not {quoted(_value(line))}")
+    for line in fields.given(*_ONLY_NUMBER):
+        key = line.words[0]
+        if _reals(line, 1) != [_ONLY_NUMBER[key]]:
+            raise line.refusal(f"{key} must be {_ONLY_NUMBER[key]:g}: write the HU themselves into the raw file")
+    for line in fields.given("ElementSize"):
+        if not np.allclose(_reals(line, 3), grid.spacing, rtol=1e-5, atol=0):
+            raise line.refusal("ElementSize differs from ElementSpacing, which is the one that counts: leave it out")
+
+
+def _check_orientation(fields: _Fields) -> None:
+    for line in fields.given(*_MATRIX):
+        if np.abs(np.subtract(_reals(line, 9), np.eye(3).ravel())).max() > _TURNED:
+            raise line.refusal(f"{line.words[0]} turns or mirrors the CT, which MCsquare would ignore: {_RESAMPLE}")
+    for line in fields.given(_ANATOMY):
+        if _value(line) not in _IDENTITY:
+            said = quoted(_value(line))
+            raise line.refusal(f"{_ANATOMY} must be RAI, not {said}: {_RESAMPLE}, or write RAI if they are")
+
+
+def _offset(fields: _Fields) -> tuple[float, float, float] | None:
+    """The centre of the first voxel; None if the header does not say. Raises InvalidInput if it says two things."""
+    points = []
+    for line in fields.given(*_OFFSET):
+        x, y, z = _reals(line, 3, _FAR)
+        points.append((x, y, z))
+        if points[0] != points[-1]:
+            raise line.refusal(f"{line.words[0]} is another name of {fields.given(*_OFFSET)[0].words[0]}, and differs")
+    return points[0] if points else None
+
+
+def _value(line: Line) -> str:
+    return " ".join(line.words[2:])
+
+
+def _reals(line: Line, count: int, most: float = math.inf) -> list[float]:
+    if len(line.words) != 2 + count:
+        raise line.refusal(f"{line.words[0]}: {count} numbers are needed, found {len(line.words) - 2}")
+    return [line.real(index, line.words[0], -most, most) for index in range(2, 2 + count)]
 
 
 def _by(grid: Grid) -> str:

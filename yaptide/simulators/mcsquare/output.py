@@ -11,8 +11,10 @@ from yaptide.domain.errors import InvalidInput, SimulationFailed
 from yaptide.domain.estimators import Axis, Estimator, Floats, Page, TaskOutput
 from yaptide.simulators.base import OUTPUT_LOG, ProgressRule
 from yaptide.simulators.mcsquare import config, geometry, metaimage, plan
-from yaptide.simulators.mcsquare.geometry import Beam
-from yaptide.simulators.mcsquare.metaimage import Grid, Voxels
+from yaptide.simulators.mcsquare.geometry import Ray, Vector
+from yaptide.simulators.mcsquare.layers import Layers, layers
+from yaptide.simulators.mcsquare.metaimage import Grid, Header, Voxels
+from yaptide.simulators.mcsquare.plan import Plan
 
 _FOLDER = "Outputs"
 
@@ -43,6 +45,9 @@ _SCORERS = {
     "LET": _Scorer("keV/um", "average over dose", "mean of its voxels, weighted by dose", weighted=True),
 }
 
+#: HU half-way between air and water: if the ray enters into more than that, the CT is taken for a block of matter.
+_MATTER = -500.0
+
 _SIGNALS = {
     signal.SIGSEGV: "MCsquare crashed, as it does on a plan, material or CT that it cannot read",
     signal.SIGBUS: "MCsquare crashed, as it does on a plan that is cut short",
@@ -55,22 +60,36 @@ _SIGNALS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _View:
+    """How the results are seen: the grid, the central ray of the first field, and the layers across it."""
+
+    grid: Grid
+    ray: Ray
+    layers: Layers
+    no_range: str | None
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        return tuple(Axis("xyz"[axis], "mm", self.grid.coordinates(axis)) for axis in range(3))
+
+
 def read(folder: Path, exit_code: int) -> TaskOutput:
     """The scores of a finished run; raises SimulationFailed if it cannot be believed."""
     primaries = _simulated(_log(folder), exit_code)
     try:
         settings = config.parse((folder / config.FILE).read_text())
         name = config.TASK_FILES["BDL_Plan_File"]
-        field = plan.parse(name, (folder / name).read_text()).fields[0]
+        fields = plan.parse(name, (folder / name).read_text())
         name = config.TASK_FILES["CT_File"]
-        grid = metaimage.parse_header(name, (folder / name).read_text()).grid
-        images = {quantity: _image(folder / _FOLDER, quantity, grid) for quantity in settings.quantities}
+        header = metaimage.parse_header(name, (folder / name).read_text())
+        images = {quantity: _image(folder / _FOLDER, quantity, header.grid) for quantity in settings.quantities}
+        if not images["Dose"].any():
+            raise SimulationFailed("MCsquare scored no dose at all: the beam does not reach the CT")
+        view = _view(folder, header, fields)
     except (OSError, InvalidInput) as error:
         raise SimulationFailed(f"The results of MCsquare cannot be read: {error}") from None
-    if not images["Dose"].any():
-        raise SimulationFailed("MCsquare scored no dose at all: the beam does not reach the CT")
-    beam = geometry.beam(field, grid)
-    return TaskOutput(primaries, tuple(_estimator(name, images, beam, grid) for name in images))
+    return TaskOutput(primaries, tuple(_estimator(name, images, view) for name in images))
 
 
 def _log(folder: Path) -> str:
@@ -111,38 +130,69 @@ def _image(folder: Path, quantity: str, grid: Grid) -> Voxels:
     return values
 
 
-def _estimator(quantity: str, images: dict[str, Voxels], beam: Beam, grid: Grid) -> Estimator:
-    values, dose = geometry.along(beam, images[quantity]), geometry.along(beam, images["Dose"])
-    scorer = _SCORERS[quantity]
-    depth = Axis("depth", "mm", grid.centres(beam.axis))
-    across = Axis("xyz"[beam.transverse], "mm", grid.centres(beam.transverse))
-    space = tuple(Axis("xyz"[axis], "mm", grid.centres(axis)) for axis in range(3))
-    parts: tuple[tuple[str, tuple[Axis, ...], Floats, Floats], ...] = (
-        ("depth curve", (depth,), _layers(quantity, values, dose), dose.mean(axis=(1, 2), dtype=np.float64)),
-        ("slice", (across, depth), values[:, :, beam.cut], dose[:, :, beam.cut]),
-        ("grid", space, images[quantity], images["Dose"]),
+def _view(folder: Path, header: Header, fields: Plan) -> _View:
+    grid = header.grid
+    ray = geometry.ray(fields.fields[0], grid)
+    block = ray.is_oblique and _hu(folder / header.raw, ray.first_voxel(grid), grid) > _MATTER
+    across = layers(grid, ray, block=block)
+    return _View(grid, ray, across, geometry.no_range(fields, ray, across.thickness))
+
+
+def _hu(raw: Path, voxel: tuple[int, int, int], grid: Grid) -> float:
+    """HU of one voxel of a task's CT."""
+    x, y, z = voxel
+    place = x + grid.shape[0] * (y + grid.shape[1] * z)
+    return float(np.fromfile(raw, dtype="<f4", count=1, offset=4 * place)[0])
+
+
+def _estimator(quantity: str, images: dict[str, Voxels], view: _View) -> Estimator:
+    values, dose = images[quantity], images["Dose"]
+    weighted = _SCORERS[quantity].weighted
+    parts: tuple[tuple[str, tuple[Axis, ...], Floats, Floats | None], ...] = (
+        ("depth curve", (view.layers.depth,), *_curve(quantity, values, dose, view.layers)),
+        ("slice", view.layers.slice_axes, view.layers.plane(values), view.layers.plane(dose) if weighted else None),
+        ("grid", view.axes, values, dose if weighted else None),
     )
     pages = tuple(
         Page(
             number=number,
             name=f"{quantity}, {part}",
-            unit=scorer.unit,
+            unit=_SCORERS[quantity].unit,
             axes=axes,
             values=np.ascontiguousarray(numbers).ravel(),
-            weights=np.ascontiguousarray(weights).ravel() if scorer.weighted else None,
-            metadata={"quantity": quantity, "normalisation": scorer.normalisation, "layer": scorer.layer},
+            weights=None if weights is None else np.ascontiguousarray(weights).ravel(),
+            metadata=_metadata(quantity, part, view),
         )
         for number, (part, axes, numbers, weights) in enumerate(parts)
     )
     return Estimator(quantity, f"{quantity}.mhd", pages, {"simulator": "MCsquare"})
 
 
-def _layers(quantity: str, values: Floats, dose: Floats) -> Floats:
-    """One number for each depth, from the voxels of that layer."""
+def _curve(quantity: str, values: Voxels, dose: Voxels, across: Layers) -> tuple[Floats, Floats | None]:
+    """One number for each layer, and its weight, if it is an average over dose."""
     if quantity == "Dose":
-        return np.asarray(values.mean(axis=(1, 2), dtype=np.float64))
+        return across.sums(values) / across.voxels, None
     if quantity == "Energy":
-        return np.asarray(values.sum(axis=(1, 2), dtype=np.float64))
-    weight = dose.sum(axis=(1, 2), dtype=np.float64)
-    total = np.sum(values * dose.astype(np.float64), axis=(1, 2))
-    return np.asarray(np.divide(total, weight, out=np.zeros_like(total), where=weight > 0))
+        return across.sums(values), None
+    weight, total = across.sums(dose), across.sums(values, dose)
+    mean = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
+    return mean, weight / across.voxels
+
+
+def _metadata(quantity: str, part: str, view: _View) -> dict[str, str]:
+    scorer = _SCORERS[quantity]
+    metadata = {"quantity": quantity, "normalisation": scorer.normalisation, "layer": scorer.layer}
+    if view.ray.is_oblique and quantity == "Dose":
+        metadata["layer"] = "integral over it, divided by the area of the grid as seen along the beam"
+    if part != "grid":
+        metadata["beam_direction"] = _text(view.ray.direction)
+        metadata["beam_entry"] = _text(view.grid.own(view.ray.entry))
+    if part == "slice":
+        metadata["slice_normal"] = _text(view.layers.slice_normal)
+    if part == "depth curve" and view.no_range:
+        metadata["no_range"] = view.no_range
+    return metadata
+
+
+def _text(vector: Vector) -> str:
+    return " ".join(f"{part:.6g}" for part in vector)

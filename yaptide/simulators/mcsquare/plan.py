@@ -22,7 +22,9 @@ _TAG_NAMES = (
     "IsocenterToRangeShifterDistance RangeShifterWaterEquivalentThickness NbOfScannedSpots X"
 )
 _TAGS = frozenset(_TAG_NAMES.split())
-_TAG = re.compile(r"#+(\S+)")  # "# words" is a comment
+_TAG = re.compile(r"#+(\S+)\s*(.*)")  # "# words" is a comment
+#: What may follow a tag in its line: it says what the numbers below are. Times are for a mode that is not supported.
+_HEADS = {"Energy": ("(MeV)", ""), "X": ("Y Weight", "Y Weight Time")}
 
 _MANY = 10**6
 _FAR = 1e5  # mm
@@ -140,6 +142,9 @@ def _entries(file: str, text: str) -> list[_Entry]:
         if tag:
             if tag[1] not in _TAGS:
                 raise line.refusal(f"a plan has no tag {quoted(tag[1])}")
+            heads = _HEADS.get(tag[1])
+            if heads and " ".join(tag[2].split()) not in heads:
+                raise line.refusal(f"the numbers must be {tag[1]} {heads[0]}, not {quoted(content.strip('# '))}")
             entries.append(_Entry(tag[1], line, []))
         elif line.words:
             if not entries or entries[-1].tag.endswith("DESCRIPTION"):  # these have no value

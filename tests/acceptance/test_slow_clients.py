@@ -1,0 +1,170 @@
+"""Nobody's slow line, broken upload or large body keeps the server from answering others."""
+
+import contextlib
+import socket
+import statistics
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import orjson
+import pytest
+from sqlalchemy import update
+
+from tests.support.payloads import estimator, page, submission
+from tests.support.processes import Server, descendants, place, until
+from yaptide.client import Client
+from yaptide.client.http import Job
+from yaptide.persistence.models import SimulationModel
+from yaptide.services import lifecycle
+
+MIB = 2**20
+KEY = "of a worker"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slow") / "place"
+    with place(folder, YAPTIDE_REQUEST_SECONDS="2", YAPTIDE_REQUEST_RATE="2000000") as there:
+        yield there.up("--no-executor").register()
+
+
+@contextlib.contextmanager
+def connections(server: Server, count: int, start: bytes):
+    """Connections on which so much has been sent."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for connection in opened:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # the kernel reads ahead no further
+            connection.settimeout(60)
+            connection.connect((host, int(port)))
+            connection.sendall(start)
+        yield opened
+
+
+def head(method: str, path: str, length: int, **more: str) -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
+    lines += [f"Content-Length: {length}"] if length else []
+    return "\r\n".join([*lines, *(f"{name}: {value}" for name, value in more.items()), "", ""]).encode()
+
+
+def check_health(server: Server, times: int = 100) -> None:
+    """It answers as if there were nobody else."""
+    with httpx.Client(base_url=server.url, timeout=30) as http:
+        taken = []
+        for _ in range(times):
+            begin = time.monotonic()
+            assert http.get("/healthz").status_code == 200
+            taken.append(time.monotonic() - begin)
+    assert statistics.quantiles(taken, n=100)[98] < 1
+
+
+def in_progress(server: Server) -> int:
+    """Requests that are being answered, but for the one that asks."""
+    figures = httpx.get(f"{server.url}/metrics").text
+    (line,) = [line for line in figures.splitlines() if line.startswith("yaptide_http_requests_in_progress ")]
+    return int(float(line.split()[1])) - 1
+
+
+def memory(server: Server) -> float:
+    """MiB that the process that serves takes."""
+    sizes = []
+    for pid in descendants(server.running.pid):
+        with contextlib.suppress(OSError, IndexError):
+            sizes.append(int(Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0]) / 1024)
+    return max(sizes)
+
+
+def accepted(server: Server, client: Client) -> tuple[Job, int]:
+    """A simulation that nobody runs, whose update key is `KEY`, and its number."""
+    job = client.job(client.call("POST", "/jobs/direct", json=submission())["job_id"])
+    this = SimulationModel.__table__.c.job_id == job.job_id
+    with server.place.database.writing() as connection:
+        values = {"update_key_hash": lifecycle.hash_update_key(KEY)}
+        connection.execute(update(SimulationModel.__table__).where(this).values(values))
+    ((number,),) = server.place.query(f"SELECT id FROM \"Simulation\" WHERE job_id = '{job.job_id}'")
+    return job, number
+
+
+def status(connection: socket.socket) -> bytes:
+    return connection.recv(12)[9:]
+
+
+def test_broken_uploads_of_http_2_are_refused(server):
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9)
+    for _ in range(32):
+        with connections(server, 1, preface):
+            pass
+    check_health(server)
+
+
+def test_slow_bodies_and_headers_hold_nobody_up(server):
+    slow, unfinished = head("POST", "/auth/login", 1000) + b"{", b"GET /healthz HTTP/1.1\r\nHo"
+    with connections(server, 30, slow) as bodies, connections(server, 200, unfinished):
+        with server.client() as client:
+            check_health(server)
+            assert client.simulations() == []
+        for number, connection in enumerate(bodies):
+            if number % 2:
+                with contextlib.suppress(OSError):
+                    connection.send(b" ")
+        assert {status(connection) for connection in bodies} == {b"408"}
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "identity"])
+def test_slow_readers_hold_nobody_up_and_are_left(server, encoding):
+    values = tuple(number / 7 for number in range(800_000))
+    with server.client() as client:
+        job, number = accepted(server, client)
+        results = {"simulation_id": number, "update_key": KEY, "estimators": [estimator("dose_", page(values=values))]}
+        client.call("POST", "/results", json=results)
+        cookie = "; ".join(f"{name}={value}" for name, value in client._http.cookies.items())
+        ask = head("GET", f"/results?job_id={job.job_id}", 0, Cookie=cookie, **{"Accept-Encoding": encoding})
+        with connections(server, 20, ask):
+            until(lambda: in_progress(server) == 20, "all of them are being answered")
+            check_health(server)
+            assert client.simulations()
+            until(lambda: in_progress(server) == 0, "the server gives up")
+        assert job.results().page("dose", 0).values[-1] == values[-1]
+
+
+def test_large_bodies_without_a_key_wait_in_files_and_few_at_a_time(server):
+    size = 62 * MIB
+    before, most, answers = memory(server), 0.0, []
+
+    def send(connection):
+        chunk = b'{"x":"' + b"x" * (MIB - 6)
+        with contextlib.suppress(OSError):
+            for _ in range(62):
+                connection.sendall(chunk)
+        with contextlib.suppress(OSError):
+            answers.append(status(connection))
+
+    with connections(server, 20, head("POST", "/jobs", size)) as opened:
+        threads = [threading.Thread(target=send, args=(connection,)) for connection in opened]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            most = max(most, memory(server))
+            check_health(server, 20)
+        for thread in threads:
+            thread.join()
+    assert most - before < 100
+    assert set(answers) <= {b"400", b"503"}
+    assert answers.count(b"400") <= 4
+    check_health(server)
+
+
+def test_a_large_body_of_who_proves_the_key_in_a_header_is_taken(server):
+    with server.client() as client:
+        _, number = accepted(server, client)
+        body = orjson.dumps({"log": {"a.log": "x" * 3 * MIB}, "sim_id": number, "update_key": KEY})
+        headers = {"Authorization": f"Bearer {KEY}", "Yaptide-Simulation": str(number)}
+        answer = httpx.post(f"{server.url}/jobs", content=body, headers=headers, timeout=60)
+        assert answer.status_code == 202, answer.text
+        headers["Authorization"] = "Bearer wrong"
+        answer = httpx.post(f"{server.url}/jobs", content=body, headers=headers, timeout=60)
+        assert answer.status_code == 400
+        assert answer.json() == {"message": "Invalid update key"}

@@ -1,0 +1,332 @@
+"""The asynchronous shell around the WSGI application (PEP 3333): nobody's slow line holds a thread.
+
+A body is taken in before a thread is asked for, in memory or in a file, and an answer is sent while no thread waits for
+its reader. Each has a deadline that moves with what has come through: `Rules.grace` seconds, and one more for each
+`Rules.rate` bytes. A body that is too slow is answered 408, an answer that is read too slowly ends with its connection.
+
+Large bodies of those who have proven nothing wait in files, few of them at a time; `Rules.entitled` says who has.
+Health routes have a thread each that nobody else gets. The server that calls this speaks ASGI 3.
+"""
+
+import asyncio
+import logging
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Self, cast
+from urllib.parse import unquote_to_bytes
+
+import orjson
+
+from yaptide.api.http import BODY_FILE
+from yaptide.services import metrics
+
+log = logging.getLogger(__name__)
+
+Environ = dict[str, Any]
+Wsgi = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_HEALTH = ("/healthz", "/readyz")
+_HEAD = 4096
+_IN_MEMORY = 128 << 10
+_AT_ONCE = 64 << 10
+_WATCH_EVERY = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the shell asks of clients.
+
+    `grace` in seconds and `rate` in bytes per second make deadlines. Anybody may send `small` bytes, more than `most`
+    nobody. Large bodies of which nobody knows who sends them may be `unproven` at a time, with `unproven_bytes` in all.
+    `entitled` gets the request and, on the paths in `by_head`, the first bytes of its body. It says whether whoever
+    sends it may have us take all of it in: None if that can only be seen in the whole body. `folder` is where bodies
+    wait.
+    """
+
+    folder: Path
+    entitled: Callable[[Environ, bytes], bool | None]
+    by_head: frozenset[str] = frozenset()
+    grace: float = 20.0
+    rate: float = 8192.0
+    small: int = 1 << 20
+    most: int = 1 << 31
+    unproven: int = 4
+    unproven_bytes: int = 128 << 20
+    stuck: float = 30.0
+
+
+class _Refused(Exception):
+    """A request that is answered here: status, and a message for whoever sent it."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class _Gone(Exception):
+    """The client has closed the connection."""
+
+
+class Shell:
+    """An ASGI application that has `threads` threads answer by the WSGI application `app`."""
+
+    def __init__(self, app: Wsgi, threads: int, rules: Rules) -> None:
+        self._app = app
+        self._rules = rules
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, "answer")
+        self._health = {path: ThreadPoolExecutor(1, path.strip("/")) for path in _HEALTH}
+        self._busy: dict[int, float] = {}
+        self._unproven = _Unproven(rules)
+        self._watchdog: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        if self._watchdog is None:
+            self._watchdog = asyncio.get_running_loop().create_task(self._watch())
+        environ = environ_of(scope)
+        metrics.IN_PROGRESS.inc()
+        try:
+            with _Body(self._rules.folder, self._unproven) as body:
+                await self._take_in(environ, receive, body)
+                body.file.seek(0)
+                environ["wsgi.input"] = environ[BODY_FILE] = body.file
+                await self._answer(environ, send)
+        except _Refused as refused:
+            await _send_refusal(send, refused)
+        except _Gone:
+            pass
+        finally:
+            metrics.IN_PROGRESS.dec()
+
+    # Bodies
+
+    async def _take_in(self, environ: Environ, receive: Receive, body: "_Body") -> None:
+        """Take in the body of a request, as much of it as its sender is entitled to; raises _Refused, _Gone."""
+        declared = int(environ.get("CONTENT_LENGTH") or 0)
+        least = _HEAD if environ["PATH_INFO"] in self._rules.by_head else 0
+        start, decided = time.monotonic(), False
+        more = declared > 0 or "HTTP_TRANSFER_ENCODING" in environ
+        while True:
+            expected = max(declared, body.size)
+            if expected > self._rules.most:
+                return  # what is there is enough for the application to refuse it
+            if expected > self._rules.small and not decided and (body.size >= least or not more):
+                decided = True
+                entitled = await self._run(self._pool, self._rules.entitled, environ, body.head)
+                if entitled is None:
+                    body.become_unproven(expected)
+                elif not entitled:
+                    return
+            if not more:
+                break
+            chunk, more = await self._chunk(receive, start, body.size)
+            body.write(chunk)
+        environ["CONTENT_LENGTH"] = str(body.size)
+
+    async def _chunk(self, receive: Receive, start: float, size: int) -> tuple[bytes, bool]:
+        wait = start + self._rules.grace + size / self._rules.rate - time.monotonic()
+        try:
+            async with asyncio.timeout(wait):
+                message = await receive()
+        except TimeoutError:
+            raise _Refused(408, "The body of the request came too slowly") from None
+        if message["type"] == "http.disconnect":
+            raise _Gone
+        return message.get("body", b""), message.get("more_body", False)
+
+    # Answers
+
+    async def _answer(self, environ: Environ, send: Send) -> None:
+        pool = self._health.get(environ["PATH_INFO"], self._pool)
+        answer = await self._run(pool, _Answer, self._app, environ)
+        try:
+            await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+            start, sent, chunk = time.monotonic(), 0, answer.first
+            while not answer.complete:
+                await self._send_chunk(send, chunk, start + sent / self._rules.rate)
+                sent += len(chunk)
+                chunk = await self._run(pool, answer.next)
+            await self._send_chunk(send, chunk, start + sent / self._rules.rate, last=True)
+        finally:
+            if not answer.complete:
+                await self._run(pool, answer.close)
+
+    async def _send_chunk(self, send: Send, chunk: bytes, start: float, *, last: bool = False) -> None:
+        async with asyncio.timeout(max(start + self._rules.grace - time.monotonic(), 0.1)):
+            await send({"type": "http.response.body", "body": chunk, "more_body": not last})
+
+    # Threads
+
+    async def _run(self, pool: ThreadPoolExecutor, call: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(pool, self._noted, call, *arguments)
+
+    def _noted(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Make a call in a thread of a pool, and note for how long that is busy."""
+        me = threading.get_ident()
+        self._busy[me] = time.monotonic()
+        metrics.THREADS_BUSY.inc()
+        try:
+            return call(*arguments)
+        finally:
+            metrics.THREADS_BUSY.dec()
+            del self._busy[me]
+
+    async def _watch(self) -> None:
+        """Tell when all threads stay busy: nobody else is answered then."""
+        told = False
+        while True:
+            await asyncio.sleep(_WATCH_EVERY)
+            since = sorted(self._busy.copy().values())
+            stuck = len(since) >= self._threads and time.monotonic() - since[-self._threads] > self._rules.stuck
+            if stuck and not told:
+                log.warning("all %d threads have been busy for more than %g s", self._threads, self._rules.stuck)
+            told = stuck
+
+
+class _Unproven:
+    """Large bodies of those who have proven nothing: how many there are, and the room that they take."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._bodies = self._bytes = 0
+
+    def take(self, bodies: int, size: int) -> None:
+        """Make room; raises _Refused if there is none."""
+        if self._bodies + bodies > self._rules.unproven or self._bytes + size > self._rules.unproven_bytes:
+            raise _Refused(503, "Too many large requests at once: try again in a moment, or prove the key in a header")
+        self._bodies += bodies
+        self._bytes += size
+
+    def give_back(self, size: int) -> None:
+        """A body is gone."""
+        self._bodies -= 1
+        self._bytes -= size
+
+
+class _Body:
+    """The body of a request: in memory as long as it is short, then in a file."""
+
+    def __init__(self, folder: Path, unproven: _Unproven) -> None:
+        self.file = cast("IO[bytes]", tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(folder)))  # noqa: SIM115
+        self.size = 0
+        self.head = b""
+        self._unproven = unproven
+        self._room: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._room is not None:
+            self._unproven.give_back(self._room)
+        self.file.close()
+
+    def write(self, chunk: bytes) -> None:
+        """Add what has come; raises _Refused if it needs room that it cannot have."""
+        if len(self.head) < _HEAD:
+            self.head += chunk[:_HEAD]
+        self.size += len(chunk)
+        if self._room is not None and self.size > self._room:
+            self._unproven.take(0, len(chunk))
+            self._room += len(chunk)
+        self.file.write(chunk)
+
+    def become_unproven(self, size: int) -> None:
+        """Count it among the unproven ones, with `size` bytes; raises _Refused if there are too many."""
+        self._unproven.take(1, size)
+        self._room = size
+
+
+class _Answer:
+    """What the WSGI application answers: all of it if it is short (`complete`), otherwise its `first` bytes."""
+
+    def __init__(self, app: Wsgi, environ: Environ) -> None:
+        self.status = 500
+        self.headers: list[tuple[bytes, bytes]] = []
+        self._parts = app(environ, self._start)
+        self._rest = iter(self._parts)
+        self.complete = False
+        self.first = self._gather()
+
+    def next(self) -> bytes:
+        """The next bytes; the last ones once it is `complete`."""
+        return self._gather()
+
+    def close(self) -> None:
+        """Nobody wants the rest."""
+        self.complete = True
+        getattr(self._parts, "close", lambda: None)()
+
+    def _gather(self) -> bytes:
+        gathered = bytearray()
+        try:
+            for part in self._rest:
+                gathered += part
+                if len(gathered) >= _AT_ONCE:
+                    return bytes(gathered)
+        except BaseException:
+            self.close()
+            raise
+        self.close()
+        return bytes(gathered)
+
+    def _start(self, status: str, headers: list[tuple[str, str]], *_: Any) -> Callable[[bytes], None]:
+        self.status = int(status[:3])
+        self.headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        return self._no_write
+
+    @staticmethod
+    def _no_write(data: bytes) -> None:
+        raise NotImplementedError("an answer is returned, not written")
+
+
+def environ_of(scope: Message) -> Environ:
+    """The request of an ASGI scope as PEP 3333 has it, without its body."""
+    path = scope.get("raw_path") or scope["path"].encode()
+    server, client = scope.get("server") or ("", 0), scope.get("client") or ("", 0)
+    environ: Environ = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "SERVER_NAME": server[0],
+        "SERVER_PORT": str(server[1]),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "REMOTE_ADDR": client[0],
+        "REMOTE_PORT": str(client[1]),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope.get("scheme", "http"),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+        "wsgi.input_terminated": True,
+    }
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1").upper().replace("-", "_"), raw_value.decode("latin-1")
+        key = name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"
+        if key in environ:
+            value = environ[key] + ("; " if name == "COOKIE" else ",") + value
+        environ[key] = value
+    return environ
+
+
+async def _send_refusal(send: Send, refused: _Refused) -> None:
+    body = orjson.dumps({"message": refused.message})
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers += [(b"connection", b"close"), *([(b"retry-after", b"5")] if refused.status == 503 else [])]
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
