@@ -16,8 +16,8 @@ from yaptide import __version__
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-#: Declared, and imported by others on our behalf: SQLAlchemy's driver for PostgreSQL.
-DRIVERS = {"psycopg"}
+#: Declared, and imported by others on our behalf: SQLAlchemy's driver for PostgreSQL, granian's event loop.
+DRIVERS = {"psycopg", "uvloop"}
 
 
 def normalized(name: str) -> str:

@@ -80,7 +80,7 @@ def run(
 ) -> None:
     """Run a simulation to its end, following every task, and show what came out.
 
-    Example: yaptide run examples/proton-150MeV-water --tasks 4 --png dose.png
+    Example: yaptide run proton-150MeV-water --tasks 4 --png dose.png
     """
     files = read_folder(path)
     submission = Submission(sim_type, tasks, title or path.resolve().name, files)

@@ -4,7 +4,7 @@ from yaptide.client import Client
 
 with Client("http://localhost:5000") as client:
     client.sign_in("me", "my password")
-    job = client.submit("examples/proton-150MeV-water", ntasks=4)
+    job = client.submit("proton-150MeV-water", ntasks=4)
     job.wait()
     dose = job.results().page("Dose", 0)
     print(dose.axes[0].values, dose.values, dose.errors)
