@@ -308,6 +308,7 @@ def test_no_secret_is_in_a_file(dotenv):
         "!pyproject.toml",
         "!constraints.txt",
         "!README.md",
+        "!LICENSE",
         "!yaptide",
     ]
 
