@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from yaptide.admin import address
 from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import print_json, print_table
 from yaptide.application import make_backend, make_broker
@@ -49,7 +50,7 @@ def doctor(as_json: AsJson = False) -> None:
 def _surroundings(settings: Settings, backend: Backend) -> Iterator[Finding]:
     for check in readiness.checks(backend):
         yield Finding(check.name, Verdict.OK if check.ok else Verdict.ERROR, check.message, check.remedy)
-    yield _server(settings.backend_url)
+    yield _server(address.read(settings.data_dir) or settings.backend_url)
     yield _executor(settings.data_dir)
     yield from _clusters(backend)
     broker = make_broker(settings)

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from yaptide import logs
+from yaptide.admin.address import noted
 from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import counted, print_json, say
 from yaptide.admin.interrupts import Interrupts
@@ -78,7 +79,8 @@ def up(
         for keeper in keepers:
             keeper.start()
         _announce(told)
-        server.serve()
+        with noted(at.settings.data_dir, address, port):
+            server.serve()
     except (OSError, RuntimeError) as error:
         raise InvalidInput(f"Cannot listen on {host}:{port}: {error}") from error
     finally:

@@ -189,10 +189,11 @@ class Estimator:
 
 @dataclass(frozen=True, slots=True)
 class TaskOutput:
-    """What one finished task leaves: the primaries that were really simulated, and its scores per primary."""
+    """What one finished task leaves: the primaries really simulated, its scores per primary, its log files."""
 
     primaries: int
     estimators: tuple[Estimator, ...]
+    logs: Mapping[str, str] = field(default_factory=dict)
 
 
 class RefusedPage(NamedTuple):
