@@ -214,7 +214,7 @@ def test_a_running_server_runs_what_the_command_line_submits(fresh, water):
     assert (done.code, done.json["job_state"]) == (0, "COMPLETED")
     assert "Another process runs the tasks" in done.err
     logs = fresh.run("logs", done.json["job_id"][:8], "--json").json["logfiles"]
-    assert "MCsquare" in logs["task-0-output.log"]
+    assert "Simulation started" in logs["task-0-output.log"]
 
 
 # --- how it ends
