@@ -12,7 +12,8 @@ RUN python -m venv /opt/yaptide
 # What yaptide imports has a layer of its own, which is kept while only yaptide's own code changes.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY yaptide/__init__.py yaptide/
-RUN /opt/yaptide/bin/pip install --constraint constraints.txt ".[all]"
+COPY client client
+RUN /opt/yaptide/bin/pip install --constraint constraints.txt ./client ".[all]"
 COPY yaptide yaptide
 RUN /opt/yaptide/bin/pip install --no-deps --force-reinstall .
 # The code where people look for it, with the script of administrators, which loses its run bit in a wheel.

@@ -63,10 +63,10 @@ lowest:  ## Run the unit tests with the lowest versions that pyproject.toml allo
 	@scripts/setup lowest
 
 clean:  ## Remove all that make has made: .venv, .demo, caches
-	rm -rf .venv .demo build dist *.egg-info .*_cache .hypothesis
-	find yaptide tests -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf .venv .demo build dist *.egg-info client/build client/*.egg-info .*_cache .hypothesis
+	find yaptide client tests -name __pycache__ -prune -exec rm -rf {} +
 
-.venv/.runtime: pyproject.toml constraints.txt
+.venv/.runtime: pyproject.toml client/pyproject.toml constraints.txt
 	@scripts/setup runtime
 	@touch $@
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaptide
-from yaptide.domain.extras import is_installed
 from yaptide.persistence import schema
 from yaptide.persistence.engine import Database
 from yaptide.platforms.direct.embedded import EmbeddedExecutor, Folders
@@ -15,6 +14,7 @@ from yaptide.services.backend import Backend
 from yaptide.services.spool import Folder, Spool
 from yaptide.services.throttle import Throttle
 from yaptide.settings import Settings, load
+from yaptide_client.extras import is_installed
 
 if TYPE_CHECKING:
     from apiflask import APIFlask

@@ -17,8 +17,8 @@ from benchmarks.context import Context
 from benchmarks.measuring import Goal, Row, in_turns
 from benchmarks.store import KEY, Store, connect
 from benchmarks.workloads.storing import Shape, shapes
-from yaptide.client import answers
-from yaptide.client.results import Results
+from yaptide_client import answers
+from yaptide_client.results import Results
 
 _PROCESSES = get_context("spawn")
 _SELECT = """SELECT p.compressed_data FROM "Page" p JOIN "Estimator" e ON p.estimator_id = e.id

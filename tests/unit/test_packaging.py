@@ -11,10 +11,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+import yaptide_client
 from yaptide import __version__
 
 ROOT = Path(__file__).parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+#: The folder of each package, with what its pyproject.toml says.
+PROJECTS = {
+    folder: tomllib.loads((folder.parent / "pyproject.toml").read_text())["project"]
+    for folder in (ROOT / "yaptide", ROOT / "client/yaptide_client")
+}
+PROJECT, CLIENT = PROJECTS.values()
 
 #: Declared, and imported by others on our behalf: SQLAlchemy's driver for PostgreSQL, granian's event loop.
 DRIVERS = {"psycopg", "uvloop"}
@@ -47,18 +53,35 @@ def imported(folder: Path) -> Iterator[str]:
 def distributions(folder: Path) -> set[str]:
     """The distributions that the modules in a folder import from."""
     by_package = packages_distributions()
-    others = set(imported(folder)) - set(sys.stdlib_module_names) - {"yaptide"}
+    others = set(imported(folder)) - set(sys.stdlib_module_names) - {folder.name}
     assert others <= by_package.keys()
     return {normalized(by_package[package][0]) for package in others}
 
 
-def test_what_is_imported_is_declared_and_nothing_else():
-    assert distributions(ROOT / "yaptide") == names(PROJECT) - DRIVERS
+@pytest.mark.parametrize("folder", PROJECTS, ids=lambda folder: folder.name)
+def test_what_is_imported_is_declared_and_nothing_else(folder):
+    assert distributions(folder) == names(PROJECTS[folder]) - DRIVERS
 
 
-@pytest.mark.parametrize("requirement", requirements(PROJECT))
+@pytest.mark.parametrize("requirement", sorted({*requirements(PROJECT), *requirements(CLIENT)}))
 def test_every_requirement_has_a_lower_bound(requirement):
-    assert requirement.startswith(f"{PROJECT['name']}[") or re.fullmatch(r"[\w.-]+(?:\[\w+\])?>=[\d.]+", requirement)
+    """But for our own, which have to be of the same version."""
+    ours = rf"yaptide-client=={re.escape(__version__)}|yaptide(?:-client)?\[[\w,]+\]"
+    assert re.fullmatch(rf"{ours}|[\w.-]+(?:\[\w+\])?>=[\d.]+", requirement)
+
+
+def test_both_packages_need_the_same_of_a_library():
+    for library in {*requirements(PROJECT), *requirements(CLIENT)}:
+        name = re.match(r"[\w.-]+", library)[0]
+        bounds = {each for each in (*requirements(PROJECT), *requirements(CLIENT)) if re.match(rf"{name}[=>]", each)}
+        assert len(bounds) <= 1, bounds
+
+
+def test_both_packages_are_of_one_version_and_licence():
+    assert yaptide_client.__version__ == __version__
+    assert (ROOT / "client/LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+    for key in ("license", "authors", "requires-python"):
+        assert CLIENT[key] == PROJECT[key]
 
 
 def test_the_citation_is_of_this_version_and_licence():

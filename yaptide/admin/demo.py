@@ -9,11 +9,11 @@ import typer
 from yaptide.admin.display import say
 from yaptide.admin.opening import opened
 from yaptide.admin.simulations import draw, print_summary, run_to_the_end
-from yaptide.client.files import read_folder
 from yaptide.domain.errors import Conflict, NotConfigured
 from yaptide.domain.states import EntityState
 from yaptide.services.simulations import Submission
 from yaptide.simulators import simulator
+from yaptide_client.files import read_folder
 
 app = typer.Typer()
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy.orm import Mapper, RelationshipProperty
 
-from yaptide.domain.extras import needed_for
 from yaptide.persistence import diagram
+from yaptide_client.extras import needed_for
 
 with needed_for("Drawing"):
     import matplotlib as mpl

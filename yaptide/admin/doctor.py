@@ -12,12 +12,12 @@ from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import print_json, print_table
 from yaptide.application import make_backend, make_broker
 from yaptide.domain.errors import NotConfigured, YaptideError
-from yaptide.domain.extras import require
 from yaptide.platforms import lock
 from yaptide.services import clusters, diagnosis, readiness
 from yaptide.services.backend import Backend
 from yaptide.services.diagnosis import Finding, Verdict
 from yaptide.settings import Settings, load
+from yaptide_client.extras import require
 
 app = typer.Typer()
 

@@ -28,13 +28,9 @@ from yaptide.admin.interrupts import Interrupts
 from yaptide.admin.naming import complete_job, find_job
 from yaptide.admin.opening import Opened, local_user, opened
 from yaptide.application import make_executor
-from yaptide.client import answers
-from yaptide.client.files import read_folder
-from yaptide.client.results import NO_CURVE, Results
 from yaptide.domain.depth_dose import Range
 from yaptide.domain.errors import Conflict, NotFound
 from yaptide.domain.estimators import RefusedPage
-from yaptide.domain.extras import require
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence import codec
 from yaptide.services import batch, logfiles, results, simulations, users
@@ -42,6 +38,10 @@ from yaptide.services.backend import Backend
 from yaptide.services.simulations import Page, Status, Submission
 from yaptide.services.users import User
 from yaptide.simulators import COMMON, resolve
+from yaptide_client import answers
+from yaptide_client.extras import require
+from yaptide_client.files import read_folder
+from yaptide_client.results import NO_CURVE, Results
 
 app = typer.Typer()
 
@@ -268,7 +268,7 @@ def load_results(
 
 def draw(backend: Backend, job_id: str, path: Path, estimator: str | None = None, pages: str | None = None) -> None:
     """Draw the dose of a simulation into a file."""
-    from yaptide.client import plots  # noqa: PLC0415 - matplotlib takes longer to import than all the rest
+    from yaptide_client import plots  # noqa: PLC0415 - matplotlib takes longer to import than all the rest
 
     title = simulations.status(backend, users.owner_of(backend, job_id), job_id).simulation.title
     plots.save(plots.overview(load_results(backend, job_id, estimator, pages)[1], title), path)

@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy import Connection
 
 from yaptide.domain.errors import InvalidInput, NotConfigured
-from yaptide.domain.extras import require
 from yaptide.domain.sbatch import check_options, read_header
 from yaptide.persistence.queries import clusters
 from yaptide.simulators.base import Simulator
+from yaptide_client.extras import require
 
 _KEYS = ("cluster_name", "array_header", "array_options", "collect_header", "collect_options")
 #: What the web front end calls the cluster when it knows of none.

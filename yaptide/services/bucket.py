@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from yaptide.domain.errors import InvalidInput, Unavailable
-from yaptide.domain.extras import needed_for
 from yaptide.services.spool import full_disk_said
+from yaptide_client.extras import needed_for
 
 with needed_for("A spool in a bucket (YAPTIDE_SPOOL)"):
     import obstore

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from cryptography.hazmat.primitives.serialization import SSHCertificate, load_ssh_public_identity
 
 from yaptide.domain.errors import ClusterRefused, ClusterUnavailable, Forbidden, NotFound, StorageFull, TooLarge
-from yaptide.domain.extras import needed_for
+from yaptide_client.extras import needed_for
 
 with needed_for("Running on clusters"):
     import asyncssh

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from yaptide.domain.errors import InvalidInput, Unavailable
-from yaptide.domain.extras import needed_for
 from yaptide.simulators import SIMULATORS
+from yaptide_client.extras import needed_for
 
 with needed_for("A broker (CELERY_BROKER_URL)"):
     from celery import Celery

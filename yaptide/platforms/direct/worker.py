@@ -30,13 +30,13 @@ from yaptide.domain.errors import (
     TooLarge,
     YaptideError,
 )
-from yaptide.domain.extras import needed_for
 from yaptide.persistence import result_files, task_outputs
 from yaptide.platforms.direct.broker import DESCRIBE, MERGE, MERGE_QUEUE, SIMULATE, make_celery, queue, queue_of
 from yaptide.platforms.direct.remote import RemoteReporter, Server, is_reached
 from yaptide.platforms.direct.running import Job, beating, run_task
 from yaptide.simulators import SIMULATORS
 from yaptide.simulators.base import Installation
+from yaptide_client.extras import needed_for
 
 with needed_for("A worker"):
     from celery import Celery

@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 from types import TracebackType
 
-from yaptide.domain.errors import NotConfigured
+from yaptide_client.errors import NotConfigured
 
 #: The extra that brings a library, by the name under which that is imported.
 EXTRAS = {
@@ -51,4 +51,5 @@ def is_installed(library: str) -> bool:
 
 
 def _missing(library: str, purpose: str) -> NotConfigured:
-    return NotConfigured(f"{purpose} needs {library}, which is not installed: pip install 'yaptide[{EXTRAS[library]}]'")
+    package = f"{'yaptide' if is_installed('yaptide') else 'yaptide-client'}[{EXTRAS[library]}]"
+    return NotConfigured(f"{purpose} needs {library}, which is not installed: pip install '{package}'")

@@ -14,10 +14,10 @@ from yaptide.application import make_broker, make_driver, make_spool
 from yaptide.client import Results
 from yaptide.domain.errors import NotConfigured
 from yaptide.domain.estimators import Estimator, Page
-from yaptide.domain.extras import EXTRAS, is_installed, needed_for
 from yaptide.services import batch_options
 from yaptide.settings import Settings
 from yaptide.simulators import simulator
+from yaptide_client.extras import EXTRAS, is_installed, needed_for
 
 ROOT = Path(__file__).parents[3]
 RESULTS = Results((Estimator("Dose", "dose", (Page(0, "Dose", "Gy", (), np.ones(1)),)),))
@@ -37,7 +37,7 @@ NEEDED = {
     ("kombu", "workers"): load("yaptide.platforms.direct.broker"),
     ("asyncssh", "hpc"): load("yaptide.platforms.batch.ssh"),
     ("obstore", "s3"): lambda: make_spool(settings(spool_at="s3://bucket")),
-    ("matplotlib", "plots"): load("yaptide.client.plots"),
+    ("matplotlib", "plots"): load("yaptide_client.plots"),
     ("pandas", "tables"): RESULTS.to_pandas,
     ("xarray", "tables"): RESULTS.to_xarray,
 }
@@ -54,7 +54,7 @@ def without(monkeypatch):
         ours = ("direct.broker", "direct.worker", "direct.courier", "batch.ssh", "batch.driver")
         for module in (*(f"yaptide.platforms.{name}" for name in ours), "yaptide.services.bucket"):
             monkeypatch.delitem(sys.modules, module, raising=False)
-        monkeypatch.delitem(sys.modules, "yaptide.client.plots", raising=False)
+        monkeypatch.delitem(sys.modules, "yaptide_client.plots", raising=False)
 
     return block
 

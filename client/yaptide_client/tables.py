@@ -10,8 +10,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from yaptide.domain.estimators import Estimator, Floats, Page
-from yaptide.domain.extras import needed_for
+from yaptide_client.estimators import Estimator, Floats, Page
+from yaptide_client.extras import needed_for
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +63,7 @@ def _cells(numbers: Floats | None) -> Iterable[Any]:
     return (number if isfinite(number) else "" for number in numbers.tolist())
 
 
-def save_npz(estimators: Sequence[Estimator], path: Path) -> None:
+def save_npz(estimators: Sequence[Estimator], path: Path | str) -> None:
     """Write arrays under keys like `e0_p0_values`, and under `index` a JSON text that says what each of them is."""
     arrays: dict[str, Any] = {}
     index = [
@@ -75,7 +75,7 @@ def save_npz(estimators: Sequence[Estimator], path: Path) -> None:
         for e, estimator in enumerate(estimators)
     ]
     arrays["index"] = np.array(json.dumps({"layout": 1, "estimators": index}, ensure_ascii=False))
-    with path.open("wb") as file:  # given a name, numpy would add an ending to it
+    with Path(path).open("wb") as file:  # given a name, numpy would add an ending to it
         np.savez_compressed(file, **arrays)
 
 
