@@ -23,6 +23,7 @@ def pip_that(monkeypatch, returncode=0, stderr="", wheel=None):
         return subprocess.CompletedProcess(arguments, returncode, "", stderr)
 
     monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(install, "_pip", lambda _: ["pip"])
 
 
 def failure(folder):
