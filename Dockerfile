@@ -10,19 +10,25 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
 RUN python -m venv /opt/yaptide
 # What yaptide imports has a layer of its own, which is kept while only yaptide's own code changes.
-COPY pyproject.toml constraints.txt README.md ./
+COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY yaptide/__init__.py yaptide/
-RUN /opt/yaptide/bin/pip install --constraint constraints.txt .
+COPY client client
+RUN /opt/yaptide/bin/pip install --constraint constraints.txt ./client ".[all]"
 COPY yaptide yaptide
 RUN /opt/yaptide/bin/pip install --no-deps --force-reinstall .
+# The code where people look for it, with the script of administrators, which loses its run bit in a wheel.
+RUN install -d /usr/local/app \
+    && ln -s /opt/yaptide/lib/python3.11/site-packages/yaptide /usr/local/app/yaptide \
+    && chmod 755 /usr/local/app/yaptide/admin/db_manage.py
 
 FROM python:3.11.14-slim-bookworm AS server
 RUN groupadd --gid 10001 yaptide \
     && useradd --uid 10001 --gid yaptide --no-create-home --home-dir /var/lib/yaptide --shell /usr/sbin/nologin yaptide \
     && install -d -o yaptide -g yaptide -m 700 /var/lib/yaptide
 COPY --from=build /opt/yaptide /opt/yaptide
+COPY --from=build /usr/local/app /usr/local/app
 ENV PATH=/opt/yaptide/bin:$PATH PYTHONUNBUFFERED=1 YAPTIDE_DATA_DIR=/var/lib/yaptide
-WORKDIR /var/lib/yaptide
+WORKDIR /usr/local/app
 USER yaptide
 EXPOSE 5000
 HEALTHCHECK --interval=15s --timeout=10s --start-period=60s --retries=3 \

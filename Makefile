@@ -7,7 +7,7 @@ VENV_PYTHON := .venv/bin/python
 TEST_PROCESSES := 4
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test stress bench bench-compare lint format docs constraints clean
+.PHONY: help install demo test stress bench bench-compare lint format docs constraints lowest clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,11 +61,14 @@ docs: .venv/.runtime  ## Write the parts of docs/ again that are generated from 
 constraints:  ## Pin the newest versions of all dependencies in constraints.txt
 	@scripts/setup constraints
 
-clean:  ## Remove all that make has made: .venv, .demo, caches
-	rm -rf .venv .demo build dist *.egg-info .*_cache .hypothesis
-	find yaptide tests -name __pycache__ -prune -exec rm -rf {} +
+lowest:  ## Run the unit tests with the lowest versions that pyproject.toml allows
+	@scripts/setup lowest
 
-.venv/.runtime: pyproject.toml constraints.txt
+clean:  ## Remove all that make has made: .venv, .demo, caches
+	rm -rf .venv .demo build dist *.egg-info client/build client/*.egg-info .*_cache .hypothesis
+	find yaptide client tests -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/.runtime: pyproject.toml client/pyproject.toml constraints.txt
 	@scripts/setup runtime
 	@touch $@
 

@@ -49,7 +49,7 @@ def measure(subjects: list[str], quick: bool) -> dict[str, object]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="yaptide-bench-")))
         # A server of the same checkout as this program, whichever is installed.
-        variables = {"PYTHONPATH": str(Path.cwd())} if Path("yaptide").is_dir() else {}
+        variables = {"PYTHONPATH": f"{Path.cwd()}:{Path.cwd() / 'client'}"} if Path("yaptide").is_dir() else {}
         context = Context(folder, quick, variables, stack)
         for subject in subjects:
             for row in ALL[subject].rows(context):

@@ -1,6 +1,7 @@
 """`python -m yaptide` is `yaptide`, the command line."""
 
 import gc
+import os
 import sys
 
 
@@ -8,6 +9,10 @@ def main() -> None:
     """Entry point. Ctrl-C while the rest is being imported is no reason for a traceback either."""
     try:
         gc.disable()  # what importing makes is kept: looking for garbage in it takes a tenth of the time to start
+        from yaptide.admin import helping  # noqa: PLC0415 - see above
+
+        if helping.answer(sys.argv[1:], os.environ):
+            return
         from yaptide.admin.cli import main as run  # noqa: PLC0415 - see above
 
         gc.freeze()

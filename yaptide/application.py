@@ -11,12 +11,12 @@ from yaptide.persistence import schema
 from yaptide.persistence.engine import Database
 from yaptide.platforms.direct.embedded import EmbeddedExecutor, Folders
 from yaptide.services.backend import Backend
-from yaptide.services.bucket import Bucket
 from yaptide.services.runners import FOREIGN_SETTING
 from yaptide.services.spool import Folder, Spool
 from yaptide.services.throttle import Throttle
 from yaptide.settings import Settings, load
 from yaptide.simulators import checked_names
+from yaptide_client.extras import is_installed
 
 if TYPE_CHECKING:
     from apiflask import APIFlask
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 def make_spool(settings: Settings) -> Spool:
     """Where scores of tasks wait until they are merged; nothing is connected yet."""
     if "://" in settings.spool:
+        from yaptide.services.bucket import Bucket  # noqa: PLC0415 - who has a folder needs no obstore
+
         return Bucket(settings.spool, settings.data_dir / "spool")
     return Folder(Path(settings.spool))
 
@@ -104,8 +106,10 @@ def make_executor(settings: Settings, backend: Backend) -> tuple[Backend, "Embed
     return replace(backend, dispatcher=executor), executor
 
 
-def make_driver(settings: Settings, backend: Backend) -> "Driver":
-    """What has simulations run on clusters, not started."""
+def make_driver(settings: Settings, backend: Backend) -> "Driver | None":
+    """What has simulations run on clusters, not started; None without asyncssh, when they are refused."""
+    if not is_installed("asyncssh"):
+        return None
     from yaptide.platforms.batch.driver import Driver  # noqa: PLC0415 - asyncssh takes long to load
 
     return Driver(backend, settings.backend_url, settings.cluster_seconds)

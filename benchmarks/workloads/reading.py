@@ -15,8 +15,8 @@ from benchmarks.context import Context
 from benchmarks.measuring import Goal, Row, in_turns
 from benchmarks.store import KEY, Store
 from benchmarks.workloads.storing import Shape, shapes
-from yaptide.client import answers
-from yaptide.client.results import Results
+from yaptide_client import answers
+from yaptide_client.results import Results
 
 _BESIDE = "bare: one SELECT of the payloads, sent as they are"
 _BESIDE_INFLATED = "bare: one SELECT of the payloads, inflated by isal"

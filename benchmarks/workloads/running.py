@@ -12,9 +12,9 @@ from benchmarks.context import Context
 from benchmarks.measuring import Goal, Row, in_turns
 from benchmarks.store import Store
 from tests.support.processes import beam, installation
-from yaptide.client.files import read_folder
 from yaptide.domain.splitting import split_primaries, task_seeds
 from yaptide.simulators.mcsquare import MCsquare
+from yaptide_client.files import read_folder
 
 _TASKS = 4
 _DEADLINE = 3600

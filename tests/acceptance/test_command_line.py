@@ -14,6 +14,7 @@ import pytest
 from tests.support.processes import Done, Place, beam, fake, installation, place, until
 from yaptide.client import Results
 from yaptide.persistence.schema import HEAD
+from yaptide.platforms import lock
 
 #: PostgreSQL of the tests believes everybody, so that this is not looked at; but nobody else may see it.
 DATABASE_PASSWORD = "s3cret-of-the-database"
@@ -206,10 +207,14 @@ def number_in(row: dict[str, str], column: str) -> float:
 
 
 def test_a_running_server_runs_what_the_command_line_submits(fresh, water):
-    fresh.up()
+    server = fresh.up()
+    findings = {each["subject"]: each for each in fresh.run("doctor", "--json").json["findings"]}
+    assert (findings["server"]["verdict"], findings["server"]["message"]) == ("ok", f"{server.url} answers")
     done = fresh.run("run", water, "--json")
     assert (done.code, done.json["job_state"]) == (0, "COMPLETED")
     assert "Another process runs the tasks" in done.err
+    logs = fresh.run("logs", done.json["job_id"][:8], "--json").json["logfiles"]
+    assert "Simulation started" in logs["task-0-output.log"]
 
 
 # --- how it ends
@@ -263,7 +268,7 @@ def test_ctrl_c_keeps_the_simulation_which_goes_on_later(fresh, tmp_path, water)
     os.killpg(running.pid, signal.SIGINT)
     done = running.wait()
     assert (done.code, done.out) == (130, "")
-    assert "The simulation is kept" in done.err
+    assert "The simulation is kept, and its tasks begin anew with the next `yaptide up`" in done.err
     assert not fresh.simulators()
     (kept,) = fresh.run("list", "--json").json["simulations"]
     assert f"yaptide cancel {kept['job_id']}" in done.err
@@ -275,6 +280,20 @@ def test_ctrl_c_keeps_the_simulation_which_goes_on_later(fresh, tmp_path, water)
     assert worker.signal(signal.SIGTERM) == Done(0, "", "")
     after = fresh.run("status", kept["job_id"], "--json").json
     assert after["simulated_primaries"] == after["requested_primaries"] == before["requested_primaries"]
+
+
+def test_ctrl_c_says_that_another_process_goes_on(fresh, tmp_path, water):
+    fresh.variables["YAPTIDE_SIMULATORS_DIR"] = str(fake(tmp_path / "simulators", "exec sleep 600"))
+    fresh.run("db", "upgrade")
+    fresh.start("work")
+    until(lambda: lock.is_held(fresh.data), "it works")
+    running = fresh.start("run", water, "--json")
+    until(fresh.simulators, "a task runs")
+    os.killpg(running.pid, signal.SIGINT)
+    done = running.wait()
+    assert (done.code, done.out) == (130, "")
+    assert "The simulation is kept, and goes on now, run by another process" in done.err
+    assert fresh.simulators()
 
 
 def test_cancel_and_delete(fresh, tmp_path):

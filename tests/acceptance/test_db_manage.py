@@ -34,7 +34,7 @@ BARE = f"""
 import runpy, sys
 class Bare:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {packages_distributions().keys() - ALLOWED - {"yaptide"}!r}:
+        if name.partition(".")[0] in {packages_distributions().keys() - ALLOWED - {"yaptide", "yaptide_client"}!r}:
             raise ModuleNotFoundError("not installed here: " + name, name=name)
 sys.meta_path.insert(0, Bare())
 sys.path.append({site.getsitepackages()[0]!r})

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from tests.support.processes import installation
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-EXAMPLE = Path("examples/proton-150MeV-water")
+EXAMPLE = "proton-150MeV-water"
 SERVER = "http://127.0.0.1:5000"
 PASSWORD = "a long password"
 
@@ -37,9 +36,9 @@ def _mcsquare():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the example of the README, with a tenth of its primaries."""
+    """A folder with the example as `yaptide example` writes it, with a tenth of its primaries."""
     folder = tmp_path_factory.mktemp("readme")
-    shutil.copytree(ROOT / EXAMPLE, folder / EXAMPLE)
+    subprocess.run([Path(sys.prefix) / "bin/yaptide", "example", EXAMPLE], cwd=folder, check=True)
     config = folder / EXAMPLE / "config.txt"
     text = config.read_text()
     assert "2e5" in text
@@ -97,7 +96,8 @@ def _answering(url: str, running: "subprocess.Popen[bytes]") -> str:
 
 def test_run_something(type_in, folder):
     commands = snippet("Run something", "sh").replace(". .venv/bin/activate\n", "")
-    assert "yaptide run examples/proton-150MeV-water " in commands
+    assert f"yaptide run {EXAMPLE} " in commands
+    commands = commands.replace(f"yaptide example {EXAMPLE}\n", "")  # the fixture has
     assert "COMPLETED" in type_in("bash", "-euc", commands)
     assert (folder / "dose.png").read_bytes().startswith(b"\x89PNG")
 
@@ -120,6 +120,7 @@ def test_submit_from_a_shell(type_in, server, folder):
     document = httpx.Response(200, content=(folder / "results.json").read_bytes()).json()
     assert [estimator["name"] for estimator in document["estimators"]] == ["Dose", "Energy", "LET"]
     assert np.argmax(document["estimators"][0]["pages"][0]["data"]["values"]) == pytest.approx(155, abs=2)
+    assert not [path for path in folder.iterdir() if "cookie" in path.name]
 
 
 def test_use_postgresql(type_in, environment, postgres):

@@ -15,9 +15,9 @@ from sqlalchemy import update
 from tests.support.payloads import estimator, page, submission
 from tests.support.processes import Server, descendants, place, until
 from yaptide.client import Client
-from yaptide.client.http import Job
 from yaptide.persistence.models import SimulationModel
 from yaptide.services import lifecycle
+from yaptide_client.http import Job
 
 MIB = 2**20
 KEY = "of a worker"

@@ -2,7 +2,9 @@
 
 import io
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from tests.support.api import contents
 from yaptide.domain.estimators import Axis, Estimator, Page, TaskOutput
 from yaptide.persistence import result_files, task_outputs
-from yaptide.services import recovery
+from yaptide.services import administration, recovery
 from yaptide.services.backend import now
 
 DEPTHS = np.array([0.5, 1.5, 2.5])
@@ -19,6 +21,10 @@ DEPTHS = np.array([0.5, 1.5, 2.5])
 def scores(*values, primaries=500):
     page = Page(0, "dose", "Gy", (Axis("depth", "mm", DEPTHS),), np.array(values or (1, 2, 3), dtype=float))
     return TaskOutput(primaries, (Estimator("dose", "dose", (page,), {"scorer": "dose"}),))
+
+
+def with_log(output, text):
+    return replace(output, logs={"output.log": text})
 
 
 def packed(output) -> bytes:
@@ -353,3 +359,41 @@ def test_a_wrong_key_changes_nothing(job, signed_in, database, call, key):
 @pytest.mark.parametrize("name", ["", "a/b", "x" * 201, "\0"])
 def test_a_worker_has_a_name(worker, name):
     assert worker.claim(worker=name).status_code == 400
+
+
+def test_what_a_simulator_printed_is_kept_of_runs_that_went_well_too(job, worker):
+    for task_id in (0, 1):
+        worker.claim(task_id, f"host-{task_id}")
+        assert worker.send(packed(with_log(scores(), f"{task_id}: all is <well>")), task_id).json["wanted"]
+    assert job.get("/logfiles").json["logfiles"] == {
+        "task-0-output.log": "0: all is &lt;well&gt;",
+        "task-1-output.log": "1: all is &lt;well&gt;",
+    }
+
+
+def test_logs_of_success_take_a_small_part_of_the_room(job, worker, backend):
+    worker.claim(0)
+    assert worker.send(packed(with_log(scores(), "x" * (backend.limits.logfiles // 16))), 0).json["wanted"]
+    assert job.task(0)["task_state"] == "COMPLETED"
+    assert job.get("/logfiles").status_code == 404
+    worker.claim(1, "host-1")
+    worker.post("failure", 1, reason="no beam", logfiles={"task-1-output.log": "Error: no beam"})
+    assert job.get("/logfiles").json["logfiles"] == {"task-1-output.log": "Error: no beam"}
+
+
+def test_logs_of_success_are_dropped_where_the_users_quota_is_used_up(job, worker, backend):
+    alice = administration.find_user(backend.database, "alice", "")
+    administration.set_quota(backend.database, alice, 1)
+    worker.claim(0)
+    assert worker.send(packed(with_log(scores(), "all is well"))).json["wanted"]
+    assert job.get("/logfiles").status_code == 404
+
+
+@pytest.mark.parametrize("logs", [b"[1]", b"{", b'{"a": 1}', b'{"a": "%s"}' % (b"x" * (8 << 20))])
+def test_logs_that_are_none_are_refused_with_the_scores(worker, logs):
+    file = io.BytesIO(packed(scores()))
+    with ZipFile(file, "a", ZIP_DEFLATED) as archive:
+        archive.writestr("logs.json", logs)
+    worker.claim(0)
+    assert worker.send(file.getvalue()).status_code == 400
+    assert worker.send(packed(scores())).json["wanted"]

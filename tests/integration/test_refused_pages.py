@@ -10,10 +10,10 @@ import pytest
 from tests.integration.test_contract_work import Worker, packed
 from tests.support.api import contents, submit
 from tests.support.payloads import estimator, page
-from yaptide.client.results import Results
 from yaptide.domain.estimators import Aggregation, Axis, Estimator, Page, TaskOutput
 from yaptide.persistence import codec
 from yaptide.services import integrity
+from yaptide_client.results import Results
 
 GOOD = page(0)
 SPOILT = {

@@ -98,7 +98,8 @@ def _python3(root: Path, words: list[str]) -> int:
 
 def _pip(root: Path, words: list[str]) -> int:
     """Installs nothing, but what it is told to install has to be there."""
-    if not Path(words[words.index("--constraint") + 1]).is_file() or not Path(words[-1], "pyproject.toml").is_file():
+    project = Path(words[-1].removesuffix("[all]"), "pyproject.toml")
+    if not Path(words[words.index("--constraint") + 1]).is_file() or not project.is_file():
         sys.exit("pip: no such file")
     return 0
 

@@ -22,12 +22,12 @@ from typer.main import get_command
 from tests.support.postgres import free_port
 from yaptide.admin import cli
 from yaptide.application import create_app
-from yaptide.client.http import Client
 from yaptide.platforms.direct import remote
 from yaptide.platforms.direct.broker import MERGE_QUEUE, make_celery, queue_of
 from yaptide.services.secrets import Vault
 from yaptide.settings import Settings
 from yaptide.simulators import names
+from yaptide_client.http import Client
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -309,7 +309,9 @@ def test_no_secret_is_in_a_file(dotenv):
         "!pyproject.toml",
         "!constraints.txt",
         "!README.md",
+        "!LICENSE",
         "!yaptide",
+        "!client",
     ]
 
 
@@ -387,8 +389,10 @@ def test_mounted_code_is_where_the_image_has_it():
     python = re.search(r"^FROM python:(\d+\.\d+)", DOCKERFILE, re.MULTILINE)[1]
     assert "python -m venv /opt/yaptide" in DOCKERFILE
     for name in (SERVER, WORKER):
-        (volume,) = compose(DEVELOP)["services"][name]["volumes"]
-        assert volume == f"./yaptide:/opt/yaptide/lib/python{python}/site-packages/yaptide:ro"
+        assert compose(DEVELOP)["services"][name]["volumes"] == [
+            f"./{folder}:/opt/yaptide/lib/python{python}/site-packages/{Path(folder).name}:ro"
+            for folder in ("yaptide", "client/yaptide_client")
+        ]
 
 
 def test_every_service_recovers_stops_in_time_and_is_watched():

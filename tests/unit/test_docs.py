@@ -42,7 +42,8 @@ from yaptide.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 MADE = docs.documents()
-WRITTEN = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = sorted((ROOT / "docs").glob("*.md"))
+WRITTEN = [*sorted(ROOT.glob("*.md")), *DOCUMENTS]
 OUTSIDE = re.compile(r"https?://")
 
 
@@ -62,11 +63,11 @@ def headings(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("file", MADE)
 def test_generated_documents_are_up_to_date(file):
-    assert (ROOT / "docs" / file).read_text() == MADE[file], "make docs"
+    assert (ROOT / file).read_text() == MADE[file], "make docs"
 
 
 def test_check_names_what_differs_and_changes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(docs, "FOLDER", tmp_path)
+    monkeypatch.setattr(docs, "ROOT", tmp_path)
     monkeypatch.setattr("sys.argv", ["docs"])
     docs.main()
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -75,11 +76,11 @@ def test_check_names_what_differs_and_changes_nothing(tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         docs.main()
     assert ended.value.code == 0
-    (tmp_path / "api.md").write_text("old")
-    (tmp_path / "states.md").unlink()
+    (tmp_path / "docs/api.md").write_text("old")
+    (tmp_path / "docs/states.md").unlink()
     with pytest.raises(SystemExit, match=r"docs/states\.md.*\n.*docs/api\.md"):
         docs.main()
-    assert (tmp_path / "api.md").read_text() == "old"
+    assert (tmp_path / "docs/api.md").read_text() == "old"
 
 
 def test_every_setting_is_documented():
@@ -93,7 +94,7 @@ def test_every_setting_is_documented():
         "YAPTIDE_PARENT_PID",
         "YAPTIDE_SERVING_THREADS",
     }  # a constant; what `yaptide up` tells its own processes
-    assert in_code == set(re.findall(r"`((?:YAPTIDE|FLASK|CELERY|KEYCLOAK|CERT)_\w+)`", MADE["settings.md"]))
+    assert in_code == set(re.findall(r"`((?:YAPTIDE|FLASK|CELERY|KEYCLOAK|CERT)_\w+)`", MADE["docs/settings.md"]))
     assert {field.validation_alias for field in Settings.model_fields.values()} <= in_code
 
 
@@ -106,7 +107,7 @@ def commands(command=None, before="yaptide") -> Iterator[str]:
 
 @pytest.mark.parametrize("command", list(commands()))
 def test_every_command_is_documented_and_shows_an_example(command):
-    _, _, section = MADE["command-line.md"].partition(f"\n## {command}\n")
+    _, _, section = MADE["docs/command-line.md"].partition(f"\n## {command}\n")
     text = " ".join(section.partition("\n## ")[0].split())
     assert f"Usage: {command} " in text
     if "COMMAND [ARGS]" not in text:
@@ -128,12 +129,12 @@ def test_the_diagrams_show_every_state_and_transition():
         assert edges(diagram) == arrows
         assert {state for arrow in edges(diagram) for state in arrow} == states
         assert set(steps) == {(origin, to) for origin, to in arrows if to not in FINAL_STATES}
-    assert all(f"| `{state}` |" in MADE["states.md"] for state in EntityState)
+    assert all(f"| `{state}` |" in MADE["docs/states.md"] for state in EntityState)
 
 
 def test_every_table_and_column_is_documented():
     for table in Base.metadata.tables.values():
-        _, _, section = MADE["database.md"].partition(f"\n### {table.name}\n")
+        _, _, section = MADE["docs/database.md"].partition(f"\n### {table.name}\n")
         rows = re.findall(r"^\| `(\w+)` \|.*\| (.+) \|$", section.partition("\n### ")[0], re.MULTILINE)
         assert [column for column, meaning in rows if meaning.strip()] == [column.name for column in table.columns]
 
@@ -176,11 +177,11 @@ def routes(web) -> Iterator[tuple[str, str]]:
 
 
 def test_every_route_is_documented(web):
-    titles = re.findall(r"^### (.+)$", MADE["api.md"], re.MULTILINE)
+    titles = re.findall(r"^### (.+)$", MADE["docs/api.md"], re.MULTILINE)
     told = [tuple(route.split()) for title in titles for route in re.findall(r"`(.+?)`", title)]
     assert len(told) == len(set(told))
     assert set(routes(web)) - set(told) == {("GET", path) for path in PAGES}
-    assert all(f"`{path}`" in MADE["api.md"] for path in PAGES if path.count("/") == 1)
+    assert all(f"`{path}`" in MADE["docs/api.md"] for path in PAGES if path.count("/") == 1)
 
 
 def test_who_may_call_a_route_is_documented_as_it_is(web):
@@ -311,7 +312,7 @@ def test_every_layer_is_in_the_table_of_layers():
 
 def test_every_document_is_in_the_index():
     index = set(re.findall(r"\((\S+\.md)\)", (ROOT / "docs/README.md").read_text()))
-    assert {path.name for path in WRITTEN} - {"README.md"} == index
+    assert {path.name for path in DOCUMENTS} - {"README.md"} == index
 
 
 def command_lines(path: Path) -> Iterator[str]:

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-_BEHIND_HTTP = ("domain", "editor", "persistence", "simulators", "services", "platforms", "client")
+_BEHIND_HTTP = ("domain", "editor", "persistence", "simulators", "services", "platforms")
 
 #: What of ours each layer may import besides itself, wherever in a module the import stands.
 LAYERS = {
@@ -23,12 +23,12 @@ LAYERS = {
     "simulators": ("domain",),
     "services": ("domain", "editor", "persistence", "simulators"),
     "platforms": (
-        *("domain", "simulators", "services", "client.answers", "logs"),
+        *("domain", "simulators", "services", "logs"),
         *("persistence.codec", "persistence.task_outputs", "persistence.result_files"),
     ),
     "api": ("domain", "services", "persistence.codec", "logs"),
     "web": ("domain", "services"),
-    "client": ("domain",),
+    "client": (),
     "admin": (*_BEHIND_HTTP, "application", "settings", "logs"),
     "application": (*_BEHIND_HTTP, "api", "web", "settings", "logs"),
 }
@@ -49,10 +49,26 @@ LIBRARIES = {
     "flask": dict.fromkeys(_HTTP, ("flask",)),
     "apiflask": dict.fromkeys(_HTTP, ("apiflask",)),
     "asyncssh": {"platforms": ("asyncssh",)},
+    # The client's own package: the words that the server has in common with it come in by way of the domain.
+    "yaptide_client": {
+        "client": ("yaptide_client",),
+        "domain": tuple(f"yaptide_client.{name}" for name in ("errors", "states", "estimators", "depth_dose")),
+        "application": ("yaptide_client.extras",),
+        "services": ("yaptide_client.extras",),
+        "platforms": ("yaptide_client.extras", "yaptide_client.answers"),
+        "admin": ("yaptide_client",),
+    },
 }
+
+#: What the client may import besides the standard library and itself: nothing of yaptide.
+CLIENT = ROOT / "client/yaptide_client"
+OF_CLIENT = {"httpx", "numpy", "orjson", "simdjson", "matplotlib", "pandas", "xarray"}
 
 #: What runs where little is installed, or starts often, and what it must not load.
 LIGHT = {
+    "yaptide_client": {"httpx", "numpy", "yaptide"},
+    "yaptide_client.errors": {"httpx", "numpy", "yaptide"},
+    "yaptide_client.http": {"matplotlib", "pandas", "xarray", "yaptide"},
     "yaptide.platforms.direct.running": {"flask", "apiflask", "sqlalchemy", "asyncssh"},
     "yaptide.platforms.direct.worker": {"flask", "apiflask", "sqlalchemy", "asyncssh"},
     "yaptide.simulators": {"flask", "apiflask", "sqlalchemy", "asyncssh"},
@@ -118,6 +134,13 @@ def violations(source: str, module: str) -> list[str]:
 def test_imports_go_down_only():
     found = [line for name, path in MODULES.items() for line in violations(path.read_text(), name)]
     assert not found, "\n" + "\n".join(found)
+
+
+def test_the_client_imports_nothing_of_the_server():
+    allowed = OF_CLIENT | {"yaptide_client"} | sys.stdlib_module_names
+    for path in CLIENT.rglob("*.py"):
+        for line, name in imports(path.read_text(), f"yaptide_client.{path.stem}"):
+            assert name.partition(".")[0] in allowed, f"{path}:{line}: {name}"
 
 
 def test_every_layer_has_its_rules():

@@ -1,5 +1,10 @@
 """The `yaptide` command: puts the groups together."""
 
+from typing import Annotated
+
+import typer
+
+from yaptide import __version__
 from yaptide.admin import (
     adopt,
     backups,
@@ -18,12 +23,13 @@ from yaptide.admin import (
     stored,
     users,
 )
+from yaptide.admin.display import out
 from yaptide.admin.entry import new_app, run
 
 app = new_app(
     "yaptide",
     "Run particle-therapy Monte Carlo simulations as parallel tasks, and keep everything about them.\n\n"
-    "Example: yaptide run examples/proton-150MeV-water --tasks 4",
+    "Example: yaptide demo",
 )
 for group in (serving.app, simulations.app, demo.app, doctor.app, backups.app, retention.app):
     app.registered_commands += group.registered_commands
@@ -37,6 +43,21 @@ app.add_typer(stored.tasks, name="tasks")
 app.add_typer(clusters.app, name="clusters")
 app.add_typer(simulators.app, name="simulators")
 app.add_typer(secrets.app, name="secrets")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"yaptide {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def before(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """What all commands have in common."""
 
 
 def main() -> None:

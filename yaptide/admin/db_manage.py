@@ -12,7 +12,8 @@ if not __package__:
     # Run as a file: Python looks beside it, where modules of ours have the names of the standard library's, and not
     # where the package begins.
     _HERE = Path(__file__).resolve().parent
-    sys.path[:] = [str(_HERE.parents[1]), *(folder for folder in sys.path if Path(folder).resolve() != _HERE)]
+    _OURS = (_HERE.parents[1], _HERE.parents[1] / "client")
+    sys.path[:] = [*map(str, _OURS), *(folder for folder in sys.path if Path(folder).resolve() != _HERE)]
 
 from yaptide.admin import clusters, stored, users
 from yaptide.admin.entry import new_app, run

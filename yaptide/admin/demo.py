@@ -1,5 +1,6 @@
-"""`yaptide demo`: the whole system on one example, in a minute."""
+"""`yaptide demo`: the whole system on one example, in a minute; `yaptide example` gives its input files."""
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -8,17 +9,23 @@ import typer
 from yaptide.admin.display import say
 from yaptide.admin.opening import opened
 from yaptide.admin.simulations import draw, print_summary, run_to_the_end
-from yaptide.client.files import read_folder
+from yaptide.domain.errors import Conflict, NotConfigured
 from yaptide.domain.states import EntityState
 from yaptide.services.simulations import Submission
 from yaptide.simulators import COMMON, resolve
+from yaptide_client.files import read_folder
 
 app = typer.Typer()
+
+#: A proton beam in water, for MCsquare.
+EXAMPLE = Path(__file__).parents[1] / "examples" / "proton-150MeV-water"
 
 
 @app.command()
 def demo(
-    path: Annotated[Path, typer.Argument(help="Folder of input files.")] = Path("examples/proton-150MeV-water"),
+    path: Annotated[
+        Path | None, typer.Argument(help="Folder of input files; default: the example.", show_default=False)
+    ] = None,
     png: Annotated[Path, typer.Option(help="Where to draw the dose.")] = Path("demo.png"),
 ) -> None:
     """Install the simulator of the example, if it is missing, and simulate a proton beam in water as 4 tasks.
@@ -26,12 +33,31 @@ def demo(
     Example: yaptide demo
     """
     at = opened()
-    files = read_folder(path)
+    folder = path or EXAMPLE
+    files = read_folder(folder)
     code = resolve(COMMON, files)
     code.install(at.settings.simulators_dir, say)
-    submission = Submission(code.name, 4, path.resolve().name, files)
+    submission = Submission(code.name, 4, folder.resolve().name, files)
     job_id, status = run_to_the_end(at, submission, "")
     print_summary(at.backend, job_id)
     if status.simulation.job_state is not EntityState.COMPLETED:
         raise typer.Exit(1)
-    draw(at.backend, job_id, png)
+    try:
+        draw(at.backend, job_id, png)
+    except NotConfigured as missing:
+        say(f"No picture: {missing}")
+
+
+@app.command()
+def example(
+    folder: Annotated[Path, typer.Argument(help="Folder to make.")] = Path(EXAMPLE.name),
+) -> None:
+    """Write the input files of an example into a new folder: a proton beam of 150 MeV in water, for MCsquare.
+
+    Example: yaptide example proton-150MeV-water
+    """
+    try:
+        shutil.copytree(EXAMPLE, folder, copy_function=shutil.copyfile)
+    except FileExistsError:
+        raise Conflict(f"{folder} is there already; choose another name") from None
+    say(f"Run it with: yaptide run {folder}")

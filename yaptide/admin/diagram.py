@@ -9,13 +9,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Polygon, Rectangle
 from sqlalchemy.orm import Mapper, RelationshipProperty
 
 from yaptide.persistence import diagram
+from yaptide_client.extras import needed_for
+
+with needed_for("Drawing"):
+    import matplotlib as mpl
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Polygon, Rectangle
 
 _WIDTH = 2.7
 _ROW = 0.2

@@ -1,4 +1,4 @@
-"""Writes the documents in docs/ that are made from the code: `python -m yaptide.admin.docs [--check]`."""
+"""Writes what is made from the code, documents above all: `python -m yaptide.admin.docs [--check]`."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.elements import KeyedColumnElement
 from typer.main import get_command
 
-from yaptide.admin import cli
+from yaptide.admin import cli, helping
 from yaptide.admin.diagram import draw
 from yaptide.application import create_app
 from yaptide.domain.states import (
@@ -28,22 +28,26 @@ from yaptide.domain.states import (
 from yaptide.persistence import diagram
 from yaptide.settings import Settings
 
-FOLDER = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+_DESCRIPTION = helping.FILE.relative_to(ROOT).as_posix()
 _WIDTH = 100
+_TERMINAL_WIDTH = 80
+_NOT_OURS = {"--help", "--install-completion", "--show-completion"}
 _S = EntityState
 
 
 def documents() -> dict[str, str]:
     """File name and text of every generated document."""
     makers: dict[str, Callable[[], Iterable[str]]] = {
-        "settings.md": _settings,
-        "command-line.md": _command_line,
-        "states.md": _states,
-        "api.md": _api,
-        "database.md": _database,
+        "docs/settings.md": _settings,
+        "docs/command-line.md": _command_line,
+        "docs/states.md": _states,
+        "docs/api.md": _api,
+        "docs/database.md": _database,
     }
     texts = {name: "\n\n".join(block.strip("\n") for block in maker()) + "\n" for name, maker in makers.items()}
-    return texts | {"images/database.svg": draw("svg").decode()}
+    described = json.dumps(_described(get_command(cli.app), "yaptide", None), indent=1, ensure_ascii=False)
+    return texts | {"docs/images/database.svg": draw("svg").decode(), _DESCRIPTION: f"{described}\n"}
 
 
 def main() -> None:
@@ -53,13 +57,13 @@ def main() -> None:
         sys.exit("usage: python -m yaptide.admin.docs [--check]")
     made = documents()
     differing = [
-        name for name, text in made.items() if not (FOLDER / name).is_file() or (FOLDER / name).read_text() != text
+        name for name, text in made.items() if not (ROOT / name).is_file() or (ROOT / name).read_text() != text
     ]
     if check:
-        sys.exit("\n".join(f"docs/{name} is out of date: make docs" for name in differing) or 0)
+        sys.exit("\n".join(f"{name} is out of date: make docs" for name in differing) or 0)
     for name in differing:
-        (FOLDER / name).parent.mkdir(exist_ok=True)
-        (FOLDER / name).write_text(made[name])
+        (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / name).write_text(made[name])
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -319,6 +323,25 @@ def _helps(command: Any, name: str, parent: Any) -> Iterator[str]:
     yield _code(command.get_help(context), "text")
     for inner, subcommand in getattr(command, "commands", {}).items():
         yield from _helps(subcommand, inner, context)
+
+
+def _described(command: Any, name: str, parent: Any) -> dict[str, Any]:
+    """What `yaptide.admin.helping` has to know of a command and those below it."""
+    context = command.make_context(name, [], parent=parent, resilient_parsing=True, terminal_width=_TERMINAL_WIDTH)
+    options = [option for option in command.get_params(context) if option.param_type_name == "option"]
+    found = {
+        "help": command.get_help(context),
+        "short": command.get_short_help_str(_TERMINAL_WIDTH),
+        "options": {
+            " ".join([*option.opts, *option.secondary_opts]): [option.help, not option.is_flag]
+            for option in options
+            if not _NOT_OURS & {*option.opts} and not option.hidden
+        },
+    }
+    commands = getattr(command, "commands", None)
+    if commands is None:
+        return found
+    return found | {"commands": {inner: _described(below, inner, context) for inner, below in commands.items()}}
 
 
 _STATES = """

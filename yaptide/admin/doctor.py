@@ -7,15 +7,17 @@ from pathlib import Path
 
 import typer
 
+from yaptide.admin import address
 from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import print_json, print_table
 from yaptide.application import make_backend, make_broker
-from yaptide.domain.errors import YaptideError
+from yaptide.domain.errors import NotConfigured, YaptideError
 from yaptide.platforms import lock
-from yaptide.services import diagnosis, readiness
+from yaptide.services import clusters, diagnosis, readiness
 from yaptide.services.backend import Backend
 from yaptide.services.diagnosis import Finding, Verdict
 from yaptide.settings import Settings, load
+from yaptide_client.extras import require
 
 app = typer.Typer()
 
@@ -48,8 +50,9 @@ def doctor(as_json: AsJson = False) -> None:
 def _surroundings(settings: Settings, backend: Backend) -> Iterator[Finding]:
     for check in readiness.checks(backend):
         yield Finding(check.name, Verdict.OK if check.ok else Verdict.ERROR, check.message, check.remedy)
-    yield _server(settings.backend_url)
+    yield _server(address.read(settings.data_dir) or settings.backend_url)
     yield _executor(settings.data_dir)
+    yield from _clusters(backend)
     broker = make_broker(settings)
     if broker is None:
         yield Finding("broker", Verdict.OK, "none is set (CELERY_BROKER_URL): tasks run on this machine")
@@ -97,6 +100,17 @@ def _executor(data: Path) -> Finding:
     return Finding(
         "dispatch", Verdict.ERROR, "nothing has submitted simulations run", "start it: yaptide up, or yaptide work"
     )
+
+
+def _clusters(backend: Backend) -> Iterator[Finding]:
+    """Without SSH nothing runs on clusters, and what was submitted to them before waits."""
+    try:
+        if clusters.names(backend):
+            require("asyncssh", "Running on clusters")
+    except NotConfigured as error:
+        yield Finding("clusters", Verdict.ERROR, str(error))
+    except YaptideError:
+        pass  # the database has a line of its own
 
 
 def _simulations(backend: Backend) -> Iterator[Finding]:

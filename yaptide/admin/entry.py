@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
 """
 
 import logging
+import os
 import sys
 
 import typer
@@ -28,13 +29,24 @@ def run(app: typer.Typer) -> None:
     """Run the command that the arguments name: no traceback for what yaptide refuses on purpose."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        app()
+        _run_and_flush(app)
     except YaptideError as error:
         complain(str(error))
         sys.exit(1)
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor does it want what is left at the end
         sys.exit(0)
     except OSError as error:
         complain(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
         sys.exit(1)
+
+
+def _run_and_flush(app: typer.Typer) -> None:
+    """Run it, with a pipe that was closed as the error that it is: typer would end by exit code 1."""
+    try:
+        app()
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):
+            raise ended.__context__ from None
+        sys.stdout.flush()
+        raise

@@ -4,6 +4,7 @@ import typer
 
 from yaptide.admin.display import out, say
 from yaptide.admin.opening import opened
+from yaptide.domain.errors import NotConfigured
 
 app = typer.Typer(help="Make and change the keys that secrets are encrypted with.", no_args_is_help=True)
 
@@ -28,5 +29,10 @@ def rotate() -> None:
     from yaptide.services import secrets  # noqa: PLC0415 - see above
 
     place = opened()
+    if not place.settings.secrets:
+        raise NotConfigured(
+            "There is no key to encrypt with: set YAPTIDE_SECRET_KEYS to the new one and those in use before, "
+            "separated by commas; make one with: yaptide secrets new-key"
+        )
     changed, total = secrets.rotate(place.backend.database, secrets.Vault(place.settings.secrets))
     say(f"{changed} of {total} secrets were encrypted anew; all of them fit the first key now")

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from yaptide import logs
+from yaptide.admin.address import noted
 from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import counted, print_json, say
 from yaptide.admin.interrupts import Interrupts
@@ -80,7 +81,8 @@ def up(
         for keeper in keepers:
             keeper.start()
         _announce(told)
-        server.serve()
+        with noted(at.settings.data_dir, address, port):
+            server.serve()
     except (OSError, RuntimeError) as error:
         raise InvalidInput(f"Cannot listen on {host}:{port}: {error}") from error
     finally:
@@ -150,10 +152,12 @@ def work(
             while not interrupts.came and not executor.start():
                 time.sleep(_LOOK_EVERY)
         driver = make_driver(at.settings, at.backend)
-        driver.start()
+        if driver is not None:
+            driver.start()
         while not interrupts.came:
             time.sleep(_LOOK_EVERY)
-        driver.stop()
+        if driver is not None:
+            driver.stop()
         executor.stop()
 
 

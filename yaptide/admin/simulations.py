@@ -27,11 +27,9 @@ from yaptide.admin.display import (
     state,
 )
 from yaptide.admin.interrupts import Interrupts
+from yaptide.admin.naming import complete_job, find_job
 from yaptide.admin.opening import Opened, local_user, opened
 from yaptide.application import make_executor
-from yaptide.client import answers
-from yaptide.client.files import read_folder
-from yaptide.client.results import NO_CURVE, Results
 from yaptide.domain.depth_dose import Range
 from yaptide.domain.errors import Conflict, NotFound
 from yaptide.domain.estimators import RefusedPage
@@ -42,6 +40,10 @@ from yaptide.services.backend import Backend
 from yaptide.services.simulations import Page, Status, Submission
 from yaptide.services.users import User
 from yaptide.simulators import COMMON
+from yaptide_client import answers
+from yaptide_client.extras import require
+from yaptide_client.files import read_folder
+from yaptide_client.results import NO_CURVE, Results
 
 if TYPE_CHECKING:
     from yaptide.platforms.direct.courier import Courier
@@ -54,7 +56,10 @@ _LOOK_EVERY = 0.1
 _LONGEST_CURVES = 16 << 20
 _PICTURES = (".png", ".pdf", ".svg")
 
-JobId = Annotated[str, typer.Argument(metavar="JOB_ID", help="Public name of the simulation.")]
+JobId = Annotated[
+    str,
+    typer.Argument(metavar="JOB_ID", help="Name of the simulation, or its beginning.", autocompletion=complete_job),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -64,6 +69,8 @@ def _picture(path: Path | None) -> Path | None:
         raise typer.BadParameter(f"the name of a picture ends in one of {' '.join(_PICTURES)}")
     if path is not None and not path.absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no folder {path.parent}")
+    if path is not None:
+        require("matplotlib", "Drawing")
     return path
 
 
@@ -83,7 +90,7 @@ def run(
 ) -> None:
     """Run a simulation to its end, following every task, and show what came out.
 
-    Example: yaptide run examples/proton-150MeV-water --tasks 4 --png dose.png
+    Example: yaptide run proton-150MeV-water --tasks 4 --png dose.png
     """
     files = read_folder(path)
     submission = Submission(sim_type, tasks, title or path.resolve().name, files)
@@ -109,14 +116,14 @@ def run_to_the_end(at: Opened, submission: Submission, user: str) -> tuple[str, 
     executor.announce()
     try:
         job_id = simulations.submit(at.backend, local_user(at.backend, user), submission).job_id
-        with _executing(executor) as take_over:
+        with _executing(at, executor, job_id) as take_over:
             return job_id, follow(at.backend, job_id, take_over)
     finally:
         executor.withdraw()
 
 
 @contextmanager
-def _executing(executor: "EmbeddedExecutor | Courier") -> Iterator[Callable[[], object]]:
+def _executing(at: Opened, executor: "EmbeddedExecutor | Courier", job_id: str) -> Iterator[Callable[[], object]]:
     """Have tasks run meanwhile: by this process, or by another one that works on the same data folder already.
 
     What it gives is to be called again and again: it takes over if that other process has ended, and raises
@@ -137,26 +144,35 @@ def _executing(executor: "EmbeddedExecutor | Courier") -> Iterator[Callable[[], 
 
         try:
             yield take_over
+        except KeyboardInterrupt:
+            executor.stop()
+            say(f"The simulation is kept, and {_goes_on(at, runs)}. To cancel it: yaptide cancel {job_id}")
+            raise
         finally:
             executor.stop()
+
+
+def _goes_on(at: Opened, was_run_here: bool) -> str:
+    """When a simulation goes on that nobody follows any more."""
+    if not was_run_here:
+        return "goes on now, run by another process"
+    if at.settings.broker_url.get_secret_value():
+        return "workers end the tasks that they have; the rest goes on with the next `yaptide up`, `work` or `run`"
+    return "its tasks begin anew with the next `yaptide up`, `work` or `run`"
 
 
 def follow(backend: Backend, job_id: str, meanwhile: Callable[[], object]) -> Status:
     """Show how far a simulation is until it has ended."""
     user = users.owner_of(backend, job_id)
     say(f"Simulation {job_id}")
-    try:
-        with Bars() as bars:
-            while True:
-                status = simulations.status(backend, user, job_id)
-                bars.show(status)
-                if status.simulation.job_state in FINAL_STATES:
-                    return status
-                time.sleep(_LOOK_EVERY)
-                meanwhile()
-    except KeyboardInterrupt:
-        say(f"The simulation is kept, and goes on with the next `yaptide up` or `run`; or: yaptide cancel {job_id}")
-        raise
+    with Bars() as bars:
+        while True:
+            status = simulations.status(backend, user, job_id)
+            bars.show(status)
+            if status.simulation.job_state in FINAL_STATES:
+                return status
+            time.sleep(_LOOK_EVERY)
+            meanwhile()
 
 
 def summary(backend: Backend, job_id: str) -> dict[str, Any]:
@@ -264,11 +280,17 @@ def load_results(
 
 def draw(backend: Backend, job_id: str, path: Path, estimator: str | None = None, pages: str | None = None) -> None:
     """Draw the dose of a simulation into a file."""
-    from yaptide.client import plots  # noqa: PLC0415 - matplotlib takes longer to import than all the rest
+    from yaptide_client import plots  # noqa: PLC0415 - matplotlib takes longer to import than all the rest
 
     title = simulations.status(backend, users.owner_of(backend, job_id), job_id).simulation.title
     plots.save(plots.overview(load_results(backend, job_id, estimator, pages)[1], title), path)
     say(f"Picture: {path}")
+
+
+def open_job(beginning: str) -> tuple[Backend, str]:
+    """The services, and the name of the simulation that begins so, as `opened` and `find_job` have them."""
+    backend = opened().backend
+    return backend, find_job(backend.database, beginning)
 
 
 @app.command()
@@ -277,7 +299,7 @@ def status(job_id: JobId, as_json: AsJson = False) -> None:
 
     Example: yaptide status 20260301-100000-...DIRECT
     """
-    backend = opened().backend
+    backend, job_id = open_job(job_id)
     if as_json:
         print_json(summary(backend, job_id))
         return
@@ -317,9 +339,13 @@ def listing(
         return
     table = [(r.job_id, state(r.job_state), moment(r.start_time), r.title) for r in found.rows]
     print_table(("simulation", "state", "submitted", "title"), table)
-    say(f"{len(found.rows)} of {found.total}")
+    say(f"{len(found.rows)} of {found.total} simulations of {_whose(whose)}")
     for reason, count in Counter(found.waiting.values()).items():
         say(f"{counted(count, 'simulation')} of them: {reason}")
+
+
+def _whose(user: User | None) -> str:
+    return "all users" if user is None else f"{user.username}; of another user: --user NAME, of all: --all"
 
 
 @app.command("results")
@@ -344,7 +370,7 @@ def show_results(
         raise typer.BadParameter("choose one of --json and --csv")
     if pages is not None and estimator is None:
         raise typer.BadParameter("--pages needs --estimator")
-    backend = opened().backend
+    backend, job_id = open_job(job_id)
     if png is not None:
         draw(backend, job_id, png, estimator, pages)
     if not (as_json or as_csv or npz):
@@ -377,11 +403,11 @@ def _print_pages(backend: Backend, job_id: str, estimator: str | None, pages: st
 
 @app.command()
 def logs(job_id: JobId, as_json: AsJson = False) -> None:
-    """Print the log files of a simulation that failed.
+    """Print what the simulators of a simulation have printed.
 
     Example: yaptide logs 20260301-100000-...DIRECT
     """
-    backend = opened().backend
+    backend, job_id = open_job(job_id)
     found = logfiles.read(backend, users.owner_of(backend, job_id), job_id)
     if as_json:
         print_json({"logfiles": found})
@@ -397,7 +423,7 @@ def history(job_id: JobId, as_json: AsJson = False) -> None:
 
     Example: yaptide history 20260301-100000-...DIRECT
     """
-    backend = opened().backend
+    backend, job_id = open_job(job_id)
     rows = simulations.history(backend, users.owner_of(backend, job_id), job_id)
     if as_json:
         print_json({"job_id": job_id, "history": [dict(row._mapping) for row in rows]})
@@ -422,7 +448,7 @@ def cancel(job_id: JobId) -> None:
 
     Example: yaptide cancel 20260301-100000-...DIRECT
     """
-    backend = opened().backend
+    backend, job_id = open_job(job_id)
     ended = simulations.cancel(backend, users.owner_of(backend, job_id), job_id, "canceled on the command line")
     say(f"There is nothing to cancel: it is {ended}" if ended else "The simulation was canceled")
 
@@ -433,7 +459,7 @@ def delete(job_id: JobId, yes: Annotated[bool, typer.Option("--yes", help="Do no
 
     Example: yaptide delete 20260301-100000-...DIRECT
     """
-    backend = opened().backend
+    backend, job_id = open_job(job_id)
     owner = users.owner_of(backend, job_id)
     if not yes:
         kept = size(simulations.status(backend, owner, job_id).simulation.stored_bytes)

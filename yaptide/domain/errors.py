@@ -5,17 +5,36 @@ at the door where it leaves the program: `yaptide.api.errors` and `yaptide.admin
 person who caused it, and never holds a secret.
 """
 
-
-class YaptideError(Exception):
-    """Base of everything yaptide refuses on purpose; ``str(error)`` is the message for the user."""
-
-
-class InvalidInput(YaptideError):
-    """The request or the simulation's input is not acceptable as it is; nothing was changed."""
-
-
-class NotAuthenticated(YaptideError):
-    """Nobody is signed in, or the name and password do not belong together."""
+from yaptide_client.errors import (
+    Conflict as Conflict,
+)
+from yaptide_client.errors import (
+    Forbidden as Forbidden,
+)
+from yaptide_client.errors import (
+    InvalidInput as InvalidInput,
+)
+from yaptide_client.errors import (
+    NotAuthenticated as NotAuthenticated,
+)
+from yaptide_client.errors import (
+    NotConfigured as NotConfigured,
+)
+from yaptide_client.errors import (
+    NotFound as NotFound,
+)
+from yaptide_client.errors import (
+    StorageFull as StorageFull,
+)
+from yaptide_client.errors import (
+    TooLarge as TooLarge,
+)
+from yaptide_client.errors import (
+    Unavailable as Unavailable,
+)
+from yaptide_client.errors import (
+    YaptideError as YaptideError,
+)
 
 
 class ComeAgain(YaptideError):
@@ -32,34 +51,6 @@ class TooManyAttempts(ComeAgain):
 
 class Busy(ComeAgain):
     """Others ask for more at once than this server does; nothing was looked at."""
-
-
-class Forbidden(YaptideError):
-    """Somebody is signed in who may not do this."""
-
-
-class NotFound(YaptideError):
-    """The thing asked for does not exist."""
-
-
-class Conflict(YaptideError):
-    """The thing exists, but its present state does not allow this."""
-
-
-class TooLarge(YaptideError):
-    """The body or the result is larger than this installation accepts."""
-
-
-class NotConfigured(YaptideError):
-    """This installation has no such service."""
-
-
-class StorageFull(YaptideError):
-    """The database or a disk has no room left; nothing was changed."""
-
-
-class Unavailable(YaptideError):
-    """The database cannot be reached or is too busy just now; the same call may work later."""
 
 
 class ClusterUnavailable(YaptideError):

@@ -5,29 +5,15 @@ updates, the diagrams in docs/ are drawn from them.
 """
 
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
 from types import MappingProxyType
 
-
-class EntityState(StrEnum):
-    """State of a simulation or of one of its tasks."""
-
-    UNKNOWN = "UNKNOWN"
-    PENDING = "PENDING"
-    RUNNING = "RUNNING"
-    MERGING_QUEUED = "MERGING_QUEUED"
-    MERGING_RUNNING = "MERGING_RUNNING"
-    COMPLETED = "COMPLETED"
-    FAILED = "FAILED"
-    CANCELED = "CANCELED"
-
+from yaptide_client.states import FINAL_STATES as FINAL_STATES
+from yaptide_client.states import EntityState as EntityState
 
 Transitions = Mapping[EntityState, frozenset[EntityState]]
 
 _S = EntityState
-_ENDS = {_S.COMPLETED, _S.FAILED, _S.CANCELED}
-
-FINAL_STATES = frozenset(_ENDS)
+_ENDS = FINAL_STATES
 
 #: UNKNOWN is a simulation that a cluster has not accepted yet. Results may arrive when reports got lost, so every state
 #: that is not final can end. A merge whose process died is queued again.

@@ -4,6 +4,7 @@ It is an archive of numpy (.npz: a zip archive, which `numpy.load` reads), with 
 
     <e>-<p>.npy            values of page p of estimator e, both counted from 0
     <e>-<p>.weights.npy    their weights, where a page has some
+    logs.json              log files, name to text, where there are some
     estimators.json        names, units, axes, how to merge: the last entry
 
 Format: `numpy.lib.format`, and APPNOTE.TXT of PKWARE (ZIP64 where it is needed). Each array is read on its own, so that
@@ -45,6 +46,8 @@ from yaptide.persistence.payload import NewEstimator, NewPage, pieces
 
 _INDEX = "estimators.json"
 _MOST_INDEX = 64 << 20
+_LOGS = "logs.json"
+_MOST_LOGS = 8 << 20
 _LEVEL = 1
 _MOST_NAME = 500
 _FLOATS = ("<f4", "<f8")
@@ -94,12 +97,15 @@ class _EstimatorEntry(msgspec.Struct):
 
 
 _ENTRIES = msgspec.json.Decoder(list[_EstimatorEntry])
+_LOG_FILES = msgspec.json.Decoder(dict[str, str])
 
 
 def write(file: IO[bytes], output: TaskOutput) -> None:
-    """Write the scores of one task."""
+    """Write the scores of one task, and its log files."""
     with ZipFile(file, "w", ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
         index = [_write_estimator(archive, number, estimator) for number, estimator in enumerate(output.estimators)]
+        if output.logs:
+            archive.writestr(_LOGS, msgspec.json.encode(output.logs))
         archive.writestr(_INDEX, msgspec.json.encode(index))
 
 
@@ -117,6 +123,17 @@ def check(path: Path, most: int) -> None:
         for e, entry in enumerate(archive.entries):
             for p, page in enumerate(entry.pages):
                 _check_page(page, *archive.count(e, p))
+
+
+def read_logs(path: Path) -> dict[str, str]:
+    """The log files of one task, name to text; raises InvalidInput if they cannot be read or are too long."""
+    understood = _understood("the log files", InvalidInput)
+    with understood, path.open("rb") as file, open_archive(file, MOST_PAGES) as archive:
+        if _LOGS not in archive.namelist():
+            return {}
+        if archive.getinfo(_LOGS).file_size > _MOST_LOGS:
+            raise InvalidInput(f"The log files of a task may have {_MOST_LOGS} bytes")
+        return _LOG_FILES.decode(archive.read(_LOGS))
 
 
 def read(path: Path) -> tuple[Estimator, ...]:

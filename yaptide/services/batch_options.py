@@ -12,6 +12,7 @@ from yaptide.persistence.engine import Record
 from yaptide.persistence.models.simulations import EDITOR
 from yaptide.persistence.queries import clusters
 from yaptide.simulators.base import Simulator
+from yaptide_client.extras import require
 
 _KEYS = ("cluster_name", "array_header", "array_options", "collect_header", "collect_options")
 #: What the web front end calls the cluster when it knows of none.
@@ -29,8 +30,9 @@ def accept(
 ) -> dict[str, Any]:
     """The columns of a simulation's row for its platform; without options it is for workers of others, if it may be.
 
-    Raises InvalidInput for what cannot be asked, NotConfigured if there is no cluster that could run it.
+    Raises InvalidInput for what cannot be asked, NotConfigured if there is no cluster that could run it, or no SSH.
     """
+    require("asyncssh", "Running on clusters")
     unknown = sorted(set(asked) - set(_KEYS))
     if unknown:
         raise InvalidInput(f"batch_options: {unknown[0][:40]!r} is unknown; there are {', '.join(_KEYS)}")

@@ -16,6 +16,10 @@ from typing import IO, Any
 
 from yaptide.domain.errors import InvalidInput, Unavailable
 from yaptide.services.spool import full_disk_said
+from yaptide_client.extras import needed_for
+
+with needed_for("A spool in a bucket (YAPTIDE_SPOOL)"):
+    import obstore
 
 _FORGOTTEN = timedelta(days=30)
 _PLACE = ".place"
@@ -32,8 +36,6 @@ class Bucket:
 
     @cached_property
     def _store(self) -> Any:
-        import obstore  # noqa: PLC0415 - whoever has a folder needs none of it
-
         options: dict[str, Any] = {"client_options": {**_TIMEOUTS, "allow_http": True}, "retry_config": _RETRIES}
         try:
             return obstore.store.from_url(self._url, **options)
@@ -43,8 +45,6 @@ class Bucket:
     @cached_property
     def place(self) -> str:
         """See `yaptide.services.spool.Spool`."""
-        import obstore  # noqa: PLC0415
-
         with _understood():
             name = self._read(_PLACE)
             if name is None:
@@ -57,8 +57,6 @@ class Bucket:
     @contextmanager
     def receive(self, job_id: str, task_id: int) -> Iterator[IO[bytes]]:
         """See `yaptide.services.spool.Spool`."""
-        import obstore  # noqa: PLC0415
-
         with full_disk_said():
             self._aside.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self._aside) as file:
@@ -71,8 +69,6 @@ class Bucket:
 
     def fetch(self, job_id: str, task_id: int, aside: Path) -> Path:
         """See `yaptide.services.spool.Spool`."""
-        import obstore  # noqa: PLC0415
-
         path = aside / f"{task_id}.npz"
         with _understood():
             try:
@@ -86,8 +82,6 @@ class Bucket:
 
     def remove(self, job_id: str) -> None:
         """See `yaptide.services.spool.Spool`."""
-        import obstore  # noqa: PLC0415
-
         with _understood():
             keys = [entry["path"] for entry in self._entries(job_id)]
             if keys:
@@ -95,8 +89,6 @@ class Bucket:
 
     def jobs(self) -> set[str]:
         """See `yaptide.services.spool.Spool`."""
-        import obstore  # noqa: PLC0415
-
         with _understood():
             return {str(name) for name in obstore.list_with_delimiter(self._store)["common_prefixes"]}
 
@@ -107,14 +99,10 @@ class Bucket:
         return bool(times) and datetime.now(UTC) - max(times) > _FORGOTTEN
 
     def _entries(self, job_id: str) -> Iterator[Any]:
-        import obstore  # noqa: PLC0415
-
         for batch in obstore.list(self._store, prefix=job_id):
             yield from batch
 
     def _has(self, key: str) -> bool:
-        import obstore  # noqa: PLC0415
-
         try:
             obstore.head(self._store, key)
         except FileNotFoundError:
@@ -122,8 +110,6 @@ class Bucket:
         return True
 
     def _read(self, key: str) -> bytes | None:
-        import obstore  # noqa: PLC0415
-
         try:
             return bytes(obstore.get(self._store, key).bytes())
         except FileNotFoundError:
@@ -137,11 +123,9 @@ def _key(job_id: str, task_id: int) -> str:
 @contextmanager
 def _understood() -> Iterator[None]:
     """Have every way of not reaching the store be Unavailable."""
-    from obstore.exceptions import BaseError  # noqa: PLC0415
-
     try:
         yield
-    except BaseError as error:
+    except obstore.exceptions.BaseError as error:
         raise Unavailable(f"The spool's store cannot be reached: {_told(error)}") from error
 
 

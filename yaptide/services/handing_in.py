@@ -8,6 +8,7 @@ import re
 import stat
 import tempfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
@@ -47,6 +48,7 @@ def hand_in(backend: Backend, claimed: Claim, exit_code: int, archive: Path) -> 
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageFull("No room is left for what a simulator has written") from error
             raise
+        output = replace(output, logs=read_log(folder))
     return EntityState.COMPLETED if tasks.complete(backend, claimed, output) else None
 
 

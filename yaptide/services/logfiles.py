@@ -7,11 +7,14 @@ from sqlalchemy import Connection
 from yaptide.domain.errors import NotFound, TooLarge
 from yaptide.persistence import codec
 from yaptide.persistence.engine import retried
-from yaptide.persistence.queries import moves, simulations
+from yaptide.persistence.queries import moves, simulations, users
+from yaptide.persistence.queries.moves import Locked
 from yaptide.persistence.queries.users import User
 from yaptide.services.access import owned
 from yaptide.services.backend import Backend
 from yaptide.services.lifecycle import check_update_key
+
+_PART = 16
 
 
 @retried
@@ -31,6 +34,18 @@ def keep(backend: Backend, connection: Connection, simulation_id: int, payload: 
     if simulations.logfiles_size(connection, simulation_id) + payload.size > backend.limits.logfiles:
         raise TooLarge(f"The log files of a simulation may have {backend.limits.logfiles} bytes in all")
     simulations.add_logfiles(connection, simulation_id, payload)
+
+
+def keep_of_success(backend: Backend, connection: Connection, simulation: Locked, payload: codec.Payload) -> None:
+    """Keep encoded log files of a task that has completed, as long as its user and its simulation have room for them.
+
+    They have a small part of a simulation's room: log files that explain a failure find the rest.
+    """
+    quota = users.quota(connection, simulation.user_id)
+    if quota is not None and users.used(connection, simulation.user_id) + len(payload.data) > quota:
+        return
+    if simulations.logfiles_size(connection, simulation.id) + payload.size <= backend.limits.logfiles // _PART:
+        simulations.add_logfiles(connection, simulation.id, payload)
 
 
 def read(backend: Backend, user: User, job_id: str) -> dict[str, str]:

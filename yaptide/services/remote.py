@@ -96,7 +96,8 @@ def complete(backend: Backend, proof: Proof, run: Run, primaries: int, stream: I
         shutil.copyfileobj(stream, file, _CHUNK)
         file.flush()
         task_outputs.check(Path(file.name), backend.limits.output)
-    done = tasks.completed(backend, claimed, primaries)
+        logs = task_outputs.read_logs(Path(file.name))
+    done = tasks.completed(backend, claimed, primaries, logs)
     if done:
         _count(claimed, EntityState.COMPLETED, began)
     return done

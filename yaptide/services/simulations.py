@@ -14,7 +14,7 @@ from yaptide.domain.splitting import split_primaries, task_seeds
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.editor.projects import check_project
 from yaptide.persistence import codec
-from yaptide.persistence.engine import retried
+from yaptide.persistence.engine import Database, retried
 from yaptide.persistence.models.simulations import BATCH, DIRECT, EDITOR, FILES
 from yaptide.persistence.queries import batch, moves, simulations, tasks, users
 from yaptide.persistence.queries.moves import Cause, Locked
@@ -106,6 +106,12 @@ def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
         moves.record_made(connection, simulation_id, EntityState.PENDING, replace(cause, reason=waits))
     backend.dispatcher.dispatch(simulation_id)
     return Submitted(job_id, simulation_id, update_key)
+
+
+def find_names(database: Database, beginning: str, most: int) -> list[tuple[str, str]]:
+    """Public names that begin so, of simulations of all users, with their titles; the shortest names first."""
+    with database.reading() as connection:
+        return simulations.names(connection, beginning, most)
 
 
 def check_quota(connection: Connection, user: User, more: int) -> None:

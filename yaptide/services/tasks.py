@@ -21,6 +21,7 @@ from yaptide.persistence.queries.moves import Cause, Locked
 from yaptide.persistence.queries.tasks import Claim as Claim
 from yaptide.services import lifecycle, logfiles
 from yaptide.services.backend import Backend, now
+from yaptide.simulators.base import logs_of_task
 
 #: How often a task is given back before whoever runs it counts as unable to.
 RETURNS = 100
@@ -271,12 +272,13 @@ def complete(backend: Backend, claimed: Claim, output: TaskOutput) -> bool:
     """Leave a claimed task's scores in the spool and end it; False if it was not the owner's any more."""
     with backend.spool.receive(claimed.job_id, claimed.task_id) as file:
         task_outputs.write(file, output)
-    return completed(backend, claimed, output.primaries)
+    return completed(backend, claimed, output.primaries, output.logs)
 
 
-def completed(backend: Backend, claimed: Claim, primaries: int) -> bool:
+def completed(backend: Backend, claimed: Claim, primaries: int, logs: Mapping[str, str]) -> bool:
     """End a claimed task whose scores, over so many primaries, are in the spool; False if it was not the owner's."""
-    if _end(backend, claimed, EntityState.COMPLETED, None, {"simulated_primaries": primaries}):
+    kept = codec.encode(logs_of_task(claimed.task_id, logs)) if logs else None
+    if _end(backend, claimed, EntityState.COMPLETED, None, {"simulated_primaries": primaries}, kept):
         return True
     with backend.database.reading() as connection:
         if not simulations.states(connection, [claimed.job_id]):
@@ -314,11 +316,13 @@ def _end(
             return False
         cause = Cause(claimed.owner, now(), reason)
         mine = {"task_id": claimed.task_id, "owner": claimed.owner, "attempts": claimed.attempt}
-        if logs is not None:
+        if logs is not None and to is not EntityState.COMPLETED:
             with suppress(TooLarge):  # that it failed, and why, has to be told though there is no room for more logs
                 logfiles.keep(backend, connection, simulation.id, logs)
         if not moves.move_tasks(connection, simulation.id, to, cause, values, **mine):
             return False
+        if logs is not None and to is EntityState.COMPLETED:
+            logfiles.keep_of_success(backend, connection, simulation, logs)
         if to is EntityState.PENDING:
             messages.forget(connection, simulation.id, [claimed.task_id])
         lifecycle.settle(connection, simulation, cause)

@@ -8,9 +8,9 @@ import numpy as np
 import orjson
 import pytest
 
-from yaptide.client import answers
-from yaptide.client.results import Results
 from yaptide.domain.errors import NotFound, Unavailable
+from yaptide_client import answers
+from yaptide_client.results import Results
 
 VALUES = [0.1, 1 / 3, -0.0, 5e-324, math.nextafter(1, 2), 1.7976931348623157e308, 1e22, 3, -7, 2**63]
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from yaptide.client import Results, plots
 from yaptide.domain.errors import NotFound
 from yaptide.domain.estimators import Axis, Estimator, Page
+from yaptide_client import Results, plots
 
 
 def curve(doses=(1.0, 5.0, 4.0, 0.0), unit="cm", errors=None, name="Dose", **metadata):

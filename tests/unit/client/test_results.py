@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import re
-import sys
 from itertools import product
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 from yaptide.client import Results
-from yaptide.domain.errors import NotConfigured, NotFound
+from yaptide.domain.errors import NotFound
 from yaptide.domain.estimators import Axis, Estimator, Page
 
 DOCUMENT = Path(__file__).parents[3] / "docs/results.md"
@@ -224,13 +223,6 @@ def test_data_sets_of_every_dimension_and_of_what_is_unknown():
     assert np.isnan(ODD.to_xarray()["dose", 0]["value"].values).tolist() == [True, False]
     particles = results(a_page(0, 0, np.arange(4.0))).to_xarray()["dose", 0]
     assert particles["value"].values.tolist() == [0, 1, 2, 3]
-
-
-@pytest.mark.parametrize("library", ["pandas", "xarray"])
-def test_a_missing_library_is_named_with_the_way_to_get_it(monkeypatch, library):
-    monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(NotConfigured, match=rf"^This needs {library}, .*: pip install 'yaptide\[tables\]'$"):
-        getattr(EVERY, f"to_{library}")()
 
 
 # --- what the server sends

@@ -2,13 +2,16 @@
 
 import importlib.util
 import platform
+import shutil
 import subprocess
+import venv
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from yaptide.domain.errors import NotConfigured
-from yaptide.simulators.mcsquare import MCsquare
+from yaptide.simulators.mcsquare import MCsquare, install
 
 
 def pip_that(monkeypatch, returncode=0, stderr="", wheel=None):
@@ -20,6 +23,7 @@ def pip_that(monkeypatch, returncode=0, stderr="", wheel=None):
         return subprocess.CompletedProcess(arguments, returncode, "", stderr)
 
     monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(install, "_pip", lambda _: ["pip"])
 
 
 def failure(folder):
@@ -45,9 +49,79 @@ def test_another_file_than_expected(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_no_pip(tmp_path, monkeypatch):
+@pytest.fixture
+def without_pip(monkeypatch):
+    """As in environments that uv or pipx have made, on a Python that cannot make others."""
+
+    def refuse(*_, **__):
+        raise subprocess.CalledProcessError(1, "ensurepip")
+
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    assert "pip is needed" in failure(tmp_path)
+    monkeypatch.setattr(venv, "create", refuse)
+
+
+@pytest.mark.parametrize(
+    ("there", "used"), [("pip", ["/bin/pip"]), ("pip3", ["/bin/pip3"]), ("uv", ["/bin/uv", "tool", "run", "pip"])]
+)
+def test_without_pip_another_one_is_used(tmp_path, monkeypatch, without_pip, there, used):
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}" if name == there else None)
+    assert install._pip(tmp_path) == used
+
+
+def test_without_pip_one_is_put_into_an_environment_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    done = subprocess.run([*install._pip(tmp_path), "--version"], capture_output=True, text=True, check=True)
+    assert str(tmp_path) in done.stdout
+
+
+def test_nothing_that_could_fetch_it(tmp_path, monkeypatch, without_pip):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert "takes pip or uv: install one of them" in failure(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def builds(tmp_path, monkeypatch):
+    """A wheel whose builds are shell scripts; only some of them tell a version, and only some of those prove good."""
+
+    def make(versions, good):
+        wheel = tmp_path / "mcsquare.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr(f"{install._INSIDE}Materials/list.dat", "")
+            for build in install._BUILDS:
+                told = "echo Version: 1.1" if build in versions else "exit 1"
+                archive.writestr(install._INSIDE + build, f"#!/bin/sh\n# {build}\n{told}\n")
+
+        def prove(found):
+            if not any(f"# {build}\n" in found.program.read_text() for build in good):
+                raise NotConfigured("protons stop elsewhere")
+
+        monkeypatch.setattr(install, "_download", lambda _: wheel)
+        monkeypatch.setattr(install, "_WHEEL_SHA256", install._sha256(wheel))
+        monkeypatch.setattr(install, "_prove", prove)
+        return tmp_path / "simulators"
+
+    return make
+
+
+def test_a_processor_that_takes_an_old_build_hears_of_no_failure(builds):
+    *_, last = install._BUILDS
+    said = []
+    found = MCsquare().install(builds({last}, {last}), said.append)
+    assert found.version == "1.1"
+    assert said[1:] == [
+        "Choosing the fastest of its builds that suits this processor",
+        f"That is {last}",
+        "MCsquare 1.1 is installed and works",
+    ]
+
+
+def test_if_no_build_works_each_says_why(builds):
+    first, *_ = install._BUILDS
+    with pytest.raises(
+        NotConfigured, match=rf"{first}: protons stop elsewhere; MCsquare_linux_avx2: it is for another"
+    ):
+        MCsquare().install(builds({first}, set()), lambda _: None)
 
 
 def test_another_processor(tmp_path, monkeypatch):

@@ -173,6 +173,14 @@ def states(connection: Connection, job_ids: Collection[str]) -> dict[str, Entity
     return {job_id: EntityState(state) for job_id, state in connection.execute(query, {"values": job_ids})}
 
 
+def names(connection: Connection, beginning: str, most: int) -> list[tuple[str, str]]:
+    """Public name and title of simulations whose name begins so: the shortest first, and the newest of those."""
+    name = _SIMULATION.c.job_id
+    query = select(name, _SIMULATION.c.title).where(name.startswith(beginning, autoescape=True))
+    newest = query.order_by(func.length(name), _SIMULATION.c.id.desc()).limit(most)
+    return [(job_id, title) for job_id, title in connection.execute(newest)]
+
+
 def set_values(connection: Connection, simulation_id: int, values: dict[str, Any]) -> None:
     """Set columns of a simulation that are not its state."""
     connection.execute(update(_SIMULATION).where(_SIMULATION.c.id == simulation_id).values(values))

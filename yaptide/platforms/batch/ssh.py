@@ -18,10 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import asyncssh
 from cryptography.hazmat.primitives.serialization import SSHCertificate, load_ssh_public_identity
 
 from yaptide.domain.errors import ClusterRefused, ClusterUnavailable, Forbidden, NotFound, StorageFull, TooLarge
+from yaptide_client.extras import needed_for
+
+with needed_for("Running on clusters"):
+    import asyncssh
 
 T = TypeVar("T")
 

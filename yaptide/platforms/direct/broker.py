@@ -12,14 +12,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from celery import Celery
-from kombu.connection import Connection
-from kombu.entity import Exchange, Queue
-from kombu.exceptions import OperationalError
-from kombu.utils.url import maybe_sanitize_url
-
 from yaptide.domain.errors import InvalidInput, Unavailable
 from yaptide.simulators import names
+from yaptide_client.extras import needed_for
+
+with needed_for("A broker (CELERY_BROKER_URL)"):
+    from celery import Celery
+    from kombu.connection import Connection
+    from kombu.entity import Exchange, Queue
+    from kombu.exceptions import OperationalError
+    from kombu.utils.url import maybe_sanitize_url
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from yaptide import __version__
-from yaptide.client.answers import document
 from yaptide.domain.errors import StorageFull, Unavailable, YaptideError
 from yaptide.domain.estimators import TaskOutput
 from yaptide.persistence import task_outputs
 from yaptide.simulators.base import logs_of_task
+from yaptide_client.answers import document
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -74,7 +74,8 @@ def run_task(job: Job, reporter: Reporter, stop: threading.Event, look: threadin
         exit_code = _follow(job, reporter, stop, look)
         if exit_code is not None:
             with beating(lambda: reporter.progress(job.primaries, 0)):  # both may take long
-                reporter.complete(job.simulator.read(job.folder, exit_code))
+                output = job.simulator.read(job.folder, exit_code)
+                reporter.complete(replace(output, logs=read_log(job.folder)))
     except Unavailable:
         raise  # nobody heard the last report: that is no failure of the task, which somebody will run again
     except SimulationFailed as error:

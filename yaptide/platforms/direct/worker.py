@@ -21,12 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from celery import Celery
-from celery.exceptions import SecurityWarning
-from celery.signals import setup_logging, worker_ready, worker_shutting_down
-from celery.worker import state as worker_state
-from celery.worker.control import inspect_command
-
 from yaptide.domain.errors import (
     Conflict,
     InvalidInput,
@@ -41,6 +35,14 @@ from yaptide.platforms.direct.remote import RemoteReporter, Server, is_reached
 from yaptide.platforms.direct.running import Job, beating, run_task
 from yaptide.simulators import installed, simulator
 from yaptide.simulators.base import Installation
+from yaptide_client.extras import needed_for
+
+with needed_for("A worker"):
+    from celery import Celery
+    from celery.exceptions import SecurityWarning
+    from celery.signals import setup_logging, worker_ready, worker_shutting_down
+    from celery.worker import state as worker_state
+    from celery.worker.control import inspect_command
 
 log = logging.getLogger(__name__)
 

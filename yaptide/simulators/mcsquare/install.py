@@ -6,9 +6,11 @@ It is taken from the wheel of OpenTPS in the Python package index, through pip a
 import importlib.util
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+import venv
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -85,27 +87,29 @@ def install(folder: Path, say: Say, look: Look, prove: Prove) -> Installation:
 
 
 def _install_aside(aside: Path, say: Say, prove: Prove) -> None:
-    say(f"Downloading {_WHEEL}, 83 MB")
+    say(f"Fetching {_WHEEL}, 83 MB, from the package index")
     wheel = _download(aside)
     if (found := sha256_of(wheel)) != _WHEEL_SHA256:
         raise NotConfigured(f"The download is not the file that was expected: its SHA-256 is {found}")
     home = aside / "mcsquare"
     with zipfile.ZipFile(wheel) as archive:
         _extract(archive, _MATERIALS + "/", home / _MATERIALS)
+        say("Choosing the fastest of its builds that suits this processor")
+        reasons = []
         for build in _BUILDS:
-            say(f"Trying {build}")
             (home / _PROGRAM).write_bytes(archive.read(_INSIDE + build))
             (home / _PROGRAM).chmod(0o755)
-            if _works(home, say, prove):
+            reason = _reason_against(home, prove)
+            if reason is None:
+                say(f"That is {build}")
                 return
-    raise NotConfigured("None of the builds of MCsquare works on this machine")
+            reasons.append(f"{build}: {reason}")
+    raise NotConfigured(f"None of the builds of MCsquare works on this machine ({'; '.join(reasons)})")
 
 
 def _download(aside: Path) -> Path:
-    if importlib.util.find_spec("pip") is None:
-        raise NotConfigured(f"pip is needed to install MCsquare: {sys.executable} -m ensurepip")
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "download", *_PIP_OPTIONS.split(), "--dest", str(aside), _WHEEL],
+        [*_pip(aside), "download", *_PIP_OPTIONS.split(), "--dest", str(aside), _WHEEL],
         capture_output=True,
         text=True,
         check=False,
@@ -117,6 +121,26 @@ def _download(aside: Path) -> Path:
     return wheels[0]
 
 
+def _pip(aside: Path) -> list[str]:
+    """How to run pip, which environments made by uv or pipx have not: then in one of its own below `aside`.
+
+    That way the index, proxies and certificates that somebody has configured for pip are used. Raises NotConfigured.
+    """
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip"]
+    try:
+        venv.create(aside / "pip", with_pip=True)
+    except (subprocess.CalledProcessError, OSError):  # Debian's Python comes without what that takes
+        pass
+    else:
+        return [str(aside / "pip" / "bin" / "python"), "-m", "pip"]
+    if (program := shutil.which("pip") or shutil.which("pip3")) is not None:
+        return [program]
+    if (program := shutil.which("uv")) is not None:
+        return [program, "tool", "run", "pip"]
+    raise NotConfigured("Fetching MCsquare takes pip or uv: install one of them (on Debian: apt install python3-venv)")
+
+
 def _extract(archive: zipfile.ZipFile, prefix: str, target: Path) -> None:
     for name in archive.namelist():
         inside = name.removeprefix(_INSIDE + prefix)
@@ -125,14 +149,14 @@ def _extract(archive: zipfile.ZipFile, prefix: str, target: Path) -> None:
             (target / inside).write_bytes(archive.read(name))
 
 
-def _works(home: Path, say: Say, prove: Prove) -> bool:
+def _reason_against(home: Path, prove: Prove) -> str | None:
+    """Why a build cannot be used here; None if it works."""
     try:
         (home / _VERSION).write_text(version_of(home / _PROGRAM))
         prove(installation(home.parent))
     except (YaptideError, subprocess.SubprocessError) as error:
-        say(f"It does not work here: {error}")
-        return False
-    return True
+        return str(error)
+    return None
 
 
 def version_of(program: Path) -> str:
@@ -142,7 +166,7 @@ def version_of(program: Path) -> str:
     done = subprocess.run([str(program), "-v"], capture_output=True, text=True, check=False, timeout=_TIMEOUT)
     found = re.search(r"^Version: (?:Release_)?(\S+)", done.stdout, re.MULTILINE)
     if not found:
-        raise NotConfigured("this build is for another processor")
+        raise NotConfigured("it is for another processor")
     return found[1]
 
 

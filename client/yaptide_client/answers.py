@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from yaptide.domain.errors import (
+from yaptide_client.errors import (
     Conflict,
     Forbidden,
     InvalidInput,
@@ -86,7 +86,7 @@ def _array(found: Any) -> Any:
 
 
 def document(response: "httpx.Response") -> dict[str, Any]:
-    """The JSON object that a server answered with; raises the error of `yaptide.domain.errors` that it tells of."""
+    """The JSON object that a server answered with; raises the error of `yaptide_client.errors` that it tells of."""
     try:
         found = orjson.loads(response.content)
     except orjson.JSONDecodeError:

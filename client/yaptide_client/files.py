@@ -3,17 +3,18 @@
 import base64
 from pathlib import Path
 
-from yaptide.domain.errors import InvalidInput
+from yaptide_client.errors import InvalidInput
 
 _LARGEST = 512 * 2**20
 
 
-def read_folder(folder: Path) -> dict[str, str]:
+def read_folder(folder: Path | str) -> dict[str, str]:
     """The files of `folder` (hidden ones and subfolders left out) as name to text.
 
     A file that is no text is given as base64 under its name with `.base64` added. Raises InvalidInput if `folder` is no
     folder, holds nothing, or more than 512 MiB.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise InvalidInput(f"{folder} is no folder of input files")
     paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]

@@ -3,15 +3,18 @@
 import textwrap
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from yaptide.client.results import Results
-from yaptide.domain.depth_dose import is_depth_curve, length_in_mm, read_range
-from yaptide.domain.errors import NotFound
-from yaptide.domain.estimators import Floats, Page
+from yaptide_client.depth_dose import is_depth_curve, length_in_mm, read_range
+from yaptide_client.errors import NotFound
+from yaptide_client.estimators import Floats, Page
+from yaptide_client.extras import needed_for
+from yaptide_client.results import Results
+
+with needed_for("Drawing"):
+    import matplotlib as mpl
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _LINE = "#0b5cad"
 _MARK = "#b5402c"
@@ -39,7 +42,7 @@ def overview(results: Results, title: str) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path | str) -> None:
     """Write a picture; the ending of the name chooses the format (png, pdf, svg)."""
     figure.savefig(path, dpi=130)
 

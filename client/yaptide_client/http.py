@@ -6,19 +6,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from yaptide.client import answers
-from yaptide.client.files import read_folder
-from yaptide.client.results import Results
-from yaptide.domain.errors import (
+from yaptide_client import answers
+from yaptide_client.errors import (
     Unavailable,
 )
-from yaptide.domain.states import FINAL_STATES, EntityState
+from yaptide_client.files import read_folder
+from yaptide_client.results import Results
+from yaptide_client.states import FINAL_STATES, EntityState
 
 
 class Client:
     """A connection to the server at `url`, such as `http://localhost:5000`; `timeout` in seconds for each request.
 
-    Every call raises the error of `yaptide.domain.errors` that fits the server's answer, with its message, or
+    Every call raises the error of `yaptide_client.errors` that fits the server's answer, with its message, or
     Unavailable if there is no answer.
     """
 
@@ -26,6 +26,24 @@ class Client:
         import httpx  # noqa: PLC0415 - commands import this package for its results, and most of them call no server
 
         self._http = httpx.Client(base_url=url, timeout=timeout, follow_redirects=True)
+
+    def __repr__(self) -> str:
+        """With the server, and without what proves who is signed in."""
+        return f"<Client of {self._http.base_url}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy in another process needs: the server, and the session, so keep a pickle to yourself."""
+        return {
+            "url": str(self._http.base_url),
+            "timeout": self._http.timeout.read,
+            "cookies": list(self._http.cookies.jar),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A connection of its own."""
+        self.__init__(state["url"], state["timeout"])  # type: ignore[misc]
+        for cookie in state["cookies"]:
+            self._http.cookies.jar.set_cookie(cookie)
 
     def __enter__(self) -> Self:
         """Use as a context manager to close the connection at the end."""
@@ -101,6 +119,10 @@ class Job:
     def __init__(self, client: Client, job_id: str) -> None:
         self.job_id = job_id
         self._client = client
+
+    def __repr__(self) -> str:
+        """With its name."""
+        return f"<Job {self.job_id}>"
 
     def status(self) -> dict[str, Any]:
         """The answer of `GET /jobs`: `job_state`, and `job_tasks_status` with a dictionary for each task.

@@ -6,10 +6,10 @@ from math import prod
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from yaptide.client import tables
-from yaptide.domain.depth_dose import Range, is_depth_curve, read_range
-from yaptide.domain.errors import InvalidInput, NotFound
-from yaptide.domain.estimators import Estimator, Page
+from yaptide_client import tables
+from yaptide_client.depth_dose import Range, is_depth_curve, read_range
+from yaptide_client.errors import InvalidInput, NotFound
+from yaptide_client.estimators import Estimator, Page
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,14 +46,17 @@ class Results:
             estimators.append(Estimator(entry["name"], entry["name"], tuple(pages), entry.get("metadata", {})))
         return cls(tuple(estimators), tuple(left_out))
 
+    def __repr__(self) -> str:
+        """Names of estimators and numbers of their pages; the arrays would be a screenful."""
+        return f"<Results: {self._listed() or 'none'}>"
+
     def page(self, estimator: str, number: int) -> Page:
         """A page by its estimator's name and its number; raises NotFound with what there is."""
         for found in self.estimators:
             for page in found.pages:
                 if found.name == estimator and page.number == number:
                     return page
-        there = ", ".join(f"{e.name} {[page.number for page in e.pages]}" for e in self.estimators)
-        raise NotFound(f"There is no page {number} of {estimator!r}; there are: {there}")
+        raise NotFound(f"There is no page {number} of {estimator!r}; there are: {self._listed()}")
 
     def depth_curve(self) -> Page | None:
         """The first depth-dose curve that has a range, or else the first one; None if there is none.
@@ -78,7 +81,7 @@ class Results:
             return None
         return found.depth_mm, found.r80_mm
 
-    def save_npz(self, path: Path) -> None:
+    def save_npz(self, path: Path | str) -> None:
         """Write all arrays to a compressed numpy file, with an index that says what they are (docs/results.md)."""
         tables.save_npz(self.estimators, path)
 
@@ -98,6 +101,9 @@ class Results:
         Raises NotConfigured without xarray.
         """
         return {(estimator.name, page.number): tables.to_dataset(estimator, page) for estimator, page in self._pages()}
+
+    def _listed(self) -> str:
+        return ", ".join(f"{e.name} {[page.number for page in e.pages]}" for e in self.estimators)
 
     def _pages(self) -> Iterator[tuple[Estimator, Page]]:
         return ((estimator, page) for estimator in self.estimators for page in estimator.pages)

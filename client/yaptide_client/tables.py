@@ -10,8 +10,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from yaptide.domain.errors import NotConfigured
-from yaptide.domain.estimators import Estimator, Floats, Page
+from yaptide_client.estimators import Estimator, Floats, Page
+from yaptide_client.extras import needed_for
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +63,7 @@ def _cells(numbers: Floats | None) -> Iterable[Any]:
     return (number if isfinite(number) else "" for number in numbers.tolist())
 
 
-def save_npz(estimators: Sequence[Estimator], path: Path) -> None:
+def save_npz(estimators: Sequence[Estimator], path: Path | str) -> None:
     """Write arrays under keys like `e0_p0_values`, and under `index` a JSON text that says what each of them is."""
     arrays: dict[str, Any] = {}
     index = [
@@ -75,7 +75,7 @@ def save_npz(estimators: Sequence[Estimator], path: Path) -> None:
         for e, estimator in enumerate(estimators)
     ]
     arrays["index"] = np.array(json.dumps({"layout": 1, "estimators": index}, ensure_ascii=False))
-    with path.open("wb") as file:  # given a name, numpy would add an ending to it
+    with Path(path).open("wb") as file:  # given a name, numpy would add an ending to it
         np.savez_compressed(file, **arrays)
 
 
@@ -103,7 +103,8 @@ def grid(page: Page, numbers: Floats) -> Floats:
 
 def to_pandas(pages: Pages) -> "pd.DataFrame":
     """The table of `write_csv` as a data frame; texts, which repeat themselves, are categories."""
-    pd = _imported("pandas")
+    with needed_for("A data frame"):
+        import pandas as pd  # noqa: PLC0415 - it takes long to load
     pages = list(pages)
     sizes = [page.values.size for _, page in pages]
 
@@ -147,7 +148,8 @@ def _coordinates(page: Page, number: int) -> Floats:
 
 def to_dataset(estimator: Estimator, page: Page) -> "xr.Dataset":
     """A page as a data set, as `Results.to_xarray` describes it."""
-    xr = _imported("xarray")
+    with needed_for("A data set"):
+        import xarray as xr  # noqa: PLC0415 - it takes long to load
     names = [axis.name for axis in page.axes]
     distinct = len(set(names)) == len(names) and all(names) and not {"value", "error"} & set(names)
     values = grid(page, page.values)
@@ -163,10 +165,3 @@ def to_dataset(estimator: Estimator, page: Page) -> "xr.Dataset":
         arrays["error"] = (dims, grid(page, page.errors), about)
     attributes = {"estimator": estimator.name, "page": page.number, "quantity": page.name, "units": page.unit}
     return xr.Dataset(arrays, coordinates, attributes)
-
-
-def _imported(library: str) -> Any:
-    try:
-        return __import__(library)
-    except ImportError as error:
-        raise NotConfigured(f"This needs {library}, which is not installed: pip install 'yaptide[tables]'") from error

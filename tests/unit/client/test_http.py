@@ -1,0 +1,67 @@
+"""Clients and jobs as Python objects: how they look, and copies of them in other processes."""
+
+import pickle
+
+import httpx
+import numpy as np
+import pytest
+
+from yaptide_client import Client, Results
+from yaptide_client.errors import InvalidInput
+from yaptide_client.estimators import Axis, Estimator, Page
+from yaptide_client.files import read_folder
+
+PAGE = Page(0, "Dose", "Gy", (Axis("Depth", "mm", np.arange(200.0)),), np.ones(200), np.ones(200))
+RESULTS = Results((Estimator("Dose", "dose", (PAGE,)),))
+
+
+@pytest.fixture
+def client():
+    """A client whose session is a cookie."""
+    with Client("http://127.0.0.1:5000", timeout=7) as made:
+        made._http.cookies.set("access_token_cookie", "a secret", domain="127.0.0.1", path="/")
+        yield made
+
+
+def test_they_look_short_and_tell_no_secret(client):
+    assert repr(client) == "<Client of http://127.0.0.1:5000>"
+    assert repr(client.job("a-job")) == "<Job a-job>"
+    assert repr(RESULTS) == "<Results: Dose [0]>"
+    assert repr(PAGE) == "<Page 0: Dose [Gy] on [<Axis Depth [mm]: 200 bins>], 200 values>"
+
+
+def test_a_copy_in_another_process_is_signed_in(client):
+    copy = pickle.loads(pickle.dumps(client.job("a-job")))  # noqa: S301 - it is ours
+    other = copy._client
+    assert (copy.job_id, repr(other), other._http.timeout.read) == ("a-job", repr(client), 7)
+    sent = []
+
+    def answer(request):
+        sent.append((request.headers["Cookie"], request.url.path))
+        return httpx.Response(200, json={"job_state": "COMPLETED"})
+
+    with other:
+        other._http._transport = httpx.MockTransport(answer)
+        other._http._mounts = {}
+        assert copy.status() == {"job_state": "COMPLETED"}
+    assert sent == [("access_token_cookie=a secret", "/jobs")]
+
+
+def test_results_come_through_a_pickle():
+    copy = pickle.loads(pickle.dumps(RESULTS))  # noqa: S301 - it is ours
+    assert copy.page("Dose", 0).values.tolist() == PAGE.values.tolist()
+    assert repr(copy) == repr(RESULTS)
+
+
+def test_paths_may_be_texts(tmp_path):
+    (tmp_path / "config.txt").write_text("Num_Primaries 1000\n")
+    assert read_folder(str(tmp_path)) == read_folder(tmp_path) == {"config.txt": "Num_Primaries 1000\n"}
+    with pytest.raises(InvalidInput, match="is no folder"):
+        read_folder(str(tmp_path / "missing"))
+    RESULTS.save_npz(str(tmp_path / "dose.npz"))
+    with np.load(tmp_path / "dose.npz") as loaded:
+        assert loaded["e0_p0_values"].shape == (200,)
+    from yaptide_client import plots  # noqa: PLC0415 - matplotlib takes long to load
+
+    plots.save(plots.overview(RESULTS, "beam"), str(tmp_path / "dose.png"))
+    assert (tmp_path / "dose.png").read_bytes()[:4] == b"\x89PNG"
