@@ -17,7 +17,7 @@ from yaptide_client.files import read_folder
 
 app = typer.Typer()
 
-#: A proton beam in water, for MCsquare.
+#: A proton beam in water.
 EXAMPLE = Path(__file__).parents[1] / "examples" / "proton-150MeV-water"
 
 
@@ -52,7 +52,7 @@ def demo(
 def example(
     folder: Annotated[Path, typer.Argument(help="Folder to make.")] = Path(EXAMPLE.name),
 ) -> None:
-    """Write the input files of an example into a new folder: a proton beam of 150 MeV in water, for MCsquare.
+    """Write the input files of an example into a new folder: a proton beam of 150 MeV in water.
 
     Example: yaptide example proton-150MeV-water
     """

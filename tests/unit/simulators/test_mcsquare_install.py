@@ -12,6 +12,7 @@ import pytest
 
 from yaptide.domain.errors import NotConfigured
 from yaptide.simulators.mcsquare import MCsquare, install
+from yaptide.simulators.programs import sha256_of
 
 
 def pip_that(monkeypatch, returncode=0, stderr="", wheel=None):
@@ -97,8 +98,8 @@ def builds(tmp_path, monkeypatch):
                 raise NotConfigured("protons stop elsewhere")
 
         monkeypatch.setattr(install, "_download", lambda _: wheel)
-        monkeypatch.setattr(install, "_WHEEL_SHA256", install._sha256(wheel))
-        monkeypatch.setattr(install, "_prove", prove)
+        monkeypatch.setattr(install, "_WHEEL_SHA256", sha256_of(wheel))
+        monkeypatch.setattr(MCsquare, "prove", lambda _, found: prove(found))
         return tmp_path / "simulators"
 
     return make
