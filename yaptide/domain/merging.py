@@ -301,5 +301,5 @@ def _same_axis(one: Axis, other: Axis) -> bool:
 def _standard_error(variance: Doubles, known: Booleans) -> Doubles:
     """The root of `variance` where it is known, NaN elsewhere, also where it is too large for a number."""
     error = np.full_like(variance, np.nan)
-    np.sqrt(np.maximum(variance, 0.0), out=error, where=known)
+    np.sqrt(np.maximum(variance, 0.0), out=error, where=known & np.isfinite(variance))
     return error
