@@ -9,7 +9,8 @@ merged value is compared with the mean of all tasks of the other half, which ser
 
 in bands of the dose, as part of its maximum, over all values whose error is given. How far both are known shows the
 scatter between groups, as the values of one group depend on each other. A row that cannot tell is printed, and not
-judged; one that is outside by less than two of its standard errors is unclear. `--folder` keeps what the tasks have left: the next run looks at it again.
+judged; one that is outside by less than two of its standard errors is unclear. `--folder` keeps what the tasks have
+left: the next run looks at it again.
 
 python -m tests.stress.errors                               all of it: ten minutes of two processors
 python -m tests.stress.errors --folder errors --tasks 800   a third of it, to be gone on with

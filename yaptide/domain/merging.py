@@ -39,7 +39,7 @@ NEIGHBOURS = 8
 OWN_FRACTION = 1 / 4
 
 #: The error of a weighted mean is known if a value of its weight has at most this relative error on the page's average,
-MAX_ERROR = 0.03
+MAX_ERROR = 0.025
 #: if the value is at least this fraction of the page's mean (smaller ones, as in air, are not like the average),
 MIN_VALUE = 0.2
 #: and if the weight itself has at most this relative error.
