@@ -1,6 +1,7 @@
 """Nobody's slow line, broken upload or large body keeps the server from answering others."""
 
 import contextlib
+import os
 import socket
 import statistics
 import threading
@@ -14,6 +15,7 @@ from sqlalchemy import update
 
 from tests.support.payloads import estimator, page, submission
 from tests.support.processes import Server, descendants, place, until
+from tests.support.strangers import Flood, connections, head, log_in
 from yaptide.client import Client
 from yaptide.persistence.models import SimulationModel
 from yaptide.services import lifecycle
@@ -22,33 +24,15 @@ from yaptide_client.http import Job
 MIB = 2**20
 KEY = "of a worker"
 LIMITS = {"YAPTIDE_REQUEST_SECONDS": "2", "YAPTIDE_REQUEST_RATE": "2000000"}
+#: How often all strangers come at once.
+SIEGES = int(os.environ.get("SIEGES", "1"))
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slow") / "place"
-    with place(folder, YAPTIDE_FOREIGN_WORKERS="shieldhit", **LIMITS) as there:
+    with place(folder, YAPTIDE_FOREIGN_WORKERS="shieldhit", YAPTIDE_PROXIES="1", **LIMITS) as there:
         yield there.up("--no-executor").register()
-
-
-@contextlib.contextmanager
-def connections(server: Server, count: int, start: bytes):
-    """Connections on which so much has been sent."""
-    host, port = server.url.removeprefix("http://").split(":")
-    with contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for connection in opened:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # the kernel reads ahead no further
-            connection.settimeout(60)
-            connection.connect((host, int(port)))
-            connection.sendall(start)
-        yield opened
-
-
-def head(method: str, path: str, length: int, **more: str) -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
-    lines += [f"Content-Length: {length}"] if length else []
-    return "\r\n".join([*lines, *(f"{name}: {value}" for name, value in more.items()), "", ""]).encode()
 
 
 def check_health(server: Server, times: int = 100) -> None:
@@ -93,11 +77,31 @@ def status(connection: socket.socket) -> bytes:
     return connection.recv(12)[9:]
 
 
-def test_broken_uploads_of_http_2_are_refused(server):
+def break_off(server: Server) -> None:
+    """Begin uploads by HTTP/2, and go."""
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9)
     for _ in range(32):
         with connections(server, 1, preface):
             pass
+
+
+def large_result(server: Server, client: Client) -> tuple[Job, tuple[float, ...]]:
+    """A simulation with a result of 10 MB and more."""
+    values = tuple(number / 7 for number in range(800_000))
+    job, number = accepted(server, client)
+    results = {"simulation_id": number, "update_key": KEY, "estimators": [estimator("dose_", page(values=values))]}
+    client.call("POST", "/results", json=results)
+    return job, values
+
+
+def ask_for(job: Job, client: Client, encoding: str) -> bytes:
+    """The request for its results."""
+    cookie = "; ".join(f"{name}={value}" for name, value in client._http.cookies.items())
+    return head("GET", f"/results?job_id={job.job_id}", 0, Cookie=cookie, **{"Accept-Encoding": encoding})
+
+
+def test_broken_uploads_of_http_2_are_refused(server):
+    break_off(server)
     check_health(server)
 
 
@@ -116,13 +120,9 @@ def test_slow_bodies_and_headers_hold_nobody_up(server):
 
 @pytest.mark.parametrize("encoding", ["gzip", "identity"])
 def test_slow_readers_hold_nobody_up_and_are_left(server, encoding):
-    values = tuple(number / 7 for number in range(800_000))
     with server.client() as client:
-        job, number = accepted(server, client)
-        results = {"simulation_id": number, "update_key": KEY, "estimators": [estimator("dose_", page(values=values))]}
-        client.call("POST", "/results", json=results)
-        cookie = "; ".join(f"{name}={value}" for name, value in client._http.cookies.items())
-        ask = head("GET", f"/results?job_id={job.job_id}", 0, Cookie=cookie, **{"Accept-Encoding": encoding})
+        job, values = large_result(server, client)
+        ask = ask_for(job, client, encoding)
         with connections(server, 20, ask):
             until(lambda: in_progress(server) == 20, "all of them are being answered")
             check_health(server)
@@ -169,3 +169,22 @@ def test_a_large_body_of_who_proves_the_key_in_a_header_is_taken(server):
         answer = httpx.post(f"{server.url}/jobs", content=body, headers=headers, timeout=60)
         assert answer.status_code == 400
         assert answer.json() == {"message": "Invalid update key"}
+
+
+def test_all_of_them_at_once_hold_nobody_up(server):
+    slow, unfinished = head("POST", "/auth/login", 1000) + b"{", b"GET /healthz HTTP/1.1\r\nHo"
+    with server.client() as client, httpx.Client(base_url=server.url) as owner:
+        assert log_in(owner, "192.0.2.1").is_success
+        job, _ = large_result(server, client)
+        ask = ask_for(job, client, "gzip")
+        break_off(server)
+        flood = Flood(server)
+        with flood.running():
+            for _ in range(SIEGES):
+                with connections(server, 30, slow), connections(server, 200, unfinished), connections(server, 20, ask):
+                    check_health(server, 200)
+                    begun = time.monotonic()
+                    assert log_in(owner, "192.0.2.1").is_success
+                    assert time.monotonic() - begun < 5
+                    assert client.simulations()
+    assert flood.answers[503] > 0

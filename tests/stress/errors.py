@@ -7,8 +7,10 @@ merged value is compared with the mean of all tasks of the other half, which ser
     beyond    how many |x - m| / sqrt(SE^2 + SE_m^2) are beyond the 99 % point of Student's t with as many degrees of
               freedom as there are tasks in a group, less one              wanted: 1.5 % at most
 
-in bands of the dose, as part of its maximum, over all values whose error is given. A row of too few values to tell is
-printed, and not judged. `--folder` keeps what the tasks have left: the next run looks at it again.
+in bands of the dose, as part of its maximum, over all values whose error is given. How far both are known shows the
+scatter between groups, as the values of one group depend on each other. A row that cannot tell is printed, and not
+judged; one that is outside by less than two of its standard errors is unclear. `--folder` keeps what the tasks have
+left: the next run looks at it again.
 
 python -m tests.stress.errors                               all of it: ten minutes of two processors
 python -m tests.stress.errors --folder errors --tasks 800   a third of it, to be gone on with
@@ -25,6 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +49,8 @@ JUDGED = BANDS[1:]
 #: The 99 % point of Student's t, two-sided, by the number of tasks in a group.
 CRITICAL = {10: 3.2498, 20: 2.8609}
 MOST_BEYOND = 0.015
-#: With fewer values, 1 % cannot be told from 1.5 %.
-ENOUGH = 2000
+#: What the figures must be known to, or else the row is printed and not judged.
+TELLING_RATIO, TELLING_BEYOND = 0.05, 0.0025
 
 
 @dataclass(frozen=True)
@@ -62,19 +65,32 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """What was found for one band: the part of values with an error, how many these were, and the two figures."""
+    """What was found for one band: the part of values with an error, and the two figures with their uncertainties."""
 
     given: float
-    values: int
     ratio: float
+    ratio_error: float
     beyond: float
+    beyond_error: float
 
     @property
     def verdict(self) -> str:
         """Whether the errors are right, as far as that can be told."""
-        if self.values < ENOUGH:
-            return "too few" if self.values else "none"
-        return "ok" if 0.9 <= self.ratio <= 1.1 and self.beyond <= MOST_BEYOND else "WRONG"
+        if not self.given:
+            return "none"
+        if self.ratio_error > TELLING_RATIO or self.beyond_error > TELLING_BEYOND:
+            return "too few"
+        away, above = abs(self.ratio - 1) - 0.1, self.beyond - MOST_BEYOND
+        if away > 2 * self.ratio_error or above > 2 * self.beyond_error:
+            return "WRONG"
+        return "ok" if away <= 0 and above <= 0 else "unclear"
+
+    def __str__(self) -> str:
+        """The figures of a line of the table."""
+        if not self.given:
+            return f"{'0.0%':>7}"
+        ratio, beyond = f"{self.ratio:.2f} ± {self.ratio_error:.2f}", f"{self.beyond:.2%} ± {self.beyond_error:.2%}"
+        return f"{self.given:7.1%}  {ratio:11}  {beyond:13}"
 
 
 def main() -> int:
@@ -158,7 +174,7 @@ def _simulate(case: Case, folder: Path, seed: int) -> Path:
 def table(case: Case, paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
     """Lines of the table, each with its verdict."""
     yield f"\n{case.name}, {len(paths)} tasks of {case.primaries} primaries", ""
-    yield f"{'page':16} {'tasks x primaries':>18} {'dose, % of max.':>16} {'given':>7} {'ratio':>6} {'beyond':>7}", ""
+    yield f"{'page':16} {'tasks x primaries':>18} {'dose, % of max.':>16} {'given':>7}  {'ratio':11}  {'beyond':13}", ""
     for number, name in ((2, "grid"), (0, "depth curve")):
         doses, lets = (_values(paths, quantity, number) for quantity in ("Dose", "LET"))
         for joined, size in itertools.product(case.joined, CRITICAL):
@@ -169,14 +185,8 @@ def table(case: Case, paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
                 for band, row in compare(*long, size, weighted=weighted):
                     verdict = row.verdict if band in JUDGED else ""
                     edges = " to ".join(f"{100 * edge:g}" for edge in band)
-                    figures = f"{row.ratio:6.2f} {row.beyond:7.2%}" if row.values else f"{'-':>6} {'-':>7}"
-                    yield (
-                        (
-                            f"{quantity + ' ' + name:16} {f'{size} x {joined * case.primaries}':>18} {edges:>16} "
-                            f"{row.given:7.1%} {figures}  {verdict}"
-                        ),
-                        verdict,
-                    )
+                    size_of_tasks = f"{size} x {joined * case.primaries}"
+                    yield f"{quantity + ' ' + name:16} {size_of_tasks:>18} {edges:>16} {row}  {verdict}", verdict
 
 
 def _values(paths: Sequence[Path], quantity: str, number: int) -> Doubles:
@@ -208,7 +218,7 @@ def compare(doses: Doubles, lets: Doubles, size: int, *, weighted: bool) -> Iter
     difference, error, weight = (np.array(rows) for rows in (differences, errors, weights))
     for low, high in BANDS:
         inside = (weight >= low * weight.max()) & (weight < high * weight.max()) & (weight > 0)
-        yield (low, high), _row(difference[inside], error[inside], CRITICAL[size])
+        yield (low, high), _row(difference, error, inside, CRITICAL[size])
 
 
 def _merged(doses: Doubles, lets: Doubles | None) -> tuple[Doubles, Doubles]:
@@ -222,17 +232,21 @@ def _merged(doses: Doubles, lets: Doubles | None) -> tuple[Doubles, Doubles]:
     return page.values, page.errors
 
 
-def _row(difference: Doubles, error: Doubles, critical: float) -> Row:
-    given = np.isfinite(error)
-    difference, error = difference[given], error[given]
+def _row(difference: Doubles, error: Doubles, inside: NDArray[np.bool_], critical: float) -> Row:
+    """Both figures over the values of all groups (the first index) that are `inside` a band."""
+    given = inside & np.isfinite(error)
     if not given.any():
-        return Row(0.0, 0, np.nan, np.nan)
-    return Row(
-        given=float(given.mean()),
-        values=len(error),
-        ratio=float(np.sum(difference**2) / np.sum(error**2)),
-        beyond=float(np.mean(np.abs(difference) > critical * error)),
-    )
+        return Row(0.0, np.nan, np.nan, np.nan, np.nan)
+    squares, variances = (np.where(given, values**2, 0.0).sum(axis=1) for values in (difference, error))
+    beyond = (given & (np.abs(difference) > critical * np.nan_to_num(error))).sum(axis=1)
+    ratio, part = _quotient(squares, variances), _quotient(beyond, given.sum(axis=1))
+    return Row(float(given.sum() / inside.sum()), *ratio, *part)
+
+
+def _quotient(above: NDArray[Any], below: NDArray[Any]) -> tuple[float, float]:
+    """The sum of one by that of the other, and its standard error from the scatter of both."""
+    quotient = above.sum() / below.sum()
+    return float(quotient), float(np.sqrt(((above - quotient * below) ** 2).sum()) / below.sum())
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ improved method", Communications of the ACM 22 (1979) 532, which does not subtra
 is a few arrays of the page's size, whatever the number of tasks.
 
 Where the tasks cannot tell the error it is unknown, which is NaN, and not zero: tasks that have all missed the rare,
-large contributions agree with each other by chance. The limits below are checked against MCsquare by
+large contributions agree with each other by chance. The limits below are checked against a real code by
 `python -m tests.stress.errors`; docs/merging.md explains them and has the figures.
 """
 
@@ -39,7 +39,7 @@ NEIGHBOURS = 8
 OWN_FRACTION = 1 / 4
 
 #: The error of a weighted mean is known if a value of its weight has at most this relative error on the page's average,
-MAX_ERROR = 0.04
+MAX_ERROR = 0.025
 #: if the value is at least this fraction of the page's mean (smaller ones, as in air, are not like the average),
 MIN_VALUE = 0.2
 #: and if the weight itself has at most this relative error.
@@ -301,5 +301,5 @@ def _same_axis(one: Axis, other: Axis) -> bool:
 def _standard_error(variance: Doubles, known: Booleans) -> Doubles:
     """The root of `variance` where it is known, NaN elsewhere, also where it is too large for a number."""
     error = np.full_like(variance, np.nan)
-    np.sqrt(np.maximum(variance, 0.0), out=error, where=known)
+    np.sqrt(np.maximum(variance, 0.0), out=error, where=known & np.isfinite(variance))
     return error
