@@ -114,7 +114,7 @@ class Page:
 def aggregation_of(metadata: Mapping[str, Any]) -> Aggregation:
     """How a page with this metadata is merged; raises ValueError for a word that says nothing.
 
-    SHIELD-HIT12A and pymchelper call it `page_normalized`, and 4 a list of particles.
+    Codes such as SHIELD-HIT12A, and pymchelper, call it `page_normalized`, and 4 a list of particles.
     """
     if "aggregation" in metadata:
         return Aggregation(metadata["aggregation"])

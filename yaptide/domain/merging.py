@@ -16,7 +16,7 @@ improved method", Communications of the ACM 22 (1979) 532, which does not subtra
 is a few arrays of the page's size, whatever the number of tasks.
 
 Where the tasks cannot tell the error it is unknown, which is NaN, and not zero: tasks that have all missed the rare,
-large contributions agree with each other by chance. The limits below are checked against MCsquare by
+large contributions agree with each other by chance. The limits below are checked against a real code by
 `python -m tests.stress.errors`; docs/merging.md explains them and has the figures.
 """
 
