@@ -79,7 +79,7 @@ def test_every_command_works_where_little_is_installed(manage, job, backend, dat
     job.bring_to("COMPLETED")
     assert manage("add-user", "bob", "--password-file", "-", answers="secret\n").stderr == "User bob was added\n"
     with database.reading() as connection:
-        _, stored = users.local_user(connection, "bob")
+        stored = users.local_user(connection, "bob").password_hash
     assert stored.startswith("scrypt:")
     assert passwords.verify(stored, "secret")
     assert manage("update-user", "bob", "--quota", "1MB", "--new-name", "rob").returncode == 0

@@ -65,7 +65,7 @@ def test_a_page_that_cannot_be_kept_is_left_out_alone(job, database, spoilt):
     assert [each["pages"] for each in kept] == [[GOOD, page(2, "C")], [page(0, "D")]]
     assert kept[0]["metadata"]["refused_pages"] == [{"page": 1, "reason": refused["reason"]}]
     history = job.get("/jobs/history").json["history"]
-    assert [row["reason"] for row in history if row["reason"]] == [
+    assert [row["reason"] for row in history[1:] if row["reason"]] == [
         f"left out: page 1 of estimator 'dose_': {refused['reason']}"
     ]
     before = contents(database)

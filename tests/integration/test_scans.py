@@ -12,17 +12,20 @@ import pytest
 from flask import Flask, request, request_started
 from flask.testing import FlaskClient
 
+from tests.support import payloads
 from tests.support.api import PASSWORD, Job, sign_in, submit
 from tests.support.many import Watch, fill
 from tests.support.storing import output
 from yaptide.persistence import schema, task_outputs
 from yaptide.persistence.engine import Database
 from yaptide.platforms.batch.driver import Driver
+from yaptide.platforms.direct.broker import WorkerState
 from yaptide.platforms.direct.courier import Courier
 from yaptide.platforms.direct.embedded import EmbeddedExecutor, Folders
 from yaptide.services import merging, recovery, tasks, users
 from yaptide.services.backend import Backend, now
 from yaptide.services.tasks import Claim
+from yaptide.simulators.base import Installation
 
 MANY = 200_000
 #: Steps of SQLite, and rows of PostgreSQL, for one look of whatever runs all the time, when there is nothing to do.
@@ -45,20 +48,28 @@ class Broker:
     def depths(self, queues: Any) -> dict[str, int]:
         return dict.fromkeys(queues, 0)
 
+    def workers(self) -> dict[str, WorkerState]:
+        return {"worker-1@host": WorkerState(("simulate.mcsquare",), 0, 2, True, {"mcsquare": ("1.1", "ab" * 32)})}
+
 
 def look_around(backend: Backend, folder: Path, watch: Watch) -> Counter[str]:
     """One round of everything that runs all the time, and what each part of it costs."""
     executor = EmbeddedExecutor(backend, Folders(folder, folder, folder / "work"), 1, 60.0)
     executor.owner = f"{backend.spool.place}executor"
-    executor._installed = lambda: {"mcsquare": None}
+    executor._installed = lambda: {"mcsquare": Installation(folder / "program", "1.1", "ab" * 32)}
     courier = Courier(backend, Broker(), folder)
     driver = Driver(backend, "http://127.0.0.1:5000", 10.0)
     driver.owner = f"{backend.spool.place}driver"
     steps = (executor._work_once, executor._beat, executor._tidy_up)
     steps += (courier.send, courier.find_lost, courier._watch.requeue)
     steps += (driver._look, driver._merge, driver._beat)
-    start = len(watch.statements)
+    announcements = (executor._announce, courier.announce_workers, driver._announce)
+    steps += (*announcements, executor.withdraw)
     with watch.watching():
+        for announce in announcements:  # what comes every few seconds is shorter
+            watch.begin(f"{announce.__qualname__} for the first time")
+            announce()
+        start = len(watch.statements)
         for step in steps:
             watch.begin(step.__qualname__)
             step()
@@ -126,7 +137,16 @@ def report(job: Job) -> None:
 
 def read(job: Job) -> None:
     """What users ask about a simulation that has ended."""
-    for path in ("/jobs", "/jobs/direct", "/jobs/history", "/inputs", "/logfiles", "/estimators", "/results"):
+    for path in (
+        "/jobs",
+        "/jobs/direct",
+        "/jobs/history",
+        "/jobs/key",
+        "/inputs",
+        "/logfiles",
+        "/estimators",
+        "/results",
+    ):
         assert job.get(path).status_code == 200, path
     query = {"estimator_name": "dose", "page_numbers": "0-1"}
     assert job.get("/results", **query).status_code == 200
@@ -166,7 +186,8 @@ def use(client: FlaskClient) -> None:
 
 def work(client: FlaskClient, backend: Backend) -> None:
     """What the embedded executor does with a simulation of one task."""
-    job = submit(client, ntasks=1)
+    files = {"input_type": "files", "input_files": payloads.shieldhit_files(), "input_json": None}
+    job = submit(client, ntasks=1, **files)
     owner = f"{backend.spool.place}executor"
     claim = tasks.claim(backend, owner, ["shieldhit"])
     assert claim is not None

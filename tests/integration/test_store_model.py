@@ -247,7 +247,7 @@ class Store(RuleBasedStateMachine):
         """An executor, which may have lost its claim long ago, goes on with it."""
         found, claim = data.draw(st.sampled_from(self._claimed()))
         task = found.tasks[claim.task_id]
-        mine = task.state == "RUNNING" and task.attempt == claim.attempt
+        mine = task.ours and task.state == "RUNNING" and task.attempt == claim.attempt
         if how == "progress":
             assert tasks.progress(self.backend, claim, simulated, None) is mine
             task.simulated = max(task.simulated, simulated) if mine else task.simulated

@@ -187,6 +187,15 @@ class SlurmCluster:
         """
         self.command("scontrol", "update", f"JobId={job}", "EndTime=now+3")
 
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[None]:
+        """Take jobs, and begin none of them, until the block has ended."""
+        self.command("scontrol", "update", "PartitionName=main", "State=DOWN")
+        try:
+            yield
+        finally:
+            self.command("scontrol", "update", "PartitionName=main", "State=UP")
+
     def start(self) -> None:
         """Start everything and wait until a job has run."""
         for name in PROGRAMS:

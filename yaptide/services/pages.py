@@ -2,7 +2,7 @@
 
 A page is stored byte for byte as it came, if it can be read as it is. Otherwise it is written anew, with the same
 numbers: where values do not exist (null), where they are the rows of a list of particles or a single number in two
-pairs of brackets, or where the last axis is the fastest, as in the files of TOPAS (``"data_order": "C"``).
+pairs of brackets, or where the last axis is the fastest (``"data_order": "C"``), as in files of codes such as TOPAS.
 """
 
 import math

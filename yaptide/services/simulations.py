@@ -182,9 +182,7 @@ def listing(backend: Backend, user: User | None, page: Page) -> Listed:
     """The simulations of a user (None: of all users) in the states asked for."""
     with backend.database.glancing() as connection:
         total, rows = simulations.listing(connection, None if user is None else user.id, page)
-        pending = {
-            row.job_id: _wanted(connection, row, row.job_id) for row in rows if row.job_state is EntityState.PENDING
-        }
+        pending = _wanted(connection, {row.job_id: row for row in rows if row.job_state is EntityState.PENDING})
         reasons = {each: runners.why_waiting(backend, connection, each) for each in set(pending.values())}
     waiting = {job_id: reason for job_id, each in pending.items() if (reason := reasons[each]) is not None}
     return Listed(total, rows, waiting)
@@ -231,12 +229,18 @@ def _why_waiting(
             return None
     elif simulation.job_state != EntityState.PENDING:
         return None
-    return runners.why_waiting(backend, connection, _wanted(connection, simulation, job_id))
+    (wanted,) = _wanted(connection, {job_id: simulation}).values()
+    return runners.why_waiting(backend, connection, wanted)
 
 
-def _wanted(connection: Connection, row: Any, job_id: str) -> Wanted:
-    for_others = row.platform == BATCH and batch.is_for_others(connection, job_id)
-    return Wanted(row.sim_type, row.platform, row.input_type, for_others)
+def _wanted(connection: Connection, pending: Mapping[str, Any]) -> dict[str, Wanted]:
+    """What simulations, rows by public name, need somebody for."""
+    on_clusters = [job_id for job_id, row in pending.items() if row.platform == BATCH]
+    for_others = batch.for_others(connection, on_clusters) if on_clusters else set()
+    return {
+        job_id: Wanted(row.sim_type, row.platform, row.input_type, job_id in for_others)
+        for job_id, row in pending.items()
+    }
 
 
 def read_input(backend: Backend, user: User, job_id: str) -> codec.Stored:

@@ -1,6 +1,6 @@
 """Queries about simulations on clusters that were submitted from here."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, exists, func, select, union, update
@@ -10,6 +10,7 @@ from yaptide.persistence.engine import Record
 from yaptide.persistence.models import BatchSimulationModel, ClusterModel, SimulationModel, StateHistoryModel, TaskModel
 from yaptide.persistence.models.base import table_of
 from yaptide.persistence.models.simulations import BATCH, LEFT, OPEN
+from yaptide.persistence.queries import rows
 
 _SIMULATION = table_of(SimulationModel)
 _BATCH = table_of(BatchSimulationModel)
@@ -70,10 +71,11 @@ def known(connection: Connection, job_id: str) -> bool:
     return bool(connection.scalar(select(exists().where(_SIMULATION.c.job_id == job_id))))
 
 
-def is_for_others(connection: Connection, job_id: str) -> bool:
-    """Whether a simulation on a cluster was not submitted from here, and is not going to be."""
-    query = select(_BATCH.c.options.is_(None)).join(_SIMULATION, _SIMULATION.c.id == _BATCH.c.id)
-    return bool(connection.scalar(query.where(_SIMULATION.c.job_id == job_id)))
+def for_others(connection: Connection, job_ids: Collection[str]) -> set[str]:
+    """Those of the simulations on clusters that were not submitted from here, and are not going to be."""
+    these = rows.among(_SIMULATION.c.job_id, connection.dialect.name)
+    query = select(_SIMULATION.c.job_id).join(_BATCH, _BATCH.c.id == _SIMULATION.c.id).where(these)
+    return set(connection.execute(query.where(_BATCH.c.options.is_(None)), {"values": job_ids}).scalars())
 
 
 def was_told(connection: Connection, simulation_id: int, reason: str) -> bool:
