@@ -12,12 +12,10 @@ import pytest
 from argon2 import PasswordHasher
 from flask import Flask
 from flask.testing import FlaskClient
-from hypothesis import HealthCheck
-from hypothesis import settings as hypothesis_settings
+from hypothesis import HealthCheck, settings as hypothesis_settings
 from sqlalchemy import delete
 
-from tests.support import keycloak as keycloak_support
-from tests.support import slurm as clusters
+from tests.support import keycloak as keycloak_support, slurm as clusters
 from tests.support.api import UI, Job, Recorder, sign_in, submit
 from tests.support.postgres import Postgres, PostgresMissing, serve
 from tests.support.storing import FOREIGN

@@ -21,8 +21,7 @@ from jwt.utils import base64url_encode
 from werkzeug.test import TestResponse
 
 from tests.support import http
-from tests.support.api import PASSWORD, contents
-from tests.support.api import sign_in as sign_in_locally
+from tests.support.api import PASSWORD, contents, sign_in as sign_in_locally
 from tests.support.keycloak import UI, Realm, Server
 from tests.support.ports import free_port
 from tests.support.processes import Place, place, until

@@ -14,8 +14,7 @@ from yaptide.domain.errors import Conflict, InvalidInput, NotAuthenticated, NotF
 from yaptide.domain.states import EntityState
 from yaptide.persistence.models import KeycloakUserModel, UserModel
 from yaptide.persistence.models.base import table_of
-from yaptide.services import administration, simulations
-from yaptide.services import users as user_services
+from yaptide.services import administration, simulations, users as user_services
 from yaptide.services.counts import fold
 
 FILE = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)

@@ -17,8 +17,7 @@ import orjson
 import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from typer.testing import CliRunner, Result
 
 from tests.support import legacy
@@ -29,8 +28,7 @@ from yaptide.admin import cli
 from yaptide.application import create_app
 from yaptide.domain.errors import Conflict, InvalidInput, NotConfigured
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState
-from yaptide.persistence import adoption as persistence
-from yaptide.persistence import schema
+from yaptide.persistence import adoption as persistence, schema
 from yaptide.persistence.adoption import accounts, aside, leftovers, payloads, simulations, work
 from yaptide.persistence.engine import Database
 from yaptide.services import adoption, secrets

@@ -4,8 +4,7 @@ import json
 
 import asyncssh
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner

@@ -17,8 +17,7 @@ from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence import engine, schema
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import SimulationCountModel, SimulationModel, UserModel
-from yaptide.persistence.queries import moves
-from yaptide.persistence.queries import users as user_queries
+from yaptide.persistence.queries import moves, users as user_queries
 from yaptide.persistence.queries.administration import Holdings
 from yaptide.persistence.queries.moves import Cause
 from yaptide.services import administration, counts, recovery, retention, simulations, tasks

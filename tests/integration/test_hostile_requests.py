@@ -12,8 +12,7 @@ from typing import Any
 import jwt
 import pytest
 from flask.testing import FlaskClient
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 from werkzeug.test import TestResponse
 
 from tests.support import payloads

@@ -2,8 +2,7 @@
 
 import os
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures import ThreadPoolExecutor, TimeoutError as FutureTimeout
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

@@ -34,10 +34,13 @@ from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_STA
 from yaptide.persistence.diagram import class_diagram
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import Base
-from yaptide.services import clusters as cluster_services
-from yaptide.services import logfiles, results
-from yaptide.services import simulations as services
-from yaptide.services import users as user_services
+from yaptide.services import (
+    clusters as cluster_services,
+    logfiles,
+    results,
+    simulations as services,
+    users as user_services,
+)
 from yaptide.settings import Settings
 
 ROOT = Path(__file__).parents[2]

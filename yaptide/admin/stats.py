@@ -6,8 +6,7 @@ import typer
 
 from yaptide.admin.arguments import AsJson
 from yaptide.admin.connection import connect
-from yaptide.admin.display import limit as limited
-from yaptide.admin.display import print_json, print_table, size, state
+from yaptide.admin.display import limit as limited, print_json, print_table, size, state
 from yaptide.services import stats as services
 from yaptide.services.stats import Stats
 

@@ -16,8 +16,7 @@ from yaptide.admin.arguments import (
     password,
 )
 from yaptide.admin.connection import connect
-from yaptide.admin.display import counted, moment, print_facts, print_json, print_table, say, size
-from yaptide.admin.display import limit as limited
+from yaptide.admin.display import counted, limit as limited, moment, print_facts, print_json, print_table, say, size
 from yaptide.persistence.queries.administration import Holdings
 from yaptide.services import administration
 

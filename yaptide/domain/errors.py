@@ -7,32 +7,14 @@ person who caused it, and never holds a secret.
 
 from yaptide_client.errors import (
     Conflict as Conflict,
-)
-from yaptide_client.errors import (
     Forbidden as Forbidden,
-)
-from yaptide_client.errors import (
     InvalidInput as InvalidInput,
-)
-from yaptide_client.errors import (
     NotAuthenticated as NotAuthenticated,
-)
-from yaptide_client.errors import (
     NotConfigured as NotConfigured,
-)
-from yaptide_client.errors import (
     NotFound as NotFound,
-)
-from yaptide_client.errors import (
     StorageFull as StorageFull,
-)
-from yaptide_client.errors import (
     TooLarge as TooLarge,
-)
-from yaptide_client.errors import (
     Unavailable as Unavailable,
-)
-from yaptide_client.errors import (
     YaptideError as YaptideError,
 )
 

@@ -11,32 +11,14 @@ import numpy as np
 
 from yaptide_client.estimators import (
     NO_VALUE as NO_VALUE,
-)
-from yaptide_client.estimators import (
     Aggregation as Aggregation,
-)
-from yaptide_client.estimators import (
     Axis as Axis,
-)
-from yaptide_client.estimators import (
     Estimator as Estimator,
-)
-from yaptide_client.estimators import (
     Floats as Floats,
-)
-from yaptide_client.estimators import (
     Page as Page,
-)
-from yaptide_client.estimators import (
     aggregation_of as aggregation_of,
-)
-from yaptide_client.estimators import (
     mark_missing as mark_missing,
-)
-from yaptide_client.estimators import (
     missing_ranges as missing_ranges,
-)
-from yaptide_client.estimators import (
     written_values as written_values,
 )
 

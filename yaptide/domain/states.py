@@ -7,8 +7,7 @@ updates, the diagrams in docs/ are drawn from them.
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from yaptide_client.states import FINAL_STATES as FINAL_STATES
-from yaptide_client.states import EntityState as EntityState
+from yaptide_client.states import FINAL_STATES as FINAL_STATES, EntityState as EntityState
 
 Transitions = Mapping[EntityState, frozenset[EntityState]]
 

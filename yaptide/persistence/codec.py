@@ -29,8 +29,7 @@ from isal import isal_zlib
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.estimators import has_missing_values, with_missing_named
-from yaptide.persistence.payload import AnyPayload, LargePayload
-from yaptide.persistence.payload import Payload as Payload
+from yaptide.persistence.payload import AnyPayload, LargePayload, Payload as Payload
 
 _EXTRA = b"YP\x01\x00\x01"  # subfield YP, 1 byte of data: version 1
 _MARKED = b"\x1f\x8b\x08\x04\x00\x00\x00\x00\x00\xff" + struct.pack("<H", len(_EXTRA)) + _EXTRA

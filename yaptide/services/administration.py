@@ -17,8 +17,7 @@ from yaptide.domain.errors import Conflict, InvalidInput, NotFound
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.engine import Database, Record, retried
 from yaptide.persistence.models.users import YAPTIDE_USER
-from yaptide.persistence.queries import administration as queries
-from yaptide.persistence.queries import moves, secrets, simulations, tasks, users
+from yaptide.persistence.queries import administration as queries, moves, secrets, simulations, tasks, users
 from yaptide.persistence.queries.administration import Contents, Holdings
 from yaptide.persistence.queries.moves import Cause, Locked
 from yaptide.persistence.queries.users import User

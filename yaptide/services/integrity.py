@@ -20,8 +20,7 @@ from yaptide.domain.errors import InvalidInput
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState
 from yaptide.persistence import codec, schema
 from yaptide.persistence.engine import Database, retried
-from yaptide.persistence.queries import integrity as queries
-from yaptide.persistence.queries import moves, users
+from yaptide.persistence.queries import integrity as queries, moves, users
 from yaptide.persistence.queries.integrity import StoredPayload
 from yaptide.persistence.queries.moves import Cause
 from yaptide.services import pages

@@ -19,8 +19,7 @@ from yaptide.domain.errors import Conflict, InvalidInput, NotFound, Unavailable
 from yaptide.domain.states import EntityState
 from yaptide.persistence import codec, task_outputs
 from yaptide.persistence.engine import retried
-from yaptide.persistence.queries import moves, simulations
-from yaptide.persistence.queries import tasks as queries
+from yaptide.persistence.queries import moves, simulations, tasks as queries
 from yaptide.persistence.queries.moves import Locked
 from yaptide.services import handing_in, lifecycle, merging, metrics, results, tasks
 from yaptide.services.backend import Backend, now

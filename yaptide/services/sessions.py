@@ -16,12 +16,10 @@ from sqlalchemy.exc import IntegrityError
 
 from yaptide.domain.errors import Forbidden, NotAuthenticated, NotConfigured
 from yaptide.persistence.engine import Record, retried
-from yaptide.persistence.queries import simulations
-from yaptide.persistence.queries import users as queries
+from yaptide.persistence.queries import simulations, users as queries
 from yaptide.persistence.queries.users import User
 from yaptide.services import access, devices, users
-from yaptide.services.backend import Backend, now
-from yaptide.services.backend import Token as Token
+from yaptide.services.backend import Backend, Token as Token, now
 from yaptide.services.devices import Origin
 
 _ACCESS = "access"

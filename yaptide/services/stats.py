@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from yaptide.persistence.engine import Database, Record
-from yaptide.persistence.queries import administration as queries
-from yaptide.persistence.queries import stats
+from yaptide.persistence.queries import administration as queries, stats
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,7 @@ from yaptide.domain.errors import Conflict, Forbidden, NotAuthenticated, NotFoun
 from yaptide.persistence.engine import retried
 from yaptide.persistence.models.users import YAPTIDE_USER
 from yaptide.persistence.queries import users
-from yaptide.persistence.queries.users import Account
-from yaptide.persistence.queries.users import User as User
+from yaptide.persistence.queries.users import Account, User as User
 from yaptide.services import administration, devices, passwords
 from yaptide.services.access import NO_SUCH_JOB
 from yaptide.services.backend import Backend

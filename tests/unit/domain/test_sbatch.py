@@ -5,8 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.sbatch import _VALUES, arguments, check_options, read_header

@@ -1,8 +1,7 @@
 """Splitting: nothing lost, nothing simulated twice, and seeds that never meet."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.splitting import split_primaries, task_seeds

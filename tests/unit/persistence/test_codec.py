@@ -9,8 +9,7 @@ import zlib
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from isal import isal_zlib
 
 from tests.support.payloads import bits

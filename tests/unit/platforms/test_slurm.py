@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from yaptide.domain.errors import ClusterRefused, ClusterUnavailable, InvalidInput
 from yaptide.domain.states import FINAL_STATES, EntityState

@@ -4,8 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from yaptide.domain.depth_dose import bragg_peak
 from yaptide.simulators.mcsquare import geometry

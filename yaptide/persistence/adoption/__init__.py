@@ -11,10 +11,8 @@ from sqlalchemy import Connection
 
 from yaptide.persistence.adoption import accounts, aside, leftovers, legacy, payloads, simulations
 from yaptide.persistence.adoption.legacy import REVISIONS as REVISIONS
-from yaptide.persistence.adoption.report import Decision as Decision
-from yaptide.persistence.adoption.report import Report as Report
-from yaptide.persistence.adoption.work import Options as Options
-from yaptide.persistence.adoption.work import Work
+from yaptide.persistence.adoption.report import Decision as Decision, Report as Report
+from yaptide.persistence.adoption.work import Options as Options, Work
 
 
 def adopt(connection: Connection, options: Options) -> Report:
