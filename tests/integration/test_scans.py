@@ -103,7 +103,7 @@ class Worker:
     def complete(self, task_id: int) -> None:
         query = {**self.claim(task_id), "primaries": 500}
         file = io.BytesIO()
-        task_outputs.write(file, output(Claim(0, "", "", task_id, 500, 1, 1, "")))
+        task_outputs.write(file, output(Claim(0, task_id, "", "", "", 500, 1, 1)))
         self.call("PUT", f"/tasks/{task_id}/output", query_string=query, data=file.getvalue())
 
 

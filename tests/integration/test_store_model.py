@@ -52,6 +52,7 @@ class Task:
     simulated: int = 0
     attempt: int = 0
     ours: bool = False
+    owner: str = ""
 
 
 @dataclass
@@ -230,6 +231,7 @@ class Store(RuleBasedStateMachine):
             found.tasks[claimed.task_id].state = "RUNNING"
             found.tasks[claimed.task_id].attempt += 1
             found.tasks[claimed.task_id].ours = True
+            found.tasks[claimed.task_id].owner = claimed.owner
             found.claims.append(claimed)
             found.settle()
 
@@ -243,15 +245,14 @@ class Store(RuleBasedStateMachine):
         simulated=st.integers(0, 100),
     )
     def work(self, data: st.DataObject, how: str, simulated: int) -> None:
-        """An executor, which may have lost its claim long ago, goes on with it."""
+        """An executor, which may have lost its claim long ago, goes on with it, or says again how it ended."""
         found, claim = data.draw(st.sampled_from(self._claimed()))
         task = found.tasks[claim.task_id]
-        mine = task.ours and task.state == "RUNNING" and task.attempt == claim.attempt
+        mine = task.ours and task.state == "RUNNING" and task.owner == claim.owner
         if how == "progress":
             assert tasks.progress(self.backend, claim, simulated, None) is mine
             task.simulated = max(task.simulated, simulated) if mine else task.simulated
             return
-        found.claims.remove(claim)
         done = {
             "complete": lambda: tasks.complete(self.backend, claim, output(claim)),
             "fail": lambda: tasks.fail(self.backend, claim, "broken", {"output.log": "oh"}),

@@ -145,6 +145,7 @@ class Logfiles(StrictBody):
 
 Worker = Annotated[StrictStr, Field(min_length=1, max_length=200, pattern=r"^[^/\x00]+$")]
 Owner = Annotated[str, Field(min_length=1, max_length=400, pattern=r"^[^\x00]+$")]
+_ATTEMPT: Any = Field(0, description="Not looked at; workers of the version before send it")
 
 
 class TaskClaim(StrictBody):
@@ -160,7 +161,7 @@ class TaskProgress(StrictBody):
     """How far a claimed task is; `estimated_time` is the time left, seconds."""
 
     owner: Owner
-    attempt: Number
+    attempt: Number = _ATTEMPT
     simulated_primaries: Count
     estimated_time: Annotated[StrictInt, Field(ge=0, le=2**31 - 1)] | None = None
 
@@ -169,7 +170,7 @@ class TaskEnd(StrictBody):
     """Why a claimed task ends, and its log files."""
 
     owner: Owner
-    attempt: Number
+    attempt: Number = _ATTEMPT
     reason: Annotated[StrictStr, Field(max_length=10_000, pattern=r"^[^\x00]*$")] = ""
     logfiles: dict[StrictStr, StrictStr] = {}
 
@@ -178,7 +179,7 @@ class RunQuery(StrictBody):
     """Which run of a task the scores are of, and over how many primaries."""
 
     owner: Owner
-    attempt: Annotated[int, Field(ge=0, le=2**31 - 1)]
+    attempt: Annotated[int, Field(ge=0, le=2**31 - 1)] = _ATTEMPT
     primaries: Annotated[int, Field(ge=1, le=2**62)] | None = None
 
 
@@ -186,7 +187,7 @@ class FilesQuery(StrictBody):
     """Which run of a task has left the files, and how its simulator ended; below zero: by which signal."""
 
     owner: Owner
-    attempt: Annotated[int, Field(ge=0, le=2**31 - 1)]
+    attempt: Annotated[int, Field(ge=0, le=2**31 - 1)] = _ATTEMPT
     exit_code: Annotated[int, Field(ge=-255, le=255)]
 
 

@@ -16,7 +16,7 @@ from yaptide.api import schemas
 from yaptide.api.http import answer, backend, worker
 from yaptide.domain.errors import InvalidInput
 from yaptide.services import remote
-from yaptide.services.remote import Run
+from yaptide.services.tasks import Lease
 
 blueprint = APIBlueprint("work", __name__, tag="Own workers", url_prefix="/worker/<int:simulation_id>")
 
@@ -51,8 +51,8 @@ def claim(simulation_id: int, task_id: int, json_data: schemas.TaskClaim) -> Res
 @blueprint.output(schemas.Wanted)
 def progress(simulation_id: int, task_id: int, json_data: schemas.TaskProgress) -> Response:
     """How far a task is; the answer says whether to go on."""
-    run = Run(task_id, json_data.owner, json_data.attempt)
-    wanted = remote.progress(backend(), worker(), run, json_data.simulated_primaries, json_data.estimated_time)
+    lease = Lease(simulation_id, task_id, json_data.owner)
+    wanted = remote.progress(backend(), worker(), lease, json_data.simulated_primaries, json_data.estimated_time)
     return _wanted(wanted)
 
 
@@ -62,10 +62,10 @@ def progress(simulation_id: int, task_id: int, json_data: schemas.TaskProgress) 
 def complete(simulation_id: int, task_id: int, query: schemas.RunQuery) -> Response:
     """The scores of a finished task, as the file that yaptide's workers write (.npz)."""
     _allow_large()
-    run = Run(task_id, query.owner, query.attempt)
+    lease = Lease(simulation_id, task_id, query.owner)
     if query.primaries is None:
         raise InvalidInput("Missing primaries in the query")
-    return _wanted(remote.complete(backend(), worker(), run, query.primaries, request.stream))
+    return _wanted(remote.complete(backend(), worker(), lease, query.primaries, request.stream))
 
 
 @blueprint.put("/tasks/<int:task_id>/files")
@@ -79,8 +79,8 @@ def hand_in(simulation_id: int, task_id: int, query: schemas.FilesQuery) -> Resp
         while chunk := request.stream.read(_CHUNK):
             file.write(chunk)
         file.flush()
-        run = Run(task_id, query.owner, query.attempt)
-        return _wanted(remote.hand_in(backend(), proof, run, query.exit_code, Path(file.name)))
+        lease = Lease(simulation_id, task_id, query.owner)
+        return _wanted(remote.hand_in(backend(), proof, lease, query.exit_code, Path(file.name)))
 
 
 @blueprint.post("/tasks/<int:task_id>/failure")
@@ -88,8 +88,8 @@ def hand_in(simulation_id: int, task_id: int, query: schemas.FilesQuery) -> Resp
 @blueprint.output(schemas.Wanted)
 def fail(simulation_id: int, task_id: int, json_data: schemas.TaskEnd) -> Response:
     """A task has failed: why, and its log files."""
-    run = Run(task_id, json_data.owner, json_data.attempt)
-    return _wanted(remote.fail(backend(), worker(), run, json_data.reason, json_data.logfiles))
+    lease = Lease(simulation_id, task_id, json_data.owner)
+    return _wanted(remote.fail(backend(), worker(), lease, json_data.reason, json_data.logfiles))
 
 
 @blueprint.post("/tasks/<int:task_id>/canceled")
@@ -97,8 +97,8 @@ def fail(simulation_id: int, task_id: int, json_data: schemas.TaskEnd) -> Respon
 @blueprint.output(schemas.Wanted)
 def canceled(simulation_id: int, task_id: int, json_data: schemas.TaskEnd) -> Response:
     """Log files of a task that was canceled while it ran."""
-    run = Run(task_id, json_data.owner, json_data.attempt)
-    remote.explain(backend(), worker(), run, json_data.logfiles)
+    lease = Lease(simulation_id, task_id, json_data.owner)
+    remote.explain(backend(), worker(), lease, json_data.logfiles)
     return _wanted(False)
 
 
@@ -107,8 +107,8 @@ def canceled(simulation_id: int, task_id: int, json_data: schemas.TaskEnd) -> Re
 @blueprint.output(schemas.Wanted)
 def give_back(simulation_id: int, task_id: int, json_data: schemas.TaskEnd) -> Response:
     """A worker that has to stop has others run its task."""
-    run = Run(task_id, json_data.owner, json_data.attempt)
-    return _wanted(remote.give_back(backend(), worker(), run, json_data.reason))
+    lease = Lease(simulation_id, task_id, json_data.owner)
+    return _wanted(remote.give_back(backend(), worker(), lease, json_data.reason))
 
 
 @blueprint.get("/tasks/<int:task_id>/output")

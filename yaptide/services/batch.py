@@ -54,7 +54,6 @@ class Open:
     task_id: int
     task_state: EntityState
     owner: str | None
-    attempts: int
     heartbeat_time: datetime | None
 
 
@@ -135,7 +134,7 @@ def end_task(
     backend: Backend, job: Job, task: Open, to: EntityState, reason: str, logs: Mapping[str, str] | None = None
 ) -> bool:
     """Move a task to where its cluster says it is, unless it has been heard of meanwhile; False if so."""
-    unchanged = {"task_id": task.task_id, "owner": task.owner, "attempts": task.attempts}
+    unchanged = {"task_id": task.task_id, "owner": task.owner}
     with backend.database.writing() as connection:
         simulation = moves.lock_simulation(connection, job.id)
         if simulation is None or simulation.job_state in FINAL_STATES:

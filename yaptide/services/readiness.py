@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,8 @@ from yaptide.domain.errors import YaptideError
 from yaptide.persistence import schema
 from yaptide.persistence.engine import PROBE_TIMEOUT
 from yaptide.persistence.schema import Condition
+from yaptide.services import room
 from yaptide.services.backend import Backend
-
-#: Bytes that have to be free in the data folder: scores of tasks that are to be merged wait there.
-ROOM = 256 * 2**20
 
 _TABLES = {
     Condition.EMPTY: "there are none yet",
@@ -62,11 +59,10 @@ def _storage(data_dir: Path) -> Check:
     try:
         with tempfile.TemporaryFile(dir=folder) as file:  # it never has a name that others could take for a result
             file.write(b"room?")
-        free = shutil.disk_usage(folder).free
+        enough = room.is_left(folder)
     except OSError as error:
         reason = os.strerror(error.errno or errno.EIO)
         return Check("storage", False, f"the data folder cannot be written to: {reason}", f"Mend {folder}: {reason}")
-    if free < ROOM:
-        told = f"less than {ROOM // 2**20} MiB are free"
-        return Check("storage", False, told, f"Make room where {folder} is: {told}")
+    if not enough:
+        return Check("storage", False, room.TOLD, f"Make room where {folder} is: {room.TOLD}")
     return Check("storage", True)

@@ -82,7 +82,7 @@ def _requeue(backend: Backend, task: Any) -> None:
     else:
         to, values = EntityState.FAILED, {}
         cause = Cause("recovery", now(), f"its executors went silent, {attempts}: given up")
-    unchanged = {name: getattr(task, name) for name in ("task_id", "owner", "attempts")}
+    unchanged = {name: getattr(task, name) for name in ("task_id", "owner")}
     unchanged["task_state"] = EntityState.RUNNING
     with backend.database.writing() as connection:
         simulation = moves.lock_simulation(connection, task.simulation_id)

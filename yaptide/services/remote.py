@@ -23,7 +23,7 @@ from yaptide.persistence.queries import moves, simulations, tasks as queries
 from yaptide.persistence.queries.moves import Locked
 from yaptide.services import handing_in, lifecycle, merging, metrics, results, tasks
 from yaptide.services.backend import Backend, now
-from yaptide.services.tasks import Claim
+from yaptide.services.tasks import Claim, Lease
 
 _CHUNK = 1 << 20
 NOT_WANTED = "This task is not to be run: it has ended, somebody else runs it, or its simulation has ended"
@@ -35,15 +35,6 @@ class Proof:
 
     simulation_id: int
     update_key: str
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Which run of a task a worker speaks of, as the claim has told it."""
-
-    task_id: int
-    owner: str
-    attempt: int
 
 
 def check(backend: Backend, proof: Proof) -> None:
@@ -75,23 +66,22 @@ def claim(
     return claimed, files
 
 
-def progress(backend: Backend, proof: Proof, run: Run, simulated: int, estimated: int | None) -> bool:
+def progress(backend: Backend, proof: Proof, lease: Lease, simulated: int, estimated: int | None) -> bool:
     """Record how far a task is; False if it is to be stopped: canceled, deleted, taken away, or with a wrong key."""
-    claimed = Claim(proof.simulation_id, "", "", run.task_id, 0, 0, run.attempt, run.owner)
-    return tasks.progress(backend, claimed, simulated, estimated, proof.update_key)
+    return tasks.progress(backend, lease, simulated, estimated, proof.update_key)
 
 
-def complete(backend: Backend, proof: Proof, run: Run, primaries: int, stream: IO[bytes]) -> bool:
+def complete(backend: Backend, proof: Proof, lease: Lease, primaries: int, stream: IO[bytes]) -> bool:
     """Take the scores of a finished task, and end it; False, and the rest unread, if they are not wanted any more.
 
     Raises InvalidInput if they cannot be merged, StorageFull, with the task still the worker's, if there is no room.
     """
-    claimed, began = _held(backend, proof, run)
+    claimed, began = _held(backend, proof, lease)
     if claimed is None:
         return False
     if not 1 <= primaries <= claimed.primaries:
         raise InvalidInput(f"The task has {claimed.primaries} primaries, not {primaries}")
-    with _alone(f"{claimed.job_id}/{run.task_id}"), backend.spool.receive(claimed.job_id, claimed.task_id) as file:
+    with _alone(f"{claimed.job_id}/{lease.task_id}"), backend.spool.receive(claimed.job_id, claimed.task_id) as file:
         shutil.copyfileobj(stream, file, _CHUNK)
         file.flush()
         task_outputs.check(Path(file.name), backend.limits.output)
@@ -102,39 +92,39 @@ def complete(backend: Backend, proof: Proof, run: Run, primaries: int, stream: I
     return done
 
 
-def hand_in(backend: Backend, proof: Proof, run: Run, exit_code: int, archive: Path) -> bool:
+def hand_in(backend: Backend, proof: Proof, lease: Lease, exit_code: int, archive: Path) -> bool:
     """Take the files that a simulator has left, and end its task; False if it is not the worker's any more.
 
     Raises InvalidInput for an archive that cannot be one of them, StorageFull, with the task still the worker's.
     """
-    claimed, began = _held(backend, proof, run)
+    claimed, began = _held(backend, proof, lease)
     if claimed is None:
         return False
-    with _alone(f"{claimed.job_id}/{run.task_id}"):
+    with _alone(f"{claimed.job_id}/{lease.task_id}"):
         outcome = handing_in.hand_in(backend, claimed, exit_code, archive)
     if outcome is not None:
         _count(claimed, outcome, began)
     return outcome is not None
 
 
-def fail(backend: Backend, proof: Proof, run: Run, reason: str, logs: Mapping[str, str]) -> bool:
+def fail(backend: Backend, proof: Proof, lease: Lease, reason: str, logs: Mapping[str, str]) -> bool:
     """End a task that failed; False if it is not the worker's any more."""
-    claimed, began = _held(backend, proof, run)
+    claimed, began = _held(backend, proof, lease)
     done = claimed is not None and tasks.fail(backend, claimed, reason, logs)
     if claimed is not None and done:
         _count(claimed, EntityState.FAILED, began)
     return done
 
 
-def explain(backend: Backend, proof: Proof, run: Run, logs: Mapping[str, str]) -> None:
+def explain(backend: Backend, proof: Proof, lease: Lease, logs: Mapping[str, str]) -> None:
     """Keep the log files of a task that was canceled while it ran."""
-    simulation = _known(backend, proof)
-    tasks.explain(backend, Claim(simulation.id, "", "", run.task_id, 0, 0, run.attempt, run.owner), logs)
+    check(backend, proof)
+    tasks.explain(backend, lease, logs)
 
 
-def give_back(backend: Backend, proof: Proof, run: Run, reason: str) -> bool:
+def give_back(backend: Backend, proof: Proof, lease: Lease, reason: str) -> bool:
     """Have others run a task; False if it is not the worker's any more."""
-    claimed, _ = _held(backend, proof, run)
+    claimed, _ = _held(backend, proof, lease)
     return claimed is not None and tasks.give_back(backend, claimed, reason)
 
 
@@ -242,14 +232,14 @@ def _count(claimed: Claim, outcome: EntityState, began: datetime | None) -> None
     metrics.observe_task(claimed.sim_type, outcome, (now() - began).total_seconds() if began else 0.0)
 
 
-def _held(backend: Backend, proof: Proof, run: Run) -> tuple[Claim | None, datetime | None]:
+def _held(backend: Backend, proof: Proof, lease: Lease) -> tuple[Claim | None, datetime | None]:
     """The claim that a worker speaks of, and when it began; None if it has lost it. Raises InvalidInput."""
     simulation = _known(backend, proof)
     with backend.database.reading() as connection:
-        row = queries.held(connection, simulation.id, run.task_id)
-        if row is None or (row.task_state, row.owner, row.attempts) != (EntityState.RUNNING, run.owner, run.attempt):
+        row = queries.held(connection, simulation.id, lease.task_id)
+        if row is None or (row.task_state, row.owner) != (EntityState.RUNNING, lease.owner):
             return None, None
-        return tasks.claim_of(connection, simulation, run.task_id, run.owner), row.start_time
+        return tasks.claim_of(connection, simulation, lease.task_id, lease.owner), row.start_time
 
 
 def _is_merging(simulation: Locked, owner: str) -> bool:

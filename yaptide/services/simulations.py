@@ -20,7 +20,7 @@ from yaptide.persistence.queries import batch, moves, simulations, tasks, users
 from yaptide.persistence.queries.moves import Cause, Locked
 from yaptide.persistence.queries.simulations import Page as Page
 from yaptide.persistence.queries.users import User
-from yaptide.services import batch_options, lifecycle, logfiles, runners, sessions
+from yaptide.services import batch_options, lifecycle, logfiles, room, runners, sessions
 from yaptide.services.access import NO_SUCH_JOB, NOT_YOURS, check_owner, owned
 from yaptide.services.backend import Backend, now
 from yaptide.services.runners import Wanted
@@ -67,13 +67,14 @@ def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
     """Check a simulation, split it into tasks, store everything at once, and only then have it run.
 
     Raises, with nothing stored, InvalidInput if anything of it cannot be run as it is, NotConfigured if nobody is there
-    who could run it, Conflict if the user's quota is used up.
+    who could run it, Conflict if the user's quota is used up, StorageFull if there is no room for results.
     """
     if not 1 <= submission.ntasks <= backend.limits.tasks:
         raise InvalidInput(f"The number of tasks must be between 1 and {backend.limits.tasks}")
     if len(submission.title) > MAX_TITLE or "\0" in submission.title:
         raise InvalidInput(f"A title has at most {MAX_TITLE} characters")
     sim_type, checked = _check(submission)
+    room.require(backend.data_dir, "for results, an administrator has to make some")
     shares = split_primaries(checked.primaries, submission.ntasks, checked.quantum)
     seeds = task_seeds(checked.seed, len(shares))
     cause = Cause(user.username, now())

@@ -1,6 +1,7 @@
 """Tasks: what workers report of them, and how an executor of ours claims, follows and ends them."""
 
 import re
+import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from yaptide.persistence.engine import retried
 from yaptide.persistence.models.simulations import BATCH
 from yaptide.persistence.queries import messages, moves, simulations, tasks
 from yaptide.persistence.queries.moves import Cause, Locked
-from yaptide.persistence.queries.tasks import Claim as Claim
+from yaptide.persistence.queries.tasks import Claim as Claim, Lease as Lease
 from yaptide.services import lifecycle, logfiles
 from yaptide.services.backend import Backend, now
 from yaptide.simulators.base import logs_of_task
@@ -173,11 +174,14 @@ def _values(task: Any, update: Update) -> dict[str, Any]:
     return values
 
 
-def claim(backend: Backend, owner: str, sim_types: Sequence[str]) -> Claim | None:
+def claim(backend: Backend, executor: str, sim_types: Sequence[str]) -> Claim | None:
     """Take the task that has waited longest and needs one of these simulators; None if there is none.
 
-    The claim is `owner`'s until the task ends, or until `owner` has been silent for too long (`requeue_silent`).
+    The lease is the claim's until the task ends, or until nothing was heard of it for too long (`requeue_silent`). Its
+    owner is named after the executor, and drawn anew: what is still said of a run that was given back is not the next
+    one's.
     """
+    owner = f"{executor}-{secrets.token_hex(8)}"
     while True:
         with backend.database.reading() as connection:
             found = tasks.next_pending(connection, owner, sim_types)
@@ -231,7 +235,7 @@ def claim_of(connection: Connection, simulation: Locked, task_id: int, owner: st
     primaries, seed, attempt = tasks.claimed(connection, simulation.id, task_id)
     if seed is None:  # not submitted here: tasks with one seed for all would count the same histories again and again
         seed = task_seeds(simulation.id, task_id + 1)[task_id]
-    return Claim(simulation.id, simulation.job_id, simulation.sim_type, task_id, primaries, seed, attempt, owner)
+    return Claim(simulation.id, task_id, owner, simulation.job_id, simulation.sim_type, primaries, seed, attempt)
 
 
 def input_files(backend: Backend, claimed: Claim) -> dict[str, str]:
@@ -257,15 +261,15 @@ def note_simulator(connection: Connection, simulation_id: int, version: str, dig
     simulations.set_values(connection, simulation_id, values)
 
 
-def progress(backend: Backend, claimed: Claim, simulated: int, estimated: int | None, key: str | None = None) -> bool:
-    """Record how far a claimed task is; False if it is not the owner's any more (canceled, deleted, taken away).
+def progress(backend: Backend, lease: Lease, simulated: int, estimated: int | None, key: str | None = None) -> bool:
+    """Record how far a leased task is; False if it is not the owner's any more (canceled, deleted, taken away).
 
     An owner that is not a part of this program proves by the update key that it may report.
     """
     time = now()
     proof = key and {"key": lifecycle.hash_update_key(key)}
     with backend.database.single() as connection:
-        return tasks.progress_by_owner(connection, claimed, simulated, estimated, time, proof or None)
+        return tasks.progress_by_owner(connection, lease, simulated, estimated, time, proof or None)
 
 
 def complete(backend: Backend, claimed: Claim, output: TaskOutput) -> bool:
@@ -315,7 +319,7 @@ def _end(
         if simulation is None:
             return False
         cause = Cause(claimed.owner, now(), reason)
-        mine = {"task_id": claimed.task_id, "owner": claimed.owner, "attempts": claimed.attempt}
+        mine = {"task_id": claimed.task_id, "owner": claimed.owner}
         if logs is not None and to is not EntityState.COMPLETED:
             with suppress(TooLarge):  # that it failed, and why, has to be told though there is no room for more logs
                 logfiles.keep(backend, connection, simulation.id, logs)
@@ -329,20 +333,20 @@ def _end(
         return True
 
 
-def explain(backend: Backend, claimed: Claim, logs: Mapping[str, str]) -> None:
+def explain(backend: Backend, lease: Lease, logs: Mapping[str, str]) -> None:
     """Keep the log files of a task that was canceled while it ran, as long as there is room for them."""
     with backend.database.writing() as connection:
-        simulation = moves.lock_simulation(connection, claimed.simulation_id)
-        task = None if simulation is None else tasks.one(connection, simulation.id, claimed.task_id)
+        simulation = moves.lock_simulation(connection, lease.simulation_id)
+        task = None if simulation is None else tasks.one(connection, simulation.id, lease.task_id)
         if simulation is not None and task is not None and task.task_state is EntityState.CANCELED:
             with suppress(TooLarge):
                 logfiles.keep(backend, connection, simulation.id, codec.encode(logs))
 
 
 @retried
-def heartbeat(backend: Backend, owner: str, claims: Sequence[Claim], merges: Sequence[int]) -> None:
-    """Tell that an owner works on these tasks and merges, so that nobody takes them away."""
-    if claims or merges:
+def heartbeat(backend: Backend, owner: str, leases: Sequence[Lease], merges: Sequence[int]) -> None:
+    """Tell that these leases, and the merges of an owner, are worked on, so that nobody takes them away."""
+    if leases or merges:
         with backend.database.writing() as connection:
             simulations.heartbeat(connection, owner, merges, now())  # simulations before tasks, as everywhere
-            tasks.heartbeat(connection, claims, now())
+            tasks.heartbeat(connection, leases, now())

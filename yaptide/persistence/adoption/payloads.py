@@ -6,14 +6,16 @@ names with texts, become entries of the log files.
 
 import base64
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, type_coerce, update
+from sqlalchemy.types import NullType
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.persistence import codec
-from yaptide.persistence.adoption.values import data, integer, text
+from yaptide.persistence.adoption.values import data, integer, text, unused_numbers
 from yaptide.persistence.adoption.work import Names, Work
 from yaptide.persistence.engine import Record
 
@@ -128,15 +130,15 @@ class _Payloads:
     def _copy_pages(self, estimator_id: int, estimator: str) -> None:
         pages = self._rows("Page", "estimator_id", estimator_id)
         used: set[int] = set()
-        free = 1 + self._highest_page(estimator_id)
+        unused = self._unused_pages(estimator_id)
         any_page = False
         for row in pages:
             any_page = True
             number = integer(row.page_number)
             if number is None or number < 0 or number in used:
                 why = f"number {text(row.page_number)!r} of estimator {estimator!r} is none, or taken"
-                self._decide("Page", row.id, f"page_number {free}", why)
-                number, free = free, free + 1
+                number = next(unused)
+                self._decide("Page", row.id, f"page_number {number}", why)
             used.add(number)
             self._copy_page(row, number)
         if not any_page:
@@ -154,12 +156,10 @@ class _Payloads:
         values |= {"page_name": text(name), "page_dimension": dimension}
         self.work.add("Page", [values | found.payload().columns()])
 
-    def _highest_page(self, estimator_id: int) -> int:
+    def _unused_pages(self, estimator_id: int) -> Iterator[int]:
         page = self.work.old["Page"]
-        numbers = self.work.connection.execute(
-            select(func.max(page.c.page_number)).where(page.c.estimator_id == estimator_id)
-        ).scalar()
-        return max(integer(numbers) or 0, -1)
+        numbers = select(type_coerce(page.c.page_number, NullType())).where(page.c.estimator_id == estimator_id)
+        return unused_numbers(self.work.connection.execute(numbers).scalars())
 
     # One payload
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, literal, select
+from sqlalchemy import func, literal, select, type_coerce
+from sqlalchemy.types import NullType
 
 from yaptide.domain.states import FINAL_STATES, TASK_STATES, EntityState
 from yaptide.persistence.adoption.values import (
@@ -19,6 +20,7 @@ from yaptide.persistence.adoption.values import (
     optional_text,
     state,
     text,
+    unused_numbers,
     whole,
     word,
 )
@@ -189,14 +191,14 @@ class _Tasks:
         self.work = work
         self.simulation = simulation
         self._numbers: set[int] = set()
-        self._free = 0
+        self._unused: Iterator[int] = iter(())
 
     def copy(self) -> None:
         task, celery = self.work.old["Task"], self.work.old["CeleryTask"]
         mine = task.c.simulation_id == self.simulation.id
         query = select(task, celery.c.celery_id).outerjoin(celery, celery.c.id == task.c.id).where(mine)
-        highest = select(func.max(task.c.task_id)).where(mine)
-        self._free = 1 + max(integer(self.work.connection.execute(highest).scalar()) or 0, -1)
+        numbers = select(type_coerce(task.c.task_id, NullType())).where(mine)
+        self._unused = unused_numbers(self.work.connection.execute(numbers).scalars())
         for rows in self.work.batches(query, task.c.id):
             self._copy_batch(rows)
 
@@ -254,7 +256,7 @@ class _Tasks:
     def _number(self, row: Record) -> int:
         number = integer(row.task_id)
         if number is None or number < 0 or number in self._numbers:
-            number, self._free = self._free, self._free + 1
+            number = next(self._unused)
             self._decide(row, f"task_id {number}", f"{text(row.task_id)!r} is no number of a task, or taken")
         self._numbers.add(number)
         return number

@@ -1,8 +1,9 @@
 """Reads what is in old columns, where SQLite keeps anything and nothing says what a word may be."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 from yaptide.domain.states import EntityState
@@ -44,6 +45,12 @@ def whole(value: Any, largest: int = _LARGEST) -> int | None:
 def integer(value: Any) -> int | None:
     """A whole number that fits into a column of 32 bits, or None."""
     return whole(value, _LARGEST_INTEGER)
+
+
+def unused_numbers(values: Iterable[Any]) -> Iterator[int]:
+    """Numbers from 0 on that none of the values is: SQLite keeps text in columns of numbers too."""
+    used = {integer(value) for value in values}
+    return (number for number in count() if number not in used)
 
 
 def text(value: Any) -> str:

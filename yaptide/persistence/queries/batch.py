@@ -51,8 +51,8 @@ def set_values(connection: Connection, simulation_id: int, values: Mapping[str, 
 
 
 def open_tasks(connection: Connection, simulation_id: int) -> list[Record]:
-    """Tasks that have not ended, by number: task_id, task_state, owner, attempts, heartbeat_time."""
-    columns = ("task_id", "task_state", "owner", "attempts", "heartbeat_time")
+    """Tasks that have not ended, by number: task_id, task_state, owner, heartbeat_time."""
+    columns = ("task_id", "task_state", "owner", "heartbeat_time")
     query = select(*(_TASK.c[name] for name in columns)).where(
         _TASK.c.simulation_id == simulation_id, _TASK.c.task_state.not_in(FINAL_STATES)
     )

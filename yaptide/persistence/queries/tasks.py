@@ -1,9 +1,10 @@
 """Queries about tasks. Progress is one statement; moves are in `yaptide.persistence.queries.moves`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -80,7 +81,7 @@ _KEY_FITS = (
 #: Nobody of ours runs it: those have a lease, and prove it.
 _FREE = _TASK.c.owner.is_(None)
 _PROGRESS_BY_KEY = _PROGRESS.where(_THIS, _KEY_FITS, _FREE)
-_OWNED = (_TASK.c.owner == bindparam("by")) & (_TASK.c.attempts == bindparam("attempt"))
+_OWNED = _TASK.c.owner == bindparam("by")
 _PROGRESS_BY_OWNER = _PROGRESS.where(_THIS, _OWNED)
 _PROGRESS_BY_BOTH = _PROGRESS.where(_THIS, _KEY_FITS, _OWNED)
 _HEARTBEAT = update(_TASK).where(_THIS, _OWNED).values(heartbeat_time=bindparam("now"))
@@ -109,17 +110,24 @@ _POLLED = _STATUS.with_only_columns(
 )
 
 
-class Claim(NamedTuple):
-    """A task that somebody runs: which one, what is asked of it, who runs it, for the how-manieth time."""
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to run a task, until it has ended or is taken away. No other run of any task has such an `owner`."""
 
     simulation_id: int
+    task_id: int
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim(Lease):
+    """A leased task: what is to be run, for the how-manieth time."""
+
     job_id: str
     sim_type: str
-    task_id: int
     primaries: int
     seed: int
     attempt: int
-    owner: str
 
 
 def add(connection: Connection, simulation_id: int, platform: str, new: Sequence[Mapping[str, Any]]) -> None:
@@ -178,7 +186,7 @@ def _progress_of_many(dialect: str) -> Update:
 
 def progress_by_owner(
     connection: Connection,
-    claim: Claim,
+    lease: Lease,
     simulated: int,
     estimated: int | None,
     now: datetime,
@@ -189,18 +197,18 @@ def progress_by_owner(
     `proof` is what the executor's right is asked for with, if it is not one of ours: `key`, as in
     `progress_by_key`.
     """
-    values = {**_names(claim), "simulated": simulated, "estimated": estimated, "now": now, **(proof or {})}
+    values = {**_names(lease), "simulated": simulated, "estimated": estimated, "now": now, **(proof or {})}
     return connection.execute(_PROGRESS_BY_BOTH if proof else _PROGRESS_BY_OWNER, values).rowcount == 1
 
 
-def heartbeat(connection: Connection, claims: Sequence[Claim], now: datetime) -> None:
-    """Tell that the owners of these claims are alive."""
-    if claims:
-        connection.execute(_HEARTBEAT, [{**_names(claim), "now": now} for claim in claims])
+def heartbeat(connection: Connection, leases: Sequence[Lease], now: datetime) -> None:
+    """Tell that the owners of these leases are alive."""
+    if leases:
+        connection.execute(_HEARTBEAT, [{**_names(lease), "now": now} for lease in leases])
 
 
-def _names(claim: Claim) -> dict[str, Any]:
-    return {"simulation": claim.simulation_id, "task": claim.task_id, "by": claim.owner, "attempt": claim.attempt}
+def _names(lease: Lease) -> dict[str, Any]:
+    return {"simulation": lease.simulation_id, "task": lease.task_id, "by": lease.owner}
 
 
 def status(connection: Connection, simulation_id: int) -> list[Record]:
@@ -315,8 +323,8 @@ def is_run_elsewhere(connection: Connection, simulation_id: int, owner: str) -> 
 
 
 def held(connection: Connection, simulation_id: int, task_id: int) -> Record | None:
-    """Who has a task, and since when: task_state, owner, attempts, start_time."""
-    query = select(_TASK.c.task_state, _TASK.c.owner, _TASK.c.attempts, _TASK.c.start_time)
+    """Who has a task, and since when: task_state, owner, start_time."""
+    query = select(_TASK.c.task_state, _TASK.c.owner, _TASK.c.start_time)
     return connection.execute(query.where(_TASK.c.simulation_id == simulation_id, _TASK.c.task_id == task_id)).first()
 
 

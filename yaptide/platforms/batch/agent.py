@@ -175,7 +175,7 @@ class Task:
         told = {"worker": self.report["worker"], "with_input": False}
         told["simulator_version"], told["simulator_digest"] = self.report["version"], self.report["digest"]
         answer = self.server.post(f"/tasks/{self.number}/claim", told, patience)
-        self.claimed = {"owner": answer["owner"], "attempt": answer["attempt"]}
+        self.claimed = {"owner": answer["owner"]}
 
     def progress(self, simulated: int, left: Optional[float]) -> bool:
         """Whether to go on; a server that does not answer is no reason to stop."""

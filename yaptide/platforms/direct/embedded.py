@@ -21,7 +21,7 @@ from yaptide.domain.errors import StorageFull, Unavailable, YaptideError
 from yaptide.domain.estimators import TaskOutput
 from yaptide.platforms import lock
 from yaptide.platforms.direct.running import Job, run_task
-from yaptide.services import merging, recovery, runners, tasks
+from yaptide.services import merging, recovery, room, runners, tasks
 from yaptide.services.backend import Backend, now
 from yaptide.services.runners import Announcement, program_of
 from yaptide.services.tasks import Claim
@@ -132,7 +132,7 @@ class EmbeddedExecutor:
             finally:
                 self._merging.discard(simulation.id)
             return True
-        here = self._installed()
+        here = self._installed() if room.is_left(self._folders.work) else {}
         claim = tasks.claim(self._backend, self.owner, list(here)) if here else None
         if claim is None:
             return False
@@ -224,13 +224,13 @@ class _Reporter:
         self._insist(lambda: tasks.give_back(self.backend, self.claim, reason))
 
     def _insist(self, report: Callable[[], bool]) -> None:
-        """Repeat a final report while the database is away: what was simulated must not be lost to a restart of it."""
+        """Repeat a final report while the database is away, or has no room: what was simulated must not be lost."""
         deadline = time.monotonic() + _RETRY_FOR
         wait = 0.5
         while True:
             try:
                 report()
-            except Unavailable:
+            except (Unavailable, StorageFull):
                 if time.monotonic() > deadline or self.stop.wait(wait):
                     raise
                 wait = min(2 * wait, 30.0)

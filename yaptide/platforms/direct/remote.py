@@ -134,7 +134,6 @@ class RemoteReporter:
     server: Server
     task_id: int
     owner: str
-    attempt: int
     outbox: Path
     """Where the scores are until the server has them."""
 
@@ -154,8 +153,7 @@ class RemoteReporter:
             task_outputs.write(file, output)
         try:
             path = f"/tasks/{self.task_id}/output"
-            run: dict[str, str | int] = {"owner": self.owner, "attempt": self.attempt}
-            self.server.upload(path, self.outbox, primaries=output.primaries, **run)
+            self.server.upload(path, self.outbox, primaries=output.primaries, owner=self.owner)
         finally:
             self.outbox.unlink(missing_ok=True)
 
@@ -172,4 +170,4 @@ class RemoteReporter:
         self._post("return", self.server.insist_shortly, reason=reason)
 
     def _post(self, what: str, how: Callable[..., dict[str, Any]], **body: object) -> dict[str, Any]:
-        return how(f"/tasks/{self.task_id}/{what}", owner=self.owner, attempt=self.attempt, **body)
+        return how(f"/tasks/{self.task_id}/{what}", owner=self.owner, **body)

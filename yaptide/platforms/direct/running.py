@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from yaptide.domain.errors import SimulationFailed, Unavailable, YaptideError
+from yaptide.domain.errors import SimulationFailed, StorageFull, Unavailable, YaptideError
 from yaptide.domain.estimators import TaskOutput
+from yaptide.services import room
 from yaptide.simulators.base import OUTPUT_LOG, Command, InputFiles, Installation, Simulator, read_log
 
 REPORT_EVERY = 1.0
@@ -26,6 +27,7 @@ HEARTBEAT = 5.0
 """Seconds between two signs of life, where there is no progress to report."""
 _LOOK_EVERY = 0.1
 _GRACE = 2.0
+_LONGEST = 2**31 - 1
 _POLITE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -66,7 +68,7 @@ def run_task(job: Job, reporter: Reporter, stop: threading.Event, look: threadin
 
     The simulator runs in a process group of its own, which is killed as a whole at the end. `stop` ends it at once and
     gives the task back; `look` makes it ask now, and not after the next second, whether it is still wanted.
-    Raises Unavailable if nobody takes the last report.
+    So does a disk without room. Raises Unavailable if nobody hears the last report.
     """
     try:
         job.folder.mkdir(parents=True)
@@ -78,17 +80,22 @@ def run_task(job: Job, reporter: Reporter, stop: threading.Event, look: threadin
                 reporter.complete(replace(output, logs=read_log(job.folder)))
     except Unavailable:
         raise  # nobody heard the last report: that is no failure of the task, which somebody will run again
-    except SimulationFailed as error:
-        reporter.fail(str(error), read_log(job.folder))
-    except YaptideError as error:
-        reporter.fail(str(error), read_log(job.folder))
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reporter.fail(
-            "no room is left on the disk" if full else f"the task could not be run: {error}", read_log(job.folder)
-        )
+    except (YaptideError, OSError) as error:
+        _report_failure(job, reporter, error)
     finally:
         shutil.rmtree(job.folder, ignore_errors=True)
+
+
+def _report_failure(job: Job, reporter: Reporter, error: Exception) -> None:
+    """A simulator that had no room to write fails with whatever it says then; the task is good."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, StorageFull):
+        reporter.give_back(str(error))
+    elif full or not room.is_left(job.folder):
+        reporter.give_back(f"no room is left where it ran: {room.TOLD}")
+    else:
+        reason = str(error) if isinstance(error, YaptideError) else f"the task could not be run: {error}"
+        reporter.fail(reason, read_log(job.folder))
 
 
 def _follow(job: Job, reporter: Reporter, stop: threading.Event, look: threading.Event) -> int | None:
@@ -117,7 +124,7 @@ def _follow(job: Job, reporter: Reporter, stop: threading.Event, look: threading
 
 
 def _time_left(elapsed: float, simulated: int, primaries: int) -> int | None:
-    return round(elapsed * (primaries - simulated) / simulated) if simulated else None
+    return min(round(elapsed * (primaries - simulated) / simulated), _LONGEST) if simulated else None
 
 
 def _start(command: Command, folder: Path) -> subprocess.Popen[bytes]:

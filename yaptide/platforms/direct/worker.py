@@ -33,6 +33,7 @@ from yaptide.persistence import result_files, task_outputs
 from yaptide.platforms.direct.broker import DESCRIBE, MERGE, MERGE_QUEUE, SIMULATE, make_celery, queue, queue_of
 from yaptide.platforms.direct.remote import RemoteReporter, Server, is_reached
 from yaptide.platforms.direct.running import Job, beating, run_task
+from yaptide.services import room
 from yaptide.simulators import installed, simulator
 from yaptide.simulators.base import Installation
 from yaptide_client.extras import needed_for
@@ -93,6 +94,7 @@ class Worker:
     def simulate(self, simulation_id: int, task_id: int, sim_type: str, update_key: str) -> None:
         """Run a task, if it is still to be run."""
         with self._server(simulation_id, update_key) as server, self._folder() as folder, _dropped():
+            room.require(folder, "where tasks run")  # the message counts as lost, and comes again
             installation = simulator(sim_type).installation(self._place.simulators)
             told = {"simulator_version": installation.version, "simulator_digest": installation.digest}
             claimed = server.insist(f"/tasks/{task_id}/claim", worker=_name(), **told)
@@ -105,8 +107,7 @@ class Worker:
                 folder / "run",
                 self._place.time_limit,
             )
-            owner, attempt = claimed["owner"], claimed["attempt"]
-            reporter = RemoteReporter(server, task_id, owner, attempt, folder / "scores.npz")
+            reporter = RemoteReporter(server, task_id, claimed["owner"], folder / "scores.npz")
             try:
                 run_task(job, reporter, self._stop, threading.Event())
             except YaptideError:
