@@ -58,9 +58,9 @@ def test_shells_complete_names(job, settings, monkeypatch, tmp_path):
 def test_a_list_says_whose_it_is(job, yaptide, app):
     submit(sign_in(app, "bob"))
     mine, bobs, everybodys = (yaptide("list", *words).stderr for words in ([], ["--user", "bob"], ["--all"]))
-    assert mine == "1 of 1 simulations of alice; of another user: --user NAME, of all: --all\n"
+    assert mine.splitlines()[0] == "1 of 1 simulations of alice; of another user: --user NAME, of all: --all"
     assert bobs.startswith("1 of 1 simulations of bob; ")
-    assert everybodys == "2 of 2 simulations of all users\n"
+    assert everybodys.splitlines()[0] == "2 of 2 simulations of all users"
 
 
 def test_keys_cannot_be_rotated_if_there_is_none(yaptide):

@@ -195,7 +195,7 @@ def test_so_many_networks_are_remembered_and_none_can_be_read(backend: Backend) 
         sessions.sign_in(backend, "alice", PASSWORD, Origin(f"192.0.2.{number}"))
     kept = networks_of(backend, "alice")
     assert len(set(kept)) == len(kept) == NETWORKS
-    assert not any("192" in network or len(network) != 16 for network in kept)
+    assert not any("." in network or len(network) != 16 for network in kept)
     sessions.sign_in(backend, "alice", PASSWORD, Origin("192.0.2.6"))
     assert networks_of(backend, "alice")[1:] == [
         network for network in kept if network != networks_of(backend, "alice")[0]
