@@ -128,7 +128,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
 
     from yaptide import api, web  # noqa: PLC0415
     from yaptide.api import description, errors, watching  # noqa: PLC0415
-    from yaptide.api.http import JsonRequest, OrjsonProvider, guard_body  # noqa: PLC0415
+    from yaptide.api.http import JsonRequest, Number, OrjsonProvider, guard_body  # noqa: PLC0415
 
     settings = settings or load()
     backend = backend or make_backend(settings)
@@ -144,6 +144,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     app.spec_processor(description.describe)
     app.json = OrjsonProvider(app)
     app.request_class = JsonRequest
+    app.url_map.converters["int"] = Number
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mib * 2**20
     app.config["MAX_RESULTS_LENGTH"] = settings.max_results_mib * 2**20
     app.config["METRICS"] = settings.metrics

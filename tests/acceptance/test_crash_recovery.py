@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -59,7 +60,12 @@ def postgresql(tmp_path, postgres):
 
 def in_the_middle(there: Place) -> bool:
     """Whether a simulator is between its start and its end."""
-    return any(0 < MCsquare().progress(folder, 100) < 100 for folder in (there.data / "work").glob("*"))
+    return is_simulating(there.data / "work")
+
+
+def is_simulating(work: Path) -> bool:
+    """Whether in one of the folders of tasks."""
+    return any(0 < MCsquare().progress(folder, 100) < 100 for folder in work.glob("*"))
 
 
 def results(server: Server, job: Job) -> str:
@@ -90,6 +96,37 @@ def check_whole(server: Server, job_id: str, undisturbed: Undisturbed) -> None:
             )
         assert results(server, job) == undisturbed.results
     until(lambda: not server.place.left(), "no folder of the tasks is left")
+
+
+def fill(disk: Path) -> Path:
+    """Leave no room on a disk; the file to be removed to make some."""
+    balloon = disk / ".balloon"
+    with balloon.open("wb") as file, suppress(OSError):
+        while True:
+            file.write(bytes(2**20))
+            file.flush()
+    return balloon
+
+
+def test_a_disk_that_fills_up_while_tasks_run_is_no_failure(there, undisturbed):
+    """The simulators fail for want of room; their tasks are begun again when there is some."""
+    work = there.data / "work"
+    work.mkdir(parents=True)
+    script = 'mount -t tmpfs -o size=300m tmpfs "$0" && exec "$@"'  # in a name space, which needs no privileges
+    wrapper = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, str(work)]
+    server = there.up(wrapper=wrapper).register()
+    disk = Path(f"/proc/{server.running.pid}/root{work}")
+    with server.client() as client:
+        job = client.submit(undisturbed.folder, ntasks=TASKS)
+        until(lambda: is_simulating(disk), "a simulator is in the middle")
+        balloon = fill(disk)
+        given_back = ("PENDING", "no room is left where it ran: less than 256 MiB are free")
+        until(
+            lambda: given_back in {(state, why) for task in range(TASKS) for state, _, why in moves(job, task)},
+            "a task is given back",
+        )
+        balloon.unlink()
+        check_whole(server, job.job_id, undisturbed)
 
 
 @pytest.mark.parametrize("where", ["there", "postgresql"])

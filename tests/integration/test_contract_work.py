@@ -356,6 +356,28 @@ def test_a_wrong_key_changes_nothing(job, signed_in, database, call, key):
     assert contents(database) == before
 
 
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: f"{call[0]} {call[1].partition('?')[0]}")
+@pytest.mark.parametrize("number", ["2147483648", "9223372036854775808", "9" * 5000], ids=len)
+def test_a_number_that_no_column_holds_is_the_address_of_nothing(job, client, database, call, number):
+    method, path, body = call
+    before = contents(database)
+    headers = {"Authorization": f"Bearer {job.update_key}"}
+    places = [f"/worker/{number}{path}"]
+    if "/tasks/" in path:
+        places.append(f"/worker/{job.simulation_id}{path.replace('/tasks/0', f'/tasks/{number}')}")
+    for place in places:
+        answer = client.open(place, method=method, json=body, headers=headers)
+        assert answer.status_code in (400, 404, 405)  # without a simulation the key fits none
+        assert list(answer.json) == ["message"]
+    assert contents(database) == before
+
+
+def test_workers_of_the_version_before_also_say_for_the_how_manieth_time_they_run(worker):
+    claimed = worker.claim().json
+    told = {"owner": claimed["owner"], "attempt": claimed["attempt"], "simulated_primaries": 10}
+    assert worker.call("POST", "/tasks/0/progress", json=told).json["wanted"] is True
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "x" * 201, "\0"])
 def test_a_worker_has_a_name(worker, name):
     assert worker.claim(worker=name).status_code == 400

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, cast
 import orjson
 from flask import Request, Response, current_app, request
 from flask.json.provider import JSONProvider
+from werkzeug.routing import IntegerConverter, ValidationError
 
 from yaptide import logs
 from yaptide.domain.errors import InvalidInput, TooLarge, YaptideError
@@ -26,6 +27,8 @@ ACCESS = "access_token"
 REFRESH = "refresh_token"
 _JSON = "application/json"
 _PIECE = 1 << 20
+#: The largest number that a column of integers holds.
+_LARGEST = 2**31 - 1
 
 
 #: A body up to here (bytes) may come from anybody. Parsed, JSON can take thirty times its size in memory.
@@ -59,6 +62,16 @@ class OrjsonProvider(JSONProvider):
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:
         """Read JSON text."""
         return orjson.loads(s)
+
+
+class Number(IntegerConverter):
+    """A number in a path; one that no column could hold is the address of nothing (404)."""
+
+    def to_python(self, value: str) -> int:
+        """See `werkzeug.routing.BaseConverter`."""
+        if len(value) > len(str(_LARGEST)) or int(value) > _LARGEST:
+            raise ValidationError
+        return int(value)
 
 
 class JsonRequest(Request):

@@ -1,7 +1,10 @@
 """Running one task, with a shell script for a simulator."""
 
+import errno
+import shutil
 import threading
 import time
+from collections import namedtuple
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import until
-from yaptide.domain.errors import SimulationFailed
+from yaptide.domain.errors import SimulationFailed, StorageFull
 from yaptide.domain.estimators import TaskOutput
-from yaptide.platforms.direct.running import Job, run_task
+from yaptide.platforms.direct.running import Job, _time_left, run_task
+from yaptide.services import room
 from yaptide.simulators.base import OUTPUT_LOG, Command, Installation
 
 
@@ -116,6 +120,48 @@ def test_a_simulator_is_ended_when_it_has_to(run, tmp_path, how, told):
     started = time.monotonic()
     assert run("sleep 600", **how) == told
     assert time.monotonic() - started < 60
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """There is no room where tasks run."""
+    usage = namedtuple("usage", "total used free")  # noqa: PYI024 - as shutil has it
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, room.ROOM - 1))
+
+
+def test_a_simulator_that_fails_where_there_is_no_room_has_not_failed(run, full_disk):
+    assert run("exit 1") == [f"given back: no room is left where it ran: {room.TOLD}"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_input_that_cannot_be_written_for_want_of_room_is_given_back(run, monkeypatch, number):
+    def prepare(*_):
+        raise OSError(number, "no room")
+
+    monkeypatch.setattr(Script, "prepare", prepare)
+    assert run("exit 0") == [f"given back: no room is left where it ran: {room.TOLD}"]
+
+
+def test_a_folder_that_cannot_be_made_for_another_reason_is_a_failure(run, monkeypatch):
+    def prepare(*_):
+        raise PermissionError(errno.EPERM, "not permitted")
+
+    monkeypatch.setattr(Script, "prepare", prepare)
+    assert run("exit 0") == ["failed: the task could not be run: [Errno 1] not permitted; {}"]
+
+
+def test_scores_that_nobody_has_room_for_are_given_back(run, monkeypatch):
+    def complete(*_):
+        raise StorageFull("No room is left for the scores of tasks")
+
+    monkeypatch.setattr(Told, "complete", complete)
+    assert run("exit 0") == ["given back: No room is left for the scores of tasks"]
+
+
+def test_the_time_left_fits_into_its_column():
+    assert _time_left(86_400.0, 10, 10**15) == 2**31 - 1
+    assert _time_left(86_400.0, 0, 10**15) is None
+    assert _time_left(10.0, 25, 100) == 30
 
 
 def is_gone(pid: int) -> bool:
