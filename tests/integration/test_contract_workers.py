@@ -123,6 +123,16 @@ def test_reports_on_a_canceled_simulation_change_nothing(running, database):
     assert contents(database) == before
 
 
+@pytest.mark.parametrize("end", ["COMPLETED", "FAILED", "CANCELED"])
+def test_reports_on_tasks_of_a_simulation_that_has_ended_change_nothing(running, database, end):
+    running.report(job_state=end)
+    before = contents(database)
+    for update in ({"simulated_primaries": 200}, {"task_state": "COMPLETED"}, {"task_state": "FAILED"}):
+        assert running.report_task(0, **update).status_code == 202
+        assert running.report_tasks({0: update, 1: update}).status_code == 202
+    assert contents(database) == before
+
+
 @pytest.mark.parametrize(
     ("ends", "state"),
     [

@@ -4,6 +4,7 @@ from sqlalchemy import update
 
 from tests.support.storing import output, submitted
 from yaptide.persistence.models import TaskModel
+from yaptide.persistence.queries import moves
 from yaptide.services import merging, simulations, tasks
 from yaptide.services.backend import Backend
 
@@ -32,6 +33,16 @@ def test_another_place_takes_over_what_was_given_back(backend: Backend) -> None:
     assert claim is not None
     assert tasks.give_back(backend, claim, "stopped")
     assert tasks.claim(backend, ELSEWHERE, ["shieldhit"]) is not None
+
+
+def test_a_worker_at_another_place_cannot_name_a_task_of_this_one(backend: Backend) -> None:
+    _, job = submitted(backend, ntasks=2)
+    assert tasks.claim(backend, HERE, ["shieldhit"]) is not None
+    with backend.database.writing() as connection:
+        simulation = moves.lock_simulation(connection, job.simulation_id)
+        assert simulation is not None
+        assert tasks.take_named(connection, simulation, 1, ELSEWHERE) is None
+        assert tasks.take_named(connection, simulation, 1, BESIDE) is not None
 
 
 def test_tasks_without_a_seed_get_different_ones(backend: Backend) -> None:

@@ -183,6 +183,19 @@ def test_a_payload_that_was_cut_to_its_head_is_not_joined(kept):
 words = st.sampled_from([1, None, "NaN", '"Infinity\\', math.nan, math.inf, -math.inf, "-Inf", "\\"])
 
 
+def test_a_payload_that_only_begins_as_ours_do_is_not_taken():
+    """It can be read, but nothing can be put behind it: it has no flush at its end."""
+    text = b'{"a":' + b"1" * 100 + b"}"
+    deflater = zlib.compressobj(6, zlib.DEFLATED, -15)
+    data = codec._MARKED + deflater.compress(text) + deflater.flush()
+    data += codec._TRAILER.pack(isal_zlib.crc32(text), len(text))
+    assert codec.decode_text(data) == text
+    with pytest.raises(InvalidInput):
+        codec.check_ends(data[:64], data[-64:])
+    ours = codec.encode({"a": 1}).data
+    codec.check_ends(ours[:64], ours[-64:])
+
+
 @given(st.dictionaries(st.sampled_from(["a", "NaN", '"']), st.lists(words, max_size=6)), st.integers(1, 30))
 def test_words_that_json_has_not_become_null_wherever_a_text_is_cut(document, size):
     text = json.dumps(document).encode()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import until
-from yaptide.domain.errors import SimulationFailed, StorageFull
+from yaptide.domain.errors import SimulationFailed, StorageFull, Unavailable
 from yaptide.domain.estimators import TaskOutput
 from yaptide.platforms.direct.running import Job, _time_left, run_task
 from yaptide.services import room
@@ -120,6 +120,25 @@ def test_a_simulator_is_ended_when_it_has_to(run, tmp_path, how, told):
     started = time.monotonic()
     assert run("sleep 600", **how) == told
     assert time.monotonic() - started < 60
+
+
+def test_a_simulator_is_told_no_secret(run, tmp_path, monkeypatch):
+    for name in ("FLASK_SECRET_KEY", "YAPTIDE_SECRET_KEYS", "FLASK_SQLALCHEMY_DATABASE_URI", "CELERY_BROKER_URL"):
+        monkeypatch.setenv(name, "a secret")
+    monkeypatch.setenv("LANG", "C")
+    assert run(f"env > {tmp_path}/env") == ["completed"]
+    told = (tmp_path / "env").read_text()
+    assert "LANG=C\n" in told
+    assert "secret" not in told
+
+
+def test_a_report_that_nobody_hears_is_no_failure(run, monkeypatch):
+    def complete(*_):
+        raise Unavailable("the database is away")
+
+    monkeypatch.setattr(Told, "complete", complete)
+    with pytest.raises(Unavailable):
+        run("exit 0")
 
 
 @pytest.fixture
