@@ -8,6 +8,7 @@ import sys
 def main() -> None:
     """Entry point. Ctrl-C while the rest is being imported is no reason for a traceback either."""
     try:
+        os.environ["PYTHONSAFEPATH"] = "1"  # what we start runs no code that lies in the folder where we are
         gc.disable()  # what importing makes is kept: looking for garbage in it takes a tenth of the time to start
         from yaptide.admin import helping  # noqa: PLC0415 - see above
 

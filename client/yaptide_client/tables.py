@@ -33,7 +33,7 @@ def write_csv(pages: Pages, file: IO[str]) -> None:
         ]
     )
     for estimator, page in pages:
-        head = (estimator.name, page.number, page.name, page.unit)
+        head = (_cell(estimator.name), page.number, _cell(page.name), _cell(page.unit))
         cells = zip(_places(page, axes), _cells(page.values), _cells(page.errors), strict=False)
         writer.writerows((*head, *place, value, error) for place, value, error in cells)
 
@@ -51,8 +51,15 @@ def _places(page: Page, axes: int) -> Iterator[tuple[Any, ...]]:
     rest = ("",) * (3 * (axes - page.dimension))
     if not page.axes:
         return repeat(rest)
-    steps = [[(axis.name, axis.unit, value) for value in axis.values.tolist()] for axis in reversed(page.axes)]
+    steps = [
+        [(_cell(axis.name), _cell(axis.unit), value) for value in axis.values.tolist()] for axis in reversed(page.axes)
+    ]
     return ((*(cell for step in reversed(place) for cell in step), *rest) for place in product(*steps))
+
+
+def _cell(text: str) -> str:
+    """A name as spreadsheets show it, and do not calculate it: an apostrophe stands before what they take for more."""
+    return f"'{text}" if len(text) > 1 and text[0] in "=+-@\t\r" else text
 
 
 def _cells(numbers: Floats | None) -> Iterable[Any]:

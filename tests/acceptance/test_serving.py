@@ -167,6 +167,18 @@ def test_a_port_is_served_by_one(server):
     assert server.answers()
 
 
+def test_code_that_lies_where_it_is_started_is_not_run(there, water, tmp_path):
+    trapped = tmp_path / "trapped"
+    for name in ("typer", "yaptide", "multiprocessing", "numpy", "sitecustomize"):
+        trap = f"open({str(trapped)!r}, 'a').write({name!r}); raise SystemExit(3)\n"
+        (there.folder / f"{name}.py").write_text(trap)
+    server = there.up().register()
+    with server.client() as client:
+        assert client.submit(water).wait(DEADLINE, every=0.1) is EntityState.COMPLETED
+    assert there.run("list", "--all").code == 0
+    assert not trapped.exists()
+
+
 def test_a_second_server_on_the_data_serves_and_takes_over_the_tasks_from_the_first(there, water):
     first = there.up().register()
     second = there.up()

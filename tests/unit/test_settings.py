@@ -22,10 +22,21 @@ def test_origins_are_taken_one_by_one(monkeypatch):
 
 
 def test_the_data_folder_is_for_its_owner_only(tmp_path):
-    """The database file in it, which holds hashes of passwords, has the permissions that everybody gives."""
     settings = Settings(_env_file=None, data_dir=tmp_path / "new" / "data")
     make_backend(settings).database.close()
     assert stat.S_IMODE(settings.data_dir.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("name", ["a?b", "50%25", "x;y#z", "ä ö", "a@b:c"])
+def test_the_database_is_in_the_data_folder_whatever_that_is_called(tmp_path, name):
+    settings = Settings(_env_file=None, data_dir=tmp_path / name)
+    backend = make_backend(settings)
+    with backend.database.writing() as connection:
+        connection.exec_driver_sql("CREATE TABLE x (y)")
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in settings.data_dir.glob("yaptide.db*")}
+    backend.database.close()
+    assert modes == dict.fromkeys(("yaptide.db", "yaptide.db-wal", "yaptide.db-shm"), 0o600)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_file_of_settings_that_is_not_there_is_said(monkeypatch, tmp_path):

@@ -31,28 +31,44 @@ _COLOURS = {
     EntityState.RUNNING: "cyan",
 }
 _MOST_BARS = 16
+#: JSON escapes control characters of 7 bits only; terminals know some of 8.
+_ESCAPED = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
 
 def say(text: str) -> None:
     """Tell what is going on."""
-    err.print(text, markup=False, highlight=False, soft_wrap=True)
+    err.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def complain(text: str) -> None:
     """Say in one line what went wrong."""
-    err.print(f"Error: {' '.join(text.split())}", markup=False, highlight=False, style="red", soft_wrap=True)
+    err.print(f"Error: {printable(' '.join(text.split()))}", markup=False, highlight=False, style="red", soft_wrap=True)
 
 
 def print_json(document: Any) -> None:
     """One JSON object on standard output; times as ISO 8601."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=datetime.isoformat) + "\n")
+    text = json.dumps(document, indent=2, ensure_ascii=False, default=datetime.isoformat)
+    sys.stdout.write(text.translate(_ESCAPED) + "\n")
+
+
+def print_text(title: str, text: str) -> None:
+    """A text of many lines on standard output, below its title."""
+    out.rule(Text(printable(title)))
+    out.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
     """A table on standard output."""
     name, *rest = columns  # the name of a thing is what one copies: it is never cut short
     first = Column(name, no_wrap=True, overflow="ignore")
-    table = Table(first, *rest, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        first,
+        *rest,
+        title=None if title is None else Text(printable(title)),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
     table.show_header = any(columns)
     for row in rows:
         table.add_row(*map(_cell, row))
@@ -67,8 +83,8 @@ def _cell(value: object) -> Text:
 
 
 def printable(text: str) -> str:
-    """A text that moves no cursor and changes no colour, whoever wrote it."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    """A text that moves no cursor, but to the next line or column, and changes no colour, whoever wrote it."""
+    return "".join(character if character.isprintable() or character in "\n\t" else " " for character in text)
 
 
 def print_facts(facts: dict[str, object], title: str) -> None:

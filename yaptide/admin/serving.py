@@ -117,7 +117,7 @@ def _worker() -> subprocess.Popen[bytes]:
 
     Ctrl-C does not reach it, nor the one that serves: the process that started them ends them, in good order.
     """
-    return subprocess.Popen([sys.executable, "-m", "yaptide", "work", "--wait"], process_group=0)
+    return subprocess.Popen([sys.executable, "-P", "-m", "yaptide", "work", "--wait"], process_group=0)
 
 
 def _keep_working(worker: subprocess.Popen[bytes], stop: threading.Event) -> None:

@@ -17,10 +17,10 @@ from yaptide.admin.display import (
     counted,
     duration,
     moment,
-    out,
     print_facts,
     print_json,
     print_table,
+    print_text,
     printable,
     say,
     size,
@@ -413,8 +413,7 @@ def logs(job_id: JobId, as_json: AsJson = False) -> None:
         print_json({"logfiles": found})
         return
     for name, text in found.items():
-        out.rule(name)
-        out.print(text, markup=False, highlight=False, soft_wrap=True)
+        print_text(name, text)
 
 
 @app.command()

@@ -3,10 +3,11 @@
 The rest of the program sees only `Database.reading()` and `Database.writing()`.
 """
 
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -41,10 +42,11 @@ class Database:
     """One database, shared by all threads of a process.
 
     `url` is a SQLAlchemy URL such as ``sqlite:///file.db``, ``sqlite://`` (in memory) or
-    ``postgresql+psycopg://user:password@host/name``. Raises InvalidInput if it is none of these.
+    ``postgresql+psycopg://user:password@host/name``. A file that is made is its owner's alone. Raises InvalidInput if
+    it is none of these.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | URL) -> None:
         parsed = _checked(url)
         self.engine: Engine = create_engine(parsed, hide_parameters=True, **_options(parsed))
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
@@ -140,6 +142,7 @@ class Database:
     def _prepare(self, engine: Engine) -> None:
         """Have every connection of an engine be as the rest of this module takes it to be."""
         if self.is_sqlite:
+            event.listen(engine, "do_connect", _make_private)
             event.listen(engine, "connect", _open_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         else:
@@ -188,7 +191,7 @@ def retried(operation: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-def _checked(url: str) -> URL:
+def _checked(url: str | URL) -> URL:
     try:
         parsed = make_url(url)
     except exc.ArgumentError:
@@ -215,6 +218,14 @@ def _options(url: URL) -> dict[str, Any]:
         # A database in memory is its connection: all threads share that one, in turn.
         options.update(poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=BUSY_TIMEOUT)
     return options
+
+
+def _make_private(_dialect: object, _record: object, arguments: list[Any], options: dict[str, Any]) -> None:
+    """Have a file that is not there yet be its owner's alone from the first byte, and with it SQLite's files beside."""
+    file = arguments[0]
+    if file != ":memory:" and not options.get("uri"):
+        with suppress(OSError):  # it is there, or cannot be made, which SQLite tells better
+            os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _open_sqlite(connection: Any, _record: object) -> None:

@@ -127,13 +127,13 @@ def _pip(aside: Path) -> list[str]:
     That way the index, proxies and certificates that somebody has configured for pip are used. Raises NotConfigured.
     """
     if importlib.util.find_spec("pip") is not None:
-        return [sys.executable, "-m", "pip"]
+        return [sys.executable, "-P", "-m", "pip"]
     try:
         venv.create(aside / "pip", with_pip=True)
     except (subprocess.CalledProcessError, OSError):  # Debian's Python comes without what that takes
         pass
     else:
-        return [str(aside / "pip" / "bin" / "python"), "-m", "pip"]
+        return [str(aside / "pip" / "bin" / "python"), "-P", "-m", "pip"]
     if (program := shutil.which("pip") or shutil.which("pip3")) is not None:
         return [program]
     if (program := shutil.which("uv")) is not None:
