@@ -59,7 +59,8 @@ def _places(page: Page, axes: int) -> Iterator[tuple[Any, ...]]:
 
 def _cell(text: str) -> str:
     """A name as spreadsheets show it, and do not calculate it: an apostrophe stands before what they take for more."""
-    return f"'{text}" if len(text) > 1 and text[0] in "=+-@\t\r" else text
+    text = text.replace("\r", " ")  # which the writer would not quote
+    return f"'{text}" if len(text) > 1 and text[0] in "=+-@\t" else text
 
 
 def _cells(numbers: Floats | None) -> Iterable[Any]:

@@ -63,13 +63,13 @@ ODD = results(
 # --- CSV
 
 
-@pytest.mark.parametrize("name", ['=HYPERLINK("http://example.org")', "+1+1", "@SUM(A1)", "-2+3", "\t=1", "\r=1"])
+@pytest.mark.parametrize("name", ['=HYPERLINK("http://example.org")', "+1+1", "@SUM(A1)", "-2+3", "\t=1"])
 def test_a_name_is_nothing_to_calculate(name):
     (row, *_) = table(results(a_page(names=[name]), name=name))
     assert (row["estimator"], row["axis1_name"]) == (f"'{name}", f"'{name}")
 
 
-@pytest.mark.parametrize("name", ["-", "+", "a=b", "Dose", ""])
+@pytest.mark.parametrize("name", ["-", "+", "a=b", "Dose", "", "two\nlines"])
 def test_other_names_stay_as_they_are(name):
     (row, *_) = table(results(a_page(names=[name]), name=name))
     assert (row["estimator"], row["axis1_name"]) == (name, name)
