@@ -1,5 +1,6 @@
 """What is said through a broker, and what becomes of it while the broker is away."""
 
+import logging
 import time
 
 import pytest
@@ -9,6 +10,7 @@ from tests.support.brokers import redis
 from tests.support.ports import free_port
 from yaptide.domain.errors import InvalidInput, Unavailable
 from yaptide.platforms.direct.broker import MERGE_QUEUE, SIMULATE, Broker, queue_of
+from yaptide.platforms.direct.worker import keep_logging
 
 QUEUE = queue_of("mcsquare")
 SECRET = "the-update-key"
@@ -68,3 +70,12 @@ def test_a_broker_that_goes_away_in_the_middle_is_away(running, monkeypatch):
 def test_only_brokers_that_are_tested_are_taken(url):
     with pytest.raises(InvalidInput, match="redis://"):
         Broker(url, 3600)
+
+
+def test_a_broker_that_goes_while_a_worker_answers_the_server_is_one_line(caplog):
+    keep_logging()
+    try:
+        raise ConnectionRefusedError
+    except ConnectionRefusedError as error:
+        logging.getLogger("celery.worker.pidbox").error("Control command error: %r", error, exc_info=True)
+    assert caplog.text.count("\n") == 1

@@ -184,6 +184,13 @@ def keep_logging() -> None:
     setup_logging.connect(lambda **_: None, weak=False)
     for name in ("celery", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("celery.worker.pidbox").addFilter(_without_traceback)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """That the broker went away while the worker answered the server is one line."""
+    record.exc_info = None
+    return True
 
 
 def on_ready(tell: Callable[[], None]) -> None:
