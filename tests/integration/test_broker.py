@@ -74,8 +74,6 @@ def test_only_brokers_that_are_tested_are_taken(url):
 
 def test_a_broker_that_goes_while_a_worker_answers_the_server_is_one_line(caplog):
     keep_logging()
-    try:
-        raise ConnectionRefusedError
-    except ConnectionRefusedError as error:
-        logging.getLogger("celery.worker.pidbox").error("Control command error: %r", error, exc_info=True)
+    error = ConnectionRefusedError()
+    logging.getLogger("celery.worker.pidbox").error("Control command error: %r", error, exc_info=error)
     assert caplog.text.count("\n") == 1
