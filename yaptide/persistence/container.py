@@ -27,7 +27,7 @@ from msgspec import Meta, Struct
 
 from yaptide import __version__
 from yaptide.domain.errors import Conflict, InvalidInput, StorageFull
-from yaptide.persistence.directory import BROKEN
+from yaptide.persistence.directory import BROKEN, open_archive
 
 T = TypeVar("T")
 
@@ -38,6 +38,7 @@ _CHUNK = 1 << 20
 #: No deflated entry is larger: what is deflated can be small in the file and endless in memory.
 _MOST_DEFLATED = 1 << 30
 _MOST_MANIFEST = 1 << 28
+_MOST_ENTRIES = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -217,7 +218,7 @@ def opened(path: Path, form: Format) -> Iterator[Reader]:
         _check_seal(file, length, path)
         try:
             with _unbroken():
-                archive = ZipFile(file)
+                archive = open_archive(file, _MOST_ENTRIES)
             with archive:
                 yield Reader(archive, length, form)
         except InvalidInput as error:

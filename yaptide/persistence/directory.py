@@ -1,34 +1,59 @@
-"""Zip archives of others: what is looked at before one is read, and what reading it may raise."""
+"""Zip archives of others: how one is opened without trusting what it says of itself, and what reading it may raise."""
 
 import struct
 import zlib
-from typing import IO
-from zipfile import BadZipFile
+from typing import IO, Any, cast
+from zipfile import BadZipFile, ZipFile
 
 from yaptide.domain.errors import InvalidInput
 
 #: What zipfile and zlib raise for a file that only looks like an archive.
 BROKEN = (BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OverflowError, struct.error)
-_END = struct.Struct("<4s4H2LH")  # APPNOTE.TXT of PKWARE, 4.3.16
-_MAGIC = b"PK\x05\x06"
-_MOST_COMMENT = 1 << 16
-#: Bytes of a directory: some hundred thousand entries.
-_MOST = 16 << 20
+_ENTRY = b"PK\x01\x02"  # APPNOTE.TXT of PKWARE, 4.3.12: what each entry of the directory begins with
+#: Entries of an archive of results: one for each page, and a few more.
+MOST_PAGES = 100_000
+#: Bytes of an entry of the directory with a long name; those of one with an empty name are 46.
+_LONG_ENTRY = 700
+#: The records at the end, with the longest comment.
+_END = 1 << 17
 
 
-def check_directory(file: IO[bytes]) -> None:
-    """Raise InvalidInput for an archive whose directory would take too much memory, or that has none.
+def open_archive(file: IO[bytes], most: int) -> ZipFile:
+    """Open an archive of `most` entries or fewer; raises InvalidInput for more, and what is in `BROKEN`.
 
-    The directory's size in the end record is what zipfile goes by; where it is all ones another record has the true
-    one, which only an archive of very many entries would need.
+    zipfile makes an object for every entry of the directory before anybody can count them: 50 MiB of archive become
+    500 MiB of memory. So the entries are counted in the bytes that it reads, before it looks at them. Which records at
+    the end of the file it believes does not matter then.
     """
-    size = file.seek(0, 2)
-    file.seek(max(0, size - _END.size - _MOST_COMMENT))
-    tail = file.read()
-    start = tail.rfind(_MAGIC)
-    if start < 0 or len(tail) - start < _END.size:
-        raise InvalidInput("This is no zip archive, or it was cut short")
-    *_, directory, _, _ = _END.unpack_from(tail, start)
-    if directory > _MOST:
-        raise InvalidInput("The archive has too many entries")
-    file.seek(0)
+    opening = _Opening(file, most)
+    archive = ZipFile(cast("IO[bytes]", opening))
+    opening.is_open = True
+    return archive
+
+
+class _Opening:
+    """A file as zipfile reads it; until the archive `is_open`, no more than a directory of `most` entries."""
+
+    def __init__(self, file: IO[bytes], most: int) -> None:
+        self.is_open = False
+        self._file = file
+        self._most = most
+        self._room = _END + most * _LONG_ENTRY
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """Read as the file does; raises InvalidInput for more than there may be while the archive is opened."""
+        if self.is_open:
+            return self._file.read(size)
+        data = self._file.read(self._room + 1 if size < 0 else min(size, self._room + 1))
+        self._room -= len(data)
+        if self._room < 0 or data.count(_ENTRY) > self._most:
+            raise InvalidInput(f"The archive has more than {self._most} entries")
+        return data
+
+    def seekable(self) -> bool:
+        """An archive is read from its end."""
+        return True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)

@@ -17,11 +17,12 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 import msgspec
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.persistence.directory import BROKEN, check_directory
+from yaptide.persistence.directory import BROKEN, MOST_PAGES, open_archive
 from yaptide.persistence.payload import NewEstimator
 
 _INDEX = "results.json"
 _MOST_INDEX = 16 << 20
+_MOST_METADATA = 16 << 20
 
 
 class PageEntry(msgspec.Struct):
@@ -73,8 +74,7 @@ class ResultFile:
     def __init__(self, file: IO[bytes]) -> None:
         with _understood():
             self._file = file
-            check_directory(file)
-            self._archive = ZipFile(file)
+            self._archive = open_archive(file, MOST_PAGES)
             if any(info.compress_type != ZIP_STORED for info in self._archive.infolist()):
                 raise InvalidInput("The results are compressed twice")
             if self._archive.getinfo(_INDEX).file_size > _MOST_INDEX:
@@ -84,7 +84,10 @@ class ResultFile:
     def metadata(self, e: int) -> bytes:
         """The payload of an estimator's metadata."""
         with _understood():
-            return self._archive.read(f"{e}.json.gz")
+            info = self._archive.getinfo(f"{e}.json.gz")
+            if info.file_size > _MOST_METADATA:
+                raise InvalidInput("The metadata of an estimator are too long")
+            return self._archive.read(info)
 
     def page(self, e: int, p: int) -> tuple[int, int]:
         """Where the payload of a page begins in the file, and its length."""

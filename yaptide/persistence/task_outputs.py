@@ -16,8 +16,9 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
 import msgspec
@@ -39,8 +40,8 @@ from yaptide.domain.estimators import (
 from yaptide.domain.merging import PagesDiffer, merge_pages
 from yaptide.persistence import codec
 from yaptide.persistence.ahead import ahead
-from yaptide.persistence.directory import BROKEN, check_directory
-from yaptide.persistence.payload import NewEstimator, NewPage
+from yaptide.persistence.directory import BROKEN, MOST_PAGES, open_archive
+from yaptide.persistence.payload import NewEstimator, NewPage, pieces
 
 _INDEX = "estimators.json"
 _MOST_INDEX = 64 << 20
@@ -48,6 +49,7 @@ _LEVEL = 1
 _MOST_NAME = 500
 _FLOATS = ("<f4", "<f8")
 _MOST_HEADER = 1 << 17
+_PIECE = 1 << 20
 #: What is needed of the header before an entry: magic, flags, lengths of the name and of the extra field.
 _LOCAL = struct.Struct("<4s2xH18xHH")
 _MAGIC = b"PK\3\4"
@@ -113,8 +115,8 @@ def check(path: Path, most: int) -> None:
             raise InvalidInput("The scores hold no estimator, or one without pages")
         _check_names(archive.entries)
         for e, entry in enumerate(archive.entries):
-            for p in range(len(entry.pages)):
-                _check_page(archive.page(e, p))
+            for p, page in enumerate(entry.pages):
+                _check_page(page, *archive.count(e, p))
 
 
 def read(path: Path) -> tuple[Estimator, ...]:
@@ -194,10 +196,8 @@ def _page(path: Path, e: int, p: int) -> Page:
 
 @contextmanager
 def _opened(path: Path) -> Iterator["_Archive"]:
-    with path.open("rb") as file:
-        check_directory(file)
-        with ZipFile(file) as archive:
-            yield _read_index(file, archive)
+    with path.open("rb") as file, open_archive(file, MOST_PAGES) as archive:
+        yield _read_index(file, archive)
 
 
 def _read_index(file: IO[bytes], archive: ZipFile) -> "_Archive":
@@ -220,31 +220,57 @@ class _Archive:
         weights = self._array(f"{e}-{p}.weights.npy") if entry.weighted else None
         return entry.page(self._array(f"{e}-{p}.npy"), weights)
 
+    def count(self, e: int, p: int) -> tuple[int, int | None]:
+        """How many values page `p` of estimator `e` has, and how many weights, all of which are finite.
+
+        Neither array is in memory as a whole. Raises InvalidInput.
+        """
+        entry = self.entries[e].pages[p]
+        weights = self._count(f"{e}-{p}.weights.npy", finite=True) if entry.weighted else None
+        return self._count(f"{e}-{p}.npy", finite=False), weights  # some of them may not exist
+
     def _array(self, name: str) -> Floats:
-        """An array, whose header is believed only as far as there are bytes for it."""
-        data = self._inflated(self.zip.getinfo(name))
-        file = io.BytesIO(data[:_MOST_HEADER])
-        if npy.read_magic(file) != (1, 0):
-            raise ValueError(f"{name} is of another version")
-        shape, _, dtype = npy.read_array_header_1_0(file)
-        if len(shape) != 1 or dtype.str not in _FLOATS or file.tell() + shape[0] * dtype.itemsize != len(data):
-            raise ValueError(f"{name} is no list of numbers")
-        values: Floats = np.frombuffer(data, dtype, offset=file.tell())
+        info = self.zip.getinfo(name)
+        inflated = self._pieces(info, info.file_size + 1)
+        head = next(inflated, b"")
+        start, dtype, _ = _header(info, head)
+        values: Floats = np.frombuffer(b"".join((head, *inflated)), dtype, offset=start)
         return values
 
-    def _inflated(self, info: ZipInfo) -> bytes:
-        """The bytes of an entry. zipfile would do the same by zlib, which takes three times as long."""
+    def _count(self, name: str, *, finite: bool) -> int:
+        info = self.zip.getinfo(name)
+        inflated = self._pieces(info, _PIECE)
+        head = next(inflated, b"")
+        start, dtype, count = _header(info, head)
+        rest = head[start:]
+        for piece in chain([b""], inflated):  # read to the end, where the checksum is
+            rest += piece
+            whole = len(rest) // dtype.itemsize
+            if finite and not np.isfinite(np.frombuffer(rest, dtype, whole)).all():
+                raise InvalidInput(f"{name} holds values that are not numbers")
+            rest = rest[whole * dtype.itemsize :]
+        return count
+
+    def _pieces(self, info: ZipInfo, most: int) -> Iterator[bytes]:
+        """The bytes of an entry, `most` at once and no more than it says it has, of which the first hold a header.
+
+        zipfile would do the same by zlib, which takes three times as long.
+        """
         self.file.seek(info.header_offset)
-        header = self.file.read(_LOCAL.size)
-        magic, flags, name, extra = _LOCAL.unpack(header)
+        magic, flags, name, extra = _LOCAL.unpack(self.file.read(_LOCAL.size))
         if magic != _MAGIC or flags & 1 or info.compress_type != ZIP_DEFLATED:
             raise BadZipFile(f"{info.filename} is not packed as it should")
-        self.file.seek(name + extra, io.SEEK_CUR)
+        start = self.file.tell() + name + extra
         inflater = isal_zlib.decompressobj(wbits=-15)
-        data: bytes = inflater.decompress(self.file.read(info.compress_size), info.file_size + 1)
-        if not inflater.eof or len(data) != info.file_size or isal_zlib.crc32(data) != info.CRC:
+        size = crc = 0
+        for packed in pieces(self.file, start, info.compress_size):
+            piece = inflater.decompress(packed, most)
+            while piece and size <= info.file_size:
+                size, crc = size + len(piece), isal_zlib.crc32(piece, crc)
+                yield piece
+                piece = inflater.decompress(inflater.unconsumed_tail, most)
+        if not inflater.eof or size != info.file_size or crc != info.CRC:
             raise BadZipFile(f"Bad CRC-32 for file {info.filename!r}")
-        return data
 
 
 def _write_estimator(archive: ZipFile, number: int, estimator: Estimator) -> _EstimatorEntry:
@@ -285,16 +311,27 @@ def _check_names(entries: Sequence[_EstimatorEntry]) -> None:
             raise InvalidInput(f"The pages of estimator {e.name!r} are not numbered as they should")
 
 
-def _check_page(page: Page) -> None:
+def _header(info: ZipInfo, head: bytes) -> tuple[int, np.dtype[Any], int]:
+    """Where the numbers of an array begin, their type and how many there are, as far as there are bytes for them."""
+    file = io.BytesIO(head[:_MOST_HEADER])
+    if npy.read_magic(file) != (1, 0):
+        raise ValueError(f"{info.filename} is of another version")
+    shape, _, dtype = npy.read_array_header_1_0(file)
+    if len(shape) != 1 or dtype.str not in _FLOATS or file.tell() + shape[0] * dtype.itemsize != info.file_size:
+        raise ValueError(f"{info.filename} is no list of numbers")
+    return file.tell(), dtype, shape[0]
+
+
+def _check_page(page: _PageEntry, values: int, weights: int | None) -> None:
     expected = math.prod(len(axis.values) for axis in page.axes)
-    if page.aggregation is not Aggregation.CONCATENATE and len(page.values) != expected:
-        raise InvalidInput(f"Page {page.name!r} has {len(page.values)} values, its axes ask for {expected}")
-    if not len(page.values):
+    if page.aggregation is not Aggregation.CONCATENATE and values != expected:
+        raise InvalidInput(f"Page {page.name!r} has {values} values, its axes ask for {expected}")
+    if not values:
         raise InvalidInput(f"Page {page.name!r} has no values")
-    if page.weights is not None and len(page.weights) != len(page.values):
+    if weights not in (None, values):
         raise InvalidInput(f"Page {page.name!r} has not one weight for each value")
-    for numbers in (page.weights, *(axis.values for axis in page.axes)):  # of the values, some may not exist
-        if numbers is not None and not np.isfinite(numbers).all():
+    for axis in page.axes:
+        if not np.isfinite(axis.values).all():
             raise InvalidInput(f"Page {page.name!r} holds values that are not numbers")
 
 

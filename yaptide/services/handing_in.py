@@ -13,6 +13,7 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from yaptide.domain.errors import InvalidInput, SimulationFailed, StorageFull
 from yaptide.domain.states import EntityState
+from yaptide.persistence.directory import open_archive
 from yaptide.services import tasks
 from yaptide.services.backend import Backend
 from yaptide.services.tasks import Claim
@@ -55,10 +56,10 @@ def unpack(archive: Path, folder: Path, most: int) -> None:
     Raises InvalidInput for anything that could be somewhere else, or something else, than a file of a run.
     """
     try:
-        with ZipFile(archive) as opened:
+        with archive.open("rb") as file, open_archive(file, _MOST_FILES) as opened:
             entries = opened.infolist()
-            if len(entries) > _MOST_FILES or sum(entry.file_size for entry in entries) > most:
-                raise InvalidInput(f"The files are more than {_MOST_FILES}, or have more than {most} bytes")
+            if sum(entry.file_size for entry in entries) > most:
+                raise InvalidInput(f"The files have more than {most} bytes")
             for entry in entries:
                 _write(opened, entry, _target(entry, folder))
     except _BROKEN as broken:
