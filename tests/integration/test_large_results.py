@@ -168,3 +168,29 @@ def test_a_workers_damaged_results_are_refused(signed_in, database, found, spoil
     assert worker.deliver(owner, bytes(data)).status_code == 400
     assert counts(database)["Estimator"] == 0
     assert job.state == "MERGING_RUNNING"
+
+
+def deliver(job, spoiled):
+    """What a worker is told that sends these estimators as merged results."""
+    worker = Worker(job)
+    worker.run(scores(), scores())
+    return worker.deliver(worker.claim_merge().json["owner"], packed(spoiled))
+
+
+@pytest.mark.parametrize("what", ["metadata", "a page", "all pages"])
+def test_a_workers_results_that_swell_are_refused(signed_in, database, found, monkeypatch, what):
+    """Some kilobytes may become a gigabyte; it is enough to see that there is no end of it."""
+    monkeypatch.setattr(results, "_MOST_METADATA", 20_000)
+    monkeypatch.setattr(importlib.import_module("yaptide.services.slimming"), "_MOST", 200_000)
+    if what == "metadata":
+        found[0]["metadata"] = {"a": "x" * 30_000}
+    elif what == "a page":
+        found[0]["pages"][1]["metadata"]["more"] = "x" * 300_000
+    else:
+        monkeypatch.setattr(results, "_MOST_TEXT", 100_000)
+    job = submit(signed_in)
+    response = deliver(job, found)
+    assert response.status_code == 400
+    assert ("bytes of something else than numbers" if what == "a page" else "too much text") in response.json["message"]
+    assert counts(database)["Estimator"] == 0
+    assert job.state == "MERGING_RUNNING"

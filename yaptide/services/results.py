@@ -45,6 +45,9 @@ from yaptide.services.slimming import Read, Slim, slim
 _AT_ONCE = 16 << 20
 _SLICE = 8 << 20
 _ENDS = 64
+#: Text that the payloads of a worker's file may be inflated to, in all, and that of one estimator's metadata.
+_MOST_TEXT = 4 << 30
+_MOST_METADATA = 16 << 20
 _MAX_RANGES = 500  # SQLite takes no more than 1000 alternatives
 _MAX_SPAN = 10_000
 _FLUKA_FILE = re.compile(r"\d+_fort\.(\d+)")
@@ -284,22 +287,34 @@ class _Source:
 def _payload(data: bytes) -> tuple[Payload, bytes]:
     """A payload that was made elsewhere, and its text."""
     codec.check_ends(data[:_ENDS], data[-_ENDS:])
-    text = codec.decode_text(data)
+    text = b"".join(_bounded(codec.inflated([data]), _MOST_METADATA, "The metadata of an estimator have"))
     return Payload(data, len(text), hashlib.sha256(text).hexdigest()), text
+
+
+def _bounded(text: Iterator[bytes], most: int, what: str) -> Iterator[bytes]:
+    """The same text; raises InvalidInput as soon as it has more than `most` bytes, however little it was packed."""
+    for piece in text:
+        most -= len(piece)
+        if most < 0:
+            raise InvalidInput(f"{what} too much text")
+        yield piece
 
 
 def _unpacked(file: IO[bytes], opened: ResultFile) -> Iterator[bytes | AnyPayload]:
     """The text of each page that a worker sent, piece by piece, and after it the page as a payload."""
+    room = _MOST_TEXT
     for e, entry in enumerate(opened.estimators):
         for p in range(len(entry.pages)):
             start, length = opened.page(e, p)
             last = start + length - _ENDS
             codec.check_ends(b"".join(pieces(file, start, _ENDS)), b"".join(pieces(file, last, _ENDS)))
             digest, size = hashlib.sha256(), 0
-            for piece in codec.inflated(pieces(file, start, length)):
+            text = codec.inflated(pieces(file, start, length))
+            for piece in _bounded(text, room, "The results have"):
                 digest.update(piece)
                 size += len(piece)
                 yield piece
+            room -= size
             whole = LargePayload(file, start, length, size, digest.hexdigest())
             yield whole if length > codec.LARGE else Payload(b"".join(whole.chunks()), size, whole.sha256)
 

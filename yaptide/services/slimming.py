@@ -21,6 +21,8 @@ from yaptide.domain.errors import InvalidInput
 from yaptide.persistence.payload import pieces
 
 _BLOCK = 1 << 15
+#: Bytes that may remain of a text.
+_MOST = 128 << 20
 _FEWEST = 100
 _NUMBERS = msgspec.json.Decoder(list[float | None])
 #: A whole number of so many digits may be one that no double is equal to.
@@ -94,7 +96,7 @@ class Slim:
 
 
 def slim(chunks: Iterable[bytes | memoryview]) -> Slim:
-    """Leave out of a text, given piece by piece, what is nothing but numbers."""
+    """Leave out of a text, given piece by piece, what is nothing but numbers; raises InvalidInput if much remains."""
     mark = 10**15 + secrets.randbelow(8 * 10**15)  # below 2**53: the same number as a double
     text, left = bytearray(), list[_Left]()
     rest, start = b"", 0  # what has not been looked at, and where it begins
@@ -111,6 +113,8 @@ def slim(chunks: Iterable[bytes | memoryview]) -> Slim:
             text += whole[:last]
         rest = whole[last:]
         start += last
+        if len(text) + len(rest) > _MOST:
+            raise InvalidInput(f"There are more than {_MOST} bytes of something else than numbers")
     return Slim(bytes(text + rest), mark, left)
 
 
