@@ -21,7 +21,7 @@ DATABASE_PASSWORD = "s3cret-of-the-database"
 SUMMARY = {
     *("job_id", "job_state", "title", "user", "sim_type", "platform", "simulator_version", "simulator_digest"),
     *("start_time", "end_time", "reason", "requested_primaries", "simulated_primaries", "stored_bytes"),
-    *("bragg_peak", "no_range", "queue", "tasks"),
+    *("bragg_peak", "no_range", "refused", "queue", "tasks"),
 }
 TASK = {
     *("task_id", "task_state", "requested_primaries", "simulated_primaries"),

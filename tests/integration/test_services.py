@@ -552,7 +552,7 @@ def test_a_password_changed_during_a_sign_in_stays_changed(backend, monkeypatch)
     alice = users.register(backend, "alice", "the old one")
     verify = passwords.verify
 
-    def slow(stored: str, password: str) -> bool:
+    def slow(stored: str, password: str, queue: object) -> bool:
         fits = verify(stored, password)
         administration.set_password(backend.database, alice, "the new one")
         return fits

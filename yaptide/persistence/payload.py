@@ -3,9 +3,10 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from yaptide.domain.estimators import RefusedPage
+if TYPE_CHECKING:  # what only administers needs no numpy
+    from yaptide.domain.estimators import RefusedPage
 
 _CHUNK = 1 << 20
 
@@ -79,4 +80,4 @@ class NewEstimator:
     file_name: str
     payload: Payload
     pages: tuple[NewPage, ...]
-    refused: tuple[RefusedPage, ...] = ()
+    refused: "tuple[RefusedPage, ...]" = ()
