@@ -9,15 +9,18 @@ Health routes have a thread each that nobody else gets. The server that calls th
 """
 
 import asyncio
+import io
 import logging
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import IO, Any, Self, cast
 from urllib.parse import unquote_to_bytes
 
@@ -39,6 +42,7 @@ _HEAD = 4096
 _IN_MEMORY = 128 << 10
 _AT_ONCE = 64 << 10
 _WATCH_EVERY = 5.0
+_LONG_NAME = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +88,10 @@ class Shell:
         self._app = app
         self._rules = rules
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, "answer")
-        self._health = {path: ThreadPoolExecutor(1, path.strip("/")) for path in _HEALTH}
         self._busy: dict[int, float] = {}
+        self._pool = _Pool("answer", threads, self._busy)
+        self._health = {path: _Pool(path.strip("/"), 1, self._busy) for path in _HEALTH}
+        metrics.THREADS_BUSY.set_function(self._busy.__len__)
         self._unproven = _Unproven(rules)
         self._watchdog: asyncio.Task[None] | None = None
 
@@ -101,8 +106,9 @@ class Shell:
         try:
             with _Body(self._rules.folder, self._unproven) as body:
                 await self._take_in(environ, receive, body)
-                body.file.seek(0)
-                environ["wsgi.input"] = environ[BODY_FILE] = body.file
+                environ["wsgi.input"] = body.rewound()
+                if body.is_in_file:
+                    environ[BODY_FILE] = body.file
                 await self._answer(environ, send)
         except _Refused as refused:
             await _send_refusal(send, refused)
@@ -125,7 +131,7 @@ class Shell:
                 return  # what is there is enough for the application to refuse it
             if expected > self._rules.small and not decided and (body.size >= least or not more):
                 decided = True
-                entitled = await self._run(self._pool, self._rules.entitled, environ, body.head)
+                entitled = await self._pool.call(partial(self._rules.entitled, environ, body.head))
                 if entitled is None:
                     body.become_unproven(expected)
                 elif not entitled:
@@ -151,38 +157,25 @@ class Shell:
 
     async def _answer(self, environ: Environ, send: Send) -> None:
         pool = self._health.get(environ["PATH_INFO"], self._pool)
-        answer = await self._run(pool, _Answer, self._app, environ)
+        answer = await pool.call(partial(_Answer, self._app, environ))
         try:
             await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
             start, sent, chunk = time.monotonic(), 0, answer.first
             while not answer.complete:
                 await self._send_chunk(send, chunk, start + sent / self._rules.rate)
                 sent += len(chunk)
-                chunk = await self._run(pool, answer.next)
-            await self._send_chunk(send, chunk, start + sent / self._rules.rate, last=True)
+                chunk = await pool.call(answer.next)
+            if sent:
+                await self._send_chunk(send, chunk, start + sent / self._rules.rate, last=True)
+            else:  # the kernel takes in so little, whoever reads it
+                await send({"type": "http.response.body", "body": chunk})
         finally:
             if not answer.complete:
-                await self._run(pool, answer.close)
+                await pool.call(answer.close)
 
     async def _send_chunk(self, send: Send, chunk: bytes, start: float, *, last: bool = False) -> None:
         async with asyncio.timeout(max(start + self._rules.grace - time.monotonic(), 0.1)):
             await send({"type": "http.response.body", "body": chunk, "more_body": not last})
-
-    # Threads
-
-    async def _run(self, pool: ThreadPoolExecutor, call: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(pool, self._noted, call, *arguments)
-
-    def _noted(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Make a call in a thread of a pool, and note for how long that is busy."""
-        me = threading.get_ident()
-        self._busy[me] = time.monotonic()
-        metrics.THREADS_BUSY.inc()
-        try:
-            return call(*arguments)
-        finally:
-            metrics.THREADS_BUSY.dec()
-            del self._busy[me]
 
     async def _watch(self) -> None:
         """Tell when all threads stay busy: nobody else is answered then."""
@@ -194,6 +187,48 @@ class Shell:
             if stuck and not told:
                 log.warning("all %d threads have been busy for more than %g s", self._threads, self._rules.stuck)
             told = stuck
+
+
+class _Pool:
+    """Threads that make calls for tasks, and note in `busy` since when they do. They do not keep the process."""
+
+    def __init__(self, name: str, count: int, busy: dict[int, float]) -> None:
+        self._calls = SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]]]()
+        self._busy = busy
+        for number in range(count):
+            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True).start()
+
+    async def call(self, call: Callable[[], Any]) -> Any:
+        """What a call returns, made in one of the threads; raises what it raises."""
+        future = asyncio.get_running_loop().create_future()
+        self._calls.put((call, future))
+        return await future
+
+    def _work(self) -> None:
+        me = threading.get_ident()
+        while True:
+            call, future = self._calls.get()
+            if future.cancelled():
+                continue
+            self._busy[me] = time.monotonic()
+            result, error = None, None
+            try:
+                result = call()
+            except BaseException as raised:  # noqa: BLE001 - for the task that waits for it
+                error = raised
+            del self._busy[me]
+            with suppress(RuntimeError):  # the server has ended meanwhile
+                future.get_loop().call_soon_threadsafe(_resolve, future, result, error)
+            del call, future, result, error
+
+
+def _resolve(future: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
+    if future.cancelled():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
 
 
 class _Unproven:
@@ -220,8 +255,10 @@ class _Body:
     """The body of a request: in memory as long as it is short, then in a file."""
 
     def __init__(self, folder: Path, unproven: _Unproven) -> None:
-        self.file = cast("IO[bytes]", tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(folder)))  # noqa: SIM115
+        self.file: IO[bytes] = io.BytesIO()
+        self.is_in_file = False
         self.size = 0
+        self._folder = folder
         self.head = b""
         self._unproven = unproven
         self._room: int | None = None
@@ -242,7 +279,19 @@ class _Body:
         if self._room is not None and self.size > self._room:
             self._unproven.take(0, len(chunk))
             self._room += len(chunk)
+        if self.size > _IN_MEMORY and not self.is_in_file:
+            self._move()
         self.file.write(chunk)
+
+    def rewound(self) -> IO[bytes]:
+        """All of it, to be read."""
+        self.file.seek(0)
+        return self.file
+
+    def _move(self) -> None:
+        file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - it is closed with the body
+        file.write(cast("io.BytesIO", self.file).getbuffer())
+        self.file, self.is_in_file = file, True
 
     def become_unproven(self, size: int) -> None:
         """Count it among the unproven ones, with `size` bytes; raises _Refused if there are too many."""
@@ -300,7 +349,7 @@ def environ_of(scope: Message) -> Environ:
     environ: Environ = {
         "REQUEST_METHOD": scope["method"],
         "SCRIPT_NAME": "",
-        "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+        "PATH_INFO": (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1"),
         "QUERY_STRING": scope["query_string"].decode("latin-1"),
         "SERVER_NAME": server[0],
         "SERVER_PORT": str(server[1]),
@@ -315,13 +364,20 @@ def environ_of(scope: Message) -> Environ:
         "wsgi.run_once": False,
         "wsgi.input_terminated": True,
     }
-    for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1").upper().replace("-", "_"), raw_value.decode("latin-1")
-        key = name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"
-        if key in environ:
-            value = environ[key] + ("; " if name == "COOKIE" else ",") + value
-        environ[key] = value
+    for name, value in scope["headers"]:
+        key = _known_key(name) if len(name) < _LONG_NAME else _key(name)
+        text = value.decode("latin-1")
+        environ[key] = f"{environ[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{text}" if key in environ else text
     return environ
+
+
+def _key(name: bytes) -> str:
+    """The key of a header in the environment."""
+    text = name.decode("latin-1").upper().replace("-", "_")
+    return text if text in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{text}"
+
+
+_known_key = lru_cache(1024)(_key)
 
 
 async def _send_refusal(send: Send, refused: _Refused) -> None:
