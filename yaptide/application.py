@@ -160,13 +160,12 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     return app
 
 
-def make_shell(settings: Settings, threads: int) -> "Shell":
+def make_shell(settings: Settings, backend: Backend, threads: int) -> "Shell":
     """The web application as it is served, with so many threads that answer."""
     from yaptide.api.http import BY_HEAD, entitled  # noqa: PLC0415 - only what serves loads Flask
     from yaptide.api.shell import Rules, Shell  # noqa: PLC0415
 
-    app = create_app(settings)
-    backend = app.extensions["yaptide"]
+    app = create_app(settings, backend)
     backend.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     most = max(app.config["MAX_CONTENT_LENGTH"], app.config["MAX_RESULTS_LENGTH"], backend.limits.output)
     rules = Rules(

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from http import HTTPStatus
 from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any, Self, cast
@@ -86,7 +87,7 @@ class Shell:
 
     def __init__(self, app: Wsgi, threads: int, rules: Rules) -> None:
         self._app = app
-        self._rules = rules
+        self.rules = self._rules = rules
         self._threads = threads
         self._busy: dict[int, float] = {}
         self._pool = _Pool("answer", threads, self._busy)
@@ -114,6 +115,11 @@ class Shell:
             await _send_refusal(send, refused)
         except _Gone:
             pass
+        except (TimeoutError, asyncio.CancelledError):  # too slow, or the server ends
+            _abort(scope)
+        except Exception:
+            log.exception("a request could not be answered")
+            _abort(scope)
         finally:
             metrics.IN_PROGRESS.dec()
 
@@ -380,9 +386,17 @@ def _key(name: bytes) -> str:
 _known_key = lru_cache(1024)(_key)
 
 
+def _abort(scope: Message) -> None:
+    """End the connection of a request at once, whatever was not sent of its answer."""
+    scope["state"]["connection"].transport.abort()
+
+
 async def _send_refusal(send: Send, refused: _Refused) -> None:
     body = orjson.dumps({"message": refused.message})
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    headers += [(b"connection", b"close"), *([(b"retry-after", b"5")] if refused.status == 503 else [])]
+    if refused.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers.append((b"retry-after", b"5"))
+    else:
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
