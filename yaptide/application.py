@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from apiflask import APIFlask
     from flask import Response
 
-    from yaptide.api.shell import Shell
+    from yaptide.api.connections import Server
     from yaptide.platforms.batch.driver import Driver
     from yaptide.platforms.direct.broker import Broker
     from yaptide.platforms.direct.courier import Courier
@@ -160,9 +160,10 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     return app
 
 
-def make_shell(settings: Settings, backend: Backend, threads: int) -> "Shell":
-    """The web application as it is served, with so many threads that answer."""
-    from yaptide.api.http import BY_HEAD, entitled  # noqa: PLC0415 - only what serves loads Flask
+def make_server(settings: Settings, backend: Backend, threads: int, grace: int) -> "Server":
+    """What serves the web application: so many threads answer, and what runs has `grace` seconds when it is to end."""
+    from yaptide.api.connections import Server  # noqa: PLC0415 - only what serves loads Flask
+    from yaptide.api.http import BY_HEAD, entitled  # noqa: PLC0415
     from yaptide.api.shell import Rules, Shell  # noqa: PLC0415
 
     app = create_app(settings, backend)
@@ -176,7 +177,7 @@ def make_shell(settings: Settings, backend: Backend, threads: int) -> "Shell":
         rate=settings.request_rate,
         most=most + 1,
     )
-    return Shell(app, threads, rules)
+    return Server(Shell(app, threads, rules), grace)
 
 
 def _never_cached(response: "Response") -> "Response":

@@ -19,7 +19,7 @@ from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import counted, print_json, say
 from yaptide.admin.interrupts import Interrupts
 from yaptide.admin.opening import opened
-from yaptide.application import make_courier, make_driver, make_executor, make_shell, prepare_to_serve
+from yaptide.application import make_courier, make_driver, make_executor, make_server, prepare_to_serve
 from yaptide.domain.errors import Conflict, InvalidInput
 from yaptide.services import recovery
 from yaptide.services.backend import now
@@ -47,14 +47,12 @@ def up(
 
     Example: yaptide up --port 5000
     """
-    from yaptide.api.connections import Server  # noqa: PLC0415 - the other commands need no server
-
     # The database is there and current, or this says what to do, before anything listens.
     at = opened()
     prepare_to_serve(at.backend)
     listener = _listen(host, port)
     os.environ[_PARENT] = str(os.getpid())
-    server = Server(make_shell(at.settings, at.backend, threads), _GRACE)
+    server = make_server(at.settings, at.backend, threads, _GRACE)
     gc.collect()
     gc.freeze()  # what is there now stays: to look through it again costs as much as to answer about 10,000 tasks
     stop = threading.Event()
@@ -77,13 +75,13 @@ def _listen(host: str, port: int) -> socket.socket:
     """A socket that listens there; raises Conflict if it cannot, since somebody else does or the host is elsewhere."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that ended do not count
-        listener.bind(address)
-        listener.listen(_BACKLOG)
+        with socket.socket(family, kind) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that ended do not count
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+            return listener.dup()
     except OSError as error:
         raise Conflict(f"Cannot listen on {host}:{port}: {error.strerror}") from error
-    return listener
 
 
 def _worker() -> subprocess.Popen[bytes]:

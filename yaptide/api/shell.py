@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -195,37 +196,58 @@ class Shell:
             told = stuck
 
 
+_Work = tuple[Callable[[], Any], "asyncio.Future[Any]"]
+
+
 class _Pool:
-    """Threads that make calls for tasks, and note in `busy` since when they do. They do not keep the process."""
+    """Threads that make calls for tasks, and note in `busy` since when they do. They do not keep the process.
+
+    A call goes to the thread that was busy last: what that has of the database, and the processor of both, is warm.
+    """
 
     def __init__(self, name: str, count: int, busy: dict[int, float]) -> None:
-        self._calls = SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]]]()
         self._busy = busy
-        for number in range(count):
-            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True).start()
+        self._idle = [SimpleQueue[_Work]() for _ in range(count)]
+        self._waiting = deque[_Work]()
+        self._lock = threading.Lock()  # for the moves between the two
+        for number, queue in enumerate(self._idle):
+            threading.Thread(target=self._serve, args=(queue,), name=f"{name}-{number}", daemon=True).start()
 
     async def call(self, call: Callable[[], Any]) -> Any:
         """What a call returns, made in one of the threads; raises what it raises."""
-        future = asyncio.get_running_loop().create_future()
-        self._calls.put((call, future))
-        return await future
+        work = (call, asyncio.get_running_loop().create_future())
+        with self._lock:
+            queue = self._idle.pop() if self._idle else None
+            if queue is None:
+                self._waiting.append(work)
+        if queue is not None:
+            queue.put(work)
+        return await work[1]
 
-    def _work(self) -> None:
-        me = threading.get_ident()
+    def _serve(self, queue: "SimpleQueue[_Work]") -> None:
+        work: _Work | None = None
         while True:
-            call, future = self._calls.get()
-            if future.cancelled():
-                continue
+            work = self._work(work or queue.get(), queue)
+
+    def _work(self, work: _Work, queue: "SimpleQueue[_Work]") -> _Work | None:
+        """Make a call; returns the next one if one waits, otherwise the thread is idle."""
+        call, future = work
+        result, error = None, None
+        if not future.cancelled():
+            me = threading.get_ident()
             self._busy[me] = time.monotonic()
-            result, error = None, None
             try:
                 result = call()
             except BaseException as raised:  # noqa: BLE001 - for the task that waits for it
                 error = raised
             del self._busy[me]
-            with suppress(RuntimeError):  # the server has ended meanwhile
-                future.get_loop().call_soon_threadsafe(_resolve, future, result, error)
-            del call, future, result, error
+        with self._lock:
+            following = self._waiting.popleft() if self._waiting else None
+            if following is None:
+                self._idle.append(queue)
+        with suppress(RuntimeError):  # the server has ended meanwhile
+            future.get_loop().call_soon_threadsafe(_resolve, future, result, error)
+        return following
 
 
 def _resolve(future: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
