@@ -31,6 +31,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self.app_state = {"connection": self}  # in the scope of each of its requests
         self._rules: Rules = cast("Shell", self.config.app).rules
+        self.deadline: float | None = None
         self._head: int | None = None
         self._owed, self._since, self._limit = "", 0.0, 0.0
 
@@ -58,13 +59,30 @@ class Connection(HttpToolsProtocol):
 
     def look(self, now: float) -> None:
         """Close the connection if its client has owed something for too long; to be called every second."""
+        if self.deadline is not None and now > self.deadline:
+            self._give_up("The body of the request came too slowly")
+            return
         owed = self._owes()
         if owed != self._owed:
             size = self.transport.get_write_buffer_size() if owed == "reading" else 0
             self._owed, self._since, self._limit = owed, now, self._rules.grace + size / self._rules.rate
         elif owed and now - self._since > self._limit:
-            if self._head is not None:
-                self._refuse(HTTPStatus.REQUEST_TIMEOUT, "The head of the request came too slowly")
+            self._give_up("The head of the request came too slowly")
+
+    def is_closing(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self.transport.is_closing()
+
+    def abort(self) -> None:
+        """End the connection at once, whatever was not sent."""
+        self.transport.abort()
+
+    def _give_up(self, message: str) -> None:
+        """Answer 408 to a request that is not whole, and end the connection in any case."""
+        cycle = cast("Any", self.cycle)
+        if self._head is not None or (cycle is not None and cycle.more_body and not cycle.response_started):
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, message)
+        else:
             self.transport.abort()
 
     def _owes(self) -> str:
@@ -74,7 +92,7 @@ class Connection(HttpToolsProtocol):
         if self.transport.get_write_buffer_size():
             return "reading"
         if cycle is not None and cycle.more_body:
-            return "the rest"
+            return "the rest of a body"
         return "" if self.timeout_keep_alive_task is not None else "a request"
 
     def _refuse(self, status: HTTPStatus, message: str) -> None:

@@ -23,7 +23,7 @@ from functools import lru_cache, partial
 from http import HTTPStatus
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, Any, Self, cast
+from typing import IO, Any, Protocol, Self, cast
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -45,6 +45,7 @@ _IN_MEMORY = 128 << 10
 _AT_ONCE = 64 << 10
 _WATCH_EVERY = 5.0
 _LONG_NAME = 64
+_NOTHING = io.BytesIO()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,21 @@ class _Gone(Exception):
     """The client has closed the connection."""
 
 
+class Connection(Protocol):
+    """What the shell asks of the connection that a request has come over.
+
+    At the `deadline`, a time of `time.monotonic` or None, it answers 408 if there is no answer yet, and ends.
+    """
+
+    deadline: float | None
+
+    def is_closing(self) -> bool:
+        """Whether nothing can be sent any more."""
+
+    def abort(self) -> None:
+        """End it at once, whatever was not sent."""
+
+
 class Shell:
     """An ASGI application that has `threads` threads answer by the WSGI application `app`."""
 
@@ -93,40 +109,43 @@ class Shell:
         self._busy: dict[int, float] = {}
         self._pool = _Pool("answer", threads, self._busy)
         self._health = {path: _Pool(path.strip("/"), 1, self._busy) for path in _HEALTH}
+        self._in_progress = 0
         metrics.THREADS_BUSY.set_function(self._busy.__len__)
+        metrics.IN_PROGRESS.set_function(lambda: self._in_progress)
         self._unproven = _Unproven(rules)
         self._watchdog: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request, which has come over `scope["state"]["connection"]`."""
         if scope["type"] != "http":
             return
         if self._watchdog is None:
             self._watchdog = asyncio.get_running_loop().create_task(self._watch())
-        environ = environ_of(scope)
-        metrics.IN_PROGRESS.inc()
+        environ, connection = environ_of(scope), scope["state"]["connection"]
+        self._in_progress += 1
         try:
             with _Body(self._rules.folder, self._unproven) as body:
-                await self._take_in(environ, receive, body)
+                await self._take_in(environ, receive, connection, body)
                 environ["wsgi.input"] = body.rewound()
                 if body.is_in_file:
                     environ[BODY_FILE] = body.file
-                await self._answer(environ, send)
+                await self._answer(environ, send, connection)
         except _Refused as refused:
             await _send_refusal(send, refused)
         except _Gone:
             pass
-        except (TimeoutError, asyncio.CancelledError):  # too slow, or the server ends
-            _abort(scope)
+        except asyncio.CancelledError:  # the server ends
+            connection.abort()
         except Exception:
             log.exception("a request could not be answered")
-            _abort(scope)
+            connection.abort()
         finally:
-            metrics.IN_PROGRESS.dec()
+            connection.deadline = None
+            self._in_progress -= 1
 
     # Bodies
 
-    async def _take_in(self, environ: Environ, receive: Receive, body: "_Body") -> None:
+    async def _take_in(self, environ: Environ, receive: Receive, connection: Connection, body: "_Body") -> None:
         """Take in the body of a request, as much of it as its sender is entitled to; raises _Refused, _Gone."""
         declared = int(environ.get("CONTENT_LENGTH") or 0)
         least = _HEAD if environ["PATH_INFO"] in self._rules.by_head else 0
@@ -145,44 +164,36 @@ class Shell:
                     return
             if not more:
                 break
-            chunk, more = await self._chunk(receive, start, body.size)
-            body.write(chunk)
+            connection.deadline = start + self._rules.grace + body.size / self._rules.rate
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _Gone
+            more = message["more_body"]
+            body.write(message["body"])
+        connection.deadline = None
         environ["CONTENT_LENGTH"] = str(body.size)
-
-    async def _chunk(self, receive: Receive, start: float, size: int) -> tuple[bytes, bool]:
-        wait = start + self._rules.grace + size / self._rules.rate - time.monotonic()
-        try:
-            async with asyncio.timeout(wait):
-                message = await receive()
-        except TimeoutError:
-            raise _Refused(408, "The body of the request came too slowly") from None
-        if message["type"] == "http.disconnect":
-            raise _Gone
-        return message.get("body", b""), message.get("more_body", False)
 
     # Answers
 
-    async def _answer(self, environ: Environ, send: Send) -> None:
+    async def _answer(self, environ: Environ, send: Send, connection: Connection) -> None:
         pool = self._health.get(environ["PATH_INFO"], self._pool)
+        connection.deadline = None  # from here on it is our turn
         answer = await pool.call(partial(_Answer, self._app, environ))
         try:
             await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
             start, sent, chunk = time.monotonic(), 0, answer.first
             while not answer.complete:
-                await self._send_chunk(send, chunk, start + sent / self._rules.rate)
+                connection.deadline = start + self._rules.grace + sent / self._rules.rate
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                if connection.is_closing():
+                    return
                 sent += len(chunk)
                 chunk = await pool.call(answer.next)
-            if sent:
-                await self._send_chunk(send, chunk, start + sent / self._rules.rate, last=True)
-            else:  # the kernel takes in so little, whoever reads it
-                await send({"type": "http.response.body", "body": chunk})
+            connection.deadline = None  # the connection sees to the end of it
+            await send({"type": "http.response.body", "body": chunk})
         finally:
             if not answer.complete:
                 await pool.call(answer.close)
-
-    async def _send_chunk(self, send: Send, chunk: bytes, start: float, *, last: bool = False) -> None:
-        async with asyncio.timeout(max(start + self._rules.grace - time.monotonic(), 0.1)):
-            await send({"type": "http.response.body", "body": chunk, "more_body": not last})
 
     async def _watch(self) -> None:
         """Tell when all threads stay busy: nobody else is answered then."""
@@ -283,7 +294,7 @@ class _Body:
     """The body of a request: in memory as long as it is short, then in a file."""
 
     def __init__(self, folder: Path, unproven: _Unproven) -> None:
-        self.file: IO[bytes] = io.BytesIO()
+        self.file: IO[bytes] = _NOTHING
         self.is_in_file = False
         self.size = 0
         self._folder = folder
@@ -297,7 +308,8 @@ class _Body:
     def __exit__(self, *_: object) -> None:
         if self._room is not None:
             self._unproven.give_back(self._room)
-        self.file.close()
+        if self.file is not _NOTHING:
+            self.file.close()
 
     def write(self, chunk: bytes) -> None:
         """Add what has come; raises _Refused if it needs room that it cannot have."""
@@ -307,6 +319,10 @@ class _Body:
         if self._room is not None and self.size > self._room:
             self._unproven.take(0, len(chunk))
             self._room += len(chunk)
+        if self.file is _NOTHING:
+            self.file = io.BytesIO(chunk)
+            self.file.seek(0, io.SEEK_END)
+            return
         if self.size > _IN_MEMORY and not self.is_in_file:
             self._move()
         self.file.write(chunk)
@@ -406,11 +422,6 @@ def _key(name: bytes) -> str:
 
 
 _known_key = lru_cache(1024)(_key)
-
-
-def _abort(scope: Message) -> None:
-    """End the connection of a request at once, whatever was not sent of its answer."""
-    scope["state"]["connection"].transport.abort()
 
 
 async def _send_refusal(send: Send, refused: _Refused) -> None:
