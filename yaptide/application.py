@@ -165,6 +165,7 @@ def make_server(settings: Settings, backend: Backend, threads: int, grace: int) 
     from yaptide.api.connections import Server  # noqa: PLC0415 - only what serves loads Flask
     from yaptide.api.http import BY_HEAD, entitled  # noqa: PLC0415
     from yaptide.api.shell import Rules, Shell  # noqa: PLC0415
+    from yaptide.api.status import SHELL  # noqa: PLC0415
 
     app = create_app(settings, backend)
     backend.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -177,7 +178,8 @@ def make_server(settings: Settings, backend: Backend, threads: int, grace: int) 
         rate=settings.request_rate,
         most=most + 1,
     )
-    return Server(Shell(app, threads, rules), grace)
+    shell = app.extensions[SHELL] = Shell(app, threads, rules)
+    return Server(shell, grace)
 
 
 def _never_cached(response: "Response") -> "Response":

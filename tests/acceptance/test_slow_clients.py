@@ -133,9 +133,12 @@ def test_slow_readers_hold_nobody_up_and_are_left(server, encoding):
         client.call("POST", "/results", json=results)
         cookie = "; ".join(f"{name}={value}" for name, value in client._http.cookies.items())
         ask = head("GET", f"/results?job_id={job.job_id}", 0, Cookie=cookie, **{"Accept-Encoding": encoding})
+        before = memory(server)
         with connections(server, 20, ask):
             until(lambda: in_progress(server) == 20, "all of them are being answered")
             check_health(server)
+            until(lambda: memory(server) - before < 150, "what they have not read waits in files")
+            assert in_progress(server) == 20
             assert client.simulations()
             until(lambda: in_progress(server) == 0, "the server gives up")
         assert job.results().page("dose", 0).values[-1] == values[-1]

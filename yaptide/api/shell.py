@@ -9,6 +9,7 @@ Health routes have a thread each that nobody else gets. The server that calls th
 """
 
 import asyncio
+import ctypes
 import io
 import logging
 import sys
@@ -21,6 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from http import HTTPStatus
+from itertools import chain
 from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any, Protocol, Self, cast
@@ -45,6 +47,10 @@ _IN_MEMORY = 128 << 10
 _AT_ONCE = 64 << 10
 _WATCH_EVERY = 5.0
 _LONG_NAME = 64
+_PIECE = 1 << 20
+#: Seconds after which a reader of a long answer is slow.
+_SLOW = 1.0
+_MOST_KEPT = 256 << 20
 _NOTHING = io.BytesIO()
 
 
@@ -56,7 +62,7 @@ class Rules:
     nobody. Large bodies of which nobody knows who sends them may be `unproven` at a time, with `unproven_bytes` in all.
     `entitled` gets the request and, on the paths in `by_head`, the first bytes of its body. It says whether whoever
     sends it may have us take all of it in: None if that can only be seen in the whole body. `folder` is where bodies
-    wait.
+    wait, and up to `kept_bytes` of answers that are read slowly.
     """
 
     folder: Path
@@ -68,6 +74,7 @@ class Rules:
     most: int = 1 << 31
     unproven: int = 4
     unproven_bytes: int = 128 << 20
+    kept_bytes: int = 1 << 30
     stuck: float = 30.0
 
 
@@ -106,11 +113,11 @@ class Shell:
         self._app = app
         self.rules = self._rules = rules
         self._threads = threads
-        self._busy: dict[int, float] = {}
-        self._pool = _Pool("answer", threads, self._busy)
-        self._health = {path: _Pool(path.strip("/"), 1, self._busy) for path in _HEALTH}
-        self._in_progress = 0
-        metrics.THREADS_BUSY.set_function(self._busy.__len__)
+        self.is_stuck = False
+        self._pool = _Pool("answer", threads)
+        self._health = {path: _Pool(path.strip("/"), 1) for path in _HEALTH}
+        self._in_progress = self._kept = 0
+        metrics.THREADS_BUSY.set_function(self._pool.busy)
         metrics.IN_PROGRESS.set_function(lambda: self._in_progress)
         self._unproven = _Unproven(rules)
         self._watchdog: asyncio.Task[None] | None = None
@@ -184,7 +191,7 @@ class Shell:
             start, sent, chunk = time.monotonic(), 0, answer.first
             while not answer.complete:
                 connection.deadline = start + self._rules.grace + sent / self._rules.rate
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                await self._send(send, chunk, answer, pool)
                 if connection.is_closing():
                     return
                 sent += len(chunk)
@@ -192,32 +199,54 @@ class Shell:
             connection.deadline = None  # the connection sees to the end of it
             await send({"type": "http.response.body", "body": chunk})
         finally:
+            self._kept -= answer.kept
             if not answer.complete:
                 await pool.call(answer.close)
 
+    async def _send(self, send: Send, chunk: bytes, answer: "_Answer", pool: "_Pool") -> None:
+        """Send a part of a long answer; if that takes long, the rest is made and waits in a file meanwhile."""
+        sending = asyncio.ensure_future(send({"type": "http.response.body", "body": chunk, "more_body": True}))
+        try:
+            await asyncio.wait({sending}, timeout=_SLOW)
+            if not sending.done() and not answer.kept:
+                await self._keep(answer, pool)
+            await sending
+        finally:
+            sending.cancel()
+
+    async def _keep(self, answer: "_Answer", pool: "_Pool") -> None:
+        room = min(self._rules.kept_bytes - self._kept, _MOST_KEPT)
+        if room <= 0:
+            return  # the rest is made when its turn comes
+        self._kept += room
+        try:
+            await pool.call(partial(answer.keep, self._rules.folder, room))
+        finally:
+            self._kept -= room - answer.kept
+
     async def _watch(self) -> None:
-        """Tell when all threads stay busy: nobody else is answered then."""
-        told = False
+        """Tell once when all threads stay busy: nobody is answered then but who asks for the server's health."""
         while True:
             await asyncio.sleep(_WATCH_EVERY)
-            since = sorted(self._busy.copy().values())
-            stuck = len(since) >= self._threads and time.monotonic() - since[-self._threads] > self._rules.stuck
-            if stuck and not told:
+            busy_since = self._pool.busy_since()
+            stuck = busy_since is not None and time.monotonic() - busy_since > self._rules.stuck
+            if stuck and not self.is_stuck:
                 log.warning("all %d threads have been busy for more than %g s", self._threads, self._rules.stuck)
-            told = stuck
+            self.is_stuck = stuck
 
 
 _Work = tuple[Callable[[], Any], "asyncio.Future[Any]"]
 
 
 class _Pool:
-    """Threads that make calls for tasks, and note in `busy` since when they do. They do not keep the process.
+    """Threads that make calls for tasks. They do not keep the process.
 
     A call goes to the thread that was busy last: what that has of the database, and the processor of both, is warm.
     """
 
-    def __init__(self, name: str, count: int, busy: dict[int, float]) -> None:
-        self._busy = busy
+    def __init__(self, name: str, count: int) -> None:
+        self._count = count
+        self._busy: dict[int, float] = {}
         self._idle = [SimpleQueue[_Work]() for _ in range(count)]
         self._waiting = deque[_Work]()
         self._lock = threading.Lock()  # for the moves between the two
@@ -234,6 +263,15 @@ class _Pool:
         if queue is not None:
             queue.put(work)
         return await work[1]
+
+    def busy(self) -> int:
+        """Threads that are at work."""
+        return len(self._busy)
+
+    def busy_since(self) -> float | None:
+        """Since when all of them are, in the time of `time.monotonic`; None if one is idle."""
+        since = list(self._busy.copy().values())
+        return max(since) if len(since) == self._count else None
 
     def _serve(self, queue: "SimpleQueue[_Work]") -> None:
         work: _Work | None = None
@@ -351,16 +389,32 @@ class _Answer:
         self.headers: list[tuple[bytes, bytes]] = []
         self._parts = app(environ, self._start)
         self._rest = iter(self._parts)
+        self._file: IO[bytes] | None = None
         self.complete = False
+        self.kept = 0
         self.first = self._gather()
 
     def next(self) -> bytes:
         """The next bytes; the last ones once it is `complete`."""
         return self._gather()
 
+    def keep(self, folder: Path, most: int) -> None:
+        """Make what is left, or `most` bytes of it, and leave it in a file (`kept` bytes), not in memory."""
+        file = self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed with the answer
+        while self.kept < most and (part := next(self._rest, None)) is not None:
+            self.kept += file.write(part)
+        if self.kept < most:  # all of it: what it was made of is not needed any more
+            getattr(self._parts, "close", lambda: None)()
+            self._parts = ()
+        _give_back_memory()
+        file.seek(0)
+        self._rest = chain(iter(partial(file.read, _PIECE), b""), self._rest)
+
     def close(self) -> None:
         """Nobody wants the rest."""
         self.complete = True
+        if self._file is not None:
+            self._file.close()
         getattr(self._parts, "close", lambda: None)()
 
     def _gather(self) -> bytes:
@@ -422,6 +476,13 @@ def _key(name: bytes) -> str:
 
 
 _known_key = lru_cache(1024)(_key)
+
+
+def _give_back_memory() -> None:
+    """Have the C library give to the system what is free; it may keep hundreds of megabytes for a next time."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of the GNU one
+    if trim is not None:
+        trim(0)
 
 
 async def _send_refusal(send: Send, refused: _Refused) -> None:
