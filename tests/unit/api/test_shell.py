@@ -1,0 +1,245 @@
+"""The shell around the application, with a client that the test plays: what is taken in, answered, and told."""
+
+import asyncio
+import logging
+import threading
+import time
+
+import pytest
+
+from yaptide.api import shell as module
+from yaptide.api.shell import Rules, Shell
+
+
+class Line:
+    """A connection whose client reads when it is told to."""
+
+    def __init__(self):
+        self.deadline = None
+        self.deadlines = []
+        self.reads = asyncio.Event()
+        self.closed = False
+        self.said = []
+
+    def is_closing(self):
+        return self.closed
+
+    def abort(self):
+        self.closed = True
+
+    async def send(self, message):
+        self.deadlines.append(self.deadline)
+        if message["type"] == "http.response.body":
+            await self.reads.wait()
+        self.said.append(message)
+
+    @property
+    def body(self):
+        return b"".join(message.get("body", b"") for message in self.said)
+
+
+def scope(line, method="GET", path="/long", *headers):
+    return {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": b"",
+        "http_version": "1.1",
+        "headers": list(headers),
+        "state": {"connection": line},
+    }
+
+
+def rules(folder, **changes):
+    return Rules(folder, changes.pop("entitled", lambda *_: True), **changes)
+
+
+def receiving(*chunks):
+    messages = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+    messages[-1]["more_body"] = False
+
+    async def receive():
+        return messages.pop(0)
+
+    return receive
+
+
+def app(parts):
+    """An application that answers `parts`, and tells when it was closed."""
+    closed = threading.Event()
+
+    def answer(_environ, start):
+        start("200 OK", [("Content-Type", "text/plain")])
+        try:
+            yield from parts()
+        finally:
+            closed.set()
+
+    def started(environ, start):
+        made = answer(environ, start)
+        first = next(made)
+
+        def whole():
+            try:
+                yield first
+                yield from made
+            finally:
+                made.close()
+
+        return whole()
+
+    return started, closed
+
+
+async def until(look):
+    while not look():  # noqa: ASYNC110 - what changes are numbers, of threads
+        await asyncio.sleep(0.01)
+
+
+def run(scenario):
+    with asyncio.Runner() as runner:
+        runner.run(asyncio.wait_for(scenario(), 60))
+
+
+PARTS = [bytes([number]) * (1 << 20) for number in range(10)]
+
+
+def test_a_slow_readers_answer_waits_in_a_file_and_is_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_SLOW", 0.01)
+    wsgi, closed = app(lambda: iter(PARTS))
+    shell = Shell(wsgi, 1, rules(tmp_path))
+
+    async def scenario():
+        line = Line()
+        asked = asyncio.ensure_future(shell(scope(line), receiving(b""), line.send))
+        await until(closed.is_set)  # all of it is made, though nothing was read
+        assert not asked.done()
+        assert shell._kept == 9 << 20
+        line.reads.set()
+        await asked
+        assert line.body == b"".join(PARTS)
+        assert shell._kept == 0
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("room", [0, 3 << 20])
+def test_where_there_is_little_room_the_rest_is_made_when_it_is_read(tmp_path, monkeypatch, room):
+    monkeypatch.setattr(module, "_SLOW", 0.01)
+    wsgi, closed = app(lambda: iter(PARTS))
+    shell = Shell(wsgi, 1, rules(tmp_path, kept_bytes=room))
+
+    async def scenario():
+        line = Line()
+        asked = asyncio.ensure_future(shell(scope(line), receiving(b""), line.send))
+        await until(lambda: shell._kept >= room)
+        assert not closed.is_set()
+        line.reads.set()
+        await asked
+        assert line.body == b"".join(PARTS)
+        assert closed.is_set()
+
+    run(scenario)
+
+
+def test_an_answer_that_nobody_wants_any_more_is_not_made(tmp_path):
+    made = []
+
+    def parts():
+        for part in PARTS:
+            made.append(part)
+            yield part
+
+    wsgi, closed = app(parts)
+    shell = Shell(wsgi, 1, rules(tmp_path))
+
+    async def scenario():
+        line = Line()
+        line.reads.set()
+        line.closed = True
+        await shell(scope(line), receiving(b""), line.send)
+
+    run(scenario)
+    assert closed.is_set()
+    assert len(made) < 3
+
+
+def test_deadlines_move_with_what_has_come_through(tmp_path):
+    wsgi, _ = app(lambda: iter(PARTS))
+    shell = Shell(wsgi, 1, rules(tmp_path, grace=10.0, rate=float(1 << 20)))
+
+    async def scenario():
+        line = Line()
+        line.reads.set()
+        await shell(scope(line), receiving(b""), line.send)
+        moved = [after - before for before, after in zip(line.deadlines[1:], line.deadlines[2:-1], strict=False)]
+        assert moved == pytest.approx([1.0] * len(moved))
+        assert line.deadline is None
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+def test_a_body_reaches_the_application_whole(tmp_path, size):
+    seen = []
+
+    def wsgi(environ, start):
+        seen.append((environ["wsgi.input"].read(), environ["CONTENT_LENGTH"], module.BODY_FILE in environ))
+        start("200 OK", [])
+        return [b""]
+
+    shell = Shell(wsgi, 1, rules(tmp_path))
+    data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    chunks = [data[start : start + 65536] for start in range(0, size, 65536)]
+
+    async def scenario():
+        line = Line()
+        line.reads.set()
+        header = (b"transfer-encoding", b"chunked")
+        await shell(scope(line, "POST", "/any", header), receiving(*chunks), line.send)
+
+    run(scenario)
+    assert seen == [(data, str(size), size > 128 << 10)]
+
+
+def test_that_all_threads_stay_busy_is_told_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(module, "_WATCH_EVERY", 0.01)
+    go_on = threading.Event()
+
+    def wsgi(_environ, start):
+        start("200 OK", [])
+        go_on.wait(60)
+        return [b""]
+
+    shell = Shell(wsgi, 2, rules(tmp_path, stuck=0.05))
+    looks, look = [], shell._pool.busy_since
+    monkeypatch.setattr(shell._pool, "busy_since", lambda: looks.append(None) or look())
+
+    async def scenario():
+        line = Line()
+        line.reads.set()
+        asked = [asyncio.ensure_future(shell(scope(line), receiving(b""), line.send)) for _ in range(2)]
+        await until(lambda: shell.is_stuck)
+        seen = len(looks)
+        await until(lambda: len(looks) > seen + 2)
+        go_on.set()
+        await asyncio.gather(*asked)
+        await until(lambda: not shell.is_stuck)
+
+    with caplog.at_level(logging.WARNING):
+        run(scenario)
+    assert [record.getMessage() for record in caplog.records] == ["all 2 threads have been busy for more than 0.05 s"]
+
+
+def test_calls_wait_for_a_thread_and_go_to_the_one_that_was_busy_last():
+    pool = module._Pool("test", 4)
+
+    async def scenario():
+        assert len({await pool.call(threading.get_ident) for _ in range(20)}) == 1
+        together = await asyncio.gather(*(pool.call(lambda: time.sleep(0.01)) for _ in range(40)))
+        assert together == [None] * 40
+        with pytest.raises(ZeroDivisionError):
+            await pool.call(lambda: 1 / 0)
+        assert pool.busy() == 0
+
+    run(scenario)
