@@ -12,7 +12,18 @@ from typing import Any
 
 from tests.support.postgres import find_binaries
 
-_LIBRARIES = ("granian", "flask", "sqlalchemy", "psycopg", "numpy", "orjson", "msgspec", "isal", "pysimdjson")
+_LIBRARIES = (
+    "uvicorn",
+    "httptools",
+    "flask",
+    "sqlalchemy",
+    "psycopg",
+    "numpy",
+    "orjson",
+    "msgspec",
+    "isal",
+    "pysimdjson",
+)
 
 
 def described(folder: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from apiflask import APIFlask
     from flask import Response
 
-    from yaptide.api.shell import Shell
+    from yaptide.api.connections import Server
     from yaptide.platforms.batch.driver import Driver
     from yaptide.platforms.direct.broker import Broker
     from yaptide.platforms.direct.courier import Courier
@@ -168,13 +168,14 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     return app
 
 
-def make_shell(settings: Settings, threads: int) -> "Shell":
-    """The web application as it is served, with so many threads that answer."""
-    from yaptide.api.http import BY_HEAD, entitled  # noqa: PLC0415 - only what serves loads Flask
+def make_server(settings: Settings, backend: Backend, threads: int, grace: int) -> "Server":
+    """What serves the web application: so many threads answer, and what runs has `grace` seconds when it is to end."""
+    from yaptide.api.connections import Server  # noqa: PLC0415 - only what serves loads Flask
+    from yaptide.api.http import BY_HEAD, entitled  # noqa: PLC0415
     from yaptide.api.shell import Rules, Shell  # noqa: PLC0415
+    from yaptide.api.status import SHELL  # noqa: PLC0415
 
-    app = create_app(settings)
-    backend = app.extensions["yaptide"]
+    app = create_app(settings, backend)
     backend.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     most = max(app.config["MAX_CONTENT_LENGTH"], app.config["MAX_RESULTS_LENGTH"], backend.limits.output)
     rules = Rules(
@@ -185,7 +186,8 @@ def make_shell(settings: Settings, threads: int) -> "Shell":
         rate=settings.request_rate,
         most=most + 1,
     )
-    return Shell(app, threads, rules)
+    shell = app.extensions[SHELL] = Shell(app, threads, rules)
+    return Server(shell, grace)
 
 
 def _never_cached(response: "Response") -> "Response":

@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 from urllib.parse import quote
 
 from platformdirs import user_data_path
@@ -19,9 +19,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from yaptide.domain.errors import InvalidInput
 from yaptide.services.backend import Keycloak, Limits
 from yaptide.services.throttle import REGISTRATIONS, SIGN_INS
-
-if TYPE_CHECKING:
-    from sqlalchemy import URL
 
 _TRUSTWORTHY = re.compile(
     r"https://[^\s/?#@]+(/[^\s?#]*)?|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?(/[^\s?#]*)?"
@@ -228,11 +225,9 @@ class Settings(BaseSettings):
     )
 
     @property
-    def url(self) -> "str | URL":
-        """URL of the database; made of its parts, as the name of a folder may hold what divides a URL."""
-        from sqlalchemy import URL  # noqa: PLC0415 - commands that only ask for help need none
-
-        return self.database_uri or URL.create("sqlite", database=str(self.data_dir / "yaptide.db"))
+    def url(self) -> str | Path:
+        """URL of the database, or its file: the name of a folder may hold what divides a URL."""
+        return self.database_uri or self.data_dir / "yaptide.db"
 
     @property
     def spool(self) -> str:

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import update
 
 from tests.support.payloads import estimator, page, submission
-from tests.support.processes import Server, descendants, place, until
+from tests.support.processes import Server, place, until
 from tests.support.strangers import Flood, connections, head, log_in
 from yaptide.client import Client
 from yaptide.persistence.models import SimulationModel
@@ -55,11 +55,8 @@ def in_progress(server: Server) -> int:
 
 def memory(server: Server) -> float:
     """MiB that the process that serves takes."""
-    sizes = []
-    for pid in descendants(server.running.pid):
-        with contextlib.suppress(OSError, IndexError):
-            sizes.append(int(Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0]) / 1024)
-    return max(sizes)
+    status = Path(f"/proc/{server.running.pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
 def accepted(server: Server, client: Client) -> tuple[Job, int]:
@@ -107,7 +104,7 @@ def test_broken_uploads_of_http_2_are_refused(server):
 
 def test_slow_bodies_and_headers_hold_nobody_up(server):
     slow, unfinished = head("POST", "/auth/login", 1000) + b"{", b"GET /healthz HTTP/1.1\r\nHo"
-    with connections(server, 30, slow) as bodies, connections(server, 200, unfinished):
+    with connections(server, 30, slow) as bodies, connections(server, 200, unfinished) as heads:
         with server.client() as client:
             check_health(server)
             assert client.simulations() == []
@@ -115,7 +112,21 @@ def test_slow_bodies_and_headers_hold_nobody_up(server):
             if number % 2:
                 with contextlib.suppress(OSError):
                     connection.send(b" ")
-        assert {status(connection) for connection in bodies} == {b"408"}
+        assert {status(connection) for connection in (*bodies, *heads)} == {b"408"}
+
+
+def test_a_head_without_an_end_is_refused(server):
+    with connections(server, 1, b"GET /healthz HTTP/1.1\r\n") as (connection,):
+        with contextlib.suppress(OSError):
+            for _ in range(1000):
+                connection.sendall(b"X-More: " + b"x" * 1000 + b"\r\n")
+        assert status(connection) in (b"431", b"")
+    check_health(server, 20)
+
+
+def test_who_sends_nothing_is_left(server):
+    with connections(server, 5, b"") as idle:
+        assert [connection.recv(1) for connection in idle] == [b""] * 5
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "identity"])
@@ -123,9 +134,12 @@ def test_slow_readers_hold_nobody_up_and_are_left(server, encoding):
     with server.client() as client:
         job, values = large_result(server, client)
         ask = ask_for(job, client, encoding)
+        before = memory(server)
         with connections(server, 20, ask):
             until(lambda: in_progress(server) == 20, "all of them are being answered")
             check_health(server)
+            until(lambda: memory(server) - before < 150, "what they have not read waits in files")
+            assert in_progress(server) == 20
             assert client.simulations()
             until(lambda: in_progress(server) == 0, "the server gives up")
         assert job.results().page("dose", 0).values[-1] == values[-1]

@@ -95,7 +95,6 @@ def test_every_setting_is_documented():
         "YAPTIDE_USER",
         "KEYCLOAK_USER",
         "YAPTIDE_PARENT_PID",
-        "YAPTIDE_SERVING_THREADS",
     }  # a constant; what `yaptide up` tells its own processes
     assert in_code == set(re.findall(r"`((?:YAPTIDE|FLASK|CELERY|KEYCLOAK|CERT)_\w+)`", MADE["docs/settings.md"]))
     assert {field.validation_alias for field in Settings.model_fields.values()} <= in_code

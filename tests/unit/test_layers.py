@@ -74,7 +74,7 @@ LIGHT = {
     "yaptide.simulators": {"flask", "apiflask", "sqlalchemy", "asyncssh"},
     "yaptide.application": {"asyncssh"},
     "yaptide.platforms.batch.slurm": {"asyncssh", "flask", "sqlalchemy"},
-    "yaptide.admin.cli": {"flask", "apiflask", "granian", "httpx", "jwt", "cryptography", "matplotlib", "asyncssh"},
+    "yaptide.admin.cli": {"flask", "apiflask", "uvicorn", "httpx", "jwt", "cryptography", "matplotlib", "asyncssh"},
 }
 
 

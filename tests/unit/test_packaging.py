@@ -22,8 +22,8 @@ PROJECTS = {
 }
 PROJECT, CLIENT = PROJECTS.values()
 
-#: Declared, and imported by others on our behalf: SQLAlchemy's driver for PostgreSQL, granian's event loop.
-DRIVERS = {"psycopg", "uvloop"}
+#: Declared, and imported by others on our behalf: SQLAlchemy's driver for PostgreSQL, uvicorn's event loop and parser.
+DRIVERS = {"psycopg", "uvloop", "httptools"}
 
 
 def normalized(name: str) -> str:

@@ -20,7 +20,7 @@ from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import counted, print_json, say
 from yaptide.admin.interrupts import Interrupts
 from yaptide.admin.opening import Opened, opened
-from yaptide.application import make_courier, make_driver, make_executor, make_shell, prepare_to_serve
+from yaptide.application import make_courier, make_driver, make_executor, make_server, prepare_to_serve
 from yaptide.domain.errors import Conflict, InvalidInput
 from yaptide.services import recovery, runners
 from yaptide.services.backend import now
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 _GRACE = 10
 _PARENT = "YAPTIDE_PARENT_PID"
-_THREADS = "YAPTIDE_SERVING_THREADS"
+_BACKLOG = 1024
 _LOOK_EVERY = 0.2
 _PAUSE = 1.0
 
@@ -48,43 +48,27 @@ def up(
 
     Example: yaptide up --port 5000
     """
-    from granian import Granian  # noqa: PLC0415 - the other commands need no server
-    from granian.constants import HTTPModes, Interfaces  # noqa: PLC0415
-
-    # The database is there and current, or this says what to do, before anything listens. No connection is inherited.
+    # The database is there and current, or this says what to do, before anything listens.
     at = opened()
     prepare_to_serve(at.backend)
+    listener = _listen(host, port)
     if executor:
         _announce_ahead(at)
-    at.backend.database.close()
-    address = _free(host, port)
     os.environ[_PARENT] = str(os.getpid())
-    os.environ[_THREADS] = str(threads)
-    server = Granian(
-        "yaptide.admin.serving:served",
-        address=address,
-        port=port,
-        interface=Interfaces.ASGINL,
-        http=HTTPModes.http1,  # nobody needs more behind a proxy, and a broken upload of HTTP/2 is never ended
-        websockets=False,
-        factory=True,
-        workers_kill_timeout=_GRACE,
-        log_enabled=False,
-    )
+    server = make_server(at.settings, at.backend, threads, _GRACE)
+    gc.collect()
+    gc.freeze()  # what is there now stays: to look through it again costs as much as to answer about 10,000 tasks
     stop = threading.Event()
     keepers = []
     if executor:
-        # Started here: Granian forks, and a fork while a thread starts a process leaves that thread waiting for ever.
         keepers.append(threading.Thread(target=_keep_working, args=(_worker(), stop), name="keeper"))
     told = f"yaptide serves http://{host}:{port} (its API is described at http://{host}:{port}/docs); stop with Ctrl-C"
     try:
         for keeper in keepers:
             keeper.start()
         _announce(told)
-        with noted(at.settings.data_dir, address, port):
-            server.serve()
-    except (OSError, RuntimeError) as error:
-        raise InvalidInput(f"Cannot listen on {host}:{port}: {error}") from error
+        with noted(at.settings.data_dir, listener.getsockname()[0], port):
+            server.serve_on(listener)
     finally:
         stop.set()
         for keeper in keepers:
@@ -97,25 +81,23 @@ def _announce_ahead(at: Opened) -> None:
     runners.announce_runner(at.backend, f"server-{socket.gethostname()}-{os.getpid()}", runners.BATCH, {})
 
 
-def _free(host: str, port: int) -> str:
-    """The address of `host`, if nobody listens there; raises Conflict.
-
-    Granian would share the port with whoever does, and each of them would get some of the requests.
-    """
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there; raises Conflict if it cannot, since somebody else does or the host is elsewhere."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that ended do not count
-            probe.bind(address)
+        with socket.socket(family, kind) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that ended do not count
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+            return listener.dup()
     except OSError as error:
         raise Conflict(f"Cannot listen on {host}:{port}: {error.strerror}") from error
-    return str(address[0])
 
 
 def _worker() -> subprocess.Popen[bytes]:
     """A process that runs tasks. The kernel ends it with the thread that started it, see `die_with_parent`.
 
-    Ctrl-C does not reach it, nor the one that serves: the process that started them ends them, in good order.
+    Ctrl-C does not reach it: the process that started it ends it, in good order.
     """
     return subprocess.Popen([sys.executable, "-P", "-m", "yaptide", "work", "--wait"], process_group=0)
 
@@ -219,18 +201,6 @@ def worker(
     on_ready(lambda: _announce(told))
     options = [f"--concurrency={slots}", f"--queues={','.join(chosen)}", f"--hostname={host}"]
     celery.worker_main(["--quiet", "worker", "--without-gossip", "--without-mingle", *options])
-
-
-def served():  # type: ignore[no-untyped-def]  # noqa: ANN201 - an ASGI application, made in the server's own process
-    """The application that `yaptide up` serves."""
-    die_with_parent(signal.SIGKILL)  # otherwise it would wait for its last client, and keep the port
-    os.setpgid(0, 0)  # see `_worker`: told twice to stop, Granian may wait for clients that keep their connection
-    settings = load()
-    logs.configure(settings.log_format, settings.log_level)
-    shell = make_shell(settings, int(os.environ.get(_THREADS, "16")))
-    gc.collect()
-    gc.freeze()  # what is there now stays: to look through it again costs as much as to answer about 10,000 tasks
-    return shell
 
 
 def _announce(text: str) -> None:

@@ -9,18 +9,24 @@ Health routes have a thread each that nobody else gets. The server that calls th
 """
 
 import asyncio
+import ctypes
 import errno
+import io
 import logging
 import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from http import HTTPStatus
+from itertools import chain
 from pathlib import Path
-from typing import IO, Any, Self, cast
+from queue import SimpleQueue
+from typing import IO, Any, Protocol, Self, cast
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -41,6 +47,12 @@ _HEAD = 4096
 _IN_MEMORY = 128 << 10
 _AT_ONCE = 64 << 10
 _WATCH_EVERY = 5.0
+_LONG_NAME = 64
+_PIECE = 1 << 20
+#: Seconds after which a reader of a long answer is slow.
+_SLOW = 1.0
+_MOST_KEPT = 256 << 20
+_NOTHING = io.BytesIO()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +63,7 @@ class Rules:
     nobody. Large bodies of which nobody knows who sends them may be `unproven` at a time, with `unproven_bytes` in all.
     `entitled` gets the request and, on the paths in `by_head`, the first bytes of its body. It says whether whoever
     sends it may have us take all of it in: None if that can only be seen in the whole body. `folder` is where bodies
-    wait.
+    wait, and up to `kept_bytes` of answers that are read slowly.
     """
 
     folder: Path
@@ -63,6 +75,7 @@ class Rules:
     most: int = 1 << 31
     unproven: int = 4
     unproven_bytes: int = 128 << 20
+    kept_bytes: int = 1 << 30
     stuck: float = 30.0
 
 
@@ -79,43 +92,68 @@ class _Gone(Exception):
     """The client has closed the connection."""
 
 
+class Connection(Protocol):
+    """What the shell asks of the connection that a request has come over.
+
+    At the `deadline`, a time of `time.monotonic` or None, it answers 408 if there is no answer yet, and ends.
+    """
+
+    deadline: float | None
+
+    def is_closing(self) -> bool:
+        """Whether nothing can be sent any more."""
+
+    def abort(self) -> None:
+        """End it at once, whatever was not sent."""
+
+
 class Shell:
     """An ASGI application that has `threads` threads answer by the WSGI application `app`."""
 
     def __init__(self, app: Wsgi, threads: int, rules: Rules) -> None:
         self._app = app
-        self._rules = rules
+        self.rules = self._rules = rules
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, "answer")
-        self._health = {path: ThreadPoolExecutor(1, path.strip("/")) for path in _HEALTH}
-        self._busy: dict[int, float] = {}
+        self.is_stuck = False
+        self._pool = _Pool("answer", threads)
+        self._health = {path: _Pool(path.strip("/"), 1) for path in _HEALTH}
+        self._in_progress = self._kept = 0
+        metrics.THREADS_BUSY.set_function(self._pool.busy)
+        metrics.IN_PROGRESS.set_function(lambda: self._in_progress)
         self._unproven = _Unproven(rules)
         self._watchdog: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request, which has come over `scope["state"]["connection"]`."""
         if scope["type"] != "http":
             return
         if self._watchdog is None:
             self._watchdog = asyncio.get_running_loop().create_task(self._watch())
-        environ = environ_of(scope)
-        metrics.IN_PROGRESS.inc()
+        environ, connection = environ_of(scope), scope["state"]["connection"]
+        self._in_progress += 1
         try:
             with _Body(self._rules.folder, self._unproven) as body:
-                await self._take_in(environ, receive, body)
-                body.file.seek(0)
-                environ["wsgi.input"] = environ[BODY_FILE] = body.file
-                await self._answer(environ, send)
+                await self._take_in(environ, receive, connection, body)
+                environ["wsgi.input"] = body.rewound()
+                if body.is_in_file:
+                    environ[BODY_FILE] = body.file
+                await self._answer(environ, send, connection)
         except _Refused as refused:
             await _send_refusal(send, refused)
         except _Gone:
             pass
+        except asyncio.CancelledError:  # the server ends
+            connection.abort()
+        except Exception:
+            log.exception("a request could not be answered")
+            connection.abort()
         finally:
-            metrics.IN_PROGRESS.dec()
+            connection.deadline = None
+            self._in_progress -= 1
 
     # Bodies
 
-    async def _take_in(self, environ: Environ, receive: Receive, body: "_Body") -> None:
+    async def _take_in(self, environ: Environ, receive: Receive, connection: Connection, body: "_Body") -> None:
         """Take in the body of a request, as much of it as its sender is entitled to; raises _Refused, _Gone."""
         declared = int(environ.get("CONTENT_LENGTH") or 0)
         least = _HEAD if environ["PATH_INFO"] in self._rules.by_head else 0
@@ -127,76 +165,148 @@ class Shell:
                 return  # what is there is enough for the application to refuse it
             if expected > self._rules.small and not decided and (body.size >= least or not more):
                 decided = True
-                entitled = await self._run(self._pool, self._rules.entitled, environ, body.head)
+                entitled = await self._pool.call(partial(self._rules.entitled, environ, body.head))
                 if entitled is None:
                     body.become_unproven(expected)
                 elif not entitled:
                     return
             if not more:
                 break
-            chunk, more = await self._chunk(receive, start, body.size)
-            body.write(chunk)
+            connection.deadline = start + self._rules.grace + body.size / self._rules.rate
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _Gone
+            more = message["more_body"]
+            body.write(message["body"])
+        connection.deadline = None
         environ["CONTENT_LENGTH"] = str(body.size)
-
-    async def _chunk(self, receive: Receive, start: float, size: int) -> tuple[bytes, bool]:
-        wait = start + self._rules.grace + size / self._rules.rate - time.monotonic()
-        try:
-            async with asyncio.timeout(wait):
-                message = await receive()
-        except TimeoutError:
-            raise _Refused(408, "The body of the request came too slowly") from None
-        if message["type"] == "http.disconnect":
-            raise _Gone
-        return message.get("body", b""), message.get("more_body", False)
 
     # Answers
 
-    async def _answer(self, environ: Environ, send: Send) -> None:
+    async def _answer(self, environ: Environ, send: Send, connection: Connection) -> None:
         pool = self._health.get(environ["PATH_INFO"], self._pool)
-        answer = await self._run(pool, _Answer, self._app, environ)
+        connection.deadline = None  # from here on it is our turn
+        answer = await pool.call(partial(_Answer, self._app, environ))
         try:
             await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
             start, sent, chunk = time.monotonic(), 0, answer.first
             while not answer.complete:
-                await self._send_chunk(send, chunk, start + sent / self._rules.rate)
+                connection.deadline = start + self._rules.grace + sent / self._rules.rate
+                await self._send(send, chunk, answer, pool)
+                if connection.is_closing():
+                    return
                 sent += len(chunk)
-                chunk = await self._run(pool, answer.next)
-            await self._send_chunk(send, chunk, start + sent / self._rules.rate, last=True)
+                chunk = await pool.call(answer.next)
+            connection.deadline = None  # the connection sees to the end of it
+            await send({"type": "http.response.body", "body": chunk})
         finally:
+            self._kept -= answer.kept
             if not answer.complete:
-                await self._run(pool, answer.close)
+                await pool.call(answer.close)
 
-    async def _send_chunk(self, send: Send, chunk: bytes, start: float, *, last: bool = False) -> None:
-        async with asyncio.timeout(max(start + self._rules.grace - time.monotonic(), 0.1)):
-            await send({"type": "http.response.body", "body": chunk, "more_body": not last})
-
-    # Threads
-
-    async def _run(self, pool: ThreadPoolExecutor, call: Callable[..., Any], *arguments: Any) -> Any:
-        call = partial(self._noted, call) if pool is self._pool else call
-        return await asyncio.get_running_loop().run_in_executor(pool, call, *arguments)
-
-    def _noted(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Make a call in a thread of a pool, and note for how long that is busy."""
-        me = threading.get_ident()
-        self._busy[me] = time.monotonic()
-        metrics.THREADS_BUSY.inc()
+    async def _send(self, send: Send, chunk: bytes, answer: "_Answer", pool: "_Pool") -> None:
+        """Send a part of a long answer; if that takes long, the rest is made and waits in a file meanwhile."""
+        sending = asyncio.ensure_future(send({"type": "http.response.body", "body": chunk, "more_body": True}))
         try:
-            return call(*arguments)
+            await asyncio.wait({sending}, timeout=_SLOW)
+            if not sending.done() and not answer.kept:
+                await self._keep(answer, pool)
+            await sending
         finally:
-            metrics.THREADS_BUSY.dec()
-            del self._busy[me]
+            sending.cancel()
+
+    async def _keep(self, answer: "_Answer", pool: "_Pool") -> None:
+        room = min(self._rules.kept_bytes - self._kept, _MOST_KEPT)
+        if room <= 0:
+            return  # the rest is made when its turn comes
+        self._kept += room
+        try:
+            await pool.call(partial(answer.keep, self._rules.folder, room))
+        finally:
+            self._kept -= room - answer.kept
 
     async def _watch(self) -> None:
-        """Tell when all threads stay busy: nobody else is answered then."""
-        told = False
+        """Tell once when all threads stay busy: nobody is answered then but who asks for the server's health."""
         while True:
             await asyncio.sleep(_WATCH_EVERY)
-            since = sorted(self._busy.copy().values())
-            stuck = len(since) >= self._threads and time.monotonic() - since[-self._threads] > self._rules.stuck
-            if stuck and not told:
+            busy_since = self._pool.busy_since()
+            stuck = busy_since is not None and time.monotonic() - busy_since > self._rules.stuck
+            if stuck and not self.is_stuck:
                 log.warning("all %d threads have been busy for more than %g s", self._threads, self._rules.stuck)
-            told = stuck
+            self.is_stuck = stuck
+
+
+_Work = tuple[Callable[[], Any], "asyncio.Future[Any]"]
+
+
+class _Pool:
+    """Threads that make calls for tasks. They do not keep the process.
+
+    A call goes to the thread that was busy last: what that has of the database, and the processor of both, is warm.
+    """
+
+    def __init__(self, name: str, count: int) -> None:
+        self._count = count
+        self._busy: dict[int, float] = {}
+        self._idle = [SimpleQueue[_Work]() for _ in range(count)]
+        self._waiting = deque[_Work]()
+        self._lock = threading.Lock()  # for the moves between the two
+        for number, queue in enumerate(self._idle):
+            threading.Thread(target=self._serve, args=(queue,), name=f"{name}-{number}", daemon=True).start()
+
+    async def call(self, call: Callable[[], Any]) -> Any:
+        """What a call returns, made in one of the threads; raises what it raises."""
+        work = (call, asyncio.get_running_loop().create_future())
+        with self._lock:
+            queue = self._idle.pop() if self._idle else None
+            if queue is None:
+                self._waiting.append(work)
+        if queue is not None:
+            queue.put(work)
+        return await work[1]
+
+    def busy(self) -> int:
+        """Threads that are at work."""
+        return len(self._busy)
+
+    def busy_since(self) -> float | None:
+        """Since when all of them are, in the time of `time.monotonic`; None if one is idle."""
+        since = list(self._busy.copy().values())
+        return max(since) if len(since) == self._count else None
+
+    def _serve(self, queue: "SimpleQueue[_Work]") -> None:
+        work: _Work | None = None
+        while True:
+            work = self._work(work or queue.get(), queue)
+
+    def _work(self, work: _Work, queue: "SimpleQueue[_Work]") -> _Work | None:
+        """Make a call; returns the next one if one waits, otherwise the thread is idle."""
+        call, future = work
+        result, error = None, None
+        if not future.cancelled():
+            me = threading.get_ident()
+            self._busy[me] = time.monotonic()
+            try:
+                result = call()
+            except BaseException as raised:  # noqa: BLE001 - for the task that waits for it
+                error = raised
+            del self._busy[me]
+        with self._lock:
+            following = self._waiting.popleft() if self._waiting else None
+            if following is None:
+                self._idle.append(queue)
+        with suppress(RuntimeError):  # the server has ended meanwhile
+            future.get_loop().call_soon_threadsafe(_resolve, future, result, error)
+        return following
+
+
+def _resolve(future: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
+    if future.cancelled():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
 
 
 class _Unproven:
@@ -223,8 +333,10 @@ class _Body:
     """The body of a request: in memory as long as it is short, then in a file."""
 
     def __init__(self, folder: Path, unproven: _Unproven) -> None:
-        self.file = cast("IO[bytes]", tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(folder)))  # noqa: SIM115
+        self.file: IO[bytes] = _NOTHING
+        self.is_in_file = False
         self.size = 0
+        self._folder = folder
         self.head = b""
         self._unproven = unproven
         self._room: int | None = None
@@ -235,7 +347,8 @@ class _Body:
     def __exit__(self, *_: object) -> None:
         if self._room is not None:
             self._unproven.give_back(self._room)
-        self.file.close()
+        if self.file is not _NOTHING:
+            self.file.close()
 
     def write(self, chunk: bytes) -> None:
         """Add what has come; raises _Refused if it needs room that it cannot have."""
@@ -245,12 +358,26 @@ class _Body:
         if self._room is not None and self.size > self._room:
             self._unproven.take(0, len(chunk))
             self._room += len(chunk)
+        if self.file is _NOTHING:
+            self.file = io.BytesIO()
         try:
+            if self.size > _IN_MEMORY and not self.is_in_file:
+                self._move()
             self.file.write(chunk)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise _Refused(507, "There is no room left on the server for this body: try again later") from error
+
+    def rewound(self) -> IO[bytes]:
+        """All of it, to be read."""
+        self.file.seek(0)
+        return self.file
+
+    def _move(self) -> None:
+        file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - it is closed with the body
+        file.write(cast("io.BytesIO", self.file).getbuffer())
+        self.file, self.is_in_file = file, True
 
     def become_unproven(self, size: int) -> None:
         """Count it among the unproven ones, with `size` bytes; raises _Refused if there are too many."""
@@ -266,16 +393,32 @@ class _Answer:
         self.headers: list[tuple[bytes, bytes]] = []
         self._parts = app(environ, self._start)
         self._rest = iter(self._parts)
+        self._file: IO[bytes] | None = None
         self.complete = False
+        self.kept = 0
         self.first = self._gather()
 
     def next(self) -> bytes:
         """The next bytes; the last ones once it is `complete`."""
         return self._gather()
 
+    def keep(self, folder: Path, most: int) -> None:
+        """Make what is left, or `most` bytes of it, and leave it in a file (`kept` bytes), not in memory."""
+        file = self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed with the answer
+        while self.kept < most and (part := next(self._rest, None)) is not None:
+            self.kept += file.write(part)
+        if self.kept < most:  # all of it: what it was made of is not needed any more
+            getattr(self._parts, "close", lambda: None)()
+            self._parts = ()
+        _give_back_memory()
+        file.seek(0)
+        self._rest = chain(iter(partial(file.read, _PIECE), b""), self._rest)
+
     def close(self) -> None:
         """Nobody wants the rest."""
         self.complete = True
+        if self._file is not None:
+            self._file.close()
         getattr(self._parts, "close", lambda: None)()
 
     def _gather(self) -> bytes:
@@ -308,7 +451,7 @@ def environ_of(scope: Message) -> Environ:
     environ: Environ = {
         "REQUEST_METHOD": scope["method"],
         "SCRIPT_NAME": "",
-        "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+        "PATH_INFO": (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1"),
         "QUERY_STRING": scope["query_string"].decode("latin-1"),
         "SERVER_NAME": server[0],
         "SERVER_PORT": str(server[1]),
@@ -323,18 +466,35 @@ def environ_of(scope: Message) -> Environ:
         "wsgi.run_once": False,
         "wsgi.input_terminated": True,
     }
-    for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1").upper().replace("-", "_"), raw_value.decode("latin-1")
-        key = name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"
-        if key in environ:
-            value = environ[key] + ("; " if name == "COOKIE" else ",") + value
-        environ[key] = value
+    for name, value in scope["headers"]:
+        key = _known_key(name) if len(name) < _LONG_NAME else _key(name)
+        text = value.decode("latin-1")
+        environ[key] = f"{environ[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{text}" if key in environ else text
     return environ
+
+
+def _key(name: bytes) -> str:
+    """The key of a header in the environment."""
+    text = name.decode("latin-1").upper().replace("-", "_")
+    return text if text in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{text}"
+
+
+_known_key = lru_cache(1024)(_key)
+
+
+def _give_back_memory() -> None:
+    """Have the C library give to the system what is free; it may keep hundreds of megabytes for a next time."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of the GNU one
+    if trim is not None:
+        trim(0)
 
 
 async def _send_refusal(send: Send, refused: _Refused) -> None:
     body = orjson.dumps({"message": refused.message})
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    headers += [(b"connection", b"close"), *([(b"retry-after", b"5")] if refused.status == 503 else [])]
+    if refused.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers.append((b"retry-after", b"5"))
+    else:
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

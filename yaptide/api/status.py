@@ -12,8 +12,12 @@ from werkzeug.exceptions import NotFound
 from yaptide.api import schemas
 from yaptide.api.http import answer, backend
 from yaptide.services import metrics, readiness
+from yaptide.services.readiness import Check
 
 log = logging.getLogger(__name__)
+
+#: What `app.extensions` has the shell around this application under, if there is one.
+SHELL = "yaptide.shell"
 
 blueprint = APIBlueprint("status", __name__, tag="Status")
 
@@ -41,13 +45,23 @@ def ready() -> Response:
 
     503 with the same keys if not; each of the `checks` is `ok` or what is wrong.
     """
-    found = readiness.checks(backend())
+    found = [*readiness.checks(backend()), *_threads()]
     wrong = [check for check in found if not check.ok]
     for check in wrong:
         log.warning("not ready: %s: %s. %s", check.name, check.message, check.remedy)
     told = {check.name: check.message for check in found}
     message = f"not ready: {', '.join(check.name for check in wrong)}" if wrong else "ready"
     return answer({"message": message, "checks": told}, 503 if wrong else 200)
+
+
+def _threads() -> list[Check]:
+    """Whether a thread is free now and then, where the shell of `yaptide up` knows."""
+    shell = current_app.extensions.get(SHELL)
+    if shell is None:
+        return []
+    if shell.is_stuck:
+        return [Check("threads", False, "all are busy, and stay so", "See what the log says, or restart the server")]
+    return [Check("threads", True)]
 
 
 @blueprint.get("/metrics")

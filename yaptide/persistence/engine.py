@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial, wraps
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, Row, create_engine, event, exc, make_url
@@ -41,12 +42,12 @@ _READ_ONLY = {"postgresql_readonly": True, "yaptide_reading": True}
 class Database:
     """One database, shared by all threads of a process.
 
-    `url` is a SQLAlchemy URL such as ``sqlite:///file.db``, ``sqlite://`` (in memory) or
+    `url` is a file of SQLite, or a SQLAlchemy URL such as ``sqlite:///file.db``, ``sqlite://`` (in memory) or
     ``postgresql+psycopg://user:password@host/name``. A file that is made is its owner's alone. Raises InvalidInput if
     it is none of these.
     """
 
-    def __init__(self, url: str | URL) -> None:
+    def __init__(self, url: str | Path) -> None:
         parsed = _checked(url)
         self.engine: Engine = create_engine(parsed, hide_parameters=True, **_options(parsed))
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
@@ -191,7 +192,9 @@ def retried(operation: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-def _checked(url: str | URL) -> URL:
+def _checked(url: str | Path) -> URL:
+    if isinstance(url, Path):
+        return URL.create("sqlite", database=str(url))
     try:
         parsed = make_url(url)
     except exc.ArgumentError:

@@ -1,172 +1,266 @@
-"""The shell around the WSGI application, spoken to as a server speaks to it."""
+"""The shell around the application, with a client that the test plays: what is taken in, answered, and told."""
 
 import asyncio
 import errno
+import logging
+import tempfile
 import threading
-from dataclasses import replace
+import time
 
 import pytest
 
-from yaptide.api import shell
+from yaptide.api import shell as module
 from yaptide.api.shell import Rules, Shell
 
-DEADLINE = 30.0
 
+class Line:
+    """A connection whose client reads when it is told to."""
 
-class Client:
-    """One request, whose body comes in these pieces, and what is answered to it; after the last piece it is silent."""
+    def __init__(self):
+        self.deadline = None
+        self.deadlines = []
+        self.reads = asyncio.Event()
+        self.closed = False
+        self.said = []
 
-    def __init__(self, *pieces: bytes, path="/", length=None, whole=True):
-        self.pieces, self.whole = list(pieces), whole
-        length = sum(map(len, pieces)) if length is None else length
-        self.scope = {
-            "type": "http",
-            "method": "POST",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"a=1",
-            "http_version": "1.1",
-            "scheme": "http",
-            "headers": [(b"content-length", str(length).encode()), (b"cookie", b"a=1"), (b"cookie", b"b=2")],
-            "server": ("127.0.0.1", 5000),
-            "client": ("127.0.0.2", 1234),
-        }
-        self.status, self.body, self.ended = 0, b"", False
-        self.silent = asyncio.Event()
+    def is_closing(self):
+        return self.closed
 
-    async def receive(self):
-        if not self.pieces:
-            self.silent.set()
-            await asyncio.sleep(DEADLINE)
-        piece = self.pieces.pop(0)
-        return {"type": "http.request", "body": piece, "more_body": bool(self.pieces) or not self.whole}
+    def abort(self):
+        self.closed = True
 
     async def send(self, message):
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-        else:
-            self.body += message["body"]
-            self.ended = not message.get("more_body", False)
+        self.deadlines.append(self.deadline)
+        if message["type"] == "http.response.body":
+            await self.reads.wait()
+        self.said.append(message)
+
+    @property
+    def body(self):
+        return b"".join(message.get("body", b"") for message in self.said)
 
 
-@pytest.fixture
-def rules(tmp_path):
-    return Rules(folder=tmp_path, entitled=lambda *_: True)
+def scope(line, method="GET", path="/long", *headers):
+    return {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": b"",
+        "http_version": "1.1",
+        "headers": list(headers),
+        "state": {"connection": line},
+    }
 
 
-def echo(environ, start_response):
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    said = [environ[name] for name in ("PATH_INFO", "QUERY_STRING", "HTTP_COOKIE", "CONTENT_LENGTH", "REMOTE_ADDR")]
-    return [" ".join(said).encode(), b"|", environ["wsgi.input"].read()]
+def rules(folder, **changes):
+    return Rules(folder, changes.pop("entitled", lambda *_: True), **changes)
 
 
-def ask(app, client, rules, threads=1):
-    served = Shell(app, threads, rules)
-    asyncio.run(served(client.scope, client.receive, client.send))
-    return client
+def receiving(*chunks):
+    messages = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+    messages[-1]["more_body"] = False
+
+    async def receive():
+        return messages.pop(0)
+
+    return receive
 
 
-@pytest.mark.parametrize("size", [0, 1, shell._IN_MEMORY, shell._IN_MEMORY + 1, 3 << 20])
-def test_a_body_and_its_answer_come_through(rules, size):
-    pieces = [b"x" * min(65536, size - start) for start in range(0, size, 65536)]
-    client = ask(echo, Client(*pieces, path="/a%20b"), rules)
-    assert (client.status, client.ended) == (200, True)
-    assert client.body == f"/a b a=1 a=1; b=2 {size} 127.0.0.2|".encode() + b"x" * size
-    assert list(rules.folder.iterdir()) == []
+def app(parts):
+    """An application that answers `parts`, and tells when it was closed."""
+    closed = threading.Event()
+
+    def answer(_environ, start):
+        start("200 OK", [("Content-Type", "text/plain")])
+        try:
+            yield from parts()
+        finally:
+            closed.set()
+
+    def started(environ, start):
+        made = answer(environ, start)
+        first = next(made)
+
+        def whole():
+            try:
+                yield first
+                yield from made
+            finally:
+                made.close()
+
+        return whole()
+
+    return started, closed
 
 
-def test_a_body_that_comes_too_slowly_is_refused_without_a_thread(rules):
-    client = ask(pytest.fail, Client(b"{", length=1000, whole=False), replace(rules, grace=0.05))
-    assert client.status == 408
-    assert b"too slowly" in client.body
+async def until(look):
+    while not look():  # noqa: ASYNC110 - what changes are numbers, of threads
+        await asyncio.sleep(0.01)
 
 
-def test_who_is_not_entitled_is_answered_before_the_rest_comes(rules):
+def run(scenario):
+    with asyncio.Runner() as runner:
+        runner.run(asyncio.wait_for(scenario(), 60))
+
+
+PARTS = [bytes([number]) * (1 << 20) for number in range(10)]
+
+
+def test_a_slow_readers_answer_waits_in_a_file_and_is_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_SLOW", 0.01)
+    wsgi, closed = app(lambda: iter(PARTS))
+    shell = Shell(wsgi, 1, rules(tmp_path))
+
+    async def scenario():
+        line = Line()
+        asked = asyncio.ensure_future(shell(scope(line), receiving(b""), line.send))
+        await until(closed.is_set)  # all of it is made, though nothing was read
+        assert not asked.done()
+        assert shell._kept == 9 << 20
+        line.reads.set()
+        await asked
+        assert line.body == b"".join(PARTS)
+        assert shell._kept == 0
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("room", [0, 3 << 20])
+def test_where_there_is_little_room_the_rest_is_made_when_it_is_read(tmp_path, monkeypatch, room):
+    monkeypatch.setattr(module, "_SLOW", 0.01)
+    wsgi, closed = app(lambda: iter(PARTS))
+    shell = Shell(wsgi, 1, rules(tmp_path, kept_bytes=room))
+
+    async def scenario():
+        line = Line()
+        asked = asyncio.ensure_future(shell(scope(line), receiving(b""), line.send))
+        await until(lambda: shell._kept >= room)
+        assert not closed.is_set()
+        line.reads.set()
+        await asked
+        assert line.body == b"".join(PARTS)
+        assert closed.is_set()
+
+    run(scenario)
+
+
+def test_an_answer_that_nobody_wants_any_more_is_not_made(tmp_path):
+    made = []
+
+    def parts():
+        for part in PARTS:
+            made.append(part)
+            yield part
+
+    wsgi, closed = app(parts)
+    shell = Shell(wsgi, 1, rules(tmp_path))
+
+    async def scenario():
+        line = Line()
+        line.reads.set()
+        line.closed = True
+        await shell(scope(line), receiving(b""), line.send)
+
+    run(scenario)
+    assert closed.is_set()
+    assert len(made) < 3
+
+
+def test_deadlines_move_with_what_has_come_through(tmp_path):
+    wsgi, _ = app(lambda: iter(PARTS))
+    shell = Shell(wsgi, 1, rules(tmp_path, grace=10.0, rate=float(1 << 20)))
+
+    async def scenario():
+        line = Line()
+        line.reads.set()
+        await shell(scope(line), receiving(b""), line.send)
+        moved = [after - before for before, after in zip(line.deadlines[1:], line.deadlines[2:-1], strict=False)]
+        assert moved == pytest.approx([1.0] * len(moved))
+        assert line.deadline is None
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+def test_a_body_reaches_the_application_whole(tmp_path, size):
     seen = []
 
-    def refuse(environ, start_response):
-        seen.append(len(environ["wsgi.input"].read()))
-        return echo(environ, start_response)
+    def wsgi(environ, start):
+        seen.append((environ["wsgi.input"].read(), environ["CONTENT_LENGTH"], module.BODY_FILE in environ))
+        start("200 OK", [])
+        return [b""]
 
-    ask(refuse, Client(b"x", length=5 << 20, whole=False), replace(rules, entitled=lambda *_: False))
-    assert seen == [0]
+    shell = Shell(wsgi, 1, rules(tmp_path))
+    data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    chunks = [data[start : start + 65536] for start in range(0, size, 65536)]
 
+    async def scenario():
+        line = Line()
+        line.reads.set()
+        header = (b"transfer-encoding", b"chunked")
+        await shell(scope(line, "POST", "/any", header), receiving(*chunks), line.send)
 
-def test_too_many_bodies_of_nobody_are_told_to_come_again(rules):
-    unproven = replace(rules, entitled=lambda *_: None, small=10, unproven=1, unproven_bytes=100)
-    assert ask(echo, Client(b"x" * 90), unproven).status == 200
-    assert ask(echo, Client(b"x" * 101), unproven).status == 503
-
-    async def two():
-        served = Shell(echo, 1, replace(unproven, grace=0.5))
-        slow, quick = Client(b"x" * 11, length=20, whole=False), Client(b"x" * 20)
-        waiting = asyncio.create_task(served(slow.scope, slow.receive, slow.send))
-        await slow.silent.wait()
-        await served(quick.scope, quick.receive, quick.send)
-        await waiting
-        again = Client(b"x" * 20)
-        await served(again.scope, again.receive, again.send)
-        return slow.status, quick.status, again.status
-
-    assert asyncio.run(two()) == (408, 503, 200)
+    run(scenario)
+    assert seen == [(data, str(size), size > 128 << 10)]
 
 
-def test_a_full_disk_is_told(rules, monkeypatch):
-    def full(*_):
+def test_that_all_threads_stay_busy_is_told_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(module, "_WATCH_EVERY", 0.01)
+    go_on = threading.Event()
+
+    def wsgi(_environ, start):
+        start("200 OK", [])
+        go_on.wait(60)
+        return [b""]
+
+    shell = Shell(wsgi, 2, rules(tmp_path, stuck=0.05))
+    looks, look = [], shell._pool.busy_since
+    monkeypatch.setattr(shell._pool, "busy_since", lambda: looks.append(None) or look())
+
+    async def scenario():
+        line = Line()
+        line.reads.set()
+        asked = [asyncio.ensure_future(shell(scope(line), receiving(b""), line.send)) for _ in range(2)]
+        await until(lambda: shell.is_stuck)
+        seen = len(looks)
+        await until(lambda: len(looks) > seen + 2)
+        go_on.set()
+        await asyncio.gather(*asked)
+        await until(lambda: not shell.is_stuck)
+
+    with caplog.at_level(logging.WARNING):
+        run(scenario)
+    assert [record.getMessage() for record in caplog.records] == ["all 2 threads have been busy for more than 0.05 s"]
+
+
+def test_calls_wait_for_a_thread_and_go_to_the_one_that_was_busy_last():
+    pool = module._Pool("test", 4)
+
+    async def scenario():
+        assert len({await pool.call(threading.get_ident) for _ in range(20)}) == 1
+        together = await asyncio.gather(*(pool.call(lambda: time.sleep(0.01)) for _ in range(40)))
+        assert together == [None] * 40
+        with pytest.raises(ZeroDivisionError):
+            await pool.call(lambda: 1 / 0)
+        assert pool.busy() == 0
+
+    run(scenario)
+
+
+def test_a_full_disk_is_told(tmp_path, monkeypatch):
+    def full(**_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shell.tempfile.SpooledTemporaryFile, "write", full)
-    client = ask(pytest.fail, Client(b"x"), rules)
-    assert client.status == 507
-    assert b"no room left" in client.body
+    wsgi, _ = app(lambda: iter([b"x"]))
+    shell = Shell(wsgi, 1, rules(tmp_path))
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
 
+    async def scenario():
+        line = Line()
+        line.reads.set()
+        length = (b"content-length", b"200000")
+        await shell(scope(line, "POST", "/long", length), receiving(b"x" * 100_000, b"x" * 100_000), line.send)
+        assert line.said[0]["status"] == 507
+        assert b"no room left" in line.body
 
-def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one(rules):
-    closed = []
-
-    class Parts:
-        def __iter__(self):
-            yield b"x" * 100_000
-            raise ValueError("gone")
-
-        def close(self):
-            closed.append(True)
-
-    def broken(environ, start_response):
-        start_response("200 OK", [])
-        return Parts()
-
-    client = Client()
-    with pytest.raises(ValueError, match="gone"):
-        ask(broken, client, rules)
-    assert (client.ended, closed) == (False, [True])
-
-
-def test_threads_that_stay_busy_are_told_once_and_health_is_answered(rules, monkeypatch):
-    monkeypatch.setattr(shell, "_WATCH_EVERY", 0.001)
-    go_on, told, messages = threading.Event(), asyncio.Event(), []
-
-    def warn(message, *arguments):
-        messages.append(message % arguments)
-        told.set()
-
-    monkeypatch.setattr(shell.log, "warning", warn)
-
-    def app(environ, start_response):
-        if environ["PATH_INFO"] != "/healthz":
-            assert go_on.wait(DEADLINE)
-        return echo(environ, start_response)
-
-    async def stuck():
-        served = Shell(app, 1, replace(rules, stuck=0.01))
-        busy, health = Client(), Client(path="/healthz")
-        waiting = asyncio.create_task(served(busy.scope, busy.receive, busy.send))
-        async with asyncio.timeout(DEADLINE):
-            await told.wait()
-            await served(health.scope, health.receive, health.send)
-        go_on.set()
-        await waiting
-        return busy.status, health.status
-
-    assert asyncio.run(stuck()) == (200, 200)
-    assert messages == ["all 1 threads have been busy for more than 0.01 s"]
+    run(scenario)
