@@ -1,9 +1,9 @@
 """Nobody's slow line, broken upload or large body keeps the server from answering others."""
 
 import contextlib
+import math
 import os
 import socket
-import statistics
 import threading
 import time
 from pathlib import Path
@@ -23,7 +23,7 @@ from yaptide_client.http import Job
 
 MIB = 2**20
 KEY = "of a worker"
-LIMITS = {"YAPTIDE_REQUEST_SECONDS": "2", "YAPTIDE_REQUEST_RATE": "2000000"}
+LIMITS = {"YAPTIDE_REQUEST_SECONDS": "4", "YAPTIDE_REQUEST_RATE": "2000000"}
 #: How often all strangers come at once.
 SIEGES = int(os.environ.get("SIEGES", "1"))
 
@@ -35,15 +35,24 @@ def server(tmp_path_factory):
         yield there.up("--no-executor").register()
 
 
-def check_health(server: Server, times: int = 100) -> None:
+def check_health(server: Server) -> None:
     """It answers as if there were nobody else."""
+    assert p99(times_of_health(server, 200)) < 1
+
+
+def times_of_health(server: Server, count: int) -> list[float]:
+    """How long answers take, seconds."""
+    taken = []
     with httpx.Client(base_url=server.url, timeout=30) as http:
-        taken = []
-        for _ in range(times):
+        for _ in range(count):
             begin = time.monotonic()
             assert http.get("/healthz").status_code == 200
             taken.append(time.monotonic() - begin)
-    assert statistics.quantiles(taken, n=100)[98] < 1
+    return taken
+
+
+def p99(taken: list[float]) -> float:
+    return sorted(taken)[math.ceil(0.99 * len(taken)) - 1]
 
 
 def in_progress(server: Server) -> int:
@@ -121,7 +130,7 @@ def test_a_head_without_an_end_is_refused(server):
             for _ in range(1000):
                 connection.sendall(b"X-More: " + b"x" * 1000 + b"\r\n")
         assert status(connection) in (b"431", b"")
-    check_health(server, 20)
+    check_health(server)
 
 
 def test_who_sends_nothing_is_left(server):
@@ -147,7 +156,7 @@ def test_slow_readers_hold_nobody_up_and_are_left(server, encoding):
 
 def test_large_bodies_without_a_key_wait_in_files_and_few_at_a_time(server):
     size = 62 * MIB
-    before, most, answers = memory(server), 0.0, []
+    before, most, answers, taken = memory(server), 0.0, [], []
 
     def send(connection):
         chunk = b'{"x":"' + b"x" * (MIB - 6)
@@ -163,10 +172,11 @@ def test_large_bodies_without_a_key_wait_in_files_and_few_at_a_time(server):
             thread.start()
         while any(thread.is_alive() for thread in threads):
             most = max(most, memory(server))
-            check_health(server, 20)
+            taken += times_of_health(server, 20)
         for thread in threads:
             thread.join()
     assert most - before < 100
+    assert p99(taken) < 1
     assert set(answers) <= {b"400", b"503"}
     assert answers.count(b"400") <= 4
     check_health(server)
@@ -196,7 +206,7 @@ def test_all_of_them_at_once_hold_nobody_up(server):
         with flood.running():
             for _ in range(SIEGES):
                 with connections(server, 30, slow), connections(server, 200, unfinished), connections(server, 20, ask):
-                    check_health(server, 200)
+                    check_health(server)
                     begun = time.monotonic()
                     assert log_in(owner, "192.0.2.1").is_success
                     assert time.monotonic() - begun < 5
