@@ -273,7 +273,8 @@ def test_ctrl_c_keeps_the_simulation_which_goes_on_later(fresh, tmp_path, water)
     (kept,) = fresh.run("list", "--json").json["simulations"]
     assert f"yaptide cancel {kept['job_id']}" in done.err
     before = fresh.run("status", kept["job_id"], "--json").json
-    assert [task["task_state"] for task in before["tasks"]] == ["PENDING"] * 3
+    history = fresh.run("history", kept["job_id"]).out
+    assert [task["task_state"] for task in before["tasks"]] == ["PENDING"] * 3, history
     gate.touch()
     worker = fresh.start("work")
     until(lambda: fresh.query('SELECT job_state FROM "Simulation"') == [("COMPLETED",)], "it has completed")

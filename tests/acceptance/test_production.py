@@ -95,7 +95,8 @@ def test_the_memory_of_a_merge_does_not_grow_with_the_number_of_tasks(production
         used[tasks] = max(map(high_water, descendants(worker.pid)))
         assert worker.signal(signal.SIGTERM).code == 0
     log.info("most memory of the merging worker: %.0f MiB with 4 tasks, %.0f MiB with 64", used[4], used[64])
-    assert used[64] < used[4] + 16  # one page more would be 8 MiB for each task
+    # Some pages of 8 MiB are read ahead, more of them where there are more; one for each task would be 480 MiB.
+    assert used[64] < used[4] + 64
 
 
 def announced(production):
