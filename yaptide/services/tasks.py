@@ -92,13 +92,12 @@ def report_many(
     with backend.database.writing() as connection:
         locked = moves.lock_simulation(connection, simulation_id)
         simulation = lifecycle.check_update_key(backend, locked, update_key)
-        states = tasks.state_of_each(connection, simulation.id)
+        states, leased = tasks.states_and_leases(connection, simulation.id)
         unknown = updates.keys() - states.keys()
         if unknown:
             raise InvalidInput(f"Task {min(unknown)} does not exist")
         for update in updates.values():
             _check_state(update)
-        leased = tasks.leased(connection, simulation.id)
         free = {number: update for number, update in updates.items() if number not in leased}
         if simulation.job_state not in FINAL_STATES and _take_all(connection, simulation, states, free):
             states = tasks.state_of_each(connection, simulation.id)

@@ -233,10 +233,12 @@ def state_of_each(connection: Connection, simulation_id: int) -> dict[int, Entit
     return {number: state for number, state in connection.execute(query)}  # noqa: C416 - rows are no pairs to mypy
 
 
-def leased(connection: Connection, simulation_id: int) -> set[int]:
-    """Numbers of the tasks of a simulation that somebody of ours runs, or ran."""
-    query = select(_TASK.c.task_id).where(_TASK.c.simulation_id == simulation_id, ~_FREE)
-    return set(connection.execute(query).scalars())
+def states_and_leases(connection: Connection, simulation_id: int) -> tuple[dict[int, EntityState], set[int]]:
+    """The state of each task of a simulation by its number, and which of them somebody of ours runs, or ran."""
+    query = select(_TASK.c.task_id, _TASK.c.task_state, _TASK.c.owner).where(_TASK.c.simulation_id == simulation_id)
+    found = connection.execute(query).all()
+    states = {number: state for number, state, _ in found}
+    return states, {number for number, _, owner in found if owner is not None}
 
 
 def states(connection: Connection, simulation_id: int) -> dict[EntityState, int]:
