@@ -215,6 +215,15 @@ def test_runners_that_were_silent_for_a_month_are_forgotten(backend, monkeypatch
     assert contents(backend.database)["RunnerSimulator"] == []
 
 
+def test_a_runner_that_is_started_again_and_again_leaves_few_behind(backend, monkeypatch):
+    monkeypatch.setattr(runners, "_MOST", 3)
+    for number in range(10):
+        silent_for(monkeypatch, number)
+        runners.announce_runner(backend, f"executor-{number}", DIRECT, {})
+    left = sorted(row[1] for row in contents(backend.database)["Runner"])
+    assert left == ["executor-6", "executor-7", "executor-8", "executor-9"]  # the last three, and who has come since
+
+
 def test_a_project_is_not_taken_by_who_has_only_the_code(backend, signed_in):
     runners.announce_runner(backend, "executor", DIRECT, {"shieldhit": PROGRAM})
     before = contents(backend.database)

@@ -26,6 +26,8 @@ __all__ = ["BATCH", "DIRECT"]
 HEARTBEAT = 5.0
 _LEAST_LIFE = timedelta(seconds=6 * HEARTBEAT)
 _KEPT = timedelta(days=30)
+#: Runners that are remembered: one that dies and is started again all day has a new name each time.
+_MOST = 1000
 FOREIGN_SETTING = "YAPTIDE_FOREIGN_WORKERS"
 
 
@@ -68,7 +70,7 @@ def announce_runner(backend: Backend, name: str, platform: str, programs: Mappin
     """
     time = now()
     with backend.database.writing() as connection:
-        runners.remove_silent(connection, time - _KEPT)
+        runners.remove_silent(connection, time - _KEPT, _MOST)
         runners.put(connection, name, platform, programs, time)
 
 

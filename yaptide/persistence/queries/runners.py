@@ -55,9 +55,10 @@ def remove(connection: Connection, name: str) -> None:
     connection.execute(delete(_RUNNER).where(_RUNNER.c.name == name))
 
 
-def remove_silent(connection: Connection, silent_since: datetime) -> None:
-    """Forget the runners that were not heard of `silent_since`."""
-    connection.execute(delete(_RUNNER).where(_RUNNER.c.heartbeat_time < silent_since))
+def remove_silent(connection: Connection, silent_since: datetime, most: int) -> None:
+    """Forget the runners that were not heard of `silent_since`, and all but the `most` that were heard of last."""
+    newest = select(_RUNNER.c.id).order_by(_RUNNER.c.heartbeat_time.desc()).limit(most)
+    connection.execute(delete(_RUNNER).where((_RUNNER.c.heartbeat_time < silent_since) | _RUNNER.c.id.not_in(newest)))
 
 
 def last_heard(connection: Connection, platform: str, sim_type: str | None = None) -> datetime | None:
