@@ -33,4 +33,9 @@ def _url(address: str, port: int) -> str:
     host = ipaddress.ip_address(address)
     if host.is_unspecified:
         host = ipaddress.ip_address("127.0.0.1" if host.version == 4 else "::1")
-    return f"http://{host}:{port}" if host.version == 4 else f"http://[{host}]:{port}"
+    return http_url(str(host), port)
+
+
+def http_url(host: str, port: int) -> str:
+    """The URL of a server on a host, given by name or by an address of either kind."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

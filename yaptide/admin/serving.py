@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from yaptide import logs
-from yaptide.admin.address import noted
+from yaptide.admin.address import http_url, noted
 from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import counted, print_json, say
 from yaptide.admin.interrupts import Interrupts
@@ -62,7 +62,8 @@ def up(
     keepers = []
     if executor:
         keepers.append(threading.Thread(target=_keep_working, args=(_worker(), stop), name="keeper"))
-    told = f"yaptide serves http://{host}:{port} (its API is described at http://{host}:{port}/docs); stop with Ctrl-C"
+    url = http_url(host, port)
+    told = f"yaptide serves {url} (its API is described at {url}/docs); stop with Ctrl-C"
     try:
         for keeper in keepers:
             keeper.start()
