@@ -21,7 +21,6 @@ from yaptide.admin.display import (
     print_json,
     print_table,
     print_text,
-    printable,
     say,
     size,
     state,
@@ -274,7 +273,7 @@ def load_results(
     text = b"".join(codec.plain(answer))
     found = Results.from_document(answers.with_arrays(text) or orjson.loads(text), estimator)
     for line in found.left_out:
-        say(f"Left out: {printable(line)}")
+        say(f"Left out: {line}")
     return text, found
 
 

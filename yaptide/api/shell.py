@@ -10,7 +10,6 @@ Health routes have a thread each that nobody else gets. The server that calls th
 
 import asyncio
 import ctypes
-import errno
 import io
 import logging
 import sys
@@ -32,6 +31,7 @@ from urllib.parse import unquote_to_bytes
 import orjson
 
 from yaptide.api.http import BODY_FILE
+from yaptide.domain.errors import is_full
 from yaptide.services import metrics
 
 log = logging.getLogger(__name__)
@@ -365,7 +365,7 @@ class _Body:
                 self._move()
             self.file.write(chunk)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not is_full(error):
                 raise
             raise _Refused(507, "There is no room left on the server for this body: try again later") from error
 

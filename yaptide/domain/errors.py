@@ -5,6 +5,8 @@ at the door where it leaves the program: `yaptide.api.errors` and `yaptide.admin
 person who caused it, and never holds a secret.
 """
 
+import errno
+
 from yaptide_client.errors import (
     Conflict as Conflict,
     Forbidden as Forbidden,
@@ -17,6 +19,13 @@ from yaptide_client.errors import (
     Unavailable as Unavailable,
     YaptideError as YaptideError,
 )
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether an error of the system says that a disk, a quota or the limit of a file leaves no room."""
+    return error.errno in _FULL
 
 
 class ComeAgain(YaptideError):

@@ -10,7 +10,6 @@ Everything can be read with standard tools (zip: APPNOTE.TXT of PKWARE, with ZIP
 was cut short has none. It does not tell who wrote the file: whatever reads one still mistrusts its contents.
 """
 
-import errno
 import hashlib
 import os
 import re
@@ -26,7 +25,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from yaptide import __version__
-from yaptide.domain.errors import Conflict, InvalidInput, StorageFull
+from yaptide.domain.errors import Conflict, InvalidInput, StorageFull, is_full
 from yaptide.persistence.directory import BROKEN, open_archive
 
 T = TypeVar("T")
@@ -40,7 +39,6 @@ _MOST_DEFLATED = 1 << 30
 _MOST_MANIFEST = 1 << 28
 _MOST_ENTRIES = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -137,7 +135,7 @@ def _aside(path: Path) -> Iterator[IO[bytes]]:
         Path(aside).replace(path)
         _sync(folder)
     except OSError as error:
-        if error.errno in _FULL:
+        if is_full(error):
             raise StorageFull(f"There is no room for {path}; nothing was written") from error
         raise
     finally:

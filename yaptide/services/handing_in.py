@@ -3,7 +3,6 @@
 They are unpacked beside the task's input, which is made anew here, and read as if the simulator had run here.
 """
 
-import errno
 import re
 import stat
 import tempfile
@@ -12,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
-from yaptide.domain.errors import InvalidInput, SimulationFailed, StorageFull
+from yaptide.domain.errors import InvalidInput, SimulationFailed, StorageFull, is_full
 from yaptide.domain.states import EntityState
 from yaptide.persistence.directory import open_archive
 from yaptide.services import tasks
@@ -45,7 +44,7 @@ def hand_in(backend: Backend, claimed: Claim, exit_code: int, archive: Path) -> 
             logs = logs_of_task(claimed.task_id, read_log(folder))
             return EntityState.FAILED if tasks.fail(backend, claimed, str(failed), logs) else None
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_full(error):
                 raise StorageFull("No room is left for what a simulator has written") from error
             raise
         output = replace(output, logs=read_log(folder))

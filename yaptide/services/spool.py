@@ -7,7 +7,6 @@ A file is written aside and renamed: if it is there, it is whole. It is on the d
 task has ended.
 """
 
-import errno
 import os
 import secrets
 import shutil
@@ -18,10 +17,9 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Protocol
 
-from yaptide.domain.errors import StorageFull
+from yaptide.domain.errors import StorageFull, is_full
 
 _FORGOTTEN = 30 * 24 * 3600.0
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Spool(Protocol):
@@ -115,7 +113,7 @@ def full_disk_said() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if is_full(error):
             raise StorageFull("No room is left for the scores of tasks") from error
         raise
 

@@ -3,7 +3,6 @@
 It knows a simulator and a `Reporter`, and neither a database nor a web server.
 """
 
-import errno
 import os
 import shutil
 import signal
@@ -16,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from yaptide.domain.errors import SimulationFailed, StorageFull, Unavailable, YaptideError
+from yaptide.domain.errors import SimulationFailed, StorageFull, Unavailable, YaptideError, is_full
 from yaptide.domain.estimators import TaskOutput
 from yaptide.services import room
 from yaptide.simulators.base import OUTPUT_LOG, Command, InputFiles, Installation, Simulator, read_log
@@ -88,7 +87,7 @@ def run_task(job: Job, reporter: Reporter, stop: threading.Event, look: threadin
 
 def _report_failure(job: Job, reporter: Reporter, error: Exception) -> None:
     """A simulator that had no room to write fails with whatever it says then; the task is good."""
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = isinstance(error, OSError) and is_full(error)
     if isinstance(error, StorageFull):
         reporter.give_back(str(error))
     elif full or not room.is_left(job.folder):
