@@ -52,6 +52,8 @@ _PIECE = 1 << 20
 #: Seconds after which a reader of a long answer is slow.
 _SLOW = 1.0
 _MOST_KEPT = 256 << 20
+_EAGER = 2
+_PATIENCE = 0.003
 _NOTHING = io.BytesIO()
 
 
@@ -242,37 +244,58 @@ _Work = tuple[Callable[[], Any], "asyncio.Future[Any]"]
 class _Pool:
     """Threads that make calls for tasks. They do not keep the process.
 
+    Threads of Python that compute at once take turns, and each turn costs: `_EAGER` of them make all calls as long as
+    those are short. What takes longer than `_PATIENCE`, for a disk or a database, has another thread go on meanwhile.
+
     A call goes to the thread that was busy last: what that has of the database, and the processor of both, is warm.
     """
 
     def __init__(self, name: str, count: int) -> None:
         self._count = count
-        self._busy: dict[int, float] = {}
         self._idle = [SimpleQueue[_Work]() for _ in range(count)]
+        self._began: dict[int, float] = {}  # of the calls that are being made, by the thread's queue
         self._waiting = deque[_Work]()
-        self._lock = threading.Lock()  # for the moves between the two
+        self._looks_again = False
+        self._lock = threading.Lock()  # for the moves between them
         for number, queue in enumerate(self._idle):
             threading.Thread(target=self._serve, args=(queue,), name=f"{name}-{number}", daemon=True).start()
 
     async def call(self, call: Callable[[], Any]) -> Any:
         """What a call returns, made in one of the threads; raises what it raises."""
-        work = (call, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
         with self._lock:
-            queue = self._idle.pop() if self._idle else None
-            if queue is None:
-                self._waiting.append(work)
-        if queue is not None:
-            queue.put(work)
-        return await work[1]
+            self._waiting.append((call, future))
+        self._begin(loop)
+        return await future
 
     def busy(self) -> int:
         """Threads that are at work."""
-        return len(self._busy)
+        return len(self._began)
 
     def busy_since(self) -> float | None:
         """Since when all of them are, in the time of `time.monotonic`; None if one is idle."""
-        since = list(self._busy.copy().values())
-        return max(since) if len(since) == self._count else None
+        began = list(self._began.copy().values())
+        return max(began) if len(began) == self._count else None
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have idle threads make calls that wait, as many as are to; look again soon if calls are left."""
+        now = time.monotonic()
+        with self._lock:
+            at_work = sum(began > now - _PATIENCE for began in self._began.values())
+            while self._waiting and self._idle and at_work < _EAGER:
+                queue = self._idle.pop()
+                self._began[id(queue)] = now
+                queue.put(self._waiting.popleft())
+                at_work += 1
+            look_again = bool(self._waiting and self._idle) and not self._looks_again
+            self._looks_again |= look_again
+        if look_again:
+            loop.call_later(_PATIENCE, self._look_again, loop)
+
+    def _look_again(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._looks_again = False
+        self._begin(loop)
 
     def _serve(self, queue: "SimpleQueue[_Work]") -> None:
         work: _Work | None = None
@@ -284,17 +307,17 @@ class _Pool:
         call, future = work
         result, error = None, None
         if not future.cancelled():
-            me = threading.get_ident()
-            self._busy[me] = time.monotonic()
             try:
                 result = call()
             except BaseException as raised:  # noqa: BLE001 - for the task that waits for it
                 error = raised
-            del self._busy[me]
         with self._lock:
             following = self._waiting.popleft() if self._waiting else None
             if following is None:
                 self._idle.append(queue)
+                del self._began[id(queue)]
+            else:
+                self._began[id(queue)] = time.monotonic()
         with suppress(RuntimeError):  # the server has ended meanwhile
             future.get_loop().call_soon_threadsafe(_resolve, future, result, error)
         return following

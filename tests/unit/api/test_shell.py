@@ -247,6 +247,30 @@ def test_calls_wait_for_a_thread_and_go_to_the_one_that_was_busy_last():
     run(scenario)
 
 
+def test_two_threads_make_all_calls_as_long_as_those_are_short(monkeypatch):
+    monkeypatch.setattr(module, "_PATIENCE", 60)
+    pool = module._Pool("test", 8)
+    threads = set()
+
+    async def scenario():
+        await asyncio.gather(*(pool.call(lambda: threads.add(threading.get_ident())) for _ in range(100)))
+
+    run(scenario)
+    assert len(threads) <= 2
+
+
+def test_long_calls_have_other_threads_go_on(monkeypatch):
+    monkeypatch.setattr(module, "_PATIENCE", 0.001)
+    pool = module._Pool("test", 8)
+    all_at_once = threading.Barrier(8, timeout=30)
+
+    async def scenario():
+        await asyncio.gather(*(pool.call(all_at_once.wait) for _ in range(8)))
+        assert pool.busy_since() is None
+
+    run(scenario)
+
+
 def test_a_full_disk_is_told(tmp_path, monkeypatch):
     def full(**_):
         raise OSError(errno.ENOSPC, "No space left on device")
