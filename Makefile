@@ -31,6 +31,7 @@ test: lint  ## Lint, then run all tests; brings the servers that they start if t
 stress: .venv/.dev  ## Ten minutes of everything at once, processes killed, then 300 rounds of each race, all faults, floods of strangers, and standard errors against MCsquare (docs/reliability.md)
 	$(VENV_PYTHON) -m tests.stress
 	RACES=300 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_races.py
+	KILLS=10 STOPPED=60 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_crash_recovery.py
 	FAULTS=10 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_production_faults.py
 	FLOOD=20 SIEGES=20 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_sign_in_flood.py tests/acceptance/test_slow_clients.py
 	$(VENV_PYTHON) -m tests.stress.errors

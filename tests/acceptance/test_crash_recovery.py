@@ -12,11 +12,15 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import DEADLINE, Place, Server, alive, beam, descendants, fake, place, until
-from yaptide.client import Job
+from yaptide.client import Client, Job
+from yaptide.domain.errors import StorageFull
 from yaptide.domain.states import EntityState
 from yaptide.simulators.mcsquare import MCsquare
 
 TASKS = 4
+#: How often an executor is killed on each database, and for how long (s) processes are stopped: more in `make stress`.
+KILLS = int(os.environ.get("KILLS", "1"))
+STOPPED = float(os.environ.get("STOPPED", "4"))
 #: Each task takes a second or two.
 PRIMARIES = 80_000
 
@@ -124,14 +128,19 @@ def stopped_in_the_middle(server: Server, work: Path) -> list[int]:
     return []
 
 
+def up_on_small_disk(there: Place, folder: Path, mib: int) -> tuple[Server, Path]:
+    """A server whose `folder` is a disk of its own, and where that is seen from here."""
+    folder.mkdir(parents=True)
+    # In a name space, which needs no privileges.
+    script = f'mount -t tmpfs -o size={mib}m,mode=700 tmpfs "$0" && exec "$@"'
+    wrapper = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, str(folder)]
+    server = there.up(wrapper=wrapper, YAPTIDE_SILENCE_SECONDS="10").register()
+    return server, Path(f"/proc/{server.running.pid}/root{folder}")
+
+
 def test_a_disk_that_fills_up_while_tasks_run_is_no_failure(there, undisturbed):
     """The simulators fail for want of room; their tasks are begun again when there is some."""
-    work = there.data / "work"
-    work.mkdir(parents=True)
-    script = 'mount -t tmpfs -o size=300m tmpfs "$0" && exec "$@"'  # in a name space, which needs no privileges
-    wrapper = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, str(work)]
-    server = there.up(wrapper=wrapper).register()
-    disk = Path(f"/proc/{server.running.pid}/root{work}")
+    server, disk = up_on_small_disk(there, there.data / "work", 300)
     with server.client() as client:
         job = client.submit(undisturbed.folder, ntasks=TASKS)
         simulators = until(lambda: stopped_in_the_middle(server, disk), "a simulator is in the middle")
@@ -147,8 +156,39 @@ def test_a_disk_that_fills_up_while_tasks_run_is_no_failure(there, undisturbed):
         check_whole(server, job.job_id, undisturbed)
 
 
+def test_a_disk_that_is_full_before_or_after_the_tasks_run_is_no_failure(there, undisturbed):
+    """With the database on it: nothing is accepted then, and what cannot be stored waits until it can."""
+    server, disk = up_on_small_disk(there, there.data, 400)
+    with server.client() as client:
+        balloon = fill(disk)
+        with pytest.raises(StorageFull, match="No room is left"):
+            client.submit(undisturbed.folder, ntasks=TASKS)
+        assert client._http.get("/readyz").status_code == 503
+        assert client.simulations() == []
+        balloon.unlink()
+        job = until(lambda: stopped_before_it_is_merged(server, client, undisturbed), "a merge that has not ended")
+        balloon = fill(disk)
+        os.kill(server.worker(), signal.SIGCONT)
+        until(lambda: "no room" in server.running.said, "it is told")
+        assert job.status()["job_state"] in ("MERGING_QUEUED", "MERGING_RUNNING")
+        balloon.unlink()
+        check_whole(server, job.job_id, undisturbed)
+
+
+def stopped_before_it_is_merged(server: Server, client: Client, undisturbed: Undisturbed) -> Job | None:
+    """A simulation all of whose tasks have ended, with the executor stopped; None if it was merged before that."""
+    job = client.submit(undisturbed.folder, ntasks=TASKS)
+    until(lambda: job.status()["job_state"] not in ("PENDING", "RUNNING"), "all tasks have ended", every=0.001)
+    os.kill(server.worker(), signal.SIGSTOP)
+    if job.status()["job_state"] != "COMPLETED":
+        return job
+    os.kill(server.worker(), signal.SIGCONT)
+    return None
+
+
+@pytest.mark.parametrize("kill", range(KILLS))
 @pytest.mark.parametrize("where", ["there", "postgresql"])
-def test_a_killed_executor_is_followed_by_another(request, where, undisturbed):
+def test_a_killed_executor_is_followed_by_another(request, where, kill, undisturbed, record_property):
     there = request.getfixturevalue(where)
     server = there.up().register()
     with server.client() as client:
@@ -160,8 +200,26 @@ def test_a_killed_executor_is_followed_by_another(request, where, undisturbed):
         until(lambda: server.worker() not in {None, worker}, "another executor")
         check_whole(server, job.job_id, undisturbed)
         told = [move for task in range(TASKS) for move in moves(job, task) if move[1] == "recovery"]
+    record_property("tasks that were being run", len(told))  # see it with --junitxml
     assert set(told) == {("PENDING", "recovery", "its executor went silent, attempt 1 of 3")}
     assert len(told) == len(orphans)
+
+
+@pytest.mark.parametrize("who", ["simulators", "the executor", "everything"])
+def test_what_stands_still_for_a_while_goes_on(there, undisturbed, who):
+    """For longer than the silence after which a process counts as dead."""
+    server = there.up(YAPTIDE_SILENCE_SECONDS=f"{max(2, STOPPED / 2):g}").register()
+    with server.client() as client:
+        job = client.submit(undisturbed.folder, ntasks=TASKS)
+        until(lambda: in_the_middle(there), "a simulator is in the middle")
+        everything = {server.running.pid, *descendants(server.running.pid)}
+        stopped = {"simulators": there.simulators(), "the executor": {server.worker()}, "everything": everything}[who]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(STOPPED)
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        check_whole(server, job.job_id, undisturbed)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

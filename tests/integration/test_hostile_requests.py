@@ -1,5 +1,6 @@
 """No request whatever ends in a 500, and one that is refused has changed nothing and is told why."""
 
+import errno
 import io
 import json
 import math
@@ -702,3 +703,15 @@ def test_a_full_disk_is_told_and_nothing_is_changed(client, job, database, what)
     assert "no room left" in response.json["message"]
     assert what == "user" or contents(database) == before
     assert job.state == "PENDING"
+
+
+@one_database
+def test_a_data_folder_without_room_is_told_and_nothing_is_changed(client, job, database, monkeypatch):
+    def no_room(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = contents(database)
+    monkeypatch.setattr(tempfile, "TemporaryFile", no_room)
+    response = client.post("/results", data=large_results(job, "1"))
+    assert (response.status_code, response.json) == (507, {"message": "No room is left on the server: try again later"})
+    assert contents(database) == before

@@ -25,6 +25,7 @@ from yaptide.domain.errors import (
     Unavailable,
     Unreachable,
     YaptideError,
+    is_full,
 )
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ def register(app: APIFlask) -> None:
     app.config["VALIDATION_ERROR_STATUS_CODE"] = 400
     app.error_processor(_refused_by_framework)
     app.register_error_handler(YaptideError, _refused)
+    app.register_error_handler(OSError, _refused_by_system)
     app.register_error_handler(HTTPException, _refused_by_http)
     app.register_error_handler(Exception, _unexpected)
 
@@ -83,6 +85,12 @@ def _refused_by_http(error: HTTPException) -> Response:
         if name.lower() not in ("content-type", "content-length"):
             response.headers[name] = value
     return response
+
+
+def _refused_by_system(error: OSError) -> Response:
+    if not is_full(error):
+        return _unexpected(error)
+    return _refused(StorageFull("No room is left on the server: try again later"))
 
 
 def _unexpected(error: Exception) -> Response:

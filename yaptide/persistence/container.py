@@ -25,7 +25,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from yaptide import __version__
-from yaptide.domain.errors import Conflict, InvalidInput, StorageFull, is_full
+from yaptide.domain.errors import Conflict, InvalidInput, explain_full_disk
 from yaptide.persistence.directory import BROKEN, open_archive
 
 T = TypeVar("T")
@@ -127,17 +127,14 @@ def _aside(path: Path) -> Iterator[IO[bytes]]:
         raise InvalidInput(f"{path} is there, and is no file that could be replaced")
     aside: str | None = None
     try:
-        descriptor, aside = tempfile.mkstemp(prefix=".yaptide-", dir=folder)  # readable by its owner only
-        with os.fdopen(descriptor, "w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(aside).replace(path)
-        _sync(folder)
-    except OSError as error:
-        if is_full(error):
-            raise StorageFull(f"There is no room for {path}; nothing was written") from error
-        raise
+        with explain_full_disk(f"There is no room for {path}; nothing was written"):
+            descriptor, aside = tempfile.mkstemp(prefix=".yaptide-", dir=folder)  # readable by its owner only
+            with os.fdopen(descriptor, "w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            Path(aside).replace(path)
+            _sync(folder)
     finally:
         if aside is not None:
             with suppress(FileNotFoundError):

@@ -14,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from yaptide.domain.errors import InvalidInput, Unavailable
-from yaptide.services.spool import full_disk_said
+from yaptide.domain.errors import InvalidInput, Unavailable, explain_full_disk
+from yaptide.services.spool import NO_ROOM
 from yaptide_client.extras import needed_for
 
 with needed_for("A spool in a bucket (YAPTIDE_SPOOL)"):
@@ -57,7 +57,7 @@ class Bucket:
     @contextmanager
     def receive(self, job_id: str, task_id: int) -> Iterator[IO[bytes]]:
         """See `yaptide.services.spool.Spool`."""
-        with full_disk_said():
+        with explain_full_disk(NO_ROOM):
             self._aside.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self._aside) as file:
                 yield file

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
-from yaptide.domain.errors import InvalidInput, SimulationFailed, StorageFull, is_full
+from yaptide.domain.errors import InvalidInput, SimulationFailed, explain_full_disk
 from yaptide.domain.states import EntityState
 from yaptide.persistence.directory import open_archive
 from yaptide.services import tasks
@@ -37,16 +37,13 @@ def hand_in(backend: Backend, claimed: Claim, exit_code: int, archive: Path) -> 
     with tempfile.TemporaryDirectory(dir=backend.data_dir) as aside:
         folder = Path(aside)
         try:
-            code.prepare(files, claimed.primaries, claimed.seed, folder)
-            unpack(archive, folder, backend.limits.output)
-            output = code.read(folder, exit_code)
+            with explain_full_disk("No room is left for what a simulator has written"):
+                code.prepare(files, claimed.primaries, claimed.seed, folder)
+                unpack(archive, folder, backend.limits.output)
+                output = code.read(folder, exit_code)
         except SimulationFailed as failed:
             logs = logs_of_task(claimed.task_id, read_log(folder))
             return EntityState.FAILED if tasks.fail(backend, claimed, str(failed), logs) else None
-        except OSError as error:
-            if is_full(error):
-                raise StorageFull("No room is left for what a simulator has written") from error
-            raise
         output = replace(output, logs=read_log(folder))
     return EntityState.COMPLETED if tasks.complete(backend, claimed, output) else None
 

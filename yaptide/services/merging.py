@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from yaptide.domain.errors import Conflict, InvalidInput, SimulationFailed
+from yaptide.domain.errors import Conflict, InvalidInput, SimulationFailed, explain_full_disk
 from yaptide.domain.states import EntityState
 from yaptide.persistence import task_outputs
 from yaptide.persistence.engine import retried
@@ -58,7 +58,11 @@ def merge(backend: Backend, simulation: Locked, owner: str) -> None:
 @contextmanager
 def _merged(backend: Backend, job_id: str, completed: Sequence[tuple[int, int]]) -> Iterator[list[NewEstimator]]:
     """Merge what these tasks (number, simulated primaries) have left in the spool."""
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile(dir=backend.data_dir) as aside:
+    with (
+        explain_full_disk("No room is left to merge scores"),
+        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryFile(dir=backend.data_dir) as aside,
+    ):
         paths = [backend.spool.fetch(job_id, task_id, Path(folder)) for task_id, _ in completed]
         yield list(task_outputs.merge(paths, [primaries for _, primaries in completed], aside))
 

@@ -17,8 +17,9 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Protocol
 
-from yaptide.domain.errors import StorageFull, is_full
+from yaptide.domain.errors import explain_full_disk
 
+NO_ROOM = "No room is left for the scores of tasks"
 _FORGOTTEN = 30 * 24 * 3600.0
 
 
@@ -71,7 +72,7 @@ class Folder:
     def receive(self, job_id: str, task_id: int) -> Iterator[IO[bytes]]:
         """See `Spool`."""
         target = self.path / job_id / f"{task_id}.npz"
-        with full_disk_said():
+        with explain_full_disk(NO_ROOM):
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{task_id}-", delete=False) as aside:
                 try:
@@ -105,17 +106,6 @@ class Folder:
             return time.time() - (self.path / job_id).stat().st_mtime > _FORGOTTEN
         except FileNotFoundError:
             return False
-
-
-@contextmanager
-def full_disk_said() -> Iterator[None]:
-    """Have a disk without room be StorageFull."""
-    try:
-        yield
-    except OSError as error:
-        if is_full(error):
-            raise StorageFull("No room is left for the scores of tasks") from error
-        raise
 
 
 def _sync_names(folder: Path) -> None:
