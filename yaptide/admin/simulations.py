@@ -35,6 +35,7 @@ from yaptide.domain.estimators import RefusedPage
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence import codec
 from yaptide.services import batch, logfiles, results, simulations, users
+from yaptide.services.access import ADMINISTRATOR
 from yaptide.services.backend import Backend
 from yaptide.services.simulations import Page, Status, Submission
 from yaptide.services.users import User
@@ -162,11 +163,10 @@ def _goes_on(at: Opened, was_run_here: bool) -> str:
 
 def follow(backend: Backend, job_id: str, meanwhile: Callable[[], object]) -> Status:
     """Show how far a simulation is until it has ended."""
-    user = users.owner_of(backend, job_id)
     say(f"Simulation {job_id}")
     with Bars() as bars:
         while True:
-            status = simulations.status(backend, user, job_id)
+            status = simulations.status(backend, ADMINISTRATOR, job_id)
             bars.show(status)
             if status.simulation.job_state in FINAL_STATES:
                 return status
@@ -176,22 +176,21 @@ def follow(backend: Backend, job_id: str, meanwhile: Callable[[], object]) -> St
 
 def summary(backend: Backend, job_id: str) -> dict[str, Any]:
     """Everything worth knowing about a simulation, as `--json` prints it; docs/command-line.md documents it."""
-    user = users.owner_of(backend, job_id)
-    status = simulations.status(backend, user, job_id)
+    status = simulations.status(backend, ADMINISTRATOR, job_id)
     found, tasks = _parts(status)
     seen, no_range = _range(backend, job_id)
     return {
         "job_id": job_id,
         "job_state": found.job_state,
         "title": found.title,
-        "user": user.username,
+        "user": users.owner_of(backend, job_id).username,
         "sim_type": found.sim_type,
         "platform": found.platform,
         "simulator_version": found.simulator_version,
         "simulator_digest": found.simulator_digest,
         "start_time": found.start_time,
         "end_time": found.end_time,
-        "reason": simulations.failure(backend, user, job_id),
+        "reason": simulations.failure(backend, ADMINISTRATOR, job_id),
         "waiting": status.waiting,
         "queue": batch.waiting(backend, job_id),
         "requested_primaries": sum(task.requested_primaries for task in tasks),
@@ -237,15 +236,14 @@ def _range(backend: Backend, job_id: str) -> tuple[Range | None, str | None]:
 
     Estimators are read one after the other, and of each the pages with one axis, up to the first one with a range.
     """
-    user = users.owner_of(backend, job_id)
     try:
-        estimators = results.pages_metadata(backend, user, job_id)
+        estimators = results.pages_metadata(backend, ADMINISTRATOR, job_id)
     except NotFound:
         return None, None
     reasons = []
     for estimator in estimators:
         numbers = [page["page_number"] for page in estimator["pages_metadata"] if page["page_dimension"] == 1]
-        curves = _curves(backend, user, job_id, estimator["name"], numbers) if numbers else Results(())
+        curves = _curves(backend, job_id, estimator["name"], numbers) if numbers else Results(())
         if curves.depth_curve() is not None:
             try:
                 return curves.find_range(), None
@@ -254,9 +252,9 @@ def _range(backend: Backend, job_id: str) -> tuple[Range | None, str | None]:
     return None, reasons[0] if reasons else NO_CURVE
 
 
-def _curves(backend: Backend, user: User, job_id: str, estimator: str, numbers: list[int]) -> Results:
+def _curves(backend: Backend, job_id: str, estimator: str, numbers: list[int]) -> Results:
     """Some pages of an estimator, as far as they are curves and not long lists of particles."""
-    parts = results.read_pages(backend, user, job_id, estimator, [(number, number) for number in numbers])
+    parts = results.read_pages(backend, ADMINISTRATOR, job_id, estimator, [(number, number) for number in numbers])
     text = bytearray()
     for piece in codec.plain(parts):
         text += piece
@@ -269,7 +267,7 @@ def load_results(
     backend: Backend, job_id: str, estimator: str | None = None, pages: str | None = None
 ) -> tuple[bytes, Results]:
     """Results of a simulation: the JSON text that `GET /results` answers, and the same as arrays."""
-    answer = results.read_answer(backend, users.owner_of(backend, job_id), job_id, estimator, pages)
+    answer = results.read_answer(backend, ADMINISTRATOR, job_id, estimator, pages)
     text = b"".join(codec.plain(answer))
     found = Results.from_document(answers.with_arrays(text) or orjson.loads(text), estimator)
     for line in found.left_out:
@@ -281,7 +279,7 @@ def draw(backend: Backend, job_id: str, path: Path, estimator: str | None = None
     """Draw the dose of a simulation into a file."""
     from yaptide_client import plots  # noqa: PLC0415 - matplotlib takes longer to import than all the rest
 
-    title = simulations.status(backend, users.owner_of(backend, job_id), job_id).simulation.title
+    title = simulations.status(backend, ADMINISTRATOR, job_id).simulation.title
     plots.save(plots.overview(load_results(backend, job_id, estimator, pages)[1], title), path)
     say(f"Picture: {path}")
 
@@ -303,7 +301,7 @@ def status(job_id: JobId, as_json: AsJson = False) -> None:
         print_json(summary(backend, job_id))
         return
     print_summary(backend, job_id)
-    tasks = simulations.status(backend, users.owner_of(backend, job_id), job_id).tasks
+    tasks = simulations.status(backend, ADMINISTRATOR, job_id).tasks
     rows = [
         (
             task.task_id,
@@ -330,7 +328,7 @@ def listing(
     Example: yaptide list --all
     """
     backend = opened().backend
-    whose = None if everybody else local_user(backend, user)
+    whose = ADMINISTRATOR if everybody else local_user(backend, user)
     found = simulations.listing(backend, whose, Page(page, page_size))
     if as_json:
         rows = [{**row._mapping, "waiting": found.waiting.get(row.job_id)} for row in found.rows]
@@ -343,8 +341,8 @@ def listing(
         say(f"{counted(count, 'simulation')} of them: {reason}")
 
 
-def _whose(user: User | None) -> str:
-    return "all users" if user is None else f"{user.username}; of another user: --user NAME, of all: --all"
+def _whose(user: User) -> str:
+    return "all users" if user is ADMINISTRATOR else f"{user.username}; of another user: --user NAME, of all: --all"
 
 
 @app.command("results")
@@ -390,7 +388,7 @@ def _print_pages(backend: Backend, job_id: str, estimator: str | None, pages: st
     numbers = None if pages is None else results.parse_page_numbers(pages)
     rows = [
         (found["name"], page["page_number"], page["page_name"], page["page_dimension"])
-        for found in results.pages_metadata(backend, users.owner_of(backend, job_id), job_id)
+        for found in results.pages_metadata(backend, ADMINISTRATOR, job_id)
         for page in found["pages_metadata"]
         if estimator in (None, found["name"])
         and (numbers is None or any(first <= page["page_number"] <= last for first, last in numbers))
@@ -407,7 +405,7 @@ def logs(job_id: JobId, as_json: AsJson = False) -> None:
     Example: yaptide logs 20260301-100000-...DIRECT
     """
     backend, job_id = open_job(job_id)
-    found = logfiles.read(backend, users.owner_of(backend, job_id), job_id)
+    found = logfiles.read(backend, ADMINISTRATOR, job_id)
     if as_json:
         print_json({"logfiles": found})
         return
@@ -422,7 +420,7 @@ def history(job_id: JobId, as_json: AsJson = False) -> None:
     Example: yaptide history 20260301-100000-...DIRECT
     """
     backend, job_id = open_job(job_id)
-    rows = simulations.history(backend, users.owner_of(backend, job_id), job_id)
+    rows = simulations.history(backend, ADMINISTRATOR, job_id)
     if as_json:
         print_json({"job_id": job_id, "history": [dict(row._mapping) for row in rows]})
         return
@@ -447,7 +445,7 @@ def cancel(job_id: JobId) -> None:
     Example: yaptide cancel 20260301-100000-...DIRECT
     """
     backend, job_id = open_job(job_id)
-    ended = simulations.cancel(backend, users.owner_of(backend, job_id), job_id, "canceled on the command line")
+    ended = simulations.cancel(backend, ADMINISTRATOR, job_id, "canceled on the command line")
     say(f"There is nothing to cancel: it is {ended}" if ended else "The simulation was canceled")
 
 
@@ -458,11 +456,11 @@ def delete(job_id: JobId, yes: Annotated[bool, typer.Option("--yes", help="Do no
     Example: yaptide delete 20260301-100000-...DIRECT
     """
     backend, job_id = open_job(job_id)
-    owner = users.owner_of(backend, job_id)
     if not yes:
-        kept = size(simulations.status(backend, owner, job_id).simulation.stored_bytes)
+        owner = users.owner_of(backend, job_id)
+        kept = size(simulations.status(backend, ADMINISTRATOR, job_id).simulation.stored_bytes)
         typer.confirm(f"Delete {job_id} of {owner.username} ({kept})?", abort=True, err=True)
-    standing = simulations.delete(backend, owner, job_id)
+    standing = simulations.delete(backend, ADMINISTRATOR, job_id)
     if standing is not None:
         raise Conflict(f"It is {standing}: cancel it first with yaptide cancel {job_id}")
     say("The simulation was deleted")

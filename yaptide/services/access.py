@@ -1,4 +1,7 @@
-"""Whose simulation it is."""
+"""Who may do what with which simulation. Everything that reads or changes one for somebody asks here."""
+
+from enum import StrEnum
+from typing import Protocol
 
 from sqlalchemy import Connection
 
@@ -10,22 +13,53 @@ from yaptide.persistence.queries.users import User
 #: The web front end knows this text and stays quiet about it.
 NO_SUCH_JOB = "Job with provided ID does not exist"
 NOT_YOURS = "Job with provided ID does not belong to the user"
+#: Whoever has the command line where the database is.
+ADMINISTRATOR = User(0, "operator", "")
 
 
-def owned(connection: Connection, user: User, job_id: str) -> Record:
-    """The simulation with this public name; raises NotFound, or Forbidden if it is somebody else's."""
-    return checked(user, simulations.by_job(connection, job_id))
+class Action(StrEnum):
+    """What can be done with a simulation that is there."""
+
+    READ = "read"
+    """See its state, tasks, input, results, log files and history."""
+    RUN = "run"
+    """Have the key with which tasks are run and reported."""
+    CANCEL = "cancel"
+    DELETE = "delete"
 
 
-def checked(user: User, simulation: Record | None) -> Record:
-    """The simulation that was found; raises what `owned` does."""
+class Owned(Protocol):
+    """What belongs to a user."""
+
+    @property
+    def user_id(self) -> int:
+        """The user."""
+
+
+def may(user: User, action: Action, simulation: Owned) -> bool:  # noqa: ARG001 - today who may one may all
+    """Whether `user` may do that: its owner and the administrator may."""
+    return user is ADMINISTRATOR or user.id == simulation.user_id
+
+
+def whose(user: User) -> int | None:
+    """The user whose simulations are in the lists and counts that `user` sees; None: everybody's."""
+    return None if user is ADMINISTRATOR else user.id
+
+
+def require(user: User, action: Action, simulation: Owned) -> None:
+    """Raise Forbidden unless `user` may do that."""
+    if not may(user, action, simulation):
+        raise Forbidden(NOT_YOURS)
+
+
+def find_readable(connection: Connection, user: User, job_id: str) -> Record:
+    """The simulation with this public name, which `user` may read; raises NotFound, Forbidden."""
+    return require_readable(user, simulations.by_job(connection, job_id))
+
+
+def require_readable(user: User, simulation: Record | None) -> Record:
+    """The simulation that was found; raises what `find_readable` does."""
     if simulation is None:
         raise NotFound(NO_SUCH_JOB)
-    check_owner(user, simulation.user_id)
+    require(user, Action.READ, simulation)
     return simulation
-
-
-def check_owner(user: User, owner_id: int) -> None:
-    """Raise Forbidden unless `user` is the owner."""
-    if owner_id != user.id:
-        raise Forbidden(NOT_YOURS)

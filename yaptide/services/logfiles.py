@@ -10,7 +10,7 @@ from yaptide.persistence.engine import retried
 from yaptide.persistence.queries import moves, simulations, users
 from yaptide.persistence.queries.moves import Locked
 from yaptide.persistence.queries.users import User
-from yaptide.services.access import owned
+from yaptide.services.access import find_readable
 from yaptide.services.backend import Backend
 from yaptide.services.lifecycle import check_update_key
 
@@ -51,7 +51,7 @@ def keep_of_success(backend: Backend, connection: Connection, simulation: Locked
 def read(backend: Backend, user: User, job_id: str) -> dict[str, str]:
     """The log files of a simulation, name to text; raises NotFound if there are none."""
     with backend.database.reading() as connection:
-        simulation = owned(connection, user, job_id)
+        simulation = find_readable(connection, user, job_id)
         payloads = simulations.logfiles_of(connection, simulation.id)
     if not payloads:
         raise NotFound("Logfiles not found")

@@ -26,7 +26,7 @@ from yaptide.persistence.queries.moves import Cause, Locked
 from yaptide.persistence.queries.users import User
 from yaptide.persistence.result_files import ResultFile
 from yaptide.services import lifecycle
-from yaptide.services.access import owned
+from yaptide.services.access import find_readable
 from yaptide.services.backend import Backend, now
 from yaptide.services.pages import (
     MAX_NAME,
@@ -422,7 +422,7 @@ def _output_names(project: object) -> list[str]:
 def pages_metadata(backend: Backend, user: User, job_id: str) -> list[dict[str, Any]]:
     """Names, numbers and dimensions of all pages by estimator; raises NotFound if there are no results."""
     with backend.database.reading() as connection:
-        rows = results.pages_metadata(connection, owned(connection, user, job_id).id)
+        rows = results.pages_metadata(connection, find_readable(connection, user, job_id).id)
     if not rows:
         raise NotFound("Pages metadata not found")
     found: dict[str, list[dict[str, Any]]] = {}
@@ -523,11 +523,11 @@ def _found(
     Results never change: that they are read by one statement after the other shows only if they are deleted meanwhile.
     """
     with backend.database.glancing() as connection:
-        rows = results.estimators(connection, owned(connection, user, job_id).id, estimator)
+        rows = results.estimators(connection, find_readable(connection, user, job_id).id, estimator)
         ids = [row.id for row in rows]
         found = results.pages(connection, ids, ranges, _AT_ONCE)
         if not found:
-            owned(connection, user, job_id)
+            find_readable(connection, user, job_id)
         elif found[0].compressed_data is None and not _is_ours(connection, found):
             found = results.pages(connection, ids, ranges)  # what has to be written anew is not streamed
     return rows, found

@@ -126,13 +126,13 @@ def authenticate_with(
 ) -> tuple[User, Record]:
     """Who holds this access token, and their simulation with this public name, in one round trip.
 
-    Raises what `authenticate` and `access.owned` do.
+    Raises what `authenticate` and `access.find_readable` do.
     """
     found = simulations.by_session(connection, named(backend, access_token), job_id, now())
     if found is None:
         raise Forbidden(EXPIRED)
     user, simulation = found
-    return user, access.checked(user, simulation)
+    return user, access.require_readable(user, simulation)
 
 
 def refresh(backend: Backend, refresh_token: str | None) -> Token:

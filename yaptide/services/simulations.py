@@ -21,7 +21,7 @@ from yaptide.persistence.queries.moves import Cause, Locked
 from yaptide.persistence.queries.simulations import Page as Page
 from yaptide.persistence.queries.users import User
 from yaptide.services import batch_options, lifecycle, logfiles, room, runners, sessions
-from yaptide.services.access import NO_SUCH_JOB, NOT_YOURS, check_owner, owned
+from yaptide.services.access import NO_SUCH_JOB, NOT_YOURS, Action, find_readable, may, require, whose
 from yaptide.services.backend import Backend, now
 from yaptide.services.runners import Wanted
 from yaptide.services.sessions import EXPIRED
@@ -179,10 +179,10 @@ class Listed(NamedTuple):
     waiting: Mapping[str, str]
 
 
-def listing(backend: Backend, user: User | None, page: Page) -> Listed:
-    """The simulations of a user (None: of all users) in the states asked for."""
+def listing(backend: Backend, user: User, page: Page) -> Listed:
+    """The simulations that a user may see in the states asked for."""
     with backend.database.glancing() as connection:
-        total, rows = simulations.listing(connection, None if user is None else user.id, page)
+        total, rows = simulations.listing(connection, whose(user), page)
         pending = _wanted(connection, {row.job_id: row for row in rows if row.job_state is EntityState.PENDING})
         reasons = {each: runners.why_waiting(backend, connection, each) for each in set(pending.values())}
     waiting = {job_id: reason for job_id, each in pending.items() if (reason := reasons[each]) is not None}
@@ -204,7 +204,7 @@ class Status:
 def status(backend: Backend, user: User, job_id: str) -> Status:
     """How a simulation and its tasks stand; raises NotFound, Forbidden."""
     with backend.database.glancing() as connection:  # the tasks are never behind the simulation
-        simulation = owned(connection, user, job_id)
+        simulation = find_readable(connection, user, job_id)
         found = tasks.status(connection, simulation.id)
         return Status(simulation, found, _why_waiting(backend, connection, simulation, job_id, found))
 
@@ -247,7 +247,7 @@ def _wanted(connection: Connection, pending: Mapping[str, Any]) -> dict[str, Wan
 def read_input(backend: Backend, user: User, job_id: str) -> codec.Stored:
     """The stored input of a simulation; raises NotFound, Forbidden."""
     with backend.database.reading() as connection:
-        data = simulations.input_of(connection, owned(connection, user, job_id).id)
+        data = simulations.input_of(connection, find_readable(connection, user, job_id).id)
     if data is None:
         raise NotFound("Input of the job was not found")
     return codec.Stored(data)
@@ -256,13 +256,13 @@ def read_input(backend: Backend, user: User, job_id: str) -> codec.Stored:
 def history(backend: Backend, user: User, job_id: str) -> list[Any]:
     """Every change of state of a simulation and its tasks, oldest first; raises NotFound, Forbidden."""
     with backend.database.reading() as connection:
-        return simulations.history(connection, owned(connection, user, job_id).id)
+        return simulations.history(connection, find_readable(connection, user, job_id).id)
 
 
 def failure(backend: Backend, user: User, job_id: str) -> str | None:
     """Why a simulation failed, or None if it did not."""
     with backend.database.reading() as connection:
-        simulation = owned(connection, user, job_id)
+        simulation = find_readable(connection, user, job_id)
         told = simulations.reasons(connection, simulation.id, EntityState.FAILED)
     return next((reason for task, reason in told if task is None), None)
 
@@ -275,7 +275,7 @@ def read_update_key(backend: Backend, user: User, job_id: str) -> tuple[int, str
     """
     with backend.database.writing() as connection:
         simulation = _locked(moves.lock_job(connection, job_id))
-        check_owner(user, simulation.user_id)
+        require(user, Action.RUN, simulation)
         return simulation.id, lifecycle.known_update_key(backend, connection, simulation)
 
 
@@ -287,7 +287,7 @@ def cancel(backend: Backend, user: User, job_id: str, reason: str = "canceled by
     """
     with backend.database.writing() as connection:
         simulation = _locked(moves.lock_job(connection, job_id))
-        check_owner(user, simulation.user_id)
+        require(user, Action.CANCEL, simulation)
         if simulation.job_state is EntityState.UNKNOWN or simulation.job_state in FINAL_STATES:
             return simulation.job_state
         lifecycle.end(connection, simulation, EntityState.CANCELED, Cause(user.username, now(), reason))
@@ -304,7 +304,7 @@ def delete(backend: Backend, user: User, job_id: str) -> EntityState | None:
     """
     with backend.database.writing() as connection:
         simulation = _locked(moves.lock_job(connection, job_id))
-        if simulation.user_id != user.id:
+        if not may(user, Action.DELETE, simulation):
             raise NotAuthenticated(NOT_YOURS)
         if not lifecycle.remove(connection, simulation):
             return simulation.job_state
