@@ -102,7 +102,9 @@ def test_cookies_are_secure_behind_a_proxy_that_speaks_tls(there):
 def test_the_log_is_json_to_the_last_line(there):
     server = there.up(YAPTIDE_LOG_FORMAT="json").register()
     job_id, _ = submitted(server)
-    assert httpx.get(f"{server.url}/readyz").json()["checks"].keys() == {"database", "tables", "storage", "threads"}
+    checks = httpx.get(f"{server.url}/readyz").json()["checks"]
+    assert checks.keys() == {"database", "tables", "storage", "threads", "simulators"}
+    assert checks["simulators"] == "mcsquare"
     done = server.stop()
     lines = [json.loads(line) for line in done.err.splitlines()]
     assert all({"time", "level", "logger", "event"} <= line.keys() for line in lines)

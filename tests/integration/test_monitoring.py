@@ -55,11 +55,26 @@ def samples(client, **arguments):
     }
 
 
-def test_ready_and_healthy(client):
+def test_ready_and_healthy(client, backend):
     assert client.get("/healthz").json == {"message": "ok"}
     answer = client.get("/readyz")
     assert answer.status_code == 200
-    assert answer.json == {"message": "ready", "checks": {"database": "ok", "tables": "ok", "storage": "ok"}}
+    fine = {"database": "ok", "tables": "ok", "storage": "ok"}
+    assert answer.json == {
+        "message": "ready",
+        "checks": {**fine, "simulators": ", ".join(sorted({"mcsquare", *backend.foreign_workers}))},
+    }
+
+
+def test_that_nothing_can_be_run_is_told_and_is_no_reason_to_send_requests_elsewhere(app, backend, monkeypatch):
+    monkeypatch.setitem(app.extensions, "yaptide", replace(backend, foreign_workers=frozenset()))
+    with backend.database.writing() as connection:
+        connection.execute(text('DELETE FROM "Runner"'))
+    answer = app.test_client().get("/readyz")
+    assert (answer.status_code, answer.json["message"]) == (200, "ready")
+    assert answer.json["checks"]["simulators"] == (
+        "nothing that could run a simulation is there: submissions are refused, and what was accepted waits"
+    )
 
 
 @one_database

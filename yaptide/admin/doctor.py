@@ -48,10 +48,14 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def _surroundings(settings: Settings, backend: Backend) -> Iterator[Finding]:
-    for check in readiness.checks(backend):
-        yield Finding(check.name, Verdict.OK if check.ok else Verdict.ERROR, check.message, check.remedy)
+    checks = readiness.checks(backend)
+    yield from (
+        Finding(each.name, Verdict.OK if each.ok else Verdict.ERROR, each.message, each.remedy) for each in checks
+    )
     yield _server(address.read(settings.data_dir) or settings.backend_url)
     yield _executor(settings.data_dir)
+    missing = (each for each in readiness.check_simulators(backend, checks) if not each.ok)  # others have a line each
+    yield from (Finding(each.name, Verdict.WARNING, each.message, each.remedy) for each in missing)
     yield from _clusters(backend)
     broker = make_broker(settings)
     if broker is None:

@@ -262,7 +262,7 @@ class ResultsSaved(Message):
 
 
 class Readiness(Message):
-    """What was checked: name to `ok` or what is wrong."""
+    """What was checked: name to `ok` or what is wrong; `simulators`: those that can be run, or why none can."""
 
     checks: dict[str, str]
 

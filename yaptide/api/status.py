@@ -43,13 +43,14 @@ def health() -> Response:
 def ready() -> Response:
     """Whether requests should be sent here: the database answers, its tables are current, the data folder has room.
 
-    503 with the same keys if not; each of the `checks` is `ok` or what is wrong.
+    503 with the same keys if not; each of the `checks` is `ok` or what is wrong. `simulators` tells which can be run
+    just now: the server is ready without any, and refuses submissions.
     """
     found = [*readiness.checks(backend()), *_threads()]
     wrong = [check for check in found if not check.ok]
     for check in wrong:
         log.warning("not ready: %s: %s. %s", check.name, check.message, check.remedy)
-    told = {check.name: check.message for check in found}
+    told = {check.name: check.message for check in (*found, *readiness.check_simulators(backend(), found))}
     message = f"not ready: {', '.join(check.name for check in wrong)}" if wrong else "ready"
     return answer({"message": message, "checks": told}, 503 if wrong else 200)
 

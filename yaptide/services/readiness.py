@@ -3,6 +3,7 @@
 import errno
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from yaptide.domain.errors import YaptideError
 from yaptide.persistence import schema
 from yaptide.persistence.engine import PROBE_TIMEOUT
 from yaptide.persistence.schema import Condition
-from yaptide.services import room
+from yaptide.services import room, runners
 from yaptide.services.backend import Backend
 
 _TABLES = {
@@ -36,6 +37,21 @@ class Check:
 def checks(backend: Backend) -> list[Check]:
     """All checks; they take a few seconds at most, and change nothing."""
     return [*_database(backend), _storage(backend.data_dir)]
+
+
+def check_simulators(backend: Backend, others: Sequence[Check]) -> list[Check]:
+    """Whether something is there that runs what is submitted; without it the server is as ready as ever.
+
+    None if one of the `others` says that the database cannot tell.
+    """
+    if not all(check.ok for check in others):
+        return []
+    names = {row.sim_type for row in runners.list_programs(backend)} | backend.foreign_workers
+    if names:
+        return [Check("simulators", True, ", ".join(sorted(names)))]
+    message = "nothing that could run a simulation is there: submissions are refused, and what was accepted waits"
+    remedy = "look at the logs of `yaptide up` and of workers; `yaptide simulators list` tells what is here"
+    return [Check("simulators", False, message, remedy)]
 
 
 def _database(backend: Backend) -> list[Check]:

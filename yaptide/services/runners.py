@@ -89,7 +89,7 @@ def withdraw_runner(backend: Backend, name: str) -> None:
 
 def list_programs(backend: Backend) -> list[Record]:
     """What the runners have that are there; see `queries.runners.all_programs`."""
-    with backend.database.reading() as connection:
+    with backend.database.probing() as connection:
         return runners.all_programs(connection, now() - life(backend))
 
 
