@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import update
 
 from tests.support.payloads import estimator, submission
-from tests.support.processes import PASSWORD, USER, Server, place, until
+from tests.support.processes import DEADLINE, PASSWORD, USER, Server, beam, place, until
+from yaptide.domain.states import EntityState
 from yaptide.persistence.models import SimulationModel
 from yaptide.services import lifecycle
 
@@ -127,3 +128,17 @@ def test_a_setting_that_cannot_be_used_is_named(there):
     done = there.run("up", YAPTIDE_LOG_FORMAT="xml")
     assert done.code == 1
     assert "YAPTIDE_LOG_FORMAT" in done.complaint
+
+
+def test_nothing_in_the_folder_where_it_is_started_is_run(there, tmp_path):
+    """Such as modules of the names that it imports, or a clone of this project beside it."""
+    for name in ("typer.py", "yaptide/__init__.py", "sitecustomize.py", "celery/__init__.py"):
+        trap = there.folder / name
+        trap.parent.mkdir(exist_ok=True)
+        trap.write_text(f"open({str(tmp_path / 'sprung')!r}, 'w').write(__file__)\nraise SystemExit(1)\n")
+    server = there.up().register()
+    with server.client() as client:
+        job = client.submit(beam(tmp_path / "beam", 500), ntasks=2)
+        assert job.wait(DEADLINE, every=0.1) is EntityState.COMPLETED
+    assert there.run("doctor").code == 0
+    assert not (tmp_path / "sprung").exists()
