@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.services.backend import Keycloak, Limits
+from yaptide.services.passwords import LEAST, MAX_PASSWORD
 from yaptide.services.throttle import REGISTRATIONS, SIGN_INS
 
 _TRUSTWORTHY = re.compile(
@@ -151,6 +152,13 @@ class Settings(BaseSettings):
         "open",
         validation_alias="YAPTIDE_REGISTRATION",
         description="`open`: anybody may register as a user; `closed`: only operators add users.",
+    )
+    min_password_length: int = Field(
+        LEAST,
+        ge=1,
+        le=MAX_PASSWORD,
+        validation_alias="YAPTIDE_MIN_PASSWORD_LENGTH",
+        description="Least number of characters of a new password; those that there are go on.",
     )
     sign_ins_per_minute: int = Field(
         SIGN_INS,
@@ -293,6 +301,7 @@ class Settings(BaseSettings):
             update_key=timedelta(days=self.update_key_days),
             silence=timedelta(seconds=self.silence_seconds),
             registration=self.registration == "open",
+            password=self.min_password_length,
         )
 
     @property

@@ -64,8 +64,9 @@ def sign_in_through_keycloak(
     identity = keycloak.identify(backend.keycloak, token)
     if identity.username != username:
         raise Forbidden("The user name is not that of Keycloak's token")
-    user = users.of_keycloak(backend, username)
-    remark = credentials.renew(backend, user, token or "")
+    user = users.of_keycloak(backend, identity.subject, username)
+    # A certificate is issued to the name at Keycloak, also where that is taken here.
+    remark = credentials.renew(backend, user._replace(username=username), token or "")
     present = _named(backend, access_token, refresh_token)
     ends = min(identity.expires, now() + backend.limits.refresh)
     if present is not None and _go_on(backend, present, user, ends):
