@@ -24,7 +24,7 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from tests.support import http
-from tests.support.api import contents, sign_in
+from tests.support.api import contents, of_keycloak as keycloak_user, sign_in
 from tests.support.ssh import Authority, locked, text_of
 from yaptide.admin import cli
 from yaptide.application import create_app
@@ -54,7 +54,7 @@ def backend(backend: Backend) -> Backend:
 @pytest.fixture
 def alice(backend: Backend) -> User:
     """A user of Keycloak."""
-    return users.of_keycloak(backend, "alice")
+    return keycloak_user(backend, "alice")
 
 
 @pytest.fixture
