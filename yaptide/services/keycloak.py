@@ -31,6 +31,7 @@ KEEP = 300.0
 PAUSE = 2.0
 #: Seconds that our clock and Keycloak's may differ.
 _LEEWAY = 30
+_END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 #: Characters of a subject, by OpenID Connect.
 _MAX_SUBJECT = 255
 
@@ -75,6 +76,8 @@ def _time(seconds: object) -> datetime:
     """A time as tokens have it, a number; raises TypeError for anything else, ValueError for one out of range."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise TypeError("no number")
+    if not 0 <= seconds < _END_OF_TIME:
+        raise ValueError("out of range")
     return datetime.fromtimestamp(seconds, UTC)
 
 
