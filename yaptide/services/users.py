@@ -7,6 +7,7 @@ import logging
 import secrets
 from functools import cache
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from yaptide.domain.errors import Conflict, Forbidden, NotAuthenticated, NotFound
@@ -102,6 +103,13 @@ def _new_of_keycloak(backend: Backend, subject: Subject, username: str) -> User:
         log.warning("subject %s of Keycloak is not let in as %s: the account is another's", subject.subject, username)
         raise Forbidden(_ANOTHERS.format(username))
     return user
+
+
+def confirm_subject(connection: Connection, user: User, subject: Subject) -> None:
+    """Have an account stay whose it is until the transaction ends; raises Forbidden if that is somebody else by now."""
+    users.lock(connection, user.id)
+    if users.subject_of(connection, user.id) != subject:
+        raise Forbidden(_ANOTHERS.format(user.username))
 
 
 @retried
