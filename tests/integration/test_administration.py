@@ -122,7 +122,7 @@ def test_a_user_is_changed(signed_in, stranger, app, backend, database):
     with pytest.raises(Conflict, match="'mallory' already"):
         administration.rename_user(database, alice, "mallory")
     administration.rename_user(database, alice, "alicia")
-    assert user_services.check_password(backend, "alicia", "another").id == alice.id
+    assert user_services.check_password(backend, "alicia", "another one").id == alice.id
 
 
 def test_a_quota_refuses_a_submission_and_nothing_else(job, signed_in, database):
