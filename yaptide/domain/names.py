@@ -9,6 +9,7 @@ import hashlib
 import re
 import unicodedata
 
+_LONGEST = 1024
 #: East Asian scripts are written together, and with Latin; modifiers and signs belong to every script.
 _COMMON = frozenset(
     {"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC", "MODIFIER", ""}
@@ -33,8 +34,11 @@ _LOOK_ALIKES = {
 
 
 def composed(name: str) -> str:
-    """The name in the one spelling that is stored (NFC): accents can be typed in several ways."""
-    return unicodedata.normalize("NFC", name)
+    """The name in the one spelling that is stored (NFC): accents can be typed in several ways.
+
+    What is far too long for a name stays as it is: a hundred thousand accents on a letter take minutes to put in order.
+    """
+    return name if len(name) > _LONGEST else unicodedata.normalize("NFC", name)
 
 
 def scripts(name: str) -> list[str]:

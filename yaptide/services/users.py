@@ -145,7 +145,9 @@ def _account(backend: Backend, username: str) -> Account | None:
     """The local user of this name as it is, which may be an old one, or as names are stored."""
     with backend.database.reading() as connection:
         found = users.local_user(connection, username)
-        return found or users.local_user(connection, composed(username))
+        if found is None and composed(username) != username:
+            return users.local_user(connection, composed(username))
+        return found
 
 
 def _fitting(backend: Backend, account: Account | None, password: str, queue: passwords.Queue) -> User:
