@@ -214,6 +214,7 @@ def test_who_lacks_the_service_is_not_let_in(realm, app, client):
 def test_the_user_name_is_that_of_the_token(realm, client, database):
     refused(sign_in(client, realm.token(), "bob"), "user name")
     refused(sign_in(client, realm.token(), "ALICE"), "user name")
+    refused(sign_in(client, realm.token(), ""), "user name")
     assert contents(database)["User"] == []
 
 
