@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -83,15 +83,24 @@ class Installation:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How to start a task: the argument list and what to add to the environment."""
+    """How to start a task: the argument list and what to add to the environment.
+
+    `links` are made in the task's folder first, name to target, for programs that cannot bear long paths.
+    """
 
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
+    links: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def whole_environment(self) -> dict[str, str]:
         """The environment of the run: no secret of ours is in it."""
         return {name: os.environ[name] for name in _KEPT if name in os.environ} | dict(self.environment)
+
+    def make_links(self, folder: Path) -> None:
+        """Make the links in the task's folder; raises OSError."""
+        for name, target in self.links.items():
+            (folder / name).symlink_to(target)
 
 
 @dataclass(frozen=True, slots=True)
