@@ -127,7 +127,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     from werkzeug.middleware.proxy_fix import ProxyFix  # noqa: PLC0415
 
     from yaptide import api, web  # noqa: PLC0415
-    from yaptide.api import description, errors, watching  # noqa: PLC0415
+    from yaptide.api import cookies, description, errors, watching  # noqa: PLC0415
     from yaptide.api.http import JsonRequest, Number, OrjsonProvider, guard_body  # noqa: PLC0415
 
     settings = settings or load()
@@ -140,7 +140,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
         docs_path=None,
         static_folder=None,  # type: ignore[arg-type]  # Flask takes it, and then serves no files
     )
-    app.security_schemes = description.SECURITY
+    app.security_schemes = description.security(cookies.name_of(backend, cookies.ACCESS))
     app.spec_processor(description.describe)
     app.json = OrjsonProvider(app)
     app.request_class = JsonRequest
