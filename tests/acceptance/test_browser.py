@@ -17,7 +17,7 @@ const call = async (url, method = "GET", body = undefined) => {
     const document = await answer.json();
     return [answer.status, document.username || document.message];
 };
-const [here, there, credentials] = %s;
+const [here, there, elsewhere, credentials] = %s;
 (async () => { %s })().then(found => { document.body.textContent = JSON.stringify(found); });
 </script></body>"""
 _TWO_SERVERS = """
@@ -31,6 +31,27 @@ _TWO_SERVERS = """
     found.last = await status();
     return found;
 """
+_A_FRAME = """
+    const found = {logged_in: (await call(here + "/auth/login", "POST", credentials))[0]};
+    const frame = document.createElement("iframe");
+    const end = new Promise(resolve => addEventListener("message", event => resolve(event.data), {once: true}));
+    frame.src = elsewhere;
+    document.body.append(frame);
+    found.frame = await end;
+    found.after = await call(here + "/auth/status");
+    return found;
+"""
+#: What any page may send without asking: JSON that is said to be text.
+_ELSEWHERE = """<!doctype html><title>a page from elsewhere</title><body><script>
+const send = (path, body) => fetch(%s + path, {method: "POST", mode: "no-cors", credentials: "include",
+                                               body: JSON.stringify(body)});
+const [mallory, change] = %s;
+(async () => {
+    await send("/auth/login", mallory);
+    await send("/user/update", change);
+    parent.postMessage("sent", "*");
+})();
+</script></body>"""
 
 
 @pytest.fixture
@@ -50,9 +71,20 @@ def servers(tmp_path, front_end: Service) -> Iterator[list[Server]]:
         yield [place.up("--no-executor").register() for place in places]
 
 
-def show(front_end: Service, servers: list[Server], script: str) -> dict:
+@pytest.fixture
+def elsewhere(servers: list[Server]) -> Iterator[Service]:
+    """Serves a page on the same host that tries to sign its reader in as mallory, and to change a password."""
+    with servers[0].client() as client:
+        client.register("mallory", PASSWORD)
+    bodies = [{"username": "mallory", "password": PASSWORD}, {"password": PASSWORD, "new_password": "another password"}]
+    with serve() as service:
+        service.answer = lambda: (200, (_ELSEWHERE % (json.dumps(servers[0].url), json.dumps(bodies))).encode())
+        yield service
+
+
+def show(front_end: Service, servers: list[Server], script: str, elsewhere: str = "") -> dict:
     """What a script finds out in the page of the front end."""
-    known = [*(server.url for server in servers), {"username": USER, "password": PASSWORD}]
+    known = [*(server.url for server in servers), elsewhere, {"username": USER, "password": PASSWORD}]
     page = _PAGE % (json.dumps(known), script)
     front_end.answer = lambda: (200, page.encode())
     return json.loads(text_of(front_end.url))
@@ -69,3 +101,11 @@ def test_two_servers_on_one_host_leave_each_others_users_signed_in(front_end: Se
         "logged_out": [200, "User logged out"],
         "last": [signed_in, [401, "No token provided"]],
     }
+
+
+def test_a_page_from_elsewhere_changes_nothing(front_end: Service, servers: list[Server], elsewhere: Service) -> None:
+    found = show(front_end, servers, _A_FRAME, elsewhere.url)
+    assert found == {"logged_in": 202, "frame": "sent", "after": [200, USER]}
+    with servers[0].client() as client:
+        client.sign_in("mallory", PASSWORD)
+        client.sign_in(USER, PASSWORD)
