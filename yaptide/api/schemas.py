@@ -344,9 +344,11 @@ class ResultsReport(BaseModel):
 
 
 class Submitted(Message):
-    """The public name of the new simulation."""
+    """The public name of the new simulation, what runs it, and what of a project is not simulated, in sentences."""
 
     job_id: str
+    sim_type: str
+    left_out: list[str] | None = None
 
 
 class UpdateKey(Message):
@@ -443,7 +445,10 @@ class ResultsPages(Message):
 
 
 class Input(Message):
-    """What was submitted: `input_type`, `number_of_all_primaries`, `input_files`, `input_json`."""
+    """What was submitted: `input_type`, `number_of_all_primaries`, `input_files`, `input_json`.
+
+    Of a project that was converted there are both; `left_out` says in sentences what of it is not simulated.
+    """
 
     input: dict[str, Any]
 
