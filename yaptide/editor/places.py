@@ -1,4 +1,4 @@
-"""Reading values out of a project, with refusals that say where they are."""
+"""Reading values out of a JSON document, with refusals that say where they are."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,21 +23,22 @@ def short(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """An object of the project, and its `place` in words. Whatever is missing has the `default`, if there is one."""
+    """An object of a document, and its `place` in words. Whatever is missing has the `default`, if there is one."""
 
     place: str
     values: Mapping[str, Any]
+    document: str = "Project"
 
     def refusal(self, why: str) -> InvalidInput:
         """The error to raise when something here is wrong."""
-        return InvalidInput(f"Project, {self.place}: {why}")
+        return InvalidInput(f"{self.document}, {self.place}: {why}")
 
     def within(self, key: str) -> "Section":
         """The object under `key`; empty if it is missing. Raises InvalidInput if it is no object."""
         value = self.values.get(key)
         if value is not None and not isinstance(value, Mapping):
             raise self.refusal(f"{key} has to be an object")
-        return Section(f"{self.place}, {key}", value or {})
+        return Section(f"{self.place}, {key}", value or {}, self.document)
 
     def items(self, key: str, kind: str, most: int) -> Iterator["Section"]:
         """The objects in the list under `key`, each placed by its `kind` and name; raises InvalidInput."""
@@ -45,7 +46,8 @@ class Section:
             if not isinstance(value, Mapping):
                 raise self.refusal(f"{key}, entry {number}: it has to be an object")
             name = value.get("name")
-            yield Section(f"{kind} {short(name) if isinstance(name, str) and name else number}", value)
+            place = f"{kind} {short(name) if isinstance(name, str) and name else number}"
+            yield Section(place, value, self.document)
 
     def sequence(self, key: str, most: int) -> Sequence[Any]:
         """The list under `key`, empty if it is missing; raises InvalidInput if it is none, or longer than `most`."""

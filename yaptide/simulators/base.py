@@ -5,9 +5,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from yaptide.domain.estimators import TaskOutput
+from yaptide.editor.project import Project
 
 #: Input files as they travel: name to text. See `yaptide.simulators.files` for what a name may be.
 InputFiles = Mapping[str, str]
@@ -160,3 +161,28 @@ class Simulator(Protocol):
 
 #: What an object has to have to be a `Simulator`.
 MEMBERS = tuple(member for member in (*Simulator.__annotations__, *vars(Simulator)) if not member.startswith("_"))
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A project of the web editor as input files.
+
+    `left_out` says in sentences what of the project is not in them, `resolution` how fine they are.
+    """
+
+    files: InputFiles
+    left_out: tuple[str, ...]
+    resolution: str
+
+
+@runtime_checkable
+class Converter(Protocol):
+    """What a simulator has beside the calls of `Simulator` if yaptide writes its input files from projects."""
+
+    def convert(self, project: Project) -> Converted:
+        """The input files for a project; raises InvalidInput if nothing that it asks for can be simulated.
+
+        The estimators that `read` makes of them have the names of the project's outputs, and hold those of its
+        quantities that come before the first that is left out. Each later one is an estimator of its own, called
+        ``output: quantity``.
+        """
