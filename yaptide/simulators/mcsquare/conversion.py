@@ -17,7 +17,7 @@ from yaptide.editor.project import Beam, BeamShape, Output, Project, Quantity, Z
 from yaptide.simulators.base import Converted
 from yaptide.simulators.mcsquare import bdl, config, ct, plan, scoring, tables
 from yaptide.simulators.mcsquare.ct import CT
-from yaptide.simulators.mcsquare.materials import make_tables
+from yaptide.simulators.mcsquare.materials import hu_of, make_tables
 from yaptide.simulators.mcsquare.scoring import Scored, ScoredOutput, Scoring
 from yaptide.simulators.mcsquare.source import make_source
 from yaptide.simulators.mcsquare.voxels import Space, fill_space, make_space, voxels_of
@@ -55,8 +55,8 @@ def convert(project: Project) -> Converted:
     space = make_space(project, [output.detector for output in outputs])
     voxels = CT(space.grid, fill_space(space, geometry))
     _check_zones(outputs, voxels, project)
-    black = tuple(number for number, material in enumerate(geometry.materials) if material.is_black_hole)
-    scored = Scoring(space.corner, black, outputs, "" if project.beam.direction[2] > 1 - 1e-12 else _NO_RANGE)
+    empty = tuple(number for number, material in enumerate(geometry.materials) if material.is_empty)
+    scored = Scoring(space.corner, empty, outputs, "" if project.beam.direction[2] > 1 - 1e-12 else _NO_RANGE)
     left_out = (*(str(each) for each in asked if each.reason), *_settings_left_out(project, scored))
     return Converted(_files(project, geometry, space, voxels, scored), left_out, space.description)
 
@@ -147,7 +147,7 @@ def _settings_left_out(project: Project, scored: Scoring) -> Iterator[str]:
     if _PROTON_LET in scored.images:
         yield (
             "Physics: for the LET of protons alone, deuterons and alpha particles are not followed: their energy stays "
-            "where they are made, which is 2 % more dose in the first centimetre and none elsewhere"
+            "where they are made, about 2 % more dose in the first centimetre of a beam of 150 MeV"
         )
     materials = {zone.name: zone.material for zone in project.zones}
     for name, material in materials.items():
@@ -182,13 +182,19 @@ def _files(project: Project, geometry: Geometry, space: Space, voxels: CT, score
     names = config.TASK_FILES
     return {
         config.FILE: _config(project, scored),
-        _CT: ct.described_text(voxels),
+        _CT: _legend(geometry, places) + ct.described_text(voxels),
         names["HU_Density_Conversion_File"]: tables.formatted(densities),
         names["HU_Material_Conversion_File"]: tables.formatted(labels),
         names["BDL_Machine_Parameter_File"]: bdl.formatted(library),
         names["BDL_Plan_File"]: plan.formatted(field),
         scoring.FILE: scoring.formatted(scored),
     }
+
+
+def _legend(geometry: Geometry, places: list[str]) -> str:
+    """Comments that say which zone each HU stands for."""
+    zones = enumerate(zip(places, geometry.materials, strict=True))
+    return "".join(f"# HU {hu_of(zone)}: {place}, {short(material.name)}\n" for zone, (place, material) in zones)
 
 
 def _config(project: Project, scored: Scoring) -> str:

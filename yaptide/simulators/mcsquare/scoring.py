@@ -1,6 +1,6 @@
 """Scores in the detectors of a project, in place of those on the grid: the input file ``scoring.json``.
 
-It says where the corner of the grid is, which HU are black holes, and for each estimator its detector and quantities. A
+It says where the corner of the grid is, which zones are empty, and for each estimator its detector and quantities. A
 bin has the mean of the voxels by the part of its volume that they fill, as if the dose were the same all over a voxel.
 """
 
@@ -78,13 +78,14 @@ class ScoredOutput:
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """The whole file: `corner` of the grid in cm, numbers of the zones that are `black` holes, estimators.
+    """The whole file: `corner` of the grid in cm, numbers of the zones that are `empty`, estimators.
 
+    In vacuum and in black holes nothing is scored, whatever MCsquare finds in what stands for them.
     `no_range` is why depth-dose curves along z show no range; empty if they do.
     """
 
     corner: Vector
-    black: tuple[int, ...]
+    empty: tuple[int, ...]
     outputs: tuple[ScoredOutput, ...]
     no_range: str = ""
 
@@ -112,9 +113,9 @@ def parse(text: str) -> Scoring:
     names = [output.name for output in outputs]
     if len(set(names)) < len(names) or not names:
         raise whole.refusal("outputs have to have names, each another one")
-    black = Section("the whole", {"black": whole.sequence("black", 10 * _MOST)}, FILE)
+    empty = Section("the whole", {"empty": whole.sequence("empty", 10 * _MOST)}, FILE)
     numbers = tuple(
-        Section("black", {"zone": zone}, FILE).whole("zone", None, 0, 10**5) for zone in black.values["black"]
+        Section("empty", {"zone": zone}, FILE).whole("zone", None, 0, 10**5) for zone in empty.values["empty"]
     )
     return Scoring(whole.vector("corner"), numbers, outputs, whole.text("no_range")[:300])
 
@@ -189,7 +190,7 @@ def reason_against(detector: Detector, quantity: str) -> str | None:
 
 def estimators(scoring: Scoring, grid: Grid, images: Mapping[str, Voxels], hu: Voxels) -> tuple[Estimator, ...]:
     """The estimators, from images and HU of shape (nz, ny, nx)."""
-    scored = ~np.isin(hu, [hu_of(zone) for zone in scoring.black])
+    scored = ~np.isin(hu, [hu_of(zone) for zone in scoring.empty])
     kept: dict[str, Floats] = {name: np.where(scored, image, np.float32(0)) for name, image in images.items()}
     if "LET" in kept:
         kept["LET"] = kept["LET"] * kept["Dose"].astype(np.float64)

@@ -25,7 +25,7 @@ _DIVERGENCE, _CORRELATION = 1e-5, 0.5
 _SMALLEST_SPOT = 0.01  # mm
 _MOST_SPOTS = 3000
 #: Spots of a flat beam are that far from each other, in parts of its size, or nearer.
-_PARTS = 15
+_PARTS = 30
 _REACH = 4.0  # standard deviations
 
 
