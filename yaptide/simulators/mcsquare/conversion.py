@@ -15,18 +15,19 @@ from yaptide.editor.geometry import Geometry
 from yaptide.editor.places import short
 from yaptide.editor.project import Beam, BeamShape, Output, Project, Quantity, ZoneDetector
 from yaptide.simulators.base import Converted
-from yaptide.simulators.mcsquare import bdl, config, ct, plan, scoring, tables
+from yaptide.simulators.mcsquare import bdl, config, ct, inputs, plan, scoring, tables
 from yaptide.simulators.mcsquare.ct import CT
 from yaptide.simulators.mcsquare.materials import hu_of, make_tables
 from yaptide.simulators.mcsquare.scoring import Scored, ScoredOutput, Scoring
 from yaptide.simulators.mcsquare.source import make_source
-from yaptide.simulators.mcsquare.voxels import Space, fill_space, make_space, voxels_of
+from yaptide.simulators.mcsquare.voxels import Space, fill_space, make_space
 
 _LEAST_PRIMARIES = 10
 #: The image of LET, which is averaged over deuterons and alpha particles too, if they are followed.
 _PROTON_LET = "LET"
 _CT = "ct.txt"  # stands for ct.mhd, which config.txt names
 _JUST_BEHIND = 1e-6  # cm
+_LONGEST = 2000  # characters of a refusal
 _NO_RANGE = "the beam is not along z: its protons do not stop at one z"
 
 
@@ -47,18 +48,31 @@ def convert(project: Project) -> Converted:
     """The input files; raises InvalidInput if MCsquare has no such beam or material, or can score nothing of it."""
     _check_beam(project)
     asked = list(_asked(project))
-    outputs = _outputs(asked)
-    if not outputs:
-        reasons = "; ".join(map(str, asked)) or "it has no outputs with quantities"
-        raise InvalidInput(f"MCsquare can score nothing of this project. {reasons}"[:2000])
+    outputs, left_out = _outputs(asked), [str(each) for each in asked if each.reason]
+    _check_any(outputs, left_out)
     geometry = Geometry(project)
     space = make_space(project, [output.detector for output in outputs])
     voxels = CT(space.grid, fill_space(space, geometry))
-    _check_zones(outputs, voxels, project)
+    lost = [output for output in outputs if _is_lost(output, voxels)]
+    left_out += [f"Output {short(output.name)}: no voxel's centre is in its zone" for output in lost]
+    _check_any(kept := tuple(output for output in outputs if output not in lost), left_out)
     empty = tuple(number for number, material in enumerate(geometry.materials) if material.is_empty)
-    scored = Scoring(space.corner, empty, outputs, "" if project.beam.direction[2] > 1 - 1e-12 else _NO_RANGE)
-    left_out = (*(str(each) for each in asked if each.reason), *_settings_left_out(project, scored))
-    return Converted(_files(project, geometry, space, voxels, scored), left_out, space.description)
+    scored = Scoring(space.corner, empty, kept, "" if project.beam.direction[2] > 1 - 1e-12 else _NO_RANGE)
+    files = _files(project, geometry, space, voxels, scored)
+    inputs.parse(files)  # what is written can be run
+    return Converted(files, (*left_out, *_settings_left_out(project, scored)), space.description)
+
+
+def _check_any(outputs: tuple[ScoredOutput, ...], left_out: list[str]) -> None:
+    """Raise InvalidInput, with the reasons, if there is nothing left to score."""
+    if not outputs:
+        reasons = "; ".join(left_out) or "It has no outputs with quantities"
+        raise InvalidInput(f"MCsquare can score nothing of this project. {reasons}"[:_LONGEST])
+
+
+def _is_lost(output: ScoredOutput, voxels: CT) -> bool:
+    """Whether the detector is a zone without any voxel."""
+    return isinstance(output.detector, ZoneDetector) and not (voxels.hu == hu_of(output.detector.zone)).any()
 
 
 def _check_beam(project: Project) -> None:
@@ -130,16 +144,6 @@ def _free(name: str, taken: set[str]) -> str:
 def _scored(each: _Asked) -> Scored:
     filter_ = each.quantity.filter
     return Scored(each.quantity.keyword, each.quantity.name, filter_.name if filter_ else "", each.quantity.rescale)
-
-
-def _check_zones(outputs: tuple[ScoredOutput, ...], voxels: CT, project: Project) -> None:
-    """Raise InvalidInput for a detector that is a zone without any voxel."""
-    for output in outputs:
-        if isinstance(output.detector, ZoneDetector) and not voxels_of(voxels.hu, output.detector.zone):
-            zone = project.zones[output.detector.zone]
-            raise InvalidInput(
-                f"Detector {short(output.detector.name)}: zone {short(zone.name)} is within no voxel's centre"
-            )
 
 
 def _settings_left_out(project: Project, scored: Scoring) -> Iterator[str]:

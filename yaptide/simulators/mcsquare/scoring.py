@@ -33,7 +33,7 @@ _MEV_PER_CM_PER_KEV_PER_UM = 10.0
 
 #: Points along a side of a voxel with which its part in a ring is found.
 _FEWEST_POINTS, _MOST_POINTS = 8, 32
-_MOST_RINGS = 1000
+_MOST_IN_ALL = 2 * 10**7
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +181,6 @@ def _bins(detector: Section, count: int) -> tuple[int, ...]:
 
 def reason_against(detector: Detector, quantity: str) -> str | None:
     """Why a quantity cannot be scored in a detector; None if it can."""
-    if isinstance(detector, Cylinder) and detector.bins[0] > _MOST_RINGS:
-        return f"{detector.bins[0]} rings are more than the {_MOST_RINGS} that there may be"
     if isinstance(detector, Everywhere) and quantity in ("Dose", "DoseGy"):
         return "the dose of everything there is has no volume that it is averaged over"
     return None
@@ -301,38 +299,52 @@ def _resampled(values: Doubles, axis: int, low: float, step: float, edges: Float
 
 
 def _ring_means(voxels: Floats, grid: Grid, corner: Vector, rings: Cylinder) -> Doubles:
+    """The means in rings of each slice of voxels, and then those along z."""
+    ring, pixel, part = _parts_in_rings(grid, corner, rings)
+    means = np.empty((grid.shape[2], rings.bins[0]))
+    for layer, of_layer in zip(voxels.reshape(grid.shape[2], -1), means, strict=True):
+        of_layer[:] = np.bincount(ring, layer[pixel] * part, rings.bins[0])
     low = rings.centre[2] - rings.depth / 2
     edges = low + np.arange(rings.bins[1] + 1) * (rings.depth / rings.bins[1])
-    layers = _resampled(np.asarray(voxels, dtype=np.float64), 0, corner[2], grid.spacing[2] / _MM, edges)
-    parts = _parts_in_rings(grid, corner, rings)
-    means = layers.reshape(len(layers), -1) @ parts.T
-    return np.ascontiguousarray(means).ravel()
+    return np.ascontiguousarray(_resampled(means, 0, corner[2], grid.spacing[2] / _MM, edges)).ravel()
 
 
-def _parts_in_rings(grid: Grid, corner: Vector, rings: Cylinder) -> Doubles:
-    """The part that each row of voxels along z fills of each ring, shape (rings, ny * nx).
+def _parts_in_rings(grid: Grid, corner: Vector, rings: Cylinder) -> tuple[NDArray[np.intp], NDArray[np.intp], Doubles]:
+    """Pairs of a ring and a row of voxels along z (its number), and the part of the ring that the row fills.
 
-    Found with points all over the rings, also where these reach out of the grid. A ring so thin that there is no point
-    in it has NaN.
+    Found with points all over the rows. Of a ring within the grid the parts add up to 1; if it is so thin that there is
+    no point in it, its part of any row is NaN.
     """
     width = (rings.radius - rings.inner) / rings.bins[0]
     step = [size / _MM for size in grid.spacing[:2]]
-    points = min(max(math.ceil(4 * max(step) / width), _FEWEST_POINTS), _MOST_POINTS)
-    columns, rows = (_reached(corner[axis] - rings.centre[axis], step[axis], rings.radius) for axis in range(2))
-    parts, all_points = np.zeros((rings.bins[0], grid.shape[1] * grid.shape[0])), np.zeros(rings.bins[0])
-    in_grid = ((rows >= 0) & (rows < grid.shape[1]))[:, None] & (columns >= 0) & (columns < grid.shape[0])
-    pixels = rows[:, None] * grid.shape[0] + columns
+    low = [corner[axis] - rings.centre[axis] for axis in range(2)]
+    rows = grid.shape[0] * grid.shape[1]
+    wanted = min(max(math.ceil(4 * max(step) / width), _FEWEST_POINTS), _MOST_POINTS)
+    points = max(1, min(wanted, math.isqrt(_MOST_IN_ALL // rows)))
+    pixels = np.arange(rows).reshape(grid.shape[1], grid.shape[0])
+    found = []
     for i, j in itertools.product(range(points), repeat=2):
-        x = corner[0] - rings.centre[0] + (columns + (i + 0.5) / points) * step[0]
-        y = corner[1] - rings.centre[1] + (rows + (j + 0.5) / points) * step[1]
-        ring = np.floor((np.hypot(x, y[:, None]) - rings.inner) / width).astype(np.intp)
+        x, y = (
+            low[axis] + (np.arange(grid.shape[axis]) + (at + 0.5) / points) * step[axis]
+            for axis, at in ((0, i), (1, j))
+        )
+        ring = np.floor((np.hypot(x, y[:, None]) - rings.inner) / width)
         inside = (ring >= 0) & (ring < rings.bins[0])
-        all_points += np.bincount(ring[inside], minlength=rings.bins[0])
-        inside &= in_grid
-        parts[ring[inside], pixels[inside]] += 1
-    return parts / np.where(all_points, all_points, math.nan)[:, None]
+        found.append(ring[inside].astype(np.intp) * rows + pixels[inside])
+    keys, counts = np.unique(np.concatenate(found), return_counts=True)
+    ring, pixel = np.divmod(keys, rows)
+    return _whole(ring, pixel, counts * math.prod(step) / points**2, grid, low, rings)
 
 
-def _reached(low: float, step: float, radius: float) -> NDArray[np.intp]:
-    """Numbers of the voxels, of which number 0 begins at `low`, that are within `radius` of 0."""
-    return np.arange(math.floor((-radius - low) / step), math.ceil((radius - low) / step), dtype=np.intp)
+def _whole(
+    ring: NDArray[np.intp], pixel: NDArray[np.intp], area: Doubles, grid: Grid, low: list[float], rings: Cylinder
+) -> tuple[NDArray[np.intp], NDArray[np.intp], Doubles]:
+    """The areas as parts of the rings: of what was found of it if a ring is within the grid, or else of its own."""
+    edges = np.linspace(rings.inner, rings.radius, rings.bins[0] + 1)
+    reach = min(min(-low[axis], low[axis] + grid.length(axis) / _MM) for axis in range(2))
+    found = np.bincount(ring, area, rings.bins[0])
+    within = edges[1:] <= reach
+    whole = np.where(within, found, np.pi * np.diff(edges**2))
+    thin = np.flatnonzero(within & (found == 0))
+    parts = area / whole[ring]
+    return np.append(ring, thin), np.append(pixel, np.zeros_like(thin)), np.append(parts, np.full(thin.size, math.nan))

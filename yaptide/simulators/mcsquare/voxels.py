@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from yaptide.domain.errors import InvalidInput
 from yaptide.editor.geometry import (
     Geometry,
     box_of_figure,
@@ -40,6 +40,8 @@ _LARGEST, _SMALLEST = 0.25, 0.01
 _NEAR = 1e-4
 #: g/cm3. What is thinner, and around everything else, is left out of the grid: nothing comes back from there.
 _THIN = 0.01
+_MOST_TRIED = 100  # sizes of voxels
+_STEP, _COARSEST = 1.25, 5.0
 _MM = 10.0
 _CHUNK = 1 << 14  # points that stay in the processor's cache
 
@@ -91,7 +93,7 @@ class _Axis:
             sizes = [width * max(1, math.floor(wanted / width + 1e-9))]
         else:
             least = math.ceil(width / wanted - 1e-9)
-            sizes = [width / parts for parts in range(least, least + 4)]
+            sizes = [width / parts for parts in range(least, least + min(least, _MOST_TRIED) + 1)]
         size = min(sizes, key=lambda size: (round(self._misfit(begin, size) / _NEAR), -size))
         first = math.floor((self.low - begin) / size + 1e-6)
         last = max(math.ceil((self.high - begin) / size - 1e-6), first + 1)
@@ -110,17 +112,20 @@ class _Axis:
 
 
 def make_space(project: Project, detectors: Sequence[Detector]) -> Space:
-    """The grid for a project, of which the `detectors` are used; at most MOST_VOXELS."""
+    """The grid for a project, of which the `detectors` are used; at most MOST_VOXELS.
+
+    Raises InvalidInput for a project that is so large that its voxels would be.
+    """
     box = _box(project, detectors)
     axes = [_axis(axis, box, project, detectors) for axis in range(3)]
     coarser = [1.0, 1.0, 1.0]
-    while (
-        math.prod(
-            (lattices := [axis.lattice(by) for axis, by in zip(axes, coarser, strict=True)])[i][2] for i in range(3)
-        )
-        > MOST_VOXELS
-    ):
-        coarser[max(range(3), key=lambda axis: lattices[axis][2])] *= 1.25
+    while True:
+        lattices = [axis.lattice(by) for axis, by in zip(axes, coarser, strict=True)]
+        if max(size for _, size, _ in lattices) > _COARSEST:
+            raise InvalidInput(f"The project is too large: its voxels would be larger than {_COARSEST:g} cm")
+        if math.prod(count for _, _, count in lattices) <= MOST_VOXELS:
+            break
+        coarser[max(range(3), key=lambda axis: lattices[axis][2])] *= _STEP
     (x, dx, nx), (y, dy, ny), (z, dz, nz) = lattices
     return Space(Grid((nx, ny, nz), (dx * _MM, dy * _MM, dz * _MM)), (x, y, z))
 
@@ -199,8 +204,3 @@ def _is_flat(figure: Figure, axis: int) -> bool:
     if figure.solid is Solid.BOX:
         return bool(along.max() > 1 - 1e-9)
     return bool(figure.solid is Solid.CYLINDER and along[2] > 1 - 1e-9)
-
-
-def voxels_of(hu: NDArray[np.float32], zone: int) -> int:
-    """How many voxels a zone has."""
-    return int(np.count_nonzero(hu == hu_of(zone)))
