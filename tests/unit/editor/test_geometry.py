@@ -1,8 +1,10 @@
 """Which material is where."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from tests.support import projects
 from yaptide.editor import geometry
@@ -71,6 +73,7 @@ def test_a_figure_is_in_its_box(figure):
 
 
 @given(figures())
+@settings(max_examples=30)
 def test_volumes(figure):
     low, high = geometry.box_of_figure(figure)
     places = np.random.default_rng(1).uniform(low, high, (20_000, 3))
@@ -94,7 +97,7 @@ def test_laws_of_unions_intersections_and_differences(a, b):
     one, other = geometry.contains(a, places), geometry.contains(b, places)
 
     def zone(*terms):
-        return geometry.zone_contains(made(*terms), places)
+        return geometry.zone_contains(made(*terms), places, geometry.box_of_points(places))
 
     first, second = (Mode.UNION, a), (Mode.UNION, b)
     assert (zone([first, second]) == (one | other)).all()
@@ -111,7 +114,7 @@ def test_laws_of_unions_intersections_and_differences(a, b):
 def test_a_zone_is_in_its_box(a, b):
     zone = made([(Mode.UNION, a), (Mode.INTERSECTION, b)], [(Mode.UNION, b), (Mode.SUBTRACTION, a)])
     box, places = geometry.box_of_zone(zone), points()
-    inside = places[geometry.zone_contains(zone, places)]
+    inside = places[geometry.zone_contains(zone, places, geometry.box_of_points(places))]
     assert box is not None
     assert (inside >= box[0] - 1e-9).all()
     assert (inside <= box[1] + 1e-9).all()
@@ -142,6 +145,21 @@ def test_of_zones_that_overlap_the_first_counts_and_none_reaches_out_of_the_worl
         *("LEAD", "WATER, LIQUID", "AIR, DRY (NEAR SEA LEVEL)"),
         "BLACK HOLE",
     ]
+
+
+@given(st.lists(figures(), min_size=2, max_size=4), st.integers(0, 3))
+@settings(max_examples=30)
+def test_points_have_the_same_zone_alone_and_among_others(solids, seed):
+    """What is left out since it is elsewhere makes no difference."""
+    modes = (Mode.UNION, Mode.SUBTRACTION, Mode.INTERSECTION, Mode.UNION)
+    zones = (made(list(zip(modes, solids, strict=False))), made([(Mode.UNION, solids[-1])]))
+    project = read_project(projects.water_phantom())
+    project = replace(project, zones=zones, world=replace(project.world, figure=solids[0]))
+    found, places = Geometry(project), points(seed, 300)
+    together = found.zones_at(places)
+    alone = [found.zones_at(places[number : number + 1])[0] for number in range(len(places))]
+    assert together.tolist() == alone
+    assert found.zones_at(places[:0]).size == 0
 
 
 def test_a_hole_goes_through():

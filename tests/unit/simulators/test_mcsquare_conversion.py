@@ -99,6 +99,15 @@ def test_no_page_gets_the_title_of_another(tmp_path_factory, asked):
     assert len({estimator.name for estimator in estimators}) == len(estimators)
 
 
+def test_no_two_estimators_have_one_name():
+    document = asking(projects.quantity("Fluence", "f"))
+    quantities = document["scoringManager"]["outputs"][0]["quantities"]
+    quantities += [projects.quantity("Dose", "q"), projects.quantity("Dose", "q")]
+    document["scoringManager"]["outputs"].append(projects.output("out: q", "along"))
+    made = scoring.parse(converted(document).files[scoring.FILE])
+    assert [output.name for output in made.outputs] == ["out", "out: q (2)", "out: q (3)", "out: q"]
+
+
 def test_what_is_left_out_is_said():
     left_out = converted(projects.water_phantom()).left_out
     assert left_out[:3] == (

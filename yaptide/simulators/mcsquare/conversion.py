@@ -122,6 +122,7 @@ def _whose(quantity: Quantity) -> str:
 def _outputs(asked: list[_Asked]) -> tuple[ScoredOutput, ...]:
     """What can be scored. An estimator with the name of an output holds its quantities up to the first gap."""
     scored: list[ScoredOutput] = []
+    taken = {each.output.name for each in asked}
     for _, group in itertools.groupby(asked, key=lambda each: id(each.output)):
         quantities = list(group)
         output = quantities[0].output
@@ -130,7 +131,8 @@ def _outputs(asked: list[_Asked]) -> tuple[ScoredOutput, ...]:
             scored.append(ScoredOutput(output.name, output.detector, tuple(map(_scored, leading))))
         for each in quantities[len(leading) :]:
             if each.reason is None:
-                name = _free(f"{output.name}: {each.quantity.name}", {other.name for other in scored})
+                name = _free(f"{output.name}: {each.quantity.name}", taken)
+                taken.add(name)
                 scored.append(ScoredOutput(name, output.detector, (_scored(each),)))
     return tuple(scored)
 

@@ -1,5 +1,6 @@
 """Voxels in place of the zones of a project, on a grid that fits its detectors."""
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,9 @@ from yaptide.simulators.mcsquare.metaimage import Grid, Voxels
 #: More voxels would make the input, and the memory of each task, large: this takes some 300 MB.
 MOST_VOXELS = 4_000_000
 
+#: Fewer if there are many figures: a test of a point in a figure takes some 30 ns, and somebody waits for it.
+_MOST_TESTS = 200_000_000
+
 #: cm. Voxels are not larger than this where there is room for smaller ones, and never smaller than the other.
 _LARGEST, _SMALLEST = 0.25, 0.01
 #: A surface is on the grid if it is that near to one of its planes, in cm.
@@ -43,7 +47,7 @@ _THIN = 0.01
 _MOST_TRIED = 100  # sizes of voxels
 _STEP, _COARSEST = 1.25, 5.0
 _MM = 10.0
-_CHUNK = 1 << 14  # points that stay in the processor's cache
+_BLOCK = 25  # voxels along each side: so many fit into the processor's cache, and lie near to each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +122,14 @@ def make_space(project: Project, detectors: Sequence[Detector]) -> Space:
     """
     box = _box(project, detectors)
     axes = [_axis(axis, box, project, detectors) for axis in range(3)]
+    tests = sum(len(term) for zone in project.zones for term in zone.terms)
+    most = min(MOST_VOXELS, _MOST_TESTS // max(tests, 1))
     coarser = [1.0, 1.0, 1.0]
     while True:
         lattices = [axis.lattice(by) for axis, by in zip(axes, coarser, strict=True)]
         if max(size for _, size, _ in lattices) > _COARSEST:
             raise InvalidInput(f"The project is too large: its voxels would be larger than {_COARSEST:g} cm")
-        if math.prod(count for _, _, count in lattices) <= MOST_VOXELS:
+        if math.prod(count for _, _, count in lattices) <= most:
             break
         coarser[max(range(3), key=lambda axis: lattices[axis][2])] *= _STEP
     (x, dx, nx), (y, dy, ny), (z, dz, nz) = lattices
@@ -132,15 +138,15 @@ def make_space(project: Project, detectors: Sequence[Detector]) -> Space:
 
 def fill_space(space: Space, geometry: Geometry) -> Voxels:
     """The HU of each voxel, shape (nz, ny, nx): that of the zone in which its centre is."""
-    hu = np.empty(space.grid.voxels, dtype=np.float32)
     shape = space.grid.shape
+    hu = np.empty(shape[::-1], dtype=np.float32)
     centres = [space.corner[axis] + space.grid.centres(axis) / _MM for axis in range(3)]
-    for begin in range(0, hu.size, _CHUNK):
-        numbers = np.arange(begin, min(begin + _CHUNK, hu.size))
-        k, j, i = np.unravel_index(numbers, shape[::-1])
-        points = np.stack([centres[0][i], centres[1][j], centres[2][k]], axis=1)
-        hu[numbers] = hu_of(1) * geometry.zones_at(points)
-    return hu.reshape(shape[::-1])
+    for corner in itertools.product(*(range(0, count, _BLOCK) for count in shape)):
+        parts = [slice(first, first + _BLOCK) for first in corner]
+        x, y, z = (of_axis[part] for of_axis, part in zip(centres, parts, strict=True))
+        places = np.stack([each.ravel() for each in np.meshgrid(z, y, x, indexing="ij")][::-1], axis=1)
+        hu[tuple(parts[::-1])] = hu_of(1) * geometry.zones_at(places).reshape(len(z), len(y), len(x))
+    return hu
 
 
 def _box(project: Project, detectors: Sequence[Detector]) -> Doubles:
