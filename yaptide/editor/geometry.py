@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from yaptide.editor.project import BLACK_HOLE, Doubles, Figure, Material, Mode, Project, Solid, Vector, World, Zone
+from yaptide.editor.project import BLACK_HOLE, Doubles, Figure, Material, Mode, Project, Solid, Vector, Zone
 
 Booleans = NDArray[np.bool_]
 Integers = NDArray[np.intp]
@@ -81,19 +81,18 @@ class Geometry:
     def zones_at(self, points: Doubles) -> Integers:
         """The number of the zone at each of `points` (cm), shape (n, 3); shape (n,).
 
-        The world has the number after the last zone's, and the black hole around it the next. A zone ends where the
-        world does. Points that are near to each other take less time: figures that are elsewhere are left out.
+        The world has the number after the last zone's, and the black hole around it the next. Zones may reach out of
+        the world. Points that are near to each other take less time: figures that are elsewhere are left out.
         """
-        numbers = np.full(len(points), len(self._zones) + 1, dtype=np.intp)
-        around = box_of_points(points)
-        inside = np.flatnonzero(contains(self._world.figure, points))
-        numbers[inside] = len(self._zones)
+        in_world = contains(self._world.figure, points)
+        numbers = np.where(in_world, len(self._zones), len(self._zones) + 1).astype(np.intp)
+        left, around = np.arange(len(points)), box_of_points(points)
         for number, (zone, box) in enumerate(zip(self._zones, self._boxes, strict=True)):
             if box is None or intersection_of_boxes(box, around) is None:
                 continue
-            there = zone_contains(zone, points[inside], around)
-            numbers[inside[there]] = number
-            inside = inside[~there]
+            there = zone_contains(zone, points[left], around)
+            numbers[left[there]] = number
+            left = left[~there]
         return numbers
 
     def material_at(self, point: Vector) -> Material:
@@ -130,9 +129,10 @@ def _box_of_term(term: Iterable[tuple[Mode, Figure]]) -> Doubles | None:
     return box
 
 
-def box_of_world(world: World) -> Doubles:
-    """The smallest box along the axes around the world, shape (2, 3)."""
-    return box_of_figure(world.figure)
+def box_of_project(project: Project) -> Doubles:
+    """A box along the axes around the world and all zones, shape (2, 3): outside of it there is nothing."""
+    boxes = (box_of_zone(zone) for zone in project.zones)
+    return _around([box_of_figure(project.world.figure), *(box for box in boxes if box is not None)])
 
 
 def box_of_points(points: Doubles) -> Doubles:
@@ -145,8 +145,13 @@ def box_of_points(points: Doubles) -> Doubles:
 
 def union_of_boxes(boxes: Iterable[Doubles]) -> Doubles | None:
     """The smallest box around boxes; None if there are none."""
-    corners = np.array(list(boxes))
-    return np.array([corners[:, 0].min(axis=0), corners[:, 1].max(axis=0)]) if len(corners) else None
+    corners = list(boxes)
+    return _around(corners) if corners else None
+
+
+def _around(boxes: list[Doubles]) -> Doubles:
+    corners = np.array(boxes)
+    return np.array([corners[:, 0].min(axis=0), corners[:, 1].max(axis=0)])
 
 
 def intersection_of_boxes(one: Doubles, other: Doubles) -> Doubles | None:

@@ -143,7 +143,7 @@ class Zone:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What is around the zones. Outside of `figure` is a black hole."""
+    """What is around the zones. Outside of `figure`, which may have no volume, is a black hole."""
 
     figure: Figure
     material: Material
@@ -224,10 +224,10 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Quantities scored in one detector; `trace` asks for a list of particles beside them."""
+    """Quantities scored in a detector, None if there is none yet; `trace` asks for a list of particles too."""
 
     name: str
-    detector: Detector
+    detector: Detector | None
     quantities: tuple[Quantity, ...]
     trace: bool
 

@@ -6,7 +6,7 @@ What an older version leaves out has the editor's default. What cannot be meant 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -67,12 +67,13 @@ def read_project(document: Mapping[str, Any]) -> Project:
     materials = _materials(Section("materials", whole.within("materialManager").values))
     zones, world = _geometry(whole, materials)
     detectors = _detectors(Section("detectors", _needed(whole, "detectorManager")), zones)
+    scored_zones = {zone.uuid: ZoneDetector(zone.name, number) for number, zone in enumerate(zones)}
     return Project(
         title=Section("project", whole.within("project").values).text("title"),
         beam=beam,
         zones=zones,
         world=world,
-        outputs=_outputs(Section("outputs", _needed(whole, "scoringManager")), detectors),
+        outputs=_outputs(Section("outputs", _needed(whole, "scoringManager")), detectors, scored_zones),
         physics=_physics(Section("physic", whole.within("physic").values)),
         special=tuple(_special(Section("special components", whole.within("specialComponentsManager").values))),
     )
@@ -236,8 +237,6 @@ def _world(world: Section, zones: tuple[Zone, ...], materials: Mapping[str, Mate
     figure = _placed(world, np.zeros(3), np.eye(3), hollow=False)
     if world.flag("autoCalculate", False) and figure.solid is Solid.BOX:
         figure = _fitted(figure, zones, world.number("marginMultiplier", 1.1, 0, 1e3))
-    if not all(figure.size):
-        raise world.refusal("it has no volume")
     return World(figure, world.found("materialUuid", materials, "its material"))
 
 
@@ -325,9 +324,12 @@ def _cylinder(detector: Section, sizes: Section, name: str, centre: Vector) -> C
     return Cylinder(name, centre, inner, radius, sizes.number("depth", None, 1e-9), bins)
 
 
-def _outputs(manager: Section, detectors: Mapping[str, Detector]) -> tuple[Output, ...]:
+def _outputs(manager: Section, detectors: Mapping[str, Detector], zones: Mapping[str, Detector]) -> tuple[Output, ...]:
     filters = manager.by_uuid(manager.items("filters", "filter", _MOST), _filter)
-    outputs = tuple(_output(output, detectors, filters) for output in manager.items("outputs", "output", _MOST))
+    outputs = tuple(
+        _output(output, _scored_in(output, detectors, zones), filters)
+        for output in manager.items("outputs", "output", _MOST)
+    )
     names = [output.name for output in outputs]
     for name in names:
         if names.count(name) > 1:
@@ -335,13 +337,21 @@ def _outputs(manager: Section, detectors: Mapping[str, Detector]) -> tuple[Outpu
     return outputs
 
 
-def _output(output: Section, detectors: Mapping[str, Detector], filters: Mapping[str, Filter]) -> Output:
+def _scored_in(output: Section, detectors: Mapping[str, Detector], zones: Mapping[str, Detector]) -> Detector | None:
+    """The detector of an output, or the zone that it has instead; None if nobody has chosen one yet."""
+    for key, known, what in (("detectorUuid", detectors, "its detector"), ("zoneUuid", zones, "its zone")):
+        if output.values.get(key) is not None:
+            return cast("Detector", output.found(key, known, what))
+    return None
+
+
+def _output(output: Section, detector: Detector | None, filters: Mapping[str, Filter]) -> Output:
     name = output.text("name")
     if not name:
         raise output.refusal("it has no name")
     return Output(
         name=name,
-        detector=output.found("detectorUuid", detectors, "its detector"),
+        detector=detector,
         quantities=tuple(_quantity(each, filters) for each in output.items("quantities", "quantity", _MOST)),
         trace=output.flag("trace", False),
     )

@@ -130,7 +130,7 @@ def test_every_point_has_one_material():
     assert at((50, 0, 10)).name == "BLACK HOLE"  # outside of it
 
 
-def test_of_zones_that_overlap_the_first_counts_and_none_reaches_out_of_the_world():
+def test_of_zones_that_overlap_the_first_counts_and_they_may_reach_out_of_the_world():
     document = projects.project(
         projects.box("big", (4, 4, 4)),
         projects.ball("small", 1),
@@ -140,11 +140,25 @@ def test_of_zones_that_overlap_the_first_counts_and_none_reaches_out_of_the_worl
         outputs=[],
     )
     found = Geometry(read_project(document))
-    assert found.zones_at(np.array([[0, 0, 0], [0, 1.5, 0], [0, 3, 0], [1.6, 0, 0]])).tolist() == [0, 1, 2, 3]
+    places = np.array([[0, 0, 0], [0, 1.5, 0], [0, 3, 0], [1.6, 0, 0], [2.1, 0, 0]])
+    assert found.zones_at(places).tolist() == [0, 1, 2, 1, 3]
     assert [material.name for material in found.materials] == [
         *("LEAD", "WATER, LIQUID", "AIR, DRY (NEAR SEA LEVEL)"),
         "BLACK HOLE",
     ]
+
+
+def test_a_world_without_volume_has_nothing_around_the_zones():
+    """The editor has one as long as nobody has set it."""
+    document = projects.project(
+        projects.box("box", (4, 4, 4)),
+        zones=[projects.zone("Box", projects.WATER, "box")],
+        around=projects.world((0, 0, 0), projects.WATER),
+        detectors=[],
+        outputs=[],
+    )
+    at = Geometry(read_project(document)).material_at
+    assert [at(point).name for point in ((0, 0, 0), (1.9, 0, 0), (2.1, 0, 0))] == ["WATER, LIQUID"] * 2 + ["BLACK HOLE"]
 
 
 @given(st.lists(figures(), min_size=2, max_size=4), st.integers(0, 3))

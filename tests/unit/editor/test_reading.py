@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 
 from tests.support import projects
 from yaptide.domain.errors import InvalidInput
-from yaptide.editor.project import BeamShape, Cylinder, Mesh, Project, Solid
+from yaptide.editor.project import BeamShape, Cylinder, Mesh, Project, Solid, ZoneDetector
 from yaptide.editor.reading import read_project
 
 _KNOWN = {
@@ -110,6 +110,17 @@ def test_a_beam_from_a_file_keeps_the_file_and_the_distances():
         projects.water_phantom(sourceType="file", sourceFile=source, sad={"type": "double", "x": 200, "y": 250})
     ).beam
     assert (beam.source, beam.distances) == (("sobp.dat", "0.1 0 0 0.5 1"), (200, 250))
+
+
+def test_an_output_may_be_of_a_zone_or_of_nothing_yet():
+    document = projects.water_phantom()
+    outputs = document["scoringManager"]["outputs"]
+    outputs[0] = {**outputs[0], "detectorUuid": None, "zoneUuid": "Vacuum", "scoringType": "zone"}
+    del outputs[1]["detectorUuid"]
+    zone, nothing, slab = (output.detector for output in read_project(document).outputs)
+    assert zone == ZoneDetector("Vacuum", 1)
+    assert nothing is None
+    assert isinstance(slab, Cylinder)
 
 
 REFUSED = {

@@ -99,6 +99,14 @@ def test_no_page_gets_the_title_of_another(tmp_path_factory, asked):
     assert len({estimator.name for estimator in estimators}) == len(estimators)
 
 
+def test_an_output_without_a_detector_is_left_out():
+    document = asking(projects.quantity("Dose", "q"))
+    document["scoringManager"]["outputs"].append({**projects.output("new", "along"), "detectorUuid": None})
+    made = converted(document)
+    assert made.left_out == ("Output 'new', quantity 'Dose': the output has no detector",)
+    assert [output.name for output in scoring.parse(made.files[scoring.FILE]).outputs] == ["out"]
+
+
 def test_no_two_estimators_have_one_name():
     document = asking(projects.quantity("Fluence", "f"))
     quantities = document["scoringManager"]["outputs"][0]["quantities"]

@@ -100,19 +100,26 @@ def _asked(project: Project) -> Iterator[_Asked]:
 
 def _reason_against(output: Output, quantity: Quantity) -> str | None:
     """Why MCsquare cannot score a quantity; None if it can."""
-    keyword, filter_ = quantity.keyword, quantity.filter
-    if keyword not in scoring.KINDS:
-        return f"MCsquare does not score {short(keyword)}"
+    if output.detector is None:
+        return "the output has no detector"
+    if quantity.keyword not in scoring.KINDS:
+        return f"MCsquare does not score {short(quantity.keyword)}"
     if quantity.modifiers:
         return f"MCsquare scores nothing differential in {' and '.join(map(short, quantity.modifiers))}"
     if quantity.extras:
         return f"yaptide does not make input of MCsquare for {' and '.join(quantity.extras)}"
-    counts_all = filter_ is None or not (filter_.rules or filter_.other)
-    if keyword == "dLET" and (filter_ is None or not filter_.is_protons):
-        return f"MCsquare averages LET over all protons, primary and secondary, and not over {_whose(quantity)}"
-    if keyword != "dLET" and not counts_all:
+    return _reason_against_filter(quantity) or scoring.reason_against(output.detector, quantity.keyword)
+
+
+def _reason_against_filter(quantity: Quantity) -> str | None:
+    """Why MCsquare does not score a quantity of these particles; None if it does."""
+    of = quantity.filter
+    if quantity.keyword == "dLET":
+        if of is None or not of.is_protons:
+            return f"MCsquare averages LET over all protons, primary and secondary, and not over {_whose(quantity)}"
+    elif of is not None and (of.rules or of.other):
         return f"MCsquare scores it of all particles together, and not of {_whose(quantity)}"
-    return scoring.reason_against(output.detector, keyword)
+    return None
 
 
 def _whose(quantity: Quantity) -> str:
@@ -125,15 +132,17 @@ def _outputs(asked: list[_Asked]) -> tuple[ScoredOutput, ...]:
     taken = {each.output.name for each in asked}
     for _, group in itertools.groupby(asked, key=lambda each: id(each.output)):
         quantities = list(group)
-        output = quantities[0].output
+        output, detector = quantities[0].output, quantities[0].output.detector
+        if detector is None:
+            continue
         leading = list(itertools.takewhile(lambda each: each.reason is None, quantities))
         if leading:
-            scored.append(ScoredOutput(output.name, output.detector, tuple(map(_scored, leading))))
+            scored.append(ScoredOutput(output.name, detector, tuple(map(_scored, leading))))
         for each in quantities[len(leading) :]:
             if each.reason is None:
                 name = _free(f"{output.name}: {each.quantity.name}", taken)
                 taken.add(name)
-                scored.append(ScoredOutput(name, output.detector, (_scored(each),)))
+                scored.append(ScoredOutput(name, detector, (_scored(each),)))
     return tuple(scored)
 
 

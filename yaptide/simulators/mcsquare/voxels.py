@@ -11,7 +11,7 @@ from yaptide.domain.errors import InvalidInput
 from yaptide.editor.geometry import (
     Geometry,
     box_of_figure,
-    box_of_world,
+    box_of_project,
     box_of_zone,
     intersection_of_boxes,
     union_of_boxes,
@@ -150,16 +150,16 @@ def fill_space(space: Space, geometry: Geometry) -> Voxels:
 
 
 def _box(project: Project, detectors: Sequence[Detector]) -> Doubles:
-    """What has to be in the grid: all that is dense, the detectors, and where the beam starts; within the world."""
-    world = box_of_world(project.world)
+    """What has to be in the grid, as far as there is anything: what is dense, the detectors, the beam's start."""
+    everything = box_of_project(project)
     dense = [box_of_zone(zone) for zone in project.zones if _is_dense(zone.material.density, zone.material.is_empty)]
     if _is_dense(project.world.material.density, project.world.material.is_empty):
-        dense.append(world)
+        dense.append(box_of_figure(project.world.figure))
     scored = [_box_of_detector(detector, project) for detector in detectors]
     boxes = [box for box in (*dense, *scored, _box_of_beam(project.beam)) if box is not None]
     whole = union_of_boxes(boxes)
-    common = None if whole is None else intersection_of_boxes(whole, world)
-    return world if common is None else common
+    common = None if whole is None else intersection_of_boxes(whole, everything)
+    return everything if common is None else common
 
 
 def _is_dense(density: float, is_empty: bool) -> bool:
@@ -174,7 +174,7 @@ def _box_of_detector(detector: Detector, project: Project) -> Doubles | None:
     elif isinstance(detector, ZoneDetector):
         return box_of_zone(project.zones[detector.zone])
     else:
-        return box_of_world(project.world)
+        return box_of_project(project)
     return np.array([detector.centre - half, detector.centre + half])
 
 
