@@ -33,10 +33,9 @@ _NO_RANGE = "the beam is not along z: its protons do not stop at one z"
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A quantity of an output, its place in it, and why it is left out, if it is."""
+    """A quantity of an output, and why it is left out, if it is."""
 
     output: Output
-    place: int
     quantity: Quantity
     reason: str | None
 
@@ -94,8 +93,8 @@ def _check_beam(project: Project) -> None:
 
 def _asked(project: Project) -> Iterator[_Asked]:
     for output in project.outputs:
-        for place, quantity in enumerate(output.quantities):
-            yield _Asked(output, place, quantity, _reason_against(output, quantity))
+        for quantity in output.quantities:
+            yield _Asked(output, quantity, _reason_against(output, quantity))
 
 
 def _reason_against(output: Output, quantity: Quantity) -> str | None:

@@ -32,7 +32,7 @@ from yaptide.editor.project import (
 from yaptide.simulators.mcsquare.materials import hu_of
 from yaptide.simulators.mcsquare.metaimage import Grid, Voxels
 
-#: More voxels would make the input, and the memory of each task, large: this takes some 300 MB.
+#: More voxels would make the memory of each task large: with so many, MCsquare takes some 200 MB.
 MOST_VOXELS = 4_000_000
 
 #: Fewer if there are many figures: a test of a point in a figure takes some 30 ns, and somebody waits for it.
