@@ -222,6 +222,14 @@ def test_the_physics_of_the_project_is_that_of_the_run():
     assert "Physics: MCsquare cannot do without straggling of energy" in made.left_out
 
 
+def test_it_is_said_when_voxels_are_larger_than_bins():
+    document = asking(projects.quantity("Dose", "q"))
+    parameters = document["detectorManager"]["detectors"][0]["geometryData"]["parameters"]
+    parameters["zSegments"] = 100_000
+    (sentence,) = converted(document).left_out
+    assert sentence == "Output 'out': its bins are smaller than the voxels, and share their values"
+
+
 def test_a_wide_beam_is_none_that_mcsquare_loses():
     made = converted(projects.water_phantom(sigma={"type": "Gaussian", "x": 120, "y": 0.1}))
     assert MCsquare().check(made.files).primaries == 1600
