@@ -65,5 +65,8 @@ class MCsquare(PointedProgram):
         return install.command(installation)
 
     def read(self, folder: Path, exit_code: int) -> TaskOutput:
-        """Dose, and where asked for Energy and LET, each as depth curve, slice and grid; raises SimulationFailed."""
+        """Dose, and where asked for Energy and LET, each as depth curve, slice and grid (`Dose`, `Dose slice`, `Dose grid`).
+
+        Raises SimulationFailed.
+        """
         return output.read(folder, exit_code)
