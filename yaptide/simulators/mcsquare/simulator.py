@@ -65,8 +65,5 @@ class MCsquare(PointedProgram):
         return install.command(installation)
 
     def read(self, folder: Path, exit_code: int) -> TaskOutput:
-        """Dose, and where asked for Energy and LET, each as depth curve, slice and grid (`Dose`, `Dose slice`, `Dose grid`).
-
-        Raises SimulationFailed.
-        """
+        """Dose, and where asked for Energy and LET, each as depth curve, slice and grid; raises SimulationFailed."""
         return output.read(folder, exit_code)
