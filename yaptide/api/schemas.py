@@ -239,6 +239,7 @@ class ResultsQuery(JobQuery):
 
     estimator_name: str | None = None
     page_numbers: str | None = None
+    values: bool = Field(False, description="1: with the numbers of every page, as a download")
 
 
 class Message(BaseModel):
@@ -440,7 +441,9 @@ class Estimators(Message):
 class ResultsPages(Message):
     """Results: `pages` if pages were asked for, otherwise `estimators`."""
 
-    pages: list[dict[str, Any]] | None = None
+    pages: list[dict[str, Any]] | None = Field(
+        None, description='With three axes or more and without `values=1`: `{"dimensions", "results_url", "metadata"}`'
+    )
     estimators: list[dict[str, Any]] | None = None
 
 
