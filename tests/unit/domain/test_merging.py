@@ -1,11 +1,13 @@
 """Merging against the formulas written down directly, and against what a standard error promises."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from yaptide.domain.estimators import Aggregation, Page
+from yaptide.domain.estimators import Aggregation, Axis, Page
 from yaptide.domain.merging import PagesDiffer, accumulator, merge_pages
 
 SHAPE = 4
@@ -251,6 +253,59 @@ def test_pages_with_weights_and_without_do_not_fit_together():
     one, other = pages([[1.0]]), pages([[1.0]], np.ones((1, 1)))
     with pytest.raises(PagesDiffer, match="ways to merge"):
         merge_pages(one + other, [1, 1])
+
+
+GRID = (Axis("Depth", "mm", np.array([0.5, 1.5])), Axis("x", "cm", np.array([0.0])))
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"name": "LET"}, "names"),
+        ({"unit": "mGy"}, "units"),
+        ({"aggregation": Aggregation.SUM}, "ways to merge"),
+        ({"weights": np.ones(2)}, "ways to merge"),
+        ({"values": np.ones(3)}, "shapes"),
+        ({"axes": GRID[:1]}, "shapes"),
+        ({"axes": GRID[::-1]}, "axes"),
+        ({"axes": (replace(GRID[0], name="depth"), GRID[1])}, "axes"),
+        ({"axes": (replace(GRID[0], unit="cm"), GRID[1])}, "axes"),
+        ({"axes": (replace(GRID[0], values=np.array([0.5, 1.6])), GRID[1])}, "axes"),
+        ({"axes": (GRID[0], replace(GRID[1], values=np.array([1e-9])))}, "axes"),
+    ],
+)
+def test_only_pages_of_the_same_on_the_same_grid_are_merged(change, what):
+    """Doses in Gy and in mGy, or at other depths, have no mean that means anything."""
+    first = Page(3, "Dose", "Gy", GRID, np.array([1.0, 2.0]))
+    for one, other in ((first, replace(first, **change)), (replace(first, **change), first)):
+        with pytest.raises(PagesDiffer, match=f"^its {what} differ between tasks$"):
+            merge_pages([one, other], [1, 1])
+
+
+def test_a_merged_page_is_the_first_ones_but_for_its_numbers():
+    first = Page(3, "Dose", "Gy", GRID, np.array([1.0, 2.0]), metadata={"a": "b"}, weights=np.ones(2))
+    page = merge_pages([first, replace(first, number=4, values=np.array([3.0, 2.0]), metadata={})], [1, 1])
+    assert (page.number, page.name, page.unit, page.axes) == (3, "Dose", "Gy", GRID)
+    assert (page.metadata, page.weights, page.aggregation) == ({"a": "b"}, None, Aggregation.MEAN)
+    np.testing.assert_array_equal(page.values, [2.0, 2.0])
+
+
+def test_lists_of_particles_need_not_be_of_one_length():
+    lists = [Page(0, "MCPL", "", (), np.ones(count), aggregation=Aggregation.CONCATENATE) for count in (2, 0, 3)]
+    assert merge_pages(lists, [1, 1, 1]).values.shape == (5,)
+
+
+def test_there_is_a_page_for_each_number_of_primaries():
+    with pytest.raises(ValueError, match="zip"):
+        merge_pages(pages([[1.0], [2.0]]), [1])
+    with pytest.raises(PagesDiffer, match="no task has left it"):
+        merge_pages([], [])
+
+
+@pytest.mark.parametrize("aggregation", [Aggregation.CONCATENATE, Aggregation.NONE])
+def test_of_no_task_there_is_nothing(aggregation):
+    values, error = accumulator(aggregation, (2,)).result()
+    assert (values.shape, error) == ((0,), None)
 
 
 def test_a_value_without_a_weight_does_not_exist():

@@ -726,6 +726,27 @@ def test_what_others_have_written_is_written_anew_and_not_streamed(backend, data
     ]
 
 
+@pytest.mark.parametrize("whose", [[True, False], [False, True], [True, True]], ids=str)
+def test_a_payload_of_ours_among_those_of_others_is_no_sign_for_them(backend, database, user, job, whose, monkeypatch):
+    """Adopted pages that hold NaN would be sent as they are, if one of ours beside them were enough."""
+    monkeypatch.setattr(results, "_AT_ONCE", 100)
+    monkeypatch.setattr(results, "_SLICE", 50)
+    sent = [page(number, values=(0.5, 1.5, 2.5)) for number in range(2)]
+    results.post(backend, body(job, estimator("a", *sent)))
+    text = json.dumps(page(9, "q", (math.nan, 1.5, 2.5))).encode()
+    data = codec._PLAIN + zlib.compress(text, wbits=-15) + codec._TRAILER.pack(zlib.crc32(text), len(text))
+    with database.writing() as connection:
+        for number, ours in enumerate(whose):
+            if not ours:
+                values = (data, len(text), number)
+                connection.exec_driver_sql(
+                    "UPDATE Page SET compressed_data = ?, content_size = ? WHERE page_number = ?", values
+                )
+    assert (results.read(backend, user, job.job_id).length is None) is not all(whose)
+    for ours, found in zip(whose, pages_of(backend, user, job, "a"), strict=True):
+        assert found["data"].get("missing") == (None if ours else [[0, 0]])
+
+
 def test_metadata_of_others_leave_the_length_open(backend, database, user, job, some, monkeypatch):
     monkeypatch.setattr(results, "_AT_ONCE", 100)
     foreign(database, "Estimator", b'{"a":NaN}')
