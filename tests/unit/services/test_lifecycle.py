@@ -144,6 +144,20 @@ def test_without_a_reason_of_a_task_there_is_none(database, run):
     assert last_reason(database) == "1 of 2 tasks failed"
 
 
+def test_what_lacks_canceled_tasks_is_no_success_and_says_so(database, work, run, clock):
+    """A cluster may cancel some of them; the results of the others arrive all the same."""
+    run(0, S.CANCELED, "its reservation ended")
+    assert work(lifecycle.end, S.COMPLETED, Cause("x", clock())) == "FAILED"
+    assert last_reason(database) == "1 of 2 tasks were canceled: its reservation ended"
+
+
+def test_a_failure_that_is_none_of_its_tasks_says_so(database, work, run, clock):
+    for task in range(2):
+        run(task, S.COMPLETED)
+    work(lifecycle.end, S.FAILED, Cause("x", clock()))
+    assert last_reason(database) == "0 of 2 tasks failed"
+
+
 def test_canceled_tasks_leave_no_failure(database, run):
     run(0, S.CANCELED, "a user said so")
     assert run(1, S.CANCELED) == "CANCELED"
