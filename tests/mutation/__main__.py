@@ -71,8 +71,13 @@ def tests_of(module: str) -> str:
 
 
 def judge(module: str) -> Outcome:
-    """Plant all bugs in a module, one after the other, in a copy of the checkout."""
+    """Plant all bugs in a module, one after the other, in a copy of the checkout.
+
+    Whatever takes five times as long as the tests of the unharmed module has been found.
+    """
     begun = time.monotonic()
+    if not (ROOT / tests_of(module)).is_file():
+        raise SystemExit(f"{module} has no unit tests of its own: {tests_of(module)} is missing")
     with tempfile.TemporaryDirectory() as folder:
         copy = _copied(Path(folder) / "checkout")
         session = Path(folder) / "session.sqlite"
@@ -155,35 +160,42 @@ def _described(mutation: object, diff: str) -> str:
     return f"{mutation.module_path}:{line:04}: {mutation.operator_name.removeprefix('core/')}: {' '.join(lines)[:200]}"
 
 
+def score(group: str, outcomes: Sequence[Outcome]) -> tuple[list[Outcome], int, int]:
+    """The modules of a group that were judged, the bugs that were planted in them, and those that were found."""
+    own = [outcome for outcome in outcomes if outcome.module in GROUPS[group] and outcome.planted]
+    return own, sum(outcome.planted for outcome in own), sum(outcome.found for outcome in own)
+
+
 def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
     """The scores as docs/reliability.md has them."""
     yield "| modules | bugs planted | found by their tests | score |"
     yield "| --- | --- | --- | --- |"
-    for group, modules in GROUPS.items():
-        own = [outcome for outcome in outcomes if outcome.module in modules]
-        planted, found = (sum(getattr(outcome, what) for outcome in own) for what in ("planted", "found"))
+    for group in GROUPS:
+        own, planted, found = score(group, outcomes)
         if planted:
-            names = ", ".join(f"`{outcome.module.removeprefix('yaptide/')}`" for outcome in own if outcome.planted)
+            names = ", ".join(f"`{outcome.module.removeprefix('yaptide/')}`" for outcome in own)
             yield f"| {group}: {names} | {planted} | {found} | {found / planted:.0%} |"
 
 
-def main() -> None:
-    """Judge all modules, or those that are named; fail if a group's score is too low."""
+def main() -> int:
+    """Judge all modules, or those that are named; 1 if too much was missed in a group."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="such as yaptide/services/tasks.py; default: all")
     parser.add_argument("--processes", type=int, default=2)
-    arguments = parser.parse_args()
+    options = parser.parse_args()
     # The longest first, so that the processes end together.
     every = sorted((m for group in GROUPS.values() for m in group), key=lambda m: -(ROOT / m).stat().st_size)
-    modules = arguments.modules or [module for module in every if (ROOT / tests_of(module)).exists()]
     outcomes = []
-    with ThreadPoolExecutor(arguments.processes) as pool:
-        for outcome in pool.map(judge, modules):
-            print(f"{outcome.module}: {outcome.found} of {outcome.planted}, {outcome.seconds:.0f} s", flush=True)
-            print(*(f"  {missed}" for missed in outcome.missed), sep="\n", flush=True)
+    with ThreadPoolExecutor(options.processes) as pool:
+        for outcome in pool.map(judge, options.modules or every):
+            told = f"{outcome.module}: {outcome.found} of {outcome.planted} found, {outcome.seconds:.0f} s"
+            sys.stdout.writelines(f"{line}\n" for line in (told, *outcome.missed))
+            sys.stdout.flush()
             outcomes.append(outcome)
-    print(*table(outcomes), sep="\n")
+    sys.stdout.writelines(f"{line}\n" for line in ("", *table(outcomes)))
+    scores = [(planted, found) for _, planted, found in (score(group, outcomes) for group in GROUPS)]
+    return int(any(found < LOWEST_SCORE * planted for planted, found in scores))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

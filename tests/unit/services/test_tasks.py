@@ -121,6 +121,11 @@ def test_progress_is_a_report_of_nothing_else(values, is_progress):
     assert Update(**values).is_progress() is is_progress
 
 
+def test_a_report_stays_as_it_came():
+    with pytest.raises(AttributeError):
+        Update().task_state = S.FAILED
+
+
 @pytest.mark.parametrize("name", ["start_time", "end_time"])
 def test_a_report_of_times_is_more_than_progress(name, clock):
     assert not Update(simulated_primaries=5, **{name: clock()}).is_progress()
@@ -294,11 +299,13 @@ def test_many_reports_tell_only_of_the_tasks_that_were_named(report_many):
     assert report_many({}) == {}
 
 
-def test_zero_primaries_are_progress_too(database, report, report_many, clock):
+def test_no_primaries_yet_are_progress_too(database, report, report_many, clock):
     report(task_state=S.RUNNING)
-    heard = clock.later(minutes=1)
-    report_many({0: {"simulated_primaries": 0, "estimated_time": 9}})
-    assert (row(database)["estimated_time"], row(database)["last_update_time"]) == (9, heard)
+    for seconds, tell in ((9, lambda **values: report_many({0: values})), (8, report)):
+        heard = clock.later(minutes=1)
+        tell(simulated_primaries=0, estimated_time=seconds)
+        task = row(database)
+        assert (task["simulated_primaries"], task["estimated_time"], task["last_update_time"]) == (0, seconds, heard)
 
 
 def test_many_reports_after_the_end_of_the_simulation_change_nothing(database, report, report_many, put, clock):
@@ -569,6 +576,7 @@ def test_its_message_is_sent_again(backend, database, put, claim):
 
 
 def test_what_is_given_back_again_and_again_fails(backend, database, claim, monkeypatch):
+    assert tasks.RETURNS == 100, "about a minute of a database that is away, and no accident"
     monkeypatch.setattr(tasks, "RETURNS", 2)
     for _ in range(2):
         assert tasks.give_back(backend, claim(), "stopped")

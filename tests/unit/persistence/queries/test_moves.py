@@ -197,6 +197,12 @@ def test_the_history_of_a_new_simulation_begins_with_it_and_its_tasks(database, 
     ]
 
 
+def test_a_cause_stays_as_it_is():
+    """Several moves have the same."""
+    with pytest.raises(AttributeError):
+        CAUSE.reason = "another"
+
+
 def test_a_remark_changes_no_state(database, job):
     before, length = simulation(database), len(rows_of(database, "StateHistory"))
     with database.writing() as connection:

@@ -324,6 +324,27 @@ def test_of_a_dead_owner_all_tasks_are_silent(ask, job, put):
     assert silent(ask, "host/other/") == []
 
 
+def test_attempts_are_counted_by_the_database(database, put):
+    """A task that is given back has lost none."""
+    for change, after in ((tasks.ONE_MORE_ATTEMPT, 4), (tasks.ONE_ATTEMPT_LESS, 2)):
+        put(0, attempts=3)
+        put(0, attempts=change)
+        assert [task["attempts"] for task in rows_of(database, "Task")[:2]] == [after, 0]
+
+
+def test_a_statement_is_made_once_for_a_kind_of_database():
+    """To make one takes longer than to execute it."""
+    for make in (tasks._add, tasks._progress_of_many):
+        assert make("sqlite") is make("sqlite")
+        assert make("sqlite") is not make("postgresql")
+
+
+def test_a_claim_is_a_lease_of_its_own():
+    claim = tasks.Claim(1, 2, ME, "a job", "shieldhit", 100, 5, 1)
+    assert claim != replace(claim, attempt=2)
+    assert (claim.job_id, claim.primaries, claim.seed, claim.attempt) == ("a job", 100, 5, 1)
+
+
 def test_leases_are_equal_only_if_all_of_them_is():
     lease = Lease(1, 2, ME)
     assert lease == Lease(1, 2, ME)
