@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from tests.support import payloads
-from tests.support.payloads import bits, estimator, page
+from tests.support.payloads import bits, estimator, page, with_hidden_numbers
 from tests.support.storing import rows_of, submitted
 from yaptide.domain.errors import Conflict, Contended, Forbidden, InvalidInput, NotFound
 from yaptide.domain.estimators import RefusedPage
@@ -350,6 +350,23 @@ def test_an_estimator_of_which_nothing_can_be_kept_is_named(backend, database, u
     assert [row["name"] for row in rows_of(database, "Estimator")] == ["good"]
 
 
+@pytest.mark.parametrize(
+    ("place", "reason"), [("the estimator", "An estimator's name must have"), ("the page", "Its name must have")]
+)
+def test_a_run_of_numbers_is_no_name_though_little_is_left_of_it(backend, database, job, place, reason):
+    """What stands for the numbers in the text that is looked at would be stored for a name."""
+
+    def make(padding, name):
+        bad = estimator(name) if place == "the estimator" else estimator("bad", page(1, name))
+        return body(job, estimator("good") | {"metadata": {"padding": padding}}, bad)
+
+    with tempfile.TemporaryFile() as file:
+        file.write(with_hidden_numbers(make))
+        [refused] = results.post_file(backend, file).refused
+    assert refused.reason.startswith(reason)
+    assert [row["name"] for row in rows_of(database, "Estimator")] == ["good"]
+
+
 def test_a_name_may_have_500_characters(backend, database, post):
     assert post(estimator("x" * 500)).refused == []
 
@@ -478,24 +495,22 @@ def test_input_files_name_nothing(backend, database, job):
 # What workers send
 
 
-def packed(*estimators, damage=lambda data: data, refused=()):
-    """The file that a worker sends; `damage` does something to each payload of a page."""
-    file = io.BytesIO()
-    new = [
-        NewEstimator(
-            each["name"],
-            each.get("file_name", each["name"]),
-            codec.encode(each["metadata"]),
-            tuple(
-                NewPage(n, "x", 1, replace(payload, data=damage(payload.data)))
-                for n, one in enumerate(each["pages"])
-                for payload in [codec.encode_text(json.dumps(one).encode())]
-            ),
-            refused,
+def packed(*estimators, damage=lambda data: data, of="pages", refused=()):
+    """The file that a worker sends; `damage` does something to the payloads of the pages, or of the metadata."""
+
+    def damaged(payload, kind):
+        return replace(payload, data=damage(payload.data)) if kind == of else payload
+
+    def new(document):
+        texts = enumerate(json.dumps(each).encode() for each in document["pages"])
+        pages = (NewPage(number, "x", 1, damaged(codec.encode_text(text), "pages")) for number, text in texts)
+        metadata = damaged(codec.encode(document["metadata"]), "metadata")
+        return NewEstimator(
+            document["name"], document.get("file_name", document["name"]), metadata, tuple(pages), refused
         )
-        for each in estimators
-    ]
-    result_files.write(file, new)
+
+    file = io.BytesIO()
+    result_files.write(file, map(new, estimators))
     return file.getvalue()
 
 
@@ -610,14 +625,15 @@ def with_another(place):
     [unmarked, with_another(-3), with_another(-9), with_another(-12), with_another(40), lambda data: data[:-30]],
     ids=["another writer's", "the length", "the final block", "the flush", "a byte", "the end"],
 )
+@pytest.mark.parametrize("of", ["pages", "metadata"])
 @pytest.mark.parametrize("large", [20, 1 << 30], ids=["large payloads", "small ones"])
-def test_a_workers_payload_that_could_not_be_joined_with_others_is_refused(damage, large, monkeypatch):
+def test_a_workers_payload_that_could_not_be_joined_with_others_is_refused(damage, of, large, monkeypatch):
     """It would be copied as it is into the answers to everybody who asks for results."""
     monkeypatch.setattr(codec, "LARGE", large)
     sent = estimator("a", page(0, "A", values(500)))
-    assert read_file(packed(sent))
+    assert read_file(packed(sent, of=of))
     with pytest.raises(InvalidInput):
-        read_file(packed(sent, damage=damage))
+        read_file(packed(sent, damage=damage, of=of))
 
 
 def test_a_workers_text_is_counted_as_it_is_inflated(monkeypatch):
