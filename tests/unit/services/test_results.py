@@ -357,7 +357,8 @@ def test_a_run_of_numbers_is_no_name_though_little_is_left_of_it(backend, databa
     """What stands for the numbers in the text that is looked at would be stored for a name."""
 
     def make(padding, name):
-        bad = estimator(name) if place == "the estimator" else estimator("bad", page(1, name))
+        spoilt = page(1) | {"metadata": {"name": name, "page_number": "1"}}
+        bad = estimator(name) if place == "the estimator" else estimator("bad", spoilt)
         return body(job, estimator("good") | {"metadata": {"padding": padding}}, bad)
 
     with tempfile.TemporaryFile() as file:
