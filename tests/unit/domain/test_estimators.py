@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from yaptide.domain.estimators import RefusedPage, has_missing_values, refused_metadata, with_missing_named
+from yaptide.domain.estimators import RefusedPage, TaskOutput, has_missing_values, refused_metadata, with_missing_named
 
 
 def page(*values, unit="Gy", **changes):
@@ -79,3 +79,10 @@ def test_the_metadata_of_an_estimator_tell_which_pages_were_refused():
     refused = [RefusedPage("dose", 3, "no"), RefusedPage("dose", None, "nothing")]
     expected = [{"page": 3, "reason": "no"}, {"page": None, "reason": "nothing"}]
     assert refused_metadata(refused) == {"refused_pages": expected}
+
+
+def test_what_a_task_leaves_stays_as_it_was():
+    output = TaskOutput(10, ())
+    assert (output.primaries, output.estimators, output.logs) == (10, (), {})
+    with pytest.raises(AttributeError):
+        output.primaries = 5
