@@ -217,6 +217,48 @@ def test_weights_of_one_task_that_outweigh_the_others_leave_the_error_unknown():
     np.testing.assert_array_equal(np.isnan(error), [False, True])
 
 
+def alternating(count, square, quiet=0):
+    """Tasks of which half score more and half less than 1 by the root of `square`, and `quiet` values that are 1."""
+    step = np.sqrt(square) * np.where(np.arange(count) % 2, 1, -1)
+    return np.hstack([np.ones((count, quiet)), 1 + step[:, np.newaxis]])
+
+
+@pytest.mark.parametrize(
+    ("count", "quiet", "limit"),
+    [
+        (10, 0, 9 / 10),  # as many typical histories as there are tasks,
+        (40, 0, 39 / 30),  # but no more than 30;
+        (10, 7, 4 * 9 / 10),  # the value's own spread may tell of a fourth, where 7 neighbours tell of less,
+        (10, 8, 9 / 10),  # but the 8 values before are the neighbours of each other.
+    ],
+)
+def test_how_many_histories_a_known_error_takes(count, quiet, limit):
+    for square, known in ((0.98 * limit, True), (1.02 * limit, False)):
+        _, error = merged(Aggregation.MEAN, alternating(count, square, quiet), [1] * count)
+        assert np.isfinite(error[-1]) == known
+        if known:
+            assert error[-1] == pytest.approx(np.sqrt(square / (count - 1)))
+
+
+def test_how_well_the_weight_of_a_known_error_is_known():
+    """To a fifth, which of 10 tasks is a spread of 60 %."""
+    values = 50 + np.array([[0.01 * number] for number in range(10)])
+    for square, known in ((0.98 * 0.36, True), (1.02 * 0.36, False)):
+        _, error = merged(Aggregation.MEAN, values, [1] * 10, alternating(10, square))
+        assert np.isfinite(error[0]) == known
+
+
+def test_a_value_that_does_not_exist_in_a_task_counts_for_nothing_there():
+    """Whatever its weight there is: LET where dose was scored, but nothing that has one."""
+    primaries, weights = [1, 5, 2, 3], np.array([[2.0], [7.0], [2.0], [2.5]])
+    found = merged(Aggregation.MEAN, np.array([[10.0], [np.nan], [10.1], [10.2]]), primaries, weights)
+    weights[1] = 0
+    np.testing.assert_array_equal(
+        found, merged(Aggregation.MEAN, np.array([[10.0], [0.0], [10.1], [10.2]]), primaries, weights)
+    )
+    assert found[0] == pytest.approx((2 * 10 + 4 * 10.1 + 7.5 * 10.2) / 13.5)
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("aggregation", [Aggregation.MEAN, Aggregation.SUM])
 def test_tasks_that_have_simulated_nothing_are_no_samples(aggregation, weighted):

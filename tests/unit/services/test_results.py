@@ -409,6 +409,16 @@ def test_a_value_that_does_not_exist_is_named(backend, user, job, post, bad):
     assert whole == page(1)
 
 
+def test_of_a_long_page_every_number_stays_where_it_was(backend, user, job, post):
+    """It is read anew piece by piece, because a value does not exist."""
+    long = (*values(20_000), None, *values(20_000, 0.25))
+    assert post(estimator("dose_", page(0, "A", long))).refused == []
+    [found] = pages_of(backend, user, job)
+    assert found["data"]["missing"] == [[20_000, 20_000]]
+    assert found["data"]["values"] == [0.0 if value is None else value for value in long]
+    assert found["axis_dim1"] == page(0, "A", long)["axis_dim1"]
+
+
 def test_words_in_names_are_no_numbers(backend, user, job, post):
     post(estimator("NaN", page(0, 'NaN, "Infinity"', (math.nan, 1.0, 2.0))))
     [found] = pages_of(backend, user, job, "NaN")
@@ -836,6 +846,7 @@ def test_results_are_their_users(backend, job, some):
         ("0-5,2-3,4-9", [(0, 9)]),
         ("0-5,2-3", [(0, 5)]),
         ("0-5,5-6", [(0, 6)]),
+        ("0-1,3-9,4-5", [(0, 1), (3, 9)]),
         ("0-5,6-7", [(0, 5), (6, 7)]),
         ("05", [(5, 5)]),
         ("0-9999", [(0, 9999)]),
