@@ -233,11 +233,10 @@ def alternating(count, square, quiet=0):
     ],
 )
 def test_how_many_histories_a_known_error_takes(count, quiet, limit):
-    for square, known in ((0.98 * limit, True), (1.02 * limit, False)):
-        _, error = merged(Aggregation.MEAN, alternating(count, square, quiet), [1] * count)
-        assert np.isfinite(error[-1]) == known
-        if known:
-            assert error[-1] == pytest.approx(np.sqrt(square / (count - 1)))
+    for scale in (1, 1e-6):
+        for square, expected in ((0.98 * limit, np.sqrt(0.98 * limit / (count - 1))), (1.02 * limit, np.nan)):
+            _, error = merged(Aggregation.MEAN, scale * alternating(count, square, quiet), [1] * count)
+            assert error[-1] == pytest.approx(scale * expected, nan_ok=True)
 
 
 def test_how_well_the_weight_of_a_known_error_is_known():
@@ -335,6 +334,12 @@ def test_a_merged_page_is_the_first_ones_but_for_its_numbers():
 def test_lists_of_particles_need_not_be_of_one_length():
     lists = [Page(0, "MCPL", "", (), np.ones(count), aggregation=Aggregation.CONCATENATE) for count in (2, 0, 3)]
     assert merge_pages(lists, [1, 1, 1]).values.shape == (5,)
+
+
+def test_a_mean_has_no_weights_unless_it_is_said():
+    total = accumulator(Aggregation.MEAN, (1,))
+    total.add(np.array([3.0]), 1)
+    assert total.result()[0] == [3.0]
 
 
 def test_there_is_a_page_for_each_number_of_primaries():

@@ -17,7 +17,7 @@ from yaptide.domain.errors import Conflict, Contended, Forbidden, InvalidInput, 
 from yaptide.domain.estimators import RefusedPage
 from yaptide.domain.states import EntityState
 from yaptide.persistence import codec, result_files
-from yaptide.persistence.payload import NewEstimator, NewPage
+from yaptide.persistence.payload import LargePayload, NewEstimator, NewPage, Payload
 from yaptide.persistence.queries import moves
 from yaptide.persistence.queries.moves import Cause
 from yaptide.services import lifecycle, results, simulations, tasks, users
@@ -551,6 +551,17 @@ def test_a_workers_payloads_are_kept_as_they_are(large, monkeypatch):
         ("a", "a", sent[0]["metadata"], [(0, "A", 1, sent[0]["pages"][0]), (7, "B", 1, sent[0]["pages"][1])], ()),
         ("b", "b_", sent[1]["metadata"], [(0, "DOSE", 1, page())], ()),
     ]
+
+
+def test_only_small_payloads_are_held_in_memory(monkeypatch):
+    sent = packed(estimator("a", page(0, "A", values(500)), page(1)))
+    sizes = [len(codec.encode_text(json.dumps(one).encode()).data) for one in (page(0, "A", values(500)), page(1))]
+    monkeypatch.setattr(codec, "LARGE", (sizes[0] + sizes[1]) // 2)
+    with tempfile.TemporaryFile() as file:
+        file.write(sent)
+        file.flush()
+        [found] = results.read_file(file)
+    assert [type(one.payload) for one in found.pages] == [LargePayload, Payload]
 
 
 @pytest.mark.parametrize("large", [20, 1 << 30], ids=["large payloads", "small ones"])
