@@ -1,7 +1,9 @@
-"""A folder of input files as the API carries it: name to text, binary files in base64."""
+"""Input as the API carries it: a folder of files as name to text (binary ones in base64), a project as its document."""
 
 import base64
+import json
 from pathlib import Path
+from typing import Any
 
 from yaptide_client.errors import InvalidInput
 
@@ -23,6 +25,25 @@ def read_folder(folder: Path | str) -> dict[str, str]:
     if sum(path.stat().st_size for path in paths) > _LARGEST:
         raise InvalidInput(f"The files in {folder} are larger than {_LARGEST // 2**20} MiB in all")
     return dict(map(_read, paths))
+
+
+def read_project(path: Path | str) -> dict[str, Any]:
+    """The project of the web editor in a JSON file; raises InvalidInput if it holds none."""
+    try:
+        return parse_project(Path(path).read_bytes(), str(path))
+    except OSError as error:
+        raise InvalidInput(f"Cannot read {path}: {error.strerror}") from None
+
+
+def parse_project(text: bytes, name: str) -> dict[str, Any]:
+    """The project in a JSON text, called `name` in errors; raises InvalidInput if it holds none."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{name} is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise InvalidInput(f"{name} is no project of the web editor: its JSON has to be an object")
+    return document
 
 
 def _read(path: Path) -> tuple[str, str]:

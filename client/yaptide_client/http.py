@@ -10,7 +10,7 @@ from yaptide_client import answers
 from yaptide_client.errors import (
     Unavailable,
 )
-from yaptide_client.files import read_folder
+from yaptide_client.files import read_folder, read_project
 from yaptide_client.results import Results
 from yaptide_client.states import FINAL_STATES, EntityState
 
@@ -74,16 +74,26 @@ class Client:
         sim_type: str = "common",
         title: str | None = None,
     ) -> "Job":
-        """Submit input files (a folder, or name to text) as one simulation of `ntasks` tasks."""
-        folder = None if isinstance(source, Mapping) else Path(source)
-        body = {
-            "input_type": "files",
-            "input_files": dict(source) if isinstance(source, Mapping) else read_folder(Path(source)),
-            "ntasks": ntasks,
-            "sim_type": sim_type,
-            "title": title or (folder.resolve().name if folder else "Untitled"),
-        }
+        """Submit input files (a folder, or name to text) or a web editor's project (a JSON file) as `ntasks` tasks."""
+        body: dict[str, Any] = {"ntasks": ntasks, "sim_type": sim_type}
+        if isinstance(source, Mapping):
+            name, given = "Untitled", {"input_type": "files", "input_files": dict(source)}
+        elif Path(source).is_file():
+            name, given = Path(source).stem, {"input_type": "editor", "input_json": read_project(source)}
+        else:
+            name, given = Path(source).resolve().name, {"input_type": "files", "input_files": read_folder(source)}
+        body |= {"title": title or name, **given}
         return Job(self, self.call("POST", "/jobs/direct", json=body)["job_id"])
+
+    def convert(self, project: Path | str | Mapping[str, Any], simulator: str) -> dict[str, Any]:
+        """A project of the web editor (a JSON file, or its document) as input files of a simulator.
+
+        Returns `input_files` (name to text), `resolution`, and in `left_out` sentences that say what of the project is
+        not in them.
+        """
+        document = project if isinstance(project, Mapping) else read_project(project)
+        answer = self.call("POST", "/convert", json={"input_json": document, "sim_type": simulator})
+        return {name: answer[name] for name in ("input_files", "resolution", "left_out")}
 
     def job(self, job_id: str) -> "Job":
         """A simulation that was submitted before."""

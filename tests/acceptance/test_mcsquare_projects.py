@@ -1,12 +1,15 @@
 """Projects of the web editor on MCsquare itself: what is drawn is what the protons meet."""
 
+import json
 import subprocess
 
 import numpy as np
 import pytest
 
 from tests.support import processes, projects
+from tests.support.processes import DEADLINE, place
 from yaptide.domain.depth_dose import bragg_peak
+from yaptide.domain.states import EntityState
 from yaptide.editor.reading import read_project
 from yaptide.simulators.base import OUTPUT_LOG
 from yaptide.simulators.mcsquare import MCsquare
@@ -237,3 +240,30 @@ def test_detectors_agree_with_each_other(scores):
     assert pages["coarse"][0].values.sum() == pytest.approx(total, rel=1e-3)
     assert pages["coarse"][1].values.mean() == pytest.approx(total / 1000, rel=1e-3)
     assert pages["zone"][1].values[0] == pytest.approx(total / 1000, rel=1e-3)
+
+
+def test_a_project_goes_from_submission_to_results_under_its_outputs(tmp_path):
+    """As the front end submits it, for a code that is not here; then from the command line."""
+    file = tmp_path / "water.json"
+    file.write_text(json.dumps(projects.water_phantom(numberOfParticles=4000)))
+    with place(tmp_path / "place") as there:
+        server = there.up().register()
+        with server.client() as client:
+            job = client.submit(file, ntasks=2, sim_type="shieldhit")
+            assert job.wait(DEADLINE, every=0.1) is EntityState.COMPLETED
+            assert job.status()["job_state"] == "COMPLETED"
+            names = [found.name for found in job.results().estimators]
+            assert names == ["z_profile", "yz_profile", "entrance", "entrance: dLETProtons"]
+            page = job.results().page("z_profile", 0)
+            assert (page.unit, page.axes[0].unit, page.values.shape) == ("MeV/g", "cm", (400,))
+            (row,) = client.simulations()
+            assert row["title"] == "water (MCsquare)"
+            assert (
+                client.convert(file, "mcsquare")["left_out"]
+                == client._http.get("/inputs", params={"job_id": job.job_id}).json()["input"]["left_out"]
+            )
+        done = there.run("run", file, "--json")
+        assert (done.code, done.json["title"], done.json["sim_type"]) == (0, "water", "mcsquare"), done.err
+        assert "Left out: Output 'z_profile', quantity 'FluenceProtons'" in done.err
+        made = there.run("convert", file, "--for", "mcsquare", "-o", tmp_path / "made", "--json")
+        assert (tmp_path / "made" / "scoring.json").exists(), made.err

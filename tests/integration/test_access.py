@@ -17,6 +17,7 @@ pytestmark = pytest.mark.parametrize("database", ["memory"], indirect=True)
 OPEN = {
     ("GET", "/"),
     ("GET", "/docs"),
+    ("GET", "/docs/style.css"),
     ("GET", "/openapi.json"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
@@ -36,6 +37,7 @@ USERS = {
     ("POST", "/jobs/batch"),
     ("GET", "/user/simulations"),
     ("POST", "/user/update"),
+    ("POST", "/convert"),
 }
 #: For whoever may do something with the simulation in the query.
 READ = {

@@ -51,7 +51,7 @@ def clock(monkeypatch):
 def test_a_submitted_job_is_visible_at_once(signed_in):
     response = signed_in.post("/jobs/direct", json=payloads.submission())
     assert response.status_code == 202
-    assert set(response.json) == {"message", "job_id"}
+    assert set(response.json) == {"message", "job_id", "sim_type"}
     job_id = response.json["job_id"]
     assert re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}DIRECT", job_id)
     assert listed(signed_in) == [job_id]

@@ -14,8 +14,10 @@ from yaptide.platforms.direct.broker import WorkerState
 from yaptide.platforms.direct.courier import Courier
 from yaptide.platforms.direct.embedded import EmbeddedExecutor, Folders
 from yaptide.services import batch, clusters, diagnosis, recovery, runners, simulations, tasks, users
+from yaptide.services.access import ADMINISTRATOR
 from yaptide.services.backend import now
 from yaptide.services.clusters import Cluster
+from yaptide.services.conversion import OFF
 from yaptide.services.diagnosis import Verdict
 from yaptide.services.runners import BATCH, DIRECT, Announcement, Program
 from yaptide.services.simulations import Page, Submission
@@ -51,7 +53,7 @@ def backend(backend):
     """A fresh installation: nobody has announced anything, and there are no workers of others."""
     for name in ("executor-of-tests", "driver-of-tests"):
         runners.withdraw_runner(backend, name)
-    return replace(backend, foreign_workers=frozenset())
+    return replace(backend, foreign_workers=frozenset(), editor_simulator=OFF)
 
 
 def silent_for(monkeypatch, seconds):
@@ -113,7 +115,7 @@ def test_what_ran_a_moment_ago_is_still_accepted_and_later_it_is_told_when_that_
     (item,) = signed_in.get("/user/simulations").json["simulations"]
     assert item["metadata"]["waiting"].startswith(words)
     assert "waiting" not in item
-    listed = simulations.listing(backend, None, Page())
+    listed = simulations.listing(backend, ADMINISTRATOR, Page())
     assert listed.waiting[accepted.json["job_id"]].startswith(words)
     runners.announce_runner(backend, "another", DIRECT, {"mcsquare": PROGRAM})
     status = signed_in.get("/jobs", query_string={"job_id": accepted.json["job_id"]})

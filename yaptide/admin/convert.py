@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
 
 from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import counted, print_json, say
-from yaptide.domain.errors import Conflict, InvalidInput
+from yaptide.domain.errors import Conflict
 from yaptide.services.conversion import convert_project
+from yaptide_client.files import parse_project, read_project
 
 app = typer.Typer()
 
@@ -40,13 +40,7 @@ def convert(
 
 def _document(file: Path) -> Mapping[str, Any]:
     """The JSON document in a file; raises InvalidInput if it is none."""
-    try:
-        document = orjson.loads(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes())
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput(f"{file} is not JSON: {error}") from None
-    if not isinstance(document, Mapping):
-        raise InvalidInput(f"{file} is no project: its JSON has to be an object")
-    return document
+    return parse_project(sys.stdin.buffer.read(), "standard input") if str(file) == "-" else read_project(file)
 
 
 def _write(files: Mapping[str, str], folder: Path) -> None:

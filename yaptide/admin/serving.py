@@ -24,7 +24,9 @@ from yaptide.application import make_courier, make_driver, make_executor, make_s
 from yaptide.domain.errors import Conflict, InvalidInput
 from yaptide.services import recovery, runners
 from yaptide.services.backend import now
+from yaptide.services.conversion import find_stand_in
 from yaptide.settings import load
+from yaptide.simulators import installed as list_installed
 
 app = typer.Typer()
 log = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ def up(
     prepare_to_serve(at.backend)
     listener = _listen(host, port)
     if executor:
+        _offer_simulator(at)
         _announce_ahead(at)
     os.environ[_PARENT] = str(os.getpid())
     server = make_server(at.settings, at.backend, threads, _GRACE)
@@ -74,6 +77,20 @@ def up(
         stop.set()
         for keeper in keepers:
             keeper.join()
+
+
+def _offer_simulator(at: Opened) -> None:
+    """If the simulator that runs projects of the web editor is missing, ask whether to install it, or say how."""
+    with at.backend.database.glancing() as connection:
+        code = find_stand_in(at.backend, connection)
+    if code is None or code.name in list_installed(at.settings.simulators_dir):
+        return
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        question = f"{code.title}, which runs projects of the web editor, is not installed. Install it now?"
+        if typer.confirm(question, default=True, err=True):
+            code.install(at.settings.simulators_dir, say)
+    else:
+        say(f"{code.title}, which runs projects of the web editor, is not installed: {code.remedy}")
 
 
 def _announce_ahead(at: Opened) -> None:

@@ -42,7 +42,7 @@ from yaptide.services.users import User
 from yaptide.simulators import COMMON
 from yaptide_client import answers
 from yaptide_client.extras import require
-from yaptide_client.files import read_folder
+from yaptide_client.files import read_folder, read_project
 from yaptide_client.results import NO_CURVE, Results
 
 if TYPE_CHECKING:
@@ -80,10 +80,10 @@ UserName = Annotated[str, typer.Option("--user", help="Whose it is; default: you
 
 @app.command()
 def run(
-    path: Annotated[Path, typer.Argument(help="Folder of input files.")],
+    path: Annotated[Path, typer.Argument(help="Folder of input files, or JSON file of a project of the web editor.")],
     tasks: Annotated[int, typer.Option("--tasks", "-n", help="Into how many tasks to split it.")] = 1,
     sim_type: Annotated[str, typer.Option(help="Simulator; common: found out from the files.")] = COMMON,
-    title: Annotated[str, typer.Option(help="What to call it; default: the folder's name.", show_default=False)] = "",
+    title: Annotated[str, typer.Option(help="What to call it; default: the path's name.", show_default=False)] = "",
     user: UserName = "",
     png: Picture = None,
     as_json: AsJson = False,
@@ -92,8 +92,10 @@ def run(
 
     Example: yaptide run proton-150MeV-water --tasks 4 --png dose.png
     """
-    files = read_folder(path)
-    submission = Submission(sim_type, tasks, title or path.resolve().name, files)
+    if path.is_file():
+        submission = Submission(sim_type, tasks, title or path.stem, input_json=read_project(path))
+    else:
+        submission = Submission(sim_type, tasks, title or path.resolve().name, read_folder(path))
     at = opened()
     backend = at.backend
     job_id, status = run_to_the_end(at, submission, user)
@@ -115,7 +117,10 @@ def run_to_the_end(at: Opened, submission: Submission, user: str) -> tuple[str, 
     _, executor = make_executor(at.settings, at.backend)
     executor.announce()
     try:
-        job_id = simulations.submit(at.backend, local_user(at.backend, user), submission).job_id
+        submitted = simulations.submit(at.backend, local_user(at.backend, user), submission)
+        job_id = submitted.job_id
+        for sentence in submitted.left_out:
+            say(f"Left out: {sentence}")
         with _executing(at, executor, job_id) as take_over:
             return job_id, follow(at.backend, job_id, take_over)
     finally:

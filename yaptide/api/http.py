@@ -31,7 +31,7 @@ _LARGEST = 2**31 - 1
 
 #: A body up to here (bytes) may come from anybody. Parsed, JSON can take thirty times its size in memory.
 _SMALL = 2**20
-_OF_USERS = ("/jobs/direct", "/jobs/batch")
+_OF_USERS = ("/jobs/direct", "/jobs/batch", "/convert")
 _OF_WORKERS = {"/jobs": results.JobKey, "/logfiles": results.Key, "/tasks/list": results.Key}
 _SEES_TO_IT = "/results"
 #: Where the key is at the beginning of a large body.

@@ -352,6 +352,22 @@ class Submitted(Message):
     left_out: list[str] | None = None
 
 
+class ProjectToConvert(BaseModel):
+    """A project of the web editor, and the simulator whose input files are wanted."""
+
+    input_json: dict[str, Any]
+    sim_type: str
+
+
+class ConvertedProject(Message):
+    """Input files, how fine they are, and in sentences what of the project is not in them."""
+
+    sim_type: str
+    input_files: dict[str, str]
+    resolution: str
+    left_out: list[str]
+
+
 class UpdateKey(Message):
     """Number of a simulation, and the key that its workers report with."""
 

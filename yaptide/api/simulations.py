@@ -13,7 +13,7 @@ from yaptide.api import schemas
 from yaptide.api.http import access_token, answer, backend, http_date, stitched, user
 from yaptide.domain.errors import Forbidden, InvalidInput
 from yaptide.domain.states import EntityState
-from yaptide.services import logfiles, simulations
+from yaptide.services import conversion, logfiles, simulations
 
 blueprint = APIBlueprint("simulations", __name__, tag="Simulations")
 
@@ -43,6 +43,17 @@ def _started(submitted: simulations.Submitted) -> Response:
     if submitted.left_out:
         document["left_out"] = submitted.left_out
     return answer(document, 202)
+
+
+@blueprint.post("/convert")
+@blueprint.input(schemas.ProjectToConvert, location="json")
+@blueprint.output(schemas.ConvertedProject)
+def convert(json_data: schemas.ProjectToConvert) -> Response:
+    """A project of the web editor as input files of a simulator; nothing is stored."""
+    user()
+    made = conversion.convert_project(json_data.input_json, json_data.sim_type)
+    document = {"message": "Project converted", "sim_type": json_data.sim_type, "input_files": made.files}
+    return answer({**document, "resolution": made.resolution, "left_out": made.left_out})
 
 
 def _submission(project: schemas.Project) -> simulations.Submission:

@@ -21,6 +21,7 @@ class MCsquare(PointedProgram):
 
     name = "mcsquare"
     title = "MCsquare"
+    takes_projects = True
     progress_rule: ProgressRule | None = output.PROGRESS
     limits = Limits(particles=("proton",), quantities=("Dose", "Energy", "LET"))
     remedy = "an administrator can install it with `yaptide simulators install mcsquare` where tasks run"
