@@ -5,14 +5,17 @@ import json
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import orjson
 import pytest
 from sqlalchemy import update
 
+from tests.support import projects
 from tests.support.payloads import estimator, submission
 from tests.support.processes import DEADLINE, PASSWORD, USER, Server, beam, place, until
+from yaptide.domain.errors import Unavailable
 from yaptide.domain.states import EntityState
 from yaptide.persistence.models import SimulationModel
 from yaptide.services import lifecycle
@@ -142,3 +145,17 @@ def test_nothing_in_the_folder_where_it_is_started_is_run(there, tmp_path):
         assert job.wait(DEADLINE, every=0.1) is EntityState.COMPLETED
     assert there.run("doctor").code == 0
     assert not (tmp_path / "sprung").exists()
+
+
+def test_without_the_simulator_of_projects_it_is_said_how_to_get_it(there, tmp_path):
+    server = there.up(YAPTIDE_SIMULATORS_DIR=str(tmp_path / "none"), YAPTIDE_FOREIGN_WORKERS="").register()
+    command = "an administrator can install it with `yaptide simulators install mcsquare`"
+    assert f"MCsquare, which runs projects of the web editor, is not installed: {command}" in server.running.said
+    with server.client() as client, pytest.raises(Unavailable, match="yaptide simulators install mcsquare"):
+        client.submit(_project(tmp_path), sim_type="shieldhit")
+
+
+def _project(folder: Path) -> Path:
+    file = folder / "project.json"
+    file.write_bytes(orjson.dumps(projects.water_phantom()))
+    return file
