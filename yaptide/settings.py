@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.services.backend import Keycloak, Limits
+from yaptide.services.passwords import LEAST, MAX_PASSWORD
 from yaptide.services.throttle import REGISTRATIONS, SIGN_INS
 
 _TRUSTWORTHY = re.compile(
@@ -41,7 +42,7 @@ class Settings(BaseSettings):
         "`postgresql+psycopg://user:password@host/name`. Default: the file `yaptide.db` in the data folder.",
     )
     data_dir: Path = Field(
-        default_factory=lambda: user_data_path("yaptide"),
+        default_factory=lambda: _default_data_dir(),  # noqa: PLW0108 - it is below
         validation_alias="YAPTIDE_DATA_DIR",
         description="Data folder: SQLite file, spool, working folders of tasks, the key that signs tokens. "
         "Default: the user's data folder of the system, such as `~/.local/share/yaptide`.",
@@ -151,6 +152,13 @@ class Settings(BaseSettings):
         "open",
         validation_alias="YAPTIDE_REGISTRATION",
         description="`open`: anybody may register as a user; `closed`: only operators add users.",
+    )
+    min_password_length: int = Field(
+        LEAST,
+        ge=1,
+        le=MAX_PASSWORD,
+        validation_alias="YAPTIDE_MIN_PASSWORD_LENGTH",
+        description="Least number of characters of a new password; those that there are go on.",
     )
     sign_ins_per_minute: int = Field(
         SIGN_INS,
@@ -293,6 +301,7 @@ class Settings(BaseSettings):
             update_key=timedelta(days=self.update_key_days),
             silence=timedelta(seconds=self.silence_seconds),
             registration=self.registration == "open",
+            password=self.min_password_length,
         )
 
     @property
@@ -336,6 +345,15 @@ class Settings(BaseSettings):
                 raise InvalidInput("FLASK_SECRET_KEY must have 32 characters or more")
             return given.encode()
         return _kept_key(self.data_dir / "signing.key")
+
+
+def _default_data_dir() -> Path:
+    with suppress(RuntimeError):
+        if os.getuid() == 0 or Path.home() != Path("/"):  # which is what those have for a home who have none
+            return user_data_path("yaptide")
+    raise InvalidInput(
+        f"The user id {os.getuid()} has no home folder here: set YAPTIDE_DATA_DIR to a folder for its data"
+    )
 
 
 def _parts(text: str) -> list[str]:

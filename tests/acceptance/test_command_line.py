@@ -335,7 +335,7 @@ def test_users_are_added_changed_and_removed(fresh):
     secret = ("--password-file", "-")
     added = users("add", "bob", *secret, stdin="hunter2-hunter2\n")
     assert (added.code, added.out) == (0, ""), added.err
-    refused = users("add", "bob", *secret, stdin="another")
+    refused = users("add", "bob", *secret, stdin="another one")
     assert (refused.code, refused.complaint) == (1, "Error: User existed")
     for name, password in (("carol", "\n"), ("car\nol", "x"), ("carol", "x" * 2000)):
         refused = users("add", name, *secret, stdin=password)

@@ -18,6 +18,7 @@ from yaptide.persistence.engine import Database
 from yaptide.persistence.queries import users
 from yaptide.services import administration, passwords
 from yaptide.services.counts import fold
+from yaptide.services.passwords import Match
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "yaptide/admin/db_manage.py"
@@ -77,11 +78,11 @@ def printed(done):
 @on_both
 def test_every_command_works_where_little_is_installed(manage, job, backend, database):
     job.bring_to("COMPLETED")
-    assert manage("add-user", "bob", "--password-file", "-", answers="secret\n").stderr == "User bob was added\n"
+    assert manage("add-user", "bob", "--password-file", "-", answers="long secret\n").stderr == "User bob was added\n"
     with database.reading() as connection:
         stored = users.local_user(connection, "bob").password_hash
     assert stored.startswith("scrypt:")
-    assert passwords.verify(stored, "secret")
+    assert passwords.verify(stored, "long secret") is Match.OUTDATED
     assert manage("update-user", "bob", "--quota", "1MB", "--new-name", "rob").returncode == 0
     listed = printed(manage("list-users", "--json"))["users"]
     assert [(user["username"], user["simulations"]) for user in listed] == [("alice", 1), ("rob", 0)]

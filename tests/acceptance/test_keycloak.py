@@ -21,7 +21,7 @@ from jwt.utils import base64url_encode
 from werkzeug.test import TestResponse
 
 from tests.support import http
-from tests.support.api import PASSWORD, contents, sign_in as sign_in_locally
+from tests.support.api import PASSWORD, contents, sign_in as sign_in_locally, submit
 from tests.support.keycloak import UI, Realm, Server
 from tests.support.ports import free_port
 from tests.support.processes import Place, place, until
@@ -136,6 +136,30 @@ def sign_in_again(app: Flask) -> TestResponse:
     return app.test_client().post("/auth/login", json={"username": "alice", "password": PASSWORD})
 
 
+def test_who_is_renamed_keeps_what_is_theirs_and_a_newcomer_gets_none_of_it(keycloak, app):
+    """Also where the newcomer comes first."""
+    realm = keycloak.new_realm()
+    configure(app, replace(backend_of(app).keycloak, issuers=(realm.issuer,)))
+    her_browser, his_browser = app.test_client(), app.test_client()
+    assert sign_in(her_browser, realm.token()).status_code == 202
+    job = submit(her_browser)
+    her_browser.delete("/auth/logout")
+    realm.rename_user("alice", "alicia")
+    realm.add_user("alice")
+    refused(sign_in(his_browser, realm.token("alice")), "belongs to another user of Keycloak")
+    assert sign_in(her_browser, realm.token("alicia"), "alicia").status_code == 202
+    assert her_browser.get("/auth/status").json["username"] == "alicia"
+    assert [one["job_id"] for one in listed(her_browser)] == [job.job_id]
+    assert sign_in(his_browser, realm.token("alice")).status_code == 202
+    assert listed(his_browser) == []
+    assert his_browser.get("/inputs", query_string={"job_id": job.job_id}).status_code == 403
+
+
+def listed(client: FlaskClient) -> list[dict[str, Any]]:
+    simulations: list[dict[str, Any]] = client.get("/user/simulations").json["simulations"]
+    return simulations
+
+
 def test_nothing_of_ours_outlives_their_token(realm, app, client):
     backend = backend_of(app)
     app.extensions["yaptide"] = replace(backend, limits=replace(backend.limits, access=timedelta(hours=1)))
@@ -190,6 +214,7 @@ def test_who_lacks_the_service_is_not_let_in(realm, app, client):
 def test_the_user_name_is_that_of_the_token(realm, client, database):
     refused(sign_in(client, realm.token(), "bob"), "user name")
     refused(sign_in(client, realm.token(), "ALICE"), "user name")
+    refused(sign_in(client, realm.token(), ""), "user name")
     assert contents(database)["User"] == []
 
 
@@ -262,7 +287,7 @@ def test_the_certificate_comes_with_signing_in(realm, with_service, service):
     token = realm.token()
     assert sign_in(client, token).json["message"] == "Successfully logged in"
     assert service.asked == [("/certificate", f"Bearer {token}")]
-    ((user_id, cert, private),) = contents(backend.database)["KeycloakUser"]
+    ((user_id, _, _, cert, private),) = contents(backend.database)["KeycloakUser"]
     assert cert == pair["cert"]
     assert "PRIVATE KEY" not in private
     found = credentials.credentials(backend, user_id)
@@ -281,7 +306,7 @@ def test_a_certificate_past_half_its_time_is_replaced(realm, with_service, servi
     pair = Authority().pair("alice")
     service.answers(pair)
     assert sign_in(client, realm.token()).json["message"] == "Successfully logged in"
-    ((user_id, _, _),) = contents(backend.database)["KeycloakUser"]
+    ((user_id, *_),) = contents(backend.database)["KeycloakUser"]
     assert credentials.credentials(backend, user_id).certificate_text == pair["cert"]
 
 

@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ def installation():
 
 def start(installation, folder):
     command = MCsquare().command(installation, folder)
+    command.make_links(folder)
     with (folder / OUTPUT_LOG).open("wb") as log:
         environment = {**os.environ, **command.environment}
         return subprocess.Popen(command.arguments, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
@@ -68,6 +71,13 @@ def r80(pages):
 @pytest.mark.parametrize(("energy", "expected"), RANGES)
 def test_protons_stop_at_their_range_in_water(scores, energy, expected):
     assert r80(scores(water(energy=energy))) == pytest.approx(expected, abs=1.0)
+
+
+def test_a_long_path_to_the_installation_makes_no_difference(installation, tmp_path):
+    """MCsquare has room for 190 characters."""
+    home = tmp_path / ("d" * 200) / ("e" * 200)
+    shutil.copytree(installation.program.parent, home)
+    MCsquare().prove(replace(installation, program=home / installation.program.name))
 
 
 @pytest.mark.parametrize("gantry", [90.0, 270.0])

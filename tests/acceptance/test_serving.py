@@ -14,6 +14,7 @@ import httpx
 import orjson
 import pytest
 
+from tests.support.api import of_keycloak
 from tests.support.ports import free_port
 from tests.support.processes import DEADLINE, PASSWORD, USER, Server, beam, place, until
 from tests.support.ssh import Authority
@@ -21,7 +22,7 @@ from yaptide.client import Client
 from yaptide.domain.states import EntityState
 from yaptide.persistence import schema
 from yaptide.persistence.engine import Database
-from yaptide.services import credentials, secrets, users
+from yaptide.services import credentials, secrets
 from yaptide.services.backend import Backend
 from yaptide.services.spool import Folder
 
@@ -248,7 +249,7 @@ def test_a_server_does_not_start_without_the_keys_of_what_is_stored(there):
         schema.upgrade(database)
         backend = Backend(database, Folder(there.data / "spool"), b"", secret_keys=(key,))
         pair = Authority().pair("alice")
-        credentials.store(backend, users.of_keycloak(backend, "alice"), pair["cert"], pair["private"])
+        credentials.store(backend, of_keycloak(backend, "alice"), pair["cert"], pair["private"])
     for keys, told in {"": "set YAPTIDE_SECRET_KEYS to the one in use", other: "add the key that it was"}.items():
         done = there.run("up", "--port", free_port(), YAPTIDE_SECRET_KEYS=keys)
         assert (done.code, told in done.err) == (1, True)

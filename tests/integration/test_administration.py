@@ -55,8 +55,8 @@ def test_users_are_listed_with_what_they_store(job, database):
     job.bring_to("COMPLETED")
     administration.add_user(database, "bob", None, quota=10)
     alice, bob = administration.list_users(database)
-    assert alice[1:] == ("alice", "YaptideUser", 1, sum_of_payloads(database), None)
-    assert bob[1:] == ("bob", "YaptideUser", 0, 0, 10)
+    assert alice[1:] == ("alice", "YaptideUser", 1, sum_of_payloads(database), None, None, None)
+    assert bob[1:] == ("bob", "YaptideUser", 0, 0, 10, None, None)
 
 
 def sum_of_payloads(database):
@@ -115,15 +115,15 @@ def test_names_that_no_database_takes_are_not_found(database):
 
 def test_a_user_is_changed(signed_in, stranger, app, backend, database):
     alice = administration.find_user(database, "alice")
-    administration.set_password(database, alice, "another")
+    administration.set_password(database, alice, "another one")
     with pytest.raises(NotAuthenticated):
         user_services.check_password(backend, "alice", PASSWORD)
-    assert user_services.check_password(backend, "alice", "another") == alice
+    assert user_services.check_password(backend, "alice", "another one") == alice
     assert signed_in.get("/user/simulations").status_code == 403  # all sessions have ended
     with pytest.raises(Conflict, match="'mallory' already"):
         administration.rename_user(database, alice, "mallory")
     administration.rename_user(database, alice, "alicia")
-    assert user_services.check_password(backend, "alicia", "another").id == alice.id
+    assert user_services.check_password(backend, "alicia", "another one").id == alice.id
 
 
 def test_a_quota_refuses_a_submission_and_nothing_else(job, signed_in, database):
@@ -277,17 +277,18 @@ def test_a_yes_removes_what_was_shown(yaptide, job):
 def test_passwords_are_asked_for_or_read(yaptide, backend, tmp_path):
     file = tmp_path / "secret"
     file.write_text("from a file\n")
-    assert yaptide("users", "add", "a", answers="typed\ntyped\n").exit_code == 0
+    assert yaptide("users", "add", "a", answers="typed by hand\ntyped by hand\n").exit_code == 0
     assert yaptide("users", "add", "b", "--password-file", file).exit_code == 0
     assert yaptide("users", "add", "c", "--password-file", "-", answers="from a pipe\n").exit_code == 0
     given = yaptide("users", "add", "d", "--password-on-command-line", "seen by all")
     assert given.stderr.startswith("Warning: others can see")
-    for name, password in (("a", "typed"), ("b", "from a file"), ("c", "from a pipe"), ("d", "seen by all")):
+    for name, password in (("a", "typed by hand"), ("b", "from a file"), ("c", "from a pipe"), ("d", "seen by all")):
         user_services.check_password(backend, name, password)
     assert yaptide("users", "passwd", "a", "--password-file", file).exit_code == 0
-    assert yaptide("users", "update", "b", answers="x\ny\nnew\nnew\n").exit_code == 0  # the first two differ
+    differ = "x\ny\nanother one\nanother one\n"
+    assert yaptide("users", "update", "b", answers=differ).exit_code == 0
     user_services.check_password(backend, "a", "from a file")
-    user_services.check_password(backend, "b", "new")
+    user_services.check_password(backend, "b", "another one")
     assert yaptide("users", "add", "e").exit_code == 1  # there is nobody to ask
     with pytest.raises(InvalidInput):
         yaptide("users", "add", "e", "--password-file", "-", answers="\n")
@@ -295,7 +296,7 @@ def test_passwords_are_asked_for_or_read(yaptide, backend, tmp_path):
 
 @FILE
 def test_an_update_changes_what_it_is_told(yaptide, database, namesake):
-    yaptide("users", "add", "bob", "--quota", "5GB", "--password-on-command-line", "x")
+    yaptide("users", "add", "bob", "--quota", "5GB", "--password-on-command-line", PASSWORD)
     yaptide("users", "update", "bob", "--quota", "1.5 MiB", "--new-name", "bobby")
     yaptide("users", "quota", "alice", "none", "--provider", "KeycloakUser")
     rows = [(row.username, row.quota_bytes) for row in administration.list_users(database)]

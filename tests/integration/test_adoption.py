@@ -27,6 +27,7 @@ from tests.support.postgres import Postgres
 from yaptide.admin import cli
 from yaptide.application import create_app
 from yaptide.domain.errors import Conflict, InvalidInput, NotConfigured
+from yaptide.domain.names import skeleton
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState
 from yaptide.persistence import adoption as persistence, schema
 from yaptide.persistence.adoption import accounts, aside, leftovers, payloads, simulations, work
@@ -279,6 +280,13 @@ def test_old_passwords_sign_in_and_are_hashed_anew(user, old, database, tmp_path
     client(database, tmp_path, user, PASSWORDS[user])
     assert rows(database, query, user=user)[0][0].startswith("$argon2id$")
     client(database, tmp_path, user, PASSWORDS[user])
+
+
+def test_names_of_old_users_keep_others_from_what_looks_alike(old, database):
+    adopt(database)
+    query = 'SELECT username, name_skeleton FROM "YaptideUser" y JOIN "User" u ON u.id = y.id WHERE auth_provider = '
+    found = rows(database, query + "'YaptideUser'")
+    assert {skeleton(name) for name, _ in found} == {stored for _, stored in found if stored}
 
 
 def test_private_keys_are_encrypted_and_gone_in_clear(old, url, database, tmp_path):

@@ -53,7 +53,7 @@ def test_registering(client, registered):
 
 def test_passwords_are_kept_as_argon2id_hashes(database, backend, monkeypatch):
     monkeypatch.undo()  # hash as strongly as the program does
-    users.register(backend, "alice", "another")
+    users.register(backend, "alice", "another one")
     with database.reading() as connection:
         stored = queries.local_user(connection, "alice").password_hash
     parameters: Parameters = extract_parameters(stored)
@@ -183,14 +183,14 @@ def test_sessions_end_by_themselves(backend, signed_in, monkeypatch):
 
 
 def test_changing_the_password_ends_all_sessions(client, signed_in):
-    wrong = signed_in.post("/user/update", json={"password": "wrong", "new_password": "new"})
+    wrong = signed_in.post("/user/update", json={"password": "wrong", "new_password": "the new one"})
     assert (wrong.status_code, wrong.json) == (401, {"message": "Invalid login or password"})
     assert signed_in.get("/auth/status").status_code == 200
-    changed = signed_in.post("/user/update", json={"password": PASSWORD, "new_password": "new"})
+    changed = signed_in.post("/user/update", json={"password": PASSWORD, "new_password": "the new one"})
     assert (changed.status_code, changed.json) == (202, {"message": "User updated"})
     assert signed_in.get("/auth/status").status_code == 403
     assert client.post("/auth/login", json=CREDENTIALS).status_code == 401
-    assert client.post("/auth/login", json=CREDENTIALS | {"password": "new"}).status_code == 202
+    assert client.post("/auth/login", json=CREDENTIALS | {"password": "the new one"}).status_code == 202
 
 
 def test_an_update_of_nothing_changes_nothing(client, signed_in):

@@ -10,10 +10,10 @@ from zipfile import ZipFile, ZipInfo
 import pytest
 from flask.testing import FlaskClient
 
-from tests.support.api import contents
+from tests.support.api import contents, of_keycloak
 from yaptide.domain.states import EntityState
 from yaptide.platforms.batch.site import reachable
-from yaptide.services import batch, clusters, lifecycle, recovery, sessions, users
+from yaptide.services import batch, clusters, lifecycle, recovery, sessions
 from yaptide.services.backend import now
 from yaptide.services.clusters import Cluster
 from yaptide.simulators.base import OUTPUT_LOG
@@ -32,7 +32,7 @@ def cluster(name="ares", **changes):
 def kim(app, backend) -> FlaskClient:
     """A user of Keycloak who is signed in."""
     client = app.test_client()
-    user = users.of_keycloak(backend, "kim")
+    user = of_keycloak(backend, "kim")
     client.set_cookie("access_token", sessions.begin(backend, user).access.text)
     return client
 

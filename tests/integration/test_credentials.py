@@ -24,12 +24,13 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from tests.support import http
-from tests.support.api import contents, sign_in
+from tests.support.api import contents, of_keycloak as keycloak_user, sign_in
 from tests.support.ssh import Authority, locked, text_of
 from yaptide.admin import cli
 from yaptide.application import create_app
 from yaptide.domain.errors import Conflict, Forbidden, NotConfigured, NotFound, Unreachable
 from yaptide.persistence.engine import Database
+from yaptide.persistence.queries.users import Subject
 from yaptide.services import credentials, keycloak, secrets, sessions, users
 from yaptide.services.backend import Backend, Keycloak
 from yaptide.services.fetching import fetch_json
@@ -54,7 +55,7 @@ def backend(backend: Backend) -> Backend:
 @pytest.fixture
 def alice(backend: Backend) -> User:
     """A user of Keycloak."""
-    return users.of_keycloak(backend, "alice")
+    return keycloak_user(backend, "alice")
 
 
 @pytest.fixture
@@ -287,8 +288,10 @@ def published(*keys: rsa.RSAPrivateKey) -> dict[str, list[dict[str, str]]]:
 
 def token_of(issuer: str, kid: str = "key-0", **changes: object) -> str:
     now = datetime.now(UTC)
-    claims = {"iss": issuer, "iat": now, "exp": now + HOUR, "typ": "Bearer", "azp": "ui", "preferred_username": "alice"}
-    return jwt.encode({**claims, **changes}, signing(), "RS256", headers={"kid": kid})
+    claims = {"iss": issuer, "iat": now, "exp": now + HOUR, "typ": "Bearer", "azp": "ui"}
+    claims |= {"sub": "5a1c6f0e", "preferred_username": "alice"}
+    given = {name: value for name, value in {**claims, **changes}.items() if value is not None}
+    return jwt.encode(given, signing(), "RS256", headers={"kid": kid})
 
 
 def realm(issuer: http.Service, **settings: object) -> Keycloak:
@@ -306,7 +309,7 @@ def realm(issuer: http.Service, **settings: object) -> Keycloak:
 def test_both_styles_of_addresses(issuer, style):
     issuer.answers(published(signing()))
     found = keycloak.identify(realm(issuer), token_of(f"{issuer.url}{style}"))
-    assert found.username == "alice"
+    assert (found.username, found.subject) == ("alice", Subject(f"{issuer.url}/realms/science", "5a1c6f0e"))
     assert issuer.asked == [(f"{style}/protocol/openid-connect/certs", "")]
 
 
@@ -400,6 +403,43 @@ def test_names_that_nobody_can_have(issuer, name):
     issuer.answers(published(signing()))
     with pytest.raises(Forbidden):
         keycloak.identify(realm(issuer), token_of(f"{issuer.url}/realms/science", preferred_username=name))
+
+
+#: A realm signs what it is told to: a mapper may put anything into a token.
+ODD_TIMES = ["soon", "9999999999", 10**18, -1, 1e300, float("nan"), float("inf"), None, True, [], {}]
+
+
+@pytest.mark.parametrize("name", ["exp", "iat", "nbf"])
+@pytest.mark.parametrize("time", ODD_TIMES, ids=str)
+def test_odd_times_are_no_reason_to_believe_a_token(issuer, name, time):
+    issuer.answers(published(signing()))
+    token = token_of(f"{issuer.url}/realms/science", **{name: time})
+    # Issued or valid since long ago, or not told: that says nothing about today.
+    harmless = {"exp": [], "iat": [-1, True], "nbf": [-1, True, None]}[name]
+    if any(time is one or (time == one and time is not True) for one in harmless):
+        assert keycloak.identify(realm(issuer), token).username == "alice"
+    else:
+        with pytest.raises(Forbidden, match="invalid or has expired"):
+            keycloak.identify(realm(issuer), token)
+
+
+@pytest.mark.parametrize(
+    ("claim", "value", "told"),
+    [
+        ("preferred_username", None, "has no preferred_username: .* client scope profile"),
+        ("preferred_username", "", "has no preferred_username"),
+        ("sub", None, "has no sub: .* client scope basic"),
+        ("sub", "", "has no sub"),
+        ("sub", "x" * 256, "has a sub that cannot be used"),
+        ("sub", "a\0", "has a sub that cannot be used"),
+    ],
+    ids=repr,
+)
+def test_what_a_token_lacks_is_told(issuer, claim, value, told):
+    issuer.answers(published(signing()))
+    changes = {claim: value}
+    with pytest.raises(Forbidden, match=told):
+        keycloak.identify(realm(issuer), token_of(f"{issuer.url}/realms/science", **changes))
 
 
 @pytest.fixture

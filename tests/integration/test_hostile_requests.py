@@ -60,7 +60,7 @@ BODIES: dict[tuple[str, str], Callable[[Job], Any]] = {
     ("PUT", "/auth/register"): lambda _: {"username": "bob", "password": PASSWORD},
     ("POST", "/auth/login"): lambda _: {"username": "alice", "password": PASSWORD},
     ("POST", "/auth/keycloak"): lambda _: {"username": "alice"},
-    ("POST", "/user/update"): lambda _: {"password": PASSWORD, "new_password": "another"},
+    ("POST", "/user/update"): lambda _: {"password": PASSWORD, "new_password": "another one"},
     ("POST", "/jobs/direct"): lambda _: payloads.submission(),
     ("POST", "/jobs/batch"): lambda _: payloads.submission(batch_options={"cluster_name": "default"}),
     ("POST", "/jobs"): lambda job: {

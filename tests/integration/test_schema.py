@@ -1,5 +1,8 @@
 """The tables: made by migrating, the same as the models, and guarded by the database itself."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from tests.support.api import contents, counts
 from yaptide.application import create_app
 from yaptide.domain.errors import Conflict
+from yaptide.domain.names import skeleton
 from yaptide.persistence import schema
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import Base
@@ -205,6 +209,50 @@ def test_a_migration_that_fails_leaves_nothing(empty):
     assert inspect(empty.engine).get_table_names() == []
     schema.upgrade(empty)
     assert schema.differences(empty) == []
+
+
+#: Brings a database from 0007 to 0008, and is killed where the second name gets its skeleton.
+KILLED = """
+import os, signal, sys
+from yaptide.domain import names
+from yaptide.persistence import schema
+from yaptide.persistence.engine import Database
+
+skeleton, seen = names.skeleton, []
+
+def skeleton_and_end(name):
+    seen.append(name)
+    if len(seen) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return skeleton(name)
+
+names.skeleton = skeleton_and_end
+schema.upgrade(Database(sys.argv[1]))
+"""
+
+
+def test_users_who_look_alike_go_on_and_the_oldest_keeps_others_from_the_look(empty):
+    """Also if the migration was killed before."""
+    schema.upgrade(empty, "0007")
+    people = [("alice", "YaptideUser"), ("Alice", "YaptideUser"), ("bob", "YaptideUser"), ("ALICE", "KeycloakUser")]
+    with empty.writing() as connection:
+        for number, (name, provider) in enumerate(people, start=1):
+            values = {"id": number, "name": name, "provider": provider}
+            added = 'INSERT INTO "User" (id, username, auth_provider) VALUES (:id, :name, :provider)'
+            connection.execute(text(added), values)
+            connection.execute(text(f'INSERT INTO "{provider}" (id) VALUES (:id)'), values)
+    url = empty.engine.url.render_as_string(hide_password=False)
+    done = subprocess.run([sys.executable, "-c", KILLED, url], check=False)
+    assert done.returncode == -signal.SIGKILL
+    with empty.reading() as connection:
+        assert schema.revision(connection) == "0007"
+    schema.upgrade(empty)
+    assert schema.differences(empty) == []
+    with empty.reading() as connection:
+        found = connection.execute(select(TABLES["YaptideUser"].c.id, TABLES["YaptideUser"].c.name_skeleton))
+        assert dict(found.all()) == {1: skeleton("alice"), 2: None, 3: skeleton("bob")}
+        subjects = connection.execute(select(TABLES["KeycloakUser"].c.issuer, TABLES["KeycloakUser"].c.subject))
+        assert subjects.all() == [(None, None)]
 
 
 Attempt = Callable[[Database, int], Any]

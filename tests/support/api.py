@@ -11,8 +11,10 @@ from werkzeug.test import TestResponse
 from tests.support import payloads
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import Base
+from yaptide.persistence.queries.users import Subject
 from yaptide.services import lifecycle, users
 from yaptide.services.backend import Backend
+from yaptide.services.users import User
 
 PASSWORD = "correct horse"
 UI = "http://localhost:3000"
@@ -108,6 +110,11 @@ def sign_in(app: Flask, username: str) -> FlaskClient:
     response = client.post("/auth/login", json={"username": username, "password": PASSWORD})
     assert response.status_code == 202, response.json
     return client
+
+
+def of_keycloak(backend: Backend, username: str) -> User:
+    """A user who signs in through Keycloak, as if they had done so."""
+    return users.of_keycloak(backend, Subject("https://sso.example.org/realms/science", f"id of {username}"), username)
 
 
 def submit(client: FlaskClient, *outputs: str, **changes: Any) -> Job:

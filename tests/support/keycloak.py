@@ -95,6 +95,23 @@ class Realm:
         token: str = response.json()["access_token"]
         return token
 
+    def rename_user(self, username: str, new_name: str) -> None:
+        """Give a user another name."""
+        (user,) = self._asked("GET", "/users", params={"username": username, "exact": "true"}).json()
+        self._asked("PUT", f"/users/{user['id']}", json={**user, "username": new_name})
+
+    def add_user(self, username: str) -> None:
+        """Add a user with the password of all, and the roles of alice in the fixture."""
+        names = {"email": f"{username}-{secrets.token_hex(4)}@example.org", "firstName": "N", "lastName": "N"}
+        secret = {"type": "password", "value": PASSWORD, "temporary": False}
+        self._asked("POST", "/users", json={"username": username, "enabled": True, "credentials": [secret], **names})
+        (user,) = self._asked("GET", "/users", params={"username": username, "exact": "true"}).json()
+        role = self._asked("GET", "/roles/PLG_YAPTIDE_ACCESS").json()
+        self._asked("POST", f"/users/{user['id']}/role-mappings/realm", json=[role])
+
+    def _asked(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        return self.server.ask(method, f"/{self.name}{path}", **arguments)
+
     def public_keys(self) -> list[dict[str, str]]:
         """What it publishes of its keys."""
         found: list[dict[str, str]] = httpx.get(f"{self.issuer}/protocol/openid-connect/certs").json()["keys"]

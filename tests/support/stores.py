@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert
 
+from yaptide.domain.names import skeleton
 from yaptide.domain.states import EntityState
 from yaptide.persistence import codec
 from yaptide.persistence.engine import Database
@@ -71,9 +72,11 @@ def fill(database: Database) -> None:
     """Add three simulations (COMPLETED, CANCELED on a cluster, RUNNING) and everything around them."""
     with database.writing() as connection:
         _add(connection, UserModel, id=3, username="alice", auth_provider="YaptideUser", quota_bytes=2**40)
-        _add(connection, YaptideUserModel, id=3, password_hash="$argon2id$" + WORDS, known_networks="0123abcd 4567cdef")
+        local = {"password_hash": "$argon2id$" + WORDS, "name_skeleton": skeleton("alice")}
+        _add(connection, YaptideUserModel, id=3, known_networks="0123abcd 4567cdef", **local)
         _add(connection, UserModel, id=7, username="alice", auth_provider="KeycloakUser")
-        _add(connection, KeycloakUserModel, id=7, cert="ssh-rsa-cert", private_key="gAAAA\n" + WORDS)
+        subject = {"issuer": "https://sso.example.org/realms/science", "subject": "5a1c6f0e"}
+        _add(connection, KeycloakUserModel, id=7, cert="ssh-rsa-cert", private_key="gAAAA\n" + WORDS, **subject)
         for number in range(9):  # mixed case: databases sort that differently
             _add(connection, SessionModel, id=f"{'aBcD_-'[number % 6]}{number}", user_id=3, expires=END)
         _add(connection, ClusterModel, id=2, cluster_name=CLUSTER, host="login.example", **CONNECTION)

@@ -12,6 +12,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from benchmarks import report
+from tests.support.api import of_keycloak
 from tests.support.payloads import estimator, page, shieldhit_files
 from yaptide.admin import (
     cli,
@@ -226,6 +227,7 @@ def kept(monkeypatch, tmp_path):
     app = create_app(settings)
     backend = app.extensions["yaptide"]
     user = user_services.ensure(backend, "alice")
+    of_keycloak(backend, "kim")
     made = services.submit(backend, user, services.Submission("shieldhit", 2, "Water", shieldhit_files()))
     curve = page(name="Dose", values=(*[1.0] * 30, 9.0, 5.0, 1.0))
     curve["data"]["errors"] = [0.1] * 33
@@ -262,6 +264,7 @@ MORE = {
     "purge --json": ["--older-than", "0d", "--states", "COMPLETED", "--dry-run"],
     "db check --json": ["--repair"],
     "users show --json": ["alice"],
+    "users link --json": ["kim", "--yes"],
     "simulators show --json": ["mcsquare"],
 }
 

@@ -20,7 +20,7 @@ LAYERS = {
     "domain": (),
     "editor": ("domain",),
     "persistence": ("domain",),
-    "simulators": ("domain",),
+    "simulators": ("domain", "editor"),
     "services": ("domain", "editor", "persistence", "simulators"),
     "platforms": (
         *("domain", "simulators", "services", "logs"),

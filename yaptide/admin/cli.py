@@ -9,6 +9,7 @@ from yaptide.admin import (
     adopt,
     backups,
     clusters,
+    convert,
     database,
     demo,
     doctor,
@@ -31,7 +32,7 @@ app = new_app(
     "Run particle-therapy Monte Carlo simulations as parallel tasks, and keep everything about them.\n\n"
     "Example: yaptide demo",
 )
-for group in (serving.app, simulations.app, demo.app, doctor.app, backups.app, retention.app):
+for group in (serving.app, simulations.app, convert.app, demo.app, doctor.app, backups.app, retention.app):
     app.registered_commands += group.registered_commands
 for group in (integrity.app, stats.app, adopt.app, backups.db):
     database.app.registered_commands += group.registered_commands

@@ -7,8 +7,10 @@ from pathlib import Path
 from yaptide.domain.errors import InvalidInput, NotFound
 from yaptide.persistence import schema
 from yaptide.persistence.engine import Database
+from yaptide.services import passwords
 
 VARIABLE = "FLASK_SQLALCHEMY_DATABASE_URI"
+LEAST_PASSWORD = "YAPTIDE_MIN_PASSWORD_LENGTH"  # noqa: S105 - the name of a setting
 
 
 def connect() -> Database:
@@ -37,6 +39,18 @@ def _of_settings() -> Database:
     database = Database(settings.url)
     schema.upgrade(database)
     return database
+
+
+def least_password() -> int:
+    """Characters of a new password at least, by the environment or the settings; raises InvalidInput."""
+    try:
+        from yaptide.settings import load  # noqa: PLC0415 - see _of_settings
+    except ModuleNotFoundError:
+        given = os.environ.get(LEAST_PASSWORD, str(passwords.LEAST))
+        if not (given.isascii() and given.isdigit() and len(given) < 5):
+            raise InvalidInput(f"The setting {LEAST_PASSWORD} has to be a number of characters") from None
+        return int(given)
+    return load().min_password_length
 
 
 def _check_file(database: Database) -> None:

@@ -22,6 +22,7 @@ COMMANDS = (
     users.list_users,
     users.add_user,
     users.update_user,
+    users.link_user,
     users.remove_user,
     stored.list_simulations,
     stored.remove_simulation,

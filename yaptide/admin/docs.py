@@ -133,6 +133,8 @@ _USER_KEYS = {
     "users[].simulations": "number of simulations",
     "users[].stored_bytes": "bytes that these take in the store",
     "users[].quota_bytes": "bytes that they may take; null: no limit",
+    "users[].issuer": "realm of Keycloak in which they sign in; null: none, or not known yet",
+    "users[].subject": "their ID there; null: none, or not known yet",
 }
 
 #: Keys of what commands print with `--json`: `[]` stands for each entry of a list.
@@ -203,6 +205,11 @@ JSON: Mapping[str, Mapping[str, str]] = {
         **{key.removeprefix("users[]."): meaning for key, meaning in _USER_KEYS.items()},
         "has_certificate": "whether there is an SSH certificate",
         "certificate_valid_until": "when it ends; null: there is none that can be read",
+    },
+    "yaptide users link --json": {
+        "username": "name of the account",
+        "issuer": "realm of Keycloak in which its user signs in; null: whoever signs in next by its name",
+        "subject": "their ID there; null: as above",
     },
     "yaptide simulations list --json": {
         "simulations_count": "how many there are in all",

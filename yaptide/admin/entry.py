@@ -3,9 +3,11 @@
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
 """
 
+import getpass
 import logging
 import os
 import sys
+from pathlib import Path
 
 import typer
 
@@ -27,6 +29,7 @@ def new_app(name: str, text: str) -> typer.Typer:
 
 def run(app: typer.Typer) -> None:
     """Run the command that the arguments name: no traceback for what yaptide refuses on purpose."""
+    _have_a_name()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         _run_and_flush(app)
@@ -39,6 +42,21 @@ def run(app: typer.Typer) -> None:
     except OSError as error:
         complain(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
         sys.exit(1)
+
+
+def _have_a_name() -> None:
+    """Give a user id that the system knows nothing of, as in a container, a name and a home as containers do.
+
+    Libraries ask for them, too, and fail.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = f"uid-{os.getuid()}"
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/"
 
 
 def _run_and_flush(app: typer.Typer) -> None:

@@ -15,8 +15,9 @@ from yaptide.admin.arguments import (
     parse_size,
     password,
 )
-from yaptide.admin.connection import connect
+from yaptide.admin.connection import connect, least_password
 from yaptide.admin.display import counted, limit as limited, moment, print_facts, print_json, print_table, say, size
+from yaptide.persistence.models.users import KEYCLOAK_USER
 from yaptide.persistence.queries.administration import Holdings
 from yaptide.services import administration
 
@@ -63,6 +64,8 @@ def show_user(name: UserName, provider: Provider = "", as_json: AsJson = False) 
         "stored": size(row.stored_bytes),
         "quota": limited(row.quota_bytes),
     }
+    if user.is_keycloak:
+        facts["at Keycloak"] = f"{row.subject} of {row.issuer}" if row.subject else "whoever signs in next by this name"
     if certificate is not None:
         facts["SSH certificate"] = f"valid until {moment(until)}" if until else "cannot be read"
     elif user.is_keycloak:
@@ -81,9 +84,10 @@ def add_user(
 
     Example: yaptide users add alice
     """
-    administration.check_name(name)
+    name = administration.check_new_name(name)
     limit = parse_size(quota)
-    administration.add_user(connect(), name, password(password_file, password_on_command_line), limit)
+    secret = password(password_file, password_on_command_line)
+    administration.add_user(connect(), name, secret, limit, least_password())
     say(f"User {name} was added")
 
 
@@ -105,7 +109,8 @@ def update_user(
     user = administration.find_user(database, name, provider)
     secret = password_file is not None or password_on_command_line is not None
     if secret or (new_name is None and quota is None):
-        administration.set_password(database, user, password(password_file, password_on_command_line))
+        given = password(password_file, password_on_command_line)
+        administration.set_password(database, user, given, least_password())
         say(f"User {name} has a new password")
     if quota is not None:
         administration.set_quota(database, user, limit)
@@ -149,6 +154,43 @@ def remove_user(name: UserName, provider: Provider = "", yes: Yes = False) -> No
     confirm(f"Remove {user.username} ({user.auth_provider}) with {_held(seen)}?", yes)
     administration.remove_user(database, user, seen)
     say(f"User {name} was removed, with {_held(seen)}")
+
+
+@app.command("link")
+def link_user(
+    name: UserName,
+    subject: Annotated[
+        str, typer.Option(metavar="SUB", help="To the user with this ID at Keycloak.", show_default=False)
+    ] = "",
+    issuer: Annotated[
+        str, typer.Option(metavar="URL", help="In this realm; default: the present one.", show_default=False)
+    ] = "",
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give an account to another user of Keycloak, with all its simulations: who has the name now, or was made anew.
+
+    Without --subject it goes to whoever signs in next by its name. Sessions end, SSH credentials are removed. To leave
+    the simulations with who has them, and the name to the other one: yaptide users update NAME --new-name OTHER.
+
+    Example: yaptide users link alice
+    """
+    database = connect()
+    user = administration.find_user(database, name, KEYCLOAK_USER)
+    whose = administration.chosen_subject(database, user, subject, issuer)
+    seen = administration.holdings(database, user)
+    to = (
+        f"the user {whose.subject} of {whose.issuer}"
+        if whose
+        else f"who signs in through Keycloak as {user.username} next"
+    )
+    confirm(f"Give {user.username} ({user.auth_provider}) with {_held(seen)} to {to}?", yes)
+    administration.link_user(database, user, whose)
+    if as_json:
+        facts = {"username": user.username, "issuer": whose and whose.issuer, "subject": whose and whose.subject}
+        print_json(facts)
+    else:
+        say(f"User {user.username} belongs to {to}")
 
 
 def _held(seen: Holdings) -> str:

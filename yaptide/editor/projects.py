@@ -5,7 +5,7 @@ from typing import Any
 
 from yaptide.domain.errors import InvalidInput
 
-_MOST_PRIMARIES = 10**15
+MOST_PRIMARIES = 10**15
 
 
 def check_project(project: Mapping[str, Any]) -> int:
@@ -14,9 +14,8 @@ def check_project(project: Mapping[str, Any]) -> int:
     Raises InvalidInput with the place in the project, and what is wrong there.
     """
     primaries = _section(project, "beam", "the beam").get("numberOfParticles")
-    if not isinstance(primaries, int) or isinstance(primaries, bool) or not 1 <= primaries <= _MOST_PRIMARIES:
-        raise InvalidInput(f"Project, beam.numberOfParticles: it has to be a whole number, 1 to {_MOST_PRIMARIES}")
-    _list(_section(project, "figureManager", "the geometry"), "figureManager", "figures")
+    if not isinstance(primaries, int) or isinstance(primaries, bool) or not 1 <= primaries <= MOST_PRIMARIES:
+        raise InvalidInput(f"Project, beam.numberOfParticles: it has to be a whole number, 1 to {MOST_PRIMARIES}")
     zones = _section(project, "zoneManager", "the geometry")
     if not _list(zones, "zoneManager", "zones") and not isinstance(zones.get("worldZone"), Mapping):
         raise InvalidInput("Project, zoneManager: there is no zone, so there is nothing that the beam could meet")

@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 from sqlalchemy import URL, Connection, Engine, Row, create_engine, event, exc, make_url
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
-from yaptide.domain.errors import Conflict, Contended, InvalidInput, StorageFull, Unavailable
+from yaptide.domain.errors import Conflict, Contended, InvalidInput, NotConfigured, StorageFull, Unavailable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -147,7 +147,8 @@ class Database:
             event.listen(engine, "connect", _open_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         else:
-            event.listen(engine, "connect", _open_postgresql)
+            # Before SQLAlchemy has a look, which takes bytes for text in a database without an encoding.
+            event.listen(engine, "connect", _open_postgresql, insert=True)
             event.listen(engine, "before_cursor_execute", _choose_format)
         event.listen(engine, "checkin", _note_use)
         event.listen(engine, "checkout", _check_idle)
@@ -253,10 +254,22 @@ def _wait_for_no_disk(connection: Any, _record: object) -> None:
 
 def _open_postgresql(connection: Any, record: object) -> None:
     """No wait is endless: neither for a lock, nor for somebody who holds one and has fallen asleep."""
+    _check_encoding(connection)
     cursor = connection.cursor()
     cursor.execute("SET timezone TO 'UTC'")  # as we keep times: thousands of them need not be converted one by one
     cursor.close()
     _set_postgresql(connection, record, lock_timeout=BUSY_TIMEOUT, idle_in_transaction_session_timeout=IDLE_TIMEOUT)
+
+
+def _check_encoding(connection: Any) -> None:
+    """Raise NotConfigured for a database that cannot hold every text."""
+    encoding = connection.info.parameter_status("server_encoding")  # None: it is behind a pooler that does not tell
+    if encoding not in ("UTF8", None):
+        connection.close()
+        raise NotConfigured(
+            f"The encoding of the PostgreSQL database is {encoding}, and has to be UTF8. Make one with: createdb "
+            "--encoding UTF8 --template template0 NAME; what is in the old one can be moved with pg_dump and pg_restore"
+        )
 
 
 def _set_postgresql(connection: Any, _record: object, **seconds: float) -> None:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
+from yaptide.domain import names
 from yaptide.domain.errors import Conflict, InvalidInput, NotFound
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.engine import Database, Record, retried
@@ -20,7 +21,7 @@ from yaptide.persistence.models.users import YAPTIDE_USER
 from yaptide.persistence.queries import administration as queries, moves, secrets, simulations, tasks, users
 from yaptide.persistence.queries.administration import Contents, Holdings
 from yaptide.persistence.queries.moves import Cause, Locked
-from yaptide.persistence.queries.users import User
+from yaptide.persistence.queries.users import Subject, User
 from yaptide.services import lifecycle, passwords
 from yaptide.services.access import NO_SUCH_JOB
 from yaptide.services.backend import now
@@ -45,6 +46,18 @@ def check_name(name: str, whose: str = "user") -> None:
         raise InvalidInput(f"A {whose} name has 1 to {MAX_NAME} printable characters and no space at its ends")
 
 
+def check_new_name(name: str) -> str:
+    """A name for a local user as it is stored; raises InvalidInput for one that could pass for another."""
+    name = names.composed(name)
+    check_name(name)
+    if names.has_unseen(name):
+        raise InvalidInput("A user name has no characters that cannot be seen")
+    scripts = names.scripts(name)
+    if len(scripts) > 1:
+        raise InvalidInput(f"A user name has letters of one script, not of {' and '.join(scripts)}")
+    return name
+
+
 def list_users(database: Database) -> list[Record]:
     """All users by name, with the number of their simulations, the bytes these take, and the quota."""
     with database.reading() as connection:
@@ -59,12 +72,13 @@ def find_user(database: Database, username: str, provider: str = "") -> User:
     if not username.isprintable():  # no user has such a name, and not every database takes it
         raise NotFound("There is no such user")
     with database.reading() as connection:
-        found = [user for user in queries.users_named(connection, username) if provider in ("", user.auth_provider)]
+        named = queries.users_named(connection, username) or queries.users_named(connection, names.composed(username))
+    found = [user for user in named if provider in ("", user.auth_provider)]
     if not found:
         raise NotFound(f"There is no user {username!r}" + (f" of {provider}" if provider else ""))
     if len(found) > 1:
-        names = " or ".join(user.auth_provider for user in found)
-        raise Conflict(f"There are two users {username!r}: say which one with --provider {names}")
+        providers = " or ".join(user.auth_provider for user in found)
+        raise Conflict(f"There are two users {username!r}: say which one with --provider {providers}")
     return found[0]
 
 
@@ -80,46 +94,107 @@ def add_user(
     username: str,
     password: str | None,
     quota: int | None = None,
+    least_password: int = passwords.LEAST,
     queue: passwords.Queue = passwords.KNOWN,
 ) -> User:
     """Add a local user; without a password they cannot sign in until they are given one.
 
-    Raises InvalidInput for an unusable name or password, Conflict if the name is taken, Busy.
+    Raises InvalidInput for an unusable name or a password that is no good or has less than `least_password` characters,
+    Conflict if the name is taken or looks like one that is, Busy.
     """
-    check_name(username)
-    password_hash = None if password is None else passwords.make(password, queue)
+    username = check_new_name(username)
+    password_hash = None if password is None else _new_hash(password, least_password, queue)
     try:
         with database.writing() as connection:
             user = users.add_local(connection, username, password_hash)
             if quota is not None:
                 queries.set_user_values(connection, user.id, {"quota_bytes": quota})
     except IntegrityError:
-        raise Conflict("User existed") from None
+        raise _taken(database, username, "User existed") from None
     return user
 
 
+def _new_hash(password: str, least: int, queue: passwords.Queue = passwords.KNOWN) -> str:
+    passwords.check_new(password, least)
+    return passwords.make(password, queue)
+
+
+def _taken(database: Database, username: str, message: str) -> Conflict:
+    """Why a name cannot be had: it is taken, which has a `message` of its own, or looks like one that is."""
+    with database.reading() as connection:
+        if users.local_user(connection, username) is None:
+            message = f"The name {username!r} looks like that of another user: choose one that differs more"
+    return Conflict(message)
+
+
 @retried
-def set_password(database: Database, user: User, password: str) -> None:
+def set_password(database: Database, user: User, password: str, least_password: int = passwords.LEAST) -> None:
     """Give a local user another password and end their sessions.
 
-    Raises InvalidInput for an unusable password, Conflict if the user signs in elsewhere.
+    Raises InvalidInput for a password that is no good or has less than `least_password` characters, Conflict if the
+    user signs in elsewhere.
     """
     if user.auth_provider != YAPTIDE_USER:
         raise Conflict(f"{user.username} signs in through Keycloak and has no password here")
-    password_hash = passwords.make(password)
+    password_hash = _new_hash(password, least_password)
     with database.writing() as connection:
         users.set_password(connection, user.id, password_hash)
         users.end_sessions(connection, user.id)
 
 
 def rename_user(database: Database, user: User, username: str) -> None:
-    """Give a user another name; raises InvalidInput for an unusable one, Conflict for one that is taken."""
-    check_name(username)
+    """Give a user another name; raises InvalidInput for an unusable one, Conflict for one that is taken.
+
+    For a local user that goes for what looks like one that is taken, too. One of Keycloak is again called what they are
+    called there when they sign in next; until then the name is free for somebody else.
+    """
+    if user.is_keycloak:
+        check_name(username)
+    else:
+        username = check_new_name(username)
+    message = f"There is a user {username!r} already"
     try:
         with database.writing() as connection:
-            queries.set_user_values(connection, user.id, {"username": username})
+            users.rename(connection, user, username)
     except IntegrityError:
-        raise Conflict(f"There is a user {username!r} already") from None
+        raise (Conflict(message) if user.is_keycloak else _taken(database, username, message)) from None
+
+
+def chosen_subject(database: Database, user: User, subject: str, issuer: str) -> Subject | None:
+    """Whom an operator means by an ID at Keycloak, in the realm that the account has if no `issuer` is given.
+
+    None without an ID. Raises InvalidInput for half of it.
+    """
+    if not subject:
+        if issuer:
+            raise InvalidInput("--issuer says in which realm the user of --subject is: give that as well")
+        return None
+    with database.reading() as connection:
+        issuer = issuer.rstrip("/") or users.subject_of(connection, user.id).issuer or ""
+    if not issuer:
+        raise InvalidInput("Nobody has signed in to this account yet: say with --issuer which realm the user is in")
+    if not (subject.isprintable() and issuer.isprintable()):
+        raise InvalidInput("--subject and --issuer are printable")
+    return Subject(issuer.replace("/auth/realms/", "/realms/"), subject)
+
+
+@retried
+def link_user(database: Database, user: User, subject: Subject | None) -> None:
+    """Have an account of Keycloak belong to another user there; None: to whoever signs in next by its name.
+
+    Its sessions end, and its SSH credentials, which are somebody's own, are removed. Raises NotFound, Conflict if it is
+    no account of Keycloak or if that user has another one.
+    """
+    if not user.is_keycloak:
+        raise Conflict(f"{user.username} signs in with a password kept here, not through Keycloak")
+    try:
+        with database.writing() as connection:
+            if not users.lock(connection, user.id):
+                raise NotFound(f"There is no user {user.username!r}")
+            users.link_account(connection, user.id, subject)
+            users.end_sessions(connection, user.id)
+    except IntegrityError:
+        raise Conflict("That user of Keycloak has an account already: see `yaptide users list --json`") from None
 
 
 def set_quota(database: Database, user: User, quota: int | None) -> None:

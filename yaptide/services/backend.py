@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from yaptide.persistence.engine import Database
+from yaptide.services.passwords import LEAST
 from yaptide.services.spool import Spool
 from yaptide.services.throttle import Throttle
 
@@ -56,6 +57,8 @@ class Limits:
     """Bytes of the scores that one task may leave."""
     registration: bool = True
     """Whether people may add themselves as users."""
+    password: int = LEAST
+    """Characters of a new password at least."""
 
 
 @dataclass(frozen=True, slots=True)

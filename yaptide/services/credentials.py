@@ -17,10 +17,11 @@ from cryptography.hazmat.primitives.serialization import SSHCertificate, SSHCert
 from yaptide.domain.errors import Conflict, Forbidden, InvalidInput, NotConfigured, NotFound, Unreachable
 from yaptide.persistence.engine import retried
 from yaptide.persistence.queries import secrets as queries
+from yaptide.persistence.queries.users import Subject
 from yaptide.services.backend import Backend, now
 from yaptide.services.fetching import fetch_json
 from yaptide.services.secrets import Vault
-from yaptide.services.users import User
+from yaptide.services.users import User, confirm_subject
 
 log = logging.getLogger(__name__)
 
@@ -77,36 +78,38 @@ def ends(certificate: str | None) -> datetime | None:
         return None
 
 
-def store(backend: Backend, user: User, certificate: str, private: str) -> None:
+def store(backend: Backend, user: User, certificate: str, private: str, subject: Subject | None = None) -> None:
     """Keep a private key with its certificate, instead of those that are there.
 
-    Raises InvalidInput, saying what is wrong with them, Forbidden for a user who does not sign in through Keycloak, and
-    NotConfigured if there is no key to encrypt them with.
+    Raises InvalidInput, saying what is wrong with them, Forbidden for a user who does not sign in through Keycloak, or
+    whose account is not (any more) that of `subject`, and NotConfigured if there is no key to encrypt them with.
     """
     if not user.is_keycloak:
         raise Forbidden("Only users who sign in through Keycloak have SSH credentials")
     certificate, private = certificate.strip(), f"{private.strip()}\n"
     check(certificate, private, user.username)
-    _write(backend, user, certificate, Vault(backend.secret_keys).encrypt(private))
+    _write(backend, user, certificate, Vault(backend.secret_keys).encrypt(private), subject)
 
 
 @retried
-def _write(backend: Backend, user: User, certificate: str, token: str) -> None:
+def _write(backend: Backend, user: User, certificate: str, token: str, subject: Subject | None) -> None:
     with backend.database.writing() as connection:
+        if subject is not None:
+            confirm_subject(connection, user, subject)
         queries.set_credentials(connection, user.id, certificate, token)
 
 
-def renew(backend: Backend, user: User, token: str) -> str | None:
+def renew(backend: Backend, user: User, token: str, subject: Subject) -> str | None:
     """Get SSH credentials from the certificate service, if there is one, and the present ones are past half their time.
 
-    `token` is the user's, of Keycloak. Returns what went wrong, for the user: without credentials one cannot use
-    clusters, but everything else.
+    `token` is the user's, of Keycloak, where they are `subject`. Returns what went wrong, for the user: without
+    credentials one cannot use clusters, but everything else. Raises Forbidden if the account is no longer theirs.
     """
     url = backend.keycloak.certificates if backend.keycloak else ""
     if not url or _lasts(backend, user):
         return None
     try:
-        store(backend, user, *_fetched(url, token))
+        store(backend, user, *_fetched(url, token), subject)
     except Unreachable as error:
         reason = f"the certificate service {error}"
     except (InvalidInput, NotConfigured) as error:

@@ -16,6 +16,7 @@ from typing import Any
 import jwt
 
 from yaptide.domain.errors import Forbidden, InvalidInput, NotAuthenticated, Unreachable
+from yaptide.persistence.queries.users import Subject
 from yaptide.services.administration import check_name
 from yaptide.services.backend import Keycloak, now
 from yaptide.services.fetching import fetch_json
@@ -30,14 +31,18 @@ KEEP = 300.0
 PAUSE = 2.0
 #: Seconds that our clock and Keycloak's may differ.
 _LEEWAY = 30
+_END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+#: Characters of a subject, by OpenID Connect.
+_MAX_SUBJECT = 255
 
 NOT_BELIEVED = "Log in again: Keycloak's token is invalid or has expired"
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whose token it is, and when it ends."""
+    """Whose token it is: who they are in the realm, what they are called just now; and when the token ends."""
 
+    subject: Subject
     username: str
     expires: datetime
 
@@ -52,18 +57,47 @@ def identify(keycloak: Keycloak, token: str | None) -> Identity:
         raise NotAuthenticated("No token provided")
     try:
         claims = _verified(keycloak, token)
-    except (jwt.PyJWTError, RecursionError):
+        expires = _time(claims["exp"])
+    # PyJWT takes times for numbers: text, NaN and infinity have it raise what Python does.
+    except (jwt.PyJWTError, RecursionError, ValueError, TypeError, OverflowError):
         raise Forbidden(NOT_BELIEVED) from None
-    expires = datetime.fromtimestamp(claims["exp"], UTC)
     if expires <= now():  # the leeway is for clocks that differ, but nobody is let in for no time at all
         raise Forbidden(NOT_BELIEVED)
     _check_use(keycloak, claims)
-    username = claims["preferred_username"]
+    username = _text(claims, "preferred_username", "profile")
     try:
         check_name(username)
-    except (InvalidInput, AttributeError, TypeError):
+    except InvalidInput:
         raise Forbidden("Keycloak's token has no user name that can be used here") from None
-    return Identity(username, expires)
+    return Identity(_subject(claims), username, expires)
+
+
+def _time(seconds: object) -> datetime:
+    """A time as tokens have it, a number; raises TypeError for anything else, ValueError for one out of range."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError("no number")
+    if not 0 <= seconds < _END_OF_TIME:
+        raise ValueError("out of range")
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _text(claims: Mapping[str, Any], name: str, scope: str) -> str:
+    """A claim that has to be there; raises Forbidden, saying which client scope of Keycloak puts it into tokens."""
+    found = claims.get(name)
+    if not isinstance(found, str) or not found:
+        raise Forbidden(
+            f"Keycloak's token has no {name}: an administrator of Keycloak has to add the client scope {scope} "
+            "to the client"
+        )
+    return found
+
+
+def _subject(claims: Mapping[str, Any]) -> Subject:
+    subject = _text(claims, "sub", "basic")
+    if not subject.isprintable() or len(subject) > _MAX_SUBJECT:
+        raise Forbidden("Keycloak's token has a sub that cannot be used here")
+    # A realm is the same one, by whichever of its two addresses it is asked (`Settings.keycloak`).
+    return Subject(claims["iss"].replace("/auth/realms/", "/realms/"), subject)
 
 
 def _verified(keycloak: Keycloak, token: str) -> dict[str, Any]:
@@ -77,7 +111,7 @@ def _verified(keycloak: Keycloak, token: str) -> dict[str, Any]:
     key = keys_of(issuer).find(header.get("kid"))
     if key is None:
         raise jwt.InvalidSignatureError("no key of the realm")
-    required = ["exp", "iat", "iss", "preferred_username"]
+    required = ["exp", "iat", "iss"]
     return jwt.decode(
         token,
         key,

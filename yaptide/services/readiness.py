@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from yaptide.domain.errors import YaptideError
+from yaptide.domain.errors import NotConfigured, YaptideError
 from yaptide.persistence import schema
 from yaptide.persistence.engine import PROBE_TIMEOUT
 from yaptide.persistence.schema import Condition
@@ -58,15 +58,19 @@ def _database(backend: Backend) -> list[Check]:
     try:
         with backend.database.probing() as connection:
             found = schema.condition_on(connection)
+    except NotConfigured as error:
+        return _unusable("it is there, and cannot be used", str(error))
     except YaptideError as error:
         remedy = f"Start it, or mend FLASK_SQLALCHEMY_DATABASE_URI. What was heard of it: {error}"
-        return [
-            Check("database", False, f"it does not answer within {PROBE_TIMEOUT} s", remedy),
-            Check("tables", False, "nobody can tell while the database does not answer", remedy),
-        ]
+        return _unusable(f"it does not answer within {PROBE_TIMEOUT} s", remedy)
     current = found is Condition.CURRENT
     tables = Check("tables", True) if current else Check("tables", False, _TABLES[found], "yaptide db upgrade")
     return [Check("database", True), tables]
+
+
+def _unusable(message: str, remedy: str) -> list[Check]:
+    tables = "nobody can tell while the database does not answer"
+    return [Check("database", False, message, remedy), Check("tables", False, tables, remedy)]
 
 
 def _storage(data_dir: Path) -> Check:

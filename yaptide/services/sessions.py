@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from yaptide.domain.errors import Forbidden, NotAuthenticated, NotConfigured
 from yaptide.persistence.engine import Record, retried
 from yaptide.persistence.queries import simulations, users as queries
-from yaptide.persistence.queries.users import User
+from yaptide.persistence.queries.users import Subject, User
 from yaptide.services import access, devices, users
 from yaptide.services.backend import Backend, Token as Token, now
 from yaptide.services.devices import Origin
@@ -64,27 +64,30 @@ def sign_in_through_keycloak(
     identity = keycloak.identify(backend.keycloak, token)
     if identity.username != username:
         raise Forbidden("The user name is not that of Keycloak's token")
-    user = users.of_keycloak(backend, username)
-    remark = credentials.renew(backend, user, token or "")
+    user = users.of_keycloak(backend, identity.subject, username)
+    # A certificate is issued to the name at Keycloak, also where that is taken here.
+    remark = credentials.renew(backend, user._replace(username=username), token or "", identity.subject)
     present = _named(backend, access_token, refresh_token)
     ends = min(identity.expires, now() + backend.limits.refresh)
     if present is not None and _go_on(backend, present, user, ends):
         signed_in = _tokens(backend, present, ends)
     else:
-        signed_in = begin(backend, user, ends)
+        signed_in = begin(backend, user, ends, identity.subject)
     return replace(signed_in, remark=remark)
 
 
 @retried
-def begin(backend: Backend, user: User, ends: datetime | None = None) -> SignedIn:
+def begin(backend: Backend, user: User, ends: datetime | None = None, subject: Subject | None = None) -> SignedIn:
     """Begin a session of a user who has proved who they are, until `ends`, or as long as the settings allow.
 
-    Raises NotAuthenticated if the user is gone.
+    Raises NotAuthenticated if the user is gone, Forbidden if the account is no longer that of `subject` of Keycloak.
     """
     session = secrets.token_urlsafe(32)
     ends = ends or now() + backend.limits.refresh
     try:
         with backend.database.writing() as connection:
+            if subject is not None:
+                users.confirm_subject(connection, user, subject)
             queries.add_session(connection, session, user.id, ends, now())
     except IntegrityError:
         raise NotAuthenticated(users.WRONG) from None  # the user has just been removed

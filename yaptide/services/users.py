@@ -3,21 +3,31 @@
 Operators have more in `yaptide.services.administration`.
 """
 
+import logging
 import secrets
 from functools import cache
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from yaptide.domain.errors import Conflict, Forbidden, NotAuthenticated, NotFound
+from yaptide.domain.names import composed
 from yaptide.persistence.engine import retried
 from yaptide.persistence.models.users import YAPTIDE_USER
 from yaptide.persistence.queries import users
-from yaptide.persistence.queries.users import Account, User as User
+from yaptide.persistence.queries.users import Account, Subject, User as User
 from yaptide.services import administration, devices, passwords
 from yaptide.services.access import NO_SUCH_JOB
 from yaptide.services.backend import Backend
 from yaptide.services.devices import Origin
+from yaptide.services.passwords import Match
 
+log = logging.getLogger(__name__)
+
+_ANOTHERS = (
+    "The account {!r} belongs to another user of Keycloak, who had this name before: ask an administrator, who can "
+    "rename that account, or give it to you (yaptide users link)"
+)
 #: What is wrong with it is not told.
 WRONG = "Invalid login or password"
 
@@ -27,7 +37,7 @@ def register(backend: Backend, username: str, password: str | None, queue: passw
 
     Raises InvalidInput for an unusable name or password, Conflict if the name is taken, Busy.
     """
-    return administration.add_user(backend.database, username, password, queue=queue)
+    return administration.add_user(backend.database, username, password, None, backend.limits.password, queue)
 
 
 def sign_up(backend: Backend, username: str, password: str, address: str = "") -> User:
@@ -54,26 +64,62 @@ def ensure(backend: Backend, username: str) -> User:
         return found
     try:
         return register(backend, username, None)
-    except Conflict:
-        return ensure(backend, username)
+    except Conflict:  # somebody was quicker, or the name looks like that of another user
+        found = find(backend, username)
+        if found is None:
+            raise
+        return found
 
 
-@retried
-def of_keycloak(backend: Backend, username: str) -> User:
-    """The user of this name who signs in through Keycloak, made if there is none; raises InvalidInput for the name.
+def of_keycloak(backend: Backend, subject: Subject, username: str) -> User:
+    """The user whose account at Keycloak this is, made if there is none; a local user of that name is somebody else.
 
-    A local user of the same name is somebody else.
+    Who is called otherwise at Keycloak than before is so here too, or keeps the old name if another account has the new
+    one. An account of which nobody knows yet whose it is, as older versions made them, belongs to the first who comes
+    by its name. Raises InvalidInput for the name, Forbidden if it is that of somebody else's account.
     """
     administration.check_name(username)
     with backend.database.reading() as connection:
-        found = users.keycloak_user(connection, username)
-    if found is not None:
-        return found
+        user = users.keycloak_account(connection, subject)
+    if user is None:
+        return _new_of_keycloak(backend, subject, username)
+    return user if user.username == username else _renamed(backend, user, username)
+
+
+@retried
+def _new_of_keycloak(backend: Backend, subject: Subject, username: str) -> User:
     try:
         with backend.database.writing() as connection:
-            return users.add_keycloak(connection, username)
-    except IntegrityError:  # they were quicker elsewhere
-        return of_keycloak(backend, username)
+            user = users.keycloak_user(connection, username)
+            if user is None:
+                return users.add_keycloak(connection, username, subject)
+            if users.claim_account(connection, user.id, subject):
+                return user
+    except IntegrityError:  # somebody was quicker elsewhere
+        pass
+    with backend.database.reading() as connection:
+        user = users.keycloak_account(connection, subject)
+    if user is None:
+        log.warning("subject %s of Keycloak is not let in as %s: the account is another's", subject.subject, username)
+        raise Forbidden(_ANOTHERS.format(username))
+    return user
+
+
+def confirm_subject(connection: Connection, user: User, subject: Subject) -> None:
+    """Have an account stay whose it is until the transaction ends; raises Forbidden if that is somebody else by now."""
+    users.lock(connection, user.id)
+    if users.subject_of(connection, user.id) != subject:
+        raise Forbidden(_ANOTHERS.format(user.username))
+
+
+@retried
+def _renamed(backend: Backend, user: User, username: str) -> User:
+    try:
+        with backend.database.writing() as connection:
+            users.rename(connection, user, username)
+    except IntegrityError:  # another account has that name: one's own is more than its name
+        return user
+    return user._replace(username=username)
 
 
 def check_password(backend: Backend, username: str, password: str, origin: Origin = Origin()) -> User:  # noqa: B008
@@ -85,7 +131,7 @@ def check_password(backend: Backend, username: str, password: str, origin: Origi
     """
     account = _account(backend, username)
     place = devices.recognize(backend, account, origin)
-    with backend.throttle.attempt(username, origin.address, place):
+    with backend.throttle.attempt(composed(username), origin.address, place):
         return _fitting(backend, account, password, passwords.KNOWN if place else passwords.STRANGERS)
 
 
@@ -96,16 +142,20 @@ def confirm_password(backend: Backend, user: User, password: str) -> None:
 
 
 def _account(backend: Backend, username: str) -> Account | None:
+    """The local user of this name as it is, which may be an old one, or as names are stored."""
     with backend.database.reading() as connection:
-        return users.local_user(connection, username)
+        found = users.local_user(connection, username)
+        if found is None and composed(username) != username:
+            return users.local_user(connection, composed(username))
+        return found
 
 
 def _fitting(backend: Backend, account: Account | None, password: str, queue: passwords.Queue) -> User:
     stored = None if account is None else account.password_hash
-    fits = passwords.verify(stored or _decoy(), password, queue)
-    if account is None or stored is None or not fits:
+    match = passwords.verify(stored or _decoy(), password, queue)
+    if account is None or stored is None or match is Match.NONE:
         raise NotAuthenticated(WRONG)
-    if passwords.outdated(stored):
+    if match is Match.OUTDATED:
         renewed = passwords.make(password)  # takes its time, which nobody else has to wait for
         with backend.database.writing() as connection:
             users.set_password(connection, account.user.id, renewed, instead_of=stored)
@@ -115,7 +165,7 @@ def _fitting(backend: Backend, account: Account | None, password: str, queue: pa
 def set_password(backend: Backend, username: str, password: str) -> None:
     """Give a local user another password and end their sessions; raises NotFound, InvalidInput."""
     user = administration.find_user(backend.database, username, YAPTIDE_USER)
-    administration.set_password(backend.database, user, password)
+    administration.set_password(backend.database, user, password, backend.limits.password)
 
 
 def owner_of(backend: Backend, job_id: str) -> User:

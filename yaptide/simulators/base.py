@@ -3,11 +3,12 @@
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from yaptide.domain.estimators import TaskOutput
+from yaptide.editor.project import Project
 
 #: Input files as they travel: name to text. See `yaptide.simulators.files` for what a name may be.
 InputFiles = Mapping[str, str]
@@ -83,15 +84,24 @@ class Installation:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How to start a task: the argument list and what to add to the environment."""
+    """How to start a task: the argument list and what to add to the environment.
+
+    `links` are made in the task's folder first, name to target, for programs that cannot bear long paths.
+    """
 
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
+    links: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def whole_environment(self) -> dict[str, str]:
         """The environment of the run: no secret of ours is in it."""
         return {name: os.environ[name] for name in _KEPT if name in os.environ} | dict(self.environment)
+
+    def make_links(self, folder: Path) -> None:
+        """Make the links in the task's folder; raises OSError."""
+        for name, target in self.links.items():
+            (folder / name).symlink_to(target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,3 +170,28 @@ class Simulator(Protocol):
 
 #: What an object has to have to be a `Simulator`.
 MEMBERS = tuple(member for member in (*Simulator.__annotations__, *vars(Simulator)) if not member.startswith("_"))
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A project of the web editor as input files.
+
+    `left_out` says in sentences what of the project is not in them, `resolution` how fine they are.
+    """
+
+    files: InputFiles
+    left_out: tuple[str, ...]
+    resolution: str
+
+
+@runtime_checkable
+class Converter(Protocol):
+    """What a simulator has beside the calls of `Simulator` if yaptide writes its input files from projects."""
+
+    def convert(self, project: Project) -> Converted:
+        """The input files for a project; raises InvalidInput if nothing that it asks for can be simulated.
+
+        The estimators that `read` makes of them have the names of the project's outputs, and hold those of its
+        quantities that come before the first that is left out. Each later one is an estimator of its own, called
+        ``output: quantity``.
+        """

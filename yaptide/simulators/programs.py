@@ -195,6 +195,7 @@ def _again(name: str) -> str:
 
 
 def _run(command: Command, folder: Path) -> int:
+    command.make_links(folder)
     with (folder / OUTPUT_LOG).open("wb") as log:
         done = subprocess.run(
             command.arguments,

@@ -93,6 +93,16 @@ def test_what_could_not_be_sent_is_left(cluster, tmp_path, task):
     assert f"RNG_Seed {SHARES[task - 1][2]}" in said
 
 
+def test_what_is_linked_to_is_read_by_a_short_path_and_not_packed(cluster, tmp_path):
+    (tmp_path / "Materials").mkdir()
+    (tmp_path / "Materials" / "list.dat").write_text("water")
+    there = cluster('cat "$MCsquare_Materials_Dir/list.dat"; echo " ${#MCsquare_Materials_Dir}"')
+    assert there.run() == 0
+    with ZipFile(tmp_path / "task-1" / "result.zip") as archive:
+        assert archive.namelist() == [OUTPUT_LOG]
+        assert archive.read(OUTPUT_LOG) == b"water 9\n"
+
+
 def test_input_is_what_the_simulator_prepares(cluster, tmp_path):
     cluster("true")
     for number, primaries, seed in SHARES:

@@ -29,7 +29,7 @@ class Script:
         pass
 
     def command(self, installation: Installation, folder: Path) -> Command:
-        return Command(("/bin/sh", "-c", self.line), {})
+        return Command(("/bin/sh", "-c", self.line), {}, {"beside": str(installation.program.parent)})
 
     def progress(self, folder: Path, primaries: int) -> int:
         return 0
@@ -79,6 +79,11 @@ def run(tmp_path):
         return told.told
 
     return run
+
+
+def test_what_a_command_links_to_is_in_the_folder_and_stays_when_that_goes(run):
+    assert run("test -x beside/sh") == ["completed"]
+    assert Path("/bin/sh").exists()
 
 
 @pytest.mark.parametrize("signal", ["INT", "TERM", "HUP"])

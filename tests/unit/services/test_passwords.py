@@ -1,13 +1,16 @@
 """Hashing takes memory on purpose, and anybody may ask for it."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from argon2 import PasswordHasher
+from werkzeug.security import generate_password_hash
 
-from yaptide.domain.errors import Busy
+from yaptide.domain.errors import Busy, InvalidInput
 from yaptide.services import passwords
-from yaptide.services.passwords import Queue
+from yaptide.services.passwords import Match, Queue
 
 SECONDS = 60
 
@@ -55,7 +58,7 @@ def test_few_passwords_are_hashed_at_once(gate):
     with ThreadPoolExecutor(16) as pool:
         made = list(pool.map(passwords.make, ["secret"] * 16, [queue] * 16))
         fitting = list(pool.map(passwords.verify, made, ["secret"] * 16, [queue] * 16))
-    assert all(fitting)
+    assert set(fitting) == {Match.CURRENT}
     assert gate.most <= 2
 
 
@@ -104,3 +107,66 @@ def test_a_flood_of_strangers_keeps_nobody_out_who_is_known(gate):
         gate.opened.set()
         assert known.result(SECONDS)
         assert any(isinstance(found.exception(SECONDS), Busy) for found in flood)
+
+
+COMPOSED, DECOMPOSED = "\u017b\u00f3\u0142w-ﬁsch", "Z\u0307o\u0301\u0142w-ﬁsch"
+
+
+def test_a_password_may_be_typed_in_any_spelling():
+    stored = passwords.make(COMPOSED)
+    assert passwords.verify(stored, DECOMPOSED) is Match.CURRENT
+    assert passwords.verify(stored, "\u017b\u00f3\u0142w-fisch") is Match.CURRENT
+    assert passwords.verify(stored, "Zolw-fisch") is Match.NONE
+
+
+@pytest.mark.parametrize("method", ["scrypt", "pbkdf2:sha256:1000", "argon2"])
+def test_an_old_hash_of_what_was_typed_still_fits(method):
+    """Other backends, and older versions, did not normalize."""
+    stored = PasswordHasher().hash(DECOMPOSED) if method == "argon2" else generate_password_hash(DECOMPOSED, method)
+    assert passwords.verify(stored, DECOMPOSED) is Match.OUTDATED
+    assert passwords.verify(stored, COMPOSED) is Match.NONE
+    assert passwords.verify(stored, "Zolw") is Match.NONE
+
+
+@pytest.mark.parametrize("password", ["plain old one", DECOMPOSED])
+def test_it_takes_as_many_hashes_whether_or_not_there_is_such_a_user(monkeypatch, password):
+    compared = []
+    monkeypatch.setattr(passwords, "_fits", lambda stored, password: compared.append((stored, password)))
+    for stored in ("of somebody", "decoy"):
+        assert passwords.verify(stored, password) is Match.NONE
+    tried = [given for stored, given in compared if stored == "decoy"]
+    assert tried == [given for stored, given in compared if stored == "of somebody"]
+    assert len(tried) == (1 if password.isascii() else 2)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        "pbkdf2:sha256:10000001$salt$00",
+        "scrypt:32768:8:100$salt$00",
+        "scrypt:1048576:32:1$salt$00",
+        "scrypt:99999999999999999999:8:1$salt$00",
+        "scrypt:-2:-8:1$salt$00",
+        "scrypt:8:1$salt$00",
+        "pbkdf2:nonsense:1$salt$00",
+        "sha1$salt$00",
+        "plain$$secret",
+        "scrypt:a:b:c$salt$00",
+        "no hash",
+        "",
+    ],
+)
+def test_what_is_no_hash_or_takes_too_much_fits_nothing(stored):
+    begun = time.monotonic()
+    assert passwords.verify(stored, "secret") is Match.NONE
+    assert time.monotonic() - begun < 1
+
+
+def test_the_least_length_counts_what_is_stored():
+    passwords.check_new("12345678")
+    passwords.check_new("1", least=1)
+    for short in ("1234567", "z\u030c" * 7, ""):
+        with pytest.raises(InvalidInput):
+            passwords.check_new(short)
+    with pytest.raises(InvalidInput, match="at least 12 characters"):
+        passwords.check_new("12345678", least=12)

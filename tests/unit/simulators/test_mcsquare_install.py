@@ -147,4 +147,6 @@ def test_the_digest_follows_the_program(tmp_path):
     assert (first.version, first.program) == ("1.1", home / "MCsquare")
     (home / "MCsquare").write_bytes(b"another")
     assert MCsquare().installation(tmp_path).digest != first.digest
-    assert MCsquare().command(first, tmp_path).environment == {"MCsquare_Materials_Dir": str(home / "Materials")}
+    command = MCsquare().command(first, tmp_path)
+    assert command.environment == {"MCsquare_Materials_Dir": "Materials"}
+    assert command.links == {"Materials": str(home / "Materials")}

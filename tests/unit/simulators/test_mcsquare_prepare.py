@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.splitting import split_primaries
 from yaptide.simulators.mcsquare import MCsquare, bdl, config, ct, plan, tables
+from yaptide.simulators.mcsquare.metaimage import Grid
 from yaptide.simulators.mcsquare.sample import water
 
 POSITION = st.floats(-1e4, 1e4)
@@ -91,6 +92,25 @@ def test_boxes_fill_the_voxels_whose_centres_they_hold(boxes):
         assert np.array_equal(ct.described("ct.txt", "\n".join(lines)).hu, expected)
 
 
+@given(st.lists(st.sampled_from([-1000.0, 0.0, 10.0, 12345.5]), min_size=60, max_size=60), st.booleans())
+def test_a_ct_survives_its_description_row_by_row(values, extruded):
+    hu = np.array(values, dtype=np.float32).reshape(5, 4, 3)
+    if extruded:
+        hu = np.repeat(hu[:1], 5, axis=0)
+    given = ct.CT(Grid((3, 4, 5), (0.1, 2.5, 1 / 3)), hu)
+    text = ct.described_text(given)
+    found = ct.described("ct.txt", text)
+    assert found.grid == given.grid
+    assert np.array_equal(found.hu, given.hu)
+    assert not extruded or text.count("slices") == 1
+
+
+def test_what_comes_later_in_a_description_wins():
+    text = "grid 3 2 2\nspacing 1 1 1\nslices 0 1\nrows 0 1 3*5\nbox 0 1 0 1 0 1 7\nslices 1 1\nrows 1 1 8 2*9\n"
+    hu = ct.described("ct.txt", text).hu
+    assert hu.tolist() == [[[7, 5, 5], [5, 5, 5]], [[5, 5, 5], [8, 9, 9]]]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -102,7 +122,7 @@ def test_boxes_fill_the_voxels_whose_centres_they_hold(boxes):
         ("grid 2 2 2\nspacing 1 1 1\nfill", "line 3: fill needs one HU"),
         (
             "grid 2 2 2\nspacing 1 1 1\n\nball 1 2 3",
-            "line 4: a line begins with grid, spacing, fill or box, not 'ball'",
+            "line 4: a line begins with grid, spacing, fill, box, slices, rows, not 'ball'",
         ),
         ("grid 2 2 2\nspacing 1 1 1\ngrid 3 3 3", "line 3: grid was given before, in line 1"),
         ("grid 2 2 2\nspacing 1 1 1\nbox 0 1 0 1 0 1", "line 3: box needs"),
@@ -110,6 +130,13 @@ def test_boxes_fill_the_voxels_whose_centres_they_hold(boxes):
         ("grid 2 2 2\nspacing 1 1 1\nbox 0 1e300 0 1 0 -1e300 0", "holds no voxel along z"),
         ("grid 2 2 2\nspacing 1 1 1\nfill nan", "must be a number"),
         ("grid 2 2 2\nspacing 1 1 1\n" + "box 0 1 0 1 0 1 0\n" * 1001, "line 1003: there are more than 1000 boxes"),
+        ("grid 2 2 2\nspacing 1 1 1\nrows 0 1 2*0", "line 3: a line with slices has to come first"),
+        ("grid 2 2 2\nspacing 1 1 1\nslices 0 2", "line 3: The last of the slices must be between 0 and 1"),
+        ("grid 2 2 2\nspacing 1 1 1\nslices 0 1\nrows 1 0 2*0", "line 4: The last of the rows must be between 1 and 1"),
+        ("grid 2 2 2\nspacing 1 1 1\nslices 0 1\nrows 0 0 1*0 2*5", "line 4: a row has 2 voxels, not 3"),
+        ("grid 2 2 2\nspacing 1 1 1\nslices 0 1\nrows 0 0", "line 4: a row has 2 voxels, not 0"),
+        ("grid 2 2 2\nspacing 1 1 1\nslices 0 1\nrows 0 0 two*5", "line 4: The number of voxels must be a number"),
+        ("grid 2 2 2\nspacing 1 1 1\nslices 0 1\nrows 0 0 2*", "line 4: The HU must be a number, not ''"),
     ],
 )
 def test_a_wrong_description_is_refused_with_its_line(text, words):

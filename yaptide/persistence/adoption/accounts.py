@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from yaptide.domain.names import skeleton
 from yaptide.persistence.adoption.values import optional_text, text, word
 from yaptide.persistence.adoption.work import Names, Work
 from yaptide.persistence.engine import Record
@@ -27,12 +28,13 @@ def _copy_users(work: Work) -> None:
         .outerjoin(keycloak, keycloak.c.id == user.c.id)
     )
     names = {provider: Names() for provider in (YAPTIDE_USER, KEYCLOAK_USER)}
+    skeletons: set[str | None] = set()
     for rows in work.batches(query, user.c.id):
         for row in rows:
-            _copy_user(work, row, names)
+            _copy_user(work, row, names, skeletons)
 
 
-def _copy_user(work: Work, row: Record, names: dict[str, Names]) -> None:
+def _copy_user(work: Work, row: Record, names: dict[str, Names], skeletons: set[str | None]) -> None:
     where, found = f"User {row.id}", text(row.username)
     provider = word(row.auth_provider, YAPTIDE_USER, KEYCLOAK_USER)
     if provider is None:
@@ -45,7 +47,10 @@ def _copy_user(work: Work, row: Record, names: dict[str, Names]) -> None:
     if row.local is not None or provider == YAPTIDE_USER:
         if row.local is None or not row.password_hash:
             work.decide(where, name, "cannot sign in with a password", "no hash of one was there")
-        work.add(YAPTIDE_USER, [{"id": row.id, "password_hash": optional_text(row.password_hash)}])
+        own = None if skeleton(name) in skeletons else skeleton(name)  # the first of those that look alike has it
+        skeletons.add(own)
+        password_hash = optional_text(row.password_hash)
+        work.add(YAPTIDE_USER, [{"id": row.id, "password_hash": password_hash, "name_skeleton": own}])
     if row.keycloak is not None or provider == KEYCLOAK_USER:
         work.add(KEYCLOAK_USER, [{"id": row.id, **_credentials(work, row, name)}])
 

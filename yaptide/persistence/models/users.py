@@ -4,6 +4,7 @@ from datetime import datetime
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.schema import SchemaItem
 
 from yaptide.persistence.models.base import Base, one_of
 from yaptide.persistence.models.simulations import SimulationCountModel, SimulationModel
@@ -16,7 +17,7 @@ class UserModel(Base):
     """Somebody who may sign in and own simulations."""
 
     __tablename__ = "User"
-    __table_args__ = (
+    __table_args__: tuple[SchemaItem, ...] = (
         UniqueConstraint("username", "auth_provider"),
         CheckConstraint("username <> ''", name="username_not_empty"),
         CheckConstraint("quota_bytes >= 0", name="quota_not_negative"),
@@ -51,6 +52,12 @@ class YaptideUserModel(UserModel):
 
     id: Mapped[int] = mapped_column(ForeignKey("User.id", ondelete="CASCADE"), primary_key=True, doc="The user")
     password_hash: Mapped[str | None] = mapped_column(doc="argon2id hash; null: cannot sign in with a password")
+    name_skeleton: Mapped[str | None] = mapped_column(
+        String(64),
+        index=True,
+        unique=True,
+        doc="SHA-256 of what the name looks like; null: an older user looked the same before this was known",
+    )
     known_networks: Mapped[str | None] = mapped_column(
         Text, doc="Digests of networks that the user has signed in from, the last first, with spaces between them"
     )
@@ -60,9 +67,14 @@ class KeycloakUserModel(UserModel):
     """A user who signs in through Keycloak, with the SSH credentials that clusters ask for."""
 
     __tablename__ = "KeycloakUser"
+    __table_args__ = (Index(None, "issuer", "subject", unique=True),)
     __mapper_args__ = {"polymorphic_identity": KEYCLOAK_USER}  # noqa: RUF012
 
     id: Mapped[int] = mapped_column(ForeignKey("User.id", ondelete="CASCADE"), primary_key=True, doc="The user")
+    issuer: Mapped[str | None] = mapped_column(Text, doc="Realm of Keycloak, `iss` of its tokens; null: not known yet")
+    subject: Mapped[str | None] = mapped_column(
+        Text, doc="Whose account it is in that realm, `sub` of its tokens; null: whoever signs in next by this name"
+    )
     cert: Mapped[str | None] = mapped_column(Text, doc="SSH certificate, OpenSSH text")
     private_key: Mapped[str | None] = mapped_column(Text, doc="SSH private key, encrypted")
 

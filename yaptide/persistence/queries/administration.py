@@ -23,6 +23,7 @@ from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models import (
     EstimatorModel,
+    KeycloakUserModel,
     LogfilesModel,
     PageModel,
     SimulationModel,
@@ -34,6 +35,7 @@ from yaptide.persistence.models.base import table_of
 from yaptide.persistence.queries.users import User
 
 _USER = table_of(UserModel)
+_KEYCLOAK = table_of(KeycloakUserModel)
 _SIMULATION = table_of(SimulationModel)
 _TASK = table_of(TaskModel)
 _HISTORY = table_of(StateHistoryModel)
@@ -68,16 +70,20 @@ def users_named(connection: Connection, username: str) -> list[User]:
 
 
 def users(connection: Connection) -> list[Record]:
-    """All users by name, with what they have: simulations, stored_bytes, quota_bytes (None: no limit)."""
+    """All users by name, with what they have: simulations, stored_bytes, quota_bytes (None: no limit).
+
+    And whose account of Keycloak it is: issuer, subject (None: not known, or no such account).
+    """
     held = _held().group_by(_SIMULATION.c.user_id).subquery()
     query = (
         select(
             *(_USER.c.id, _USER.c.username, _USER.c.auth_provider),
             func.coalesce(held.c.simulations, 0).label("simulations"),
             func.coalesce(held.c.stored_bytes, 0).label("stored_bytes"),
-            _USER.c.quota_bytes,
+            *(_USER.c.quota_bytes, _KEYCLOAK.c.issuer, _KEYCLOAK.c.subject),
         )
         .join_from(_USER, held, held.c.user_id == _USER.c.id, isouter=True)
+        .outerjoin(_KEYCLOAK, _KEYCLOAK.c.id == _USER.c.id)
         .order_by(_USER.c.username, _USER.c.auth_provider)
     )
     return list(connection.execute(query))

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 
+from yaptide.domain.names import skeleton
 from yaptide.persistence.models import (
     KeycloakUserModel,
     SessionModel,
@@ -35,6 +36,13 @@ class User(NamedTuple):
         return self.auth_provider == KEYCLOAK_USER
 
 
+class Subject(NamedTuple):
+    """Somebody at Keycloak: the realm, and who they are there, whatever their name is."""
+
+    issuer: str | None
+    subject: str | None
+
+
 class Account(NamedTuple):
     """A local user, with what is needed to sign in."""
 
@@ -55,6 +63,10 @@ _LOCAL_USER = (
     .join(_LOCAL, _LOCAL.c.id == _USER.c.id)
     .where(_USER.c.username == bindparam("username"))
 )
+
+_OF_KEYCLOAK = select(_USER.c.id, _USER.c.username, _USER.c.auth_provider).join(_KEYCLOAK, _KEYCLOAK.c.id == _USER.c.id)
+_NOBODY = Subject(None, None)
+_NO_CREDENTIALS: dict[str, Any] = {"cert": None, "private_key": None}
 
 _THIS = _USER.c.id == bindparam("user")
 _LOCK = select(_USER.c.id).where(_THIS).with_for_update(key_share=True)
@@ -113,27 +125,69 @@ def used(connection: Connection, user_id: int) -> int:
 
 
 def add_local(connection: Connection, username: str, password_hash: str | None) -> User:
-    """Add a local user; the database raises IntegrityError if the name is taken."""
+    """Add a local user; the database raises IntegrityError if the name is taken, or looks like one that is."""
     values = {"username": username, "auth_provider": YAPTIDE_USER}
     user_id = connection.execute(insert(_USER).returning(_USER.c.id), values).scalar_one()
-    connection.execute(insert(_LOCAL), {"id": user_id, "password_hash": password_hash})
+    own = {"id": user_id, "name_skeleton": skeleton(username), "password_hash": password_hash}
+    connection.execute(insert(_LOCAL), own)
     return User(user_id, username, YAPTIDE_USER)
+
+
+def keycloak_account(connection: Connection, subject: Subject) -> User | None:
+    """The account of somebody at Keycloak, whatever their name is, or None."""
+    row = connection.execute(_OF_KEYCLOAK.where(*_belongs_to(subject))).first()
+    return None if row is None else User(*row)
+
+
+def subject_of(connection: Connection, user_id: int) -> Subject:
+    """Whose account of Keycloak it is, as far as that is known."""
+    row = connection.execute(select(_KEYCLOAK.c.issuer, _KEYCLOAK.c.subject).where(_KEYCLOAK.c.id == user_id)).first()
+    return _NOBODY if row is None else Subject(*row)
 
 
 def keycloak_user(connection: Connection, username: str) -> User | None:
     """The user of this name who signs in through Keycloak, or None."""
-    query = select(_USER.c.id, _USER.c.username, _USER.c.auth_provider)
-    query = query.where(_USER.c.username == username, _USER.c.auth_provider == KEYCLOAK_USER)
-    row = connection.execute(query).first()
+    row = connection.execute(_OF_KEYCLOAK.where(_USER.c.username == username)).first()
     return None if row is None else User(*row)
 
 
-def add_keycloak(connection: Connection, username: str) -> User:
-    """Add a user who signs in through Keycloak; the database raises IntegrityError if the name is taken."""
+def add_keycloak(connection: Connection, username: str, subject: Subject) -> User:
+    """Add a user of Keycloak; the database raises IntegrityError if name or subject have an account already."""
     values = {"username": username, "auth_provider": KEYCLOAK_USER}
     user_id = connection.execute(insert(_USER).returning(_USER.c.id), values).scalar_one()
-    connection.execute(insert(_KEYCLOAK), {"id": user_id})
+    connection.execute(insert(_KEYCLOAK), {"id": user_id, **subject._asdict()})
     return User(user_id, username, KEYCLOAK_USER)
+
+
+def claim_account(connection: Connection, user_id: int, subject: Subject) -> bool:
+    """Have an account of Keycloak that is nobody's yet belong to somebody; False if it is somebody's."""
+    free = (_KEYCLOAK.c.id == user_id) & _KEYCLOAK.c.subject.is_(None)
+    return connection.execute(update(_KEYCLOAK).where(free).values(**subject._asdict())).rowcount == 1
+
+
+def link_account(connection: Connection, user_id: int, subject: Subject | None) -> None:
+    """Have an account of Keycloak belong to somebody, or (None) to nobody yet; it loses its SSH credentials.
+
+    The database raises IntegrityError if they have another account.
+    """
+    values = (subject or _NOBODY)._asdict()
+    connection.execute(update(_KEYCLOAK).where(_KEYCLOAK.c.id == user_id).values(**values, **_NO_CREDENTIALS))
+
+
+def rename(connection: Connection, user: User, username: str) -> None:
+    """Give a user another name; the database raises IntegrityError if it is taken, or looks like one that is.
+
+    Those of Keycloak lose their SSH credentials, whose certificate is for the other name.
+    """
+    connection.execute(update(_USER).where(_USER.c.id == user.id).values(username=username))
+    table, values = (
+        (_KEYCLOAK, _NO_CREDENTIALS) if user.is_keycloak else (_LOCAL, {"name_skeleton": skeleton(username)})
+    )
+    connection.execute(update(table).where(table.c.id == user.id).values(values))
+
+
+def _belongs_to(subject: Subject) -> tuple[ColumnElement[bool], ...]:
+    return _KEYCLOAK.c.issuer == subject.issuer, _KEYCLOAK.c.subject == subject.subject
 
 
 def set_password(connection: Connection, user_id: int, password_hash: str, instead_of: str | None = None) -> None:

@@ -36,6 +36,7 @@ def recipe(parcel: Parcel, simulation_id: int, url: str | None) -> bytes:
         "url": url,
         "arguments": command.arguments,
         "environment": dict(command.environment),
+        "links": dict(command.links),
         "progress": asdict(rule) if rule is not None else {},
         "primaries": [primaries for _, primaries, _ in parcel.shares],
     }

@@ -130,6 +130,7 @@ def _start(command: Command, folder: Path) -> subprocess.Popen[bytes]:
     # If this process is killed, the kernel kills the simulator with it (setpriv is part of util-linux).
     setpriv = shutil.which("setpriv")
     leash = (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
+    command.make_links(folder)
     with (folder / OUTPUT_LOG).open("wb") as log, _uninterrupted():
         return subprocess.Popen(
             [*leash, *command.arguments],

@@ -5,11 +5,16 @@
     fill 0                            # HU everywhere, 0 if left out
     box 0 120 150 200 0 120  -1000    # x0 x1 y0 y1 z0 z1 in mm from the corner of the grid, then HU; later boxes win
 
-A voxel is in a box if its centre is.
+A voxel is in a box if its centre is. Any shape can be given row by row; what comes later wins here too:
+
+    slices 0 39                       # of those slices along z, the first being 0,
+    rows 0 4 60*-1000                 # rows along y: so many voxels of that HU, one after the other along x
+    rows 5 199 10*-1000 40*0 10*-1000
 """
 
 import base64
 import binascii
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,9 +30,10 @@ from yaptide.simulators.text import Line, lines, quoted, required
 #: Ending of the names under which binary files travel.
 BASE64 = ".base64"
 
+_ONCE, _SHAPES = ("grid", "spacing", "fill"), ("box", "slices", "rows")
 _LIMIT = 1e6  # HU, far outside of anything physical
 _MOST_BOXES = 1000
-_MOST_FILLED = 20 * metaimage.MOST_VOXELS  # voxels of all boxes together: somebody waits for the check
+_MOST_FILLED = 20 * metaimage.MOST_VOXELS  # voxels of all boxes and rows together: somebody waits for the check
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,30 +65,45 @@ def parse(files: Mapping[str, str], header_name: str) -> CT:
 def described(file: str, text: str) -> CT:
     """Make a CT from its description; raises InvalidInput."""
     once: dict[str, Line] = {}
-    boxes: list[Line] = []
+    shapes: list[Line] = []
     for line in lines(file, text):
         word = line.words[0]
-        if word not in {"grid", "spacing", "fill", "box"}:
-            raise line.refusal(f"a line begins with grid, spacing, fill or box, not {quoted(word)}")
+        if word in _SHAPES:
+            shapes.append(line)
+            continue
+        if word not in _ONCE:
+            raise line.refusal(f"a line begins with {', '.join((*_ONCE, *_SHAPES))}, not {quoted(word)}")
         if word in once:
             raise line.refusal(f"{word} was given before, in line {once[word].number}")
-        if word == "box":
-            boxes.append(line)
-        else:
-            once[word] = line
-    if len(boxes) > _MOST_BOXES:
-        raise boxes[_MOST_BOXES].refusal(f"there are more than {_MOST_BOXES} boxes: send the CT as an image")
+        once[word] = line
     for word in ("grid", "spacing"):
         if word not in once:
             raise InvalidInput(f"{file}: there is no line with the {word}")
     grid = metaimage.parse_grid(once["grid"], once["spacing"], 1)
     hu = np.full(grid.shape[::-1], _fill(once.get("fill")), dtype=np.float32)
-    left = _MOST_FILLED
-    for box in boxes:
-        left -= _put(box, grid, hu)
-        if left < 0:
-            raise box.refusal("the boxes up to here fill the grid over and over: send the CT as an image")
+    _fill_shapes(shapes, grid, hu)
     return CT(grid, hu)
+
+
+def described_text(ct: CT) -> str:
+    """The description of a CT, row by row. Rows and slices that are the same as those before are not said again."""
+    grid, number = ct.grid, "{:.9g}".format
+    head = f"grid {' '.join(map(str, grid.shape))}\nspacing {' '.join(map(repr, grid.spacing))}\n"
+    parts = [head]
+    for first, last in _same(ct.hu.reshape(grid.shape[2], -1)):
+        parts.append(f"slices {first} {last}\n")
+        for low, high in _same(ct.hu[first]):
+            row = ct.hu[first, low]
+            begins = [*np.flatnonzero(np.diff(row, prepend=np.nan)), len(row)]
+            runs = (f"{end - begin}*{number(row[begin])}" for begin, end in itertools.pairwise(begins))
+            parts.append(f"rows {low} {high} {' '.join(runs)}\n")
+    return "".join(parts)
+
+
+def _same(rows: Voxels) -> list[tuple[int, int]]:
+    """The first and the last of each group of rows, shape (n, m), that follow each other and are the same."""
+    changes = np.flatnonzero((rows[1:] != rows[:-1]).any(axis=1)) + 1
+    return list(zip([0, *changes.tolist()], [*(changes - 1).tolist(), len(rows) - 1], strict=True))
 
 
 def write(ct: CT, folder: Path) -> None:
@@ -98,13 +119,60 @@ def _fill(line: Line | None) -> float:
     return line.real(1, "The HU", -_LIMIT, _LIMIT)
 
 
-def _put(line: Line, grid: Grid, hu: Voxels) -> int:
+def _fill_shapes(shapes: list[Line], grid: Grid, hu: Voxels) -> None:
+    """Fill what the lines of boxes and rows say, one after the other."""
+    boxes, left = 0, _MOST_FILLED
+    slices: tuple[int, int] | None = None
+    for line in shapes:
+        word = line.words[0]
+        if word == "slices":
+            slices = _indices(line, grid, 2)
+            continue
+        boxes += word == "box"
+        if boxes > _MOST_BOXES:
+            raise line.refusal(
+                f"there are more than {_MOST_BOXES} boxes: give them as rows, or send the CT as an image"
+            )
+        left -= _put_box(line, grid, hu) if word == "box" else _put_rows(line, slices, grid, hu)
+        if left < 0:
+            raise line.refusal("what is given up to here fills the grid over and over: send the CT as an image")
+
+
+def _put_box(line: Line, grid: Grid, hu: Voxels) -> int:
     """Fill a box; returns the number of its voxels."""
     if len(line.words) != 8:
         raise line.refusal("box needs x0 x1 y0 y1 z0 z1 in mm, and a HU")
     x, y, z = (_inside(line, grid, axis) for axis in range(3))
     hu[z, y, x] = line.real(7, "The HU", -_LIMIT, _LIMIT)
     return hu[z, y, x].size
+
+
+def _put_rows(line: Line, slices: tuple[int, int] | None, grid: Grid, hu: Voxels) -> int:
+    """Fill rows in all of `slices`; returns the number of their voxels."""
+    if slices is None:
+        raise line.refusal("a line with slices has to come first")
+    first, last = _indices(line, grid, 1)
+    runs = [_run(line, word, grid) for word in line.words[3:]]
+    counts, values = [count for count, _ in runs], [value for _, value in runs]
+    if sum(counts) != grid.shape[0]:
+        raise line.refusal(f"a row has {grid.shape[0]} voxels, not {sum(counts)}")
+    part = hu[slices[0] : slices[1] + 1, first : last + 1]
+    part[:] = np.repeat(np.array(values, dtype=np.float32), counts)
+    return part.size
+
+
+def _run(line: Line, word: str, grid: Grid) -> tuple[int, float]:
+    """A number of voxels and their HU: ``40*0``, or ``0`` for one voxel."""
+    count, star, value = word.partition("*")
+    run = Line(line.file, line.number, (count, value) if star else ("1", count))
+    return run.integer(0, "The number of voxels", 1, grid.shape[0]), run.real(1, "The HU", -_LIMIT, _LIMIT)
+
+
+def _indices(line: Line, grid: Grid, axis: int) -> tuple[int, int]:
+    """The first and the last of the slices or rows of a line."""
+    what, count = line.words[0], grid.shape[axis]
+    first = line.integer(1, f"The first of the {what}", 0, count - 1)
+    return first, line.integer(2, f"The last of the {what}", first, count - 1)
 
 
 def _inside(line: Line, grid: Grid, axis: int) -> slice:

@@ -115,3 +115,15 @@ def _distance_of_spots(plan: Plan) -> float:
     weights = [weight / heaviest for _, _, weight in spots]
     squares = sum(weight * (x * x + y * y) for weight, (x, y, _) in zip(weights, spots, strict=True))
     return math.sqrt(squares / sum(weights))
+
+
+def angles(along: Vector) -> tuple[float, float]:
+    """The gantry angle and the patient support angle, in degrees, of a beam that flies along a unit vector."""
+    x, y, z = along
+    return math.degrees(math.acos(min(max(-y, -1.0), 1.0))), math.degrees(math.atan2(z, x)) if math.hypot(x, z) else 0.0
+
+
+def spot_axes(gantry: float, couch: float) -> tuple[Vector, Vector]:
+    """Unit vectors in the axes of the raw data along which a spot at X and at Y lies from the isocentre; measured."""
+    g, c = math.radians(gantry), math.radians(couch)
+    return (-math.cos(g) * math.cos(c), -math.sin(g), -math.cos(g) * math.sin(c)), (-math.sin(c), 0.0, math.cos(c))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.simulators.base import InputFiles
-from yaptide.simulators.mcsquare import bdl, config, ct, geometry, plan, tables
+from yaptide.simulators.mcsquare import bdl, config, ct, geometry, plan, scoring, tables
 from yaptide.simulators.text import required
 
 
@@ -23,6 +23,7 @@ class Inputs:
     materials: tables.Table
     bdl: bdl.BDL
     plan: plan.Plan
+    scoring: scoring.Scoring | None
 
 
 def parse(files: InputFiles) -> Inputs:
@@ -40,6 +41,7 @@ def parse(files: InputFiles) -> Inputs:
         bdl=bdl.parse(*text("BDL_Machine_Parameter_File", "The beam data library")),
         plan=plan.parse(*text("BDL_Plan_File", "The treatment plan")),
         ct=ct.parse(files, settings.files["CT_File"]),
+        scoring=scoring.parse(files[scoring.FILE]) if scoring.FILE in files else None,
     )
     _check_together(inputs)
     return inputs
@@ -55,6 +57,8 @@ def write(inputs: Inputs, primaries: int, seed: int, folder: Path) -> None:
         names["BDL_Machine_Parameter_File"]: bdl.formatted(inputs.bdl),
         names["BDL_Plan_File"]: plan.formatted(inputs.plan),
     }
+    if inputs.scoring is not None:
+        texts[scoring.FILE] = scoring.formatted(inputs.scoring)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
     ct.write(inputs.ct, folder)
@@ -69,6 +73,10 @@ def _check_together(inputs: Inputs) -> None:
         raise InvalidInput(
             f"{file}: the table begins at HU {inputs.densities.lowest:g}, but the CT goes down to {lowest:g}: add a row"
         )
+    if inputs.scoring is not None:
+        for image in inputs.scoring.images:
+            if image not in inputs.config.quantities:
+                raise InvalidInput(f"{scoring.FILE} needs the line `{image}_MHD_Output True` in {config.FILE}")
     for number, field in enumerate(inputs.plan.fields, 1):
         where = f"{names['BDL_Plan_File']}: field {number}"
         _check_field(where, field, inputs)

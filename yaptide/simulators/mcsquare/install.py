@@ -53,9 +53,12 @@ def installation(folder: Path) -> Installation:
 
 
 def command(installation: Installation) -> Command:
-    """How to run the task in the working directory."""
-    materials = installation.program.parent / _MATERIALS
-    return Command((str(installation.program), config.FILE), {"MCsquare_Materials_Dir": str(materials)})
+    """How to run the task in the working directory.
+
+    Its materials are linked to from there: MCsquare 1.1 crashes where the path to their folder has 191 characters.
+    """
+    links = {_MATERIALS: str(installation.program.parent / _MATERIALS)}
+    return Command((str(installation.program), config.FILE), {"MCsquare_Materials_Dir": _MATERIALS}, links)
 
 
 def install(folder: Path, say: Say, look: Look, prove: Prove) -> Installation:

@@ -10,7 +10,7 @@ import numpy as np
 from yaptide.domain.errors import InvalidInput, SimulationFailed
 from yaptide.domain.estimators import Axis, Estimator, Floats, Page, TaskOutput
 from yaptide.simulators.base import OUTPUT_LOG, ProgressRule
-from yaptide.simulators.mcsquare import config, geometry, metaimage, plan
+from yaptide.simulators.mcsquare import config, geometry, metaimage, plan, scoring
 from yaptide.simulators.mcsquare.geometry import Ray, Vector
 from yaptide.simulators.mcsquare.layers import Layers, layers
 from yaptide.simulators.mcsquare.metaimage import Grid, Header, Voxels
@@ -86,10 +86,20 @@ def read(folder: Path, exit_code: int) -> TaskOutput:
         images = {quantity: _image(folder / _FOLDER, quantity, header.grid) for quantity in settings.quantities}
         if not images["Dose"].any():
             raise SimulationFailed("MCsquare scored no dose at all: the beam does not reach the CT")
-        view = _view(folder, header, fields)
+        estimators = _estimators(folder, header, fields, images)
     except (OSError, InvalidInput) as error:
         raise SimulationFailed(f"The results of MCsquare cannot be read: {error}") from None
-    return TaskOutput(primaries, tuple(_estimator(name, images, view) for name in images))
+    return TaskOutput(primaries, estimators)
+
+
+def _estimators(folder: Path, header: Header, fields: Plan, images: dict[str, Voxels]) -> tuple[Estimator, ...]:
+    """What is scored: in the detectors of a project if there are any, or else on the grid and along the beam."""
+    detectors = folder / scoring.FILE
+    if detectors.exists():
+        hu = metaimage.voxels(header.raw, header, (folder / header.raw).read_bytes())
+        return scoring.estimators(scoring.parse(detectors.read_text()), header.grid, images, hu)
+    view = _view(folder, header, fields)
+    return tuple(_estimator(name, images, view) for name in images)
 
 
 def _log(folder: Path) -> str:

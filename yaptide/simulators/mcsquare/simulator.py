@@ -5,8 +5,9 @@ from pathlib import Path
 from yaptide.domain.depth_dose import bragg_peak
 from yaptide.domain.errors import NotConfigured
 from yaptide.domain.estimators import TaskOutput
-from yaptide.simulators.base import Checked, Command, InputFiles, Installation, Limits, ProgressRule, Say
-from yaptide.simulators.mcsquare import config, inputs, install, output, sample
+from yaptide.editor.project import Project
+from yaptide.simulators.base import Checked, Command, Converted, InputFiles, Installation, Limits, ProgressRule, Say
+from yaptide.simulators.mcsquare import config, conversion, inputs, install, output, sample
 from yaptide.simulators.programs import PointedProgram, read_pointer
 
 _RANGE, _TOLERANCE = 157.7, 2.0  # mm: CSDA range of 150 MeV protons in water (PSTAR), and what few primaries allow for
@@ -67,3 +68,7 @@ class MCsquare(PointedProgram):
     def read(self, folder: Path, exit_code: int) -> TaskOutput:
         """Dose, and where asked for Energy and LET, each as depth curve, slice and grid; raises SimulationFailed."""
         return output.read(folder, exit_code)
+
+    def convert(self, project: Project) -> Converted:
+        """The input files for a project: voxels, a plan of one field, and the detectors; raises InvalidInput."""
+        return conversion.convert(project)
