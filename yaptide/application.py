@@ -20,7 +20,6 @@ from yaptide_client.extras import is_installed
 
 if TYPE_CHECKING:
     from apiflask import APIFlask
-    from flask import Response
 
     from yaptide.api.connections import Server
     from yaptide.platforms.batch.driver import Driver
@@ -127,7 +126,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     from werkzeug.middleware.proxy_fix import ProxyFix  # noqa: PLC0415
 
     from yaptide import api, web  # noqa: PLC0415
-    from yaptide.api import description, errors, watching  # noqa: PLC0415
+    from yaptide.api import cookies, description, errors, guards, watching  # noqa: PLC0415
     from yaptide.api.http import JsonRequest, Number, OrjsonProvider, guard_body  # noqa: PLC0415
 
     settings = settings or load()
@@ -140,7 +139,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
         docs_path=None,
         static_folder=None,  # type: ignore[arg-type]  # Flask takes it, and then serves no files
     )
-    app.security_schemes = description.SECURITY
+    app.security_schemes = description.security(cookies.name_of(backend, cookies.ACCESS))
     app.spec_processor(description.describe)
     app.json = OrjsonProvider(app)
     app.request_class = JsonRequest
@@ -153,13 +152,13 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     app.extensions["sqlalchemy"] = backend.database
     errors.register(app)
     watching.register(app)
+    guards.register(app, settings.origins)
     if settings.proxies:
         count = settings.proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
     CORS(app, origins=settings.origins, supports_credentials=True)
     for blueprint in (*api.ALL, web.blueprint):
         app.register_blueprint(blueprint)
-    app.after_request(_never_cached)
     if backend.database.is_sqlite:
         prepare_to_serve(backend)
     else:
@@ -188,12 +187,6 @@ def make_server(settings: Settings, backend: Backend, threads: int, grace: int) 
     )
     shell = app.extensions[SHELL] = Shell(app, threads, rules)
     return Server(shell, grace)
-
-
-def _never_cached(response: "Response") -> "Response":
-    response.headers.setdefault("Cache-Control", "no-store")
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    return response
 
 
 def _checked_once(backend: Backend) -> Callable[[], None]:

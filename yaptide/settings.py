@@ -106,7 +106,8 @@ class Settings(BaseSettings):
     cors_origins: str = Field(
         "http://localhost:3000,http://127.0.0.1:3000",
         validation_alias="YAPTIDE_CORS_ORIGINS",
-        description="Web front ends that may use the API from another origin, separated by commas.",
+        description="Web front ends that may use the API from another origin, separated by commas; other pages cannot "
+        "change anything ([serving.md](serving.md#pages-from-elsewhere)).",
     )
     max_body_mib: int = Field(
         64,

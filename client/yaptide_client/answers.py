@@ -85,6 +85,11 @@ def _array(found: Any) -> Any:
     return found.as_list()
 
 
+def wants_a_session(response: "httpx.Response") -> bool:
+    """Whether a server wants to be shown a session that goes on: none came along, or one whose token has ended."""
+    return response.status_code == 401 or (response.status_code == 403 and b'"Log in again' in response.content)
+
+
 def document(response: "httpx.Response") -> dict[str, Any]:
     """The JSON object that a server answered with; raises the error of `yaptide_client.errors` that it tells of."""
     try:

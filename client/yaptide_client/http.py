@@ -102,14 +102,14 @@ class Client:
 
         try:
             response = self._http.request(method, path, **options)
-            if response.status_code == httpx.codes.UNAUTHORIZED and path != "/auth/login" and self._refreshed():
+            if path != "/auth/login" and answers.wants_a_session(response) and self._refreshed():
                 response = self._http.request(method, path, **options)
         except httpx.HTTPError as error:
             raise Unavailable(f"No answer from {self._http.base_url}: {error}") from error
         return read(response)
 
     def _refreshed(self) -> bool:
-        """Whether the session could be prolonged: the access token ends after minutes, and its cookie with it."""
+        """Whether the session could be prolonged: the access token ends after minutes."""
         return bool(self._http.get("/auth/refresh").is_success)
 
 

@@ -21,7 +21,7 @@ from jwt.utils import base64url_encode
 from werkzeug.test import TestResponse
 
 from tests.support import http
-from tests.support.api import PASSWORD, contents, sign_in as sign_in_locally, submit
+from tests.support.api import PASSWORD, contents, cookie_name, cookie_of, sign_in as sign_in_locally, submit
 from tests.support.keycloak import UI, Realm, Server
 from tests.support.ports import free_port
 from tests.support.processes import Place, place, until
@@ -356,7 +356,7 @@ def test_a_slow_certificate_service_is_not_waited_for(realm, with_service, servi
 
 def test_who_comes_again_goes_on_with_the_session(realm, app, client, database):
     sign_in(client, realm.token())
-    first = client.get_cookie("access_token").value
+    first = cookie_of(client, "access_token")
     sign_in(client, realm.token())
     assert len(contents(database)["Session"]) == 1
     client.delete("/auth/logout")
@@ -366,7 +366,7 @@ def test_who_comes_again_goes_on_with_the_session(realm, app, client, database):
 def test_another_user_in_the_same_browser_begins_anew(realm, app, client, database):
     configure(app, replace(backend_of(app).keycloak, claim=None))
     sign_in(client, realm.token())
-    first = client.get_cookie("access_token").value
+    first = cookie_of(client, "access_token")
     assert sign_in(client, realm.token("mallory"), "mallory").status_code == 202
     assert client.get("/auth/status").json["username"] == "mallory"
     assert len(contents(database)["Session"]) == 1
@@ -377,12 +377,12 @@ def test_a_logout_overtakes_who_comes_again(realm, app, client):
     sign_in(client, realm.token())
     late = app.test_client()
     for name in ("access_token", "refresh_token"):
-        late.set_cookie(name, client.get_cookie(name).value)
+        late.set_cookie(cookie_name(app, name), cookie_of(client, name))
     client.delete("/auth/logout")
     response = sign_in(late, realm.token())
     assert (response.status_code, response.json) == (401, NO_TOKEN)
     # Its cookies are gone, and with them what kept the user out.
-    assert late.get_cookie("access_token") is None
+    assert late.get_cookie(cookie_name(app, "access_token")) is None
     assert sign_in(late, realm.token()).status_code == 202
 
 
@@ -429,7 +429,8 @@ def test_a_logout_wins_over_whatever_meets_it(there: Place, realm: Realm) -> Non
             logout, *others = pool.map(call, range(CLIENTS))
             assert logout.status_code == 200
             assert {answer.status_code for answer in others} <= {200, 202, 401}
-            tokens = {answer.cookies.get("access_token") for answer in others} | {given.cookies["access_token"]}
+            cookies = [cookie for answer in (given, *others) for cookie in answer.cookies.items()]
+            tokens = {token for name, token in cookies if name.startswith("access_token_")}
             for client in clients:
                 client.cookies.clear()
             for token in filter(None, tokens):

@@ -187,6 +187,14 @@ def check_nginx(there: Machine) -> None:
     cookies = re.findall(r"^Set-Cookie: (.*)$", signed_in, re.MULTILINE | re.IGNORECASE)
     assert cookies
     assert all("Secure" in cookie for cookie in cookies)
+    # yaptide compares origins with what the browser sees, also where the port is another one.
+    port = there.ports[443]
+    elsewhere = ("--connect-to", f"{NAME}:{port}:127.0.0.1:{port}")
+    for origin, status in ((f"https://{NAME}", 403), (f"https://{NAME}:{port}", 200), ("https://evil.example", 403)):
+        words = (*elsewhere, "--request", "DELETE", "--header", f"Origin: {origin}")
+        assert curl(there, *words, f"https://{NAME}:{port}/auth/logout").startswith(f"HTTP/1.1 {status} "), origin
+    words = ("--request", "DELETE", "--header", f"Origin: https://{NAME}")
+    assert curl(there, *words, f"https://{NAME}/auth/logout").startswith("HTTP/1.1 200 ")
     old = ["openssl", "s_client", "-tls1_1", "-cipher", "ALL:@SECLEVEL=0", "-connect", f"127.0.0.1:{there.ports[443]}"]
     done = subprocess.run(old, input="", capture_output=True, text=True, check=False, timeout=60)
     assert "Cipher is (NONE)" in done.stdout

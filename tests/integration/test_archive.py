@@ -4,12 +4,15 @@ import gzip
 import hashlib
 import json
 import shutil
+import tracemalloc
 import zipfile
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import orjson
 import pytest
+from msgspec import structs
 from sqlalchemy import select, update
 from typer.testing import CliRunner
 
@@ -222,7 +225,7 @@ def test_who_and_where_have_to_be_known(archive, there):
 # Hostile archives
 
 
-def forge(source: Path, target: Path, change) -> None:
+def forge(source: Path, target: Path, change, *, all_deflated: bool = False) -> None:
     """Write an archive anew, with a seal that fits, after `change` was made to the first simulation and the entries."""
     with container.opened(source, archives.FORMAT) as reader:
         entries = {name: reader.read(name) for name in reader.manifest.entries}
@@ -234,7 +237,7 @@ def forge(source: Path, target: Path, change) -> None:
     ).encode()
     with container.written(target, archives.FORMAT) as writer:
         for entry, data in entries.items():
-            writer._write(entry, data, deflated=entry.endswith("simulation.json"))
+            writer._write(entry, data, deflated=all_deflated or entry.endswith("simulation.json"))
             writer._entries[entry] = container.Entry(len(data), hashlib.sha256(data).hexdigest())
         writer.about = {"simulations": [document.get("job_id"), BATCH_JOB]}
 
@@ -275,7 +278,27 @@ def unjoinable(document, entries):
     document["input"].update(size=len(text), sha256=hashlib.sha256(text).hexdigest())
 
 
+def unnamed(_, entries):
+    entries.update({f"more/{number}.json.gz": b"" for number in range(3000)})
+
+
+def named_twice(document, _):
+    """A payload is stored once in the file, and would be for each page in the database."""
+    [page] = document["estimators"][0]["pages"][:1]
+    document["estimators"][0]["pages"] += [{**page, "page_number": number} for number in range(1000, 1100)]
+
+
+def foreign(document, entries):
+    """A payload of another writer, of which objects are made whenever it is read."""
+    text = b'{"values":[' + b"[]," * (22 * 2**20) + b"null]}"
+    entries[document["input"]["entry"]] = gzip.compress(text, 1)
+    document["input"].update(size=len(text), sha256=hashlib.sha256(text).hexdigest())
+
+
 HOSTILE = {
+    "entries that nothing names": unnamed,
+    "an entry of many pages": named_twice,
+    "a large payload of another writer": foreign,
     "a name that leads elsewhere": setting(job_id="../../etc"),
     "an absolute name": setting(job_id="/etc/passwd"),
     "no name": setting(job_id=""),
@@ -333,6 +356,76 @@ def test_a_hostile_archive_changes_nothing(change, archive, there, tmp_path):
         archives.take_in(there, tmp_path / "hostile.zip", "bob")
     assert "\n" not in str(refused.value)
     assert contents(there.database) == before
+
+
+def zeros(count: int):
+    """A change of the first page to so many zeros: a thousandth of its text in bytes, as a scorer that nothing hit."""
+
+    def change(document, entries):
+        payload = document["estimators"][0]["pages"][0]["data"]
+        made = codec.encode({"values": np.zeros(count)})
+        entries[payload["entry"]] = made.data
+        payload.update(size=made.size, sha256=made.sha256)
+
+    return change
+
+
+def set_quota(backend: Backend, quota: int) -> None:
+    with backend.database.writing() as connection:
+        connection.execute(update(UserModel).where(UserModel.username == "bob").values(quota_bytes=quota))
+
+
+@pytest.mark.parametrize("database", [MEMORY], indirect=True)
+def test_a_page_of_zeros_is_taken_in(archive, there, tmp_path):
+    forge(archive, tmp_path / "zeros.zip", zeros(10**6))
+    set_quota(there, 10**6)
+    assert archives.take_in(there, tmp_path / "zeros.zip", "bob").imported == BOTH
+
+
+@pytest.mark.parametrize("database", [MEMORY], indirect=True)
+def test_the_quota_counts_what_reading_costs(archive, there, tmp_path, monkeypatch):
+    """15 kB that are 15 MB of text; nobody has to read them to find that out."""
+    forge(archive, tmp_path / "zeros.zip", zeros(4 * 10**6))
+    set_quota(there, 10**6)
+    before = contents(there.database)
+    monkeypatch.setattr(archives, "_check_payload", None)
+    with pytest.raises(Conflict, match="you may store"):
+        archives.take_in(there, tmp_path / "zeros.zip", "bob")
+    assert contents(there.database) == before
+
+
+@pytest.mark.parametrize("database", [MEMORY], indirect=True)
+def test_what_is_taken_in_is_not_held_in_memory(archive, there, tmp_path):
+    """64 MB of text."""
+    forge(archive, tmp_path / "zeros.zip", zeros(16 * 10**6))
+    tracemalloc.start()
+    try:
+        archives.take_in(there, tmp_path / "zeros.zip", "bob")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 16e6
+
+
+@pytest.mark.parametrize("database", [MEMORY], indirect=True)
+def test_a_payload_is_packed_once(archive, there, tmp_path):
+    """Packed twice, 60 bytes may be 60 MB."""
+    forge(archive, tmp_path / "twice.zip", zeros(10**6), all_deflated=True)
+    before = contents(there.database)
+    with pytest.raises(InvalidInput, match="packed twice"):
+        archives.take_in(there, tmp_path / "twice.zip", "bob")
+    assert contents(there.database) == before
+
+
+@pytest.mark.parametrize("database", [MEMORY], indirect=True)
+def test_an_archive_has_so_many_entries_at_most(home, archive, there, tmp_path, monkeypatch):
+    """They are counted before the file is opened, and nobody writes what nobody takes in."""
+    monkeypatch.setattr(archives, "FORMAT", structs.replace(archives.FORMAT, most_entries=5))
+    with pytest.raises(InvalidInput, match="more than 5 entries"):
+        archives.take_in(there, archive, "bob")
+    with pytest.raises(Conflict, match="5 entries at most"):
+        archives.export(at(home, tmp_path), BOTH, tmp_path / "many.zip")
+    assert not (tmp_path / "many.zip").exists()
 
 
 def test_a_forged_archive_with_no_change_is_taken(archive, there, tmp_path):

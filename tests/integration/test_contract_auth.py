@@ -7,7 +7,7 @@ import pytest
 from argon2 import Parameters, Type, extract_parameters
 from werkzeug.test import TestResponse
 
-from tests.support.api import PASSWORD, sign_in
+from tests.support.api import PASSWORD, cookie_name, cookie_of, sign_in
 from yaptide.persistence.queries import users as queries
 from yaptide.services import sessions, users
 
@@ -22,12 +22,12 @@ def registered(client):
 
 
 def cookies(response: TestResponse) -> dict[str, dict[str, str]]:
-    """The attributes (those that are set) and the value of each cookie that a response sets."""
+    """The attributes (those that are set) and the value of each cookie that a response sets, by the kind of cookie."""
     found: SimpleCookie = SimpleCookie()
     for header in response.headers.getlist("Set-Cookie"):
         found.load(header)
     return {
-        name: {"value": morsel.value} | {key: value for key, value in morsel.items() if value}
+        name.rpartition("_")[0]: {"value": morsel.value} | {key: value for key, value in morsel.items() if value}
         for name, morsel in found.items()
     }
 
@@ -112,7 +112,7 @@ def test_status_tells_who_is_signed_in(client, signed_in):
 
 
 def test_scripts_may_send_the_token_as_a_header(client, signed_in):
-    token = signed_in.get_cookie("access_token").value
+    token = cookie_of(signed_in, "access_token")
     response = client.get("/auth/status", headers={"Authorization": f"Bearer {token}"})
     assert response.json["username"] == "alice"
 
@@ -141,16 +141,17 @@ def test_logging_out(signed_in):
 def test_a_refresh_that_a_logout_overtook_signs_nobody_in(app, signed_in):
     late = app.test_client()
     for name in ("access_token", "refresh_token"):
-        late.set_cookie(name, signed_in.get_cookie(name).value)
+        late.set_cookie(cookie_name(app, name), cookie_of(signed_in, name))
     signed_in.delete("/auth/logout")
     response = late.get("/auth/refresh")
     assert (response.status_code, response.json) == (401, NO_TOKEN)
-    assert_both_cleared(response)
+    assert not cookies(response)
+    assert late.get("/auth/status").status_code == 403
 
 
 def test_a_logout_ends_the_session_for_stolen_access_tokens(app, signed_in):
     thief = app.test_client()
-    thief.set_cookie("access_token", signed_in.get_cookie("access_token").value)
+    thief.set_cookie(cookie_name(app, "access_token"), cookie_of(signed_in, "access_token"))
     assert thief.get("/auth/status").status_code == 200
     signed_in.delete("/auth/logout")
     response = thief.get("/auth/status")
@@ -159,8 +160,8 @@ def test_a_logout_ends_the_session_for_stolen_access_tokens(app, signed_in):
 
 
 def test_a_logout_with_the_refresh_cookie_alone_is_enough(app, signed_in):
-    access = signed_in.get_cookie("access_token").value
-    signed_in.delete_cookie("access_token")
+    access = cookie_of(signed_in, "access_token")
+    signed_in.delete_cookie(cookie_name(app, "access_token"))
     signed_in.delete("/auth/logout")
     response = app.test_client().get("/auth/status", headers={"Authorization": f"Bearer {access}"})
     assert response.status_code == 403

@@ -10,7 +10,7 @@ from zipfile import ZipFile, ZipInfo
 import pytest
 from flask.testing import FlaskClient
 
-from tests.support.api import contents, of_keycloak
+from tests.support.api import contents, cookie_name, of_keycloak
 from yaptide.domain.states import EntityState
 from yaptide.platforms.batch.site import reachable
 from yaptide.services import batch, clusters, lifecycle, recovery, sessions
@@ -33,7 +33,7 @@ def kim(app, backend) -> FlaskClient:
     """A user of Keycloak who is signed in."""
     client = app.test_client()
     user = of_keycloak(backend, "kim")
-    client.set_cookie("access_token", sessions.begin(backend, user).access.text)
+    client.set_cookie(cookie_name(app, "access_token"), sessions.begin(backend, user).access.text)
     return client
 
 

@@ -2,6 +2,7 @@
 
 import io
 import tempfile
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -274,6 +275,15 @@ def results_of(page: bytes, name="dose", metadata=b"{}"):
     return file.getvalue()
 
 
+def with_others(data: bytes, count: int) -> bytes:
+    """The same file with entries that its index does not name."""
+    file = io.BytesIO(data)
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
+        for number in range(count):
+            archive.writestr(f"more-{number}", b"")
+    return file.getvalue()
+
+
 GOOD = b'{"dimensions":0,"data":{"name":"d","unit":"","values":[1.5]},"metadata":{"page_number":"0"}}'
 
 
@@ -291,6 +301,7 @@ GOOD = b'{"dimensions":0,"data":{"name":"d","unit":"","values":[1.5]},"metadata"
         results_of(GOOD, name=""),
         results_of(GOOD, name="x" * 501),
         results_of(GOOD, metadata=b"[]"),
+        with_others(results_of(GOOD), 3000),
     ],
 )
 def test_results_that_cannot_be_shown_are_refused(job, worker, data):

@@ -24,7 +24,7 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from tests.support import http
-from tests.support.api import contents, of_keycloak as keycloak_user, sign_in
+from tests.support.api import contents, cookie_name, of_keycloak as keycloak_user, sign_in
 from tests.support.ssh import Authority, locked, text_of
 from yaptide.admin import cli
 from yaptide.application import create_app
@@ -62,7 +62,7 @@ def alice(backend: Backend) -> User:
 def of_keycloak(app: Flask, backend: Backend, alice: User) -> FlaskClient:
     """Alice, signed in."""
     client = app.test_client()
-    client.set_cookie("access_token", sessions.begin(backend, alice).access.text)
+    client.set_cookie(cookie_name(app, "access_token"), sessions.begin(backend, alice).access.text)
     return client
 
 

@@ -9,7 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import select
 
-from tests.support.api import PASSWORD
+from tests.support.api import PASSWORD, cookie_name
 from yaptide.application import create_app
 from yaptide.persistence.models import YaptideUserModel
 from yaptide.services import devices, sessions, users
@@ -40,7 +40,9 @@ class Server:
         self.client = create_app(Settings(_env_file=None, proxies=1), backend).test_client(use_cookies=False)
 
     def log_in(self, address: str, cookie: str = "", username: str = "alice", password: str = PASSWORD) -> Any:
-        headers = {"X-Forwarded-For": address} | ({"Cookie": f"known_device={cookie}"} if cookie else {})
+        headers = {"X-Forwarded-For": address} | (
+            {"Cookie": f"{cookie_name(self.client.application, 'known_device')}={cookie}"} if cookie else {}
+        )
         return self.client.post("/auth/login", json={"username": username, "password": password}, headers=headers)
 
     def attack(self, count: int, address: str | None = None, **options: Any) -> None:
@@ -64,7 +66,7 @@ def server(backend: Backend) -> Server:
 
 def device_of(response: Any) -> str:
     """The value of the cookie `known_device` that a response sets."""
-    (cookie,) = [text for text in response.headers.getlist("Set-Cookie") if text.startswith("known_device=")]
+    (cookie,) = [text for text in response.headers.getlist("Set-Cookie") if text.startswith("known_device_")]
     return cookie.partition("=")[2].partition(";")[0]
 
 
@@ -145,7 +147,7 @@ def test_a_cookie_proves_nothing_about_others(server: Server) -> None:
         (mine | {"users": [devices._digest(server.backend, users.find(server.backend, "alice"), "")]}, b"k" * 32),
     ):
         assert not server.is_let_in(HOTEL, jwt.encode(claims, signed_with, algorithm="HS256"))
-    access = next(text for text in signed_in.headers.getlist("Set-Cookie") if text.startswith("access_token="))
+    access = next(text for text in signed_in.headers.getlist("Set-Cookie") if text.startswith("access_token_"))
     for worthless in (access.partition("=")[2].partition(";")[0], "x", "a.b.c"):
         assert not server.is_let_in(HOTEL, worthless)
 
@@ -155,7 +157,9 @@ def test_a_known_device_is_nobody_who_is_signed_in(server: Server) -> None:
     device = device_of(server.log_in(HOME))
     assert "alice" not in str(jwt.decode(device, options={"verify_signature": False}))
     for name in ("access_token", "refresh_token"):
-        refused = server.client.get("/auth/refresh", headers={"Cookie": f"{name}={device}"})
+        refused = server.client.get(
+            "/auth/refresh", headers={"Cookie": f"{cookie_name(server.client.application, name)}={device}"}
+        )
         assert refused.status_code in (401, 403)
     assert server.client.get("/auth/status", headers={"Authorization": f"Bearer {device}"}).status_code == 403
 
@@ -163,7 +167,7 @@ def test_a_known_device_is_nobody_who_is_signed_in(server: Server) -> None:
 @one_database
 def test_the_cookie_outlives_sessions_and_belongs_to_the_browser_alone(server: Server) -> None:
     answer = server.log_in(HOME)
-    (cookie,) = [text for text in answer.headers.getlist("Set-Cookie") if text.startswith("known_device=")]
+    (cookie,) = [text for text in answer.headers.getlist("Set-Cookie") if text.startswith("known_device_")]
     for attribute in ("HttpOnly", "Path=/", "SameSite=Lax"):
         assert f"; {attribute}" in cookie
     assert f"Expires={(now() + devices.KNOWN_FOR):%a, %d %b %Y}" in cookie
@@ -174,7 +178,7 @@ def test_the_cookie_outlives_sessions_and_belongs_to_the_browser_alone(server: S
 @one_database
 def test_a_stolen_session_does_not_keep_its_owner_from_signing_in(server: Server) -> None:
     signed_in = server.log_in(HOME)
-    access = next(text for text in signed_in.headers.getlist("Set-Cookie") if text.startswith("access_token="))
+    access = next(text for text in signed_in.headers.getlist("Set-Cookie") if text.startswith("access_token_"))
     body = {"password": "wrong", "new_password": "x"}
     headers = {"Cookie": access.partition(";")[0]}
     codes = [server.client.post("/user/update", json=body, headers=headers).status_code for _ in range(STRICT + 1)]

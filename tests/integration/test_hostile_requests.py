@@ -17,7 +17,7 @@ from hypothesis import example, given, settings, strategies as st
 from werkzeug.test import TestResponse
 
 from tests.support import payloads
-from tests.support.api import PASSWORD, Job, contents, fill
+from tests.support.api import PASSWORD, Job, contents, cookie_name, cookie_of, fill
 from yaptide.api.http import OrjsonProvider
 from yaptide.services import sessions, users
 
@@ -492,24 +492,26 @@ TOKENS: dict[str, Callable[[bytes, dict[str, Any]], str]] = {
 
 @one_database
 @pytest.mark.parametrize("forge", TOKENS.values(), ids=TOKENS)
-def test_tokens_that_are_worth_nothing(backend, raw, signed_in, unchanged, forge):
-    session = jwt.decode(signed_in.get_cookie("access_token").value, options={"verify_signature": False})["sid"]
+def test_tokens_that_are_worth_nothing(app, backend, raw, signed_in, unchanged, forge):
+    session = jwt.decode(cookie_of(signed_in, "access_token"), options={"verify_signature": False})["sid"]
     token = forge(backend.signing_key, claims(sid=session))
+    cookie = {"Cookie": f"{cookie_name(app, 'access_token')}={token}"}
     for path in ("/auth/status", "/user/simulations", "/jobs/direct?job_id=x", "/clusters"):
         check_refusal(raw.get(path, headers={"Authorization": f"Bearer {token}"}), 400, 403)
-        check_refusal(raw.get(path, headers={"Cookie": f"access_token={token}"}), 400, 403)
-    check_refusal(raw.delete("/user/simulations?job_id=x", headers={"Cookie": f"access_token={token}"}), 400, 403)
+        check_refusal(raw.get(path, headers=cookie), 400, 403)
+    check_refusal(raw.delete("/user/simulations?job_id=x", headers=cookie), 400, 403)
     # Logging out with it is no error, and logs nobody out.
-    assert raw.delete("/auth/logout", headers={"Cookie": f"access_token={token}"}).status_code == 200
+    assert raw.delete("/auth/logout", headers=cookie).status_code == 200
     assert signed_in.get("/auth/status").status_code == 200
 
 
 @two_databases
-def test_tokens_are_good_for_one_thing_only(raw, signed_in):
-    access, refresh = (signed_in.get_cookie(name).value for name in ("access_token", "refresh_token"))
+def test_tokens_are_good_for_one_thing_only(app, raw, signed_in):
+    access, refresh = (cookie_of(signed_in, name) for name in ("access_token", "refresh_token"))
     check_refusal(raw.get("/auth/status", headers={"Authorization": f"Bearer {refresh}"}), 403)
-    check_refusal(raw.get("/auth/refresh", headers={"Cookie": f"refresh_token={access}"}), 403)
-    assert raw.get("/auth/refresh", headers={"Cookie": f"refresh_token={refresh}"}).status_code == 200
+    name = cookie_name(app, "refresh_token")
+    check_refusal(raw.get("/auth/refresh", headers={"Cookie": f"{name}={access}"}), 403)
+    assert raw.get("/auth/refresh", headers={"Cookie": f"{name}={refresh}"}).status_code == 200
 
 
 @one_database

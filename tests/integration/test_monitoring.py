@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import event, text, update
 
-from tests.support.api import PASSWORD, submit
+from tests.support.api import PASSWORD, cookie_name, cookie_of, submit
 from tests.support.log import left_alone
 from yaptide import logs
 from yaptide.application import create_app
@@ -339,10 +339,10 @@ def tables_gone(database, *names):
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 def test_no_secret_gets_into_the_log(app, client, job, log, backend, monkeypatch):
     secret = "hidden-secret"
-    stored = job.client.get_cookie("access_token").value
+    stored = cookie_of(job.client, "access_token")
     keys = {"simulation_id": job.simulation_id, "update_key": secret}
     headers = {"Authorization": f"Bearer {secret}", "X-Api-Key": secret, "User-Agent": secret, "Referer": secret}
-    client.set_cookie("access_token", secret)
+    client.set_cookie(cookie_name(app, "access_token"), secret)
     client.post("/auth/login", json={"username": "alice", "password": secret})
     client.post("/auth/login", json={"username": secret, "password": secret})
     client.post("/auth/login", data=f'{{"password": "{secret}"', content_type="application/json")

@@ -9,6 +9,7 @@ from sqlalchemy import select, text
 from werkzeug.test import TestResponse
 
 from tests.support import payloads
+from yaptide.api import cookies
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import Base
 from yaptide.persistence.queries.users import Subject
@@ -101,6 +102,18 @@ class Job:
             self.report(job_state=state)
         assert self.state == state
         return self
+
+
+def cookie_name(app: Flask, kind: str) -> str:
+    """What the cookie `access_token`, `refresh_token` or `known_device` is called where `app` runs."""
+    return cookies.name_of(app.extensions["yaptide"], kind)
+
+
+def cookie_of(client: FlaskClient, kind: str) -> str:
+    """The value of such a cookie of a client."""
+    cookie = client.get_cookie(cookie_name(client.application, kind))
+    assert cookie is not None, kind
+    return cookie.value
 
 
 def sign_in(app: Flask, username: str) -> FlaskClient:

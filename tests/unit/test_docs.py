@@ -170,7 +170,7 @@ def web():
 
 
 #: What is served beside the API.
-PAGES = ("/openapi.json", "/docs", "/metrics")
+PAGES = ("/openapi.json", "/docs", "/docs/style.css", "/metrics")
 
 
 def routes(web) -> Iterator[tuple[str, str]]:

@@ -435,11 +435,13 @@ _API = """
 Bodies and answers are JSON. A running server describes the same at `/openapi.json` (OpenAPI 3.1) and, to read, at
 `/docs`. `/metrics` is for Prometheus: see [serving](serving.md).
 
-Signing in sets the cookies `access_token` and `refresh_token`, and `known_device`, which only says that somebody has
-signed in there ([serving](serving.md#signing-in)). Scripts may send the access token as
-`Authorization: Bearer <token>` instead. `GET /auth/refresh` makes a new access token. A worker is no user: it proves
-itself by the update key of its simulation, which is good for that simulation and for `YAPTIDE_UPDATE_KEY_DAYS` only.
-[Results as JSON](command-line.md#yaptide-results---json) says what the estimators and pages of `/results` look like.
+Signing in sets the cookies `access_token_…` and `refresh_token_…`, and `known_device_…`, which only says that
+somebody has signed in there ([serving](serving.md#signing-in)). The end of their names tells installations on one
+host apart. Scripts may send the access token as `Authorization: Bearer <token>` instead. `GET /auth/refresh` makes a
+new access token. Whoever comes with the cookies of a session that has ended is answered 403, `Log in again`, and 401
+by `GET /auth/refresh`, as if there were none. A worker is no user: it proves itself by the update key of its
+simulation, which is good for that simulation and for `YAPTIDE_UPDATE_KEY_DAYS` only. [Results as
+JSON](command-line.md#yaptide-results---json) says what the estimators and pages of `/results` look like.
 
 Every error is `{"message": "..."}` with one of these statuses:
 """

@@ -18,7 +18,7 @@ WHO = {
     "POST /auth/keycloak": "who has an access token of Keycloak",
     "DELETE /auth/logout": "anybody",
     "DELETE /auth/keycloak": "anybody",
-    "GET /auth/refresh": "who has the cookie `refresh_token`",
+    "GET /auth/refresh": "who has the cookie `refresh_token_…`",
     "POST /jobs": _KEY,
     "POST /tasks": _KEY,
     "POST /tasks/list": _KEY,
@@ -34,10 +34,13 @@ def who_may_call(method: str, path: str) -> str:
     return _KEY if path.startswith("/worker/") else WHO.get(f"{method} {path}", _SIGNED_IN)
 
 
-SECURITY = {
-    "cookie": {"type": "apiKey", "in": "cookie", "name": "access_token", "description": "Set by signing in"},
-    "bearer": {"type": "http", "scheme": "bearer", "description": "The access token, for scripts"},
-}
+def security(cookie: str) -> dict[str, dict[str, str]]:
+    """How users prove who they are, `cookie` being the name of what holds the access token."""
+    return {
+        "cookie": {"type": "apiKey", "in": "cookie", "name": cookie, "description": "Set by signing in"},
+        "bearer": {"type": "http", "scheme": "bearer", "description": "The access token, for scripts"},
+    }
+
 
 _ERROR = {
     "description": "Refused; the message says why, and what to do",
@@ -52,7 +55,7 @@ def describe(spec: dict[str, Any] | str) -> dict[str, Any] | str:
     for path, operations in spec["paths"].items():
         for method, operation in operations.items():
             who = operation["x-for"] = who_may_call(method.upper(), path)
-            operation["security"] = [{name: []} for name in SECURITY] if who.startswith(_SIGNED_IN) else []
+            operation["security"] = [{"cookie": []}, {"bearer": []}] if who.startswith(_SIGNED_IN) else []
             operation["responses"].pop("400", None)
             operation["responses"]["default"] = _ERROR
             if "requestBody" in operation:

@@ -16,15 +16,13 @@ from flask.json.provider import JSONProvider
 from werkzeug.routing import IntegerConverter, ValidationError
 
 from yaptide import logs
+from yaptide.api import cookies
 from yaptide.domain.errors import InvalidInput, TooLarge, YaptideError
 from yaptide.persistence import codec
 from yaptide.services import remote, results, sessions
 from yaptide.services.backend import Backend
-from yaptide.services.sessions import Token
 from yaptide.services.users import User
 
-ACCESS = "access_token"
-REFRESH = "refresh_token"
 _JSON = "application/json"
 _PIECE = 1 << 20
 #: The largest number that a column of integers holds.
@@ -101,12 +99,17 @@ def backend() -> Backend:
 
 def access_token() -> str | None:
     """The access token of this request: from the cookie, or for scripts from `Authorization: Bearer`."""
-    return _access_token(request)
+    return _access_token(backend(), request)
 
 
-def _access_token(of: Request) -> str | None:
+def _access_token(known: Backend, of: Request) -> str | None:
     token = _bearer_token(of)
-    return of.cookies.get(ACCESS) if token is None else token
+    if token is not None:
+        return token
+    token = cookies.read(known, cookies.ACCESS, of)
+    if sessions.has_ended(known, token) and sessions.goes_on(known, cookies.read(known, cookies.REFRESH, of)):
+        return None  # a browser that has slept is about to refresh it: nobody has to log in
+    return token
 
 
 def bearer_token() -> str | None:
@@ -152,7 +155,7 @@ def entitled(known: Backend, environ: dict[str, Any], head: bytes) -> bool | Non
     simulation = _WORK_OF.match(this.path) or _DIGITS_ONLY.match(this.headers.get(SIMULATION, ""))
     try:
         if this.path in _OF_USERS:
-            sessions.authenticate(known, _access_token(this))
+            sessions.authenticate(known, _access_token(known, this))
         elif simulation:
             remote.check(known, _proof(this, simulation[1]))
         elif this.path == _SEES_TO_IT and (key := key_first(head)):
@@ -239,19 +242,6 @@ def job_id() -> str:
     if not found:
         raise InvalidInput("Missing job_id in the query")
     return found
-
-
-def set_token(response: Response, name: str, token: Token) -> None:
-    """Have the browser keep a token."""
-    response.set_cookie(
-        name, token.text, expires=token.expires, httponly=True, samesite="Lax", secure=request.is_secure, path="/"
-    )
-
-
-def clear_tokens(response: Response) -> None:
-    """Have the browser forget both tokens."""
-    for name in (ACCESS, REFRESH):
-        response.delete_cookie(name, httponly=True, samesite="Lax", secure=request.is_secure, path="/")
 
 
 def milliseconds(time: datetime) -> int:

@@ -5,27 +5,14 @@ from typing import Any
 from apiflask import APIBlueprint
 from flask import Response, request
 
-from yaptide.api import schemas
-from yaptide.api.http import (
-    ACCESS,
-    REFRESH,
-    access_token,
-    answer,
-    backend,
-    bearer_token,
-    clear_tokens,
-    milliseconds,
-    set_token,
-    user,
-)
+from yaptide.api import cookies, schemas
+from yaptide.api.cookies import ACCESS, DEVICE, REFRESH
+from yaptide.api.http import access_token, answer, backend, bearer_token, milliseconds, user
 from yaptide.domain.errors import Conflict, Forbidden, InvalidInput, NotAuthenticated
 from yaptide.services import administration, credentials, sessions, users
 from yaptide.services.devices import Origin
 
 blueprint = APIBlueprint("users", __name__, tag="Users")
-
-#: Cookie that a sign-in leaves for good, see `yaptide.services.devices`; a logout does not take it away.
-_DEVICE = "known_device"
 
 
 @blueprint.put("/auth/register")
@@ -44,12 +31,12 @@ def register(json_data: schemas.Credentials) -> Response:
 @blueprint.input(schemas.Credentials, location="json")
 @blueprint.output(schemas.SignedIn, status_code=202)
 def login(json_data: schemas.Credentials) -> Response:
-    """Sign in; sets the cookies `access_token` and `refresh_token`, and `known_device`, which signs nobody in."""
+    """Sign in; sets the cookies `access_token_…` and `refresh_token_…`, and `known_device_…`, which signs nobody in."""
     return _welcome(sessions.sign_in(backend(), json_data.username, json_data.password, _origin()))
 
 
 def _origin() -> Origin:
-    return Origin(request.remote_addr or "", request.cookies.get(_DEVICE))
+    return Origin(request.remote_addr or "", _cookie(DEVICE))
 
 
 def _welcome(signed_in: sessions.SignedIn) -> Response:
@@ -59,30 +46,24 @@ def _welcome(signed_in: sessions.SignedIn) -> Response:
         "refresh_exp": milliseconds(signed_in.refresh.expires),
     }
     response = answer({"message": f"Successfully logged in{remark}", **times}, 202)
-    set_token(response, ACCESS, signed_in.access)
-    set_token(response, REFRESH, signed_in.refresh)
+    cookies.keep(backend(), response, ACCESS, signed_in.access)
+    cookies.keep(backend(), response, REFRESH, signed_in.refresh)
     if signed_in.device is not None:
-        set_token(response, _DEVICE, signed_in.device)
+        cookies.keep(backend(), response, DEVICE, signed_in.device)
     return response
 
 
-def _overtaken(error: NotAuthenticated) -> Response:
-    """What is told to who comes after a logout, which must have the last word."""
-    response = answer({"message": str(error)}, 401)
-    clear_tokens(response)
-    return response
+def _cookie(kind: str) -> str | None:
+    return cookies.read(backend(), kind)
 
 
 @blueprint.get("/auth/refresh")
 @blueprint.output(schemas.SignedIn)
 def refresh() -> Response:
     """Get a new access token for the refresh token in the cookie."""
-    try:
-        token = sessions.refresh(backend(), request.cookies.get(REFRESH))
-    except NotAuthenticated as error:
-        return _overtaken(error)
+    token = sessions.refresh(backend(), _cookie(REFRESH))
     response = answer({"message": "User refreshed", "access_exp": milliseconds(token.expires)})
-    set_token(response, ACCESS, token)
+    cookies.keep(backend(), response, ACCESS, token)
     return response
 
 
@@ -102,9 +83,9 @@ def status() -> Response:
 @blueprint.output(schemas.Message)
 def logout() -> Response:
     """Sign out; also fine for those who are not signed in."""
-    sessions.sign_out(backend(), request.cookies.get(ACCESS) or access_token(), request.cookies.get(REFRESH))
+    sessions.sign_out(backend(), _cookie(ACCESS) or access_token(), _cookie(REFRESH))
     response = answer({"message": "User logged out"})
-    clear_tokens(response)
+    cookies.clear(backend(), response)
     return response
 
 
@@ -116,11 +97,13 @@ def keycloak_login(json_data: schemas.KeycloakName) -> Response:
 
     The session ends with that token. The message also says what did not work, such as getting an SSH certificate.
     """
-    cookies = request.cookies.get(ACCESS), request.cookies.get(REFRESH)
+    tokens = bearer_token(), json_data.username, _cookie(ACCESS), _cookie(REFRESH)
     try:
-        return _welcome(sessions.sign_in_through_keycloak(backend(), bearer_token(), json_data.username, *cookies))
-    except NotAuthenticated as error:
-        return _overtaken(error)
+        return _welcome(sessions.sign_in_through_keycloak(backend(), *tokens))
+    except NotAuthenticated as error:  # a logout has the last word; the next sign-in begins anew
+        response = answer({"message": str(error)}, 401)
+        cookies.clear(backend(), response)
+        return response
 
 
 @blueprint.delete("/auth/keycloak")

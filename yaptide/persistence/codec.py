@@ -162,7 +162,7 @@ def inflated(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
 def decode(data: bytes) -> Any:
     """The value of a payload; raises InvalidInput if it is damaged."""
     try:
-        return orjson.loads(_readable(data))
+        return orjson.loads(readable(data))
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"A stored payload is damaged: {error}") from error
 
@@ -312,18 +312,19 @@ def plain(parts: Iterable[Part]) -> Iterator[bytes]:
         elif not isinstance(part, Stored):
             yield part
         elif part.data.startswith(_MARKED):
-            yield from inflated(_views(part.data))
+            yield from inflated(views(part.data))
         else:
-            yield _readable(part.data)
+            yield readable(part.data)
 
 
-def _views(data: bytes) -> Iterator[memoryview]:
+def views(data: bytes | memoryview) -> Iterator[memoryview]:
+    """The same bytes piece by piece, as `inflated` likes them: it copies what it has not come to yet."""
     view = memoryview(data)
     for start in range(0, len(data), _CHUNK):
         yield view[start : start + _CHUNK]
 
 
-def _readable(data: bytes) -> bytes:
+def readable(data: bytes) -> bytes:
     """The JSON text of a payload as readers get it."""
     text = decode_text(data)
     if data.startswith(_MARKED) or (_json_numbers_only(text) and b"null" not in text):
@@ -360,12 +361,12 @@ def _compressed(text: bytes) -> tuple[bytes, int, int]:
 def _copied(part: Stored) -> tuple[bytes | memoryview, int, int]:
     data = part.data
     if not data.startswith(_MARKED):
-        return _compressed(_readable(data))
+        return _compressed(readable(data))
     if len(data) < len(_MARKED) + _TAIL:
         raise InvalidInput("A stored payload is damaged: it is cut short")
     crc, size = _TRAILER.unpack_from(data, len(data) - _TRAILER.size)
     if part.size is not None:
         size = part.size
     elif len(data) * _MOST_DEFLATED > _GZIP_SIZES:
-        size = sum(map(len, inflated(_views(data))))
+        size = sum(map(len, inflated(views(data))))
     return memoryview(data)[len(_MARKED) : -_TAIL], crc, size

@@ -37,7 +37,6 @@ _CHUNK = 1 << 20
 #: No deflated entry is larger: what is deflated can be small in the file and endless in memory.
 _MOST_DEFLATED = 1 << 30
 _MOST_MANIFEST = 1 << 28
-_MOST_ENTRIES = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
@@ -62,33 +61,39 @@ class Manifest(Struct):
 
 
 class Format(Struct, frozen=True):
-    """One use of the container: its name and version in the manifest, and what to call it in a message."""
+    """One use of the container: its name and version in the manifest, what to call it, and how many entries it has."""
 
     name: str
     version: int
     title: str
+    most_entries: int = 1_000_000
 
 
 class Writer:
     """A file that is being written; set `about` before the end."""
 
-    def __init__(self, archive: ZipFile) -> None:
+    def __init__(self, archive: ZipFile, form: Format) -> None:
         self.about: object = None
         self.time = datetime.now(UTC)
         self._archive = archive
+        self._form = form
         self._entries: dict[str, Entry] = {}
 
     def add(self, name: str, data: bytes, *, deflated: bool) -> None:
-        """Add an entry, which is written at once."""
+        """Add an entry, which is written at once; raises Conflict if there are too many for one file."""
+        if len(self._entries) >= self._form.most_entries - 1:  # the manifest is one, too
+            raise Conflict(
+                f"This is too much for {self._form.title}, which has {self._form.most_entries} entries at most"
+            )
         if not _NAME.fullmatch(name) or name in self._entries or (deflated and len(data) > _MOST_DEFLATED):
             raise InvalidInput(f"An entry {name[:80]!r} of {len(data)} bytes cannot be written")
         self._write(name, data, deflated)
         self._entries[name] = Entry(len(data), hashlib.sha256(data).hexdigest())
 
-    def finish(self, form: Format) -> None:
+    def finish(self) -> None:
         """Write the manifest, and make room for the seal."""
         about = msgspec.Raw(msgspec.json.encode(self.about))
-        manifest = Manifest(form.name, form.version, __version__, self.time, about, self._entries)
+        manifest = Manifest(self._form.name, self._form.version, __version__, self.time, about, self._entries)
         self._write(_MANIFEST, msgspec.json.encode(manifest), deflated=True)
         self._archive.comment = _SEAL + b"0" * _DIGITS
 
@@ -108,9 +113,9 @@ def written(path: Path, form: Format) -> Iterator[Writer]:
     """
     with _aside(path) as file:
         with ZipFile(file, "w") as archive:
-            writer = Writer(archive)
+            writer = Writer(archive, form)
             yield writer
-            writer.finish(form)
+            writer.finish()
         length = file.tell() - _DIGITS
         digest = _digest(file, length)
         file.seek(length)
@@ -164,6 +169,8 @@ class Reader:
         self.manifest = parse(self._contents(info, info.file_size, _MOST_MANIFEST), Manifest)
         _check_format(self.manifest, form)
         _check_entries(self.manifest.entries, self._infos)
+        if sum(info.file_size for info in self._infos.values() if info.compress_type == ZIP_STORED) > length:
+            raise InvalidInput("two of its entries are the same bytes")
 
     @property
     def total(self) -> int:
@@ -194,7 +201,7 @@ class Reader:
     def _contents(self, info: ZipInfo, size: int, most: int) -> bytes:
         # What is stored takes no more memory than it takes room in the file.
         if size > (self.length if info.compress_type == ZIP_STORED else most):
-            raise InvalidInput(f"its entry {info.filename} is too large")
+            raise InvalidInput(f"its entry {info.filename} is too large, or packed twice")
         with _unbroken(), self._archive.open(info) as file:
             data = file.read(size + 1)
         if len(data) != size:
@@ -213,7 +220,7 @@ def opened(path: Path, form: Format) -> Iterator[Reader]:
         _check_seal(file, length, path)
         try:
             with _unbroken():
-                archive = open_archive(file, _MOST_ENTRIES)
+                archive = open_archive(file, form.most_entries)
             with archive:
                 yield Reader(archive, length, form)
         except InvalidInput as error:
@@ -229,7 +236,7 @@ def _unbroken() -> Iterator[None]:
         raise InvalidInput("its contents are damaged") from error
 
 
-def parse(data: bytes | msgspec.Raw, kind: type[T]) -> T:
+def parse(data: bytes | memoryview | msgspec.Raw, kind: type[T]) -> T:
     """JSON as a `kind` of value; raises InvalidInput if it is none."""
     try:
         return msgspec.json.decode(data, type=kind)

@@ -1,5 +1,6 @@
 """Zip archives of others: how one is opened without trusting what it says of itself, and what reading it may raise."""
 
+import io
 import struct
 import zlib
 from typing import IO, Any, cast
@@ -38,7 +39,7 @@ class _Opening:
         self.is_open = False
         self._file = file
         self._most = most
-        self._room = _END + most * _LONG_ENTRY
+        self._room = _END + min(most * _LONG_ENTRY, file.seek(0, io.SEEK_END))
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int = -1) -> bytes:

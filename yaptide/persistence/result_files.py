@@ -80,6 +80,12 @@ class ResultFile:
             if self._archive.getinfo(_INDEX).file_size > _MOST_INDEX:
                 raise InvalidInput("The index of the results is too long")
             self.estimators = _ENTRIES.decode(self._archive.read(_INDEX))
+            self._check_named()
+
+    def _check_named(self) -> None:
+        pages = sum(len(estimator.pages) for estimator in self.estimators)
+        if len(self._archive.infolist()) != len(self.estimators) + pages + 1:
+            raise InvalidInput("The results have other entries than their index names")
 
     def metadata(self, e: int) -> bytes:
         """The payload of an estimator's metadata."""

@@ -5,12 +5,15 @@ and the names by which its broker and its cluster know the tasks.
 """
 
 import hashlib
-import zlib
+import io
+import mmap
+import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import msgspec
 from msgspec import Struct, structs
@@ -35,21 +38,33 @@ from yaptide.simulators.files import check_names
 
 T = TypeVar("T", bound=Struct)
 
-FORMAT = Format("yaptide-archive", 1, "an archive of simulations")
+#: Twice as many entries as the largest results have pages.
+FORMAT = Format("yaptide-archive", 1, "an archive of simulations", 200_000)
 
 #: Is told which simulation is being written or read, how many of its payloads are, and how many there are.
 Watch = Callable[[str, int, int], None]
 
 _MIB = 2**20
-#: The most that a description may take, and the text in a payload: as much as results may be sent with.
+#: The most that a description may take, and the text in a payload: as much as results may be sent with. There may be a
+#: thousand times as much text as there are bytes: that is what a page of zeros comes to.
 _MOST_DESCRIPTION = 64 * _MIB
 _MOST_TEXT = 1024 * _MIB
+#: The same for payloads that become objects in memory whenever they are read: input, log files and metadata, and all
+#: payloads of other writers, whose numbers may have to be written anew.
+_MOST_OF_OBJECTS = 256 * _MIB
+_MOST_OF_OTHERS = 64 * _MIB
 #: How much larger all entries may be than the file: repetitive JSON comes to a tenth of that.
 _MOST_INFLATED = 200
+#: A payload counts for what its text would take if it were packed no better than most: reading it costs as much.
+_TEXT_OF_A_BYTE = 10
 
 
 class _About(Struct):
     simulations: list[JobId]
+
+
+class _Object(Struct):
+    """Any object of JSON: all of its text is looked at, and nothing is kept."""
 
 
 class _Input(Struct):
@@ -80,14 +95,14 @@ def ignore(_what: str, _done: int, _total: int) -> None:
 def export(backend: Backend, job_ids: Sequence[str], path: Path, watch: Watch = ignore) -> Exported:
     """Write simulations that have ended to a file.
 
-    Raises NotFound, Conflict for one that has not ended, InvalidInput if a stored payload is damaged, StorageFull; then
-    nothing is written, and a file of that name stays what it is.
+    Raises NotFound, Conflict for one that has not ended or for too many of them at once, InvalidInput if a stored
+    payload is damaged, StorageFull; then nothing is written, and a file of that name stays what it is.
     """
     names = list(dict.fromkeys(job_ids))
     with backend.database.reading() as connection, container.written(path, FORMAT) as writer:
         tables.take_snapshot(connection)
         for job_id in names:
-            _write(connection, job_id, writer, watch)
+            _write(backend.data_dir, connection, job_id, writer, watch)
         writer.about = _About(names)
     return Exported(names, path.stat().st_size)
 
@@ -96,24 +111,38 @@ def take_in(backend: Backend, path: Path, username: str, watch: Watch = ignore) 
     """Add the simulations in an archive to those of a user, all or none; those that are here already are left alone.
 
     Raises InvalidInput for a file that is damaged or no archive or that holds what no simulation can be, NotFound if
-    there is no such user or cluster, Conflict if there is another simulation of the same name, or no room in the quota.
+    there is no such user or cluster, Conflict if there is another simulation of the same name, or no room in the quota:
+    for the bytes, or for what reading their text costs.
     """
     with container.opened(path, FORMAT) as reader:
         if reader.total > _MOST_INFLATED * reader.length:
             raise InvalidInput("it is too small for what it says to hold")
         names = container.parse(reader.manifest.about, _About).simulations
-        found = [_read(reader, job_id, watch) for job_id in dict.fromkeys(names)]
+        found = [_described_in(reader, job_id) for job_id in dict.fromkeys(names)]
+        _check_named(reader, found)
+        with backend.database.writing() as connection:  # before any payload costs anything
+            _admit(connection, reader, username, found)
+        for simulation in found:
+            _check_payloads(backend.data_dir, reader, simulation, watch)
         with _taken(), backend.database.writing() as connection:
-            user = transfer.user_named(connection, username)
-            if user is None:
-                raise NotFound(f"There is no user {username!r}: add them first")
-            new = [simulation for simulation in found if not _is_here(connection, simulation)]
-            entries = [payload.entry for simulation in new for payload in simulation.payloads()]
-            check_quota(connection, user, sum(map(reader.size, entries)))
+            user, new = _admit(connection, reader, username, found)
             for simulation in new:
                 _add(connection, reader, simulation, user)
         imported = [simulation.job_id for simulation in new]
         return Imported(username, imported, [s.job_id for s in found if s.job_id not in imported])
+
+
+def _admit(
+    connection: Connection, reader: Reader, username: str, found: Sequence[Description]
+) -> tuple[User, list[Description]]:
+    """Whose the simulations are going to be, and those that are not here yet; raises as `take_in` does."""
+    user = transfer.user_named(connection, username)
+    if user is None:
+        raise NotFound(f"There is no user {username!r}: add them first")
+    new = [simulation for simulation in found if not _is_here(connection, simulation)]
+    payloads = [payload for simulation in new for payload in simulation.payloads()]
+    check_quota(connection, user, sum(max(reader.size(one.entry), one.size // _TEXT_OF_A_BYTE) for one in payloads))
+    return user, new
 
 
 @contextmanager
@@ -197,7 +226,7 @@ def _content(simulation: Description) -> Description:
 # Writing
 
 
-def _write(connection: Connection, job_id: str, writer: Writer, watch: Watch) -> None:
+def _write(folder: Path, connection: Connection, job_id: str, writer: Writer, watch: Watch) -> None:
     row = transfer.described(connection, job_id)
     if row is None:
         raise NotFound(f"{NO_SUCH_JOB}: {job_id}")
@@ -205,11 +234,11 @@ def _write(connection: Connection, job_id: str, writer: Writer, watch: Watch) ->
         raise Conflict(f"{job_id} is {row.job_state}: only simulations that have ended can be exported")
     simulation, inventory = _described(connection, row)
     description.check(simulation)
-    payloads = list(simulation.payloads())
-    for done, payload in enumerate(payloads):
+    payloads = list(_payloads(simulation))
+    for done, (payload, _, most) in enumerate(payloads):
         watch(job_id, done, len(payloads))
         data = transfer.data(connection, *inventory.places[payload.entry])
-        _check_payload(data, payload)
+        _check_payload(folder, data, payload, _Object, most)
         writer.add(payload.entry, data, deflated=False)
     text = msgspec.json.format(msgspec.json.encode(simulation))
     writer.add(_entry(job_id), text, deflated=True)
@@ -224,41 +253,98 @@ def _entry(job_id: str) -> str:
 # Reading
 
 
-def _read(reader: Reader, job_id: str, watch: Watch) -> Description:
-    """A simulation in the file, of which everything has been checked."""
+def _described_in(reader: Reader, job_id: str) -> Description:
+    """A simulation as the file describes it, of whose payloads nothing has been looked at yet."""
     simulation = container.parse(reader.read(_entry(job_id), _MOST_DESCRIPTION), Description)
     if simulation.job_id != job_id:
         raise InvalidInput(f"it describes another simulation in the place of {job_id}")
     description.check(simulation)
-    payloads = list(simulation.payloads())
-    for done, payload in enumerate(payloads, start=1):
-        text = _check_payload(reader.read(payload.entry, _MOST_DESCRIPTION), payload)
-        if payload is simulation.input:
-            check_names(container.parse(text, _Input).input_files or {})
-        elif payload in simulation.logfiles:
-            container.parse(text, dict[str, str])
-        watch(job_id, done, len(payloads))
     return simulation
 
 
-def _check_payload(data: bytes, payload: Payload) -> bytes:
-    """The JSON text of a payload as readers get it; raises InvalidInput if it is not what it should be.
+def _check_named(reader: Reader, found: Sequence[Description]) -> None:
+    """Raise InvalidInput unless every entry is named by the simulations, and once."""
+    named = Counter(payload.entry for simulation in found for payload in simulation.payloads())
+    named.update(_entry(simulation.job_id) for simulation in found)
+    for entry, times in named.most_common(1):
+        if times > 1:
+            raise InvalidInput(f"its entry {entry[:200]!r} is named {times} times")
+    others = reader.manifest.entries.keys() - named.keys()
+    if others:
+        raise InvalidInput(f"none of its simulations names {len(others)} of its entries, such as {min(others)[:200]!r}")
 
-    It is inflated to no more than the size it is said to have, before anything trusts it.
+
+def _check_payloads(folder: Path, reader: Reader, simulation: Description, watch: Watch) -> None:
+    """Raise InvalidInput for a payload that is not what its description says, or not what it should be."""
+    payloads = list(_payloads(simulation))
+    for done, (payload, kind, most) in enumerate(payloads, start=1):
+        checked = _check_payload(folder, reader.read(payload.entry, 0), payload, kind, most)
+        if isinstance(checked, _Input):
+            check_names(checked.input_files or {})
+        watch(simulation.job_id, done, len(payloads))
+
+
+def _payloads(simulation: Description) -> Iterator[tuple[Payload, Any, int]]:
+    """Each payload, what it has to be, and how much text it may hold."""
+    if simulation.input is not None:
+        yield simulation.input, _Input, _MOST_OF_OBJECTS
+    for logs in simulation.logfiles:
+        yield logs, dict[str, str], _MOST_OF_OBJECTS
+    for estimator in simulation.estimators:
+        yield estimator.metadata, _Object, _MOST_OF_OBJECTS
+        for page in estimator.pages:
+            yield page.data, _Object, _MOST_TEXT
+
+
+def _check_payload(folder: Path, data: bytes, payload: Payload, kind: type[T], most: int) -> T:
+    """What a payload holds, as readers get it; raises InvalidInput if it is not what it should be.
+
+    It is inflated to no more than the size it is said to have, before anything trusts it. Much text waits in a file in
+    `folder`, which never has a name, so that memory does not depend on what is read.
     """
-    inflater = zlib.decompressobj(wbits=31)
-    try:
-        text = inflater.decompress(data, min(payload.size, _MOST_TEXT) + 1)
-    except zlib.error as error:
-        raise InvalidInput(f"the payload {payload.entry} is damaged") from error
-    if not inflater.eof or inflater.unused_data or len(text) != payload.size:
-        raise InvalidInput(f"the payload {payload.entry} is damaged, or has more than {_MOST_TEXT} bytes of text")
-    if hashlib.sha256(text).hexdigest() != payload.sha256:
-        raise InvalidInput(f"the payload {payload.entry} is not what its digest tells")
-    # A header that says that it can be joined with others is trusted from here on.
-    joined = codec.decode_text(b"".join(codec.stitch([b" ", codec.Stored(data), b" "])))
-    container.parse(joined, dict[str, msgspec.Raw])
-    return joined
+    most = most if codec.written_here(data) else _MOST_OF_OTHERS
+    if payload.size > most:
+        raise InvalidInput(f"the payload {payload.entry} has more than {most} bytes of text")
+    with tempfile.TemporaryFile(dir=folder) if payload.size > codec.LARGE else io.BytesIO() as file:
+        _inflate(data, payload, file)
+        _check_joined(data, payload)
+        with _viewed(file) as text:
+            return container.parse(text if codec.written_here(data) else codec.readable(data), kind)
+
+
+def _inflate(data: bytes, payload: Payload, file: IO[bytes]) -> None:
+    """Write the text of a payload into a file, and see that it is the one that was described."""
+    digest, left = hashlib.sha256(), payload.size
+    for piece in codec.inflated(codec.views(data)):
+        left -= len(piece)
+        if left < 0:
+            raise InvalidInput(f"the payload {payload.entry} has more text than it is said to have")
+        digest.update(piece)
+        file.write(piece)
+    if left or digest.hexdigest() != payload.sha256:
+        raise InvalidInput(f"the payload {payload.entry} is not what its size and its digest tell")
+
+
+def _check_joined(data: bytes, payload: Payload) -> None:
+    """See that a payload can be joined with others, as its header may say: from here on that is trusted."""
+    stitched = codec.stitch([codec.Stored(data, payload.size)])
+    digest = hashlib.sha256()
+    for piece in codec.inflated(view for chunk in stitched for view in codec.views(chunk)):
+        digest.update(piece)
+    if codec.written_here(data) and digest.hexdigest() != payload.sha256:
+        raise InvalidInput(f"the payload {payload.entry} cannot be joined with others")
+
+
+@contextmanager
+def _viewed(file: IO[bytes]) -> Iterator[memoryview]:
+    """All that is in a file, of which no more is in memory than there is room for."""
+    if isinstance(file, io.BytesIO):
+        with file.getbuffer() as view:
+            yield view
+        return
+    file.flush()
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
+        yield view
 
 
 # Adding
@@ -318,5 +404,5 @@ def _columns(simulation: Description, model: type[Base]) -> dict[str, Any]:
 
 def _stored(reader: Reader, payload: Payload) -> dict[str, Any]:
     """The columns of a payload that was checked before."""
-    data = reader.read(payload.entry, _MOST_DESCRIPTION)
+    data = reader.read(payload.entry, 0)
     return codec.Payload(data, payload.size, payload.sha256).columns()

@@ -141,15 +141,29 @@ def authenticate_with(
 def refresh(backend: Backend, refresh_token: str | None) -> Token:
     """A new access token, which ends with the session at the latest.
 
-    Raises NotAuthenticated without a token or after the logout (which may overtake this very request), Forbidden if the
-    token is forged or too old.
+    Raises NotAuthenticated without a token and when the session is over, by time or by a logout (which may overtake
+    this very request), Forbidden if the token is forged.
     """
-    session, ends = _session(backend, refresh_token, _REFRESH)
+    session, ends = _read(backend, refresh_token, _REFRESH)
     with backend.database.reading() as connection:
         user = queries.by_session(connection, session, now())
     if user is None:
         raise NotAuthenticated(NO_TOKEN)
     return _access(backend, session, ends)
+
+
+def has_ended(backend: Backend, access_token: str | None) -> bool:
+    """Whether an access token is one of ours whose time is over; its session may go on."""
+    with suppress(NotAuthenticated, Forbidden):
+        return _read(backend, access_token, _ACCESS)[1] <= now()
+    return False
+
+
+def goes_on(backend: Backend, refresh_token: str | None) -> bool:
+    """Whether a session can still be refreshed."""
+    with suppress(NotAuthenticated, Forbidden):
+        return bool(refresh(backend, refresh_token))
+    return False
 
 
 def sign_out(backend: Backend, access_token: str | None, refresh_token: str | None) -> None:
@@ -184,14 +198,32 @@ def _issue(backend: Backend, kind: str, session: str, expires: datetime) -> Toke
 
 
 def _session(backend: Backend, token: str | None, kind: str) -> tuple[str, datetime]:
-    """The session that a token names, and when the token ends."""
+    """The session that a token names, and when the token ends, which it has not yet."""
+    session, ends = _read(backend, token, kind)
+    if ends <= now():
+        raise Forbidden(EXPIRED)
+    return session, ends
+
+
+def _read(backend: Backend, token: str | None, kind: str) -> tuple[str, datetime]:
+    """The session that a token names, and when the token ends, or has ended."""
     if not token:
         raise NotAuthenticated(NO_TOKEN)
     claims = _claims(token, backend.signing_key)
-    ends = datetime.fromtimestamp(claims["exp"], UTC)
-    if claims["use"] != kind or ends <= now():
+    if claims["use"] != kind:
         raise Forbidden(EXPIRED)
-    return claims["sid"], ends
+    return claims["sid"], datetime.fromtimestamp(claims["exp"], UTC)
+
+
+def is_signed(backend: Backend, token: str) -> bool:
+    """Whether a token is from here, be its time over or not."""
+    import jwt  # noqa: PLC0415 - see above
+
+    try:
+        jwt.decode(token, backend.signing_key, algorithms=[_ALGORITHM], options={"verify_exp": False})
+    except jwt.InvalidTokenError:
+        return False
+    return True
 
 
 @lru_cache(4096)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from yaptide_client import Client, Results
-from yaptide_client.errors import InvalidInput
+from yaptide_client.errors import Forbidden, InvalidInput
 from yaptide_client.estimators import Axis, Estimator, Page
 from yaptide_client.files import read_folder
 
@@ -65,3 +65,31 @@ def test_paths_may_be_texts(tmp_path):
 
     plots.save(plots.overview(RESULTS, "beam"), str(tmp_path / "dose.png"))
     assert (tmp_path / "dose.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "is_refreshed"),
+    [
+        (401, "No token provided", True),
+        (403, "Log in again: the token is invalid or has expired", True),
+        (403, "User is not allowed to use this endpoint", False),
+    ],
+)
+def test_a_token_that_has_ended_is_renewed(client, status, message, is_refreshed):
+    asked = []
+
+    def answer(request):
+        asked.append(request.url.path)
+        if "/auth/refresh" in asked:
+            return httpx.Response(200, json={"job_state": "COMPLETED"})
+        return httpx.Response(status, json={"message": message})
+
+    client._http._transport = httpx.MockTransport(answer)
+    client._http._mounts = {}
+    if is_refreshed:
+        assert client.job("a-job").status() == {"job_state": "COMPLETED"}
+        assert asked == ["/jobs", "/auth/refresh", "/jobs"]
+    else:
+        with pytest.raises(Forbidden, match="not allowed"):
+            client.job("a-job").status()
+        assert asked == ["/jobs"]
