@@ -7,7 +7,7 @@ VENV_PYTHON := .venv/bin/python
 TEST_PROCESSES := 4
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test stress bench bench-compare lint format docs site constraints lowest clean
+.PHONY: help install demo test mutate stress bench bench-compare lint format docs site constraints lowest clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ test: lint  ## Lint, then run all tests; brings the servers that they start if t
 	@scripts/setup keycloak
 	@scripts/setup s3proxy
 	$(VENV_PYTHON) -m pytest -n $(TEST_PROCESSES) --dist worksteal
+
+mutate: .venv/.dev  ## Plant small bugs, one at a time, and count those that the unit tests find: make mutate [MODULE=yaptide/services/tasks.py]
+	@scripts/setup mutation
+	$(VENV_PYTHON) -m tests.mutation $(MODULE)
 
 stress: .venv/.dev  ## Ten minutes of everything at once, processes killed, then 300 rounds of each race, all faults, floods of strangers, and standard errors against MCsquare (docs/reliability.md)
 	$(VENV_PYTHON) -m tests.stress

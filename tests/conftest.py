@@ -3,44 +3,29 @@
 import os
 import shutil
 import signal
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
-from argon2 import PasswordHasher
 from flask import Flask
 from flask.testing import FlaskClient
-from hypothesis import HealthCheck, settings as hypothesis_settings
 from sqlalchemy import delete
 
 from tests.support import keycloak as keycloak_support, slurm as clusters
-from tests.support.api import UI, Job, Recorder, sign_in, submit
+from tests.support.api import UI, Job, sign_in, submit
+from tests.support.fixtures import backend as backend, migrated_file as migrated_file
 from tests.support.postgres import Postgres, PostgresMissing, serve
-from tests.support.storing import FOREIGN
+from tests.support.storing import copy_into_memory
 from yaptide.application import create_app
 from yaptide.persistence import schema
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import ClusterModel, RunnerModel, UserModel
-from yaptide.services import passwords, runners
 from yaptide.services.backend import Backend
-from yaptide.services.spool import Folder
 from yaptide.settings import Settings
 
 TESTS = Path(__file__).parent
 
 MEMORY, SQLITE, POSTGRESQL = "memory", "sqlite", "postgresql"
-
-# The same examples every time: what fails here fails everywhere. A slow machine is no failure.
-hypothesis_settings.register_profile(
-    "yaptide",
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-hypothesis_settings.load_profile("yaptide")
 
 # A shell has what it runs in the background ignore Ctrl-C, and programs that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -70,16 +55,6 @@ def slurm_cluster() -> Iterator[clusters.SlurmCluster]:
             yield cluster
     except clusters.SlurmMissing as missing:
         pytest.fail(str(missing), pytrace=False)
-
-
-@pytest.fixture(scope="session")
-def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite file, to be copied."""
-    path = tmp_path_factory.mktemp("migrated") / "yaptide.db"
-    database = Database(f"sqlite:///{path}")
-    schema.upgrade(database)
-    database.close()
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -123,33 +98,9 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
         database = Database(f"sqlite:///{copy}")
         yield database
     else:
-        database = Database("sqlite://")
-        source = sqlite3.connect(request.getfixturevalue("migrated_file"))
-        with closing(source), closing(database.engine.raw_connection()) as target:
-            source.backup(target.driver_connection)
+        database = copy_into_memory(request.getfixturevalue("migrated_file"))
         yield database
     database.close()
-
-
-@pytest.fixture
-def backend(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
-    """The services over `database`. Hashing a password costs nothing; what is dispatched is only remembered.
-
-    Somebody has MCsquare and somebody submits to clusters; what is for other simulators, workers of others take.
-    """
-    monkeypatch.setattr(passwords, "_argon2", lambda: PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-    key = b"a key for tests, 32 bytes or more"
-    made = Backend(
-        database,
-        Folder(tmp_path / "spool"),
-        key,
-        dispatcher=Recorder(),
-        data_dir=tmp_path,
-        foreign_workers=FOREIGN,
-    )
-    runners.announce_runner(made, "executor-of-tests", runners.DIRECT, {"mcsquare": runners.Program("1.1", "ab" * 32)})
-    runners.announce_runner(made, "driver-of-tests", runners.BATCH, {})
-    return made
 
 
 @pytest.fixture(scope="session")

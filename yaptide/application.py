@@ -11,6 +11,7 @@ from yaptide.persistence import schema
 from yaptide.persistence.engine import Database
 from yaptide.platforms.direct.embedded import EmbeddedExecutor, Folders
 from yaptide.services.backend import Backend
+from yaptide.services.conversion import AUTOMATIC, OFF
 from yaptide.services.runners import FOREIGN_SETTING
 from yaptide.services.spool import Folder, Spool
 from yaptide.services.throttle import Throttle
@@ -50,7 +51,18 @@ def make_backend(settings: Settings) -> Backend:
         keycloak=settings.keycloak,
         throttle=Throttle(settings.sign_ins_per_minute, settings.registrations_per_hour),
         foreign_workers=checked_names(FOREIGN_SETTING, settings.foreign_workers),
+        editor_simulator=_editor_simulator(settings),
     )
+
+
+def _editor_simulator(settings: Settings) -> str:
+    """The simulator that stands in for others, checked; raises InvalidInput if there is none of that name."""
+    name = settings.editor_simulator
+    if name == AUTOMATIC:
+        return OFF if settings.broker_url.get_secret_value() else AUTOMATIC
+    if name != OFF:
+        checked_names("YAPTIDE_EDITOR_SIMULATOR", (name,))
+    return name
 
 
 def prepare_database(backend: Backend) -> None:

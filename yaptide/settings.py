@@ -103,6 +103,13 @@ class Settings(BaseSettings):
         "installation can run them, since workers of others take them ([workers.md](workers.md)), "
         "such as `shieldhit,fluka`. Default: none; they are refused.",
     )
+    editor_simulator: str = Field(
+        "auto",
+        validation_alias="YAPTIDE_EDITOR_SIMULATOR",
+        description="Simulator that runs projects of the web editor which were made for one that cannot run them here; "
+        "`off`: they are refused. Default: the first that projects can be converted for, such as `mcsquare`, "
+        "unless there are workers (CELERY_BROKER_URL) or clusters.",
+    )
     cors_origins: str = Field(
         "http://localhost:3000,http://127.0.0.1:3000",
         validation_alias="YAPTIDE_CORS_ORIGINS",

@@ -35,8 +35,8 @@ def _served(context: Context, store: Store, shape: Shape) -> Iterator[Row]:
     [number] = store.simulations(1, 2)
     found = [{"name": f"e{n}", "metadata": {}, "pages": shape.pages_of()} for n in range(shape.estimators)]
     body = orjson.dumps({"simulation_id": number, "update_key": KEY, "estimators": found})
-    cookie = store.token()
-    asked = {"all": "", "one estimator": "&estimator_name=e0", "one page": "&estimator_name=e0&page_numbers=0"}
+    cookie, one = store.token(), "&estimator_name=e0"
+    asked = {"all": "", "one estimator": one, "one page": f"{one}&page_numbers=0&values=1"}
     if shape.pages == 1:
         del asked["one estimator"]
     with closing(store.wire()) as wire, closing(store.bare_wire()) as bare:

@@ -165,6 +165,7 @@ class Job:
             query["estimator_name"] = estimator
         if pages is not None:
             query["page_numbers"] = str(pages) if isinstance(pages, str | int) else ",".join(map(str, pages))
+            query["values"] = "1"  # of grids, which are an address otherwise
         found = self._client.call("GET", "/results", answers.results, params=query)
         return Results.from_document(found, estimator)
 

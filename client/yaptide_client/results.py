@@ -111,6 +111,8 @@ class Results:
 
 def _read_page(document: Mapping[str, Any], position: int) -> Page:
     """A page of an answer; raises InvalidInput if its values do not fit on its axes. Errors that do not are unknown."""
+    if "results_url" in document and "data" not in document:
+        raise InvalidInput("its values were not asked for (values=1)")
     page = Page.from_document(document)
     if "page_number" not in page.metadata:  # the server counts them then
         page = replace(page, number=position)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import os
 import re
@@ -123,10 +124,8 @@ def test_protons_stop_at_their_range(request, tmp_path, where, tasks, energy, ex
     assert [task["task_state"] for task in found["tasks"]] == ["COMPLETED"] * tasks
     assert sum(task["simulated_primaries"] for task in found["tasks"]) == 8000
     results = Results.from_document(there.run("results", found["job_id"], "--json").json)
-    assert [results.page("Dose", 2).values.size, results.page("Dose", 0).axes[0].values.size] == [
-        np.prod(grid),
-        grid[1],
-    ]
+    assert results.page("Dose grid", 0).values.size == np.prod(grid)
+    assert results.page("Dose", 0).axes[0].values.size == grid[1]
     assert (results.page("Dose", 0).errors is None) == (tasks == 1)
     assert there.left() == []
 
@@ -184,22 +183,22 @@ def test_results_come_in_every_form(there, finished, tmp_path):
     rows = list(csv.DictReader(io.StringIO(done.out)))
     with np.load(arrays) as loaded:
         index = json.loads(str(loaded["index"]))
-        for e, name in enumerate(("Dose", "Energy", "LET")):
-            assert index["estimators"][e]["name"] == name
-            for number, shape in enumerate([(60,), (20, 60), GRID]):
-                page = found.page(name, number)
-                stem = f"e{e}_p{number}"
-                assert loaded[f"{stem}_values"].shape == loaded[f"{stem}_errors"].shape == shape
-                # In the order in which they are sent, the first axis varies fastest.
-                assert np.array_equal(loaded[f"{stem}_values"].ravel(order="F"), page.values, equal_nan=True)
-                assert np.array_equal(loaded[f"{stem}_errors"].ravel(order="F"), page.errors, equal_nan=True)
-                assert [loaded[f"{stem}_axis{n + 1}"].size for n in range(len(shape))] == list(shape)
-                mine = [row for row in rows if (row["estimator"], row["page"]) == (name, str(number))]
-                assert np.array_equal(list(map(number_in, mine, repeat("value"))), page.values, equal_nan=True)
-                assert np.array_equal(list(map(number_in, mine, repeat("error"))), page.errors, equal_nan=True)
+        shapes = [("", (60,)), (" slice", (20, 60)), (" grid", GRID)]
+        for e, (name, (part, shape)) in enumerate(itertools.product(("Dose", "Energy", "LET"), shapes)):
+            assert index["estimators"][e]["name"] == name + part
+            page = found.page(name + part, 0)
+            stem = f"e{e}_p0"
+            assert loaded[f"{stem}_values"].shape == loaded[f"{stem}_errors"].shape == shape
+            # In the order in which they are sent, the first axis varies fastest.
+            assert np.array_equal(loaded[f"{stem}_values"].ravel(order="F"), page.values, equal_nan=True)
+            assert np.array_equal(loaded[f"{stem}_errors"].ravel(order="F"), page.errors, equal_nan=True)
+            assert [loaded[f"{stem}_axis{n + 1}"].size for n in range(len(shape))] == list(shape)
+            mine = [row for row in rows if (row["estimator"], row["page"]) == (name + part, "0")]
+            assert np.array_equal(list(map(number_in, mine, repeat("value"))), page.values, equal_nan=True)
+            assert np.array_equal(list(map(number_in, mine, repeat("error"))), page.errors, equal_nan=True)
         last = rows[-1]
-        place = [np.flatnonzero(loaded[f"e2_p2_axis{n}"] == float(last[f"axis{n}"]))[0] for n in (1, 2, 3)]
-        assert np.array_equal(loaded["e2_p2_values"][tuple(place)], number_in(last, "value"), equal_nan=True)
+        place = [np.flatnonzero(loaded[f"e8_p0_axis{n}"] == float(last[f"axis{n}"]))[0] for n in (1, 2, 3)]
+        assert np.array_equal(loaded["e8_p0_values"][tuple(place)], number_in(last, "value"), equal_nan=True)
 
 
 def number_in(row: dict[str, str], column: str) -> float:
@@ -404,7 +403,8 @@ def test_an_oblique_beam_stops_at_its_range_and_two_beams_say_that_they_have_non
     (oblique / "plan.txt").write_text(plan.replace("Fields\n1", "Fields\n2") + field.replace("Angle\n90", "Angle\n270"))
     done = there.run("run", oblique, "-n", 2, "--json")
     assert done.code == 0, done.err
-    curve, cut, _ = Results.from_document(there.run("results", done.json["job_id"], "--json").json).estimators[0].pages
+    found = Results.from_document(there.run("results", done.json["job_id"], "--json").json)
+    curve, cut = found.page("Dose", 0), found.page("Dose slice", 0)
     assert curve.metadata["no_range"] == "2 fields: a range is defined for one beam only"
     assert curve.metadata["beam_direction"] == cut.metadata["beam_direction"] == "0.707107 0 0.707107"
 

@@ -21,6 +21,9 @@ from yaptide.simulators.mcsquare.sample import water
 #: MeV, and the range in mm of water: CSDA range of the PSTAR tables of NIST.
 RANGES = [(70.0, 40.8), (125.0, 114.5), (150.0, 157.7)]
 
+#: What an estimator's name has behind that of the quantity: depth curve, slice, grid.
+PARTS = ("", " slice", " grid")
+
 
 @pytest.fixture(scope="module")
 def installation():
@@ -54,11 +57,12 @@ def simulate(installation, tmp_path_factory):
 
 @pytest.fixture
 def scores(simulate):
-    """Pages of a run of `files` by estimator: depth curve, slice, grid."""
+    """Pages of a run of `files` by quantity: depth curve, slice, grid."""
 
     def run(files, primaries=1600, seed=1):
         output = MCsquare().read(*simulate(files, primaries, seed))
-        return {estimator.name: estimator.pages for estimator in output.estimators}
+        found = {estimator.name: estimator.pages for estimator in output.estimators}
+        return {name: [page for part in PARTS for page in found[name + part]] for name in ("Dose", "Energy", "LET")}
 
     return run
 

@@ -162,6 +162,31 @@ def test_flat_beams_are_flat(scores, shape, spread):
     assert found == pytest.approx(spread, rel=0.08)
 
 
+@pytest.mark.parametrize("direction", [(0, 0, 1), (1, 0, 0)])
+def test_a_divergent_beam_gets_wider_along_one_of_its_axes(scores, direction):
+    """50 mrad through 7 cm of vacuum, into a slab."""
+    slab = projects.box(
+        "slab", (10, 10, 2) if direction[2] else (2, 10, 10), at=tuple((3 * np.array(direction)).tolist())
+    )
+    document = block(
+        zones=[],
+        position=(-4 * np.array(direction)).tolist(),
+        direction=[*direction],
+        energy=150,
+        sigma={"type": "Gaussian", "x": 0, "y": 0},
+        divergence={"x": 50, "y": 0, "distanceToFocal": 0},
+    )
+    document["figureManager"]["figures"].append(slab)
+    document["zoneManager"]["zones"] = [projects.zone("Slab", projects.WATER, "slab")]
+    document["zoneManager"]["worldZone"]["materialUuid"] = projects.VACUUM[0]
+    document["physic"]["enableNuclearReactions"] = False
+    points, dose = places(scores(document)["grid"][0])
+    axes = np.array(read_project(document).beam.axes)
+    spread = np.sqrt(np.average((points @ axes.T) ** 2, axis=0, weights=dose))
+    assert spread[0] == pytest.approx(0.35, rel=0.1)
+    assert spread[1] < 0.12  # the voxels beside the beam have their centres at 0.1
+
+
 def test_a_hollow_cylinder_of_lead_lets_protons_through_its_hole_only(scores):
     """A ring across the beam, turned with the beam along x."""
     ring = projects.tube("ring", 4, 2, at=(-3, 0, 0), rotation=(0, 90, 0), inner=1)

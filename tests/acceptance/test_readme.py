@@ -119,7 +119,8 @@ def test_submit_from_a_shell(type_in, server, folder):
     printed = type_in("bash", "-euo", "pipefail", "-c", text.replace(SERVER, server))
     assert '"job_state":"COMPLETED"' in printed
     document = httpx.Response(200, content=(folder / "results.json").read_bytes()).json()
-    assert [estimator["name"] for estimator in document["estimators"]] == ["Dose", "Energy", "LET"]
+    names = [quantity + part for quantity in ("Dose", "Energy", "LET") for part in ("", " slice", " grid")]
+    assert [estimator["name"] for estimator in document["estimators"]] == names
     assert np.argmax(document["estimators"][0]["pages"][0]["data"]["values"]) == pytest.approx(155, abs=2)
     assert not [path for path in folder.iterdir() if "cookie" in path.name]
 

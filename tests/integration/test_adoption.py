@@ -29,7 +29,7 @@ from yaptide.application import create_app
 from yaptide.domain.errors import Conflict, InvalidInput, NotConfigured
 from yaptide.domain.names import skeleton
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState
-from yaptide.persistence import adoption as persistence, schema
+from yaptide.persistence import adoption as persistence, codec, schema
 from yaptide.persistence.adoption import accounts, aside, leftovers, payloads, simulations, work
 from yaptide.persistence.engine import Database
 from yaptide.services import adoption, secrets
@@ -270,6 +270,45 @@ def test_nobody_is_served_a_nan(old, database, tmp_path):
     assert base64.b64encode(b"no gzip").decode() in logs.values()
     told = [entry.why for entry in report.decisions if entry.where.startswith("Page") and "NaN" in entry.why]
     assert told == ["holds 3 NaN or infinite numbers"]
+
+
+def test_a_payload_of_ours_among_adopted_ones_is_one_more(url, tmp_path):
+    """Who has been here before, and went back, has both kinds: joined as they are, and written anew, in one answer."""
+    ours, nan = page(1, "LET", value=0.1), page(2, "LET", value=float("nan"))
+    old = Old(url, legacy.NEWEST, foreign_keys=False)
+    with old.filling() as filler:
+        alice = filler.user("alice", PASSWORDS["alice"])
+        number = filler.simulation("mixed", alice)
+        filler.input(number)
+        filler.estimator(number, "dose", page(0), codec.encode(ours).data, nan)
+    database = Database(url)
+    adopt(database)
+    stored = [bytes(row[0]) for row in rows(database, 'SELECT compressed_data FROM "Page" ORDER BY page_number')]
+    assert stored[1] == codec.encode(ours).data
+    alice = client(database, tmp_path, "alice", PASSWORDS["alice"])
+    for accepts in ("gzip", "identity"):
+        [dose] = get(alice, "/results", "mixed", **{"Accept-Encoding": accepts})["estimators"]
+        assert dose["pages"][:2] == [page(0), ours]
+        assert dose["pages"][2]["data"]["missing"] == [[0, len(nan["data"]["values"]) - 1]]
+    database.close()
+
+
+@pytest.mark.parametrize(("table", "parent"), [("Page", "estimator_id"), ("Task", "simulation_id")])
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_a_number_that_is_a_text_gets_one_that_is_free(url, database, table, parent):
+    """SQLite keeps texts in columns of numbers, and takes them for larger than any number."""
+    old, column = filled(url), {"Page": "page_number", "Task": "task_id"}[table]
+    query = f'SELECT {parent} FROM "{table}" WHERE {parent} NOT NULL GROUP BY 1 HAVING count(*) = 2 LIMIT 1'
+    with old.engine.begin() as connection:
+        number = connection.scalar(sa.text(query))
+        ids = connection.scalars(sa.text(f'SELECT id FROM "{table}" WHERE {parent} = {number} ORDER BY id')).all()
+        for row, value in zip(ids, ("'one'", "0"), strict=True):
+            connection.execute(sa.text(f'UPDATE "{table}" SET {column} = {value} WHERE id = {row}'))
+    report = adopt(database)
+    query = f'SELECT {column} FROM "{table}" WHERE id IN ({ids[0]}, {ids[1]}) ORDER BY id'
+    assert [row[0] for row in rows(database, query)] == [1, 0]
+    assert [entry.what for entry in report.decisions if entry.where == f"{table} {ids[0]}"]
+    check_sound(database)
 
 
 @pytest.mark.parametrize("user", PASSWORDS)

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.support.api import contents, counts, submit
+from tests.support.api import contents, counts, sign_in, submit
 from tests.support.payloads import bits, estimator, page
 
 
@@ -113,15 +113,61 @@ def test_numbers_keep_every_bit(job):
     assert list(map(bits, answered["data"]["values"])) == list(map(bits, values))
 
 
-@pytest.mark.parametrize("axes", [2, 3])
-def test_pages_of_more_dimensions(job, axes):
-    grid = page(values=tuple(map(float, range(6)))) | {"dimensions": axes}
-    sizes = (3, 2, 1)
-    for number in range(axes):
-        values = list(range(sizes[number]))
-        grid[f"axis_dim{number + 1}"] = {"name": f"Position {number}", "unit": "cm", "values": values}
-    assert job.post_results(estimator("dose_", grid)).status_code == 202
-    assert job.get("/results", estimator_name="dose", page_numbers="0").json["pages"] == [grid]
+def grid(axes: int, number: int = 0) -> dict[str, Any]:
+    """A page with so many axes."""
+    found = page(number, values=tuple(map(float, range(6)))) | {"dimensions": axes}
+    for place, size in enumerate((3, 2, 1, 1)[:axes], start=1):
+        found[f"axis_dim{place}"] = {"name": f"Position {place}", "unit": "cm", "values": list(range(size))}
+    return found
+
+
+def test_a_page_with_two_axes(job):
+    assert job.post_results(estimator("dose_", grid(2))).status_code == 202
+    assert job.get("/results", estimator_name="dose", page_numbers="0").json["pages"] == [grid(2)]
+
+
+@pytest.mark.parametrize("axes", [3, 4])
+def test_a_page_that_the_front_end_cannot_draw_is_the_address_of_a_download(job, axes):
+    """It shows that address as text, and fetches pages before anybody has asked for them."""
+    job.post_results(estimator("dose_", page(0), grid(axes, 5), page(7, "DLET")))
+    response = job.get("/results", estimator_name="dose", page_numbers="0-9")
+    first, address, last = response.json["pages"]
+    assert (first, last) == (page(0), page(7, "DLET"))
+    url = address.pop("results_url")
+    assert address == {"dimensions": axes, "metadata": {"page_number": "5", "name": "DOSE"}}
+    assert "Content-Disposition" not in response.headers
+    download = job.client.get(url)
+    assert download.json == {"message": "Results", "pages": [grid(axes, 5)]}
+    assert download.headers["Content-Disposition"] == f"attachment; filename={job.job_id}-dose-5.json"
+
+
+def test_the_address_of_a_download_fits_every_name_of_an_estimator(signed_in):
+    for name in ("Dose grid", "a&values=0#b", "100 %41+/?\r\n", "żółć ☢", '"', "x" * 500):
+        job = submit(signed_in, name)
+        assert job.post_results(estimator(name, grid(3))).status_code == 202
+        [address] = job.get("/results", estimator_name=name, page_numbers="0").json["pages"]
+        assert address["results_url"].isascii()
+        download = job.client.get(address["results_url"])
+        assert download.json["pages"] == [grid(3)]
+        assert download.headers["Content-Disposition"].startswith(f"attachment; filename={job.job_id}")
+
+
+def test_whoever_asks_for_all_pages_or_for_values_gets_every_number(job):
+    found = [page(0), grid(2, 1), grid(3, 2)]
+    job.post_results(estimator("dose_", *found))
+    for query in ({}, {"estimator_name": "dose"}):
+        assert job.get("/results", **query).json["estimators"][0]["pages"] == found
+    one = {"estimator_name": "dose", "page_numbers": "0-2"}
+    assert job.get("/results", **one, values="1").json["pages"] == found
+    assert job.get("/results", **one, values="0").json == job.get("/results", **one).json
+    assert job.get("/results", **one, values="some").status_code == 400
+
+
+def test_an_address_is_no_way_around_whose_simulation_it_is(job, app):
+    job.post_results(estimator("dose_", grid(3)))
+    [address] = job.get("/results", estimator_name="dose", page_numbers="0").json["pages"]
+    assert sign_in(app, "mallory").get(address["results_url"]).status_code == 403
+    assert app.test_client().get(address["results_url"]).status_code == 401
 
 
 def test_the_same_results_twice_are_kept_once(job, database):

@@ -208,7 +208,10 @@ def test_any_part_of_a_body_replaced(backend, database, job, method, path, data)
     check_answer(response, before, database)
 
 
-QUERIES = ["job_id", "estimator_name", "page_numbers", "page_idx", "page_size", "order_by", "order_type", "job_state"]
+QUERIES = [
+    *("job_id", "estimator_name", "page_numbers", "values"),
+    *("page_idx", "page_size", "order_by", "order_type", "job_state"),
+]
 texts = st.sampled_from(
     [str(value) for value in HOSTILE if not isinstance(value, float) or not math.isnan(value)]
 ).filter(lambda text: not any("\ud800" <= character <= "\udfff" for character in text)) | st.text(

@@ -1,5 +1,6 @@
 """Results that are too large to be held in memory: stored and read in pieces, and otherwise like any others."""
 
+import gzip
 import importlib
 import io
 import random
@@ -7,11 +8,13 @@ import zlib
 
 import orjson
 import pytest
+from sqlalchemy import select, update
 
 from tests.integration.test_contract_work import Worker, scores
 from tests.support.api import Job, contents, counts, submit
 from tests.support.payloads import bits, estimator, page
 from yaptide.persistence import codec, result_files
+from yaptide.persistence.models import PageModel
 from yaptide.persistence.payload import NewEstimator, NewPage
 from yaptide.services import results
 
@@ -73,6 +76,31 @@ def test_what_was_posted_comes_back_bit_by_bit(job, found):
     [answered] = read(job, estimator_name="dose", page_numbers="2")["pages"]
     assert list(map(bits, answered["data"]["values"])) == list(map(bits, values(seed=2)))
     assert read(job, estimator_name="dose", page_numbers="0-1")["pages"] == found[0]["pages"][:2]
+
+
+def solid(number):
+    """A large page with three axes."""
+    found = page(number, "E", values(9_000, seed=3)) | {"dimensions": 3}
+    for place, size in enumerate((9, 10, 100), start=1):
+        found[f"axis_dim{place}"] = {"name": "x", "unit": "cm", "values": list(range(size))}
+    return found
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["as it was written", "as others write it"])
+def test_a_grid_is_an_address_among_large_pages_and_small_ones(job, found, database, ours):
+    pages = [*found[0]["pages"], solid(3)]
+    job.post_results(estimator("dose_", *pages), estimator("dose2_", page(0), solid(1)))
+    if not ours:
+        with database.writing() as connection:
+            for row in connection.execute(select(PageModel.id, PageModel.compressed_data)).all():
+                plain = gzip.compress(codec.decode_text(row.compressed_data))
+                connection.execute(update(PageModel).where(PageModel.id == row.id).values(compressed_data=plain))
+    for name, expected in (("dose", pages), ("dose2", [page(0), solid(1)])):
+        one = {"estimator_name": name, "page_numbers": "0-9"}
+        *flat, address = read(job, **one)["pages"]
+        assert flat == expected[:-1]
+        assert set(address) == {"dimensions", "results_url", "metadata"}
+        assert read(job, **one, values="1")["pages"] == expected
 
 
 def test_the_same_again_changes_nothing_however_it_is_sent(job, found, database, small_is_large):

@@ -14,6 +14,7 @@ from yaptide.admin import cli, simulations
 from yaptide.admin.opening import Opened
 from yaptide.client import Client
 from yaptide.settings import Settings
+from yaptide_client import plots
 
 pytestmark = pytest.mark.parametrize("database", ["memory"], indirect=True)
 
@@ -135,6 +136,35 @@ def test_a_long_list_is_not_taken_for_a_curve(job, yaptide, monkeypatch):
     assert json.loads(yaptide("status", job.job_id, "--json"))["no_range"].startswith("no page")
 
 
+@pytest.mark.parametrize("layout", ["an estimator for each quantity", "an estimator for each dimension"])
+def test_dose_of_mcsquare_is_found_whenever_it_was_stored(job, yaptide, remote, tmp_path, layout):
+    """Earlier results have curve, slice and grid as pages of one estimator."""
+    pages = [dose(axis="depth", unit="mm", page_number="0"), grid(1, 2, 2), grid(2, 2, 2, 2)]
+    if layout == "an estimator for each quantity":
+        posted, last = [estimator("Dose", *pages)], ("Dose", 2)
+    else:
+        pages = [dose(axis="depth", unit="mm", page_number="0"), grid(0, 2, 2), grid(0, 2, 2, 2)]
+        posted, last = list(map(estimator, ("Dose", "Dose slice", "Dose grid"), pages)), ("Dose grid", 0)
+    assert job.post_results(*posted).status_code == 202
+    assert json.loads(yaptide("status", job.job_id, "--json"))["bragg_peak"]["r80_mm"] == pytest.approx(14)
+    assert remote.results().find_range().r80_mm == pytest.approx(14)
+    assert remote.results("Dose", 0).page("Dose", 0).values.tolist() == list(CURVE)
+    cube = list(map(float, range(8)))
+    assert remote.results(*last).page(*last).values.tolist() == cube
+    chosen = ("results", job.job_id, "--estimator", last[0], "--pages", last[1])
+    assert [float(row["value"]) for row in csv.DictReader(io.StringIO(yaptide(*chosen, "--csv")))] == cube
+    assert json.loads(yaptide(*chosen, "--json"))["pages"] == [pages[2]]
+    yaptide("results", job.job_id, "--png", tmp_path / "dose.png")
+    assert (tmp_path / "dose.png").stat().st_size > 20_000
+    drawn = plots.overview(remote.results(), "title").axes
+    assert {"R80 = 14.0 mm", "a2 [cm]"} <= {text for axes in drawn for text in _written(axes)}
+
+
+def _written(axes):
+    legend = axes.get_legend()
+    return [axes.get_xlabel(), axes.get_ylabel(), *([text.get_text() for text in legend.get_texts()] if legend else [])]
+
+
 # --- tables
 
 
@@ -178,8 +208,8 @@ def test_only_what_is_asked_for_is_read(job, yaptide, remote, tmp_path):
     queries = [httpx.URL(url).query.decode() for url in remote.asked if "results" in url]
     assert queries == [
         "estimator_name=dose2",
-        *("estimator_name=dose&page_numbers=0-1%2C3", "estimator_name=dose&page_numbers=0%2C1%2C3"),
-        "estimator_name=dose&page_numbers=2",
+        *("estimator_name=dose&page_numbers=0-1%2C3&values=1", "estimator_name=dose&page_numbers=0%2C1%2C3&values=1"),
+        "estimator_name=dose&page_numbers=2&values=1",
     ]
     chosen = ("results", job.job_id, "--estimator", "dose", "--pages", "0-1,3")
     rows = list(csv.DictReader(io.StringIO(yaptide(*chosen, "--csv"))))

@@ -41,7 +41,7 @@ def read(job, **query):
 
 
 def read_page(job, number=0, name="dose"):
-    [found] = read(job, estimator_name=name, page_numbers=str(number))["pages"]
+    [found] = read(job, estimator_name=name, page_numbers=str(number), values="1")["pages"]
     return found
 
 

@@ -175,8 +175,8 @@ def table(case: Case, paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
     """Lines of the table, each with its verdict."""
     yield f"\n{case.name}, {len(paths)} tasks of {case.primaries} primaries", ""
     yield f"{'page':16} {'tasks x primaries':>18} {'dose, % of max.':>16} {'given':>7}  {'ratio':11}  {'beyond':13}", ""
-    for number, name in ((2, "grid"), (0, "depth curve")):
-        doses, lets = (_values(paths, quantity, number) for quantity in ("Dose", "LET"))
+    for ending, name in ((" grid", "grid"), ("", "depth curve")):
+        doses, lets = (_values(paths, quantity + ending) for quantity in ("Dose", "LET"))
         for joined, size in itertools.product(case.joined, CRITICAL):
             long = _joined(doses, lets, joined)
             if len(long[0]) < 4 * size:
@@ -189,10 +189,10 @@ def table(case: Case, paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
                     yield f"{quantity + ' ' + name:16} {size_of_tasks:>18} {edges:>16} {row}  {verdict}", verdict
 
 
-def _values(paths: Sequence[Path], quantity: str, number: int) -> Doubles:
-    """A page's values in all tasks, shape (tasks, values)."""
-    estimators = (next(e for e in task_outputs.read(path) if e.name == quantity) for path in paths)
-    return np.array([estimator.pages[number].values for estimator in estimators], dtype=np.float64)
+def _values(paths: Sequence[Path], name: str) -> Doubles:
+    """The values of an estimator's page in all tasks, shape (tasks, values)."""
+    estimators = (next(e for e in task_outputs.read(path) if e.name == name) for path in paths)
+    return np.array([estimator.pages[0].values for estimator in estimators], dtype=np.float64)
 
 
 def _joined(doses: Doubles, lets: Doubles, joined: int) -> tuple[Doubles, Doubles]:

@@ -1,6 +1,6 @@
 """The REST API as its users and workers call it, and what is seen of the database behind it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from flask import Flask
@@ -19,22 +19,6 @@ from yaptide.services.users import User
 
 PASSWORD = "correct horse"
 UI = "http://localhost:3000"
-
-
-@dataclass
-class Recorder:
-    """A dispatcher that runs nothing and remembers what it was asked."""
-
-    dispatched: list[int] = field(default_factory=list)
-    revoked: list[int] = field(default_factory=list)
-
-    def dispatch(self, simulation_id: int) -> None:
-        """Remember a simulation."""
-        self.dispatched.append(simulation_id)
-
-    def revoke(self, simulation_id: int) -> None:
-        """Remember a simulation."""
-        self.revoked.append(simulation_id)
 
 
 @dataclass(frozen=True)

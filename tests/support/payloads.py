@@ -1,9 +1,12 @@
 """Small valid bodies of requests, to be changed where a test wants to."""
 
 import struct
+from collections.abc import Callable
 from typing import Any
 
 PRIMARIES = 1000
+#: Bytes that are looked at together where long lists are left out: `yaptide.services.slimming`.
+BLOCK = 1 << 15
 
 
 def project(*outputs: str, primaries: Any = PRIMARIES) -> dict[str, Any]:
@@ -58,6 +61,17 @@ def page(number: int = 0, name: str = "DOSE", values: tuple[float, ...] = (0.1, 
 def estimator(name: str = "dose_", *pages: dict[str, Any]) -> dict[str, Any]:
     """An estimator of `POST /results`, by default with one page."""
     return {"name": name, "metadata": {"number_of_primaries": "1000"}, "pages": list(pages or (page(),))}
+
+
+def with_hidden_numbers(make: Callable[[str, str], bytes]) -> bytes:
+    """What `make` makes of a text without commas and, after that, of a name that is nothing but numbers.
+
+    Of the name, little is left where long lists are left out: it begins at the end of a block, and ends soon after
+    another one began.
+    """
+    name = "1," * (BLOCK + 3) + "1"
+    start = make("", name).index(b'"1,1,')
+    return make("x" * (-(start + 6) % BLOCK), name)
 
 
 def bits(number: float) -> bytes:

@@ -1,9 +1,18 @@
 """Simulations and scores made with the services, for tests that need no simulator."""
 
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+from sqlalchemy import select
 
 from tests.support import payloads
 from yaptide.domain.estimators import Axis, Estimator, Page, TaskOutput
+from yaptide.persistence.engine import Database
+from yaptide.persistence.models import Base
 from yaptide.persistence.queries.users import User
 from yaptide.services import simulations, users
 from yaptide.services.backend import Backend
@@ -12,6 +21,37 @@ from yaptide.services.tasks import Claim
 
 #: Simulators whose simulations workers of others take, as tests have it that need no simulator.
 FOREIGN = frozenset({"shieldhit", "fluka", "topas"})
+
+
+@dataclass
+class Recorder:
+    """A dispatcher that runs nothing and remembers what it was asked."""
+
+    dispatched: list[int] = field(default_factory=list)
+    revoked: list[int] = field(default_factory=list)
+
+    def dispatch(self, simulation_id: int) -> None:
+        """Remember a simulation."""
+        self.dispatched.append(simulation_id)
+
+    def revoke(self, simulation_id: int) -> None:
+        """Remember a simulation."""
+        self.revoked.append(simulation_id)
+
+
+def copy_into_memory(path: Path) -> Database:
+    """A database in memory with what is in an SQLite file."""
+    database = Database("sqlite://")
+    with closing(sqlite3.connect(path)) as source, closing(database.engine.raw_connection()) as target:
+        source.backup(target.driver_connection)
+    return database
+
+
+def rows_of(database: Database, table: str) -> list[dict[str, Any]]:
+    """All rows of a table, by number."""
+    columns = Base.metadata.tables[table]
+    with database.reading() as connection:
+        return [dict(row._mapping) for row in connection.execute(select(columns).order_by(columns.c.id))]
 
 
 def submitted(backend: Backend, ntasks: int) -> tuple[User, Submitted]:

@@ -352,7 +352,7 @@ def show_results(
     pages: Annotated[
         str | None, typer.Option(help="Only these pages of it, such as 0-2,5.", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what GET /results answers.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what GET /results answers, with all numbers.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print every value as a line.")] = False,
     npz: Annotated[Path | None, typer.Option(help="Write the arrays to this numpy file.")] = None,
     png: Picture = None,

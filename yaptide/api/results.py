@@ -3,9 +3,11 @@
 import tempfile
 from pathlib import Path
 from typing import IO
+from urllib.parse import quote, urlencode
 
 from apiflask import APIBlueprint
 from flask import Response, current_app, request
+from werkzeug.utils import secure_filename
 
 from yaptide import logs
 from yaptide.api import schemas
@@ -19,6 +21,8 @@ _HEAD = 4096
 _CHUNK = 1 << 20
 _IN_MEMORY = 8 << 20
 _ANY_ORDER = 1 << 20
+#: Characters of the name of a file to download.
+_LONGEST_NAME = 200
 
 
 @blueprint.post("/results")
@@ -83,6 +87,26 @@ def estimators(query: schemas.JobQuery) -> Response:
 @blueprint.input(schemas.ResultsQuery, location="query", arg_name="query")
 @blueprint.output(schemas.ResultsPages)
 def read(query: schemas.ResultsQuery) -> Response:
-    """All results, those of one estimator, or some of its pages, in ascending order."""
-    found = results.read_answer(backend(), user(), query.job_id, query.estimator_name, query.page_numbers)
-    return stitched(found, found.length)
+    """All results, those of one estimator, or some of its pages, in ascending order.
+
+    Pages with three axes or more that are asked for by `page_numbers` come without their numbers, which may be hundreds
+    of megabytes: `{"dimensions": 3, "results_url", "metadata"}`. Their `results_url`, an absolute path with a query,
+    downloads such a page alone. With `values=1` every page is whole, and the answer a download.
+    """
+    asked = (query.job_id, query.estimator_name, query.page_numbers)
+    found = results.read_answer(backend(), user(), *asked, address=None if query.values else _address(query))
+    response = stitched(found, found.length)
+    if query.values:
+        name = secure_filename("-".join(filter(None, asked)).replace(",", "_"))[:_LONGEST_NAME]
+        response.headers.set("Content-Disposition", "attachment", filename=f"{name}.json")
+    return response
+
+
+def _address(query: schemas.ResultsQuery) -> results.Address:
+    """Where each page of the estimator can be downloaded."""
+
+    def address(page_number: int) -> str:
+        asked = {"job_id": query.job_id, "estimator_name": query.estimator_name, "page_numbers": page_number}
+        return f"{request.script_root}{request.path}?{urlencode(asked | {'values': 1}, quote_via=quote)}"
+
+    return address

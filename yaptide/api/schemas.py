@@ -239,6 +239,7 @@ class ResultsQuery(JobQuery):
 
     estimator_name: str | None = None
     page_numbers: str | None = None
+    values: bool = Field(False, description="1: with the numbers of every page, as a download")
 
 
 class Message(BaseModel):
@@ -344,9 +345,11 @@ class ResultsReport(BaseModel):
 
 
 class Submitted(Message):
-    """The public name of the new simulation."""
+    """The public name of the new simulation, what runs it, and what of a project is not simulated, in sentences."""
 
     job_id: str
+    sim_type: str
+    left_out: list[str] | None = None
 
 
 class UpdateKey(Message):
@@ -438,12 +441,17 @@ class Estimators(Message):
 class ResultsPages(Message):
     """Results: `pages` if pages were asked for, otherwise `estimators`."""
 
-    pages: list[dict[str, Any]] | None = None
+    pages: list[dict[str, Any]] | None = Field(
+        None, description='With three axes or more and without `values=1`: `{"dimensions", "results_url", "metadata"}`'
+    )
     estimators: list[dict[str, Any]] | None = None
 
 
 class Input(Message):
-    """What was submitted: `input_type`, `number_of_all_primaries`, `input_files`, `input_json`."""
+    """What was submitted: `input_type`, `number_of_all_primaries`, `input_files`, `input_json`.
+
+    Of a project that was converted there are both; `left_out` says in sentences what of it is not simulated.
+    """
 
     input: dict[str, Any]
 

@@ -23,9 +23,7 @@ blueprint = APIBlueprint("simulations", __name__, tag="Simulations")
 @blueprint.output(schemas.Submitted, status_code=202)
 def submit(json_data: schemas.Project) -> Response:
     """Submit a simulation to the server's own workers."""
-    submitted = simulations.submit(backend(), user(), _submission(json_data))
-    logs.bind(job_id=submitted.job_id)
-    return answer({"message": "Job started", "job_id": submitted.job_id}, 202)
+    return _started(simulations.submit(backend(), user(), _submission(json_data)))
 
 
 @blueprint.post("/jobs/batch")
@@ -36,9 +34,15 @@ def submit_batch(json_data: schemas.Project) -> Response:
     if not user().is_keycloak:
         raise Forbidden("User is not allowed to use this endpoint")
     submission = replace(_submission(json_data), batch=json_data.batch_options or {})
-    submitted = simulations.submit(backend(), user(), submission)
+    return _started(simulations.submit(backend(), user(), submission))
+
+
+def _started(submitted: simulations.Submitted) -> Response:
     logs.bind(job_id=submitted.job_id)
-    return answer({"message": "Job started", "job_id": submitted.job_id}, 202)
+    document: dict[str, Any] = {"message": "Job started", "job_id": submitted.job_id, "sim_type": submitted.sim_type}
+    if submitted.left_out:
+        document["left_out"] = submitted.left_out
+    return answer(document, 202)
 
 
 def _submission(project: schemas.Project) -> simulations.Submission:

@@ -16,6 +16,7 @@ def check_project(project: Mapping[str, Any]) -> int:
     primaries = _section(project, "beam", "the beam").get("numberOfParticles")
     if not isinstance(primaries, int) or isinstance(primaries, bool) or not 1 <= primaries <= MOST_PRIMARIES:
         raise InvalidInput(f"Project, beam.numberOfParticles: it has to be a whole number, 1 to {MOST_PRIMARIES}")
+    _list(_section(project, "figureManager", "the geometry"), "figureManager", "figures")
     zones = _section(project, "zoneManager", "the geometry")
     if not _list(zones, "zoneManager", "zones") and not isinstance(zones.get("worldZone"), Mapping):
         raise InvalidInput("Project, zoneManager: there is no zone, so there is nothing that the beam could meet")

@@ -81,8 +81,9 @@ class Backend:
 
     The database, the spool for outputs of tasks, the key that signs tokens, the limits, who runs the work, what is
     remembered of wrong passwords, the data folder, where large bodies wait for their check, the keys of the
-    `yaptide.services.secrets.Vault`, the realm of Keycloak, None if nobody signs in through it, and the simulators
-    whose simulations workers of others take.
+    `yaptide.services.secrets.Vault`, the realm of Keycloak, None if nobody signs in through it, the simulators
+    whose simulations workers of others take, and the one that runs projects which were made for others (or `auto`,
+    `off`).
     """
 
     database: Database
@@ -95,6 +96,7 @@ class Backend:
     secret_keys: tuple[str, ...] = field(default=(), repr=False)
     keycloak: Keycloak | None = None
     foreign_workers: frozenset[str] = frozenset()
+    editor_simulator: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,10 +108,8 @@ def remove(connection: Connection, simulation: Locked) -> bool:
 def failure(connection: Connection, simulation_id: int) -> str:
     """Why a simulation failed, in one line, from the reasons its tasks left."""
     counts = tasks.states(connection, simulation_id)
-    failed, total = counts.get(EntityState.FAILED, 0), sum(counts.values())
-    told = [
-        reason
-        for task, reason in simulations.reasons(connection, simulation_id, EntityState.FAILED)
-        if task is not None
-    ]
-    return f"{failed} of {total} tasks failed" + (f": {told[0]}" if told else "")
+    state, what = EntityState.FAILED, "failed"
+    if state not in counts and EntityState.CANCELED in counts:
+        state, what = EntityState.CANCELED, "were canceled"
+    told = [reason for task, reason in simulations.reasons(connection, simulation_id, state) if task is not None]
+    return f"{counts.get(state, 0)} of {sum(counts.values())} tasks {what}" + (f": {told[0]}" if told else "")

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +46,8 @@ from yaptide.simulators import find_output
 _AT_ONCE = 16 << 20
 _SLICE = 8 << 20
 _ENDS = 64
+#: The front end draws pages with so many axes.
+_MOST_DRAWN = 2
 #: Text that the payloads of a worker's file may be inflated to, in all, and that of one estimator's metadata.
 _MOST_TEXT = 4 << 30
 _MOST_METADATA = 16 << 20
@@ -432,6 +434,10 @@ def pages_metadata(backend: Backend, user: User, job_id: str) -> list[dict[str, 
     return [{"name": name, "pages_metadata": pages} for name, pages in found.items()]
 
 
+#: Where a page can be downloaded, by its number.
+Address = Callable[[int], str]
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """Parts for `codec.stitch`; `length` is that of what it gives, where the parts are read while they are sent."""
@@ -445,18 +451,24 @@ class Document:
 
 
 def read_answer(
-    backend: Backend, user: User, job_id: str, estimator: str | None = None, page_numbers: str | None = None
+    backend: Backend,
+    user: User,
+    job_id: str,
+    estimator: str | None = None,
+    page_numbers: str | None = None,
+    address: Address | None = None,
 ) -> Document:
     """What `GET /results` answers: all results, those of one estimator, or its pages in a text like `0-2,5`.
 
-    Raises NotFound if there are none, InvalidInput for what is no range of pages.
+    For pages that are asked for by number, `address` is that of `read_pages`. Raises NotFound if there are none,
+    InvalidInput for what is no range of pages.
     """
     if page_numbers is None:
         return read(backend, user, job_id, estimator, (b'{"message":"Results","estimators":', b"}"))
     if estimator is None:
         raise InvalidInput("page_numbers needs an estimator_name")
     around = (b'{"message":"Results","pages":', b"}")
-    return read_pages(backend, user, job_id, estimator, parse_page_numbers(page_numbers), around)
+    return read_pages(backend, user, job_id, estimator, parse_page_numbers(page_numbers), around, address)
 
 
 def parse_page_numbers(text: str) -> list[tuple[int, int]]:
@@ -507,29 +519,52 @@ def read_pages(
     estimator: str,
     ranges: Sequence[tuple[int, int]],
     around: tuple[bytes, bytes] = (b"", b""),
+    address: Address | None = None,
 ) -> Document:
-    """The pages of one estimator in the inclusive `ranges`, a JSON list, with text `around` it; raises NotFound."""
-    _, found = _found(backend, user, job_id, estimator, ranges)
+    """The pages of one estimator in the inclusive `ranges`, a JSON list, with text `around` it; raises NotFound.
+
+    With `address`, which tells where a page of this number can be downloaded, pages that the front end cannot draw come
+    as that address instead of their numbers, which may be hundreds of megabytes.
+    """
+    most_axes = results.ANY_AXES if address is None else _MOST_DRAWN
+    _, found = _found(backend, user, job_id, estimator, ranges, most_axes)
     if not found:
         raise NotFound("Results are unavailable")
-    return _document(backend, [around[0], *_listed(found), around[1]])
+    shown = [_reference(page, address) if address and page.page_dimension > most_axes else page for page in found]
+    return _document(backend, [around[0], *_listed(shown), around[1]])
+
+
+def _reference(page: Any, address: Address) -> bytes:
+    """A page as the front end shows it without its numbers: of a row of `results.pages`."""
+    metadata = {"page_number": str(page.page_number), "name": page.page_name}
+    reference = {"dimensions": page.page_dimension, "results_url": address(page.page_number), "metadata": metadata}
+    return msgspec.json.encode(reference)
 
 
 def _found(
-    backend: Backend, user: User, job_id: str, estimator: str | None, ranges: Sequence[tuple[int, int]] | None = None
+    backend: Backend,
+    user: User,
+    job_id: str,
+    estimator: str | None,
+    ranges: Sequence[tuple[int, int]] | None = None,
+    most_axes: int = results.ANY_AXES,
 ) -> tuple[list[Any], list[Any]]:
     """Rows of `results.estimators` and of `results.pages`; the latter without payloads if they are to be streamed.
+
+    Pages with more than `most_axes` axes are without a payload in any case.
 
     Results never change: that they are read by one statement after the other shows only if they are deleted meanwhile.
     """
     with backend.database.glancing() as connection:
         rows = results.estimators(connection, find_readable(connection, user, job_id).id, estimator)
         ids = [row.id for row in rows]
-        found = results.pages(connection, ids, ranges, _AT_ONCE)
+        found = results.pages(connection, ids, ranges, _AT_ONCE, most_axes)
+        whole = [page for page in found if page.page_dimension <= most_axes]
         if not found:
             find_readable(connection, user, job_id)
-        elif found[0].compressed_data is None and not _is_ours(connection, found):
-            found = results.pages(connection, ids, ranges)  # what has to be written anew is not streamed
+        elif whole and whole[0].compressed_data is None and not _is_ours(connection, whole):
+            # What has to be written anew is not streamed.
+            found = results.pages(connection, ids, ranges, most_axes=most_axes)
     return rows, found
 
 

@@ -17,7 +17,7 @@ from yaptide.persistence.models.simulations import BATCH, DIRECT, EDITOR
 from yaptide.persistence.queries import runners
 from yaptide.persistence.queries.runners import Program as Program
 from yaptide.services.backend import Backend, now
-from yaptide.simulators import simulator
+from yaptide.simulators import is_converter, simulator
 from yaptide.simulators.base import Installation
 
 __all__ = ["BATCH", "DIRECT"]
@@ -150,7 +150,7 @@ def _obstacle(backend: Backend, connection: Connection, wanted: Wanted) -> str |
 
 
 def _no_conversion(wanted: Wanted, title: str) -> str | None:
-    if wanted.input_type != EDITOR:
+    if wanted.input_type != EDITOR or is_converter(wanted.sim_type):
         return None
     return f"A project cannot be made into input of {title} here yet: submit input files of {title}"
 

@@ -23,9 +23,10 @@ from yaptide.persistence.queries.users import User
 from yaptide.services import batch_options, lifecycle, logfiles, room, runners, sessions
 from yaptide.services.access import NO_SUCH_JOB, NOT_YOURS, Action, find_readable, may, require, whose
 from yaptide.services.backend import Backend, now
+from yaptide.services.conversion import choose_simulator, convert_project
 from yaptide.services.runners import Wanted
 from yaptide.services.sessions import EXPIRED
-from yaptide.simulators import COMMON, resolve, simulator
+from yaptide.simulators import resolve, simulator
 from yaptide.simulators.base import Checked
 from yaptide.simulators.files import check_names
 
@@ -55,11 +56,30 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """An accepted simulation: its public name, its number, and the key that its workers report with."""
+    """An accepted simulation: its public name, its number, and the key that its workers report with.
+
+    `sim_type` is the simulator that runs it, `left_out` what of its project is not simulated.
+    """
 
     job_id: str
     simulation_id: int
     update_key: str
+    sim_type: str
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A submission that was checked, with its input files if it is a project that was converted.
+
+    `note` is what its history says of that, `left_out` what of the project is not simulated.
+    """
+
+    submission: Submission
+    sim_type: str
+    checked: Checked
+    note: str | None = None
+    left_out: tuple[str, ...] = ()
 
 
 @retried
@@ -73,10 +93,11 @@ def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
         raise InvalidInput(f"The number of tasks must be between 1 and {backend.limits.tasks}")
     if len(submission.title) > MAX_TITLE or "\0" in submission.title:
         raise InvalidInput(f"A title has at most {MAX_TITLE} characters")
-    sim_type, checked = _check(submission)
+    ready = _prepare(backend, submission)
+    sim_type, checked, submission = ready.sim_type, ready.checked, ready.submission
     room.require(backend.data_dir, "for results, an administrator has to make some")
     shares = split_primaries(checked.primaries, submission.ntasks, checked.quantum)
-    seeds = task_seeds(checked.seed, len(shares))
+    seeds = task_seeds(checked.seed, len(shares)) if submission.input_files else [None] * len(shares)
     cause = Cause(user.username, now())
     platform, first = (DIRECT, 0) if submission.batch is None else (BATCH, 1)
     job_id = f"{cause.time:%Y%m%d-%H%M%S}-{uuid.uuid4()}{platform}"
@@ -96,7 +117,7 @@ def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
         {"task_id": n, "requested_primaries": share, "seed": seed}
         for n, (share, seed) in enumerate(zip(shares, seeds, strict=True), first)
     ]
-    payload = _input_payload(submission, checked)
+    payload = _input_payload(submission, checked, ready.left_out)
     with backend.database.writing() as connection:
         of_platform = _of_platform(backend, connection, submission, sim_type, len(rows))
         for_others = of_platform.get("options", "") is None
@@ -104,9 +125,10 @@ def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
         waits = runners.check_runnable(backend, connection, wanted)
         check_quota(connection, user, len(payload.data))
         simulation_id = simulations.add(connection, values, of_platform, payload, rows)
-        moves.record_made(connection, simulation_id, EntityState.PENDING, replace(cause, reason=waits))
+        reason = " ".join(filter(None, (ready.note, waits))) or None
+        moves.record_made(connection, simulation_id, EntityState.PENDING, replace(cause, reason=reason))
     backend.dispatcher.dispatch(simulation_id)
-    return Submitted(job_id, simulation_id, update_key)
+    return Submitted(job_id, simulation_id, update_key, sim_type, ready.left_out)
 
 
 def find_names(database: Database, beginning: str, most: int) -> list[tuple[str, str]]:
@@ -131,23 +153,32 @@ def check_quota(connection: Connection, user: User, more: int) -> None:
         raise Conflict(f"Your simulations take {used} bytes of the {quota} you may store: delete some of them first")
 
 
-def _check(submission: Submission) -> tuple[str, Checked]:
+def _prepare(backend: Backend, submission: Submission) -> _Ready:
     if submission.input_files is not None:
         check_names(submission.input_files)
         code = resolve(submission.sim_type, submission.input_files)
-        checked = code.check(submission.input_files)
+        ready = _Ready(submission, code.name, code.check(submission.input_files))
     elif submission.input_json is not None:
-        if submission.sim_type == COMMON:
-            raise InvalidInput("A project is submitted with the name of the simulator that it is for, not as common")
-        code = simulator(submission.sim_type)
-        if not code.takes_projects:
-            raise InvalidInput(f"{code.title} simulations are submitted as input files, not as a project of the editor")
-        checked = Checked(check_project(submission.input_json), 1, secrets.randbelow(2**31))
+        ready = _prepare_project(backend, submission, submission.input_json)
     else:
         raise InvalidInput("There is no input: give input_files or input_json")
-    if checked.primaries > MAX_PRIMARIES:
+    if ready.checked.primaries > MAX_PRIMARIES:
         raise InvalidInput(f"A simulation may have at most {MAX_PRIMARIES} primaries")
-    return code.name, checked
+    return ready
+
+
+def _prepare_project(backend: Backend, submission: Submission, project: Mapping[str, Any]) -> _Ready:
+    primaries = check_project(project)
+    with backend.database.glancing() as connection:
+        choice = choose_simulator(
+            backend, connection, project, submission.sim_type, on_cluster=submission.batch is not None
+        )
+    if not choice.is_converted:
+        return _Ready(submission, choice.code.name, Checked(primaries, 1, secrets.randbelow(2**31)))
+    made = convert_project(project, choice.code.name)
+    title = f"{submission.title[: MAX_TITLE - 40]} ({choice.code.title})" if choice.is_other else submission.title
+    submission = replace(submission, input_files=made.files, title=title)
+    return _Ready(submission, choice.code.name, choice.code.check(made.files), choice.describe(made), made.left_out)
 
 
 def _of_platform(
@@ -160,13 +191,14 @@ def _of_platform(
     return batch_options.accept(connection, submission.batch, code, tasks, submission.input_type, for_others=for_others)
 
 
-def _input_payload(submission: Submission, checked: Checked) -> codec.Payload:
+def _input_payload(submission: Submission, checked: Checked, left_out: Sequence[str]) -> codec.Payload:
     return codec.encode(
         {
             "input_type": submission.input_type,
             "number_of_all_primaries": checked.primaries,
             "input_files": dict(submission.input_files or {}),
             "input_json": submission.input_json,
+            **({"left_out": list(left_out)} if left_out else {}),
         }
     )
 

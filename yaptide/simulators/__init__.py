@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from yaptide.domain.errors import InvalidInput, NotConfigured, YaptideError
-from yaptide.simulators.base import MEMBERS, InputFiles, Installation, Simulator
+from yaptide.simulators.base import MEMBERS, Converter, InputFiles, Installation, Simulator
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,11 @@ _broken: set[str] = set()
 def names() -> list[str]:
     """The names of all simulators: ours, then those of other packages."""
     return list(_entries())
+
+
+def is_known(name: str) -> bool:
+    """Whether there is a simulator of this name."""
+    return name in _entries()
 
 
 def known_simulators() -> Iterator[Simulator]:
@@ -58,6 +63,19 @@ def checked_names(setting: str, asked: Iterable[str]) -> frozenset[str]:
         known = ", ".join(_entries())
         raise InvalidInput(f"The setting {setting} names no simulator with {unknown[0][:40]!r}: there are {known}")
     return frozenset(asked)
+
+
+def converters() -> list[str]:
+    """The names of the simulators whose input files are written here for projects of the web editor."""
+    return [name for name in names() if is_converter(name)]
+
+
+def is_converter(name: str) -> bool:
+    """Whether input files of this simulator are written here for projects of the web editor."""
+    try:
+        return isinstance(simulator(name), Converter)
+    except (InvalidInput, NotConfigured):  # its package is broken, or gone
+        return False
 
 
 def resolve(name: str, files: InputFiles) -> Simulator:

@@ -253,6 +253,13 @@ def test_a_page_that_cannot_be_read_is_left_out_alone():
     assert found.left_out[0] == "e, page 1 of those sent: it has 3 values, its axes ask for 2"
 
 
+def test_a_grid_that_came_as_an_address_is_left_out_with_what_to_ask_for():
+    address = {"dimensions": 3, "results_url": "/results?values=1", "metadata": {"page_number": "1", "name": "q"}}
+    found = Results.from_document({"pages": [sent([1, 2]), address]}, "e")
+    assert [page.values.tolist() for page in found.estimators[0].pages] == [[1, 2]]
+    assert found.left_out == ("e, page 1 of those sent: its values were not asked for (values=1)",)
+
+
 def test_errors_of_another_length_are_not_known():
     found = Results.from_document({"estimators": [{"name": "e", "pages": [sent([1, 2], errors=[0.1])]}]})
     assert found.page("e", 0).errors is None

@@ -1,11 +1,13 @@
 """Merging against the formulas written down directly, and against what a standard error promises."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from yaptide.domain.estimators import Aggregation, Page
+from yaptide.domain.estimators import Aggregation, Axis, Page
 from yaptide.domain.merging import PagesDiffer, accumulator, merge_pages
 
 SHAPE = 4
@@ -215,6 +217,47 @@ def test_weights_of_one_task_that_outweigh_the_others_leave_the_error_unknown():
     np.testing.assert_array_equal(np.isnan(error), [False, True])
 
 
+def alternating(count, square, quiet=0):
+    """Tasks of which half score more and half less than 1 by the root of `square`, and `quiet` values that are 1."""
+    step = np.sqrt(square) * np.where(np.arange(count) % 2, 1, -1)
+    return np.hstack([np.ones((count, quiet)), 1 + step[:, np.newaxis]])
+
+
+@pytest.mark.parametrize(
+    ("count", "quiet", "limit"),
+    [
+        (10, 0, 9 / 10),  # as many typical histories as there are tasks,
+        (40, 0, 39 / 30),  # but no more than 30;
+        (10, 7, 4 * 9 / 10),  # the value's own spread may tell of a fourth, where 7 neighbours tell of less,
+        (10, 8, 9 / 10),  # but the 8 values before are the neighbours of each other.
+    ],
+)
+def test_how_many_histories_a_known_error_takes(count, quiet, limit):
+    for scale in (1, 1e-6):
+        for square, expected in ((0.98 * limit, np.sqrt(0.98 * limit / (count - 1))), (1.02 * limit, np.nan)):
+            _, error = merged(Aggregation.MEAN, scale * alternating(count, square, quiet), [1] * count)
+            assert error[-1] == pytest.approx(scale * expected, nan_ok=True)
+
+
+def test_how_well_the_weight_of_a_known_error_is_known():
+    """To a fifth, which of 10 tasks is a spread of 60 %."""
+    values = 50 + np.array([[0.01 * number] for number in range(10)])
+    for square, known in ((0.98 * 0.36, True), (1.02 * 0.36, False)):
+        _, error = merged(Aggregation.MEAN, values, [1] * 10, alternating(10, square))
+        assert np.isfinite(error[0]) == known
+
+
+def test_a_value_that_does_not_exist_in_a_task_counts_for_nothing_there():
+    """Whatever its weight there is: LET where dose was scored, but nothing that has one."""
+    primaries, weights = [1, 5, 2, 3], np.array([[2.0], [7.0], [2.0], [2.5]])
+    found = merged(Aggregation.MEAN, np.array([[10.0], [np.nan], [10.1], [10.2]]), primaries, weights)
+    weights[1] = 0
+    np.testing.assert_array_equal(
+        found, merged(Aggregation.MEAN, np.array([[10.0], [0.0], [10.1], [10.2]]), primaries, weights)
+    )
+    assert found[0] == pytest.approx((2 * 10 + 4 * 10.1 + 7.5 * 10.2) / 13.5)
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("aggregation", [Aggregation.MEAN, Aggregation.SUM])
 def test_tasks_that_have_simulated_nothing_are_no_samples(aggregation, weighted):
@@ -251,6 +294,65 @@ def test_pages_with_weights_and_without_do_not_fit_together():
     one, other = pages([[1.0]]), pages([[1.0]], np.ones((1, 1)))
     with pytest.raises(PagesDiffer, match="ways to merge"):
         merge_pages(one + other, [1, 1])
+
+
+GRID = (Axis("Depth", "mm", np.array([0.5, 1.5])), Axis("x", "cm", np.array([0.0])))
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"name": "LET"}, "names"),
+        ({"unit": "mGy"}, "units"),
+        ({"aggregation": Aggregation.SUM}, "ways to merge"),
+        ({"weights": np.ones(2)}, "ways to merge"),
+        ({"values": np.ones(3)}, "shapes"),
+        ({"axes": GRID[:1]}, "shapes"),
+        ({"axes": GRID[::-1]}, "axes"),
+        ({"axes": (replace(GRID[0], name="depth"), GRID[1])}, "axes"),
+        ({"axes": (replace(GRID[0], unit="cm"), GRID[1])}, "axes"),
+        ({"axes": (replace(GRID[0], values=np.array([0.5, 1.6])), GRID[1])}, "axes"),
+        ({"axes": (GRID[0], replace(GRID[1], values=np.array([1e-9])))}, "axes"),
+    ],
+)
+def test_only_pages_of_the_same_on_the_same_grid_are_merged(change, what):
+    """Doses in Gy and in mGy, or at other depths, have no mean that means anything."""
+    first = Page(3, "Dose", "Gy", GRID, np.array([1.0, 2.0]))
+    for one, other in ((first, replace(first, **change)), (replace(first, **change), first)):
+        with pytest.raises(PagesDiffer, match=f"^its {what} differ between tasks$"):
+            merge_pages([one, other], [1, 1])
+
+
+def test_a_merged_page_is_the_first_ones_but_for_its_numbers():
+    first = Page(3, "Dose", "Gy", GRID, np.array([1.0, 2.0]), metadata={"a": "b"}, weights=np.ones(2))
+    page = merge_pages([first, replace(first, number=4, values=np.array([3.0, 2.0]), metadata={})], [1, 1])
+    assert (page.number, page.name, page.unit, page.axes) == (3, "Dose", "Gy", GRID)
+    assert (page.metadata, page.weights, page.aggregation) == ({"a": "b"}, None, Aggregation.MEAN)
+    np.testing.assert_array_equal(page.values, [2.0, 2.0])
+
+
+def test_lists_of_particles_need_not_be_of_one_length():
+    lists = [Page(0, "MCPL", "", (), np.ones(count), aggregation=Aggregation.CONCATENATE) for count in (2, 0, 3)]
+    assert merge_pages(lists, [1, 1, 1]).values.shape == (5,)
+
+
+def test_a_mean_has_no_weights_unless_it_is_said():
+    total = accumulator(Aggregation.MEAN, (1,))
+    total.add(np.array([3.0]), 1)
+    assert total.result()[0] == [3.0]
+
+
+def test_there_is_a_page_for_each_number_of_primaries():
+    with pytest.raises(ValueError, match="zip"):
+        merge_pages(pages([[1.0], [2.0]]), [1])
+    with pytest.raises(PagesDiffer, match="no task has left it"):
+        merge_pages([], [])
+
+
+@pytest.mark.parametrize("aggregation", [Aggregation.CONCATENATE, Aggregation.NONE])
+def test_of_no_task_there_is_nothing(aggregation):
+    values, error = accumulator(aggregation, (2,)).result()
+    assert (values.shape, error) == ((0,), None)
 
 
 def test_a_value_without_a_weight_does_not_exist():

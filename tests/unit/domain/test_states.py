@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from yaptide.domain.states import (
     FINAL_STATES,
@@ -95,6 +95,7 @@ tasks = st.lists(st.sampled_from(sorted(TASK_STATES)), min_size=1, max_size=8)
 
 
 @given(tasks)
+@example(sorted(FINAL_STATES))
 def test_the_state_that_tasks_ask_for(states):
     """As a person would say it, one question after the other."""
     begun = [state for state in states if state not in ("PENDING", "UNKNOWN")]

@@ -203,14 +203,66 @@ def job(**changes):
 
 
 def test_the_commands_that_submit():
+    """Word by word: what is missing, or is there too often, is another job."""
+    common = ["sbatch", "--parsable", f"--job-name={NAME}", "--chdir=/scratch/alice/job"]
     array = slurm.array_command(job(), "/scratch/alice/job/array.sh", 100, 7)
-    assert f"--job-name={NAME}" in array
-    assert "--array=1-100%7" in array
-    assert array[-2:] == ["--time=10", "/scratch/alice/job/array.sh"]
-    assert "--array=1-1" in slurm.array_command(job(), "x", 1)
+    assert array == [
+        *common,
+        "--output=task-%a.log",
+        "--signal=B:USR1@30",
+        "--array=1-100%7",
+        "--time=10",
+        "/scratch/alice/job/array.sh",
+    ]
     collect = slurm.collect_command(job(), "/scratch/alice/job/collect.sh", 12)
-    assert "--dependency=afterany:12" in collect
-    assert f"--job-name={NAME}" in collect
+    assert collect == [
+        *common,
+        "--output=collect.log",
+        "--dependency=afterany:12",
+        "--time=10",
+        "/scratch/alice/job/collect.sh",
+    ]
+    single = slurm.single_command(job(options={"--mem": "1G", "--exclusive": ""}), "/scratch/alice/job/job.sh")
+    assert single == [*common, "--output=job.log", "--exclusive", "--mem=1G", "/scratch/alice/job/job.sh"]
+
+
+@pytest.mark.parametrize("tasks", [1, 1_000_000])
+@pytest.mark.parametrize("most", [None, 0])
+def test_without_a_limit_all_tasks_of_an_array_may_run_at_once(tasks, most):
+    assert f"--array=1-{tasks}" in slurm.array_command(job(), "x", tasks, most)
+
+
+#: Nothing is cut short, and times are in UTC, whatever the user's profile on the cluster says.
+PLAIN = ["env", "SLURM_BITSTR_LEN=0", "SLURM_TIME_FORMAT=standard", "TZ=UTC"]
+QUEUE = [
+    *(*PLAIN, "squeue", "--noheader", "--array", "--all", "--states=all", "--me"),
+    "--Format=ArrayJobID:12|,ArrayTaskID:9|,State:15|,exit_code:9|,Reason:40|,StartTime:20",
+]
+
+
+def test_the_commands_that_ask():
+    """Also of jobs that ended a moment ago, tasks of an array one by one, and only of the user's own."""
+    told = Told()
+    slurm.queue(told)
+    assert told.words == QUEUE
+    slurm.named(told, NAME)
+    assert told.words == [*QUEUE, f"--name={NAME}"]
+    slurm.accounts(told, [12, 13])
+    assert told.words == [*PLAIN, "sacct", "-X", "-P", "-n", "-o", "JobID,State,ExitCode,Reason,Start", "-j", "12,13"]
+
+
+def test_the_commands_that_cancel():
+    told = Told()
+    slurm.cancel(told, 12)
+    assert told.words == ["scancel", "12"]
+    slurm.cancel(told, 12, {3, 9, 4})
+    assert told.words == ["scancel", "12_[3-4,9]"]
+
+
+def test_a_job_of_a_name_is_found_the_first_one_first():
+    line = "{}          |{}        |RUNNING        |0        |None                                    |N/A"
+    told = Told(text="\n".join(line.format(*one) for one in ((13, "N/A"), (12, 7), (12, 3))))
+    assert [(seen.job, seen.index) for seen in slurm.named(told, NAME)] == [(12, 3), (12, 7), (13, None)]
 
 
 @pytest.mark.parametrize("name", ["", "; touch x", "$(id)", "../..", "a\nb", "a b", "-J", "a,b", "a|b", "x" * 300])

@@ -109,6 +109,13 @@ def test_a_string_with_numbers_in_it_is_told_from_a_short_one():
     assert thin.is_whole("1.5,1.5")
 
 
+def test_what_stands_for_numbers_is_another_each_time():
+    """Nobody can write a text in which something else looks like it."""
+    marks = [slim([orjson.dumps({"values": numbers(20_000)})]).mark for _ in range(5)]
+    assert len(set(marks)) == 5
+    assert all(10**15 <= mark < 2**53 for mark in marks), "the same number as a double, and none of a few digits"
+
+
 def test_the_file_may_stand_anywhere():
     text = orjson.dumps({"values": numbers(20_000)})
     thin = slim([text])

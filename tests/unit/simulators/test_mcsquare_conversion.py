@@ -174,6 +174,7 @@ REFUSED = {
     "carbon ions": (beam(particle={"id": 25, "name": "Carbon", "a": 12, "z": 6}), "The beam is of 'Carbon': MCsquare"),
     "a file": (beam(sourceType="file", sourceFile={"name": "sobp.dat", "value": "1"}), "by the file 'sobp.dat', from"),
     "high": (beam(energy=300), "The beam has 300 MeV: MCsquare takes 1 to 250 MeV"),
+    "wide": (beam(energySpread=21), "The beam has 100 MeV with a spread of 21 MeV, which is too wide"),
     "a black hole": (beam(position=[0, 0, -1.2]), "The beam starts in a black hole, at 0 0 -1.2 cm"),
     "outside": (beam(position=[0, 0, 22.5]), "The beam starts in a black hole"),
     "kapton": (with_material(179, "KAPTON"), "Zone 'Water' is made of KAPTON (ICRU 179), which MCsquare does not have"),
@@ -219,6 +220,19 @@ def test_the_physics_of_the_project_is_that_of_the_run():
     assert settings.primaries == 12_480  # a multiple of 160
     assert MCsquare().check(made.files).primaries == 12_480
     assert "Physics: MCsquare cannot do without straggling of energy" in made.left_out
+
+
+def test_it_is_said_when_voxels_are_larger_than_bins():
+    document = asking(projects.quantity("Dose", "q"))
+    parameters = document["detectorManager"]["detectors"][0]["geometryData"]["parameters"]
+    parameters["zSegments"] = 100_000
+    (sentence,) = converted(document).left_out
+    assert sentence == "Output 'out': its bins are smaller than the voxels, and share their values"
+
+
+def test_a_wide_beam_is_none_that_mcsquare_loses():
+    made = converted(projects.water_phantom(sigma={"type": "Gaussian", "x": 120, "y": 0.1}))
+    assert MCsquare().check(made.files).primaries == 1600
 
 
 def test_files_that_do_not_fit_the_detectors_are_refused():

@@ -56,22 +56,25 @@ def image(folder, name):
 
 
 def pages(folder, name):
-    output = MCsquare().read(folder, 0)
-    return next(estimator for estimator in output.estimators if estimator.name == name).pages
+    """Depth curve, slice and grid of a quantity."""
+    found = {estimator.name: estimator.pages for estimator in MCsquare().read(folder, 0).estimators}
+    return [page for part in ("", " slice", " grid") for page in found[name + part]]
 
 
 def test_estimators_pages_and_primaries(tmp_path):
+    """Whoever opens one of them, as the web front end does, is sent pages of one dimension."""
     output = MCsquare().read(finished(tmp_path), 0)
     assert output.primaries == 1600
-    assert [estimator.name for estimator in output.estimators] == ["Dose", "Energy", "LET"]
-    assert [estimator.file_name for estimator in output.estimators] == ["Dose.mhd", "Energy.mhd", "LET.mhd"]
-    for estimator, unit in zip(output.estimators, ["eV/g", "eV", "keV/um"], strict=True):
-        assert [page.number for page in estimator.pages] == [0, 1, 2]
-        assert [page.name.partition(", ")[2] for page in estimator.pages] == ["depth curve", "slice", "grid"]
-        assert [page.dimension for page in estimator.pages] == [1, 2, 3]
-        assert {page.unit for page in estimator.pages} == {unit}
-        for page in estimator.pages:
-            assert page.values.shape == (np.prod([axis.values.size for axis in page.axes]),)
+    expected = [
+        (f"{quantity}{ending}", f"{quantity}.mhd", f"{quantity}, {part}", axes, unit)
+        for quantity, unit in (("Dose", "eV/g"), ("Energy", "eV"), ("LET", "keV/um"))
+        for ending, part, axes in (("", "depth curve", 1), (" slice", "slice", 2), (" grid", "grid", 3))
+    ]
+    for (name, file_name, page_name, axes, unit), estimator in zip(expected, output.estimators, strict=True):
+        [page] = estimator.pages
+        assert (estimator.name, estimator.file_name) == (name, file_name)
+        assert (page.number, page.name, page.dimension, page.unit) == (0, page_name, axes, unit)
+        assert page.values.shape == (np.prod([axis.values.size for axis in page.axes]),)
 
 
 def test_the_grid_is_exactly_as_simulated(tmp_path):

@@ -37,9 +37,9 @@ def unsent(connection: Connection, place: str, limit: int) -> list[int]:
         .where(
             OPEN,
             _SIMULATION.c.job_state.in_((EntityState.PENDING, EntityState.RUNNING)),
-            tasks.FOR_OURS,
             select(literal(1))
             .where(_TASK.c.simulation_id == _SIMULATION.c.id, _TASK.c.task_state == EntityState.PENDING)
+            .where(tasks.FOR_OURS)
             .where(_CELERY_TASK.c.id == _TASK.c.id, _CELERY_TASK.c.celery_id.is_(None))
             .exists(),
             ~tasks.run_elsewhere(_SIMULATION.c.id, place),

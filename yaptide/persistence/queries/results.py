@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Integer, Select, bindparam, case, func, insert, select
+from sqlalchemy import BigInteger, Connection, Integer, Select, and_, bindparam, case, func, insert, select
 
 from yaptide.persistence.engine import IN_BINARY, Record
 from yaptide.persistence.models import EstimatorModel, PageModel
@@ -15,6 +15,8 @@ from yaptide.persistence.queries import large, rows
 _ESTIMATOR = table_of(EstimatorModel)
 _PAGE = table_of(PageModel)
 _ANY = 2**62
+#: More axes than any page has.
+ANY_AXES = 2**31 - 1
 
 _ESTIMATORS = (
     select(_ESTIMATOR.c.id, _ESTIMATOR.c.name, _ESTIMATOR.c.compressed_data)
@@ -85,13 +87,15 @@ def pages(
     estimator_ids: Sequence[int],
     ranges: Sequence[tuple[int, int]] | None = None,
     most: int = _ANY,
+    most_axes: int = ANY_AXES,
 ) -> list[Record]:
     """Stored pages by estimator and number; those in the inclusive `ranges`, of which no two overlap, if given.
 
-    Of each id, estimator_id, page_number, content_size, length of the payload, and the payload (`compressed_data`). If
-    all payloads together are more than `most` bytes, they are left out (None).
+    Of each id, estimator_id, page_number, page_name, page_dimension, content_size, length of the payload, and the
+    payload (`compressed_data`). That is left out (None) of pages with more than `most_axes` axes, and of all pages if
+    those of the others are together more than `most` bytes.
     """
-    values: dict[str, Any] = {"estimators": estimator_ids, "most": most}
+    values: dict[str, Any] = {"estimators": estimator_ids, "most": most, "most_axes": most_axes}
     if ranges is not None:
         values["rows"] = rows.packed([{"first": first, "last": last} for first, last in ranges])
     found = connection.execute(_pages(connection.dialect.name, ranges is not None), values).all()
@@ -102,14 +106,16 @@ def pages(
 @cache
 def _pages(dialect: str, ranged: bool) -> Select[*tuple[Any, ...]]:
     length = func.length(_PAGE.c.compressed_data).label("length")
-    named = select(_PAGE.c.id, _PAGE.c.estimator_id, _PAGE.c.page_number, _PAGE.c.content_size, length)
+    told = (_PAGE.c.page_number, _PAGE.c.page_name, _PAGE.c.page_dimension, _PAGE.c.content_size)
+    named = select(_PAGE.c.id, _PAGE.c.estimator_id, *told, length)
     named = named.where(rows.among(_PAGE.c.estimator_id, dialect, "estimators"))
     if ranged:
         given = rows.given(dialect, first=Integer(), last=Integer())
         named = named.join(given, _PAGE.c.page_number.between(given.c.first, given.c.last))
     chosen = named.cte("chosen")
-    few = select(func.sum(chosen.c.length)).scalar_subquery() <= bindparam("most", type_=BigInteger())
-    data = case((few, _PAGE.c.compressed_data)).label("compressed_data")
+    asked = chosen.c.page_dimension <= bindparam("most_axes")
+    few = select(func.sum(chosen.c.length)).where(asked).scalar_subquery() <= bindparam("most", type_=BigInteger())
+    data = case((and_(asked, few), _PAGE.c.compressed_data)).label("compressed_data")
     query = select(*chosen.c, data).join_from(chosen, _PAGE, _PAGE.c.id == chosen.c.id)
     return query.execution_options(**IN_BINARY)
 

@@ -38,8 +38,9 @@ from yaptide.persistence.queries import rows
 _TASK = table_of(TaskModel)
 _SIMULATION = table_of(SimulationModel)
 
-#: What runners of ours can take: they need input files. A project as it was drawn is for workers of others.
-FOR_OURS = _SIMULATION.c.input_type == FILES
+#: Tasks that runners of ours can take: they need input files. A project as it was drawn is for workers of others, who
+#: draw the seeds of its tasks.
+FOR_OURS = (_SIMULATION.c.input_type == FILES) | _TASK.c.seed.is_not(None)
 
 ONE_MORE_ATTEMPT = _TASK.c.attempts + 1
 ONE_ATTEMPT_LESS = _TASK.c.attempts - 1

@@ -20,23 +20,23 @@ from yaptide.simulators.mcsquare.ct import CT
 from yaptide.simulators.mcsquare.materials import hu_of, make_tables
 from yaptide.simulators.mcsquare.scoring import Scored, ScoredOutput, Scoring
 from yaptide.simulators.mcsquare.source import make_source
-from yaptide.simulators.mcsquare.voxels import Space, fill_space, make_space
+from yaptide.simulators.mcsquare.voxels import Space, bin_widths, fill_space, make_space
 
 _LEAST_PRIMARIES = 10
 #: The image of LET, which is averaged over deuterons and alpha particles too, if they are followed.
 _PROTON_LET = "LET"
 _CT = "ct.txt"  # stands for ct.mhd, which config.txt names
 _JUST_BEHIND = 1e-6  # cm
+_ALMOST = 0.999
 _LONGEST = 2000  # characters of a refusal
 _NO_RANGE = "the beam is not along z: its protons do not stop at one z"
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A quantity of an output, its place in it, and why it is left out, if it is."""
+    """A quantity of an output, and why it is left out, if it is."""
 
     output: Output
-    place: int
     quantity: Quantity
     reason: str | None
 
@@ -60,7 +60,9 @@ def convert(project: Project) -> Converted:
     scored = Scoring(space.corner, empty, kept, "" if project.beam.direction[2] > 1 - 1e-12 else _NO_RANGE)
     files = _files(project, geometry, space, voxels, scored)
     inputs.parse(files)  # what is written can be run
-    return Converted(files, (*left_out, *_settings_left_out(project, scored)), space.description)
+    return Converted(
+        files, (*left_out, *_bins_left_out(kept, space), *_settings_left_out(project, scored)), space.description
+    )
 
 
 def _check_any(outputs: tuple[ScoredOutput, ...], left_out: list[str]) -> None:
@@ -94,8 +96,8 @@ def _check_beam(project: Project) -> None:
 
 def _asked(project: Project) -> Iterator[_Asked]:
     for output in project.outputs:
-        for place, quantity in enumerate(output.quantities):
-            yield _Asked(output, place, quantity, _reason_against(output, quantity))
+        for quantity in output.quantities:
+            yield _Asked(output, quantity, _reason_against(output, quantity))
 
 
 def _reason_against(output: Output, quantity: Quantity) -> str | None:
@@ -155,6 +157,14 @@ def _free(name: str, taken: set[str]) -> str:
 def _scored(each: _Asked) -> Scored:
     filter_ = each.quantity.filter
     return Scored(each.quantity.keyword, each.quantity.name, filter_.name if filter_ else "", each.quantity.rescale)
+
+
+def _bins_left_out(outputs: tuple[ScoredOutput, ...], space: Space) -> Iterator[str]:
+    """Which outputs have bins that are smaller than the voxels."""
+    for output in outputs:
+        widths = zip(bin_widths(output.detector), space.voxel, strict=True)
+        if any(width < _ALMOST * voxel for width, voxel in widths):
+            yield f"Output {short(output.name)}: its bins are smaller than the voxels, and share their values"
 
 
 def _settings_left_out(project: Project, scored: Scoring) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import re
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from yaptide.simulators.mcsquare.metaimage import Grid, Header, Voxels
 from yaptide.simulators.mcsquare.plan import Plan
 
 _FOLDER = "Outputs"
+
+#: What is made of each quantity.
+_CURVE, _SLICE, _GRID = "depth curve", "slice", "grid"
 
 _DONE = re.compile(r"^Nbr primaries simulated: (\d+)(?: \((\d+) generated outside the geometry\))?", re.MULTILINE)
 _ERROR = re.compile(r"^\s*(?:fatal )?error\b.*", re.MULTILINE | re.IGNORECASE)
@@ -99,7 +103,7 @@ def _estimators(folder: Path, header: Header, fields: Plan, images: dict[str, Vo
         hu = metaimage.voxels(header.raw, header, (folder / header.raw).read_bytes())
         return scoring.estimators(scoring.parse(detectors.read_text()), header.grid, images, hu)
     view = _view(folder, header, fields)
-    return tuple(_estimator(name, images, view) for name in images)
+    return tuple(part for name in images for part in _of_quantity(name, images, view))
 
 
 def _log(folder: Path) -> str:
@@ -155,17 +159,18 @@ def _hu(raw: Path, voxel: tuple[int, int, int], grid: Grid) -> float:
     return float(np.fromfile(raw, dtype="<f4", count=1, offset=4 * place)[0])
 
 
-def _estimator(quantity: str, images: dict[str, Voxels], view: _View) -> Estimator:
+def _of_quantity(quantity: str, images: dict[str, Voxels], view: _View) -> Iterator[Estimator]:
+    """Depth curve, slice and grid, each an estimator of its own: whoever opens the curve is not sent the grid."""
     values, dose = images[quantity], images["Dose"]
     weighted = _SCORERS[quantity].weighted
     parts: tuple[tuple[str, tuple[Axis, ...], Floats, Floats | None], ...] = (
-        ("depth curve", (view.layers.depth,), *_curve(quantity, values, dose, view.layers)),
-        ("slice", view.layers.slice_axes, view.layers.plane(values), view.layers.plane(dose) if weighted else None),
-        ("grid", view.axes, values, dose if weighted else None),
+        (_CURVE, (view.layers.depth,), *_curve(quantity, values, dose, view.layers)),
+        (_SLICE, view.layers.slice_axes, view.layers.plane(values), view.layers.plane(dose) if weighted else None),
+        (_GRID, view.axes, values, dose if weighted else None),
     )
-    pages = tuple(
-        Page(
-            number=number,
+    for part, axes, numbers, weights in parts:
+        page = Page(
+            number=0,
             name=f"{quantity}, {part}",
             unit=_SCORERS[quantity].unit,
             axes=axes,
@@ -173,9 +178,8 @@ def _estimator(quantity: str, images: dict[str, Voxels], view: _View) -> Estimat
             weights=None if weights is None else np.ascontiguousarray(weights).ravel(),
             metadata=_metadata(quantity, part, view),
         )
-        for number, (part, axes, numbers, weights) in enumerate(parts)
-    )
-    return Estimator(quantity, f"{quantity}.mhd", pages, {"simulator": "MCsquare"})
+        name = quantity if part == _CURVE else f"{quantity} {part}"
+        yield Estimator(name, f"{quantity}.mhd", (page,), {"simulator": "MCsquare"})
 
 
 def _curve(quantity: str, values: Voxels, dose: Voxels, across: Layers) -> tuple[Floats, Floats | None]:
@@ -194,12 +198,12 @@ def _metadata(quantity: str, part: str, view: _View) -> dict[str, str]:
     metadata = {"quantity": quantity, "normalisation": scorer.normalisation, "layer": scorer.layer}
     if view.ray.is_oblique and quantity == "Dose":
         metadata["layer"] = "integral over it, divided by the area of the grid as seen along the beam"
-    if part != "grid":
+    if part != _GRID:
         metadata["beam_direction"] = _text(view.ray.direction)
         metadata["beam_entry"] = _text(view.grid.own(view.ray.entry))
-    if part == "slice":
+    if part == _SLICE:
         metadata["slice_normal"] = _text(view.layers.slice_normal)
-    if part == "depth curve" and view.no_range:
+    if part == _CURVE and view.no_range:
         metadata["no_range"] = view.no_range
     return metadata
 

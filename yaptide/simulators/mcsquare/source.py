@@ -17,11 +17,15 @@ from yaptide.simulators.mcsquare.voxels import Space
 #: MeV: what MCsquare has data of nuclear reactions for, and more than what it no longer follows.
 LEAST_ENERGY, MOST_ENERGY = 1.0, 250.0
 
+#: Of a Gaussian, nothing is then below 0.
+_LEAST_ENERGY_OVER_SPREAD = 5
+
 _MM = 10.0
 #: mm from the nozzle to where the protons start, and to the magnets: spots are parallel to each other.
 _NOZZLE, _FAR = 1e-3, 1e6
-#: MCsquare loses beams without any divergence: this is 0.002 mm in 20 cm.
-_DIVERGENCE, _CORRELATION = 1e-5, 0.5
+#: MCsquare loses beams without any divergence (rad): this is 0.002 mm in 20 cm. Wide spots need more for each mm, and
+#: some correlation of place and angle, in rad for each mm.
+_DIVERGENCE, _DIVERGENCE_OF_WIDTH, _TILT, _CORRELATION = 1e-5, 1e-7, 2e-8, 1e-4
 _SMALLEST_SPOT = 0.01  # mm
 _MOST_SPOTS = 3000
 #: Spots of a flat beam are that far from each other, in parts of its size, or nearer.
@@ -30,9 +34,11 @@ _REACH = 4.0  # standard deviations
 
 
 def make_source(beam: Beam, space: Space) -> tuple[bdl.BDL, plan.Plan]:
-    """Beam library and plan; raises InvalidInput for an energy that MCsquare has no data for."""
+    """Beam library and plan; raises InvalidInput for energies that MCsquare has no data for."""
     if not LEAST_ENERGY <= beam.energy <= MOST_ENERGY:
         raise InvalidInput(f"The beam has {beam.energy:g} MeV: MCsquare takes {LEAST_ENERGY:g} to {MOST_ENERGY:g} MeV")
+    if beam.spread > beam.energy / _LEAST_ENERGY_OVER_SPREAD:
+        raise InvalidInput(f"The beam has {beam.energy:g} MeV with a spread of {beam.spread:g} MeV, which is too wide")
     gantry, couch = geometry.angles(beam.direction)
     turn = _turn(beam, gantry, couch)
     size, spots = _spots(beam, turn, max(space.voxel) * _MM)
@@ -46,8 +52,10 @@ def _library(beam: Beam, size: tuple[float, float], turn: Doubles) -> bdl.BDL:
     """One energy, with spots of a `size` in mm along X and Y."""
     divergences = np.sqrt(turn**2 @ np.square(beam.divergence))
     spot: list[float] = []
-    for sigma, divergence in zip(size, divergences.tolist(), strict=True):
-        spot += [max(sigma, _SMALLEST_SPOT), max(divergence / 1000, _DIVERGENCE), _CORRELATION]
+    for sigma, mrad in zip(size, divergences.tolist(), strict=True):
+        width = max(sigma, _SMALLEST_SPOT)
+        divergence = max(mrad / 1000, _DIVERGENCE, _DIVERGENCE_OF_WIDTH * width)
+        spot += [width, divergence, max(_CORRELATION, _TILT * width / divergence)]
     row = (beam.energy, beam.energy, 100 * beam.spread / beam.energy, 1e8, 1.0, *spot, 0.0, *spot)
     return bdl.BDL((_NOZZLE, _FAR, _FAR), (), (row,))
 

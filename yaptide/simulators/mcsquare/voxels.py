@@ -32,7 +32,7 @@ from yaptide.editor.project import (
 from yaptide.simulators.mcsquare.materials import hu_of
 from yaptide.simulators.mcsquare.metaimage import Grid, Voxels
 
-#: More voxels would make the input, and the memory of each task, large: this takes some 300 MB.
+#: More voxels would make the memory of each task large: with so many, MCsquare takes some 200 MB.
 MOST_VOXELS = 4_000_000
 
 #: Fewer if there are many figures: a test of a point in a figure takes some 30 ns, and somebody waits for it.
@@ -81,17 +81,17 @@ class Space:
 
 @dataclass(slots=True)
 class _Axis:
-    """What the voxels have to fit along an axis, in cm: the range, bins as (begin, width, number), and planes."""
+    """What the voxels have to fit along an axis, in cm: the range, bins as (begin, width), and planes."""
 
     low: float
     high: float
-    bins: list[tuple[float, float, int]] = field(default_factory=list)
+    bins: list[tuple[float, float]] = field(default_factory=list)
     planes: list[float] = field(default_factory=list)
     finest: float = _LARGEST
 
     def lattice(self, coarser: float) -> tuple[float, float, int]:
         """The begin, the size and the number of voxels; they are made `coarser` than is best by this factor."""
-        begin, width, _ = min(self.bins, key=lambda bins: bins[1], default=(self.low, self.finest, 1))
+        begin, width = min(self.bins, key=lambda bins: bins[1], default=(self.low, self.finest))
         wanted = max(min(self.finest, width, self._thinnest()), _SMALLEST) * coarser
         if width <= wanted:
             sizes = [width * max(1, math.floor(wanted / width + 1e-9))]
@@ -110,7 +110,7 @@ class _Axis:
 
     def _misfit(self, begin: float, size: float) -> float:
         """How far planes and bins are from the planes of a lattice, cm."""
-        edges = [*self.planes, *(low for low, _, _ in self.bins), *(low + width for low, width, _ in self.bins)]
+        edges = [*self.planes, *(low for low, _ in self.bins), *(low + width for low, width in self.bins)]
         steps = (np.array([begin, *edges]) - begin) / size
         return float(np.abs(steps - np.round(steps)).max() * size)
 
@@ -189,14 +189,13 @@ def _axis(axis: int, box: Doubles, project: Project, detectors: Iterable[Detecto
     """What the voxels have to fit along an axis."""
     found = _Axis(float(box[0, axis]), float(box[1, axis]))
     for detector in detectors:
+        width = bin_widths(detector)[axis]
         if isinstance(detector, Mesh):
-            width = detector.size[axis] / detector.bins[axis]
-            found.bins.append((detector.centre[axis] - detector.size[axis] / 2, width, detector.bins[axis]))
+            found.bins.append((detector.centre[axis] - detector.size[axis] / 2, width))
         elif isinstance(detector, Cylinder) and axis == 2:
-            width = detector.depth / detector.bins[1]
-            found.bins.append((detector.centre[2] - detector.depth / 2, width, detector.bins[1]))
-        elif isinstance(detector, Cylinder):
-            found.finest = min(found.finest, (detector.radius - detector.inner) / detector.bins[0] / 2)
+            found.bins.append((detector.centre[2] - detector.depth / 2, width))
+        else:
+            found.finest = min(found.finest, width / 2)
     figures = {id(figure): figure for zone in project.zones for term in zone.terms for _, figure in term}
     for figure in figures.values():
         if _is_flat(figure, axis):
@@ -210,3 +209,14 @@ def _is_flat(figure: Figure, axis: int) -> bool:
     if figure.solid is Solid.BOX:
         return bool(along.max() > 1 - 1e-9)
     return bool(figure.solid is Solid.CYLINDER and along[2] > 1 - 1e-9)
+
+
+def bin_widths(detector: Detector) -> Vector:
+    """How wide the bins of a detector are along each axis, in cm; without limit if it has none."""
+    if isinstance(detector, Mesh):
+        x, y, z = (size / bins for size, bins in zip(detector.size, detector.bins, strict=True))
+        return x, y, z
+    if isinstance(detector, Cylinder):
+        ring = (detector.radius - detector.inner) / detector.bins[0]
+        return ring, ring, detector.depth / detector.bins[1]
+    return math.inf, math.inf, math.inf

@@ -1,0 +1,59 @@
+"""Fixtures that need nothing but the code: mutation testing loads these alone, since the others take long to import."""
+
+from pathlib import Path
+
+import pytest
+from argon2 import PasswordHasher
+from hypothesis import HealthCheck, Phase, settings as hypothesis_settings
+
+from tests.support.storing import FOREIGN, Recorder
+from yaptide.persistence import schema
+from yaptide.persistence.engine import Database
+from yaptide.services import passwords, runners
+from yaptide.services.backend import Backend
+from yaptide.services.spool import Folder
+
+# The same examples every time: what fails here fails everywhere. A slow machine is no failure.
+hypothesis_settings.register_profile(
+    "yaptide",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+# Whether an example fails is all that mutation testing wants to know, not which is the smallest.
+hypothesis_settings.register_profile(
+    "mutation", hypothesis_settings.get_profile("yaptide"), phases=(Phase.explicit, Phase.generate)
+)
+hypothesis_settings.load_profile("yaptide")
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file, to be copied."""
+    path = tmp_path_factory.mktemp("migrated") / "yaptide.db"
+    database = Database(f"sqlite:///{path}")
+    schema.upgrade(database)
+    database.close()
+    return path
+
+
+@pytest.fixture
+def backend(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    """The services over `database`. Hashing a password costs nothing; what is dispatched is only remembered.
+
+    Somebody has MCsquare and somebody submits to clusters; what is for other simulators, workers of others take.
+    """
+    monkeypatch.setattr(passwords, "_argon2", lambda: PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+    key = b"a key for tests, 32 bytes or more"
+    made = Backend(
+        database,
+        Folder(tmp_path / "spool"),
+        key,
+        dispatcher=Recorder(),
+        data_dir=tmp_path,
+        foreign_workers=FOREIGN,
+    )
+    runners.announce_runner(made, "executor-of-tests", runners.DIRECT, {"mcsquare": runners.Program("1.1", "ab" * 32)})
+    runners.announce_runner(made, "driver-of-tests", runners.BATCH, {})
+    return made
