@@ -7,7 +7,7 @@ VENV_PYTHON := .venv/bin/python
 TEST_PROCESSES := 4
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test mutate stress bench bench-compare lint format docs constraints lowest clean
+.PHONY: help install demo test mutate stress bench bench-compare lint format docs site constraints lowest clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ format: .venv/.dev  ## Format the code and mend what ruff can mend
 docs: .venv/.runtime  ## Write the parts of docs/ again that are generated from the code
 	$(VENV_PYTHON) -m yaptide.admin.docs
 
+site: .venv/.site  ## Build the documents as a web site in build/site; a broken link between them is an error
+	$(VENV_PYTHON) -m sphinx --quiet --fail-on-warning --keep-going docs build/site
+
 constraints:  ## Pin the newest versions of all dependencies in constraints.txt
 	@scripts/setup constraints
 
@@ -75,6 +78,10 @@ clean:  ## Remove all that make has made: .venv, .demo, caches
 
 .venv/.runtime: pyproject.toml client/pyproject.toml constraints.txt
 	@scripts/setup runtime
+	@touch $@
+
+.venv/.site: .venv/.dev
+	@scripts/setup site
 	@touch $@
 
 # The tests' tools are apart, so that a demo downloads only what it needs.

@@ -1,4 +1,4 @@
-"""README.md: what it tells to type is typed here, against a real server."""
+"""README.md and docs/tutorial.md: their commands and scripts are run here, against a real server."""
 
 import os
 import re
@@ -17,6 +17,7 @@ from tests.support.processes import installation
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+TUTORIAL = (ROOT / "docs/tutorial.md").read_text()
 EXAMPLE = "proton-150MeV-water"
 SERVER = "http://127.0.0.1:5000"
 PASSWORD = "a long password"
@@ -132,3 +133,26 @@ def test_use_postgresql(type_in, environment, postgres):
     told = text.removesuffix("yaptide up\n").replace(url, database)
     type_in("bash", "-euc", f"{told}\nyaptide db check\nyaptide list")
     postgres.drop_database(database)
+
+
+def test_the_tutorial(type_in, server, folder):
+    """Its blocks in order, with a tenth of the primaries; the fixtures install, add alice and serve."""
+    blocks = re.findall(r"^```(sh|python)\n(.*?)^```", TUTORIAL, re.MULTILINE | re.DOTALL)
+    install, *commands, serve = (text for language, text in blocks if language == "sh")
+    assert install == "make demo\n. .venv/bin/activate\n"
+    assert re.findall("^yaptide .*?(?=  )", serve, re.MULTILINE) == ["yaptide users add alice", "yaptide up"]
+    text = "".join(commands)
+    assert text.count(" 1e5\n") == 1
+    printed = type_in("bash", "-euo", "pipefail", "-c", text.replace(" 1e5\n", " 1e4\n"))
+    assert "R80 " in printed
+    assert "Simulation started" in printed  # the output of MCsquare
+    assert (folder / "first-plan.png").read_bytes().startswith(b"\x89PNG")
+
+    submit, analyse = (text.replace(SERVER, server) for language, text in blocks if language == "python")
+    assert PASSWORD in submit
+    printed = type_in("python", "-", text=submit)
+    assert re.search(r"^COMPLETED 10080 of 10080 primaries\n\S+DIRECT COMPLETED$", printed, re.MULTILINE)
+    printed = type_in("python", "-", text=analyse)
+    assert float(re.search(r"R80 = ([\d.]+) mm", printed)[1]) == pytest.approx(100.1, abs=0.7)
+    assert "dose cube (50, 150, 50)\n" in printed
+    assert (folder / "first-plan.csv").read_text().startswith("estimator,page,quantity,unit,axis1_name")

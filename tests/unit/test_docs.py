@@ -47,7 +47,7 @@ from yaptide.settings import Settings
 ROOT = Path(__file__).parents[2]
 MADE = docs.documents()
 DOCUMENTS = sorted((ROOT / "docs").glob("*.md"))
-WRITTEN = [*sorted(ROOT.glob("*.md")), *DOCUMENTS]
+WRITTEN = [*sorted(ROOT.glob("*.md")), ROOT / "client/README.md", *DOCUMENTS]
 OUTSIDE = re.compile(r"https?://")
 
 
