@@ -17,6 +17,7 @@ pytestmark = pytest.mark.parametrize("database", ["memory"], indirect=True)
 OPEN = {
     ("GET", "/"),
     ("GET", "/docs"),
+    ("GET", "/docs/style.css"),
     ("GET", "/openapi.json"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),

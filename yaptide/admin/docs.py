@@ -16,6 +16,7 @@ from typer.main import get_command
 
 from yaptide.admin import cli, helping
 from yaptide.admin.diagram import draw
+from yaptide.api.description import ANYWHERE, ERRORS, FILE
 from yaptide.application import create_app
 from yaptide.domain.states import (
     FINAL_STATES,
@@ -443,28 +444,16 @@ by `GET /auth/refresh`, as if there were none. A worker is no user: it proves it
 simulation, which is good for that simulation and for `YAPTIDE_UPDATE_KEY_DAYS` only. [Results as
 JSON](command-line.md#yaptide-results---json) says what the estimators and pages of `/results` look like.
 
-Every error is `{"message": "..."}` with one of these statuses:
+Every error is `{"message": "..."}` with one of these statuses. Each route says which it can answer, beside those that
+any can: {}.
 """
-
-#: What a status of an error means; the answer is `{"message": ...}`.
-ERRORS = {
-    400: "the request is not acceptable as it is",
-    401: "nobody is signed in, name and password do not belong together, or the simulation to delete is not yours",
-    403: "not allowed; also a token that is forged or too old",
-    404: "there is no such thing",
-    409: "the present state does not allow it",
-    413: "the body is too large",
-    429: "too many wrong passwords, sign-ins or registrations: wait for as many seconds as `Retry-After` says",
-    503: "not configured on this server, or the database cannot be reached, or, with `Retry-After`, too much to do",
-    507: "no room is left",
-}
 
 
 def _api() -> Iterator[str]:
     app = create_app(Settings(_env_file=None, database_uri="sqlite://", signing_key=SecretStr("x" * 32)))
     with app.app_context():
         spec = json.loads(json.dumps(app.spec))
-    yield _API
+    yield _API.replace("{}.", f"{_listed(ANYWHERE)}.")
     yield _table(("status", "meaning"), ((str(status), meaning) for status, meaning in ERRORS.items()))
     for tag in spec["tags"]:
         yield f"## {tag['name']}"
@@ -490,8 +479,10 @@ def _operation(spec: Any, names: Sequence[str], operation: Mapping[str, Any]) ->
     lines = [f"- For: {operation['x-for']}"]
     for status, response in operation["responses"].items():
         if status.startswith("2"):
-            keys = _keys(spec, response["content"]["application/json"]["schema"])
-            lines.append(f"- Answers {status}: {', '.join(f'`{name}`' for name, _, _ in keys)}")
+            lines.append(f"- Answers {status}: {_content(spec, response['content'])}")
+    refused = {int(status) for status in operation["responses"] if status in map(str, ERRORS)} - ANYWHERE
+    if refused:
+        lines.append(f"- Refuses with {_listed(refused)}")
     yield "\n".join(lines)
     query = [
         (f"`{found['name']}`", "yes" if found["required"] else "", _type(spec, found["schema"]))
@@ -499,10 +490,24 @@ def _operation(spec: Any, names: Sequence[str], operation: Mapping[str, Any]) ->
     ]
     if query:
         yield _table(("query", "required", "value"), query)
-    if "requestBody" in operation:
-        schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    content = operation.get("requestBody", {}).get("content", {})
+    if content == FILE:
+        yield "The body is a file."
+    elif content:
+        schema = content["application/json"]["schema"]
         body = [(f"`{name}`", "yes" if need else "", _type(spec, found)) for name, need, found in _keys(spec, schema)]
         yield _table(("body", "required", "value"), body)
+
+
+def _listed(statuses: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(statuses)))
+
+
+def _content(spec: Any, content: Mapping[str, Any]) -> str:
+    """The keys of an answer, or that it is a file."""
+    if content == FILE:
+        return "a file"
+    return ", ".join(f"`{name}`" for name, _, _ in _keys(spec, content["application/json"]["schema"]))
 
 
 def _resolved(spec: Any, schema: Mapping[str, Any]) -> Mapping[str, Any]:
