@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from typer.main import get_command
 
 from yaptide.admin import cli, helping
 from yaptide.admin.diagram import draw
-from yaptide.api.description import ANYWHERE, ERRORS, FILE
 from yaptide.application import create_app
 from yaptide.domain.states import (
     FINAL_STATES,
@@ -449,16 +448,24 @@ any can: {}.
 """
 
 
+_FILE = "application/octet-stream"
+
+
 def _api() -> Iterator[str]:
     app = create_app(Settings(_env_file=None, database_uri="sqlite://", signing_key=SecretStr("x" * 32)))
     with app.app_context():
         spec = json.loads(json.dumps(app.spec))
-    yield _API.replace("{}.", f"{_listed(ANYWHERE)}.")
-    yield _table(("status", "meaning"), ((str(status), meaning) for status, meaning in ERRORS.items()))
+    operations = [operation for path in spec["paths"].values() for operation in path.values()]
+    anywhere = set.intersection(*(_errors(operation) for operation in operations))
+    errors = {
+        name.removeprefix("Error"): error["description"] for name, error in spec["components"]["responses"].items()
+    }
+    yield _API.replace("{}.", f"{', '.join(sorted(anywhere))}.")
+    yield _table(("status", "meaning"), errors.items())
     for tag in spec["tags"]:
         yield f"## {tag['name']}"
         for names, operation in _operations(spec, tag["name"]):
-            yield from _operation(spec, names, operation)
+            yield from _operation(spec, names, operation, _errors(operation) - anywhere)
 
 
 def _operations(spec: Any, tag: str) -> list[tuple[list[str], dict[str, Any]]]:
@@ -473,16 +480,19 @@ def _operations(spec: Any, tag: str) -> list[tuple[list[str], dict[str, Any]]]:
     return list(found.values())
 
 
-def _operation(spec: Any, names: Sequence[str], operation: Mapping[str, Any]) -> Iterator[str]:
+def _errors(operation: Mapping[str, Any]) -> set[str]:
+    return {status for status in operation["responses"] if not status.startswith("2")}
+
+
+def _operation(spec: Any, names: Sequence[str], operation: Mapping[str, Any], errors: Collection[str]) -> Iterator[str]:
     yield "### " + ", ".join(f"`{name}`" for name in names)
     yield "\n".join(filter(None, (operation["summary"], operation.get("description"))))
     lines = [f"- For: {operation['x-for']}"]
     for status, response in operation["responses"].items():
         if status.startswith("2"):
             lines.append(f"- Answers {status}: {_content(spec, response['content'])}")
-    refused = {int(status) for status in operation["responses"] if status in map(str, ERRORS)} - ANYWHERE
-    if refused:
-        lines.append(f"- Refuses with {_listed(refused)}")
+    if errors:
+        lines.append(f"- Refuses with {', '.join(sorted(errors))}")
     yield "\n".join(lines)
     query = [
         (f"`{found['name']}`", "yes" if found["required"] else "", _type(spec, found["schema"]))
@@ -491,7 +501,7 @@ def _operation(spec: Any, names: Sequence[str], operation: Mapping[str, Any]) ->
     if query:
         yield _table(("query", "required", "value"), query)
     content = operation.get("requestBody", {}).get("content", {})
-    if content == FILE:
+    if _FILE in content:
         yield "The body is a file."
     elif content:
         schema = content["application/json"]["schema"]
@@ -499,13 +509,9 @@ def _operation(spec: Any, names: Sequence[str], operation: Mapping[str, Any]) ->
         yield _table(("body", "required", "value"), body)
 
 
-def _listed(statuses: Iterable[int]) -> str:
-    return ", ".join(map(str, sorted(statuses)))
-
-
 def _content(spec: Any, content: Mapping[str, Any]) -> str:
     """The keys of an answer, or that it is a file."""
-    if content == FILE:
+    if _FILE in content:
         return "a file"
     return ", ".join(f"`{name}`" for name, _, _ in _keys(spec, content["application/json"]["schema"]))
 

@@ -1,6 +1,5 @@
 """What the OpenAPI document says that the schemas of the routes do not: who may call, and how they are refused."""
 
-from http import HTTPStatus
 from typing import Any
 
 from yaptide.api.schemas import ResultsReport
@@ -50,7 +49,7 @@ ERRORS = {
 FILE = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 #: Errors of every route: what cannot be read, a query with a key twice, a server or a disk that cannot do it just now.
-ANYWHERE = frozenset({400, 408, 431, 500, 503, 507})
+_ANYWHERE = frozenset({400, 408, 431, 500, 503, 507})
 #: Errors of single routes, beside those that follow from what they ask for (`errors_of`).
 _OWN = {
     "PUT /auth/register": {429},
@@ -75,7 +74,7 @@ def who_may_call(method: str, path: str) -> str:
 def errors_of(method: str, path: str, query: frozenset[str]) -> set[int]:
     """Statuses of all errors that a route with these keys in its query can answer."""
     who = who_may_call(method, path)
-    errors = {*ANYWHERE, *_OWN.get(f"{method} {path}", ())}
+    errors = {*_ANYWHERE, *_OWN.get(f"{method} {path}", ())}
     if method != "GET":
         errors.add(403)  # a page from elsewhere
     if method in ("POST", "PUT"):
@@ -134,4 +133,4 @@ def json_content(schema: str) -> dict[str, Any]:
 def _error(status: int, meaning: str) -> dict[str, Any]:
     wait = {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}}
     headers = {"headers": wait} if status in (429, 503) else {}
-    return {"description": f"{HTTPStatus(status).phrase}: {meaning}", "content": json_content("Message"), **headers}
+    return {"description": meaning, "content": json_content("Message"), **headers}
