@@ -6,6 +6,7 @@
 import os
 from collections.abc import Iterator
 from itertools import count
+from unittest.mock import Mock
 
 import pytest
 import schemathesis
@@ -17,6 +18,7 @@ from schemathesis.schemas import APIOperation
 from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
 
 from tests.support.api import Job, submit
+from yaptide.domain.errors import NotFound
 from yaptide.services import sessions, users
 
 pytestmark = pytest.mark.parametrize("database", ["memory"], indirect=True)
@@ -96,3 +98,12 @@ def proof(app: Flask, operation: APIOperation, job: Job) -> dict[str, str]:
         return {"Authorization": f"Bearer {job.update_key}"}
     backend = app.extensions["yaptide"]
     return {"Authorization": f"Bearer {sessions.begin(backend, users.ensure(backend, 'alice')).access.text}"}
+
+
+def test_clients_of_tests_take_no_answer_that_is_not_described(client, monkeypatch):
+    monkeypatch.setattr(sessions, "sign_in", Mock(side_effect=NotFound("no such thing")))
+    with pytest.raises(AssertionError, match="POST /auth/login has answered 404"):
+        client.post("/auth/login", json={"username": "alice", "password": "x"})
+    monkeypatch.setattr(sessions, "authenticate", Mock(return_value=Mock(username=5, is_keycloak=False)))
+    with pytest.raises(AssertionError, match=r'GET /auth/status has answered 200 .* 5 is not of type "string"'):
+        client.get("/auth/status")

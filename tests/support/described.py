@@ -7,6 +7,7 @@ from typing import Any
 import jsonschema_rs
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.exceptions import HTTPException
 from werkzeug.test import TestResponse
 
 #: Answers of more bytes are not looked into: they are results.
@@ -26,8 +27,7 @@ class CheckedClient(FlaskClient):
 
 def check_answer(app: Flask, response: TestResponse) -> None:
     """Fail unless status, type and JSON of an answer are as the document has them for that route."""
-    request = response.request
-    route = f"{request.method} {_template(request.environ.get('yaptide.route', ''))}"
+    route = _route(app, response)
     answers = _answers(app).get(route)
     if answers is None:  # a page for people, or no route at all
         return
@@ -41,8 +41,14 @@ def check_answer(app: Flask, response: TestResponse) -> None:
     assert fault is None, f"{route} has answered {status} with what is not described: {fault}"
 
 
-def _template(rule: str) -> str:
-    return re.sub(r"<\w+:(\w+)>", r"{\1}", rule)
+def _route(app: Flask, response: TestResponse) -> str:
+    request = response.request
+    try:
+        rule, _ = app.url_map.bind_to_environ(request.environ).match(return_rule=True)
+    except HTTPException:
+        return "none"
+    template = re.sub(r"<\w+:(\w+)>", r"{\1}", rule.rule)
+    return f"{request.method} {template}"
 
 
 @lru_cache(1)

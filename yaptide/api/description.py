@@ -51,7 +51,7 @@ FILE = {"application/octet-stream": {"schema": {"type": "string", "format": "bin
 #: Errors of every route: what cannot be read, a query with a key twice, a server or a disk that cannot do it just now.
 _ANYWHERE = frozenset({400, 408, 431, 500, 503, 507})
 #: Errors of single routes, beside those that follow from what they ask for (`errors_of`).
-_OWN = {
+OWN_ERRORS = {
     "PUT /auth/register": {429},
     "POST /auth/login": {401, 429},
     "POST /auth/keycloak": {401},
@@ -74,7 +74,7 @@ def who_may_call(method: str, path: str) -> str:
 def errors_of(method: str, path: str, query: frozenset[str]) -> set[int]:
     """Statuses of all errors that a route with these keys in its query can answer."""
     who = who_may_call(method, path)
-    errors = {*_ANYWHERE, *_OWN.get(f"{method} {path}", ())}
+    errors = {*_ANYWHERE, *OWN_ERRORS.get(f"{method} {path}", ())}
     if method != "GET":
         errors.add(403)  # a page from elsewhere
     if method in ("POST", "PUT"):
@@ -123,6 +123,11 @@ def _complete(operation: dict[str, Any], method: str, path: str) -> None:
         operation["requestBody"] = {"content": FILE}
     if "requestBody" in operation:
         operation["requestBody"]["required"] = True
+
+
+def respond_with(status: int, description: str, content: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """What `doc(responses=...)` of a route takes for an answer that no schema of pydantic describes."""
+    return {status: {"description": description, "content": content}}
 
 
 def json_content(schema: str) -> dict[str, Any]:
