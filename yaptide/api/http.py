@@ -79,6 +79,13 @@ class JsonRequest(Request):
     user: User | None = None
     """Who is asking, once that was found out."""
 
+    def get_json(self, *arguments: Any, **named: Any) -> Any:
+        """The body, read as JSON; raises InvalidInput for `null`, which APIFlask would take for an empty object."""
+        document = super().get_json(*arguments, **named)
+        if document is None:
+            raise InvalidInput("The body is null, not an object")
+        return document
+
     def on_json_loading_failed(self, e: ValueError | None) -> NoReturn:
         """Raise InvalidInput, or TooLarge if the body was cut."""
         self.whole()
