@@ -34,7 +34,7 @@ stress: .venv/.dev  ## Ten minutes of everything at once, processes killed, then
 	KILLS=10 STOPPED=60 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_crash_recovery.py
 	FAULTS=10 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_production_faults.py
 	FLOOD=20 SIEGES=20 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_sign_in_flood.py tests/acceptance/test_slow_clients.py
-	REQUESTS=10000 $(VENV_PYTHON) -m pytest -rA tests/integration/test_openapi.py
+	REQUESTS=10000 $(VENV_PYTHON) -m pytest -rA -n 2 tests/integration/test_openapi.py
 	$(VENV_PYTHON) -m tests.stress.errors
 	$(VENV_PYTHON) -m benchmarks --quick --results "$$(mktemp -d)"
 
