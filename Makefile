@@ -32,12 +32,13 @@ mutate: .venv/.dev  ## Plant small bugs, one at a time, and count those that the
 	@scripts/setup mutation
 	$(VENV_PYTHON) -m tests.mutation $(MODULE)
 
-stress: .venv/.dev  ## Ten minutes of everything at once, processes killed, then 300 rounds of each race, all faults, floods of strangers, and standard errors against MCsquare (docs/reliability.md)
+stress: .venv/.dev  ## Ten minutes of everything at once, processes killed, then 300 rounds of each race, all faults, floods of strangers, 10,000 requests made from the API's description, and standard errors against MCsquare (docs/reliability.md)
 	$(VENV_PYTHON) -m tests.stress
 	RACES=300 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_races.py
 	KILLS=10 STOPPED=60 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_crash_recovery.py
 	FAULTS=10 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_production_faults.py
 	FLOOD=20 SIEGES=20 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_sign_in_flood.py tests/acceptance/test_slow_clients.py
+	REQUESTS=10000 $(VENV_PYTHON) -m pytest -rA -n 2 tests/integration/test_openapi.py
 	$(VENV_PYTHON) -m tests.stress.errors
 	$(VENV_PYTHON) -m benchmarks --quick --results "$$(mktemp -d)"
 

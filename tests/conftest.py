@@ -14,6 +14,7 @@ from sqlalchemy import delete
 from tests.support import keycloak as keycloak_support, slurm as clusters
 from tests.support.api import UI, Job, sign_in, submit
 from tests.support.fixtures import backend as backend, migrated_file as migrated_file
+from tests.support.described import CheckedClient
 from tests.support.postgres import Postgres, PostgresMissing, serve
 from tests.support.storing import copy_into_memory
 from yaptide.application import create_app
@@ -105,13 +106,18 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 
 @pytest.fixture(scope="session")
 def routes(tmp_path_factory: pytest.TempPathFactory) -> Flask:
-    """The web application without a database of its own: making one takes longer than most tests."""
+    """The web application without a database of its own: making one takes longer than most tests.
+
+    Its test clients compare every answer with the OpenAPI document.
+    """
     folder = tmp_path_factory.mktemp("routes")
     origins = f"{UI},http://127.0.0.1:3000"
     small = {"max_body_mib": 1, "max_results_mib": 16}
-    return create_app(
+    made = create_app(
         Settings(_env_file=None, database_uri="sqlite://", data_dir=folder, cors_origins=origins, **small)
     )
+    made.test_client_class = CheckedClient
+    return made
 
 
 @pytest.fixture

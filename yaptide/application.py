@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaptide
+from yaptide.domain.errors import Conflict, NotConfigured
 from yaptide.persistence import schema
 from yaptide.persistence.engine import Database
 from yaptide.platforms.direct.embedded import EmbeddedExecutor, Folders
@@ -212,7 +213,10 @@ def _checked_once(backend: Backend) -> Callable[[], None]:
     def check() -> None:
         nonlocal ready
         if not ready and request.path not in watching.QUIET:  # those are answered whatever the tables are
-            prepare_to_serve(backend)
+            try:
+                prepare_to_serve(backend)
+            except Conflict as error:  # 409 would tell a worker that its task is not wanted any more
+                raise NotConfigured(str(error)) from error
             ready = True
 
     return check

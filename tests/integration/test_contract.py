@@ -185,7 +185,8 @@ class Body(Strict):
 
 
 class Answer(Strict):
-    description: str
+    description: str = ""
+    reference: str = field(default="", name="$ref")
     content: dict[str, Media] | UnsetType = UNSET
     headers: dict[str, Any] | UnsetType = UNSET
 
@@ -193,7 +194,7 @@ class Answer(Strict):
 class Operation(Strict):
     summary: Text
     tags: list[str]
-    responses: Annotated[dict[Annotated[str, Meta(pattern=r"^([1-5]\d\d|default)$")], Answer], Meta(min_length=1)]
+    responses: Annotated[dict[Annotated[str, Meta(pattern=r"^[1-5]\d\d$")], Answer], Meta(min_length=1)]
     description: str = ""
     operation_id: str | UnsetType = UNSET
     parameters: list[Parameter] | UnsetType = UNSET
@@ -210,6 +211,7 @@ class Info(Strict):
 
 class Components(Strict):
     schemas: dict[str, JsonSchema]
+    responses: dict[str, Answer]
     security_schemes: dict[str, dict[str, Any]] | UnsetType = UNSET
 
 
@@ -233,7 +235,9 @@ def references(value: Any) -> set[str]:
 def test_the_description_is_openapi_3_1(client):
     document = client.get("/openapi.json").json
     description = msgspec.convert(document, Description)
-    assert references(document) <= {f"#/components/schemas/{name}" for name in description.components.schemas}
+    parts = description.components
+    targets = {"schemas": parts.schemas, "responses": parts.responses}
+    assert references(document) <= {f"#/components/{kind}/{name}" for kind, names in targets.items() for name in names}
     operations = [operation for path in description.paths.values() for operation in path.values()]
     ids = [operation.operation_id for operation in operations if operation.operation_id]
     assert len(ids) == len(set(ids))

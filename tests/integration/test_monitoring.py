@@ -114,7 +114,7 @@ def test_a_server_whose_tables_are_old_is_healthy_and_not_ready(backend, postgre
         "tables": "there are none yet",
         "storage": "ok",
     }
-    assert client.get("/auth/status").status_code == 409
+    assert client.get("/auth/status").status_code == 503
     app.extensions["yaptide"].database.close()
     postgres.drop_database(url)
 

@@ -158,7 +158,7 @@ def test_the_application_makes_the_tables_of_a_file_that_is_its_own(empty, tmp_p
 def test_the_application_leaves_a_server_to_its_administrator(empty, tmp_path):
     client = serve(empty, tmp_path).test_client()
     response = client.get("/auth/status")
-    assert response.status_code == 409
+    assert response.status_code == 503
     assert "yaptide db upgrade" in response.json["message"]
     assert schema.condition(empty) is Condition.EMPTY
     schema.upgrade(empty)

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -443,33 +443,29 @@ by `GET /auth/refresh`, as if there were none. A worker is no user: it proves it
 simulation, which is good for that simulation and for `YAPTIDE_UPDATE_KEY_DAYS` only. [Results as
 JSON](command-line.md#yaptide-results---json) says what the estimators and pages of `/results` look like.
 
-Every error is `{"message": "..."}` with one of these statuses:
+Every error is `{"message": "..."}` with one of these statuses. Each route says which it can answer, beside those that
+any can: {}.
 """
 
-#: What a status of an error means; the answer is `{"message": ...}`.
-ERRORS = {
-    400: "the request is not acceptable as it is",
-    401: "nobody is signed in, name and password do not belong together, or the simulation to delete is not yours",
-    403: "not allowed; also a token that is forged or too old",
-    404: "there is no such thing",
-    409: "the present state does not allow it",
-    413: "the body is too large",
-    429: "too many wrong passwords, sign-ins or registrations: wait for as many seconds as `Retry-After` says",
-    503: "not configured on this server, or the database cannot be reached, or, with `Retry-After`, too much to do",
-    507: "no room is left",
-}
+
+_FILE = "application/octet-stream"
 
 
 def _api() -> Iterator[str]:
     app = create_app(Settings(_env_file=None, database_uri="sqlite://", signing_key=SecretStr("x" * 32)))
     with app.app_context():
         spec = json.loads(json.dumps(app.spec))
-    yield _API
-    yield _table(("status", "meaning"), ((str(status), meaning) for status, meaning in ERRORS.items()))
+    operations = [operation for path in spec["paths"].values() for operation in path.values()]
+    anywhere = set.intersection(*(_errors(operation) for operation in operations))
+    errors = {
+        name.removeprefix("Error"): error["description"] for name, error in spec["components"]["responses"].items()
+    }
+    yield _API.replace("{}.", f"{', '.join(sorted(anywhere))}.")
+    yield _table(("status", "meaning"), errors.items())
     for tag in spec["tags"]:
         yield f"## {tag['name']}"
         for names, operation in _operations(spec, tag["name"]):
-            yield from _operation(spec, names, operation)
+            yield from _operation(spec, names, operation, _errors(operation) - anywhere)
 
 
 def _operations(spec: Any, tag: str) -> list[tuple[list[str], dict[str, Any]]]:
@@ -484,14 +480,19 @@ def _operations(spec: Any, tag: str) -> list[tuple[list[str], dict[str, Any]]]:
     return list(found.values())
 
 
-def _operation(spec: Any, names: Sequence[str], operation: Mapping[str, Any]) -> Iterator[str]:
+def _errors(operation: Mapping[str, Any]) -> set[str]:
+    return {status for status in operation["responses"] if not status.startswith("2")}
+
+
+def _operation(spec: Any, names: Sequence[str], operation: Mapping[str, Any], errors: Collection[str]) -> Iterator[str]:
     yield "### " + ", ".join(f"`{name}`" for name in names)
     yield "\n".join(filter(None, (operation["summary"], operation.get("description"))))
     lines = [f"- For: {operation['x-for']}"]
     for status, response in operation["responses"].items():
         if status.startswith("2"):
-            keys = _keys(spec, response["content"]["application/json"]["schema"])
-            lines.append(f"- Answers {status}: {', '.join(f'`{name}`' for name, _, _ in keys)}")
+            lines.append(f"- Answers {status}: {_content(spec, response['content'])}")
+    if errors:
+        lines.append(f"- Refuses with {', '.join(sorted(errors))}")
     yield "\n".join(lines)
     query = [
         (f"`{found['name']}`", "yes" if found["required"] else "", _type(spec, found["schema"]))
@@ -499,10 +500,20 @@ def _operation(spec: Any, names: Sequence[str], operation: Mapping[str, Any]) ->
     ]
     if query:
         yield _table(("query", "required", "value"), query)
-    if "requestBody" in operation:
-        schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    content = operation.get("requestBody", {}).get("content", {})
+    if _FILE in content:
+        yield "The body is a file."
+    elif content:
+        schema = content["application/json"]["schema"]
         body = [(f"`{name}`", "yes" if need else "", _type(spec, found)) for name, need, found in _keys(spec, schema)]
         yield _table(("body", "required", "value"), body)
+
+
+def _content(spec: Any, content: Mapping[str, Any]) -> str:
+    """The keys of an answer, or that it is a file."""
+    if _FILE in content:
+        return "a file"
+    return ", ".join(f"`{name}`" for name, _, _ in _keys(spec, content["application/json"]["schema"]))
 
 
 def _resolved(spec: Any, schema: Mapping[str, Any]) -> Mapping[str, Any]:

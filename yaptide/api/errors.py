@@ -51,6 +51,7 @@ STATUS: dict[type[YaptideError], int] = {
 def register(app: APIFlask) -> None:
     """Give every error of `app` the one shape."""
     app.config["VALIDATION_ERROR_STATUS_CODE"] = 400
+    app.config["AUTO_VALIDATION_ERROR_RESPONSE"] = app.config["AUTO_404_RESPONSE"] = False  # `description` says it
     app.error_processor(_refused_by_framework)
     app.register_error_handler(YaptideError, _refused)
     app.register_error_handler(OSError, _refused_by_system)

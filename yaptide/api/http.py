@@ -13,7 +13,8 @@ from typing import Any, NoReturn, cast
 import orjson
 from flask import Request, Response, current_app, request
 from flask.json.provider import JSONProvider
-from werkzeug.routing import IntegerConverter, ValidationError
+from werkzeug.exceptions import NotFound
+from werkzeug.routing import IntegerConverter
 
 from yaptide import logs
 from yaptide.api import cookies
@@ -68,7 +69,7 @@ class Number(IntegerConverter):
     def to_python(self, value: str) -> int:
         """See `werkzeug.routing.BaseConverter`."""
         if len(value) > len(str(_LARGEST)) or int(value) > _LARGEST:
-            raise ValidationError
+            raise NotFound  # a ValidationError would be 405 where another method of the same path is served
         return int(value)
 
 
@@ -77,6 +78,13 @@ class JsonRequest(Request):
 
     user: User | None = None
     """Who is asking, once that was found out."""
+
+    def get_json(self, *arguments: Any, **named: Any) -> Any:
+        """The body, read as JSON; raises InvalidInput for `null`, which APIFlask would take for an empty object."""
+        document = super().get_json(*arguments, **named)
+        if document is None:
+            raise InvalidInput("The body is null, not an object")
+        return document
 
     def on_json_loading_failed(self, e: ValueError | None) -> NoReturn:
         """Raise InvalidInput, or TooLarge if the body was cut."""

@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from werkzeug.exceptions import NotFound
 
 from yaptide.api import schemas
+from yaptide.api.description import json_content, respond_with
 from yaptide.api.http import answer, backend
 from yaptide.services import metrics, readiness
 from yaptide.services.readiness import Check
@@ -40,6 +41,7 @@ def health() -> Response:
 
 @blueprint.get("/readyz")
 @blueprint.output(schemas.Readiness)
+@blueprint.doc(responses=respond_with(503, "Not ready", json_content("Readiness")))
 def ready() -> Response:
     """Whether requests should be sent here: the database answers, its tables are current, the data folder has room.
 

@@ -13,6 +13,7 @@ from apiflask import APIBlueprint
 from flask import Response, current_app, request
 
 from yaptide.api import schemas
+from yaptide.api.description import FILE, respond_with
 from yaptide.api.http import answer, backend, worker
 from yaptide.domain.errors import InvalidInput
 from yaptide.services import remote
@@ -112,6 +113,7 @@ def give_back(simulation_id: int, task_id: int, json_data: schemas.TaskEnd) -> R
 
 
 @blueprint.get("/tasks/<int:task_id>/output")
+@blueprint.doc(responses=respond_with(200, "The scores, as they were sent", FILE))
 def output(simulation_id: int, task_id: int) -> Response:
     """The scores of a task, for the worker that merges them."""
     with tempfile.TemporaryDirectory() as aside:  # open, a file can be read after its name is gone

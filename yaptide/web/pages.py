@@ -19,7 +19,7 @@ def docs() -> str:
     ]
     tags = dict.fromkeys(tag for endpoint in endpoints for tag in endpoint.get("tags", ["Other"]))
     groups = {tag: [endpoint for endpoint in endpoints if tag in endpoint.get("tags", ["Other"])] for tag in tags}
-    return render_template("docs.html", info=spec["info"], groups=groups)
+    return render_template("docs.html", info=spec["info"], groups=groups, errors=spec["components"]["responses"])
 
 
 @blueprint.get("/docs/style.css")
