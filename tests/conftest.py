@@ -13,8 +13,8 @@ from sqlalchemy import delete
 
 from tests.support import keycloak as keycloak_support, slurm as clusters
 from tests.support.api import UI, Job, sign_in, submit
-from tests.support.fixtures import backend as backend, migrated_file as migrated_file
 from tests.support.described import CheckedClient
+from tests.support.fixtures import backend as backend, migrated_file as migrated_file
 from tests.support.postgres import Postgres, PostgresMissing, serve
 from tests.support.storing import copy_into_memory
 from yaptide.application import create_app

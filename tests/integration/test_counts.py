@@ -21,6 +21,7 @@ from yaptide.persistence.queries import moves, users as user_queries
 from yaptide.persistence.queries.administration import Holdings
 from yaptide.persistence.queries.moves import Cause
 from yaptide.services import administration, counts, recovery, retention, simulations, tasks
+from yaptide.services.access import ADMINISTRATOR
 from yaptide.services.backend import now
 from yaptide.services.retention import Old
 from yaptide.services.tasks import Update
@@ -85,8 +86,8 @@ def test_a_list_tells_of_what_there_is(signed_in, stranger, backend, database):
 def test_who_may_see_all_simulations_is_told_of_all(signed_in, stranger, backend):
     submit(signed_in), submit(stranger).bring_to("FAILED")
     page = simulations.Page(states=(EntityState.FAILED,))
-    assert simulations.listing(backend, None, page)[0] == 1
-    assert simulations.listing(backend, None, simulations.Page())[0] == 2
+    assert simulations.listing(backend, ADMINISTRATOR, page)[0] == 1
+    assert simulations.listing(backend, ADMINISTRATOR, simulations.Page())[0] == 2
 
 
 def test_progress_counts_nothing_and_a_submission_once(backend, database):

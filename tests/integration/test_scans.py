@@ -34,7 +34,14 @@ LOOK = {True: 1000, False: 10}
 MOST = {True: 2000, False: 200}
 STATES = "RUNNING,PENDING,MERGING_QUEUED,MERGING_RUNNING,COMPLETED"
 #: Routes that need Keycloak or a cluster, and the one that adds up, by an index, what all simulations store.
-APART = {"POST /auth/keycloak", "DELETE /auth/keycloak", "POST /jobs/batch", "GET /clusters", "GET /metrics"}
+APART = {
+    "POST /convert",
+    "POST /auth/keycloak",
+    "DELETE /auth/keycloak",
+    "POST /jobs/batch",
+    "GET /clusters",
+    "GET /metrics",
+}
 #: The same request by another path.
 SAME = {"GET /jobs/batch", "DELETE /jobs", "DELETE /jobs/batch", "GET /openapi.json", "PUT /<>/tasks/<>/files"}
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.storing import rows_of
 from yaptide.domain.errors import Contended, Forbidden, NotAuthenticated, NotConfigured, NotFound
+from yaptide.persistence.queries.users import Subject
 from yaptide.services import administration, credentials, keycloak, sessions, simulations, users
 from yaptide.services.backend import Keycloak
 from yaptide.services.devices import Origin
@@ -100,7 +101,7 @@ def test_tokens_end_on_the_second(backend, signed_in, clock):
     assert not is_signed_in(backend, signed_in)
     assert sessions.refresh(backend, signed_in.refresh.text)
     clock.time = signed_in.refresh.expires
-    with pytest.raises(Forbidden, match="Log in again"):
+    with pytest.raises(NotAuthenticated, match="No token provided"):
         sessions.refresh(backend, signed_in.refresh.text)
 
 
@@ -234,6 +235,10 @@ def test_tokens_are_not_shown_where_they_are_printed(signed_in):
 # Sessions of who signs in through Keycloak
 
 
+def subject_of(name):
+    return Subject("http://127.0.0.1/realms/x", f"subject of {name}")
+
+
 @pytest.fixture
 def realm(backend, clock, monkeypatch):
     """A server with Keycloak, whose tokens are the names of users; each is good for an hour."""
@@ -241,7 +246,7 @@ def realm(backend, clock, monkeypatch):
 
     def identify(settings, token):
         assert settings is configured.keycloak
-        return identities.setdefault(token, Identity(token, clock() + timedelta(hours=1)))
+        return identities.setdefault(token, Identity(subject_of(token), token, clock() + timedelta(hours=1)))
 
     monkeypatch.setattr(keycloak, "identify", identify)
     configured = replace(backend, keycloak=Keycloak(("http://127.0.0.1/realms/x",), frozenset({"yaptide"})))
@@ -280,7 +285,7 @@ def test_the_name_has_to_be_that_of_the_token(realm):
 
 def test_what_keeps_a_user_from_clusters_is_remarked(realm, monkeypatch):
     asked = []
-    monkeypatch.setattr(credentials, "renew", lambda _, user, token: asked.append((user.username, token)) or "no way")
+    monkeypatch.setattr(credentials, "renew", lambda _, user, *told: asked.append((user.username, told[0])) or "no way")
     signed_in = through_keycloak(realm)
     assert signed_in.remark == "no way"
     assert asked == [("alice", "alice")]
@@ -293,7 +298,7 @@ def test_who_is_signed_in_goes_on_with_the_session(realm, clock, left):
     clock.later(minutes=30)
     keycloak.identify(realm.keycloak, "renewed")  # a new token of Keycloak, for another hour from now on
     access = before.access.text if left == "both" else None
-    token = Identity("alice", clock() + timedelta(hours=1))
+    token = Identity(subject_of("alice"), "alice", clock() + timedelta(hours=1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keycloak, "identify", lambda *_: token)
         after = sessions.sign_in_through_keycloak(realm, "renewed", "alice", access, before.refresh.text)

@@ -294,6 +294,8 @@ def test_no_task_is_next_of_what_others_run(ask, job, put, put_simulation):
     assert next_for(ask) == (2, 0)
     put(platform="DIRECT")
     put_simulation(input_type="EDITOR")
+    assert next_for(ask) == (1, 0), "a project that was converted: its tasks have seeds"
+    put(seed=None)
     assert next_for(ask) == (2, 0)
     put_simulation(input_type="FILES")
     for state in EntityState:
