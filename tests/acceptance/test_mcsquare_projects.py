@@ -25,6 +25,7 @@ def run(files, folder, primaries=3200):
     code.check(files)
     code.prepare(files, primaries, 1, folder)
     command = code.command(installation, folder)
+    command.make_links(folder)
     with (folder / OUTPUT_LOG).open("wb") as log:
         done = subprocess.run(
             command.arguments,

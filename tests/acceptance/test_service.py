@@ -108,7 +108,7 @@ def test_the_log_is_json_to_the_last_line(there):
     job_id, _ = submitted(server)
     checks = httpx.get(f"{server.url}/readyz").json()["checks"]
     assert checks.keys() == {"database", "tables", "storage", "threads", "simulators"}
-    assert checks["simulators"] == "mcsquare"
+    assert checks["simulators"] == "mcsquare, shieldhit"
     done = server.stop()
     lines = [json.loads(line) for line in done.err.splitlines()]
     assert all({"time", "level", "logger", "event"} <= line.keys() for line in lines)
