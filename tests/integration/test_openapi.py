@@ -23,7 +23,7 @@ from yaptide.services import sessions, users
 
 pytestmark = pytest.mark.parametrize("database", ["memory"], indirect=True)
 
-REQUESTS = int(os.environ.get("REQUESTS", "300"))
+REQUESTS = int(os.environ.get("REQUESTS", "100"))
 #: What schemathesis supposes, and is not so: that no service of others is missing (503), that it knows whose key a
 #: request has, and that nothing is refused for what it means, such as the name of a simulator that is none.
 NOT_SO = [not_a_server_error, ignored_auth, positive_data_acceptance]
