@@ -106,6 +106,13 @@ def test_a_simulator_that_fails(run):
     assert run("echo no; exit 3") == ["failed: exit code 3: no\n; {'output.log': 'no\\n'}"]
 
 
+@pytest.mark.parametrize("end", ["kill -INT $$", "kill -TERM $$", "exit 130", "exit 143"])
+def test_a_simulator_that_was_interrupted_has_not_failed(run, end):
+    """Such as by Ctrl-C, if it has unblocked what we have blocked."""
+    line = f"exec env --default-signal=INT,TERM sh -c '{end}'" if "kill" in end else end
+    assert run(line) == ["given back: its simulator was interrupted"]
+
+
 def test_what_a_simulator_has_started_is_killed_with_it(run, tmp_path):
     assert run(f"sleep 600 & echo $! > '{tmp_path}/pid'; exit 0") == ["completed"]
     pid = int((tmp_path / "pid").read_text())

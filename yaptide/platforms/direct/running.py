@@ -62,6 +62,11 @@ class Job:
     time_limit: float
 
 
+#: Exit codes of a simulator that was interrupted from outside, and did not fail: we end one by SIGKILL alone. Both
+#: signals are blocked in what we start, but one can unblock them.
+_INTERRUPTED = frozenset(code for number in (signal.SIGINT, signal.SIGTERM) for code in (-number, 128 + number))
+
+
 def run_task(job: Job, reporter: Reporter, stop: threading.Event, look: threading.Event) -> None:
     """Run one task to its end and report it, whatever happens.
 
@@ -73,7 +78,9 @@ def run_task(job: Job, reporter: Reporter, stop: threading.Event, look: threadin
         job.folder.mkdir(parents=True)
         job.simulator.prepare(job.files, job.primaries, job.seed, job.folder)
         exit_code = _follow(job, reporter, stop, look)
-        if exit_code is not None:
+        if exit_code in _INTERRUPTED:
+            reporter.give_back("its simulator was interrupted")
+        elif exit_code is not None:
             with beating(lambda: reporter.progress(job.primaries, 0)):  # both may take long
                 output = job.simulator.read(job.folder, exit_code)
                 reporter.complete(replace(output, logs=read_log(job.folder)))
