@@ -70,12 +70,14 @@ def _progress(simulated: ColumnElement[Any], estimated: ColumnElement[Any]) -> U
 _RUNNING = (_TASK.c.simulation_id == bindparam("simulation")) & (_TASK.c.task_state == EntityState.RUNNING)
 _THIS = _RUNNING & (_TASK.c.task_id == bindparam("task"))
 _PROGRESS = _progress(bindparam("simulated"), bindparam("estimated"))
+#: As literals: a plain list would be expanded again at each execution.
+_FINAL = [literal(state, _SIMULATION.c.job_state.type) for state in FINAL_STATES]
 _KEY_FITS = (
     select(_SIMULATION.c.id)
     .where(
         _SIMULATION.c.id == bindparam("simulation"),
         _SIMULATION.c.update_key_hash == bindparam("key"),
-        _SIMULATION.c.job_state.not_in(FINAL_STATES),
+        _SIMULATION.c.job_state.not_in(_FINAL),
     )
     .exists()
 )
