@@ -115,7 +115,7 @@ def _write(history: History) -> None:
     draw = random.Random(history.seed)  # noqa: S311 - the same history every time
     with ExitStack() as stack:
         files = {name: stack.enter_context((history.folder / name).open("w")) for name in _COLUMNS}
-        payload = codec.encode(
+        payload = codec.encode_payload(
             {"input_type": "FILES", "number_of_all_primaries": 1000, "input_files": {"a": "b" * 400}}
         )
         packed = f"\\\\x{payload.data.hex()}\t{payload.size}\t{payload.sha256}"

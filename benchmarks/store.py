@@ -56,7 +56,7 @@ class Store:
         """Make the tables and the users, numbered from 1, before anything is loaded."""
         self.place.data.mkdir(parents=True, exist_ok=True)
         database = Database(self.url)
-        schema.upgrade(database)
+        schema.upgrade_tables(database)
         database.close()
         with Client(self.server.url) as client:
             for name in self.users:

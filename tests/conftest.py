@@ -63,7 +63,7 @@ def migrated_url(postgres: Postgres) -> str:
     """The URL of a migrated database on the server, which tests use one after the other."""
     url = postgres.create_database()
     database = Database(url)
-    schema.upgrade(database)
+    schema.upgrade_tables(database)
     database.close()
     return url
 

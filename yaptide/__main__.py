@@ -10,9 +10,9 @@ def main() -> None:
     try:
         os.environ["PYTHONSAFEPATH"] = "1"  # what we start runs no code that lies in the folder where we are
         gc.disable()  # what importing makes is kept: looking for garbage in it takes a tenth of the time to start
-        from yaptide.admin import helping  # noqa: PLC0415 - see above
+        from yaptide.admin import quick_help  # noqa: PLC0415 - see above
 
-        if helping.answer(sys.argv[1:], os.environ):
+        if quick_help.answer_quickly(sys.argv[1:], os.environ):
             return
         from yaptide.admin.cli import main as run  # noqa: PLC0415 - see above
 

@@ -16,7 +16,7 @@ from yaptide.services.conversion import AUTOMATIC, OFF
 from yaptide.services.runners import FOREIGN_SETTING
 from yaptide.services.spool import Folder, Spool
 from yaptide.services.throttle import Throttle
-from yaptide.settings import Settings, load
+from yaptide.settings import Settings, load_settings
 from yaptide.simulators import checked_names
 from yaptide_client.extras import is_installed
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from yaptide.api.connections import Server
     from yaptide.platforms.batch.driver import Driver
     from yaptide.platforms.direct.broker import Broker
-    from yaptide.platforms.direct.courier import Courier
+    from yaptide.platforms.direct.outbox import OutboxPublisher
 
 
 def make_spool(settings: Settings) -> Spool:
@@ -72,7 +72,7 @@ def prepare_database(backend: Backend) -> None:
     Raises Conflict with the command that mends it.
     """
     if backend.database.is_sqlite:
-        schema.upgrade(backend.database)
+        schema.upgrade_tables(backend.database)
     else:
         schema.require_current(backend.database)
 
@@ -82,7 +82,7 @@ def prepare_to_serve(backend: Backend) -> None:
     from yaptide.services import secrets  # noqa: PLC0415 - most commands need none
 
     prepare_database(backend)
-    secrets.check(backend.database, secrets.Vault(backend.secret_keys))
+    secrets.check_secrets(backend.database, secrets.Vault(backend.secret_keys))
 
 
 def make_broker(settings: Settings) -> "Broker | None":
@@ -95,22 +95,22 @@ def make_broker(settings: Settings) -> "Broker | None":
     return Broker(url, settings.task_hours * 3600)
 
 
-def make_courier(settings: Settings, backend: Backend) -> "Courier | None":
+def make_outbox_publisher(settings: Settings, backend: Backend) -> "OutboxPublisher | None":
     """What tells workers through the broker what there is to do, not started; None without a broker."""
     broker = make_broker(settings)
     if broker is None:
         return None
-    from yaptide.platforms.direct.courier import Courier  # noqa: PLC0415 - Celery takes long to load
+    from yaptide.platforms.direct.outbox import OutboxPublisher  # noqa: PLC0415 - Celery takes long to load
 
-    return Courier(backend, broker, settings.data_dir)
+    return OutboxPublisher(backend, broker, settings.data_dir)
 
 
-def make_executor(settings: Settings, backend: Backend) -> tuple[Backend, "EmbeddedExecutor | Courier"]:
+def make_executor(settings: Settings, backend: Backend) -> tuple[Backend, "EmbeddedExecutor | OutboxPublisher"]:
     """What has the tasks run, not started, and the backend that hands work to it.
 
     With a broker the courier, which gives them to workers, otherwise the embedded executor.
     """
-    courier = make_courier(settings, backend)
+    courier = make_outbox_publisher(settings, backend)
     if courier is not None:
         return replace(backend, dispatcher=courier), courier
     folders = Folders(settings.data_dir, settings.simulators_dir, settings.work)
@@ -139,10 +139,10 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     from werkzeug.middleware.proxy_fix import ProxyFix  # noqa: PLC0415
 
     from yaptide import api, web  # noqa: PLC0415
-    from yaptide.api import cookies, description, errors, guards, watching  # noqa: PLC0415
+    from yaptide.api import cookies, errors, guards, openapi, request_log  # noqa: PLC0415
     from yaptide.api.http import JsonRequest, Number, OrjsonProvider, guard_body  # noqa: PLC0415
 
-    settings = settings or load()
+    settings = settings or load_settings()
     backend = backend or make_backend(settings)
     app = APIFlask(
         "yaptide",
@@ -152,8 +152,8 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
         docs_path=None,
         static_folder=None,  # type: ignore[arg-type]  # Flask takes it, and then serves no files
     )
-    app.security_schemes = description.security(cookies.name_of(backend, cookies.ACCESS))
-    app.spec_processor(description.describe)
+    app.security_schemes = openapi.security(cookies.name_of(backend, cookies.ACCESS))
+    app.spec_processor(openapi.complete_document)
     app.json = OrjsonProvider(app)
     app.request_class = JsonRequest
     app.url_map.converters["int"] = Number
@@ -163,8 +163,8 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.extensions["yaptide"] = backend
     app.extensions["sqlalchemy"] = backend.database
-    errors.register(app)
-    watching.register(app)
+    errors.register_handlers(app)
+    request_log.log_requests(app)
     guards.register(app, settings.origins)
     if settings.proxies:
         count = settings.proxies
@@ -183,7 +183,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
 def make_server(settings: Settings, backend: Backend, threads: int, grace: int) -> "Server":
     """What serves the web application: so many threads answer, and what runs has `grace` seconds when it is to end."""
     from yaptide.api.connections import Server  # noqa: PLC0415 - only what serves loads Flask
-    from yaptide.api.http import BY_HEAD, entitled  # noqa: PLC0415
+    from yaptide.api.http import BY_HEAD, may_send_large  # noqa: PLC0415
     from yaptide.api.shell import Rules, Shell  # noqa: PLC0415
     from yaptide.api.status import SHELL  # noqa: PLC0415
 
@@ -192,7 +192,7 @@ def make_server(settings: Settings, backend: Backend, threads: int, grace: int) 
     most = max(app.config["MAX_CONTENT_LENGTH"], app.config["MAX_RESULTS_LENGTH"], backend.limits.output)
     rules = Rules(
         folder=backend.data_dir,
-        entitled=partial(entitled, backend),
+        entitled=partial(may_send_large, backend),
         by_head=BY_HEAD,
         grace=settings.request_seconds,
         rate=settings.request_rate,
@@ -206,13 +206,13 @@ def _checked_once(backend: Backend) -> Callable[[], None]:
     """Before the first request, see to the tables and secrets; repeated until they are right."""
     from flask import request  # noqa: PLC0415
 
-    from yaptide.api import watching  # noqa: PLC0415
+    from yaptide.api import request_log  # noqa: PLC0415
 
     ready = False
 
     def check() -> None:
         nonlocal ready
-        if not ready and request.path not in watching.QUIET:  # those are answered whatever the tables are
+        if not ready and request.path not in request_log.QUIET:  # those are answered whatever the tables are
             try:
                 prepare_to_serve(backend)
             except Conflict as error:  # 409 would tell a worker that its task is not wanted any more

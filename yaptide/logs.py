@@ -1,8 +1,8 @@
 """The log: how a line looks, how much is said, and what it is about.
 
 Modules log by `logging.getLogger(__name__)`, or by `structlog.stdlib.get_logger(__name__)` where fields are worth
-having. Both, and libraries, end up on standard error in one format. What `about` binds is in every line of the thread
-or task meanwhile. No line holds a local variable, a header, a body, or what a statement was given.
+having. Both, and libraries, end up on standard error in one format. What `log_context` binds is in every line of the
+thread or task meanwhile. No line holds a local variable, a header, a body, or what a statement was given.
 """
 
 import logging
@@ -38,7 +38,7 @@ structlog.configure(
 )
 
 
-def configure(form: str = "text", level: str = "") -> None:
+def configure_logging(form: str = "text", level: str = "") -> None:
     """Log to standard error, as `text` or `json`, what is of `level` or worse; may be called again."""
     handler = logging.StreamHandler()
     handler.setFormatter(
@@ -61,13 +61,13 @@ def configure(form: str = "text", level: str = "") -> None:
 
 
 @contextmanager
-def about(**fields: Any) -> Iterator[None]:
+def log_context(**fields: Any) -> Iterator[None]:
     """Have the lines that are logged meanwhile tell what they are about, such as `job_id`."""
     with structlog.contextvars.bound_contextvars(**fields):
         yield
 
 
-def bind(**fields: Any) -> None:
+def bind_log_context(**fields: Any) -> None:
     """The same until the request that is being answered ends."""
     structlog.contextvars.bind_contextvars(**fields)
 

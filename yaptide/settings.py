@@ -372,7 +372,7 @@ def _origins(text: str) -> list[str]:
     return [origin.removesuffix("/") for origin in _parts(text)]
 
 
-def load() -> Settings:
+def load_settings() -> Settings:
     """The settings of this process; raises InvalidInput naming the variable that cannot be used."""
     named = os.environ.get("YAPTIDE_ENV_FILE")
     if named is not None and not Path(named).is_file():

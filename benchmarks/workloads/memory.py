@@ -80,7 +80,7 @@ def _pack(path: Path, text: Path) -> None:
     page = codec.encode_text(text.read_bytes()).data
     index = [{"name": "e0", "file_name": "e0", "pages": [{"number": 0, "name": "dose", "dimension": 3}]}]
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("0.json.gz", codec.encode({}).data)
+        archive.writestr("0.json.gz", codec.encode_payload({}).data)
         archive.writestr("0-0.json.gz", page)
         archive.writestr("results.json", orjson.dumps(index))
 

@@ -18,7 +18,7 @@ from yaptide.persistence import task_outputs
 _PROCESSES = get_context("spawn")
 _BESIDE = "numpy reads all numbers of the same files once"
 #: Not so in older revisions, which bench-compare measures too.
-_TAKES_FILE = "aside" in signature(task_outputs.merge).parameters
+_TAKES_FILE = "aside" in signature(task_outputs.merge_outputs).parameters
 
 
 def rows(context: Context) -> Iterator[Row]:
@@ -50,7 +50,7 @@ def _task(folder: Path, number: int, side: int) -> Path:
     page = Page(0, "dose", "Gy", (Axis("x", "mm", np.arange(side) + 0.5),) * 3, values)
     path = folder / f"{number}.npz"
     with path.open("wb") as file:
-        task_outputs.write(file, TaskOutput(1000, (Estimator("dose", "dose", (page,)),)))
+        task_outputs.write_output(file, TaskOutput(1000, (Estimator("dose", "dose", (page,)),)))
     return path
 
 
@@ -58,7 +58,7 @@ def merge(paths: list[Path]) -> None:
     """What the merge of a simulation does with them."""
     with tempfile.TemporaryFile() as aside:
         given = [aside] if _TAKES_FILE else []
-        for _ in task_outputs.merge(paths, [1000] * len(paths), *given):
+        for _ in task_outputs.merge_outputs(paths, [1000] * len(paths), *given):
             pass
 
 

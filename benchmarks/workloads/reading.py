@@ -69,5 +69,5 @@ def _arrays(context: Context, shape: Shape) -> Row:
 
 def read(response: httpx.Response) -> Results:
     """What `yaptide.client` does with an answer."""
-    reader: Any = getattr(answers, "results", answers.document)  # where the client has no way of its own to arrays
+    reader: Any = getattr(answers, "results", answers.read_document)  # where the client has no way of its own to arrays
     return Results.from_document(reader(response))

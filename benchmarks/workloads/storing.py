@@ -96,10 +96,12 @@ def _compressed(context: Context, store: Store, shape: Shape, pages: list[dict[s
     rounds = context.rounds(9)
     numbers = iter(store.simulations(rounds + 1, 2, "MERGING_RUNNING", _OWNER))
     others = iter(store.simulations(rounds + 1, 2))
-    packed = [NewPage(n, "dose", 1, codec.encode(page)) for n, page in enumerate(pages)]
+    packed = [NewPage(n, "dose", 1, codec.encode_payload(page)) for n, page in enumerate(pages)]
     file = io.BytesIO()
-    metadata = codec.encode({"a": "b"})
-    result_files.write(file, (NewEstimator(f"e{n}", f"e{n}", metadata, tuple(packed)) for n in range(shape.estimators)))
+    metadata = codec.encode_payload({"a": "b"})
+    result_files.write_results(
+        file, (NewEstimator(f"e{n}", f"e{n}", metadata, tuple(packed)) for n in range(shape.estimators))
+    )
     sent = file.getvalue()
     plain = b"".join(page.payload.data for page in packed) * shape.estimators
     lengths = ",".join(str(page.payload.length) for page in packed)

@@ -41,10 +41,10 @@ _NUMBERS = ("values", "errors")
 _KINDS = {"i": np.int64, "u": np.uint64, "d": np.float64}
 
 
-def results(response: "httpx.Response") -> dict[str, Any]:
+def read_results_document(response: "httpx.Response") -> dict[str, Any]:
     """The same for an answer of `GET /results`, with arrays of numpy for the long lists of numbers in it."""
     found = None if response.is_error else with_arrays(response.content)
-    return document(response) if found is None else found
+    return read_document(response) if found is None else found
 
 
 def with_arrays(text: bytes) -> dict[str, Any] | None:
@@ -90,7 +90,7 @@ def wants_a_session(response: "httpx.Response") -> bool:
     return response.status_code == 401 or (response.status_code == 403 and b'"Log in again' in response.content)
 
 
-def document(response: "httpx.Response") -> dict[str, Any]:
+def read_document(response: "httpx.Response") -> dict[str, Any]:
     """The JSON object that a server answered with; raises the error of `yaptide_client.errors` that it tells of."""
     try:
         found = orjson.loads(response.content)

@@ -39,7 +39,7 @@ class needed_for:  # noqa: N801 - it reads as words: with needed_for("Drawing"):
                 raise _missing(library, self._purpose) from error
 
 
-def require(library: str, purpose: str) -> None:
+def require_extra(library: str, purpose: str) -> None:
     """The same for a library of an extra that somebody else is going to import."""
     if not is_installed(library):
         raise _missing(library, purpose)

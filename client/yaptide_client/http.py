@@ -105,7 +105,7 @@ class Client:
         return list(found["simulations"])
 
     def call(
-        self, method: str, path: str, read: Callable[[Any], dict[str, Any]] = answers.document, **options: Any
+        self, method: str, path: str, read: Callable[[Any], dict[str, Any]] = answers.read_document, **options: Any
     ) -> Any:
         """One request of any endpoint; the JSON of its answer, as `read` makes it of the response."""
         import httpx  # noqa: PLC0415 - see above
@@ -176,7 +176,7 @@ class Job:
         if pages is not None:
             query["page_numbers"] = str(pages) if isinstance(pages, str | int) else ",".join(map(str, pages))
             query["values"] = "1"  # of grids, which are an address otherwise
-        found = self._client.call("GET", "/results", answers.results, params=query)
+        found = self._client.call("GET", "/results", answers.read_results_document, params=query)
         return Results.from_document(found, estimator)
 
     def update_key(self) -> str:

@@ -20,7 +20,7 @@ _LINE = "#0b5cad"
 _MARK = "#b5402c"
 
 
-def overview(results: Results, title: str) -> Figure:
+def draw_overview(results: Results, title: str) -> Figure:
     """Depth-dose curve with its standard-error band (and R80), and a slice through the dose, side by side.
 
     Without a depth-dose curve the first page with one axis is drawn. Raises NotFound if the results hold no page with
@@ -42,7 +42,7 @@ def overview(results: Results, title: str) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path | str) -> None:
+def save_figure(figure: Figure, path: Path | str) -> None:
     """Write a picture; the ending of the name chooses the format (png, pdf, svg)."""
     figure.savefig(path, dpi=130)
 

@@ -90,10 +90,10 @@ def save_npz(estimators: Sequence[Estimator], path: Path | str) -> None:
 def _add_page(arrays: dict[str, Any], stem: str, page: Page) -> dict[str, Any]:
     """Add the arrays of a page, with one index for each axis; returns what the index says of them."""
     keys: dict[str, Any] = {"values": f"{stem}_values", "errors": None}
-    arrays[keys["values"]] = grid(page, page.values)
+    arrays[keys["values"]] = index_columns(page, page.values)
     if page.errors is not None:
         keys["errors"] = f"{stem}_errors"
-        arrays[keys["errors"]] = grid(page, page.errors)
+        arrays[keys["errors"]] = index_columns(page, page.errors)
     axes = []
     for number, axis in enumerate(page.axes, start=1):
         axes.append({"name": axis.name, "unit": axis.unit, "values": f"{stem}_axis{number}"})
@@ -102,7 +102,7 @@ def _add_page(arrays: dict[str, Any], stem: str, page: Page) -> dict[str, Any]:
     return about | keys | {"axes": axes, "metadata": dict(page.metadata)}
 
 
-def grid(page: Page, numbers: Floats) -> Floats:
+def index_columns(page: Page, numbers: Floats) -> Floats:
     """Values or errors with one index for each axis, without one for a single number, and with one for a list."""
     if not page.axes:
         return numbers.reshape(()) if numbers.size == 1 else numbers
@@ -160,7 +160,7 @@ def to_dataset(estimator: Estimator, page: Page) -> "xr.Dataset":
         import xarray as xr  # noqa: PLC0415 - it takes long to load
     names = [axis.name for axis in page.axes]
     distinct = len(set(names)) == len(names) and all(names) and not {"value", "error"} & set(names)
-    values = grid(page, page.values)
+    values = index_columns(page, page.values)
     dims = names if distinct else [f"axis{number}" for number in range(1, len(names) + 1)]
     coordinates = {
         dim: (dim, axis.values, {"units": axis.unit, "long_name": axis.name})
@@ -170,6 +170,6 @@ def to_dataset(estimator: Estimator, page: Page) -> "xr.Dataset":
     arrays = {"value": (dims, values, {"units": page.unit, "long_name": page.name})}
     if page.errors is not None:
         about = {"units": page.unit, "long_name": f"standard error of {page.name}"}
-        arrays["error"] = (dims, grid(page, page.errors), about)
+        arrays["error"] = (dims, index_columns(page, page.errors), about)
     attributes = {"estimator": estimator.name, "page": page.number, "quantity": page.name, "units": page.unit}
     return xr.Dataset(arrays, coordinates, attributes)

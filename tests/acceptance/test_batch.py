@@ -25,7 +25,7 @@ from yaptide.domain.errors import ClusterRefused, ClusterUnavailable, InvalidInp
 from yaptide.domain.states import EntityState
 from yaptide.persistence.queries import secrets
 from yaptide.platforms.batch import ssh
-from yaptide.platforms.batch.site import submit_once
+from yaptide.platforms.batch.session import submit_once
 from yaptide.platforms.batch.ssh import Connections
 from yaptide.services import sessions
 from yaptide.services.backend import Backend
@@ -61,7 +61,7 @@ class Site:
     def client(self) -> Iterator[Client]:
         """The client of the user, as if signed in through Keycloak."""
         user = of_keycloak(self.backend, self.account)
-        token = sessions.begin(self.backend, user).access.text
+        token = sessions.begin_session(self.backend, user).access.text
         with Client(f"http://127.0.0.1:{self.port}") as client:
             client._http.headers["Authorization"] = f"Bearer {token}"
             yield client

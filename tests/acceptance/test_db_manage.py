@@ -17,7 +17,7 @@ from yaptide.persistence import schema
 from yaptide.persistence.engine import Database
 from yaptide.persistence.queries import users
 from yaptide.services import administration, passwords
-from yaptide.services.counts import fold
+from yaptide.services.counters import fold_counts
 from yaptide.services.passwords import Match
 
 ROOT = Path(__file__).parents[2]
@@ -82,7 +82,7 @@ def test_every_command_works_where_little_is_installed(manage, job, backend, dat
     with database.reading() as connection:
         stored = users.local_user(connection, "bob").password_hash
     assert stored.startswith("scrypt:")
-    assert passwords.verify(stored, "long secret") is Match.OUTDATED
+    assert passwords.verify_password(stored, "long secret") is Match.OUTDATED
     assert manage("update-user", "bob", "--quota", "1MB", "--new-name", "rob").returncode == 0
     listed = printed(manage("list-users", "--json"))["users"]
     assert [(user["username"], user["simulations"]) for user in listed] == [("alice", 1), ("rob", 0)]
@@ -94,7 +94,7 @@ def test_every_command_works_where_little_is_installed(manage, job, backend, dat
     assert manage("add-cluster", "ares", "--host", "login.example.org").returncode == 0
     assert printed(manage("list-clusters", "--json"))["clusters"][0]["host"] == "login.example.org"
     kept = {"User": 1, "YaptideUser": 1, "Session": 1, "Cluster": 1, "Runner": 2, "RunnerSimulator": 1}
-    fold(database, most=0)
+    fold_counts(database, most=0)
     assert {name: count for name, count in counts(database).items() if count} == kept
 
 
@@ -141,7 +141,7 @@ def empty_copy(request, tmp_path, database):
         else:
             url = request.getfixturevalue("postgres").create_database()
         other = Database(url)
-        schema.upgrade(other)
+        schema.upgrade_tables(other)
         with other.writing() as connection:
             connection.exec_driver_sql(damage)
         made.append(other)

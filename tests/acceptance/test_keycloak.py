@@ -290,7 +290,7 @@ def test_the_certificate_comes_with_signing_in(realm, with_service, service):
     ((user_id, _, _, cert, private),) = contents(backend.database)["KeycloakUser"]
     assert cert == pair["cert"]
     assert "PRIVATE KEY" not in private
-    found = credentials.credentials(backend, user_id)
+    found = credentials.current_credentials(backend, user_id)
     assert (found.private_key_text, found.certificate_text) == (pair["private"], cert)
     assert found.username == "alice"
     assert client.get("/auth/status").json["certificate_exp"] == int(found.valid_until.timestamp() * 1000)
@@ -307,7 +307,7 @@ def test_a_certificate_past_half_its_time_is_replaced(realm, with_service, servi
     service.answers(pair)
     assert sign_in(client, realm.token()).json["message"] == "Successfully logged in"
     ((user_id, *_),) = contents(backend.database)["KeycloakUser"]
-    assert credentials.credentials(backend, user_id).certificate_text == pair["cert"]
+    assert credentials.current_credentials(backend, user_id).certificate_text == pair["cert"]
 
 
 def broken_services() -> dict[str, tuple[http.Answer, str]]:
@@ -399,7 +399,7 @@ def there(request: pytest.FixtureRequest, tmp_path, realm: Realm) -> Iterator[Pl
         variables["FLASK_SQLALCHEMY_DATABASE_URI"] = request.getfixturevalue("postgres").create_database()
     with place(tmp_path / "place", **variables) as there:
         there.data.mkdir()
-        schema.upgrade(there.database)
+        schema.upgrade_tables(there.database)
         yield there
 
 

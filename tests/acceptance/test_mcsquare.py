@@ -16,7 +16,7 @@ from yaptide.domain.errors import SimulationFailed
 from yaptide.domain.splitting import split_primaries
 from yaptide.simulators.base import OUTPUT_LOG
 from yaptide.simulators.mcsquare import MCsquare
-from yaptide.simulators.mcsquare.sample import water
+from yaptide.simulators.mcsquare.sample import water_sample
 
 #: MeV, and the range in mm of water: CSDA range of the PSTAR tables of NIST.
 RANGES = [(70.0, 40.8), (125.0, 114.5), (150.0, 157.7)]
@@ -74,7 +74,7 @@ def r80(pages):
 
 @pytest.mark.parametrize(("energy", "expected"), RANGES)
 def test_protons_stop_at_their_range_in_water(scores, energy, expected):
-    assert r80(scores(water(energy=energy))) == pytest.approx(expected, abs=1.0)
+    assert r80(scores(water_sample(energy=energy))) == pytest.approx(expected, abs=1.0)
 
 
 def test_a_long_path_to_the_installation_makes_no_difference(installation, tmp_path):
@@ -86,7 +86,7 @@ def test_a_long_path_to_the_installation_makes_no_difference(installation, tmp_p
 
 @pytest.mark.parametrize("gantry", [90.0, 270.0])
 def test_depth_follows_the_gantry(scores, gantry):
-    pages = scores(water(energy=100.0, gantry=gantry))
+    pages = scores(water_sample(energy=100.0, gantry=gantry))
     assert pages["Dose"][0].axes[0].values.size == 60  # along x
     assert r80(pages) == pytest.approx(77.2, abs=1.5)  # in steps of 2 mm
 
@@ -97,13 +97,13 @@ def test_depth_follows_the_gantry(scores, gantry):
 )
 def test_ct_and_dose_share_their_axes(scores, gantry, box):
     """30 mm of air where the beam enters move the range by 30 mm."""
-    files = water(energy=70.0, gantry=gantry)
+    files = water_sample(energy=70.0, gantry=gantry)
     files["ct.txt"] += f"box {box} -1000\n"
     assert r80(scores(files)) == pytest.approx(40.8 + 30, abs=1.0)
 
 
 def test_the_slice_holds_the_axis_of_the_beam(scores):
-    files = water()
+    files = water_sample()
     files["plan.txt"] = files["plan.txt"].replace("60 100 60", "40.5 100 20.5")
     pages = scores(files)
     cut, grid = pages["Dose"][1], pages["Dose"][2].values.reshape(60, 200, 60).astype(float)
@@ -115,7 +115,7 @@ def test_the_slice_holds_the_axis_of_the_beam(scores):
 def turned(gantry, couch, spacing):
     """A beam of 70 MeV through the middle of a cube of 96 mm of water, or nearly."""
     shape = [round(96 / size) for size in spacing]
-    files = water(energy=70.0, gantry=gantry)
+    files = water_sample(energy=70.0, gantry=gantry)
     files["ct.txt"] = f"grid {' '.join(map(str, shape))}\nspacing {' '.join(map(str, spacing))}\n"
     middle = " ".join(str(count * size / 2) for count, size in zip(shape, spacing, strict=True))
     files["plan.txt"] = files["plan.txt"].replace("60 100 60", middle).replace("Angle\n0\n", f"Angle\n{couch}\n")
@@ -143,7 +143,7 @@ def test_the_slice_of_an_oblique_beam_shows_it_from_its_entry_to_its_end(scores)
 
 
 def test_energy_is_dose_times_mass_and_most_of_the_beams(scores):
-    pages = scores(water())
+    pages = scores(water_sample())
     mass = 0.004  # g: 2 x 1 x 2 mm of water
     dose, energy = (pages[name][2].values.astype(float) for name in ("Dose", "Energy"))
     assert np.allclose(energy, dose * mass, rtol=1e-4)
@@ -152,7 +152,7 @@ def test_energy_is_dose_times_mass_and_most_of_the_beams(scores):
 
 
 def test_let_is_in_kev_per_um(scores):
-    files = water()
+    files = water_sample()
     files["config.txt"] += "Simulate_Nuclear_Interactions False\n"
     pages = scores(files)
     let = pages["LET"][0].values
@@ -161,7 +161,7 @@ def test_let_is_in_kev_per_um(scores):
 
 
 def test_two_fields_are_both_simulated(scores):
-    files = water(energy=70.0)
+    files = water_sample(energy=70.0)
     one = files["plan.txt"][files["plan.txt"].index("#FIELD") :]
     both = files["plan.txt"].replace("Fields\n1", "Fields\n2") + one.replace("Angle\n0.0", "Angle\n180")
     curve = scores({**files, "plan.txt": both})["Dose"][0].values
@@ -170,7 +170,7 @@ def test_two_fields_are_both_simulated(scores):
 
 
 def test_a_range_shifter_shortens_the_range(scores):
-    files = water()
+    files = water_sample()
     shifter = "RS_ID = RS\nRS_type = binary\nRS_material = 64\nRS_density = 1.19\nRS_WET = 50\n"
     files["BDL.txt"] = files["BDL.txt"].replace("Beam par", f"Range Shifter parameters\n{shifter}\nBeam par")
     field = "###RangeShifterID\nRS\n###RangeShifterType\nbinary\n###NumberOfControlPoints"
@@ -184,7 +184,7 @@ def test_a_range_shifter_shortens_the_range(scores):
 
 def test_the_same_seed_gives_the_same_numbers_bit_for_bit(simulate):
     raws = [
-        (simulate(water(), 320, seed)[0] / "Outputs" / f"{name}.raw").read_bytes()
+        (simulate(water_sample(), 320, seed)[0] / "Outputs" / f"{name}.raw").read_bytes()
         for name in ("Dose", "LET")
         for seed in (7, 7, 8)
     ]
@@ -194,13 +194,13 @@ def test_the_same_seed_gives_the_same_numbers_bit_for_bit(simulate):
 
 @pytest.mark.parametrize(("asked", "tasks"), [(10, 1), (161, 1), (1000, 2), (4999, 3)])
 def test_each_task_simulates_exactly_its_share(simulate, asked, tasks):
-    checked = MCsquare().check(water(asked))
+    checked = MCsquare().check(water_sample(asked))
     for share in split_primaries(checked.primaries, tasks, checked.quantum):
-        assert MCsquare().read(*simulate(water(asked), share)).primaries == share
+        assert MCsquare().read(*simulate(water_sample(asked), share)).primaries == share
 
 
 def test_progress_grows_during_the_run(installation, tmp_path):
-    MCsquare().prepare(water(), 16000, 1, tmp_path)
+    MCsquare().prepare(water_sample(), 16000, 1, tmp_path)
     seen, running = [MCsquare().progress(tmp_path, 16000)], start(installation, tmp_path)
     while running.poll() is None:
         seen.append(MCsquare().progress(tmp_path, 16000))
@@ -225,7 +225,7 @@ def test_progress_grows_during_the_run(installation, tmp_path):
     ],
 )
 def test_exit_code_0_is_not_believed(simulate, name, old, new, words):
-    folder, code = simulate(water(), spoil={name: (old, new)})
+    folder, code = simulate(water_sample(), spoil={name: (old, new)})
     assert code == 0
     with pytest.raises(SimulationFailed, match=words):
         MCsquare().read(folder, code)
@@ -242,14 +242,14 @@ def test_exit_code_0_is_not_believed(simulate, name, old, new, words):
     ],
 )
 def test_failures_are_told_in_words(simulate, name, old, new, words):
-    folder, code = simulate(water(), spoil={name: (old, new)})
+    folder, code = simulate(water_sample(), spoil={name: (old, new)})
     assert code != 0
     with pytest.raises(SimulationFailed, match=words):
         MCsquare().read(folder, code)
 
 
 def test_a_run_that_is_stopped_has_no_result(installation, tmp_path):
-    MCsquare().prepare(water(), 160_000_000, 1, tmp_path)
+    MCsquare().prepare(water_sample(), 160_000_000, 1, tmp_path)
     running = start(installation, tmp_path)
     running.terminate()
     assert running.wait(processes.DEADLINE) == -signal.SIGTERM

@@ -13,7 +13,7 @@ from yaptide.domain.states import EntityState
 from yaptide.editor.reading import read_project
 from yaptide.simulators.base import OUTPUT_LOG
 from yaptide.simulators.mcsquare import MCsquare
-from yaptide.simulators.mcsquare.sample import water
+from yaptide.simulators.mcsquare.sample import water_sample
 
 #: Ranges of protons in mm of water as MCsquare has them: its stopping powers give 0.3 mm more at 150 MeV than PSTAR's.
 R80 = {100.0: 77.3, 150.0: 158.1}
@@ -87,7 +87,7 @@ def test_a_phantom_of_water(scores, tmp_path):
 
 def test_the_range_is_that_of_the_same_beam_given_as_files(scores, tmp_path_factory):
     """The nozzle of the files is at the block: MCsquare has air before it, which a project has not."""
-    files = water(energy=100, primaries=16000)
+    files = water_sample(energy=100, primaries=16000)
     columns = "0.3 1e8 1 3 1e-5 0.5 3 1e-5 0.5 0 3 1e-5 0.5 3 1e-5 0.5"
     library = files["BDL.txt"].partition("Beam parameters")[0].replace("\n400\n", "\n0.001\n")
     names = files["BDL.txt"].splitlines()[-4]

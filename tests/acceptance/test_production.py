@@ -57,7 +57,7 @@ def scores(primaries: int, edge: int = 100) -> bytes:
     values = (np.arange(edge**3) % 97) / 7
     page = Page(0, "Dose", "Gy", axes, values)
     file = io.BytesIO()
-    task_outputs.write(file, TaskOutput(primaries, (Estimator("Dose", "Dose", (page,)),)))
+    task_outputs.write_output(file, TaskOutput(primaries, (Estimator("Dose", "Dose", (page,)),)))
     return file.getvalue()
 
 

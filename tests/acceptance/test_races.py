@@ -23,7 +23,7 @@ from tests.support.postgres import Postgres
 from tests.support.processes import Place, Server, place
 from tests.support.storing import FOREIGN
 from yaptide.persistence import schema
-from yaptide.services import counts, simulations, users
+from yaptide.services import counters, simulations, users
 from yaptide.services.backend import Backend
 from yaptide.services.simulations import Submission, Submitted
 from yaptide.services.spool import Folder
@@ -48,8 +48,8 @@ class Arena:
     def submit(self) -> Submitted:
         """A new simulation of two tasks."""
         project = payloads.project("dose")
-        user = users.ensure(self.backend, "racer")
-        return simulations.submit(self.backend, user, Submission("shieldhit", 2, "race", None, project))
+        user = users.ensure_user(self.backend, "racer")
+        return simulations.submit_simulation(self.backend, user, Submission("shieldhit", 2, "race", None, project))
 
     def at_once(self, *calls: Call) -> list[httpx.Response]:
         """All clients call at the same moment, each the next of `calls`."""
@@ -85,7 +85,7 @@ def there(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         variables["FLASK_SQLALCHEMY_DATABASE_URI"] = server.create_database()
     with place(tmp_path_factory.mktemp(request.param) / "place", **variables) as there:
         there.data.mkdir()
-        schema.upgrade(there.database)
+        schema.upgrade_tables(there.database)
         yield there
 
 
@@ -99,7 +99,7 @@ def _nothing_is_wrong(there: Place) -> Iterator[None]:
 def arena(there: Place) -> Iterator[Arena]:
     server = there.up("--no-executor")
     backend = Backend(there.database, Folder(there.data / "spool"), b"0" * 32, foreign_workers=FOREIGN)
-    users.ensure(backend, "racer")
+    users.ensure_user(backend, "racer")
     users.set_password(backend, "racer", "a long password")
     clients = [httpx.Client(base_url=server.url, timeout=60) for _ in range(CLIENTS)]
     for client in clients:
@@ -203,7 +203,7 @@ def test_lists_are_right_while_their_numbers_are_added_up(arena: Arena) -> None:
 
     def fold() -> None:
         while not done.is_set():
-            counts.fold(database, most=2)
+            counters.fold_counts(database, most=2)
 
     with ThreadPoolExecutor(2) as folding:
         folders = [folding.submit(fold) for _ in range(2)]
@@ -226,11 +226,11 @@ def test_lists_are_right_while_their_numbers_are_added_up(arena: Arena) -> None:
 def test_a_server_that_is_killed_has_stored_everything_or_nothing(there: Place) -> None:
     """Half of the moments lie while the body is sent, half while it is stored."""
     backend = Backend(there.database, Folder(there.data / "spool"), b"0" * 32, foreign_workers=FOREIGN)
-    user = users.ensure(backend, "killed")
+    user = users.ensure_user(backend, "killed")
     for moment in range(0, MOMENTS, 1 if RACES >= 300 else 4):
         server = there.up("--no-executor")
         submission = Submission("shieldhit", 2, "killed", None, payloads.project("dose"))
-        job = simulations.submit(backend, user, submission)
+        job = simulations.submit_simulation(backend, user, submission)
         body = results_of(job, 2000)
         send_and_kill(server, body, moment)
         pages = stored_pages(there, job)

@@ -254,10 +254,10 @@ def test_a_server_does_not_start_without_the_keys_of_what_is_stored(there):
     key, other = secrets.new_key(), secrets.new_key()
     with contextlib.closing(Database(there.url)) as database:
         there.data.mkdir()
-        schema.upgrade(database)
+        schema.upgrade_tables(database)
         backend = Backend(database, Folder(there.data / "spool"), b"", secret_keys=(key,))
         pair = Authority().pair("alice")
-        credentials.store(backend, of_keycloak(backend, "alice"), pair["cert"], pair["private"])
+        credentials.store_credentials(backend, of_keycloak(backend, "alice"), pair["cert"], pair["private"])
     for keys, told in {"": "set YAPTIDE_SECRET_KEYS to the one in use", other: "add the key that it was"}.items():
         done = there.run("up", "--port", free_port(), YAPTIDE_SECRET_KEYS=keys)
         assert (done.code, told in done.err) == (1, True)

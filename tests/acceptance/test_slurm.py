@@ -194,7 +194,7 @@ def test_host_keys_are_checked(slurm_cluster, connections, server, login):
 
 
 def test_the_host_key_is_asked_for(slurm_cluster):
-    key, fingerprint = ssh.scan(slurm_cluster.host, slurm_cluster.ssh_port)
+    key, fingerprint = ssh.scan_host_key(slurm_cluster.host, slurm_cluster.ssh_port)
     assert slurm_cluster.host_key.endswith(key)
     assert fingerprint == slurm_cluster.keys.host.get_fingerprint()
 
@@ -242,7 +242,7 @@ def ended(remote, name, count):
     """The jobs of this name when so many of them have ended."""
 
     def look():
-        seen = slurm.named(remote, name)
+        seen = slurm.find_jobs(remote, name)
         return seen if len(seen) == count and all(one.state in FINAL_STATES for one in seen) else None
 
     return until(look, f"{count} jobs {name} have ended", DEADLINE, every=0.2)
@@ -250,8 +250,8 @@ def ended(remote, name, count):
 
 def submitted(remote, job, command, *, tasks=0, prologue=None):
     path = f"{job.folder}/script.sh"
-    remote.write(path, slurm.script(job, command, prologue).encode())
-    return slurm.submit(remote, slurm.array_command(job, path, tasks) if tasks else slurm.single_command(job, path))
+    remote.write(path, slurm.job_script(job, command, prologue).encode())
+    return slurm.submit_job(remote, slurm.array_command(job, path, tasks) if tasks else slurm.single_command(job, path))
 
 
 def test_an_array_and_the_job_that_collects(remote, folder):
@@ -259,8 +259,8 @@ def test_an_array_and_the_job_that_collects(remote, folder):
     program = 'printf \'%s\\n\' "$@" "$A" >args-$SLURM_ARRAY_TASK_ID; exit $((SLURM_ARRAY_TASK_ID - 1))'
     array = submitted(remote, job, ["/bin/sh", "-c", program, "sh", *HOSTILE], tasks=3, prologue="export A=loaded")
     collect_path = f"{folder}/collect.sh"
-    remote.write(collect_path, slurm.script(job, ["/bin/sh", "-c", "ls args-* >collected"]).encode())
-    collect = slurm.submit(remote, slurm.collect_command(job, collect_path, array))
+    remote.write(collect_path, slurm.job_script(job, ["/bin/sh", "-c", "ls args-* >collected"]).encode())
+    collect = slurm.submit_job(remote, slurm.collect_command(job, collect_path, array))
 
     *tasks, last = ended(remote, job.name, 4)
     assert [(task.job, task.index, task.state) for task in tasks] == [
@@ -277,26 +277,28 @@ def test_an_array_and_the_job_that_collects(remote, folder):
         *("args-1", "args-2", "args-3", "collected", "script.sh", "collect.sh"),
         *("task-1.log", "task-2.log", "task-3.log", "collect.log"),
     }
-    assert set(tasks) <= set(slurm.queue(remote))
+    assert set(tasks) <= set(slurm.query_queue(remote))
 
 
 def test_what_is_canceled_waits_or_never_was(remote, folder):
     job = Job("20260301-120000-cancelBATCH", folder, SMALL | {"--time": "10"})
     number = submitted(remote, job, ["/bin/sleep", "300"], tasks=6)
-    until(lambda: any(one.state is EntityState.RUNNING for one in slurm.named(remote, job.name)), "it runs", DEADLINE)
-    slurm.cancel(remote, number, [1, 2, 6])
+    until(
+        lambda: any(one.state is EntityState.RUNNING for one in slurm.find_jobs(remote, job.name)), "it runs", DEADLINE
+    )
+    slurm.cancel_job(remote, number, [1, 2, 6])
 
     def states():
-        return {one.index: str(one.state) for one in slurm.named(remote, job.name)}
+        return {one.index: str(one.state) for one in slurm.find_jobs(remote, job.name)}
 
     # One that is canceled while it waits is not in the queue any more.
     until(lambda: states() | {3: "", 4: "", 5: ""} == {1: "CANCELED", 2: "CANCELED", 3: "", 4: "", 5: ""}, "canceled")
-    assert all("canceled on the cluster" in one.reason for one in slurm.named(remote, job.name) if one.index < 3)
-    slurm.cancel(remote, number)
+    assert all("canceled on the cluster" in one.reason for one in slurm.find_jobs(remote, job.name) if one.index < 3)
+    slurm.cancel_job(remote, number)
     assert {one.state for one in ended(remote, job.name, 5)} == {EntityState.CANCELED}
-    slurm.cancel(remote, number)
-    slurm.cancel(remote, 2**30)
-    assert slurm.named(remote, "20260301-120000-neverBATCH") == []
+    slurm.cancel_job(remote, number)
+    slurm.cancel_job(remote, 2**30)
+    assert slurm.find_jobs(remote, "20260301-120000-neverBATCH") == []
 
 
 def test_a_task_that_takes_more_memory_than_it_has(remote, folder):
@@ -312,7 +314,9 @@ def test_a_task_that_reaches_its_time_limit(slurm_cluster, remote, folder):
     job = Job("20260301-120000-timeBATCH", folder, SMALL)
     number = submitted(remote, job, ["/bin/sleep", "300"])
     until(
-        lambda: [one for one in slurm.named(remote, job.name) if one.state is EntityState.RUNNING], "it runs", DEADLINE
+        lambda: [one for one in slurm.find_jobs(remote, job.name) if one.state is EntityState.RUNNING],
+        "it runs",
+        DEADLINE,
     )
     slurm_cluster.reach_time_limit(number)
     (seen,) = ended(remote, job.name, 1)
@@ -325,19 +329,19 @@ def test_what_slurm_refuses_says_why(remote, folder):
         submitted(remote, job, ["/bin/true"])
     with pytest.raises(ClusterRefused, match="Invalid job array"):
         submitted(remote, replace(job, options=SMALL), ["/bin/true"], tasks=100_000)
-    assert slurm.named(remote, job.name) == []
+    assert slurm.find_jobs(remote, job.name) == []
     with pytest.raises(ClusterRefused, match="not available"):
         submitted(remote, replace(job, options={"--mem": "900G"}), ["/bin/true"])
-    (seen,) = slurm.named(remote, job.name)  # SLURM keeps a record of it all the same
+    (seen,) = slurm.find_jobs(remote, job.name)  # SLURM keeps a record of it all the same
     assert (seen.state, seen.reason) == (EntityState.FAILED, "no node of the cluster has what it asks for")
 
 
 def test_a_folder_that_is_gone_is_a_failure_with_a_reason(remote, folder):
     job = Job("20260301-120000-goneBATCH", folder, SMALL)
     path = f"{folder}/script.sh"
-    remote.write(path, slurm.script(job, ["/bin/true"]).encode())
+    remote.write(path, slurm.job_script(job, ["/bin/true"]).encode())
     gone = replace(job, folder=f"{folder}/gone")
-    slurm.submit(remote, slurm.single_command(gone, path))
+    slurm.submit_job(remote, slurm.single_command(gone, path))
     (seen,) = ended(remote, job.name, 1)
     assert seen.state is EntityState.FAILED
     assert "could not be opened" in seen.reason
@@ -351,7 +355,7 @@ def test_jobs_outlive_a_restart_of_the_controller(slurm_cluster, remote, folder)
 
     def answers():
         try:
-            return slurm.named(remote, job.name)
+            return slurm.find_jobs(remote, job.name)
         except ClusterUnavailable:
             return None
 
@@ -361,7 +365,7 @@ def test_jobs_outlive_a_restart_of_the_controller(slurm_cluster, remote, folder)
 
 
 def test_a_cluster_without_accounting(remote):
-    assert slurm.accounts(remote, [1]) is None
+    assert slurm.query_accounting(remote, [1]) is None
 
 
 # `yaptide clusters`.
@@ -439,14 +443,16 @@ def test_a_job_that_waits_too_long_is_taken_back(slurm_cluster, remote):
     blocker = Job("20260301-120000-blockerBATCH", str(slurm_cluster.scratch), {"--exclusive": "", "--time": "10"})
     number = submitted(remote, blocker, ["/bin/sleep", "300"])
     try:
-        until(lambda: slurm.named(remote, blocker.name)[0].state is EntityState.RUNNING, "it runs", DEADLINE)
+        until(lambda: slurm.find_jobs(remote, blocker.name)[0].state is EntityState.RUNNING, "it runs", DEADLINE)
         *_, job = checking.try_out(remote, cluster, wait=2)
     finally:
-        slurm.cancel(remote, number)
+        slurm.cancel_job(remote, number)
     assert not job.passed
     assert "PENDING after 2 s" in job.found
     assert "--wait" in job.advice
-    until(lambda: not any(one.state not in FINAL_STATES for one in slurm.queue(remote)), "nothing is left", DEADLINE)
+    until(
+        lambda: not any(one.state not in FINAL_STATES for one in slurm.query_queue(remote)), "nothing is left", DEADLINE
+    )
 
 
 # The cluster of the tests itself.

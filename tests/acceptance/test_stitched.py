@@ -42,8 +42,10 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, st
     try:
         server: Server = place.up("--no-executor").register()
         backend = Backend(Database(place.url), Folder(place.folder / "spool"), b"k" * 32, foreign_workers=FOREIGN)
-        user = users.ensure(backend, "alice")
-        submitted = simulations.submit(backend, user, Submission("shieldhit", 1, "x", None, payloads.project("dose")))
+        user = users.ensure_user(backend, "alice")
+        submitted = simulations.submit_simulation(
+            backend, user, Submission("shieldhit", 1, "x", None, payloads.project("dose"))
+        )
         backend.database.close()
         pages = [payloads.page(number, f"Q{number}", tuple(VALUES)) for number in range(12)]
         body = {"simulation_id": submitted.simulation_id, "update_key": submitted.update_key}

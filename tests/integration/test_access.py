@@ -8,7 +8,7 @@ from werkzeug.test import TestResponse
 
 from tests.support.api import Job, submit
 from yaptide.services import simulations
-from yaptide.services.access import ADMINISTRATOR, Action, may, whose
+from yaptide.services.access import ADMINISTRATOR, Action, listed_owner, may
 from yaptide.services.simulations import Page
 
 pytestmark = pytest.mark.parametrize("database", ["memory"], indirect=True)
@@ -152,10 +152,10 @@ def knock(job: Job, method: str, path: str, number: int, key: str) -> TestRespon
 
 def test_the_administrator_may_everything_and_sees_everybodys(job, stranger, backend):
     other = submit(stranger)
-    listed = simulations.listing(backend, ADMINISTRATOR, Page(1, 10))
+    listed = simulations.list_simulations(backend, ADMINISTRATOR, Page(1, 10))
     assert {row.job_id for row in listed.rows} == {job.job_id, other.job_id}
-    assert whose(ADMINISTRATOR) is None
-    simulation = simulations.status(backend, ADMINISTRATOR, other.job_id).simulation
+    assert listed_owner(ADMINISTRATOR) is None
+    simulation = simulations.read_status(backend, ADMINISTRATOR, other.job_id).simulation
     assert all(may(ADMINISTRATOR, action, simulation) for action in Action)
-    assert simulations.cancel(backend, ADMINISTRATOR, other.job_id) is None
+    assert simulations.cancel_simulation(backend, ADMINISTRATOR, other.job_id) is None
     assert other.state == "CANCELED"

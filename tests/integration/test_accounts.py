@@ -45,7 +45,7 @@ def alice(backend):
 
 def credentials_of(database, user):
     with database.reading() as connection:
-        return secrets.credentials(connection, user.id)[1:]
+        return secrets.find_credentials(connection, user.id)[1:]
 
 
 def give_credentials(database, user):
@@ -60,11 +60,11 @@ def subject_of(database, user):
 
 def test_who_is_renamed_keeps_the_account_and_takes_the_name_along(backend, database, alice):
     give_credentials(database, alice)
-    access = sessions.begin(backend, alice).access.text
+    access = sessions.begin_session(backend, alice).access.text
     renamed = users.of_keycloak(backend, HERS, "alicia")
     assert renamed == (alice.id, "alicia", "KeycloakUser")
     assert users.of_keycloak(backend, HERS, "alicia") == renamed
-    assert sessions.authenticate(backend, access) == renamed
+    assert sessions.authenticate_user(backend, access) == renamed
     # The certificate is for the old name, which may be somebody else's account on a cluster by now.
     assert credentials_of(database, renamed) == (None, None)
     newcomer = users.of_keycloak(backend, NEWCOMERS, "alice")
@@ -126,7 +126,7 @@ def test_all_who_come_at_once_get_one_account_for_one_subject(backend, database,
 @FILE
 def test_an_administrator_gives_an_account_to_who_has_the_name_now(yaptide, backend, database, alice):
     give_credentials(database, alice)
-    access = sessions.begin(backend, alice).access.text
+    access = sessions.begin_session(backend, alice).access.text
     assert yaptide("users", "link", "alice", answers="n\n").exit_code == 1
     assert subject_of(database, alice) == HERS
     done = yaptide("users", "link", "alice", answers="y\n")
@@ -134,7 +134,7 @@ def test_an_administrator_gives_an_account_to_who_has_the_name_now(yaptide, back
     assert "Give alice (KeycloakUser) with 0 simulations" in done.stderr
     assert credentials_of(database, alice) == (None, None)
     with pytest.raises(Forbidden):
-        sessions.authenticate(backend, access)
+        sessions.authenticate_user(backend, access)
     assert users.of_keycloak(backend, NEWCOMERS, "alice") == alice
     with pytest.raises(Forbidden):
         users.of_keycloak(backend, HERS, "alice")
@@ -146,12 +146,12 @@ def test_a_sign_in_that_was_under_way_when_the_account_was_given_away_comes_to_n
     backend = replace(backend, secret_keys=(new_key(),))
     pair = Authority().pair("alice")
     with pytest.raises(Forbidden):
-        credentials.store(backend, alice, pair["cert"], pair["private"], HERS)
+        credentials.store_credentials(backend, alice, pair["cert"], pair["private"], HERS)
     with pytest.raises(Forbidden):
-        sessions.begin(backend, alice, subject=HERS)
+        sessions.begin_session(backend, alice, subject=HERS)
     assert credentials_of(database, alice) == (None, None)
     assert contents(database)["Session"] == []
-    assert sessions.begin(backend, alice, subject=NEWCOMERS)
+    assert sessions.begin_session(backend, alice, subject=NEWCOMERS)
 
 
 @FILE
@@ -180,7 +180,7 @@ def test_what_cannot_be_linked(database, backend, signed_in, alice):
     administration.link_user(database, alice, None)
     with pytest.raises(InvalidInput, match="--issuer"):
         administration.chosen_subject(database, alice, "x", "")
-    administration.remove_user(database, alice, administration.holdings(database, alice))
+    administration.remove_user(database, alice, administration.count_holdings(database, alice))
     with pytest.raises(NotFound):
         administration.link_user(database, alice, None)
 
@@ -243,7 +243,7 @@ def test_of_those_who_register_names_that_look_alike_at_once_one_is_added(backen
     def register_locally(name):
         together.wait(30)
         try:
-            return users.register(backend, name, None).username
+            return users.register_user(backend, name, None).username
         except Conflict as error:
             return str(error)
 
@@ -251,13 +251,13 @@ def test_of_those_who_register_names_that_look_alike_at_once_one_is_added(backen
         added = [answer for answer in pool.map(register_locally, names) if answer in names]
     assert len(added) == 1
     with pytest.raises(Conflict):
-        users.ensure(backend, next(name for name in names if name not in added))
+        users.ensure_user(backend, next(name for name in names if name not in added))
 
 
 def test_users_of_an_older_version_go_on_by_their_names(client, database, backend):
     """They may look alike, or be spelled as names are not stored any more."""
     for number, name in enumerate((DECOMPOSED, "Alice", "alice")):
-        user = users.register(backend, f"temporary {number}", PASSWORD)
+        user = users.register_user(backend, f"temporary {number}", PASSWORD)
         with database.writing() as connection:
             connection.execute(text('UPDATE "User" SET username = :name WHERE id = :id'), {"name": name, "id": user.id})
             connection.execute(text('UPDATE "YaptideUser" SET name_skeleton = NULL WHERE id = :id'), {"id": user.id})
@@ -272,8 +272,8 @@ def test_a_new_name_goes_by_the_same_rules(database, backend, signed_in, strange
         with pytest.raises(error):
             administration.rename_user(database, mallory, name)
     administration.rename_user(database, mallory, DECOMPOSED)
-    assert users.find(backend, COMPOSED).id == mallory.id
-    assert users.register(backend, "mallory", None)
+    assert users.find_user(backend, COMPOSED).id == mallory.id
+    assert users.register_user(backend, "mallory", None)
 
 
 def test_a_short_password_is_refused_wherever_it_is_new(client, signed_in):
@@ -286,7 +286,7 @@ def test_a_short_password_is_refused_wherever_it_is_new(client, signed_in):
 
 @FILE
 def test_the_least_length_of_a_command_is_that_of_the_settings(yaptide, backend, monkeypatch):
-    users.register(backend, "alice", PASSWORD)
+    users.register_user(backend, "alice", PASSWORD)
     monkeypatch.setenv("YAPTIDE_MIN_PASSWORD_LENGTH", "20")
     for words in (("add", "bob"), ("passwd", "alice")):
         with pytest.raises(InvalidInput, match="at least 20"):

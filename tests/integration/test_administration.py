@@ -16,7 +16,7 @@ from yaptide.persistence.models import KeycloakUserModel, UserModel
 from yaptide.persistence.models.base import table_of
 from yaptide.services import administration, simulations, users as user_services
 from yaptide.services.access import ADMINISTRATOR
-from yaptide.services.counts import fold
+from yaptide.services.counters import fold_counts
 
 FILE = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 
@@ -72,7 +72,7 @@ def test_removing_a_user_takes_what_was_seen_and_nothing_else(job, stranger, dat
     other = submit(stranger)
     alice = administration.find_user(database, "alice")
     kept = {name: [row for row in rows if other.job_id in row] for name, rows in contents(database).items()}
-    seen = administration.holdings(database, alice)
+    seen = administration.count_holdings(database, alice)
     assert (seen.simulations, seen.open) == (1, 1)
     administration.remove_user(database, alice, seen)
     assert {name: [row for row in rows if other.job_id in row] for name, rows in contents(database).items()} == kept
@@ -83,7 +83,7 @@ def test_removing_a_user_takes_what_was_seen_and_nothing_else(job, stranger, dat
 
 def test_a_user_who_has_more_than_was_seen_stays(job, signed_in, database):
     alice = administration.find_user(database, "alice")
-    seen = administration.holdings(database, alice)
+    seen = administration.count_holdings(database, alice)
     submit(signed_in)
     before = contents(database)
     with pytest.raises(Conflict, match="nothing was removed"):
@@ -99,7 +99,7 @@ def test_a_name_that_two_providers_have_is_refused(job, namesake, database):
         administration.find_user(database, "bob", "YaptideUser")
     with pytest.raises(Conflict, match="Keycloak"):
         administration.set_password(database, namesake, "secret")
-    administration.remove_user(database, namesake, administration.holdings(database, namesake))
+    administration.remove_user(database, namesake, administration.count_holdings(database, namesake))
     assert job.state == "PENDING"
 
 
@@ -108,7 +108,7 @@ def test_names_that_no_database_takes_are_not_found(database):
         with pytest.raises(NotFound):
             administration.find_user(database, name)
         with pytest.raises(NotFound):
-            administration.contents(database, name)
+            administration.count_contents(database, name)
         with pytest.raises(InvalidInput):
             administration.add_user(database, name, None)
 
@@ -128,7 +128,7 @@ def test_a_user_is_changed(signed_in, stranger, app, backend, database):
 
 def test_a_quota_refuses_a_submission_and_nothing_else(job, signed_in, database):
     alice = administration.find_user(database, "alice")
-    used = administration.holdings(database, alice).stored_bytes
+    used = administration.count_holdings(database, alice).stored_bytes
     administration.set_quota(database, alice, used)
     before = contents(database)
     refused = signed_in.post("/jobs/direct", json=payloads.submission())
@@ -149,7 +149,7 @@ def test_a_simulation_is_removed_whole_unless_it_may_run(job, signed_in, databas
     other = submit(signed_in)
     before = counts(database)
     job.bring_to(state)
-    seen = administration.contents(database, job.job_id)
+    seen = administration.count_contents(database, job.job_id)
     assert (seen.job_state, seen.tasks, seen.pages) == (state, 2, int(state == "COMPLETED"))
     if state in ("PENDING", "RUNNING"):
         with pytest.raises(Conflict, match=f"It is {state}: cancel it first"):
@@ -157,7 +157,7 @@ def test_a_simulation_is_removed_whole_unless_it_may_run(job, signed_in, databas
         administration.remove_simulation(database, job.job_id, seen, force=True)
     else:
         administration.remove_simulation(database, job.job_id, seen)
-    fold(database, most=0)
+    fold_counts(database, most=0)
     after = counts(database)
     assert after == before | {
         "Simulation": 1,
@@ -170,11 +170,11 @@ def test_a_simulation_is_removed_whole_unless_it_may_run(job, signed_in, databas
     }
     assert other.state == "PENDING"
     with pytest.raises(NotFound):
-        administration.contents(database, job.job_id)
+        administration.count_contents(database, job.job_id)
 
 
 def test_a_simulation_that_went_on_stays(job, database):
-    seen = administration.contents(database, job.job_id)
+    seen = administration.count_contents(database, job.job_id)
     job.bring_to("COMPLETED")
     with pytest.raises(Conflict, match="nothing was removed"):
         administration.remove_simulation(database, job.job_id, seen)
@@ -182,7 +182,7 @@ def test_a_simulation_that_went_on_stays(job, database):
 
 
 def remove_task(database, job, task_id):
-    administration.remove_task(database, job.job_id, task_id, administration.task(database, job.job_id, task_id))
+    administration.remove_task(database, job.job_id, task_id, administration.find_task(database, job.job_id, task_id))
 
 
 def test_a_task_is_removed_from_its_own_simulation(job, signed_in, database):
@@ -204,7 +204,7 @@ def test_a_task_that_may_run_or_is_counted_on_stays(job, database):
         remove_task(database, job, 1)
     job.report_task(0, task_state="FAILED")
     job.report_task(1, task_state="RUNNING")
-    seen = administration.task(database, job.job_id, 1)
+    seen = administration.find_task(database, job.job_id, 1)
     with pytest.raises(Conflict, match="Task 1 is RUNNING"):
         administration.remove_task(database, job.job_id, 1, seen)
     remove_task(database, job, 0)  # it has ended, and will not be missed
@@ -227,7 +227,7 @@ def test_a_remark_is_no_reason_for_a_failure(job, database, backend):
     job.report_task(1, task_state="FAILED")
     remove_task(database, job, 0)
     assert job.state == "FAILED"
-    assert simulations.failure(backend, ADMINISTRATOR, job.job_id) == "2 of 2 tasks failed"
+    assert simulations.failure_reason(backend, ADMINISTRATOR, job.job_id) == "2 of 2 tasks failed"
 
 
 @FILE

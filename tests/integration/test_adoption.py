@@ -30,7 +30,7 @@ from yaptide.domain.errors import Conflict, InvalidInput, NotConfigured
 from yaptide.domain.names import skeleton
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState
 from yaptide.persistence import adoption as persistence, codec, schema
-from yaptide.persistence.adoption import accounts, aside, leftovers, payloads, simulations, work
+from yaptide.persistence.adoption import accounts, orphans, payloads, simulations, staging, work
 from yaptide.persistence.engine import Database
 from yaptide.services import adoption, secrets
 from yaptide.services.adoption import Report
@@ -82,7 +82,7 @@ def filled(url: str, revision: str | None = legacy.NEWEST) -> Old:
 
 def adopt(database: Database, vault: Vault = VAULT, *, dry_run: bool = False, **options: Any) -> Report:
     values = {"stale_after": timedelta(days=7), "progress": lambda *_: None, **options}
-    return adoption.adopt(database, vault, dry_run=dry_run, **values)
+    return adoption.adopt_database(database, vault, dry_run=dry_run, **values)
 
 
 def rows(database: Database, query: str, **values: Any) -> list[Any]:
@@ -109,8 +109,8 @@ def get(signed_in: FlaskClient, path: str, job_id: str, **headers: str) -> Any:
 
 def check_sound(database: Database) -> None:
     """The tables are just ours, and what is in them is what our own code would have written."""
-    assert schema.condition(database) is schema.Condition.CURRENT
-    assert schema.differences(database) == []
+    assert schema.schema_condition(database) is schema.Condition.CURRENT
+    assert schema.schema_differences(database) == []
     wrong = rows(database, """SELECT id FROM "Simulation" WHERE end_time IS NULL OR update_key_hash IS NOT NULL""")
     assert wrong == []
     assert rows(database, 'SELECT id FROM "Task" WHERE end_time IS NULL') == []
@@ -227,7 +227,7 @@ def test_the_tables_are_those_of_a_new_database(old, url, database, request, tmp
     if not database.is_sqlite:
         fresh_url = request.getfixturevalue("postgres").create_database()
     fresh = Database(fresh_url)
-    schema.upgrade(fresh)
+    schema.upgrade_tables(fresh)
     with database.reading() as adopted, fresh.reading() as made:
         assert legacy.definitions(adopted) == legacy.definitions(made)
     fresh.close()
@@ -280,11 +280,11 @@ def test_a_payload_of_ours_among_adopted_ones_is_one_more(url, tmp_path):
         alice = filler.user("alice", PASSWORDS["alice"])
         number = filler.simulation("mixed", alice)
         filler.input(number)
-        filler.estimator(number, "dose", page(0), codec.encode(ours).data, nan)
+        filler.estimator(number, "dose", page(0), codec.encode_payload(ours).data, nan)
     database = Database(url)
     adopt(database)
     stored = [bytes(row[0]) for row in rows(database, 'SELECT compressed_data FROM "Page" ORDER BY page_number')]
-    assert stored[1] == codec.encode(ours).data
+    assert stored[1] == codec.encode_payload(ours).data
     alice = client(database, tmp_path, "alice", PASSWORDS["alice"])
     for accepts in ("gzip", "identity"):
         [dose] = get(alice, "/results", "mixed", **{"Accept-Encoding": accepts})["estimators"]
@@ -458,7 +458,7 @@ def test_a_second_run_changes_nothing(old, database):
 
 
 def test_a_database_of_ours_is_left_alone(url, database):
-    schema.upgrade(database)
+    schema.upgrade_tables(database)
     assert not adopt(database).adopted
 
 
@@ -478,13 +478,13 @@ class Broken(Exception):
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        (leftovers, "settle"),
+        (orphans, "settle"),
         (accounts, "copy"),
         (simulations, "copy"),
         (payloads, "copy"),
-        (aside, "set_sequences"),
-        (aside, "drop"),
-        (aside, "bring_up_to_date"),
+        (staging, "set_sequences"),
+        (staging, "drop"),
+        (staging, "bring_up_to_date"),
     ],
 )
 def test_a_failure_after_any_step_changes_nothing(module, name, old, database, monkeypatch):
@@ -705,12 +705,12 @@ def peak_of_adopting(url: str, pages: int) -> int:
 def test_secrets_are_encrypted_anew_with_the_first_key_once(old, database):
     keys = [secrets.new_key() for _ in range(2)]
     adopt(database, Vault(keys[1:]))
-    assert secrets.rotate(database, Vault(keys)) == (2 if old.is_sqlite else 1,) * 2
-    assert secrets.rotate(database, Vault(keys))[0] == 0
+    assert secrets.rotate_secrets(database, Vault(keys)) == (2 if old.is_sqlite else 1,) * 2
+    assert secrets.rotate_secrets(database, Vault(keys))[0] == 0
     token = rows(database, 'SELECT private_key FROM "KeycloakUser" WHERE private_key IS NOT NULL')[0][0]
     assert Vault(keys[:1]).decrypt(token) == PRIVATE_KEY
     with pytest.raises(Conflict, match="fits none of the keys"):
-        secrets.rotate(database, Vault(keys[1:]))
+        secrets.rotate_secrets(database, Vault(keys[1:]))
 
 
 def test_a_key_that_is_none_is_not_told():

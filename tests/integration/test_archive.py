@@ -52,15 +52,15 @@ def home(tmp_path, migrated_file) -> Database:
 def archive(home, tmp_path) -> Path:
     """An archive of two simulations."""
     path = tmp_path / "archive.zip"
-    archives.export(at(home, tmp_path), BOTH, path)
+    archives.export_simulations(at(home, tmp_path), BOTH, path)
     return path
 
 
 @pytest.fixture
 def there(backend) -> Backend:
     """Another installation, with a user and a cluster of the same name."""
-    users.ensure(backend, "somebody")
-    users.ensure(backend, "bob")
+    users.ensure_user(backend, "somebody")
+    users.ensure_user(backend, "bob")
     with backend.database.writing() as connection:
         connection.execute(table_of(ClusterModel).insert(), {"cluster_name": "other"})
         connection.execute(table_of(ClusterModel).insert(), {"cluster_name": CLUSTER})
@@ -93,7 +93,7 @@ def test_a_simulation_moves_to_another_user_elsewhere(home, archive, there):
     assert (report.imported, report.skipped) == (BOTH, [])
     assert known(there.database) == known(home)
     for name, count in (("bob", 2), ("somebody", 0)):
-        assert simulations.listing(there, users.ensure(there, name), simulations.Page())[0] == count
+        assert simulations.list_simulations(there, users.ensure_user(there, name), simulations.Page())[0] == count
     with there.database.reading() as connection:
         rows = connection.execute(
             select(UserModel.username, SimulationModel.update_key_hash).join(
@@ -118,7 +118,7 @@ def test_again_adds_nothing(archive, there):
 
 def test_what_was_taken_in_can_be_handed_on(archive, there, tmp_path):
     archives.take_in(there, archive, "bob")
-    archives.export(there, BOTH, tmp_path / "again.zip")
+    archives.export_simulations(there, BOTH, tmp_path / "again.zip")
     with zipfile.ZipFile(archive) as first, zipfile.ZipFile(tmp_path / "again.zip") as again:
         assert first.namelist() == again.namelist()
         for name in first.namelist():
@@ -144,25 +144,25 @@ def test_the_archive_tells_everything_to_standard_tools(archive):
 
 def test_results_of_an_imported_simulation_read_as_before(home, tmp_path, there):
     origin = at(home, tmp_path)
-    user = users.ensure(origin, "carol")
-    job = simulations.submit(origin, user, Submission("shieldhit", 2, "t", payloads.shieldhit_files()))
+    user = users.ensure_user(origin, "carol")
+    job = simulations.submit_simulation(origin, user, Submission("shieldhit", 2, "t", payloads.shieldhit_files()))
     found = [payloads.estimator("a", payloads.page(0), payloads.page(1)), payloads.estimator("b")]
     body = {"simulation_id": job.simulation_id, "update_key": job.update_key, "estimators": found}
-    results.post(origin, orjson.dumps(body))
-    archives.export(origin, [job.job_id], tmp_path / "a.zip")
+    results.post_results(origin, orjson.dumps(body))
+    archives.export_simulations(origin, [job.job_id], tmp_path / "a.zip")
     archives.take_in(there, tmp_path / "a.zip", "bob")
-    here = users.ensure(there, "bob")
-    sent = b"".join(codec.stitch(results.read(origin, user, job.job_id)))
-    assert b"".join(codec.stitch(results.read(there, here, job.job_id))) == sent
+    here = users.ensure_user(there, "bob")
+    sent = b"".join(codec.stitch_gzip(results.read_results(origin, user, job.job_id)))
+    assert b"".join(codec.stitch_gzip(results.read_results(there, here, job.job_id))) == sent
     assert broken_invariants(there.database) == []
 
 
 def test_only_what_has_ended_is_exported(home, tmp_path):
     backend, path = at(home, tmp_path), tmp_path / "a.zip"
     with pytest.raises(Conflict, match="RUNNING"):
-        archives.export(backend, [DIRECT_JOB, OPEN_JOB], path)
+        archives.export_simulations(backend, [DIRECT_JOB, OPEN_JOB], path)
     with pytest.raises(NotFound, match="nothing-here"):
-        archives.export(backend, [DIRECT_JOB, "nothing-here"], path)
+        archives.export_simulations(backend, [DIRECT_JOB, "nothing-here"], path)
     assert not path.exists()
 
 
@@ -170,7 +170,7 @@ def test_a_damaged_payload_is_not_exported(home, tmp_path):
     with home.writing() as connection:
         connection.execute(update(PageModel).values(content_sha256="00" * 32))
     with pytest.raises(InvalidInput, match="digest"):
-        archives.export(at(home, tmp_path), [DIRECT_JOB], tmp_path / "a.zip")
+        archives.export_simulations(at(home, tmp_path), [DIRECT_JOB], tmp_path / "a.zip")
     assert not (tmp_path / "a.zip").exists()
 
 
@@ -227,7 +227,7 @@ def test_who_and_where_have_to_be_known(archive, there):
 
 def forge(source: Path, target: Path, change, *, all_deflated: bool = False) -> None:
     """Write an archive anew, with a seal that fits, after `change` was made to the first simulation and the entries."""
-    with container.opened(source, archives.FORMAT) as reader:
+    with container.open_container(source, archives.FORMAT) as reader:
         entries = {name: reader.read(name) for name in reader.manifest.entries}
     name = f"{DIRECT_JOB}/simulation.json"
     document = json.loads(entries.pop(name))
@@ -235,7 +235,7 @@ def forge(source: Path, target: Path, change, *, all_deflated: bool = False) -> 
     entries[f"{document['job_id']}/simulation.json" if isinstance(document.get("job_id"), str) else name] = json.dumps(
         document
     ).encode()
-    with container.written(target, archives.FORMAT) as writer:
+    with container.write_container(target, archives.FORMAT) as writer:
         for entry, data in entries.items():
             writer._write(entry, data, deflated=all_deflated or entry.endswith("simulation.json"))
             writer._entries[entry] = container.Entry(len(data), hashlib.sha256(data).hexdigest())
@@ -254,7 +254,7 @@ def input_of(value: object, **claims):
     """Replace the input, by bytes if they are given."""
 
     def change(document, entries):
-        data = value if isinstance(value, bytes) else codec.encode(value).data
+        data = value if isinstance(value, bytes) else codec.encode_payload(value).data
         entries[document["input"]["entry"]] = data
         if not isinstance(value, bytes):
             text = codec.decode_text(data)
@@ -272,7 +272,7 @@ def bomb(document, entries):
 
 def unjoinable(document, entries):
     """A payload that says that it can be joined, but is one plain deflate stream behind that header."""
-    marked, text = codec.encode({}).data, b'{"a":1234567890}'
+    marked, text = codec.encode_payload({}).data, b'{"a":1234567890}'
     plain = gzip.compress(text)
     entries[document["input"]["entry"]] = marked[: len(codec._MARKED)] + plain[10:]
     document["input"].update(size=len(text), sha256=hashlib.sha256(text).hexdigest())
@@ -328,8 +328,8 @@ HOSTILE = {
     "an update key": setting(update_key_hash="00" * 32),
     "half a simulation": lambda document, _: document.pop("tasks"),
     "a payload that is no gzip": input_of(b"x" * 40),
-    "a payload that is cut short": input_of(codec.encode(stores.INPUT).data[:-3]),
-    "a payload with more behind it": input_of(codec.encode(stores.INPUT).data + b"x"),
+    "a payload that is cut short": input_of(codec.encode_payload(stores.INPUT).data[:-3]),
+    "a payload with more behind it": input_of(codec.encode_payload(stores.INPUT).data + b"x"),
     "a payload of another digest": input_of(stores.INPUT, sha256="00" * 32),
     "a payload of another size": input_of(stores.INPUT, size=5),
     "a payload that says it is endless": input_of(stores.INPUT, size=2**62),
@@ -338,7 +338,7 @@ HOSTILE = {
     "an input of no texts": input_of({"input_files": {"x": 1}}),
     "logs of no texts": lambda document, entries: (
         document.update(logfiles=[{**document["logfiles"][0], "entry": "x"}]),
-        entries.update({"x": codec.encode({"a.log": 1}).data}),
+        entries.update({"x": codec.encode_payload({"a.log": 1}).data}),
         document["logfiles"][0].update(size=11, sha256=hashlib.sha256(b'{"a.log":1}').hexdigest()),
     ),
     "a payload that inflates without end": bomb,
@@ -363,7 +363,7 @@ def zeros(count: int):
 
     def change(document, entries):
         payload = document["estimators"][0]["pages"][0]["data"]
-        made = codec.encode({"values": np.zeros(count)})
+        made = codec.encode_payload({"values": np.zeros(count)})
         entries[payload["entry"]] = made.data
         payload.update(size=made.size, sha256=made.sha256)
 
@@ -424,7 +424,7 @@ def test_an_archive_has_so_many_entries_at_most(home, archive, there, tmp_path, 
     with pytest.raises(InvalidInput, match="more than 5 entries"):
         archives.take_in(there, archive, "bob")
     with pytest.raises(Conflict, match="5 entries at most"):
-        archives.export(at(home, tmp_path), BOTH, tmp_path / "many.zip")
+        archives.export_simulations(at(home, tmp_path), BOTH, tmp_path / "many.zip")
     assert not (tmp_path / "many.zip").exists()
 
 
@@ -449,11 +449,11 @@ def test_every_flipped_byte_is_noticed(archive, there, tmp_path):
 
 @pytest.mark.parametrize("database", [SQLITE], indirect=True)
 def test_a_backup_is_no_archive(home, there, archive, tmp_path):
-    backups.backup(home, tmp_path / "backup.zip")
+    backups.write_backup(home, tmp_path / "backup.zip")
     with pytest.raises(InvalidInput, match="not an archive of simulations"):
         archives.take_in(there, tmp_path / "backup.zip", "bob")
     with pytest.raises(InvalidInput, match="not a backup"):
-        backups.verify(archive)
+        backups.verify_backup(archive)
 
 
 @pytest.mark.parametrize("database", [SQLITE], indirect=True)

@@ -58,7 +58,7 @@ def saved(tmp_path, migrated_file) -> Path:
     """A backup of a small store."""
     database = sqlite(shutil.copy(migrated_file, tmp_path / "saved.db"))
     stores.fill(database)
-    backups.backup(database, tmp_path / "saved.zip")
+    backups.write_backup(database, tmp_path / "saved.zip")
     database.close()
     return tmp_path / "saved.zip"
 
@@ -66,37 +66,37 @@ def saved(tmp_path, migrated_file) -> Path:
 @ON_DISK
 def test_every_table_and_column_of_the_models_is_in_a_backup(database, tmp_path):
     stores.fill(database)
-    report = backups.backup(database, tmp_path / "a.zip")
+    report = backups.write_backup(database, tmp_path / "a.zip")
     found = {name: set(table.columns) for name, table in report.tables.items()}
     assert found == {name: set(table.columns.keys()) for name, table in Base.metadata.tables.items()}
     assert {name: table.rows for name, table in report.tables.items()} == counts(database)
     assert all(table.rows for table in report.tables.values()), "the small store has rows in every table"
-    assert backups.verify(tmp_path / "a.zip") == report
+    assert backups.verify_backup(tmp_path / "a.zip") == report
 
 
 def test_from_sqlite_to_postgresql_and_back(postgres, tmp_path, migrated_file):
     first = sqlite(shutil.copy(migrated_file, tmp_path / "first.db"))
     stores.fill(first)
-    there = backups.backup(first, tmp_path / "there.zip")
+    there = backups.write_backup(first, tmp_path / "there.zip")
 
     server = Database(postgres.create_database())
-    assert backups.restore(server, tmp_path / "there.zip").rows == there.rows
+    assert backups.restore_backup(server, tmp_path / "there.zip").rows == there.rows
     assert contents(server) == contents(first)
-    back = backups.backup(server, tmp_path / "back.zip")
+    back = backups.write_backup(server, tmp_path / "back.zip")
     assert [t.sha256 for t in back.tables.values()] == [there.tables[name].sha256 for name in back.tables]
 
     last = sqlite(tmp_path / "last.db")
-    backups.restore(last, tmp_path / "back.zip")
+    backups.restore_backup(last, tmp_path / "back.zip")
     assert contents(last) == contents(first)
     assert numbers(last) == numbers(first) == [("Simulation", 99)]
-    assert not schema.differences(last)
-    assert not schema.differences(server)
+    assert not schema.schema_differences(last)
+    assert not schema.schema_differences(server)
     for database in (first, server, last):
         database.close()
 
 
 def test_numbers_go_on_where_they_were(saved, empty):
-    backups.restore(empty, saved)
+    backups.restore_backup(empty, saved)
     with empty.writing() as connection:
         user = connection.execute(
             insert(UserModel.__table__).returning(UserModel.id), {"username": "bob", "auth_provider": "YaptideUser"}
@@ -110,20 +110,22 @@ def test_numbers_go_on_where_they_were(saved, empty):
 
 @ON_DISK
 def test_a_backup_is_of_one_moment_while_others_write(backend, tmp_path):
-    user, done = users.ensure(backend, "alice"), threading.Event()
+    user, done = users.ensure_user(backend, "alice"), threading.Event()
 
     def work(number: int) -> None:
         while not done.is_set():
-            job = simulations.submit(backend, user, Submission("shieldhit", 2, str(number), payloads.shieldhit_files()))
+            job = simulations.submit_simulation(
+                backend, user, Submission("shieldhit", 2, str(number), payloads.shieldhit_files())
+            )
             for simulated in (100, 300):
                 for task in range(2):
                     told = Update(task_state=EntityState.RUNNING, simulated_primaries=simulated)
-                    tasks.report(backend, job.simulation_id, task, job.update_key, told)
+                    tasks.report_task(backend, job.simulation_id, task, job.update_key, told)
             found = [payloads.estimator(f"e{n}", *(payloads.page(p) for p in range(3))) for n in range(3)]
             body = {"simulation_id": job.simulation_id, "update_key": job.update_key, "estimators": found}
-            results.post(backend, orjson.dumps(body))
+            results.post_results(backend, orjson.dumps(body))
             if number == 0:
-                simulations.delete(backend, user, job.job_id)
+                simulations.delete_simulation(backend, user, job.job_id)
 
     writers = [threading.Thread(target=work, args=(number,)) for number in range(3)]
     for writer in writers:
@@ -132,9 +134,9 @@ def test_a_backup_is_of_one_moment_while_others_write(backend, tmp_path):
         rows = []
         for number in range(6):
             path = tmp_path / f"{number}.zip"
-            rows.append(backups.backup(backend.database, path).rows)
+            rows.append(backups.write_backup(backend.database, path).rows)
             restored = sqlite(tmp_path / f"{number}.db")
-            backups.restore(restored, path)
+            backups.restore_backup(restored, path)
             assert broken_invariants(restored) == []
             restored.close()
     finally:
@@ -183,8 +185,8 @@ def test_whatever_is_in_the_store_comes_back(rows, most_rows, most_bytes, tmp_pa
     with pytest.MonkeyPatch.context() as patch:  # also in parts
         patch.setattr("yaptide.persistence.queries.tables._MOST_ROWS", most_rows)
         patch.setattr("yaptide.persistence.queries.tables._MOST_BYTES", most_bytes)
-        backups.backup(first, tmp_path / "a.zip")
-        backups.restore(last, tmp_path / "a.zip")
+        backups.write_backup(first, tmp_path / "a.zip")
+        backups.restore_backup(last, tmp_path / "a.zip")
     assert contents(last) == contents(first)
     first.close()
     last.close()
@@ -197,23 +199,23 @@ def test_every_flipped_byte_and_every_cut_is_noticed(saved, tmp_path):
         for bit in (0x01, 0x20, 0x80):
             damaged.write_bytes(whole[:offset] + bytes([whole[offset] ^ bit]) + whole[offset + 1 :])
             with pytest.raises(InvalidInput):
-                backups.verify(damaged)
+                backups.verify_backup(damaged)
     for length in [*range(0, len(whole), 31), *range(len(whole) - 90, len(whole))]:
         damaged.write_bytes(whole[:length])
         with pytest.raises(InvalidInput):
-            backups.verify(damaged)
+            backups.verify_backup(damaged)
     damaged.write_bytes(whole + b"\0")
     with pytest.raises(InvalidInput):
-        backups.verify(damaged)
+        backups.verify_backup(damaged)
 
 
 def forge(source: Path, target: Path, change) -> None:
     """Write a backup anew, with a seal that fits, after `change` was made to its entries and to what it tells."""
-    with container.opened(source, backups.FORMAT) as reader:
+    with container.open_container(source, backups.FORMAT) as reader:
         entries = {name: reader.read(name) for name in reader.manifest.entries}
         about = json.loads(bytes(reader.manifest.about))
     change(entries, about)
-    with container.written(target, backups.FORMAT) as writer:
+    with container.write_container(target, backups.FORMAT) as writer:
         for name, data in entries.items():
             writer.add(name, data, deflated=name.endswith("jsonl"))
         writer.about = about
@@ -269,22 +271,22 @@ BY_THE_DATABASE = ("a value", "a state that there is not", "a parent that there 
 def test_a_forged_backup_changes_nothing(empty, forged, saved, tmp_path):
     forge(saved, tmp_path / "forged.zip", FORGED[forged])
     with pytest.raises(InvalidInput) as refused:
-        backups.restore(empty, tmp_path / "forged.zip")
+        backups.restore_backup(empty, tmp_path / "forged.zip")
     assert "\n" not in str(refused.value)
-    assert schema.condition(empty) is schema.Condition.EMPTY
+    assert schema.schema_condition(empty) is schema.Condition.EMPTY
 
 
 def test_only_an_empty_database_is_filled(saved, empty):
-    backups.restore(empty, saved)
+    backups.restore_backup(empty, saved)
     before = contents(empty)
     with pytest.raises(Conflict, match="not empty"):
-        backups.restore(empty, saved)
+        backups.restore_backup(empty, saved)
     assert contents(empty) == before
 
 
 def test_tables_without_rows_are_no_obstacle(saved, empty):
-    schema.upgrade(empty)
-    backups.restore(empty, saved)
+    schema.upgrade_tables(empty)
+    backups.restore_backup(empty, saved)
     assert counts(empty)["Session"] == 9
 
 
@@ -292,26 +294,26 @@ def test_other_tables_are_left_alone(saved, empty):
     with empty.writing() as connection:
         connection.execute(text("CREATE TABLE theirs (id INTEGER PRIMARY KEY)"))
     with pytest.raises(Conflict, match="not empty"):
-        backups.restore(empty, saved)
-    assert schema.condition(empty) is schema.Condition.FOREIGN
+        backups.restore_backup(empty, saved)
+    assert schema.schema_condition(empty) is schema.Condition.FOREIGN
 
 
 def test_there_is_nothing_to_back_up(empty, tmp_path):
     with pytest.raises(Conflict, match="nothing to back up"):
-        backups.backup(empty, tmp_path / "a.zip")
+        backups.write_backup(empty, tmp_path / "a.zip")
     assert not (tmp_path / "a.zip").exists()
 
 
 def test_a_newer_backup_is_refused(saved, tmp_path, empty):
     forge(saved, tmp_path / "newer.zip", lambda _, about: about.update(revision="9999"))
     with pytest.raises(Conflict, match="newer version"):
-        backups.restore(empty, tmp_path / "newer.zip")
+        backups.restore_backup(empty, tmp_path / "newer.zip")
     newer = container.Format(backups.FORMAT.name, 2, "")
-    with container.written(tmp_path / "format.zip", newer):
+    with container.write_container(tmp_path / "format.zip", newer):
         pass
     with pytest.raises(Conflict, match="newer version"):
-        backups.verify(tmp_path / "format.zip")
-    assert schema.condition(empty) is schema.Condition.EMPTY
+        backups.verify_backup(tmp_path / "format.zip")
+    assert schema.schema_condition(empty) is schema.Condition.EMPTY
 
 
 def test_an_older_backup_is_brought_up_to_date(saved, tmp_path, empty, monkeypatch):
@@ -326,12 +328,12 @@ def test_an_older_backup_is_brought_up_to_date(saved, tmp_path, empty, monkeypat
     )
     monkeypatch.setattr(schema, "MIGRATIONS", migrations)
     monkeypatch.setattr(schema, "HEAD", "9000")
-    report = backups.restore(empty, saved)
+    report = backups.restore_backup(empty, saved)
     assert report.revision == head
     with empty.reading() as connection:
-        assert schema.revision(connection) == "9000"
+        assert schema.read_revision(connection) == "9000"
         assert connection.execute(text('SELECT cluster_name, nodes FROM "Cluster"')).one() == (stores.CLUSTER, 7)
-    assert backups.backup(empty, tmp_path / "b.zip").tables["Cluster"].columns["nodes"] == "integer"
+    assert backups.write_backup(empty, tmp_path / "b.zip").tables["Cluster"].columns["nodes"] == "integer"
 
 
 @ON_SQLITE
@@ -340,7 +342,7 @@ def test_what_a_column_should_not_hold_is_named(database, tmp_path):
         connection.execute(insert(ClusterModel.__table__), {"cluster_name": "a"})
         connection.execute(text("UPDATE Cluster SET host = x'00'"))
     with pytest.raises(Conflict, match="Cluster holds in host"):
-        backups.backup(database, tmp_path / "a.zip")
+        backups.write_backup(database, tmp_path / "a.zip")
     assert not list(tmp_path.glob("*.zip"))
 
 
@@ -457,6 +459,6 @@ def test_the_commands(database, tmp_path, monkeypatch):
 @ON_SQLITE
 def test_names_that_no_file_can_have(database, tmp_path):
     with pytest.raises(InvalidInput, match="no folder"):
-        backups.backup(database, tmp_path / "none" / "a.zip")
+        backups.write_backup(database, tmp_path / "none" / "a.zip")
     with pytest.raises(InvalidInput, match="no file that could be replaced"):
-        backups.backup(database, tmp_path)
+        backups.write_backup(database, tmp_path)

@@ -87,7 +87,7 @@ def test_results(bare: Bare, signed_in: FlaskClient) -> None:
     stored, packed = submit(signed_in), submit(signed_in)
     found = [{"name": f"e{number}", "metadata": {}, "pages": [page, page]} for number in range(2)]
     ask(bare, "POST", "/bare/results", report(stored, estimators=found))
-    data = codec.encode(page).data
+    data = codec.encode_payload(page).data
     lengths = f"{len(data)},{len(data)}"
     ask(bare, "PUT", "/bare/results", 4 * data, simulation=packed.simulation_id, estimators=2, lengths=lengths)
     for job in (stored, packed):

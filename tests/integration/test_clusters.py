@@ -35,29 +35,29 @@ FULL = Cluster(
 
 
 def test_a_cluster_is_found_as_it_was_added(database):
-    clusters.add(database, FULL)
-    clusters.add(database, Cluster("helios"))
-    assert clusters.find(database, "ares") == FULL
-    assert clusters.find(database, "helios") == Cluster("helios")
-    rows = [tuple(row) for row in clusters.listing(database)]
+    clusters.add_cluster(database, FULL)
+    clusters.add_cluster(database, Cluster("helios"))
+    assert clusters.find_cluster(database, "ares") == FULL
+    assert clusters.find_cluster(database, "helios") == Cluster("helios")
+    rows = [tuple(row) for row in clusters.list_clusters(database)]
     assert rows == [
         ("ares", "login.example.org", 2222, "/scratch/{user}/yaptide", 0),
         ("helios", None, 22, None, 0),
     ]
     with pytest.raises(Conflict, match="'ares' already"):
-        clusters.add(database, Cluster("ares"))
+        clusters.add_cluster(database, Cluster("ares"))
 
 
 def test_a_cluster_is_changed_and_removed(database):
-    clusters.add(database, FULL)
-    clusters.change(database, "ares", {"host": "other.example.org", "simulators": {}})
-    found = clusters.find(database, "ares")
+    clusters.add_cluster(database, FULL)
+    clusters.change_cluster(database, "ares", {"host": "other.example.org", "simulators": {}})
+    found = clusters.find_cluster(database, "ares")
     assert (found.host, found.simulators, found.port, found.max_tasks) == ("other.example.org", {}, 2222, 100)
     with pytest.raises(InvalidInput):
-        clusters.change(database, "ares", {"port": 0})
-    clusters.remove(database, "ares")
+        clusters.change_cluster(database, "ares", {"port": 0})
+    clusters.remove_cluster(database, "ares")
     for missing in ("ares", "", "a\0b", "a\n"):
-        for call in (clusters.find, clusters.remove):
+        for call in (clusters.find_cluster, clusters.remove_cluster):
             with pytest.raises(NotFound):
                 call(database, missing)
 
@@ -66,8 +66,8 @@ def test_a_cluster_is_changed_and_removed(database):
 def test_a_cluster_that_has_run_simulations_stays(database):
     stores.fill(database)
     with pytest.raises(Conflict, match="Simulations ran on ares"):
-        clusters.remove(database, stores.CLUSTER)
-    found = clusters.find(database, stores.CLUSTER)
+        clusters.remove_cluster(database, stores.CLUSTER)
+    found = clusters.find_cluster(database, stores.CLUSTER)
     assert (found.simulators, found.max_running) == ({"mcsquare": "/opt/MCsquare"}, 50)
 
 
@@ -78,7 +78,7 @@ def test_who_writes_only_a_name_gets_the_defaults(database):
     with Session(database.engine) as session:
         row = session.scalars(select(ClusterModel)).one()
         assert (row.simulators, row.sbatch_options, row.keep_failed_days) == ("{}", "{}", 7)
-    assert clusters.find(database, "ares") == Cluster("ares")
+    assert clusters.find_cluster(database, "ares") == Cluster("ares")
 
 
 @pytest.mark.parametrize(
@@ -104,17 +104,19 @@ def test_who_writes_only_a_name_gets_the_defaults(database):
 )
 def test_what_a_cluster_cannot_have_is_refused(wrong):
     with pytest.raises(InvalidInput):
-        clusters.check(Cluster(**{"cluster_name": "ares"} | wrong))
+        clusters.check_cluster(Cluster(**{"cluster_name": "ares"} | wrong))
 
 
 def test_a_public_key_alone_is_taken_for_that_of_the_host():
     for port, name in ((22, "login.example.org"), (2222, "[login.example.org]:2222")):
         given_key = f"# login node\n{KEY} root@login\n\n@cert-authority *.example.org {RSA} comment\n"
-        found = clusters.check(Cluster("ares", host="login.example.org", port=port, host_key=given_key)).host_key
+        found = clusters.check_cluster(
+            Cluster("ares", host="login.example.org", port=port, host_key=given_key)
+        ).host_key
         assert found == f"{name} {KEY}\n@cert-authority *.example.org {' '.join(RSA.split()[:2])}\n"
         match = asyncssh.import_known_hosts(found).match("login.example.org", "", port)
         assert (len(match[0]), len(match[1])) == (1, port == 22)
-        assert clusters.check(Cluster("ares", host="x", host_key=found)).host_key == found
+        assert clusters.check_cluster(Cluster("ares", host="x", host_key=found)).host_key == found
 
 
 @pytest.mark.parametrize("account", ["", "..", "../x", "/x", "a b", "$(id)", "a\nb", "-x", "a;b", "{user}"])
@@ -160,12 +162,12 @@ def test_everything_can_be_given_on_the_command_line(yaptide, database, tmp_path
         *("--max-tasks", 100, "--max-running", 10, "--keep-failed-days", 0),
     )
     assert done.exit_code == 0, done.output
-    assert clusters.find(database, "ares") == FULL
+    assert clusters.find_cluster(database, "ares") == FULL
     shown = json.loads(yaptide("show", "ares", "--json").stdout)
     assert shown["simulators"] == FULL.simulators
     assert "/opt/it's here/MCsquare" in yaptide("show", "ares").stdout
     assert yaptide("update", "ares", "--max-tasks", 7).exit_code == 0
-    assert clusters.find(database, "ares").max_tasks == 7
+    assert clusters.find_cluster(database, "ares").max_tasks == 7
     for wrong in (("update", "ares"), ("update", "ares", "--sbatch-option=--wrap=x"), ("test", "ares")):
         done = None
         try:
@@ -177,7 +179,7 @@ def test_everything_can_be_given_on_the_command_line(yaptide, database, tmp_path
         with pytest.raises(NotFound):
             yaptide(*wrong)
     assert yaptide("remove", "ares", answers="n\n").exit_code == 1
-    assert clusters.find(database, "ares")
+    assert clusters.find_cluster(database, "ares")
     assert yaptide("remove", "ares", "--yes").exit_code == 0
 
 

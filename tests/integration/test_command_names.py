@@ -22,7 +22,7 @@ def settings(database, tmp_path):
 def yaptide(backend, settings, monkeypatch):
     """Run a command on the test's database, as alice."""
     for module in (simulations, secrets):
-        monkeypatch.setattr(module, "opened", lambda: Opened(settings, backend))
+        monkeypatch.setattr(module, "open_store", lambda: Opened(settings, backend))
     monkeypatch.setattr("getpass.getuser", lambda: "alice")
     return lambda *words: CliRunner().invoke(cli.app, words)
 
@@ -45,12 +45,12 @@ def test_a_beginning_that_several_have_lists_them(job, yaptide, signed_in, datab
 
 
 def test_shells_complete_names(job, settings, monkeypatch, tmp_path):
-    monkeypatch.setattr(naming, "load", lambda: settings)
+    monkeypatch.setattr(naming, "load_settings", lambda: settings)
     assert naming.complete_job(job.job_id[:4]) == [(job.job_id, "Water phantom")]
     assert naming.complete_job("x") == []
     missing = tmp_path / "missing.db"
     for url in (f"sqlite:///{missing}", "postgresql://127.0.0.1:1/yaptide", "nonsense"):
-        monkeypatch.setattr(naming, "load", lambda url=url: settings.model_copy(update={"database_uri": url}))
+        monkeypatch.setattr(naming, "load_settings", lambda url=url: settings.model_copy(update={"database_uri": url}))
         assert naming.complete_job("") == []
     assert not missing.exists()
 

@@ -53,7 +53,7 @@ def test_registering(client, registered):
 
 def test_passwords_are_kept_as_argon2id_hashes(database, backend, monkeypatch):
     monkeypatch.undo()  # hash as strongly as the program does
-    users.register(backend, "alice", "another one")
+    users.register_user(backend, "alice", "another one")
     with database.reading() as connection:
         stored = queries.local_user(connection, "alice").password_hash
     parameters: Parameters = extract_parameters(stored)
@@ -178,7 +178,7 @@ def test_a_user_may_be_signed_in_from_two_browsers(app, signed_in):
 
 def test_sessions_end_by_themselves(backend, signed_in, monkeypatch):
     later = datetime.now(UTC) + timedelta(minutes=121)
-    monkeypatch.setattr(sessions, "now", lambda: later)
+    monkeypatch.setattr(sessions, "utc_now", lambda: later)
     response = signed_in.get("/auth/status")
     assert response.status_code == 403
 

@@ -12,12 +12,12 @@ from flask.testing import FlaskClient
 
 from tests.support.api import contents, cookie_name, of_keycloak
 from yaptide.domain.states import EntityState
-from yaptide.platforms.batch.site import reachable
+from yaptide.platforms.batch.session import reachable_url
 from yaptide.services import batch, clusters, lifecycle, recovery, sessions
-from yaptide.services.backend import now
+from yaptide.services.backend import utc_now
 from yaptide.services.clusters import Cluster
 from yaptide.simulators.base import OUTPUT_LOG
-from yaptide.simulators.mcsquare.sample import water
+from yaptide.simulators.mcsquare.sample import water_sample
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPS7Ng9ygUjuzx2HfXtGPN4kBuoq1ArzE5g3X8ZHnQs7"
 one_database = pytest.mark.parametrize("database", ["memory"], indirect=True)
@@ -33,12 +33,18 @@ def kim(app, backend) -> FlaskClient:
     """A user of Keycloak who is signed in."""
     client = app.test_client()
     user = of_keycloak(backend, "kim")
-    client.set_cookie(cookie_name(app, "access_token"), sessions.begin(backend, user).access.text)
+    client.set_cookie(cookie_name(app, "access_token"), sessions.begin_session(backend, user).access.text)
     return client
 
 
 def body(**changes):
-    found = {"input_type": "files", "input_files": water(3200), "ntasks": 2, "sim_type": "mcsquare", "title": "t"}
+    found = {
+        "input_type": "files",
+        "input_files": water_sample(3200),
+        "ntasks": 2,
+        "sim_type": "mcsquare",
+        "title": "t",
+    }
     return found | {"batch_options": {"cluster_name": "ares"}} | changes
 
 
@@ -66,9 +72,9 @@ class Node:
 
 @pytest.fixture
 def node(app, backend, kim) -> Node:
-    clusters.add(backend.database, cluster())
+    clusters.add_cluster(backend.database, cluster())
     job_id = kim.post("/jobs/batch", json=body()).json["job_id"]
-    (job,) = batch.jobs(backend)
+    (job,) = batch.list_unfinished(backend)
     assert job.job_id == job_id
     return Node(app.test_client(), job, lifecycle.update_key(backend, job_id))
 
@@ -89,7 +95,7 @@ def test_a_job_waits_for_its_cluster_at_once(backend, kim, node):
 
 @one_database
 def test_options_of_the_array_and_of_what_follows_it(backend, kim):
-    clusters.add(backend.database, cluster())
+    clusters.add_cluster(backend.database, cluster())
     asked = {
         "cluster_name": "default",  # the only one
         "array_header": "#SBATCH --time=10\n#SBATCH --mem=1G\n",
@@ -97,7 +103,7 @@ def test_options_of_the_array_and_of_what_follows_it(backend, kim):
         "collect_options": {"-p": "short"},
     }
     assert kim.post("/jobs/batch", json=body(batch_options=asked)).status_code == 202
-    (job,) = batch.jobs(backend)
+    (job,) = batch.list_unfinished(backend)
     expected = {"array": {"--time": "20", "--mem": "1G"}, "collect": {"--partition": "short"}}
     assert json.loads(job.options) == expected
 
@@ -118,7 +124,7 @@ def test_options_of_the_array_and_of_what_follows_it(backend, kim):
     ],
 )
 def test_what_cannot_be_asked_is_refused_at_once(backend, kim, options, words):
-    clusters.add(backend.database, cluster())
+    clusters.add_cluster(backend.database, cluster())
     before = contents(backend.database)
     response = kim.post("/jobs/batch", json=body(batch_options={"cluster_name": "ares", **options}))
     assert response.status_code == 400, response.json
@@ -138,7 +144,7 @@ def test_what_cannot_be_asked_is_refused_at_once(backend, kim, options, words):
     ],
 )
 def test_what_a_cluster_cannot_do_is_refused_at_once(backend, kim, changes, status, words):
-    clusters.add(backend.database, cluster(**changes))
+    clusters.add_cluster(backend.database, cluster(**changes))
     response = kim.post("/jobs/batch", json=body())
     assert (response.status_code, words in response.json["message"]) == (status, True), response.json
 
@@ -228,7 +234,7 @@ def test_a_task_that_was_requeued_is_its_next_runs(kim, node):
 
 def test_nobody_takes_tasks_away_from_a_cluster(backend, kim, node):
     node.claim()
-    recovery.requeue_silent(backend, now(), dead_owner=backend.spool.place)
+    recovery.requeue_stalled(backend, utc_now(), dead_owner=backend.spool.place)
     assert state(kim, node.job.job_id)["job_tasks_status"][0]["task_state"] == "RUNNING"
 
 
@@ -244,29 +250,29 @@ def test_what_a_cluster_says_does_not_overtake_what_a_node_said(backend, kim, no
 
 def test_remarks_are_made_once_and_refusals_end_it(backend, kim, node):
     for _ in range(2):
-        batch.remark(backend, node.job, "the cluster is away")
-    batch.refuse(backend, node.job, "no such partition")
+        batch.add_remark(backend, node.job, "the cluster is away")
+    batch.refuse_submission(backend, node.job, "no such partition")
     history = kim.get("/jobs/history", query_string={"job_id": node.job.job_id}).json["history"]
     reasons = [change["reason"] for change in history]
     assert reasons.count("the cluster is away") == 1
     assert state(kim, node.job.job_id)["job_state"] == "FAILED"
-    assert batch.jobs(backend) == []
+    assert batch.list_unfinished(backend) == []
 
 
 def test_a_node_cannot_say_which_folder_and_jobs_are_its_own(backend, node):
     report = {"sim_id": node.job.id, "update_key": node.key, "job_dir": "/of/others", "array_id": 1, "collect_id": 2}
     assert node.client.post("/jobs", json=report).status_code == 202
-    (job,) = batch.jobs(backend)
+    (job,) = batch.list_unfinished(backend)
     assert (job.job_dir, job.array_id, job.collect_id) == (None, None, None)
 
 
 def test_only_one_installation_submits(backend, node, tmp_path):
-    assert batch.take(backend, node.job, "/scratch/kim/x") == node.key
-    assert batch.take(backend, node.job, "/scratch/kim/x") == node.key
+    assert batch.claim_submission(backend, node.job, "/scratch/kim/x") == node.key
+    assert batch.claim_submission(backend, node.job, "/scratch/kim/x") == node.key
     with backend.database.writing() as connection:
         connection.exec_driver_sql("UPDATE \"Simulation\" SET owner = 'elsewhere/cluster'")
-    assert batch.take(backend, node.job, "/scratch/kim/x") is None
-    assert batch.jobs(backend) == []
+    assert batch.claim_submission(backend, node.job, "/scratch/kim/x") is None
+    assert batch.list_unfinished(backend) == []
 
 
 @pytest.mark.parametrize(
@@ -281,4 +287,4 @@ def test_only_one_installation_submits(backend, node, tmp_path):
     ],
 )
 def test_where_nodes_may_send_the_key(url, host, told):
-    assert reachable(url, cluster(host=host)) == (url if told else None)
+    assert reachable_url(url, cluster(host=host)) == (url if told else None)

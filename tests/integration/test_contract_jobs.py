@@ -10,8 +10,8 @@ import pytest
 from tests.support import payloads
 from tests.support.api import counts, submit
 from yaptide.services import simulations as service
-from yaptide.services.counts import fold
-from yaptide.simulators.mcsquare.sample import water
+from yaptide.services.counters import fold_counts
+from yaptide.simulators.mcsquare.sample import water_sample
 
 NO_SUCH_JOB = {"message": "Job with provided ID does not exist"}
 NOT_YOURS = {"message": "Job with provided ID does not belong to the user"}
@@ -45,7 +45,7 @@ def clock(monkeypatch):
     """Let each simulation be submitted an hour after the one before."""
     start = datetime(2026, 3, 1, 10, tzinfo=UTC)
     hours = iter(range(1000))
-    monkeypatch.setattr(service, "now", lambda: start + timedelta(hours=next(hours)))
+    monkeypatch.setattr(service, "utc_now", lambda: start + timedelta(hours=next(hours)))
 
 
 def test_a_submitted_job_is_visible_at_once(signed_in):
@@ -143,7 +143,7 @@ def test_a_ct_that_is_mirrored_in_its_header_is_refused(signed_in, database):
     header = (
         "NDims = 3\nDimSize = 4 3 2\nElementSpacing = 30 67 60\nElementType = MET_SHORT\nElementDataFile = ct.raw\n"
     )
-    files = {name: text for name, text in water().items() if name != "ct.txt"}
+    files = {name: text for name, text in water_sample().items() if name != "ct.txt"}
     files |= {"ct.mhd": header, "ct.raw.base64": base64.b64encode(bytes(48)).decode()}
     body = payloads.submission(input_type="files", sim_type="mcsquare", input_files=files, input_json=None)
     before = counts(database)
@@ -226,7 +226,7 @@ def test_ordering_by_end_has_those_that_run_as_the_latest(signed_in, clock):
 
 
 def test_jobs_of_the_same_time_have_a_place_of_their_own(signed_in, monkeypatch):
-    monkeypatch.setattr(service, "now", lambda: datetime(2026, 3, 1, tzinfo=UTC))
+    monkeypatch.setattr(service, "utc_now", lambda: datetime(2026, 3, 1, tzinfo=UTC))
     jobs = [submit(signed_in).job_id for _ in range(5)]
     pages = [listed(signed_in, page_idx=n, page_size=2, order_type="ascend") for n in (1, 2, 3)]
     assert [job for page in pages for job in page] == jobs
@@ -327,7 +327,7 @@ def test_deleting_leaves_nothing(job, database, state):
     job.bring_to(state)
     response = job.delete("/user/simulations")
     assert (response.status_code, response.json) == (200, {"message": "Simulation deleted"})
-    fold(database, most=0)
+    fold_counts(database, most=0)
     left = {name for name, number in counts(database).items() if number}
     assert left == {"User", "YaptideUser", "Session", "Runner", "RunnerSimulator"}
     assert listed(job.client) == []

@@ -14,7 +14,7 @@ from tests.support.api import contents
 from yaptide.domain.estimators import Axis, Estimator, Page, TaskOutput
 from yaptide.persistence import result_files, task_outputs
 from yaptide.services import administration, recovery
-from yaptide.services.backend import now
+from yaptide.services.backend import utc_now
 
 DEPTHS = np.array([0.5, 1.5, 2.5])
 
@@ -30,7 +30,7 @@ def with_log(output, text):
 
 def packed(output) -> bytes:
     file = io.BytesIO()
-    task_outputs.write(file, output)
+    task_outputs.write_output(file, output)
     return file.getvalue()
 
 
@@ -79,8 +79,8 @@ class Worker:
         paths = [self.fetch(task["task_id"], folder) for task in claimed["tasks"]]
         file = io.BytesIO()
         with tempfile.TemporaryFile() as aside:
-            merged = task_outputs.merge(paths, [task["primaries"] for task in claimed["tasks"]], aside)
-            result_files.write(file, merged)
+            merged = task_outputs.merge_outputs(paths, [task["primaries"] for task in claimed["tasks"]], aside)
+            result_files.write_results(file, merged)
         return self.deliver(claimed["owner"], file.getvalue()), file.getvalue()
 
     def deliver(self, owner, data):
@@ -149,7 +149,7 @@ def test_what_is_sent_twice_counts_once(job, worker, tmp_path, database):
 
 def test_a_worker_that_lost_its_task_changes_nothing(backend, job, worker, database):
     worker.claim(worker="slow")
-    assert recovery.requeue_silent(backend, now()) == 1
+    assert recovery.requeue_stalled(backend, utc_now()) == 1
     other = Worker(job)
     other.claim(worker="quick")
     before = contents(database)
@@ -271,7 +271,7 @@ def results_of(page: bytes, name="dose", metadata=b"{}"):
 
     file = io.BytesIO()
     pages = (NewPage(0, "dose", 1, payload(page)),)
-    result_files.write(file, [NewEstimator(name, name, payload(metadata), pages)])
+    result_files.write_results(file, [NewEstimator(name, name, payload(metadata), pages)])
     return file.getvalue()
 
 
@@ -327,7 +327,7 @@ def test_a_merge_whose_worker_is_silent_is_given_to_another(backend, job, worker
     worker.run(scores(), scores())
     owner = worker.claim_merge("slow").json["owner"]
     assert worker.call("POST", "/merge/heartbeat", json={"owner": owner}).json["wanted"] is True
-    assert recovery.requeue_silent(backend, now()) == 1
+    assert recovery.requeue_stalled(backend, utc_now()) == 1
     assert worker.call("POST", "/merge/heartbeat", json={"owner": owner}).json["wanted"] is False
     assert worker.deliver(owner, results_of(GOOD)).json["wanted"] is False
     assert worker.claim_merge("quick").status_code == 200

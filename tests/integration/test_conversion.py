@@ -95,7 +95,7 @@ def test_an_administrator_may_have_such_projects_refused(app, alice):
 
 @one_database
 def test_where_there_are_clusters_nobody_stands_in_unless_it_is_said(app, alice):
-    clusters.add(app.extensions["yaptide"].database, Cluster("ares"))
+    clusters.add_cluster(app.extensions["yaptide"].database, Cluster("ares"))
     assert asked(alice).status_code == 503
     using(app, editor_simulator="mcsquare")
     assert asked(alice).json["sim_type"] == "mcsquare"

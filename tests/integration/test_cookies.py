@@ -32,7 +32,7 @@ def serve(backend: Backend, key: bytes) -> Flask:
 @pytest.fixture
 def servers(backend: Backend) -> dict[str, Flask]:
     """Two servers on one host, on each of which alice is a user."""
-    users.register(backend, "alice", PASSWORD)
+    users.register_user(backend, "alice", PASSWORD)
     return {HERE: serve(backend, b"h" * 32), THERE: serve(backend, b"t" * 32)}
 
 
@@ -50,7 +50,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
     def go_on(minutes: float) -> None:
         time = datetime.now(UTC) + timedelta(minutes=minutes)
-        monkeypatch.setattr(sessions, "now", lambda: time)
+        monkeypatch.setattr(sessions, "utc_now", lambda: time)
 
     return go_on
 

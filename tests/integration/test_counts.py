@@ -17,12 +17,12 @@ from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence import engine, schema
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import SimulationCountModel, SimulationModel, UserModel
-from yaptide.persistence.queries import moves, users as user_queries
+from yaptide.persistence.queries import transitions, users as user_queries
 from yaptide.persistence.queries.administration import Holdings
-from yaptide.persistence.queries.moves import Cause
-from yaptide.services import administration, counts, recovery, retention, simulations, tasks
+from yaptide.persistence.queries.transitions import Audit
+from yaptide.services import administration, counters, recovery, retention, simulations, tasks
 from yaptide.services.access import ADMINISTRATOR
-from yaptide.services.backend import now
+from yaptide.services.backend import utc_now
 from yaptide.services.retention import Old
 from yaptide.services.tasks import Update
 
@@ -73,11 +73,11 @@ def test_a_list_tells_of_what_there_is(signed_in, stranger, backend, database):
     assert jobs[0].delete("/user/simulations").status_code == 403  # it has to be canceled first
     assert told(signed_in) == found
     jobs[1].delete("/user/simulations")
-    seen = administration.contents(database, jobs[0].job_id)
+    seen = administration.count_contents(database, jobs[0].job_id)
     administration.remove_simulation(database, jobs[0].job_id, seen, force=True)
     assert told(signed_in) == {"PENDING": 1, "RUNNING": 1, "COMPLETED": 1, "MERGING_RUNNING": 1}
-    old = Old(now() + timedelta(days=1), tuple(FINAL_STATES))
-    retention.purge(database, backend.spool, old, [job.job_id for job in jobs])
+    old = Old(utc_now() + timedelta(days=1), tuple(FINAL_STATES))
+    retention.purge_simulations(database, backend.spool, old, [job.job_id for job in jobs])
     assert told(signed_in) == {"PENDING": 1, "RUNNING": 1, "MERGING_RUNNING": 1}
     assert told(stranger) == {}
     assert broken_invariants(database) == []
@@ -86,18 +86,18 @@ def test_a_list_tells_of_what_there_is(signed_in, stranger, backend, database):
 def test_who_may_see_all_simulations_is_told_of_all(signed_in, stranger, backend):
     submit(signed_in), submit(stranger).bring_to("FAILED")
     page = simulations.Page(states=(EntityState.FAILED,))
-    assert simulations.listing(backend, ADMINISTRATOR, page)[0] == 1
-    assert simulations.listing(backend, ADMINISTRATOR, simulations.Page())[0] == 2
+    assert simulations.list_simulations(backend, ADMINISTRATOR, page)[0] == 1
+    assert simulations.list_simulations(backend, ADMINISTRATOR, simulations.Page())[0] == 2
 
 
 def test_progress_counts_nothing_and_a_submission_once(backend, database):
     with statements() as sent:
         _, job = submitted(backend, 2)
     assert len([statement for statement in sent if "SimulationCount" in statement]) == 1
-    tasks.report(backend, job.simulation_id, 0, job.update_key, Update(task_state=EntityState.RUNNING))
+    tasks.report_task(backend, job.simulation_id, 0, job.update_key, Update(task_state=EntityState.RUNNING))
     for update in (Update(simulated_primaries=7), Update(task_state=EntityState.RUNNING, simulated_primaries=8)):
         with statements() as sent:
-            tasks.report(backend, job.simulation_id, 0, job.update_key, update)
+            tasks.report_task(backend, job.simulation_id, 0, job.update_key, update)
         assert sent
         assert not [statement for statement in sent if "SimulationCount" in statement]
 
@@ -107,14 +107,14 @@ def test_many_rows_become_one_for_each_state(signed_in, stranger, backend, datab
         submit(signed_in).bring_to(state)
     submit(stranger)
     rows, found = number_of_rows(database), told(signed_in)
-    counts.fold(database, most=rows - 1)
+    counters.fold_counts(database, most=rows - 1)
     assert number_of_rows(database) == rows
-    counts.fold(database, most=rows - 2)  # all but the stranger's one
+    counters.fold_counts(database, most=rows - 2)  # all but the stranger's one
     assert told(signed_in) == found == {"PENDING": 1, "RUNNING": 1, "COMPLETED": 2}
     assert (number_of_rows(database), told(stranger)) == (4, {"PENDING": 1})
     for state in ("FAILED", "CANCELED"):
         submit(signed_in).bring_to(state)
-    counts.fold(database, most=0)
+    counters.fold_counts(database, most=0)
     assert told(signed_in) == found | {"FAILED": 1, "CANCELED": 1}
     assert broken_invariants(database) == []
 
@@ -123,7 +123,9 @@ def test_keeping_house_adds_up_what_has_become_many(backend, database):
     user, _ = submitted(backend, 1)
     row = {"user_id": user.id, "job_state": EntityState.PENDING}
     with database.writing() as connection:
-        connection.execute(insert(SimulationCountModel), [row | {"number": number} for number in [1, -1] * counts.MOST])
+        connection.execute(
+            insert(SimulationCountModel), [row | {"number": number} for number in [1, -1] * counters.MOST]
+        )
     recovery.keep_house(backend)
     assert number_of_rows(database) == 1
     assert broken_invariants(database) == []
@@ -139,18 +141,18 @@ def test_adding_up_while_others_write_loses_nothing(backend, database):
         for _ in range(12):
             _, job = submitted(backend, 1)
             for state in (EntityState.RUNNING, EntityState.COMPLETED):
-                tasks.report(backend, job.simulation_id, 0, job.update_key, Update(task_state=state))
-            simulations.cancel(backend, user, job.job_id)
-            simulations.delete(backend, user, job.job_id)
+                tasks.report_task(backend, job.simulation_id, 0, job.update_key, Update(task_state=state))
+            simulations.cancel_simulation(backend, user, job.job_id)
+            simulations.delete_simulation(backend, user, job.job_id)
 
     def fold() -> None:
         while not done.is_set():
-            counts.fold(database, most=1)
+            counters.fold_counts(database, most=1)
             seen["fold"] += 1
 
     def look() -> None:
         while not done.is_set():
-            with database.single() as connection:
+            with database.autocommit() as connection:
                 wrong = connection.execute(text(QUERIES["the simulations are counted wrong"])).all()
             assert wrong == []
             seen["look"] += 1
@@ -164,7 +166,7 @@ def test_adding_up_while_others_write_loses_nothing(backend, database):
         for other in others:
             other.result()
     assert min(seen["fold"], seen["look"]) > 1
-    assert simulations.listing(backend, user, simulations.Page())[0] == 1
+    assert simulations.list_simulations(backend, user, simulations.Page())[0] == 1
     assert broken_invariants(database) == []
 
 
@@ -178,8 +180,8 @@ def impatient(database, monkeypatch) -> Iterator[Database]:
 
 
 def move(connection, simulation_id: int, to: EntityState) -> bool:
-    moves.lock_simulation(connection, simulation_id)
-    return moves.move_simulation(connection, simulation_id, to, Cause("test", now()))
+    transitions.lock_simulation(connection, simulation_id)
+    return transitions.move_simulation(connection, simulation_id, to, Audit("test", utc_now()))
 
 
 @ON_A_SERVER
@@ -189,9 +191,9 @@ def test_writers_of_one_user_do_not_wait_for_one_another(backend, database, impa
         assert move(one, first.simulation_id, EntityState.RUNNING)
         with impatient.writing() as other:
             assert move(other, second.simulation_id, EntityState.RUNNING)
-        counts.fold(impatient, most=0)
+        counters.fold_counts(impatient, most=0)
         with impatient.writing() as other:
-            assert user_queries.lock(other, user.id)  # as whoever submits, and whoever adds up
+            assert user_queries.lock_user(other, user.id)  # as whoever submits, and whoever adds up
             assert move(one, third.simulation_id, EntityState.RUNNING)
     assert broken_invariants(database) == []
 
@@ -203,7 +205,7 @@ def test_users_are_removed_while_their_rows_are_added_up(database):
 
     def fold() -> None:
         while not done.is_set():
-            counts.fold(database, most=0)
+            counters.fold_counts(database, most=0)
 
     with ThreadPoolExecutor(2) as pool:
         folding = [pool.submit(fold) for _ in range(2)]
@@ -226,12 +228,12 @@ def deadlocks(database: Database) -> int:
     """How often PostgreSQL had to end one of two that waited for each other."""
     database.close()  # what a connection has seen is known for certain when it has ended
     query = text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
-    with database.single() as connection:
+    with database.autocommit() as connection:
         return connection.execute(query).scalar_one()
 
 
 def test_an_upgrade_counts_what_there_is(empty):
-    schema.upgrade(empty, "0002")
+    schema.upgrade_tables(empty, "0002")
     columns = "(job_id, user_id, start_time, title, platform, input_type, sim_type, job_state)"
     with empty.writing() as connection:
         for user in (1, 2, 3):
@@ -244,7 +246,7 @@ def test_an_upgrade_counts_what_there_is(empty):
                          'FILES', 'fluka', :state)"""),
                 {"job": str(number), "user": user, "state": state},
             )
-    schema.upgrade(empty)
+    schema.upgrade_tables(empty)
     with empty.reading() as connection:
         query = select(SimulationCountModel.user_id, SimulationCountModel.job_state, SimulationCountModel.number)
         found = connection.execute(query.order_by(SimulationCountModel.id)).all()

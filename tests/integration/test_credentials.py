@@ -62,7 +62,7 @@ def alice(backend: Backend) -> User:
 def of_keycloak(app: Flask, backend: Backend, alice: User) -> FlaskClient:
     """Alice, signed in."""
     client = app.test_client()
-    client.set_cookie(cookie_name(app, "access_token"), sessions.begin(backend, alice).access.text)
+    client.set_cookie(cookie_name(app, "access_token"), sessions.begin_session(backend, alice).access.text)
     return client
 
 
@@ -73,7 +73,7 @@ def test_what_is_uploaded_can_be_used(backend, of_keycloak, alice, form):
     body = {"cert": AUTHORITY.issue(key, "alice", "alice-batch") + " a comment\n", "private": f"\r\n{private}\n"}
     response = of_keycloak.post("/user/update", json=body)
     assert (response.status_code, response.json) == (202, {"message": "User updated"})
-    found = credentials.credentials(backend, alice.id)
+    found = credentials.current_credentials(backend, alice.id)
     assert (found.private_key_text, found.certificate_text) == (private, body["cert"].strip())
     assert found.username == "alice"
     assert found.valid_until - datetime.now(UTC) == pytest.approx(12 * HOUR, abs=HOUR / 60)
@@ -94,8 +94,8 @@ KINDS: dict[str, Callable[[], Any]] = {
 def test_kinds_of_keys(backend, alice, kind):
     key = KINDS[kind]()
     private = text_of(key)
-    credentials.store(backend, alice, AUTHORITY.issue(key), private)
-    assert credentials.credentials(backend, alice.id).private_key_text == private
+    credentials.store_credentials(backend, alice, AUTHORITY.issue(key), private)
+    assert credentials.current_credentials(backend, alice.id).private_key_text == private
 
 
 CERT, PRIVATE = AUTHORITY.issue(KEY), text_of(KEY)
@@ -176,26 +176,26 @@ def test_one_without_the_other(of_keycloak):
 def test_local_users_have_none(app, backend):
     response = sign_in(app, "alice").post("/user/update", json=AUTHORITY.pair())
     assert (response.status_code, "through Keycloak" in response.json["message"]) == (403, True)
-    local = users.find(backend, "alice")
+    local = users.find_user(backend, "alice")
     with pytest.raises(Forbidden):
-        credentials.store(
+        credentials.store_credentials(
             backend, local, **dict(zip(("certificate", "private"), AUTHORITY.pair().values(), strict=True))
         )
     with pytest.raises(NotFound):
-        credentials.credentials(backend, local.id)
+        credentials.current_credentials(backend, local.id)
 
 
 def test_who_has_none_is_told_what_to_do(backend, alice, monkeypatch):
     with pytest.raises(Conflict, match=r"no SSH credentials .* sign in again .*POST /user/update"):
-        credentials.credentials(backend, alice.id)
+        credentials.current_credentials(backend, alice.id)
     pair = AUTHORITY.pair()
-    credentials.store(backend, alice, pair["cert"], pair["private"])
+    credentials.store_credentials(backend, alice, pair["cert"], pair["private"])
     with pytest.raises(NotConfigured, match="YAPTIDE_SECRET_KEYS"):
-        credentials.credentials(replace(backend, secret_keys=()), alice.id)
+        credentials.current_credentials(replace(backend, secret_keys=()), alice.id)
     later = datetime.now(UTC) + 13 * HOUR
-    monkeypatch.setattr(credentials, "now", lambda: later)
+    monkeypatch.setattr(credentials, "utc_now", lambda: later)
     with pytest.raises(Conflict, match=r"expired on .* sign in again"):
-        credentials.credentials(backend, alice.id)
+        credentials.current_credentials(backend, alice.id)
 
 
 @one_database
@@ -204,20 +204,20 @@ def test_what_another_backend_left_cannot_be_read(backend, alice):
         values = {"cert": "x", "key": Vault(KEYS).encrypt("y")}
         connection.execute(text('UPDATE "KeycloakUser" SET cert = :cert, private_key = :key'), values)
     with pytest.raises(Conflict, match=r"cannot be read: sign in again"):
-        credentials.credentials(backend, alice.id)
+        credentials.current_credentials(backend, alice.id)
 
 
 @one_database
 def test_a_certificate_for_ever(backend, alice):
-    credentials.store(backend, alice, AUTHORITY.issue(KEY, lasts=timedelta(days=365 * 7000)), text_of(KEY))
-    assert credentials.credentials(backend, alice.id).valid_until.year > 9000
+    credentials.store_credentials(backend, alice, AUTHORITY.issue(KEY, lasts=timedelta(days=365 * 7000)), text_of(KEY))
+    assert credentials.current_credentials(backend, alice.id).valid_until.year > 9000
 
 
 def test_keys_are_rotated(backend, alice):
     pair = AUTHORITY.pair()
-    credentials.store(replace(backend, secret_keys=KEYS[1:]), alice, pair["cert"], pair["private"])
-    assert secrets.rotate(backend.database, Vault(KEYS)) == (1, 1)
-    found = credentials.credentials(replace(backend, secret_keys=KEYS[:1]), alice.id)
+    credentials.store_credentials(replace(backend, secret_keys=KEYS[1:]), alice, pair["cert"], pair["private"])
+    assert secrets.rotate_secrets(backend.database, Vault(KEYS)) == (1, 1)
+    found = credentials.current_credentials(replace(backend, secret_keys=KEYS[:1]), alice.id)
     assert found.private_key_text == pair["private"]
 
 
@@ -225,7 +225,7 @@ def test_keys_are_rotated(backend, alice):
 def test_nothing_is_served_without_the_keys_of_what_is_stored(backend, alice, tmp_path):
     """tests/acceptance/test_serving.py has the program that does not start."""
     pair = AUTHORITY.pair()
-    credentials.store(backend, alice, pair["cert"], pair["private"])
+    credentials.store_credentials(backend, alice, pair["cert"], pair["private"])
     url = backend.database.engine.url.render_as_string(hide_password=False)
     settings = Settings(_env_file=None, database_uri=url, data_dir=tmp_path / "data")
     for keys, told in {(): "set YAPTIDE_SECRET_KEYS to the one in use", (secrets.new_key(),): "fits none"}.items():
@@ -256,11 +256,11 @@ def shown(database: Database, monkeypatch):
 def test_an_operator_sees_until_when_a_certificate_is_good(backend, alice, shown):
     assert "SSH certificate none" in shown("alice")
     pair = AUTHORITY.pair()
-    credentials.store(backend, alice, pair["cert"], pair["private"])
-    until = credentials.credentials(backend, alice.id).valid_until
+    credentials.store_credentials(backend, alice, pair["cert"], pair["private"])
+    until = credentials.current_credentials(backend, alice.id).valid_until
     assert f"SSH certificate valid until {until.astimezone():%Y-%m-%d %H:%M:%S}" in shown("alice")
     assert f'"certificate_valid_until": "{until.isoformat()}"' in shown("alice", "--json")
-    users.register(backend, "bob", None)
+    users.register_user(backend, "bob", None)
     assert "SSH" not in shown("bob")
 
 
@@ -308,7 +308,7 @@ def realm(issuer: http.Service, **settings: object) -> Keycloak:
 @pytest.mark.parametrize("style", ["/realms/science", "/auth/realms/science"])
 def test_both_styles_of_addresses(issuer, style):
     issuer.answers(published(signing()))
-    found = keycloak.identify(realm(issuer), token_of(f"{issuer.url}{style}"))
+    found = keycloak.identify_user(realm(issuer), token_of(f"{issuer.url}{style}"))
     assert (found.username, found.subject) == ("alice", Subject(f"{issuer.url}/realms/science", "5a1c6f0e"))
     assert issuer.asked == [(f"{style}/protocol/openid-connect/certs", "")]
 
@@ -320,7 +320,7 @@ def test_all_who_come_at_once_ask_once(issuer):
 
     def identify(_: int) -> str:
         barrier.wait(30)
-        return keycloak.identify(settings, token).username
+        return keycloak.identify_user(settings, token).username
 
     with ThreadPoolExecutor(16) as pool:
         assert set(pool.map(identify, range(16))) == {"alice"}
@@ -333,8 +333,8 @@ def test_strangers_cannot_have_keys_fetched_all_the_time(issuer, monkeypatch):
     settings = realm(issuer)
     for number in range(20):
         with pytest.raises(Forbidden):
-            keycloak.identify(settings, token_of(f"{issuer.url}/realms/science", f"mine-{number}"))
-    assert keycloak.identify(settings, token_of(f"{issuer.url}/realms/science")).username == "alice"
+            keycloak.identify_user(settings, token_of(f"{issuer.url}/realms/science", f"mine-{number}"))
+    assert keycloak.identify_user(settings, token_of(f"{issuer.url}/realms/science")).username == "alice"
     assert len(issuer.asked) == 1
 
 
@@ -342,14 +342,14 @@ def test_keys_that_the_realm_has_withdrawn_are_forgotten(issuer, monkeypatch):
     monkeypatch.setattr(keycloak, "PAUSE", 0.0)
     issuer.answers(published(signing()))
     settings, token = realm(issuer), token_of(f"{issuer.url}/realms/science")
-    keycloak.identify(settings, token)
+    keycloak.identify_user(settings, token)
     issuer.answers(published(rsa.generate_private_key(65537, 2048)))
-    assert keycloak.identify(settings, token).username == "alice"
+    assert keycloak.identify_user(settings, token).username == "alice"
     monkeypatch.setattr(keycloak, "KEEP", 0.0)
     with pytest.raises(Forbidden):
-        keycloak.identify(settings, token)
+        keycloak.identify_user(settings, token)
     issuer.answers(published(signing()))
-    assert keycloak.identify(settings, token).username == "alice"
+    assert keycloak.identify_user(settings, token).username == "alice"
 
 
 def test_a_realm_that_hangs_is_not_waited_for_by_everybody(issuer, monkeypatch):
@@ -360,7 +360,7 @@ def test_a_realm_that_hangs_is_not_waited_for_by_everybody(issuer, monkeypatch):
     settings, token = realm(issuer), token_of(f"{issuer.url}/realms/science")
     for _ in range(20):
         with pytest.raises(Unreachable, match=r"just now, try again later: it does not answer within 0\.5 s"):
-            keycloak.identify(settings, token)
+            keycloak.identify_user(settings, token)
     gone.set()
     assert len(issuer.asked) == 1
 
@@ -369,7 +369,7 @@ def test_a_realm_that_hangs_is_not_waited_for_by_everybody(issuer, monkeypatch):
 def test_a_realm_without_keys(issuer, document):
     issuer.answer = lambda: (200, document)
     with pytest.raises((Unreachable, Forbidden)):
-        keycloak.identify(realm(issuer), token_of(f"{issuer.url}/realms/science"))
+        keycloak.identify_user(realm(issuer), token_of(f"{issuer.url}/realms/science"))
 
 
 @pytest.mark.parametrize(
@@ -392,17 +392,17 @@ def test_the_required_claim(issuer, claim, claims, let_in):
     settings = realm(issuer, keycloak_required_claim=claim)
     token = token_of(f"{issuer.url}/realms/science", **claims)
     if let_in:
-        assert keycloak.identify(settings, token).username == "alice"
+        assert keycloak.identify_user(settings, token).username == "alice"
     else:
         with pytest.raises(Forbidden, match="not authorized"):
-            keycloak.identify(settings, token)
+            keycloak.identify_user(settings, token)
 
 
 @pytest.mark.parametrize("name", ["", " alice", "a\0", "a\n", "x" * 200, 7, ["alice"], None])
 def test_names_that_nobody_can_have(issuer, name):
     issuer.answers(published(signing()))
     with pytest.raises(Forbidden):
-        keycloak.identify(realm(issuer), token_of(f"{issuer.url}/realms/science", preferred_username=name))
+        keycloak.identify_user(realm(issuer), token_of(f"{issuer.url}/realms/science", preferred_username=name))
 
 
 #: A realm signs what it is told to: a mapper may put anything into a token.
@@ -417,10 +417,10 @@ def test_odd_times_are_no_reason_to_believe_a_token(issuer, name, time):
     # Issued or valid since long ago, or not told: that says nothing about today.
     harmless = {"exp": [], "iat": [-1, True], "nbf": [-1, True, None]}[name]
     if any(time is one or (time == one and time is not True) for one in harmless):
-        assert keycloak.identify(realm(issuer), token).username == "alice"
+        assert keycloak.identify_user(realm(issuer), token).username == "alice"
     else:
         with pytest.raises(Forbidden, match="invalid or has expired"):
-            keycloak.identify(realm(issuer), token)
+            keycloak.identify_user(realm(issuer), token)
 
 
 @pytest.mark.parametrize(
@@ -439,7 +439,7 @@ def test_what_a_token_lacks_is_told(issuer, claim, value, told):
     issuer.answers(published(signing()))
     changes = {claim: value}
     with pytest.raises(Forbidden, match=told):
-        keycloak.identify(realm(issuer), token_of(f"{issuer.url}/realms/science", **changes))
+        keycloak.identify_user(realm(issuer), token_of(f"{issuer.url}/realms/science", **changes))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tests.support.api import PASSWORD, cookie_name
 from yaptide.application import create_app
 from yaptide.persistence.models import YaptideUserModel
 from yaptide.services import devices, sessions, users
-from yaptide.services.backend import Backend, now
+from yaptide.services.backend import Backend, utc_now
 from yaptide.services.devices import NETWORKS, USERS, Origin
 from yaptide.services.throttle import STRICT, Throttle
 from yaptide.settings import Settings
@@ -60,7 +60,7 @@ class Server:
 def server(backend: Backend) -> Server:
     """A server with the users alice and bob."""
     for name in ("alice", "bob"):
-        users.register(backend, name, PASSWORD)
+        users.register_user(backend, name, PASSWORD)
     return Server(backend)
 
 
@@ -128,7 +128,7 @@ def test_a_device_on_which_several_users_sign_in_is_known_of_each_of_the_last(se
     assert server.is_let_in(OFFICE, device)
     assert server.is_let_in(OFFICE, device, username="bob")
     for number in range(USERS):
-        users.register(server.backend, f"user{number}", PASSWORD)
+        users.register_user(server.backend, f"user{number}", PASSWORD)
         device = device_of(server.log_in(f"198.51.100.{number}", device, username=f"user{number}"))
     assert not server.is_let_in("198.51.100.99", device)
 
@@ -142,9 +142,9 @@ def test_a_cookie_proves_nothing_about_others(server: Server) -> None:
     for claims, signed_with in (
         (mine, key),
         (mine | {"use": "access"}, key),
-        (mine | {"exp": now() - timedelta(seconds=1)}, key),
+        (mine | {"exp": utc_now() - timedelta(seconds=1)}, key),
         ({"use": "device"}, key),
-        (mine | {"users": [devices._digest(server.backend, users.find(server.backend, "alice"), "")]}, b"k" * 32),
+        (mine | {"users": [devices._digest(server.backend, users.find_user(server.backend, "alice"), "")]}, b"k" * 32),
     ):
         assert not server.is_let_in(HOTEL, jwt.encode(claims, signed_with, algorithm="HS256"))
     access = next(text for text in signed_in.headers.getlist("Set-Cookie") if text.startswith("access_token_"))
@@ -170,7 +170,7 @@ def test_the_cookie_outlives_sessions_and_belongs_to_the_browser_alone(server: S
     (cookie,) = [text for text in answer.headers.getlist("Set-Cookie") if text.startswith("known_device_")]
     for attribute in ("HttpOnly", "Path=/", "SameSite=Lax"):
         assert f"; {attribute}" in cookie
-    assert f"Expires={(now() + devices.KNOWN_FOR):%a, %d %b %Y}" in cookie
+    assert f"Expires={(utc_now() + devices.KNOWN_FOR):%a, %d %b %Y}" in cookie
     assert "known_device" not in str(server.client.delete("/auth/logout").headers)
     assert "known_device" not in str(server.log_in(HOME, password="wrong").headers)
 
@@ -187,14 +187,14 @@ def test_a_stolen_session_does_not_keep_its_owner_from_signing_in(server: Server
 
 
 def networks_of(backend: Backend, username: str) -> list[str]:
-    user = users.find(backend, username)
+    user = users.find_user(backend, username)
     with backend.database.reading() as connection:
         stored = connection.scalar(select(YaptideUserModel.known_networks).where(YaptideUserModel.id == user.id))
     return (stored or "").split()
 
 
 def test_so_many_networks_are_remembered_and_none_can_be_read(backend: Backend) -> None:
-    users.register(backend, "alice", PASSWORD)
+    users.register_user(backend, "alice", PASSWORD)
     for number in range(NETWORKS + 5):
         sessions.sign_in(backend, "alice", PASSWORD, Origin(f"192.0.2.{number}"))
     kept = networks_of(backend, "alice")
@@ -209,6 +209,6 @@ def test_so_many_networks_are_remembered_and_none_can_be_read(backend: Backend) 
 @one_database
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "", "no address"])
 def test_addresses_that_may_be_those_of_a_proxy_are_not_remembered(backend: Backend, address: str) -> None:
-    users.register(backend, "alice", PASSWORD)
+    users.register_user(backend, "alice", PASSWORD)
     sessions.sign_in(backend, "alice", PASSWORD, Origin(address))
     assert networks_of(backend, "alice") == []

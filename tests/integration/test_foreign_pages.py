@@ -82,7 +82,7 @@ def test_everybody_may_look(client, headers) -> None:
 
 def test_a_page_signs_its_reader_in_as_nobody(app, client, backend) -> None:
     """As a form of any page can, whose text is a body that we would read as JSON."""
-    users.register(backend, "mallory", PASSWORD)
+    users.register_user(backend, "mallory", PASSWORD)
     body = f'{{"username": "mallory", "password": "{PASSWORD}"}}'
     headers = {"Origin": "http://localhost:8080", "Sec-Fetch-Site": "same-site", "Content-Type": "text/plain"}
     response = client.post("/auth/login", data=body, headers=headers)

@@ -75,31 +75,31 @@ def test_zero_requested_primaries_means_not_told(job):
 def test_whoever_has_leased_a_task_is_not_overruled_by_the_key(backend):
     _, simulation = submitted(backend, 2)
     number, key = simulation.simulation_id, simulation.update_key
-    claim = tasks.claim(backend, backend.spool.place + OWNER, ["shieldhit"])
+    claim = tasks.claim_task(backend, backend.spool.place + OWNER, ["shieldhit"])
     for update in (
         tasks.Update(simulated_primaries=50),
         tasks.Update(task_state=EntityState.COMPLETED),
         tasks.Update(task_state=EntityState.FAILED, requested_primaries=7),
     ):
-        assert tasks.report(backend, number, claim.task_id, key, update) == "RUNNING"
+        assert tasks.report_task(backend, number, claim.task_id, key, update) == "RUNNING"
         both = {claim.task_id: update, 1 - claim.task_id: tasks.Update(task_state=EntityState.RUNNING)}
-        assert tasks.report_many(backend, number, key, both)[claim.task_id] == "RUNNING"
-    assert tasks.progress(backend, claim, 60, None)
-    assert tasks.progress(backend, claim, 70, None, key)
-    assert tasks.complete(backend, claim, output(claim))
+        assert tasks.report_tasks(backend, number, key, both)[claim.task_id] == "RUNNING"
+    assert tasks.report_progress(backend, claim, 60, None)
+    assert tasks.report_progress(backend, claim, 70, None, key)
+    assert tasks.complete_task(backend, claim, output(claim))
     # nobody of ours has the other: it is the worker's that has the key
     free = 1 - claim.task_id
-    assert tasks.report(backend, number, free, key, tasks.Update(task_state=EntityState.COMPLETED)) == "COMPLETED"
+    assert tasks.report_task(backend, number, free, key, tasks.Update(task_state=EntityState.COMPLETED)) == "COMPLETED"
 
 
 def test_a_task_that_was_given_back_is_free_again(backend):
     _, simulation = submitted(backend, 1)
-    claim = tasks.claim(backend, backend.spool.place + OWNER, ["shieldhit"])
+    claim = tasks.claim_task(backend, backend.spool.place + OWNER, ["shieldhit"])
     assert tasks.give_back(backend, claim, "stopped")
     number, key = simulation.simulation_id, simulation.update_key
     running = tasks.Update(task_state=EntityState.RUNNING)
-    assert tasks.report(backend, number, 0, key, running) == "RUNNING"
-    assert tasks.claim(backend, backend.spool.place + OWNER, ["shieldhit"]) is None
+    assert tasks.report_task(backend, number, 0, key, running) == "RUNNING"
+    assert tasks.claim_task(backend, backend.spool.place + OWNER, ["shieldhit"]) is None
 
 
 def test_the_key_is_its_owners_to_ask_for(job, stranger, client):

@@ -519,7 +519,7 @@ def test_tokens_are_good_for_one_thing_only(app, raw, signed_in):
 
 @one_database
 def test_an_access_token_ends(backend, signed_in, monkeypatch):
-    monkeypatch.setattr(sessions, "now", lambda: datetime.now(UTC) - timedelta(minutes=11))
+    monkeypatch.setattr(sessions, "utc_now", lambda: datetime.now(UTC) - timedelta(minutes=11))
     token = sessions.sign_in(backend, "alice", PASSWORD).access.text
     monkeypatch.undo()
     response = signed_in.get("/auth/status", headers={"Authorization": f"Bearer {token}"})

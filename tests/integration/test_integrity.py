@@ -19,7 +19,7 @@ from yaptide.services import administration, integrity
 @pytest.fixture
 def database(empty):
     """A database of its own for each test: some of the damage is in its tables."""
-    schema.upgrade(empty)
+    schema.upgrade_tables(empty)
     return empty
 
 
@@ -95,13 +95,13 @@ def replaced(table, content, encode=lambda content: codec.encode_text(content).d
 
 
 def found(database):
-    return [(finding.kind, finding.where, finding.what) for finding in integrity.check(database)]
+    return [(finding.kind, finding.where, finding.what) for finding in integrity.check_store(database)]
 
 
 def test_a_sound_store_has_no_findings(completed, signed_in, database):
     for state in ("RUNNING", "MERGING_QUEUED", "FAILED", "CANCELED"):
         submit(signed_in).bring_to(state)
-    administration.remove_task(database, completed.job_id, 0, administration.task(database, completed.job_id, 0))
+    administration.remove_task(database, completed.job_id, 0, administration.find_task(database, completed.job_id, 0))
     before = contents(database)
     assert found(database) == []
     assert contents(database) == before
@@ -220,7 +220,7 @@ DAMAGES = {
 def test_one_damage_is_one_finding_that_nothing_mends(completed, database, name):
     statements, kind, where, what = DAMAGES[name]
     damage(database, *statements)
-    (finding,) = integrity.check(database)
+    (finding,) = integrity.check_store(database)
     with database.reading() as connection:
         row = connection.execute(text('SELECT id FROM "StateHistory" WHERE task_id = 77')).scalar()
         other = connection.execute(text('SELECT job_id FROM "Simulation" WHERE id = 2')).scalar()
@@ -228,7 +228,7 @@ def test_one_damage_is_one_finding_that_nothing_mends(completed, database, name)
     assert what is None or finding.what == what
     assert finding.repair is None
     before = contents(database)
-    integrity.repair(database, [finding])
+    integrity.repair_findings(database, [finding])
     assert contents(database) == before
 
 
@@ -254,10 +254,10 @@ def test_what_can_be_mended_is(completed, database, kind):
     statements, where = REPAIRS[kind]
     before = contents(database)
     damage(database, *statements)
-    (finding,) = integrity.check(database)
+    (finding,) = integrity.check_store(database)
     assert (finding.kind, finding.where) == (kind, where.format(job=completed.job_id))
-    integrity.repair(database, [finding])
-    integrity.repair(database, [finding])  # a second time changes nothing
+    integrity.repair_findings(database, [finding])
+    integrity.repair_findings(database, [finding])  # a second time changes nothing
     assert found(database) == []
     after = contents(database)
     if kind in ("bytes", "size", "digest"):
@@ -275,9 +275,9 @@ def test_what_can_be_mended_is(completed, database, kind):
 
 def test_a_history_that_is_gone_is_begun_anew(completed, database):
     damage(database, 'DELETE FROM "StateHistory" WHERE simulation_id = 1')
-    findings = integrity.check(database)
+    findings = integrity.check_store(database)
     assert [finding.kind for finding in findings] == ["history"] * 3
-    integrity.repair(database, findings)
+    integrity.repair_findings(database, findings)
     assert found(database) == []
 
 
@@ -289,7 +289,7 @@ def test_a_state_that_there_is_not(completed, database):
         """UPDATE "Simulation" SET job_state = 'LOST' WHERE id = 1""",
         """DELETE FROM "SimulationCount" WHERE job_state = 'COMPLETED'""",
     )
-    findings = integrity.check(database)
+    findings = integrity.check_store(database)
     kinds = [finding.kind for finding in findings]
     assert kinds == [*["file"] * database.is_sqlite, "state", "history", "end"]
     assert all(finding.repair is None for finding in findings)
@@ -301,10 +301,10 @@ def test_numbers_that_would_be_given_again(completed, database):
         assert found(database) == []
         return
     damage(database, """SELECT setval('"Task_id_seq"', 2)""")
-    (finding,) = integrity.check(database)
+    (finding,) = integrity.check_store(database)
     assert (finding.kind, finding.where) == ("sequence", "Task")
     assert finding.what == "the next number would be 3, but 4 is in use"
-    integrity.repair(database, [finding])
+    integrity.repair_findings(database, [finding])
     assert found(database) == []
     submit(completed.client)
 
@@ -325,7 +325,7 @@ def test_what_others_have_written_is_taken_as_it_is(completed, database):
 
 def test_every_payload_is_looked_at_and_counted(completed, database):
     seen = []
-    integrity.check(database, lambda done, total: seen.append((done, total)))
+    integrity.check_store(database, lambda done, total: seen.append((done, total)))
     assert seen == [(n, 6) for n in range(7)]  # 2 inputs, an estimator, 2 pages, log files
 
 

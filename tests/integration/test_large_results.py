@@ -154,13 +154,13 @@ def test_numbers_in_what_is_not_known_are_kept(job, found):
 def packed(found):
     """The file that a worker sends."""
     file = io.BytesIO()
-    result_files.write(
+    result_files.write_results(
         file,
         (
             NewEstimator(
                 each["name"],
                 each["name"],
-                codec.encode(each["metadata"]),
+                codec.encode_payload(each["metadata"]),
                 tuple(NewPage(n, "x", 1, codec.encode_text(orjson.dumps(p))) for n, p in enumerate(each["pages"])),
             )
             for each in found
@@ -209,7 +209,7 @@ def deliver(job, spoiled):
 def test_a_workers_results_that_swell_are_refused(signed_in, database, found, monkeypatch, what):
     """Some kilobytes may become a gigabyte; it is enough to see that there is no end of it."""
     monkeypatch.setattr(results, "_MOST_METADATA", 20_000)
-    monkeypatch.setattr(importlib.import_module("yaptide.services.slimming"), "_MOST", 200_000)
+    monkeypatch.setattr(importlib.import_module("yaptide.services.large_json"), "_MOST", 200_000)
     if what == "metadata":
         found[0]["metadata"] = {"a": "x" * 30_000}
     elif what == "a page":

@@ -11,8 +11,8 @@ from yaptide.domain.states import EntityState
 from yaptide.persistence import codec
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import CeleryTaskModel, PageModel, SimulationModel, TaskModel
-from yaptide.persistence.queries import messages, results, retention, simulations
-from yaptide.services import dispatching
+from yaptide.persistence.queries import outbox, results, retention, simulations
+from yaptide.services import outbox as outbox_service
 from yaptide.services.backend import Backend
 
 MANY = 260_000
@@ -28,22 +28,22 @@ def page_ids(database: Database) -> list[int]:
 @LARGE
 def test_a_broker_that_lost_very_many_messages(backend: Backend, database: Database) -> None:
     submitted(backend, 3)
-    (letter,) = dispatching.unsent(backend, 10)
+    (letter,) = outbox_service.list_unsent(backend, 10)
     lost, kept = letter.names[:2], letter.names[2]
-    dispatching.forget(backend, NAMES + lost)
+    outbox_service.forget_sent(backend, NAMES + lost)
     with database.reading() as connection:
-        assert messages.sent(connection, "shieldhit") == {kept}
-    (again,) = dispatching.unsent(backend, 10)
+        assert outbox.list_sent(connection, "shieldhit") == {kept}
+    (again,) = outbox_service.list_unsent(backend, 10)
     assert len(again.tasks) == len(lost)
 
 
 @LARGE
 def test_the_message_of_a_task_that_runs_keeps_its_name(backend: Backend, database: Database) -> None:
     submitted(backend, 1)
-    (letter,) = dispatching.unsent(backend, 10)
+    (letter,) = outbox_service.list_unsent(backend, 10)
     with database.writing() as connection:
         connection.execute(TaskModel.__table__.update().values(task_state=EntityState.RUNNING))
-    dispatching.forget(backend, letter.names)
+    outbox_service.forget_sent(backend, letter.names)
     with database.reading() as connection:
         assert connection.scalars(select(CeleryTaskModel.celery_id)).all() == letter.names
 
@@ -54,19 +54,19 @@ def test_the_message_about_a_merge_is_sent_again(backend: Backend, database: Dat
     (number,) = backend.dispatcher.dispatched
     with database.writing() as connection:
         connection.execute(SimulationModel.__table__.update().values(job_state=EntityState.MERGING_QUEUED))
-        name = messages.name_merge(connection, number)
-        assert messages.name_merge(connection, number) is None
-        messages.forget_named(connection, [*NAMES, name])
-        assert messages.name_merge(connection, number)
+        name = outbox.name_merge(connection, number)
+        assert outbox.name_merge(connection, number) is None
+        outbox.forget_named(connection, [*NAMES, name])
+        assert outbox.name_merge(connection, number)
 
 
 @LARGE
 def test_states_of_very_many_simulations(database: Database) -> None:
     stores.fill(database)
     with database.reading() as connection:
-        found = simulations.states(connection, [*NAMES, stores.DIRECT_JOB, stores.OPEN_JOB])
+        found = simulations.states_by_job(connection, [*NAMES, stores.DIRECT_JOB, stores.OPEN_JOB])
         assert found == {stores.DIRECT_JOB: EntityState.COMPLETED, stores.OPEN_JOB: EntityState.RUNNING}
-        assert simulations.states(connection, []) == {}
+        assert simulations.states_by_job(connection, []) == {}
 
 
 @LARGE
@@ -75,10 +75,10 @@ def test_pages_of_very_many_estimators(database: Database) -> None:
     ids = page_ids(database)
     others = range(max(ids) + 1, max(ids) + MANY)
     with database.reading() as connection:
-        found = results.pages(connection, [*others, 4])
+        found = results.list_pages(connection, [*others, 4])
         assert [(page.id, page.page_number) for page in found] == [(ids[0], 0), (ids[1], 1)]
-        (second,) = results.pages(connection, [*others, 4], [(1, 1)])
-        assert codec.decode(second.compressed_data) == {"values": [1e-300] * 50}
+        (second,) = results.list_pages(connection, [*others, 4], [(1, 1)])
+        assert codec.decode_payload(second.compressed_data) == {"values": [1e-300] * 50}
 
 
 @LARGE
@@ -96,9 +96,9 @@ def test_very_many_old_simulations(database: Database) -> None:
     stores.fill(database)
     old = retention.Old(datetime.now(UTC), (EntityState.COMPLETED,))
     with database.writing() as connection:
-        (found,) = retention.lock(connection, old, [*NAMES, stores.DIRECT_JOB])
+        (found,) = retention.lock_old(connection, old, [*NAMES, stores.DIRECT_JOB])
         assert found.job_id == stores.DIRECT_JOB
         ids = [*range(1000, 1000 + MANY), found.id]
         retention.remove_outputs(connection, ids)
-        assert results.estimators(connection, found.id) == []
+        assert results.list_estimators(connection, found.id) == []
         assert simulations.remove_all(connection, ids) == 1

@@ -42,8 +42,8 @@ def test_a_simulation_and_all_that_hangs_under_it_by_relations(database: Databas
         assert (found.platform, found.job_state, found.tasks[1].task_state) == ("DIRECT", "UNKNOWN", "UNKNOWN")
         assert (datetime.now(UTC) - found.start_time).total_seconds() < 60
         stored = found.estimators[0].pages[0]
-        assert codec.decode(stored.compressed_data) == [1.5]
-        assert (stored.content_size, stored.content_sha256) == (5, codec.encode([1.5]).sha256)
+        assert codec.decode_payload(stored.compressed_data) == [1.5]
+        assert (stored.content_size, stored.content_sha256) == (5, codec.encode_payload([1.5]).sha256)
         assert len(found.logfiles) == 1
 
 

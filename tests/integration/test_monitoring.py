@@ -85,20 +85,20 @@ def test_without_a_database_it_is_healthy_and_not_ready(client, away, backend):
     assert answer.json["message"] == "not ready: database, tables"
     assert answer.json["checks"]["storage"] == "ok"
     assert not re.search("hidden|operator|127.0.0.1|/", answer.text)
-    (check, *_) = readiness.checks(replace(backend, database=away))
+    (check, *_) = readiness.run_checks(replace(backend, database=away))
     assert "127.0.0.1" in check.remedy
     assert "hidden" not in check.remedy
 
 
 @one_database
 def test_a_database_of_another_version_is_not_ready_and_stays_as_it_is(backend, empty):
-    found = {check.name: check for check in readiness.checks(replace(backend, database=empty))}
+    found = {check.name: check for check in readiness.run_checks(replace(backend, database=empty))}
     assert (found["database"].ok, found["tables"].ok) == (True, False)
     assert found["tables"].message == "there are none yet"
     assert found["tables"].remedy == "yaptide db upgrade"
     with empty.writing() as connection:
         connection.execute(text("CREATE TABLE other (id int)"))
-    (_, tables, _) = readiness.checks(replace(backend, database=empty))
+    (_, tables, _) = readiness.run_checks(replace(backend, database=empty))
     assert tables.message == "they were not made by this version of yaptide"
 
 
@@ -124,7 +124,7 @@ def test_a_database_that_answers_nobody_else_is_ready(backend, database):
     """All connections of the pool are in use: that is much to do, and no reason to be restarted."""
     pool = database.engine.pool
     held = [database.engine.connect() for _ in range(pool.size() + pool._max_overflow)]
-    assert all(check.ok for check in readiness.checks(backend))
+    assert all(check.ok for check in readiness.run_checks(backend))
     for connection in held:
         connection.close()
 
@@ -138,7 +138,7 @@ def test_a_data_folder_that_cannot_be_used_is_not_ready(client, backend, monkeyp
     assert answer.json["checks"]["storage"] == "less than 256 MiB are free"
     monkeypatch.undo()
     # The kernel lets nobody, not even root, make a file here.
-    check = readiness.checks(replace(backend, data_dir=Path("/proc/self/data")))[-1]
+    check = readiness.run_checks(replace(backend, data_dir=Path("/proc/self/data")))[-1]
     assert not check.ok
     assert check.message.startswith("the data folder cannot be written to: ")
     assert "/proc" not in check.message
@@ -286,7 +286,7 @@ def log():
     """The lines of the log so far, as JSON, of all levels."""
     with left_alone():
         with contextlib.redirect_stderr(io.StringIO()) as said:
-            logs.configure("json", "debug")
+            logs.configure_logging("json", "debug")
         yield lambda: [json.loads(line) for line in said.getvalue().splitlines()]
 
 
@@ -364,7 +364,7 @@ def test_no_secret_gets_into_the_log(app, client, job, log, backend, monkeypatch
         client.post(f"/auth/login?token={secret}", json={"username": "alice", "password": PASSWORD})
         job.get("/jobs/direct", token=secret)
     with monkeypatch.context() as patched:
-        patched.setattr(sessions, "begin", lambda *_: 1 / 0)
+        patched.setattr(sessions, "begin_session", lambda *_: 1 / 0)
         client.post("/auth/login", json={"username": "alice", "password": PASSWORD})
         patched.setitem(app.extensions, "yaptide", replace(backend, database=Database(AWAY)))
         client.get("/readyz")

@@ -97,13 +97,15 @@ def proof(app: Flask, operation: APIOperation, job: Job) -> dict[str, str]:
     if operation.path.startswith("/worker/"):
         return {"Authorization": f"Bearer {job.update_key}"}
     backend = app.extensions["yaptide"]
-    return {"Authorization": f"Bearer {sessions.begin(backend, users.ensure(backend, 'alice')).access.text}"}
+    return {
+        "Authorization": f"Bearer {sessions.begin_session(backend, users.ensure_user(backend, 'alice')).access.text}"
+    }
 
 
 def test_clients_of_tests_take_no_answer_that_is_not_described(client, monkeypatch):
     monkeypatch.setattr(sessions, "sign_in", Mock(side_effect=NotFound("no such thing")))
     with pytest.raises(AssertionError, match="POST /auth/login has answered 404"):
         client.post("/auth/login", json={"username": "alice", "password": "x"})
-    monkeypatch.setattr(sessions, "authenticate", Mock(return_value=Mock(username=5, is_keycloak=False)))
+    monkeypatch.setattr(sessions, "authenticate_user", Mock(return_value=Mock(username=5, is_keycloak=False)))
     with pytest.raises(AssertionError, match=r'GET /auth/status has answered 200 .* 5 is not of type "string"'):
         client.get("/auth/status")

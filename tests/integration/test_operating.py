@@ -113,7 +113,7 @@ class Users:
     def submit(self, name: str, title: str) -> simulations.Submitted:
         """A simulation of two tasks."""
         submission = Submission("shieldhit", 2, title, input_files=payloads.shieldhit_files())
-        return simulations.submit(self.backend, users.ensure(self.backend, name), submission)
+        return simulations.submit_simulation(self.backend, users.ensure_user(self.backend, name), submission)
 
     def age(self, made: simulations.Submitted, days: float) -> None:
         """Have it submitted, and if it has ended, ended so long ago."""
@@ -128,23 +128,23 @@ class Users:
     def report(self, made: simulations.Submitted, task_id: int, state: EntityState, simulated: int = 0) -> None:
         """What a worker would say of a task."""
         said = tasks.Update(task_state=state, simulated_primaries=simulated)
-        tasks.report(self.backend, made.simulation_id, task_id, made.update_key, said)
+        tasks.report_task(self.backend, made.simulation_id, task_id, made.update_key, said)
 
     def work(self) -> None:
         """Two simulations are completed, one fails, one is canceled, one still runs."""
         for title, days in (("Water phantom", 20), ("Prostate", 2)):
             made = self.submit("alice", title)
             body = {"simulation_id": made.simulation_id, "update_key": made.update_key}
-            results.post(self.backend, orjson.dumps(body | {"estimators": [payloads.estimator("dose")]}))
+            results.post_results(self.backend, orjson.dumps(body | {"estimators": [payloads.estimator("dose")]}))
             self.age(made, days)
         failed = self.submit("alice", "Head and neck")
         for task_id in (0, 1):
             self.report(failed, task_id, EntityState.FAILED)
         logs = {"shieldhit.log": "no such material\n" * 100}
-        logfiles.post(self.backend, failed.simulation_id, failed.update_key, logs)
+        logfiles.post_logfiles(self.backend, failed.simulation_id, failed.update_key, logs)
         self.age(failed, 120)
         canceled = self.submit("bob", "A test")
-        simulations.cancel(self.backend, users.ensure(self.backend, "bob"), canceled.job_id)
+        simulations.cancel_simulation(self.backend, users.ensure_user(self.backend, "bob"), canceled.job_id)
         self.age(canceled, 150)
         running = self.submit("bob", "Another test")
         self.report(running, 0, EntityState.RUNNING, 120)

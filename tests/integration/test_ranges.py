@@ -26,7 +26,7 @@ CURVE = (1, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.4, 1.5, 1.7, 2, 2.5, 3.5, 5, 3, 0
 def yaptide(backend, tmp_path, monkeypatch):
     """Run a command on the test's database; returns what it printed on standard output."""
     settings = Settings(_env_file=None, database_uri="sqlite://", data_dir=tmp_path, signing_key="k" * 32)
-    monkeypatch.setattr(simulations, "opened", lambda: Opened(settings, backend))
+    monkeypatch.setattr(simulations, "open_store", lambda: Opened(settings, backend))
 
     def run(*words):
         done = CliRunner().invoke(cli.app, [str(word) for word in words])
@@ -156,7 +156,7 @@ def test_dose_of_mcsquare_is_found_whenever_it_was_stored(job, yaptide, remote, 
     assert json.loads(yaptide(*chosen, "--json"))["pages"] == [pages[2]]
     yaptide("results", job.job_id, "--png", tmp_path / "dose.png")
     assert (tmp_path / "dose.png").stat().st_size > 20_000
-    drawn = plots.overview(remote.results(), "title").axes
+    drawn = plots.draw_overview(remote.results(), "title").axes
     assert {"R80 = 14.0 mm", "a2 [cm]"} <= {text for axes in drawn for text in _written(axes)}
 
 

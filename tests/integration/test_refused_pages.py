@@ -215,13 +215,13 @@ def test_results_stored_in_another_order_are_found_and_mended(job, database):
     right = read(job)
     stored_before(database, sent)
     assert read_page(job, 0, "scorer") == grid()
-    integrity.repair(database, [f for f in integrity.check(database) if f.kind == "bytes"])
-    [finding] = integrity.check(database)
+    integrity.repair_findings(database, [f for f in integrity.check_store(database) if f.kind == "bytes"])
+    [finding] = integrity.check_store(database)
     assert (finding.kind, finding.where) == ("order", f"{job.job_id}, estimator 'scorer'")
     assert "last axis" in finding.what
     for _ in range(2):  # the second changes nothing
-        integrity.repair(database, [finding])
-        assert integrity.check(database) == []
+        integrity.repair_findings(database, [finding])
+        assert integrity.check_store(database) == []
         assert read(job) == right
     assert post(job, sent).status_code == 202
 

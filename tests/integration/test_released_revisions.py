@@ -34,9 +34,9 @@ def test_a_database_of_every_revision_is_kept() -> None:
 
 @pytest.mark.parametrize("revision", known_revisions())
 def test_an_old_database_is_brought_up_to_date_with_all_its_data(revision: str, empty: Database) -> None:
-    backups.restore(empty, kept(revision))
+    backups.restore_backup(empty, kept(revision))
     schema.require_current(empty)
-    assert schema.differences(empty) == []
+    assert schema.schema_differences(empty) == []
     with Session(empty.engine) as session:
         users = {(user.username, user.auth_provider) for user in session.scalars(select(UserModel))}
         assert {("alice", "YaptideUser"), ("alice", "KeycloakUser")} <= users
@@ -44,7 +44,7 @@ def test_an_old_database_is_brought_up_to_date_with_all_its_data(revision: str, 
         assert {stores.DIRECT_JOB, stores.BATCH_JOB, stores.OPEN_JOB} <= jobs.keys()
         direct = jobs[stores.DIRECT_JOB]
         assert (direct.start_time, direct.end_time) == (stores.START, stores.END)
-        assert codec.decode(direct.input.compressed_data) == stores.INPUT
+        assert codec.decode_payload(direct.input.compressed_data) == stores.INPUT
         assert max(task.requested_primaries for task in direct.tasks) == stores.MANY
         assert len(direct.history) > 1
         states = [SimulationCountModel.job_state, func.sum(SimulationCountModel.number)]
@@ -52,27 +52,27 @@ def test_an_old_database_is_brought_up_to_date_with_all_its_data(revision: str, 
         assert {state: number for state, number in counted if number} == dict.fromkeys(stores.STATES, 1)
         pages = list(session.scalars(select(PageModel)))
         assert pages
-        assert all(isinstance(codec.decode(page.compressed_data), dict) for page in pages)
+        assert all(isinstance(codec.decode_payload(page.compressed_data), dict) for page in pages)
 
 
 def test_the_newest_kept_database_is_that_of_today(empty: Database, tmp_path: Path) -> None:
     """If this fails, the tables have changed and a revision is missing."""
-    schema.upgrade(empty)
+    schema.upgrade_tables(empty)
     stores.fill(empty)
     before = contents(empty)
     other = Database(f"sqlite:///{tmp_path / 'other.db'}")
-    backups.restore(other, kept(HEAD))
+    backups.restore_backup(other, kept(HEAD))
     assert contents(other) == before
     other.close()
 
 
 def test_the_way_back_to_an_older_version_loses_only_what_it_does_not_know(empty: Database) -> None:
-    schema.upgrade(empty)
+    schema.upgrade_tables(empty)
     stores.fill(empty)
     before = contents(empty)
-    schema.downgrade(empty, "0001")
-    schema.upgrade(empty)
-    assert schema.differences(empty) == []
+    schema.downgrade_tables(empty, "0001")
+    schema.upgrade_tables(empty)
+    assert schema.schema_differences(empty) == []
     after = contents(empty)
     assert after.keys() == before.keys()
     lost = {name for name in before if after[name] != before[name]}
@@ -83,7 +83,7 @@ def test_the_way_back_to_an_older_version_loses_only_what_it_does_not_know(empty
 
 def test_a_table_that_is_made_anew_keeps_what_refers_to_it(empty: Database) -> None:
     """SQLite changes a column by making the table anew, and dropping the old one would delete its children."""
-    schema.upgrade(empty)
+    schema.upgrade_tables(empty)
     stores.fill(empty)
     before = contents(empty)
     with empty.migrating() as connection:
@@ -95,7 +95,7 @@ def test_a_table_that_is_made_anew_keeps_what_refers_to_it(empty: Database) -> N
 
 if __name__ == "__main__":
     database = Database("sqlite://")
-    schema.upgrade(database)
+    schema.upgrade_tables(database)
     stores.fill(database)
-    backups.backup(database, kept(HEAD))
+    backups.write_backup(database, kept(HEAD))
     sys.exit()

@@ -50,8 +50,8 @@ def jobs(signed_in, database):
 
 
 def purge(database, tmp_path, which):
-    found = [row.job_id for row in retention.find(database, which)]
-    return retention.purge(database, Folder(tmp_path / "spool"), which, found)
+    found = [row.job_id for row in retention.find_old(database, which)]
+    return retention.purge_simulations(database, Folder(tmp_path / "spool"), which, found)
 
 
 def test_what_is_old_goes_whole_and_nothing_else(jobs, database, tmp_path):
@@ -68,7 +68,7 @@ def test_what_is_old_goes_whole_and_nothing_else(jobs, database, tmp_path):
     for state in ("PENDING", "RUNNING", "MERGING_QUEUED"):
         assert jobs[state].state == state
     assert purge(database, tmp_path, old()) == []
-    assert integrity.check(database) == []
+    assert integrity.check_store(database) == []
 
 
 def test_inputs_can_be_kept(jobs, database, tmp_path):
@@ -81,7 +81,7 @@ def test_inputs_can_be_kept(jobs, database, tmp_path):
     last = job.get("/jobs/history").json["history"][-1]
     assert (last["actor"], last["from_state"], last["to_state"]) == ("operator", "COMPLETED", "COMPLETED")
     assert (counts(database)["Input"], counts(database)["Estimator"], counts(database)["Logfiles"]) == (6, 0, 3)
-    assert integrity.check(database) == []  # and with it, that the bytes are counted
+    assert integrity.check_store(database) == []  # and with it, that the bytes are counted
     before = contents(database)
     assert purge(database, tmp_path, old(keep_inputs=True)) == []
     assert contents(database) == before
@@ -89,7 +89,7 @@ def test_inputs_can_be_kept(jobs, database, tmp_path):
 
 def test_space_that_was_freed_can_be_used(jobs, database, tmp_path):
     alice = administration.find_user(database, "alice")
-    administration.set_quota(database, alice, administration.holdings(database, alice).stored_bytes)
+    administration.set_quota(database, alice, administration.count_holdings(database, alice).stored_bytes)
     client = jobs["PENDING"].client
     assert client.post("/jobs/direct", json=payloads.submission()).status_code == 409
     purge(database, tmp_path, old())
@@ -109,13 +109,13 @@ def test_many_go_in_several_transactions(signed_in, database, tmp_path, monkeypa
 @pytest.mark.parametrize("states", [(), ("RUNNING",), ("FAILED", "MERGING_QUEUED")])
 def test_what_has_not_ended_is_never_removed(jobs, database, states):
     with pytest.raises(InvalidInput, match="Only what has ended"):
-        retention.find(database, Old(datetime.now(UTC), tuple(map(EntityState, states))))
+        retention.find_old(database, Old(datetime.now(UTC), tuple(map(EntityState, states))))
 
 
 def test_what_is_no_longer_old_stays(jobs, database, tmp_path):
     which = old()
     aged(database, jobs["FAILED"], days=1)
-    assert retention.purge(database, Folder(tmp_path), which, [job.job_id for job in jobs.values()]) == [
+    assert retention.purge_simulations(database, Folder(tmp_path), which, [job.job_id for job in jobs.values()]) == [
         jobs["COMPLETED"].job_id,
         jobs["CANCELED"].job_id,
     ]
@@ -150,7 +150,7 @@ def test_the_command_shows_before_it_asks(yaptide, jobs, database):
 
 @FILE
 def test_stats(yaptide, jobs, database):
-    found = stats.collect(database, 2)
+    found = stats.collect_stats(database, 2)
     assert found.rows == counts(database)
     kinds = {row.kind: row for row in found.payloads}
     assert {kind: row.payloads for kind, row in kinds.items()} == {"input": 6, "estimator": 1, "page": 1, "logfiles": 6}

@@ -8,8 +8,8 @@ import pytest
 
 from tests.support import payloads
 from yaptide.platforms.direct.embedded import EmbeddedExecutor, Folders
-from yaptide.platforms.direct.remote import Server
 from yaptide.platforms.direct.worker import Place, Worker
+from yaptide.platforms.direct.worker_api import Server
 from yaptide.services import room
 
 pytestmark = pytest.mark.parametrize("database", ["memory"], indirect=True)

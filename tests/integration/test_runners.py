@@ -11,19 +11,19 @@ from tests.support.api import contents, sign_in, submit
 from yaptide.domain.errors import NotConfigured, Unavailable
 from yaptide.editor.projects import check_project
 from yaptide.platforms.direct.broker import WorkerState
-from yaptide.platforms.direct.courier import Courier
 from yaptide.platforms.direct.embedded import EmbeddedExecutor, Folders
+from yaptide.platforms.direct.outbox import OutboxPublisher
 from yaptide.services import batch, clusters, diagnosis, recovery, runners, simulations, tasks, users
 from yaptide.services.access import ADMINISTRATOR
-from yaptide.services.backend import now
+from yaptide.services.backend import utc_now
 from yaptide.services.clusters import Cluster
 from yaptide.services.conversion import OFF
 from yaptide.services.diagnosis import Verdict
 from yaptide.services.runners import BATCH, DIRECT, Announcement, Program
 from yaptide.services.simulations import Page, Submission
-from yaptide.simulators import names, simulator
+from yaptide.simulators import get_simulator, list_names
 from yaptide.simulators.base import Installation
-from yaptide.simulators.mcsquare.sample import water
+from yaptide.simulators.mcsquare.sample import water_sample
 
 PROGRAM = Program("1.1", "ab" * 32)
 CLUSTER = Cluster(
@@ -34,7 +34,7 @@ CLUSTER = Cluster(
     simulators={"mcsquare": "/opt/MCsquare", "shieldhit": "/opt/shieldhit"},
 )
 FILES = {
-    "mcsquare": water(),
+    "mcsquare": water_sample(),
     "shieldhit": payloads.shieldhit_files(),
     "fluka": {"fl_sim.inp": "START         1000.0\nSTOP\n"},
     "topas": {"main.txt": "i:Ts/Seed = 1\ni:So/Beam/NumberOfHistoriesInRun = 100\n"},
@@ -58,7 +58,7 @@ def backend(backend):
 
 def silent_for(monkeypatch, seconds):
     """Let so much time pass, in which nobody gives a sign of life."""
-    monkeypatch.setattr(runners, "now", lambda: now() + timedelta(seconds=seconds))
+    monkeypatch.setattr(runners, "utc_now", lambda: utc_now() + timedelta(seconds=seconds))
 
 
 def asked(client, **changes):
@@ -72,14 +72,14 @@ def test_a_fresh_installation_refuses_in_words_and_stores_nothing(backend, signe
     before = contents(backend.database)
     answer = asked(signed_in, **ASKED[what])
     assert answer.status_code == 503, answer.json
-    title = simulator(what.split(" ")[-1]).title
+    title = get_simulator(what.split(" ")[-1]).title
     assert answer.json["message"].startswith(f"{title} is not installed here: ")
     assert "administrator" in answer.json["message"]
     assert contents(backend.database) == before
 
 
 def test_every_simulator_is_asked_for_above():
-    assert names() == sorted(FILES)
+    assert list_names() == sorted(FILES)
 
 
 @pytest.mark.parametrize("what", ["files of mcsquare", "common, mcsquare"])
@@ -115,7 +115,7 @@ def test_what_ran_a_moment_ago_is_still_accepted_and_later_it_is_told_when_that_
     (item,) = signed_in.get("/user/simulations").json["simulations"]
     assert item["metadata"]["waiting"].startswith(words)
     assert "waiting" not in item
-    listed = simulations.listing(backend, ADMINISTRATOR, Page())
+    listed = simulations.list_simulations(backend, ADMINISTRATOR, Page())
     assert listed.waiting[accepted.json["job_id"]].startswith(words)
     runners.announce_runner(backend, "another", DIRECT, {"mcsquare": PROGRAM})
     status = signed_in.get("/jobs", query_string={"job_id": accepted.json["job_id"]})
@@ -125,50 +125,53 @@ def test_what_ran_a_moment_ago_is_still_accepted_and_later_it_is_told_when_that_
 @pytest.mark.parametrize("begun", [1, 2])
 def test_what_was_begun_by_who_has_left_says_so_too(backend, monkeypatch, begun):
     runners.announce_runner(backend, "executor", DIRECT, {"mcsquare": PROGRAM})
-    user = users.ensure(backend, "alice")
-    job_id = simulations.submit(backend, user, Submission("mcsquare", 2, "t", water())).job_id
+    user = users.ensure_user(backend, "alice")
+    job_id = simulations.submit_simulation(backend, user, Submission("mcsquare", 2, "t", water_sample())).job_id
     for _ in range(begun):
-        tasks.claim(backend, backend.spool.place + "executor", ["mcsquare"])
+        tasks.claim_task(backend, backend.spool.place + "executor", ["mcsquare"])
     silent_for(monkeypatch, 70)
-    assert simulations.status(backend, user, job_id).waiting is None  # somebody has its tasks, as far as is known
-    recovery.requeue_silent(backend, now() + timedelta(seconds=70))
-    status = simulations.status(backend, user, job_id)
+    assert simulations.read_status(backend, user, job_id).waiting is None  # somebody has its tasks, as far as is known
+    recovery.requeue_stalled(backend, utc_now() + timedelta(seconds=70))
+    status = simulations.read_status(backend, user, job_id)
     assert status.simulation.job_state == "RUNNING"
     assert status.waiting.startswith("Nothing here that has MCsquare was heard of since")
 
 
 @one_database
 def test_a_cluster_waits_for_who_submits_to_it(backend, monkeypatch):
-    clusters.add(backend.database, CLUSTER)
-    user = users.ensure(backend, "kim")
-    submission = Submission("mcsquare", 1, "t", water(), batch={})
+    clusters.add_cluster(backend.database, CLUSTER)
+    user = users.ensure_user(backend, "kim")
+    submission = Submission("mcsquare", 1, "t", water_sample(), batch={})
     with pytest.raises(NotConfigured, match="Nothing submits to clusters just now"):
-        simulations.submit(backend, user, submission)
+        simulations.submit_simulation(backend, user, submission)
     runners.announce_runner(backend, "driver", BATCH, {})
-    job_id = simulations.submit(backend, user, submission).job_id
-    assert simulations.status(backend, user, job_id).waiting is None
+    job_id = simulations.submit_simulation(backend, user, submission).job_id
+    assert simulations.read_status(backend, user, job_id).waiting is None
     silent_for(monkeypatch, 70)
-    assert simulations.status(backend, user, job_id).waiting.startswith("Nothing submits to clusters just now")
+    assert simulations.read_status(backend, user, job_id).waiting.startswith("Nothing submits to clusters just now")
 
 
 @one_database
 @pytest.mark.parametrize("what", ["files of shieldhit", "project of shieldhit"])
 def test_a_cluster_without_the_code_is_for_workers_of_others(backend, what):
-    clusters.add(backend.database, CLUSTER)
+    clusters.add_cluster(backend.database, CLUSTER)
     runners.announce_runner(backend, "driver", BATCH, {})
-    user = users.ensure(backend, "kim")
+    user = users.ensure_user(backend, "kim")
     asked_of_it = ASKED[what]
     submission = Submission(
         "shieldhit", 1, "t", asked_of_it.get("input_files"), asked_of_it.get("input_json"), batch={}
     )
     before = contents(backend.database)
     with pytest.raises(NotConfigured, match=r"SHIELD-HIT12A cannot be run on clusters from here: .*administrator can"):
-        simulations.submit(backend, user, submission)
+        simulations.submit_simulation(backend, user, submission)
     assert contents(backend.database) == before
     others = replace(backend, foreign_workers=frozenset({"shieldhit"}))
-    job_id = simulations.submit(others, user, submission).job_id
-    assert batch.jobs(others) == []  # our driver has nothing to do with it
-    assert simulations.status(others, user, job_id).waiting == "It waits for a worker of others that has SHIELD-HIT12A"
+    job_id = simulations.submit_simulation(others, user, submission).job_id
+    assert batch.list_unfinished(others) == []  # our driver has nothing to do with it
+    assert (
+        simulations.read_status(others, user, job_id).waiting
+        == "It waits for a worker of others that has SHIELD-HIT12A"
+    )
 
 
 def test_two_who_tell_of_one_runner_at_once_agree(backend):
@@ -184,8 +187,8 @@ def test_two_who_tell_of_one_runner_at_once_agree(backend):
 
 def test_a_short_silence_by_the_settings_is_no_shorter_than_six_heartbeats(backend):
     impatient = replace(backend, limits=replace(backend.limits, silence=timedelta(seconds=2)))
-    assert runners.life(impatient) == timedelta(seconds=30)
-    assert runners.life(backend) == backend.limits.silence
+    assert runners.runner_lifetime(impatient) == timedelta(seconds=30)
+    assert runners.runner_lifetime(backend) == backend.limits.silence
 
 
 def test_an_announcement_is_kept_replaced_and_withdrawn(backend, monkeypatch):
@@ -237,10 +240,10 @@ def test_a_project_is_not_taken_by_who_has_only_the_code(backend, signed_in):
 
 
 def test_a_cluster_needs_somebody_who_submits_to_it(backend):
-    user = users.ensure(backend, "kim")
-    asked_of_it = Submission("mcsquare", 1, "t", water(), batch={})
+    user = users.ensure_user(backend, "kim")
+    asked_of_it = Submission("mcsquare", 1, "t", water_sample(), batch={})
     with pytest.raises(NotConfigured, match="No cluster is configured"):
-        simulations.submit(backend, user, asked_of_it)
+        simulations.submit_simulation(backend, user, asked_of_it)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +287,7 @@ def test_a_runner_of_ours_does_not_take_a_project_that_waits_for_others(backend,
     runners.announce_runner(both, "executor", DIRECT, {"shieldhit": PROGRAM})
     job = submit(sign_in(app, "alice"))
     assert job.status["waiting"] == "It waits for a worker of others that has SHIELD-HIT12A"
-    assert tasks.claim(both, both.spool.place + "executor", ["shieldhit"]) is None
+    assert tasks.claim_task(both, both.spool.place + "executor", ["shieldhit"]) is None
 
 
 class FakeBroker:
@@ -307,7 +310,7 @@ def heard_of(backend):
 @one_database
 def test_the_courier_announces_the_workers_that_answer(backend, tmp_path, monkeypatch):
     broker = FakeBroker("one", "two")
-    courier = Courier(backend, broker, tmp_path)
+    courier = OutboxPublisher(backend, broker, tmp_path)
     assert courier.announce_workers() == 2
     assert heard_of(backend) == ["one", "two"]
     broker.there = ("two",)
@@ -323,7 +326,7 @@ def test_the_courier_announces_the_workers_that_answer(backend, tmp_path, monkey
 @one_database
 def test_workers_stay_announced_while_the_broker_is_away(backend, tmp_path, monkeypatch):
     broker = FakeBroker("one")
-    courier = Courier(backend, broker, tmp_path)
+    courier = OutboxPublisher(backend, broker, tmp_path)
     courier.announce_workers()
     broker.there = None
     for seconds in (40, 80, 120):
@@ -352,11 +355,11 @@ def test_an_executor_announces_what_is_installed_with_each_beat(backend, tmp_pat
 @one_database
 def test_the_doctor_says_who_has_what_and_what_waits_for_nobody(backend, app, monkeypatch):
     runners.announce_runner(backend, "executor", DIRECT, {"mcsquare": PROGRAM})
-    user = users.ensure(backend, "alice")
-    simulations.submit(backend, user, Submission("mcsquare", 1, "t", water()))
+    user = users.ensure_user(backend, "alice")
+    simulations.submit_simulation(backend, user, Submission("mcsquare", 1, "t", water_sample()))
     others = replace(backend, foreign_workers=frozenset({"fluka"}))
-    simulations.submit(others, user, Submission("fluka", 1, "t", FILES["fluka"]))
-    found = {finding.message.split(",")[0]: finding for finding in diagnosis.simulations(others)}
+    simulations.submit_simulation(others, user, Submission("fluka", 1, "t", FILES["fluka"]))
+    found = {finding.message.split(",")[0]: finding for finding in diagnosis.diagnose_simulations(others)}
     assert found["executor has mcsquare 1.1"].verdict is Verdict.OK
     assert found["1 wait for mcsquare"].verdict is Verdict.OK
     assert found["1 wait for fluka"].verdict is Verdict.WARNING

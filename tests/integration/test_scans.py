@@ -20,10 +20,10 @@ from yaptide.persistence import schema, task_outputs
 from yaptide.persistence.engine import Database
 from yaptide.platforms.batch.driver import Driver
 from yaptide.platforms.direct.broker import WorkerState
-from yaptide.platforms.direct.courier import Courier
 from yaptide.platforms.direct.embedded import EmbeddedExecutor, Folders
+from yaptide.platforms.direct.outbox import OutboxPublisher
 from yaptide.services import merging, recovery, tasks, users
-from yaptide.services.backend import Backend, now
+from yaptide.services.backend import Backend, utc_now
 from yaptide.services.tasks import Claim
 from yaptide.simulators.base import Installation
 
@@ -64,7 +64,7 @@ def look_around(backend: Backend, folder: Path, watch: Watch) -> Counter[str]:
     executor = EmbeddedExecutor(backend, Folders(folder, folder, folder / "work"), 1, 60.0)
     executor.owner = f"{backend.spool.place}executor"
     executor._installed = lambda: {"mcsquare": Installation(folder / "program", "1.1", "ab" * 32)}
-    courier = Courier(backend, Broker(), folder)
+    courier = OutboxPublisher(backend, Broker(), folder)
     driver = Driver(backend, "http://127.0.0.1:5000", 10.0)
     driver.owner = f"{backend.spool.place}driver"
     steps = (executor._work_once, executor._beat, executor._tidy_up)
@@ -81,7 +81,7 @@ def look_around(backend: Backend, folder: Path, watch: Watch) -> Counter[str]:
             watch.begin(step.__qualname__)
             step()
         watch.begin("recovery.requeue_silent")
-        recovery.requeue_silent(backend, now() - timedelta(days=1), "dead")
+        recovery.requeue_stalled(backend, utc_now() - timedelta(days=1), "dead")
     cost: Counter[str] = Counter()
     for found in watch.statements[start:]:
         cost[found.cause] += found.steps
@@ -110,7 +110,7 @@ class Worker:
     def complete(self, task_id: int) -> None:
         query = {**self.claim(task_id), "primaries": 500}
         file = io.BytesIO()
-        task_outputs.write(file, output(Claim(0, task_id, "", "", "", 500, 1, 1)))
+        task_outputs.write_output(file, output(Claim(0, task_id, "", "", "", 500, 1, 1)))
         self.call("PUT", f"/tasks/{task_id}/output", query_string=query, data=file.getvalue())
 
 
@@ -196,17 +196,17 @@ def work(client: FlaskClient, backend: Backend) -> None:
     files = {"input_type": "files", "input_files": payloads.shieldhit_files(), "input_json": None}
     job = submit(client, ntasks=1, **files)
     owner = f"{backend.spool.place}executor"
-    claim = tasks.claim(backend, owner, ["shieldhit"])
+    claim = tasks.claim_task(backend, owner, ["shieldhit"])
     assert claim is not None
     tasks.input_files(backend, claim)
-    tasks.began(backend, claim, "1.0", "ab" * 32)
-    tasks.heartbeat(backend, owner, [claim], [])
-    assert tasks.progress(backend, claim, 10, None)
-    assert tasks.complete(backend, claim, output(claim))
-    simulation = merging.claim(backend, owner)
+    tasks.note_begin(backend, claim, "1.0", "ab" * 32)
+    tasks.beat_leases(backend, owner, [claim], [])
+    assert tasks.report_progress(backend, claim, 10, None)
+    assert tasks.complete_task(backend, claim, output(claim))
+    simulation = merging.claim_merge(backend, owner)
     assert simulation is not None
-    tasks.heartbeat(backend, owner, [], [simulation.id])
-    merging.merge(backend, simulation, owner)
+    tasks.beat_leases(backend, owner, [], [simulation.id])
+    merging.merge_simulation(backend, simulation, owner)
     assert job.state == "COMPLETED"
 
 
@@ -226,7 +226,7 @@ def named(rule: str) -> str:
 @pytest.fixture
 def database(empty: Database) -> Database:
     """A migrated database on disk that is given up in the end: to empty it takes long."""
-    schema.upgrade(empty)
+    schema.upgrade_tables(empty)
     return empty
 
 
@@ -249,7 +249,7 @@ def test_what_has_ended_costs_nothing(
     """One test for all, since making the store takes longest."""
     alice = sign_in(app, "alice")
     empty = look_around(backend, tmp_path, watch)
-    fill(database, users.ensure(backend, "alice").id, MANY)
+    fill(database, users.ensure_user(backend, "alice").id, MANY)
     watch.statements.clear()
     full = look_around(backend, tmp_path, watch)
     assert {cause: steps for cause, steps in full.items() if steps > LOOK[database.is_sqlite]} == {}

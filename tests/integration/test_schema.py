@@ -89,7 +89,7 @@ def checks_of_tables(database: Database) -> set[tuple[str, str]]:
 
 @on_disk
 def test_migrated_tables_are_those_of_the_models(database):
-    assert schema.differences(database) == []
+    assert schema.schema_differences(database) == []
     assert checks_of_tables(database) == checks_of_models()
 
 
@@ -126,21 +126,21 @@ def test_the_code_works_on_the_newest_revision():
 @on_disk
 def test_upgrading_again_changes_nothing(database, simulation):
     before = contents(database)
-    schema.upgrade(database)
+    schema.upgrade_tables(database)
     assert contents(database) == before
-    assert schema.condition(database) is Condition.CURRENT
+    assert schema.schema_condition(database) is Condition.CURRENT
     schema.require_current(database)
 
 
 def test_down_and_up_again(empty):
-    assert schema.condition(empty) is Condition.EMPTY
-    schema.upgrade(empty)
-    assert schema.condition(empty) is Condition.CURRENT
-    schema.downgrade(empty, "base")
+    assert schema.schema_condition(empty) is Condition.EMPTY
+    schema.upgrade_tables(empty)
+    assert schema.schema_condition(empty) is Condition.CURRENT
+    schema.downgrade_tables(empty, "base")
     assert inspect(empty.engine).get_table_names() == ["alembic_version"]
-    assert schema.condition(empty) is Condition.EMPTY
-    schema.upgrade(empty)
-    assert schema.differences(empty) == []
+    assert schema.schema_condition(empty) is Condition.EMPTY
+    schema.upgrade_tables(empty)
+    assert schema.schema_differences(empty) == []
 
 
 def test_an_empty_database_is_not_used_as_it_is(empty):
@@ -151,7 +151,7 @@ def test_an_empty_database_is_not_used_as_it_is(empty):
 @pytest.mark.parametrize("empty", ["sqlite"], indirect=True)
 def test_the_application_makes_the_tables_of_a_file_that_is_its_own(empty, tmp_path):
     serve(empty, tmp_path)
-    assert schema.condition(empty) is Condition.CURRENT
+    assert schema.schema_condition(empty) is Condition.CURRENT
 
 
 @pytest.mark.parametrize("empty", ["postgresql"], indirect=True)
@@ -160,8 +160,8 @@ def test_the_application_leaves_a_server_to_its_administrator(empty, tmp_path):
     response = client.get("/auth/status")
     assert response.status_code == 503
     assert "yaptide db upgrade" in response.json["message"]
-    assert schema.condition(empty) is Condition.EMPTY
-    schema.upgrade(empty)
+    assert schema.schema_condition(empty) is Condition.EMPTY
+    schema.upgrade_tables(empty)
     assert client.get("/auth/status").status_code == 401
 
 
@@ -177,7 +177,7 @@ def refused_with_nothing_changed(database: Database) -> None:
             return {name: list(connection.execute(text(f'SELECT * FROM "{name}"'))) for name in names}
 
     before = rows()
-    for operation in (schema.upgrade, schema.require_current):
+    for operation in (schema.upgrade_tables, schema.require_current):
         with pytest.raises(Conflict, match="Nothing was changed"):
             operation(database)
     assert rows() == before
@@ -191,7 +191,7 @@ def test_somebody_elses_database_is_refused(empty):
 
 
 def test_tables_of_a_newer_version_are_refused(empty):
-    schema.upgrade(empty)
+    schema.upgrade_tables(empty)
     with empty.writing() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     refused_with_nothing_changed(empty)
@@ -204,11 +204,11 @@ def test_a_migration_that_fails_leaves_nothing(empty):
 
     event.listen(empty.engine, "before_cursor_execute", fail_at_pages)
     with pytest.raises(RuntimeError, match="power cut"):
-        schema.upgrade(empty)
+        schema.upgrade_tables(empty)
     event.remove(empty.engine, "before_cursor_execute", fail_at_pages)
     assert inspect(empty.engine).get_table_names() == []
-    schema.upgrade(empty)
-    assert schema.differences(empty) == []
+    schema.upgrade_tables(empty)
+    assert schema.schema_differences(empty) == []
 
 
 #: Brings a database from 0007 to 0008, and is killed where the second name gets its skeleton.
@@ -233,7 +233,7 @@ schema.upgrade(Database(sys.argv[1]))
 
 def test_users_who_look_alike_go_on_and_the_oldest_keeps_others_from_the_look(empty):
     """Also if the migration was killed before."""
-    schema.upgrade(empty, "0007")
+    schema.upgrade_tables(empty, "0007")
     people = [("alice", "YaptideUser"), ("Alice", "YaptideUser"), ("bob", "YaptideUser"), ("ALICE", "KeycloakUser")]
     with empty.writing() as connection:
         for number, (name, provider) in enumerate(people, start=1):
@@ -245,9 +245,9 @@ def test_users_who_look_alike_go_on_and_the_oldest_keeps_others_from_the_look(em
     done = subprocess.run([sys.executable, "-c", KILLED, url], check=False)
     assert done.returncode == -signal.SIGKILL
     with empty.reading() as connection:
-        assert schema.revision(connection) == "0007"
-    schema.upgrade(empty)
-    assert schema.differences(empty) == []
+        assert schema.read_revision(connection) == "0007"
+    schema.upgrade_tables(empty)
+    assert schema.schema_differences(empty) == []
     with empty.reading() as connection:
         found = connection.execute(select(TABLES["YaptideUser"].c.id, TABLES["YaptideUser"].c.name_skeleton))
         assert dict(found.all()) == {1: skeleton("alice"), 2: None, 3: skeleton("bob")}
@@ -400,7 +400,7 @@ def test_times_come_back_as_they_were_in_utc(database, simulation):
 def test_pages_are_put_in_order_in_the_room_that_they_have(tmp_path):
     path = tmp_path / "yaptide.db"
     database = Database(f"sqlite:///{path}")
-    schema.upgrade(database, "0002")
+    schema.upgrade_tables(database, "0002")
     user = add(database, "User", username="alice", auth_provider="YaptideUser")
     estimator = add(
         database, "Estimator", simulation_id=add_simulation(database, user), name="", file_name="", **PAYLOAD
@@ -415,7 +415,7 @@ def test_pages_are_put_in_order_in_the_room_that_they_have(tmp_path):
         before = connection.exec_driver_sql(pages).all()
     database.close()  # all of it is in the file now, and nothing in the log beside it
     size = path.stat().st_size
-    schema.upgrade(database)
+    schema.upgrade_tables(database)
     with database.engine.begin() as connection:
         assert connection.exec_driver_sql(pages).all() == before
         assert connection.exec_driver_sql("PRAGMA secure_delete").scalar() == secure
@@ -425,10 +425,10 @@ def test_pages_are_put_in_order_in_the_room_that_they_have(tmp_path):
 
 def test_somebody_elses_view_does_not_stop_an_upgrade(tmp_path):
     database = Database(f"sqlite:///{tmp_path / 'yaptide.db'}")
-    schema.upgrade(database, "0001")
+    schema.upgrade_tables(database, "0001")
     with database.engine.begin() as connection:
         connection.exec_driver_sql('CREATE VIEW mine AS SELECT cluster_name FROM "Cluster"')
-    schema.upgrade(database)
+    schema.upgrade_tables(database)
     with database.engine.begin() as connection:
         assert connection.exec_driver_sql("SELECT * FROM mine").all() == []
     database.close()

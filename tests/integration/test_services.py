@@ -47,7 +47,7 @@ on_disk = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect
 
 @pytest.fixture
 def user(backend):
-    return users.register(backend, "alice", None)
+    return users.register_user(backend, "alice", None)
 
 
 @pytest.fixture
@@ -55,7 +55,9 @@ def submit(backend, user):
     """Submit a simulation of some tasks with 100 primaries each."""
 
     def submitted(ntasks: int) -> simulations.Submitted:
-        return simulations.submit(backend, user, Submission("shieldhit", ntasks, "", shieldhit_files(100 * ntasks)))
+        return simulations.submit_simulation(
+            backend, user, Submission("shieldhit", ntasks, "", shieldhit_files(100 * ntasks))
+        )
 
     return submitted
 
@@ -63,7 +65,7 @@ def submit(backend, user):
 @pytest.fixture
 def state(backend, user):
     """The state of a submitted simulation."""
-    return lambda job: simulations.status(backend, user, job.job_id).simulation.job_state
+    return lambda job: simulations.read_status(backend, user, job.job_id).simulation.job_state
 
 
 def output(dose: Any, let: Any = (1.0, 1.0, 1.0), primaries: int = 100, extra: tuple[Page, ...] = ()) -> TaskOutput:
@@ -76,15 +78,15 @@ def output(dose: Any, let: Any = (1.0, 1.0, 1.0), primaries: int = 100, extra: t
 
 def claim_all(backend, owner: str = ME) -> list[tasks.Claim]:
     found = []
-    while (claimed := tasks.claim(backend, owner, KNOWN)) is not None:
+    while (claimed := tasks.claim_task(backend, owner, KNOWN)) is not None:
         found.append(claimed)
     return found
 
 
 def pages_of(backend, user, job) -> list[dict[str, Any]]:
     """The stored pages of the only estimator."""
-    parts = results.read(backend, user, job.job_id)
-    [estimator] = codec.decode(b"".join(codec.stitch(parts)))
+    parts = results.read_results(backend, user, job.job_id)
+    [estimator] = codec.decode_payload(b"".join(codec.stitch_gzip(parts)))
     return estimator["pages"]
 
 
@@ -108,9 +110,9 @@ def test_the_oldest_task_comes_first(backend, submit):
 
 def test_nobody_gets_a_task_of_a_simulator_that_they_have_not(backend, submit):
     submit(1)
-    assert tasks.claim(backend, ME, ["fluka"]) is None
-    assert tasks.claim(backend, ME, []) is None
-    assert tasks.claim(backend, ME, ["fluka", "shieldhit"]) is not None
+    assert tasks.claim_task(backend, ME, ["fluka"]) is None
+    assert tasks.claim_task(backend, ME, []) is None
+    assert tasks.claim_task(backend, ME, ["fluka", "shieldhit"]) is not None
 
 
 @on_disk
@@ -132,12 +134,12 @@ def test_each_task_is_claimed_once_whoever_asks_at_the_same_time(backend, submit
 def test_a_merge_is_claimed_once(backend, submit):
     submit(1)
     [claim] = claim_all(backend)
-    tasks.complete(backend, claim, output([1, 2, 3]))
+    tasks.complete_task(backend, claim, output([1, 2, 3]))
     together = Barrier(4)
 
     def claim_merge(worker: int) -> Any:
         together.wait(timeout=30)
-        return merging.claim(backend, f"host/place/{worker}")
+        return merging.claim_merge(backend, f"host/place/{worker}")
 
     with ThreadPoolExecutor(4) as pool:
         claimed = list(pool.map(claim_merge, range(4)))
@@ -153,12 +155,12 @@ def test_reports_from_many_threads_are_all_taken(backend, submit, user):
     def run(claim: tasks.Claim) -> bool:
         together.wait(timeout=30)
         for simulated in range(10, 100, 10):
-            assert tasks.progress(backend, claim, simulated, 100 - simulated)
-        return tasks.complete(backend, claim, output([1, 2, 3]))
+            assert tasks.report_progress(backend, claim, simulated, 100 - simulated)
+        return tasks.complete_task(backend, claim, output([1, 2, 3]))
 
     with ThreadPoolExecutor(len(claims)) as pool:
         assert all(pool.map(run, claims))
-    status = simulations.status(backend, user, job.job_id)
+    status = simulations.read_status(backend, user, job.job_id)
     assert status.simulation.job_state == "MERGING_QUEUED"
     assert {(task.task_state, task.simulated_primaries) for task in status.tasks} == {("COMPLETED", 100)}
 
@@ -166,20 +168,20 @@ def test_reports_from_many_threads_are_all_taken(backend, submit, user):
 def test_progress_is_that_of_the_owner_only(backend, submit, user):
     job = submit(1)
     [claim] = claim_all(backend)
-    assert tasks.progress(backend, claim, 30, 7)
-    assert not tasks.progress(backend, replace(claim, owner=OTHER), 90, 1)
-    [task] = simulations.status(backend, user, job.job_id).tasks
+    assert tasks.report_progress(backend, claim, 30, 7)
+    assert not tasks.report_progress(backend, replace(claim, owner=OTHER), 90, 1)
+    [task] = simulations.read_status(backend, user, job.job_id).tasks
     assert (task.simulated_primaries, task.estimated_time) == (30, 7)
 
 
 def test_who_has_lost_a_task_is_told(backend, submit, user, database):
     job = submit(1)
     [claim] = claim_all(backend)
-    simulations.cancel(backend, user, job.job_id)
+    simulations.cancel_simulation(backend, user, job.job_id)
     before = contents(database)
-    assert not tasks.progress(backend, claim, 50, None)
-    assert not tasks.complete(backend, claim, output([1, 2, 3]))
-    assert not tasks.fail(backend, claim, "too late", {})
+    assert not tasks.report_progress(backend, claim, 50, None)
+    assert not tasks.complete_task(backend, claim, output([1, 2, 3]))
+    assert not tasks.fail_task(backend, claim, "too late", {})
     assert not tasks.give_back(backend, claim, "too late")
     assert contents(database) == before
 
@@ -193,14 +195,14 @@ def test_what_is_still_said_of_a_run_that_was_given_back_is_not_the_next_runs(ba
     assert first.owner != second.owner
     before = contents(database)
     assert not tasks.give_back(backend, first, "the database was away")
-    assert not tasks.progress(backend, first, 50, None)
-    assert not tasks.fail(backend, first, "too late", {})
-    assert not tasks.complete(backend, first, output([1, 2, 3]))
+    assert not tasks.report_progress(backend, first, 50, None)
+    assert not tasks.fail_task(backend, first, "too late", {})
+    assert not tasks.complete_task(backend, first, output([1, 2, 3]))
     later = datetime.now(UTC) + timedelta(minutes=10)
-    tasks.heartbeat(backend, ME, [first], [])
+    tasks.beat_leases(backend, ME, [first], [])
     assert contents(database) == before
-    assert recovery.requeue_silent(backend, later) == 1
-    assert simulations.status(backend, user, job.job_id).tasks[0].task_state == "PENDING"
+    assert recovery.requeue_stalled(backend, later) == 1
+    assert simulations.read_status(backend, user, job.job_id).tasks[0].task_state == "PENDING"
 
 
 def test_a_task_that_is_given_back_has_lost_no_attempt(backend, submit, state):
@@ -215,43 +217,43 @@ def test_a_task_that_is_given_back_has_lost_no_attempt(backend, submit, state):
 def test_the_time_left_is_that_of_the_present_attempt(backend, submit, user):
     job = submit(1)
     [claim] = claim_all(backend)
-    tasks.progress(backend, claim, 10, 90)
+    tasks.report_progress(backend, claim, 10, 90)
     tasks.give_back(backend, claim, "stopped")
     [claim] = claim_all(backend)
-    tasks.progress(backend, claim, 0, None)
-    [task] = simulations.status(backend, user, job.job_id).tasks
+    tasks.report_progress(backend, claim, 0, None)
+    [task] = simulations.read_status(backend, user, job.job_id).tasks
     assert (task.simulated_primaries, task.estimated_time) == (10, None)
 
 
 def test_a_failed_task_leaves_its_reason_and_its_log(backend, submit, user, state):
     job = submit(1)
     [claim] = claim_all(backend)
-    assert tasks.fail(backend, claim, "the beam missed", {"output.log": "no hits"})
+    assert tasks.fail_task(backend, claim, "the beam missed", {"output.log": "no hits"})
     assert state(job) == "FAILED"
-    assert simulations.failure(backend, user, job.job_id) == "1 of 1 tasks failed: the beam missed"
-    assert logfiles.read(backend, user, job.job_id) == {"output.log": "no hits"}
+    assert simulations.failure_reason(backend, user, job.job_id) == "1 of 1 tasks failed: the beam missed"
+    assert logfiles.read_logfiles(backend, user, job.job_id) == {"output.log": "no hits"}
 
 
 def test_a_task_fails_though_there_is_no_room_for_its_log(backend, submit, user, state):
     job = submit(2)
     backend = replace(backend, limits=replace(backend.limits, logfiles=100))
     for claim in claim_all(backend):
-        assert tasks.fail(backend, claim, "it crashed", {f"{claim.task_id}.log": "x" * 70})
+        assert tasks.fail_task(backend, claim, "it crashed", {f"{claim.task_id}.log": "x" * 70})
     assert state(job) == "FAILED"
-    assert list(logfiles.read(backend, user, job.job_id)) == ["0.log"]
+    assert list(logfiles.read_logfiles(backend, user, job.job_id)) == ["0.log"]
 
 
 def test_tasks_of_silent_owners_are_run_again(backend, submit):
     job = submit(2)
     first, second = claim_all(backend)
-    assert recovery.requeue_silent(backend, LONG_AGO) == 0
-    assert recovery.requeue_silent(backend, NOW_ON) == 2
-    assert recovery.requeue_silent(backend, NOW_ON) == 0
+    assert recovery.requeue_stalled(backend, LONG_AGO) == 0
+    assert recovery.requeue_stalled(backend, NOW_ON) == 2
+    assert recovery.requeue_stalled(backend, NOW_ON) == 0
     again = claim_all(backend, OTHER)
     assert [claim.task_id for claim in again] == [0, 1]
     assert [claim.attempt for claim in again] == [2, 2]
     assert [claim.seed for claim in again] == [first.seed, second.seed]
-    assert not tasks.progress(backend, first, 50, None), "who was silent and comes back is told to stop"
+    assert not tasks.report_progress(backend, first, 50, None), "who was silent and comes back is told to stop"
     assert job.simulation_id == again[0].simulation_id
 
 
@@ -259,9 +261,9 @@ def test_who_sends_heartbeats_is_not_silent(backend, submit, monkeypatch):
     submit(2)
     claims = claim_all(backend)
     later = datetime.now(UTC) + timedelta(minutes=10)
-    monkeypatch.setattr(tasks, "now", lambda: later)
-    tasks.heartbeat(backend, ME, claims[:1], [])
-    assert recovery.requeue_silent(backend, later - timedelta(minutes=1)) == 1
+    monkeypatch.setattr(tasks, "utc_now", lambda: later)
+    tasks.beat_leases(backend, ME, claims[:1], [])
+    assert recovery.requeue_stalled(backend, later - timedelta(minutes=1)) == 1
     [again] = claim_all(backend, OTHER)
     assert again.task_id == claims[1].task_id
 
@@ -269,9 +271,9 @@ def test_who_sends_heartbeats_is_not_silent(backend, submit, monkeypatch):
 def test_tasks_of_owners_that_are_known_to_be_dead_are_run_again_at_once(backend, submit):
     submit(1)
     claim_all(backend, "host/one%/1")
-    assert recovery.requeue_silent(backend, LONG_AGO, dead_owner="host/one_/") == 0
-    assert recovery.requeue_silent(backend, LONG_AGO, dead_owner="host/other/") == 0
-    assert recovery.requeue_silent(backend, LONG_AGO, dead_owner="host/one%/") == 1
+    assert recovery.requeue_stalled(backend, LONG_AGO, dead_owner="host/one_/") == 0
+    assert recovery.requeue_stalled(backend, LONG_AGO, dead_owner="host/other/") == 0
+    assert recovery.requeue_stalled(backend, LONG_AGO, dead_owner="host/one%/") == 1
 
 
 def test_a_task_that_silences_everybody_is_given_up(backend, submit, user, state):
@@ -280,24 +282,24 @@ def test_a_task_that_silences_everybody_is_given_up(backend, submit, user, state
         assert state(job) in ("PENDING", "RUNNING")
         [claim] = claim_all(backend)
         assert claim.attempt == attempt
-        recovery.requeue_silent(backend, NOW_ON)
+        recovery.requeue_stalled(backend, NOW_ON)
     assert state(job) == "FAILED"
     assert claim_all(backend) == []
-    assert "given up" in simulations.failure(backend, user, job.job_id)
+    assert "given up" in simulations.failure_reason(backend, user, job.job_id)
 
 
 def test_a_silent_merge_is_done_by_another(backend, submit, state):
     job = submit(1)
     [claim] = claim_all(backend)
-    tasks.complete(backend, claim, output([1, 2, 3]))
-    silent = merging.claim(backend, ME)
-    assert merging.claim(backend, OTHER) is None
-    assert recovery.requeue_silent(backend, NOW_ON) == 1
+    tasks.complete_task(backend, claim, output([1, 2, 3]))
+    silent = merging.claim_merge(backend, ME)
+    assert merging.claim_merge(backend, OTHER) is None
+    assert recovery.requeue_stalled(backend, NOW_ON) == 1
     assert state(job) == "MERGING_QUEUED"
-    taken_over = merging.claim(backend, OTHER)
-    merging.merge(backend, silent, ME)
+    taken_over = merging.claim_merge(backend, OTHER)
+    merging.merge_simulation(backend, silent, ME)
     assert state(job) == "MERGING_RUNNING", "the silent one has nothing to say any more"
-    merging.merge(backend, taken_over, OTHER)
+    merging.merge_simulation(backend, taken_over, OTHER)
     assert state(job) == "COMPLETED"
 
 
@@ -305,12 +307,12 @@ def run(backend, *outputs: TaskOutput | str) -> None:
     """Run the tasks of the waiting simulation: each leaves an output, or fails with a reason; then merge."""
     for claim, left in zip(claim_all(backend), outputs, strict=True):
         if isinstance(left, str):
-            assert tasks.fail(backend, claim, left, {})
+            assert tasks.fail_task(backend, claim, left, {})
         else:
-            assert tasks.complete(backend, claim, left)
-    simulation = merging.claim(backend, ME)
+            assert tasks.complete_task(backend, claim, left)
+    simulation = merging.claim_merge(backend, ME)
     assert simulation is not None
-    merging.merge(backend, simulation, ME)
+    merging.merge_simulation(backend, simulation, ME)
 
 
 def test_outputs_are_merged_by_primaries(backend, submit, user, state):
@@ -325,7 +327,7 @@ def test_outputs_are_merged_by_primaries(backend, submit, user, state):
     assert let["data"]["errors"] == [None] * 3, "two tasks that differ so do not tell them"
     assert dose["axis_dim1"] == {"name": "Depth", "unit": "mm", "values": [0.5, 1.5, 2.5]}
     assert dose["metadata"]["page_number"] == "0"
-    [task, other] = simulations.status(backend, user, job.job_id).tasks
+    [task, other] = simulations.read_status(backend, user, job.job_id).tasks
     assert (task.simulated_primaries, other.simulated_primaries) == (100, 300)
 
 
@@ -360,7 +362,7 @@ def test_what_finished_is_merged_and_kept_though_a_task_failed(backend, submit, 
     assert state(job) == "FAILED"
     dose, _ = pages_of(backend, user, job)
     assert dose["data"]["values"] == [2, 2, 2], "the failed task does not bias the rest"
-    assert simulations.failure(backend, user, job.job_id) == "1 of 3 tasks failed: the beam missed"
+    assert simulations.failure_reason(backend, user, job.job_id) == "1 of 3 tasks failed: the beam missed"
 
 
 @pytest.mark.parametrize(
@@ -375,18 +377,18 @@ def test_outputs_that_do_not_fit_together_end_the_simulation(backend, submit, us
     job = submit(2)
     run(backend, output([1, 2, 3]), second)
     assert state(job) == "FAILED"
-    assert reason in simulations.failure(backend, user, job.job_id)
+    assert reason in simulations.failure_reason(backend, user, job.job_id)
     assert counts(database)["Estimator"] == counts(database)["Page"] == 0
 
 
 def test_outputs_that_are_lost_end_the_simulation(backend, submit, user, state):
     job = submit(1)
     [claim] = claim_all(backend)
-    tasks.complete(backend, claim, output([1, 2, 3]))
+    tasks.complete_task(backend, claim, output([1, 2, 3]))
     backend.spool.remove(job.job_id)
-    merging.merge(backend, merging.claim(backend, ME), ME)
+    merging.merge_simulation(backend, merging.claim_merge(backend, ME), ME)
     assert state(job) == "FAILED"
-    assert "are lost" in simulations.failure(backend, user, job.job_id)
+    assert "are lost" in simulations.failure_reason(backend, user, job.job_id)
 
 
 def test_outputs_are_on_the_disk_before_the_task_has_ended(tmp_path, monkeypatch):
@@ -401,7 +403,7 @@ def test_outputs_are_on_the_disk_before_the_task_has_ended(tmp_path, monkeypatch
     monkeypatch.setattr(os, "fsync", noting)
     spool = Folder(tmp_path / "spool")
     with spool.receive("job", 7) as file:
-        task_outputs.write(file, output([1, 2, 3]))
+        task_outputs.write_output(file, output([1, 2, 3]))
     assert spool.fetch("job", 7, tmp_path).stat().st_size
     aside, job, whole = synced
     assert aside.startswith(".7-")
@@ -412,13 +414,13 @@ def test_nothing_is_left_in_the_spool(backend, submit, user):
     run_one, canceled, deleted = submit(1), submit(1), submit(1)
     claims = claim_all(backend)
     assert len(claims) == 3
-    simulations.cancel(backend, user, canceled.job_id)
-    simulations.cancel(backend, user, deleted.job_id)
-    simulations.delete(backend, user, deleted.job_id)
+    simulations.cancel_simulation(backend, user, canceled.job_id)
+    simulations.cancel_simulation(backend, user, deleted.job_id)
+    simulations.delete_simulation(backend, user, deleted.job_id)
     for claim in claims:
-        tasks.complete(backend, claim, output([1, 2, 3]))
+        tasks.complete_task(backend, claim, output([1, 2, 3]))
     assert backend.spool.jobs() == {run_one.job_id, canceled.job_id}
-    merging.merge(backend, merging.claim(backend, ME), ME)
+    merging.merge_simulation(backend, merging.claim_merge(backend, ME), ME)
     recovery.clear_spool(backend)
     assert backend.spool.jobs() == set()
     assert pages_of(backend, user, run_one)
@@ -427,7 +429,7 @@ def test_nothing_is_left_in_the_spool(backend, submit, user):
 def test_outputs_that_another_database_waits_for_stay(backend):
     """Two databases may have the same data folder, one after the other."""
     with backend.spool.receive("20260301-100000-elsewhereDIRECT", 0) as file:
-        task_outputs.write(file, output([1, 2, 3]))
+        task_outputs.write_output(file, output([1, 2, 3]))
     recovery.clear_spool(backend)
     [left] = backend.spool.jobs()
     os.utime(backend.spool.path / left, (0, 0))
@@ -438,10 +440,10 @@ def test_outputs_that_another_database_waits_for_stay(backend):
 def test_merging_what_was_canceled_meanwhile_stores_nothing(backend, submit, user, state, database):
     job = submit(1)
     [claim] = claim_all(backend)
-    tasks.complete(backend, claim, output([1, 2, 3]))
-    simulation = merging.claim(backend, ME)
-    simulations.cancel(backend, user, job.job_id)
-    merging.merge(backend, simulation, ME)
+    tasks.complete_task(backend, claim, output([1, 2, 3]))
+    simulation = merging.claim_merge(backend, ME)
+    simulations.cancel_simulation(backend, user, job.job_id)
+    merging.merge_simulation(backend, simulation, ME)
     assert state(job) == "CANCELED"
     assert counts(database)["Estimator"] == 0
 
@@ -473,15 +475,15 @@ def test_results_are_there_whole_or_not_at_all(
 ):
     job = submit(1)
     [claim] = claim_all(backend)
-    tasks.complete(backend, claim, output([1, 2, 3]))
-    simulation = merging.claim(backend, ME)
+    tasks.complete_task(backend, claim, output([1, 2, 3]))
+    simulation = merging.claim_merge(backend, ME)
     before = contents(database)
     with monkeypatch.context() as broken:
         fail_after(broken, module, name, calls)
         with pytest.raises(RuntimeError, match="power cut"):
-            merging.merge(backend, simulation, ME)
+            merging.merge_simulation(backend, simulation, ME)
     assert contents(database) == before
-    merging.merge(backend, simulation, ME)
+    merging.merge_simulation(backend, simulation, ME)
     assert state(job) == "COMPLETED"
     assert len(pages_of(backend, user, job)) == 2
 
@@ -490,16 +492,16 @@ def test_a_merge_that_has_to_give_way_is_stored_at_the_next_try(backend, submit,
     """Otherwise the simulation waits until whoever merged it counts as silent."""
     job = submit(1)
     [claim] = claim_all(backend)
-    tasks.complete(backend, claim, output([1, 2, 3]))
-    store, tries = results.store, iter([Contended("a deadlock")])
+    tasks.complete_task(backend, claim, output([1, 2, 3]))
+    store, tries = results.store_results, iter([Contended("a deadlock")])
 
     def give_way_once(*args: Any) -> None:
         for error in tries:
             raise error
         store(*args)
 
-    monkeypatch.setattr(results, "store", give_way_once)
-    merging.merge(backend, merging.claim(backend, ME), ME)
+    monkeypatch.setattr(results, "store_results", give_way_once)
+    merging.merge_simulation(backend, merging.claim_merge(backend, ME), ME)
     assert state(job) == "COMPLETED"
 
 
@@ -523,7 +525,7 @@ class Failing:
 def test_work_is_sent_after_the_commit_so_that_nothing_accepted_is_lost(backend, user, database):
     unreachable = replace(backend, dispatcher=Failing(database))
     with pytest.raises(ConnectionError):
-        simulations.submit(unreachable, user, Submission("shieldhit", 2, "", shieldhit_files(200)))
+        simulations.submit_simulation(unreachable, user, Submission("shieldhit", 2, "", shieldhit_files(200)))
     assert unreachable.dispatcher.seen == [2]
     assert len(claim_all(backend)) == 2, "whoever looks finds the work"
 
@@ -538,7 +540,7 @@ def test_what_is_refused_is_not_sent(backend, user, database):
         Submission("shieldhit", 1, ""),
     ):
         with pytest.raises(InvalidInput):
-            simulations.submit(backend, user, submission)
+            simulations.submit_simulation(backend, user, submission)
     assert backend.dispatcher.dispatched == []
     assert contents(database) == before
 
@@ -554,23 +556,23 @@ def test_only_a_hash_of_the_update_key_is_stored(backend, submit, database):
 def test_what_was_deleted_is_gone_for_its_executor_too(backend, submit, user):
     job = submit(1)
     [claim] = claim_all(backend)
-    simulations.cancel(backend, user, job.job_id)
-    simulations.delete(backend, user, job.job_id)
+    simulations.cancel_simulation(backend, user, job.job_id)
+    simulations.delete_simulation(backend, user, job.job_id)
     with pytest.raises(NotFound):
         tasks.input_files(backend, claim)
-    assert not tasks.complete(backend, claim, output([1, 2, 3]))
+    assert not tasks.complete_task(backend, claim, output([1, 2, 3]))
 
 
 def test_users_are_registered_once_whoever_asks_at_the_same_time(backend, database):
     with pytest.raises(Conflict):
-        [users.register(backend, "alice", None) for _ in range(2)]
-    assert users.ensure(backend, "alice") == users.ensure(backend, "alice")
+        [users.register_user(backend, "alice", None) for _ in range(2)]
+    assert users.ensure_user(backend, "alice") == users.ensure_user(backend, "alice")
     assert counts(database)["User"] == 1
 
 
 def test_a_password_changed_during_a_sign_in_stays_changed(backend, monkeypatch):
-    alice = users.register(backend, "alice", "the old one")
-    verify = passwords.verify
+    alice = users.register_user(backend, "alice", "the old one")
+    verify = passwords.verify_password
 
     def slow(stored: str, password: str, queue: object) -> Match:
         assert verify(stored, password) is Match.CURRENT
@@ -578,7 +580,7 @@ def test_a_password_changed_during_a_sign_in_stays_changed(backend, monkeypatch)
         return Match.OUTDATED
 
     with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(passwords, "verify", slow)
+        meanwhile.setattr(passwords, "verify_password", slow)
         users.check_password(backend, "alice", "the old one")
     assert users.check_password(backend, "alice", "the new one")
     with pytest.raises(NotAuthenticated):
@@ -588,7 +590,7 @@ def test_a_password_changed_during_a_sign_in_stays_changed(backend, monkeypatch)
 @on_disk
 def test_a_quota_holds_whoever_submits_at_the_same_time(backend, submit, user, database):
     submit(1)
-    used = administration.holdings(database, user).stored_bytes
+    used = administration.count_holdings(database, user).stored_bytes
     administration.set_quota(database, user, round(2.5 * used))  # room for one more
     together = Barrier(4)
 
@@ -603,20 +605,20 @@ def test_a_quota_holds_whoever_submits_at_the_same_time(backend, submit, user, d
 
 
 def test_who_was_removed_meanwhile_is_told_so(backend, submit, user, database):
-    session = sessions.begin(backend, user)
-    administration.remove_user(database, user, administration.holdings(database, user))
+    session = sessions.begin_session(backend, user)
+    administration.remove_user(database, user, administration.count_holdings(database, user))
     with pytest.raises(Forbidden, match="Log in again"):
         submit(1)
     with pytest.raises(NotAuthenticated, match="Invalid login"):
-        sessions.begin(backend, user)
+        sessions.begin_session(backend, user)
     with pytest.raises(Forbidden):
-        sessions.authenticate(backend, session.access.text)
+        sessions.authenticate_user(backend, session.access.text)
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_a_user_is_not_removed_with_more_than_was_seen(submit, user, database, monkeypatch):
     """A submission that begins between the last look and the removal waits for it, and is refused."""
-    look, late = administration.queries.holdings, []
+    look, late = administration.queries.count_holdings, []
 
     def submit_meanwhile(*args: Any) -> Any:
         seen = look(*args)
@@ -625,8 +627,8 @@ def test_a_user_is_not_removed_with_more_than_was_seen(submit, user, database, m
             late[0].result(timeout=0.5)
         return seen
 
-    seen = administration.holdings(database, user)
-    monkeypatch.setattr(administration.queries, "holdings", submit_meanwhile)
+    seen = administration.count_holdings(database, user)
+    monkeypatch.setattr(administration.queries, "count_holdings", submit_meanwhile)
     with ThreadPoolExecutor(1) as pool:
         administration.remove_user(database, user, seen)
         with pytest.raises(Forbidden, match="Log in again"):

@@ -98,9 +98,11 @@ def test_scores_are_merged_from_wherever_they_are(make, tmp_path):
     for task_id, value in enumerate((1.0, 3.0)):
         page = Page(0, "dose", "Gy", (), np.array([value]))
         with make().receive(JOB, task_id) as file:
-            task_outputs.write(file, TaskOutput(10, (Estimator("dose", "dose", (page,)),)))
+            task_outputs.write_output(file, TaskOutput(10, (Estimator("dose", "dose", (page,)),)))
     with (tmp_path / "payloads").open("w+b") as aside:
-        (merged,) = task_outputs.merge([make().fetch(JOB, task_id, tmp_path) for task_id in range(2)], [10, 30], aside)
+        (merged,) = task_outputs.merge_outputs(
+            [make().fetch(JOB, task_id, tmp_path) for task_id in range(2)], [10, 30], aside
+        )
     assert b'"2"' not in merged.pages[0].payload.data
     assert merged.pages[0].number == 0
 

@@ -31,8 +31,8 @@ from yaptide.domain.errors import Conflict, InvalidInput, YaptideError
 from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import SimulationCountModel, SimulationModel
-from yaptide.services import counts, merging, recovery, results, retention, simulations, tasks, users
-from yaptide.services.backend import Backend, now
+from yaptide.services import counters, merging, recovery, results, retention, simulations, tasks, users
+from yaptide.services.backend import Backend, utc_now
 from yaptide.services.retention import Old
 from yaptide.services.simulations import Page, Report, Submission
 from yaptide.services.spool import Folder
@@ -108,13 +108,13 @@ class Store(RuleBasedStateMachine):
         with self.database.writing() as connection:
             connection.execute(delete(SimulationModel))
             connection.execute(delete(SimulationCountModel))
-        self.user = users.ensure(self.backend, "alice")
+        self.user = users.ensure_user(self.backend, "alice")
         self.model: dict[int, Simulation] = {}
 
     @rule(target=known, ntasks=st.integers(1, 3))
     def submit(self, ntasks: int) -> int:
         files = payloads.shieldhit_files(ntasks * REQUESTED)
-        submitted = simulations.submit(self.backend, self.user, Submission("shieldhit", ntasks, "t", files))
+        submitted = simulations.submit_simulation(self.backend, self.user, Submission("shieldhit", ntasks, "t", files))
         found = Simulation(
             submitted.simulation_id, submitted.job_id, submitted.update_key, [Task() for _ in range(ntasks)]
         )
@@ -145,12 +145,12 @@ class Store(RuleBasedStateMachine):
             found.settle()
 
     def _report(self, found: Simulation, which: int, update: Update) -> None:
-        tasks.report(self.backend, found.id, which, found.key, update)
+        tasks.report_task(self.backend, found.id, which, found.key, update)
 
     @rule(key=known, state=st.sampled_from(["PENDING", "RUNNING", "MERGING_QUEUED", "MERGING_RUNNING", *sorted(FINAL)]))
     def report_simulation(self, key: int, state: str) -> None:
         found = self.model[key]
-        simulations.report(self.backend, found.id, found.key, Report(EntityState(state)))
+        simulations.report_simulation(self.backend, found.id, found.key, Report(EntityState(state)))
         order = ["PENDING", "RUNNING", "MERGING_QUEUED", "MERGING_RUNNING"]
         if found.state in FINAL:
             return
@@ -165,7 +165,7 @@ class Store(RuleBasedStateMachine):
         body = {"simulation_id": found.id, "update_key": found.key}
         body["estimators"] = [payloads.estimator("dose_", payloads.page(values=(value, 0.5)))]
         accepted = found.results == str(value) or (found.results is None and found.state not in {"FAILED", "CANCELED"})
-        self._expect(Conflict, not accepted, lambda: results.post(self.backend, json.dumps(body).encode()))
+        self._expect(Conflict, not accepted, lambda: results.post_results(self.backend, json.dumps(body).encode()))
         if accepted and found.results is None:
             found.results = str(value)
             if found.state != "COMPLETED":
@@ -178,16 +178,16 @@ class Store(RuleBasedStateMachine):
         body = {"simulation_id": found.id, "update_key": "wrong", "estimators": [payloads.estimator()]}
         failed = EntityState.FAILED
         for call in (
-            lambda: results.post(self.backend, json.dumps(body).encode()),
-            lambda: tasks.report(self.backend, found.id, 0, "wrong", Update(task_state=failed)),
-            lambda: simulations.report(self.backend, found.id, "wrong", Report(failed)),
+            lambda: results.post_results(self.backend, json.dumps(body).encode()),
+            lambda: tasks.report_task(self.backend, found.id, 0, "wrong", Update(task_state=failed)),
+            lambda: simulations.report_simulation(self.backend, found.id, "wrong", Report(failed)),
         ):
             self._expect(InvalidInput, True, call)
 
     @rule(key=known)
     def cancel(self, key: int) -> None:
         found = self.model[key]
-        ended = simulations.cancel(self.backend, self.user, found.job_id)
+        ended = simulations.cancel_simulation(self.backend, self.user, found.job_id)
         assert (ended is not None) == (found.state in FINAL)
         if ended is None:
             found.end("CANCELED")
@@ -195,29 +195,29 @@ class Store(RuleBasedStateMachine):
     @rule(key=consumes(known))
     def delete(self, key: int) -> None:
         found = self.model.pop(key)
-        refused = simulations.delete(self.backend, self.user, found.job_id)
+        refused = simulations.delete_simulation(self.backend, self.user, found.job_id)
         assert (refused is not None) == (found.state in {"PENDING", "RUNNING"})
         if refused is not None:
-            simulations.cancel(self.backend, self.user, found.job_id)
-            assert simulations.delete(self.backend, self.user, found.job_id) is None
+            simulations.cancel_simulation(self.backend, self.user, found.job_id)
+            assert simulations.delete_simulation(self.backend, self.user, found.job_id) is None
 
     @rule(key=consumes(known))
     def purge(self, key: int) -> None:
         """What has ended is old tomorrow."""
         found = self.model[key]
-        old = Old(now() + timedelta(days=1), tuple(map(EntityState, sorted(FINAL))))
-        removed = retention.purge(self.database, self.spool, old, [found.job_id])
+        old = Old(utc_now() + timedelta(days=1), tuple(map(EntityState, sorted(FINAL))))
+        removed = retention.purge_simulations(self.database, self.spool, old, [found.job_id])
         assert bool(removed) == (found.state in FINAL)
         if removed:
             del self.model[key]
 
     @rule(most=st.integers(0, 4))
     def add_up_the_counts(self, most: int) -> None:
-        counts.fold(self.database, most)
+        counters.fold_counts(self.database, most)
 
     @rule()
     def claim(self) -> None:
-        claimed = tasks.claim(self.backend, OWNER, ["shieldhit"])
+        claimed = tasks.claim_task(self.backend, OWNER, ["shieldhit"])
         waiting = [
             (found.id, number)
             for found in self.model.values()
@@ -250,12 +250,12 @@ class Store(RuleBasedStateMachine):
         task = found.tasks[claim.task_id]
         mine = task.ours and task.state == "RUNNING" and task.owner == claim.owner
         if how == "progress":
-            assert tasks.progress(self.backend, claim, simulated, None) is mine
+            assert tasks.report_progress(self.backend, claim, simulated, None) is mine
             task.simulated = max(task.simulated, simulated) if mine else task.simulated
             return
         done = {
-            "complete": lambda: tasks.complete(self.backend, claim, output(claim)),
-            "fail": lambda: tasks.fail(self.backend, claim, "broken", {"output.log": "oh"}),
+            "complete": lambda: tasks.complete_task(self.backend, claim, output(claim)),
+            "fail": lambda: tasks.fail_task(self.backend, claim, "broken", {"output.log": "oh"}),
             "give back": lambda: tasks.give_back(self.backend, claim, "stopped"),
         }[how]()
         assert done is mine
@@ -269,7 +269,7 @@ class Store(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         """Everybody has gone silent."""
-        recovery.requeue_silent(self.backend, now(), dead_owner="host/0/")
+        recovery.requeue_stalled(self.backend, utc_now(), dead_owner="host/0/")
         for found in self.model.values():
             if found.state == "MERGING_RUNNING" and found.merging:
                 found.state, found.merging = "MERGING_QUEUED", False
@@ -282,7 +282,7 @@ class Store(RuleBasedStateMachine):
     @rule(dies=st.booleans())
     def merge(self, dies: bool) -> None:
         """Merge what waits; or begin to, and die."""
-        simulation = merging.claim(self.backend, MERGER)
+        simulation = merging.claim_merge(self.backend, MERGER)
         waiting = [found.id for found in self.model.values() if found.waits_for_merge()]
         assert (simulation and simulation.id) == (min(waiting) if waiting else None)
         if simulation is None:
@@ -291,14 +291,14 @@ class Store(RuleBasedStateMachine):
         if dies:
             found.state, found.merging = "MERGING_RUNNING", True
             return
-        merging.merge(self.backend, simulation, MERGER)
+        merging.merge_simulation(self.backend, simulation, MERGER)
         found.results = "merged"
         found.state = "COMPLETED" if all(task.state == "COMPLETED" for task in found.tasks) else "FAILED"
 
     @invariant()
     def the_store_agrees(self) -> None:
         for found in self.model.values():
-            status = simulations.status(self.backend, self.user, found.job_id)
+            status = simulations.read_status(self.backend, self.user, found.job_id)
             shown = [(task.task_state, task.simulated_primaries) for task in status.tasks]
             assert (str(status.simulation.job_state), shown) == (
                 found.state,
@@ -314,8 +314,8 @@ class Store(RuleBasedStateMachine):
     def the_list_tells_how_many_there_are(self) -> None:
         states = Counter(found.state for found in self.model.values())
         for state in EntityState:
-            assert simulations.listing(self.backend, self.user, Page(states=(state,)))[0] == states[state]
-        assert simulations.listing(self.backend, self.user, Page())[0] == len(self.model)
+            assert simulations.list_simulations(self.backend, self.user, Page(states=(state,)))[0] == states[state]
+        assert simulations.list_simulations(self.backend, self.user, Page())[0] == len(self.model)
 
     def teardown(self) -> None:
         assert broken_invariants(self.database) == []

@@ -75,4 +75,4 @@ def test_a_migration_may_take_its_time_between_statements(impatient, postgres: P
         assert asked == {"lock_timeout": "200ms", _IDLE: "0"}
     with impatient.reading() as connection:
         assert connection.scalar(text(f"SHOW {_IDLE}")) == "200ms"
-    assert schema.condition(impatient) is schema.Condition.CURRENT
+    assert schema.schema_condition(impatient) is schema.Condition.CURRENT

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 #: What is asked for in docs/reliability.md, and the modules that do it.
 GROUPS = {
     "domain": sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "yaptide/domain").glob("[!_]*.py")),
-    "transitions": ["yaptide/persistence/queries/moves.py", "yaptide/services/lifecycle.py"],
+    "transitions": ["yaptide/persistence/queries/transitions.py", "yaptide/services/lifecycle.py"],
     "tasks": ["yaptide/persistence/queries/tasks.py", "yaptide/services/tasks.py"],
     "results": ["yaptide/services/results.py"],
     "sessions": ["yaptide/services/sessions.py"],

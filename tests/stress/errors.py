@@ -39,7 +39,7 @@ from yaptide.domain.splitting import task_seeds
 from yaptide.persistence import task_outputs
 from yaptide.simulators.base import OUTPUT_LOG
 from yaptide.simulators.mcsquare import MCsquare
-from yaptide.simulators.mcsquare.sample import water
+from yaptide.simulators.mcsquare.sample import water_sample
 
 Doubles = NDArray[np.float64]
 
@@ -112,7 +112,7 @@ def main() -> int:
 
 def cases() -> tuple[Case, ...]:
     """Spread-out Bragg peaks, so that the upper bands hold many values."""
-    block = water()
+    block = water_sample()
     block["ct.txt"] = "grid 15 50 15\nspacing 8 4 8\n"
     block["plan.txt"] = _planned(block["plan.txt"], [(0, 0)])
     body = dict(block)
@@ -167,7 +167,7 @@ def _simulate(case: Case, folder: Path, seed: int) -> Path:
         output = simulator.read(work, done.returncode)
     aside = path.with_suffix(".part")
     with aside.open("wb") as file:
-        task_outputs.write(file, output)
+        task_outputs.write_output(file, output)
     return aside.rename(path)
 
 
@@ -191,7 +191,7 @@ def table(case: Case, paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
 
 def _values(paths: Sequence[Path], name: str) -> Doubles:
     """The values of an estimator's page in all tasks, shape (tasks, values)."""
-    estimators = (next(e for e in task_outputs.read(path) if e.name == name) for path in paths)
+    estimators = (next(e for e in task_outputs.read_output(path) if e.name == name) for path in paths)
     return np.array([estimator.pages[0].values for estimator in estimators], dtype=np.float64)
 
 

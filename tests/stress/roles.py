@@ -14,8 +14,8 @@ from tests.support.storing import FOREIGN, output
 from yaptide.domain.errors import YaptideError
 from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Database
-from yaptide.services import counts, merging, recovery, results, simulations, tasks, users
-from yaptide.services.backend import Backend, now
+from yaptide.services import counters, merging, recovery, results, simulations, tasks, users
+from yaptide.services.backend import Backend, utc_now
 from yaptide.services.simulations import Report, Submission
 from yaptide.services.spool import Folder
 from yaptide.services.tasks import Update
@@ -32,7 +32,7 @@ class Role:
 
     def __init__(self, url: str, folder: Path, seed: int) -> None:
         self.backend = Backend(Database(url), Folder(folder / "spool"), b"0" * 32, foreign_workers=FOREIGN)
-        self.user = users.ensure(self.backend, "stress")
+        self.user = users.ensure_user(self.backend, "stress")
         self.draw = random.Random(seed)
         self.owner = f"storm/0/{os.getpid()}-{seed}"
         self.folder = folder
@@ -54,7 +54,7 @@ class Role:
         project = payloads.project("dose", primaries=TASKS * PRIMARIES)
         files = payloads.shieldhit_files(TASKS * PRIMARIES)
         ours, theirs = Submission(OURS, TASKS, "storm", files), Submission(THEIRS, TASKS, "storm", None, project)
-        done = simulations.submit(self.backend, self.user, ours if sim_type == OURS else theirs)
+        done = simulations.submit_simulation(self.backend, self.user, ours if sim_type == OURS else theirs)
         entry = {"id": done.simulation_id, "job_id": done.job_id, "key": done.update_key, "type": sim_type}
         descriptor = os.open(self.folder / "submitted", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.write(descriptor, json.dumps(entry).encode() + b"\n")
@@ -69,7 +69,7 @@ class Role:
             return
         task, simulated = self.draw.randrange(TASKS), self.draw.randrange(PRIMARIES)
         state = self.draw.choice([EntityState.RUNNING] * 12 + [EntityState.COMPLETED] * 3 + [EntityState.FAILED])
-        after = tasks.report(self.backend, found["id"], task, found["key"], Update(state, None, simulated))
+        after = tasks.report_task(self.backend, found["id"], task, found["key"], Update(state, None, simulated))
         promised = {"simulated": simulated} if after is EntityState.RUNNING else {}
         self.acknowledge("report", found["id"], task=task, state=after, **promised)
 
@@ -79,54 +79,54 @@ class Role:
         if found is None or found["type"] == OURS or self.draw.random() < 0.5:
             return
         if self.draw.random() < 0.05:
-            state = simulations.report(self.backend, found["id"], found["key"], Report(EntityState.FAILED))
+            state = simulations.report_simulation(self.backend, found["id"], found["key"], Report(EntityState.FAILED))
             self.acknowledge("fail", found["id"], state=state)
             return
         pages = [payloads.page(number) for number in range(3)]
         estimators = [payloads.estimator("dose", *pages), payloads.estimator("fluence", *pages)]
         body = {"simulation_id": found["id"], "update_key": found["key"], "estimators": estimators}
-        results.post(self.backend, json.dumps(body).encode())
+        results.post_results(self.backend, json.dumps(body).encode())
         self.acknowledge("results", found["id"], pages=6)
 
     def runner(self) -> None:
         """Merge what waits, otherwise run a task, as an executor does."""
-        simulation = merging.claim(self.backend, self.owner)
+        simulation = merging.claim_merge(self.backend, self.owner)
         if simulation is not None:
-            merging.merge(self.backend, simulation, self.owner)
+            merging.merge_simulation(self.backend, simulation, self.owner)
             self.acknowledge("merge", simulation.id)
             return
-        claim = tasks.claim(self.backend, self.owner, [OURS])
+        claim = tasks.claim_task(self.backend, self.owner, [OURS])
         if claim is None:
             return
         for simulated in range(0, PRIMARIES, 250):
-            if not tasks.progress(self.backend, claim, simulated, None):
+            if not tasks.report_progress(self.backend, claim, simulated, None):
                 return
             time.sleep(0.002)  # simulating takes time, in which one can be killed or canceled
         if self.draw.random() < 0.05:
-            tasks.fail(self.backend, claim, "bad luck", {"output.log": "bad luck"})
-        elif tasks.complete(self.backend, claim, output(claim)):
+            tasks.fail_task(self.backend, claim, "bad luck", {"output.log": "bad luck"})
+        elif tasks.complete_task(self.backend, claim, output(claim)):
             self.acknowledge("complete", claim.simulation_id, task=claim.task_id, state="COMPLETED")
 
     def canceller(self) -> None:
         """Cancel a simulation."""
         found = self.pick()
         time.sleep(0.1)
-        if found is not None and simulations.cancel(self.backend, self.user, found["job_id"]) is None:
+        if found is not None and simulations.cancel_simulation(self.backend, self.user, found["job_id"]) is None:
             self.acknowledge("cancel", found["id"], state="CANCELED")
 
     def deleter(self) -> None:
         """Delete a simulation that has ended."""
         found = self.pick()
         time.sleep(0.1)
-        if found is not None and simulations.delete(self.backend, self.user, found["job_id"]) is None:
+        if found is not None and simulations.delete_simulation(self.backend, self.user, found["job_id"]) is None:
             self.acknowledge("delete", found["id"])
 
     def sweeper(self) -> None:
         """Give to others what the dead have left."""
         time.sleep(0.2)
-        recovery.requeue_silent(self.backend, now() - SILENCE)
+        recovery.requeue_stalled(self.backend, utc_now() - SILENCE)
         recovery.keep_house(self.backend)
-        counts.fold(self.backend.database, most=3)
+        counters.fold_counts(self.backend.database, most=3)
 
 
 def play(name: str, url: str, folder: Path, seed: int) -> None:

@@ -40,7 +40,7 @@ def storm(url: str, folder: Path, seconds: float, seed: int) -> Report:
     """Let it blow over the database at `url` for `seconds`; what was done, how often, and what was wrong afterwards."""
     folder.mkdir(parents=True)
     database = Database(url)
-    schema.upgrade(database)
+    schema.upgrade_tables(database)
     draw = random.Random(seed)
     crew = [(role, _start(role, url, folder, seed + number)) for role, count in CREW.items() for number in range(count)]
     begun, kills = time.monotonic(), 0
@@ -133,7 +133,7 @@ def _miscounted(database: Database) -> list[str]:
     wrong = []
     with database.reading() as connection:
         for number, metadata, completed in connection.execute(query, {"ours": OURS}):
-            counted = int(codec.decode(metadata)["number_of_primaries"])
+            counted = int(codec.decode_payload(metadata)["number_of_primaries"])
             if counted != completed:
                 wrong.append(f"the results of {number} count {counted} primaries, its tasks {completed}")
     return wrong

@@ -102,7 +102,7 @@ def cookie_of(client: FlaskClient, kind: str) -> str:
 
 def sign_in(app: Flask, username: str) -> FlaskClient:
     """A client of a new user."""
-    users.register(app.extensions["yaptide"], username, PASSWORD)
+    users.register_user(app.extensions["yaptide"], username, PASSWORD)
     client = app.test_client()
     response = client.post("/auth/login", json={"username": username, "password": PASSWORD})
     assert response.status_code == 202, response.json

@@ -33,7 +33,7 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated SQLite file, to be copied."""
     path = tmp_path_factory.mktemp("migrated") / "yaptide.db"
     database = Database(f"sqlite:///{path}")
-    schema.upgrade(database)
+    schema.upgrade_tables(database)
     database.close()
     return path
 

@@ -80,7 +80,7 @@ def broken_invariants(database: Database) -> list[str]:
         ]
         found += _broken_history(connection.execute(text(_HISTORY)).all(), connection.execute(text(_STATES)).all())
         for (data,) in connection.execute(text(_PAYLOADS)):
-            codec.decode(data)
+            codec.decode_payload(data)
     return found
 
 

@@ -11,7 +11,7 @@ import structlog
 
 @contextlib.contextmanager
 def left_alone() -> Iterator[None]:
-    """Undo afterwards what `yaptide.logs.configure` and `bind` do to the process."""
+    """Undo afterwards what `yaptide.logs.configure_logging` and `bind` do to the process."""
     root = logging.getLogger()
     before = root.handlers[:], root.level, sys.excepthook, threading.excepthook
     try:

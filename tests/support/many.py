@@ -73,7 +73,7 @@ def fill(database: Database, user_id: int, count: int) -> None:
         if not database.is_sqlite:
             _go_on(connection)
     if not database.is_sqlite:
-        with database.single() as connection:
+        with database.autocommit() as connection:
             connection.execute(text("VACUUM ANALYZE"))  # as PostgreSQL does by itself
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 PRIMARIES = 1000
-#: Bytes that are looked at together where long lists are left out: `yaptide.services.slimming`.
+#: Bytes that are looked at together where long lists are left out: `yaptide.services.large_json`.
 BLOCK = 1 << 15
 
 

@@ -25,7 +25,7 @@ from yaptide.domain.errors import NotConfigured
 from yaptide.persistence.engine import Database
 from yaptide.simulators.base import Installation
 from yaptide.simulators.mcsquare import MCsquare
-from yaptide.simulators.mcsquare.sample import water
+from yaptide.simulators.mcsquare.sample import water_sample
 
 YAPTIDE = Path(sys.executable).with_name("yaptide")
 SIMULATORS = Path(sys.prefix) / "share" / "yaptide" / "simulators"
@@ -67,7 +67,7 @@ def beam(
     seed: int = 1,
 ) -> Path:
     """A folder with the input of a beam into the middle of a block of water."""
-    files = water(int(primaries), energy, seed=seed)
+    files = water_sample(int(primaries), energy, seed=seed)
     middle = " ".join(str(count * size / 2) for count, size in zip(grid, spacing, strict=True))
     files["ct.txt"] = f"grid {' '.join(map(str, grid))}\nspacing {' '.join(map(str, spacing))}\nfill 0\n"
     files["plan.txt"] = files["plan.txt"].replace("60 100 60", middle)

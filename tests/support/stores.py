@@ -58,7 +58,7 @@ INPUT = {"input_type": "FILES", "number_of_all_primaries": MANY, "input_files": 
 
 def ours(value: object) -> dict[str, Any]:
     """The columns of a payload as yaptide writes it."""
-    return codec.encode(value).columns()
+    return codec.encode_payload(value).columns()
 
 
 def foreign(value: object) -> dict[str, Any]:

@@ -56,9 +56,9 @@ def rows_of(database: Database, table: str) -> list[dict[str, Any]]:
 
 def submitted(backend: Backend, ntasks: int) -> tuple[User, Submitted]:
     """A new simulation of 100 primaries in each task, and its user."""
-    user = users.ensure(backend, "alice")
+    user = users.ensure_user(backend, "alice")
     files = payloads.shieldhit_files(100 * ntasks)
-    return user, simulations.submit(backend, user, Submission("shieldhit", ntasks, "t", files))
+    return user, simulations.submit_simulation(backend, user, Submission("shieldhit", ntasks, "t", files))
 
 
 def output(claim: Claim) -> TaskOutput:

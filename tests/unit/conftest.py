@@ -41,5 +41,5 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of all services; it stands still unless a test moves it."""
     clock = Clock()
     for module in (lifecycle, recovery, results, sessions, simulations, tasks):
-        monkeypatch.setattr(module, "now", clock)
+        monkeypatch.setattr(module, "utc_now", clock)
     return clock

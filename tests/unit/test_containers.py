@@ -22,11 +22,11 @@ from typer.main import get_command
 from tests.support.postgres import free_port
 from yaptide.admin import cli
 from yaptide.application import create_app
-from yaptide.platforms.direct import remote
+from yaptide.platforms.direct import worker_api
 from yaptide.platforms.direct.broker import MERGE_QUEUE, make_celery, queue_of
 from yaptide.services.secrets import Vault
 from yaptide.settings import Settings
-from yaptide.simulators import names
+from yaptide.simulators import list_names
 from yaptide_client.http import Client
 
 ROOT = Path(__file__).parents[2]
@@ -284,7 +284,7 @@ def test_routes_that_are_named_exist(web):
 
 def test_queues_that_documents_name_exist():
     text = (ROOT / "docs/production.md").read_text()
-    known = {MERGE_QUEUE, *map(queue_of, names())}
+    known = {MERGE_QUEUE, *map(queue_of, list_names())}
     assert {*re.findall(r"--queues (\w+)", text), *re.findall(r"`(simulate\.\w+)`", text)} <= known
     assert re.findall(r"^QUEUES=(.*)$", text, re.MULTILINE) == [MERGE_QUEUE]
 
@@ -547,10 +547,10 @@ def test_nginx_waits_as_long_and_takes_as_much_as_yaptide():
     assert int(most.removesuffix("m")) > SETTINGS["YAPTIDE_MAX_BODY_MIB"].default
     assert directive("return", locations["= /metrics"]) == ["404"]
     with Client("http://127.0.0.1:1") as client:
-        slowest = max(client._http.timeout.read, remote._TIMEOUT.read)
+        slowest = max(client._http.timeout.read, worker_api._TIMEOUT.read)
     assert seconds("proxy_read_timeout") > slowest
     assert seconds("proxy_send_timeout") > slowest
-    assert seconds("client_body_timeout") >= remote._TIMEOUT.write
+    assert seconds("client_body_timeout") >= worker_api._TIMEOUT.write
     headers = dict(line.split(maxsplit=1) for line in directive("proxy_set_header"))
     assert headers["X-Forwarded-For"] == "$remote_addr", "what a client claims is not passed on"
     assert "X-Forwarded-Proto" in headers

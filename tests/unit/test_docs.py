@@ -28,8 +28,8 @@ from yaptide.admin import (
     users,
 )
 from yaptide.admin.opening import Opened
-from yaptide.api.description import ERRORS, OWN_ERRORS, WHO
 from yaptide.api.errors import STATUS
+from yaptide.api.openapi import ERRORS, OWN_ERRORS, WHO
 from yaptide.application import create_app
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_STATES, TASK_TRANSITIONS, EntityState
 from yaptide.persistence.diagram import class_diagram
@@ -45,7 +45,7 @@ from yaptide.services import (
 from yaptide.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-MADE = docs.documents()
+MADE = docs.generate_documents()
 DOCUMENTS = sorted((ROOT / "docs").glob("*.md"))
 WRITTEN = [*sorted(ROOT.glob("*.md")), ROOT / "client/README.md", *DOCUMENTS]
 OUTSIDE = re.compile(r"https?://")
@@ -227,19 +227,19 @@ def kept(monkeypatch, tmp_path):
     )
     app = create_app(settings)
     backend = app.extensions["yaptide"]
-    user = user_services.ensure(backend, "alice")
+    user = user_services.ensure_user(backend, "alice")
     of_keycloak(backend, "kim")
-    made = services.submit(backend, user, services.Submission("shieldhit", 2, "Water", shieldhit_files()))
+    made = services.submit_simulation(backend, user, services.Submission("shieldhit", 2, "Water", shieldhit_files()))
     curve = page(name="Dose", values=(*[1.0] * 30, 9.0, 5.0, 1.0))
     curve["data"]["errors"] = [0.1] * 33
     key = {"simulation_id": made.simulation_id, "update_key": made.update_key}
-    logfiles.post(backend, **key, logfiles={"a.log": "text"})
-    results.post(backend, json.dumps({**key, "estimators": [estimator("dose", curve)]}).encode())
-    cluster_services.add(backend.database, cluster_services.Cluster("ares"))
+    logfiles.post_logfiles(backend, **key, logfiles={"a.log": "text"})
+    results.post_results(backend, json.dumps({**key, "estimators": [estimator("dose", curve)]}).encode())
+    cluster_services.add_cluster(backend.database, cluster_services.Cluster("ares"))
     for module in (simulations, keys):
-        monkeypatch.setattr(module, "opened", lambda: Opened(settings, backend))
+        monkeypatch.setattr(module, "open_store", lambda: Opened(settings, backend))
     for module in (users, stored, clusters, integrity, stats, retention):
-        monkeypatch.setattr(module, "connect", lambda: backend.database)
+        monkeypatch.setattr(module, "connect_database", lambda: backend.database)
     monkeypatch.setattr(database, "configured_database", lambda: Database("sqlite://"))
     return made.job_id
 
@@ -279,7 +279,7 @@ def test_the_json_of_commands_has_the_documented_keys(command, kept):
         words.insert(2, kept)
     words += MORE.get(" ".join(words), [])
     if words[:2] == ["db", "check"]:
-        with users.connect().writing() as connection:
+        with users.connect_database().writing() as connection:
             connection.exec_driver_sql('UPDATE "Simulation" SET stored_bytes = 1')
     done = CliRunner().invoke(cli.app, words)
     assert done.exit_code == 0, done.output
@@ -288,7 +288,7 @@ def test_the_json_of_commands_has_the_documented_keys(command, kept):
 
 def test_the_json_of_run_is_that_of_status():
     source = (ROOT / "yaptide/admin/simulations.py").read_text()
-    assert len(re.findall(r"print_json\(summary\(", source)) == 2
+    assert len(re.findall(r"print_json\(summarize_simulation\(", source)) == 2
 
 
 @pytest.mark.parametrize("path", WRITTEN, ids=name)

@@ -34,7 +34,7 @@ def fail():
 
 
 def test_lines_of_ours_and_of_libraries_are_json_objects(capsys):
-    logs.configure("json")
+    logs.configure_logging("json")
     structlog.stdlib.get_logger("yaptide.x").info("request", status=200)
     logging.getLogger("some.library").warning("%s of\n%s", 1, "2")
     ours, theirs = lines(capsys)
@@ -45,12 +45,12 @@ def test_lines_of_ours_and_of_libraries_are_json_objects(capsys):
 
 
 def test_lines_tell_what_they_are_about(capsys):
-    logs.configure("json")
+    logs.configure_logging("json")
     log = logging.getLogger("yaptide.x")
-    with logs.about(job_id="a"):
+    with logs.log_context(job_id="a"):
         log.warning("in")
     log.warning("out")
-    logs.bind(job_id="b", user="alice")
+    logs.bind_log_context(job_id="b", user="alice")
     log.warning("bound")
     inside, outside, bound = lines(capsys)
     assert inside["job_id"] == "a"
@@ -59,7 +59,7 @@ def test_lines_tell_what_they_are_about(capsys):
 
 
 def test_an_error_is_a_field_in_json_without_the_values_of_variables(capsys):
-    logs.configure("json")
+    logs.configure_logging("json")
     try:
         fail()
     except ValueError:
@@ -72,7 +72,7 @@ def test_an_error_is_a_field_in_json_without_the_values_of_variables(capsys):
 
 
 def test_an_error_can_be_read_in_text(capsys):
-    logs.configure("text")
+    logs.configure_logging("text")
     try:
         fail()
     except ValueError:
@@ -86,7 +86,7 @@ def test_an_error_can_be_read_in_text(capsys):
 
 def test_text_says_nothing_unless_there_is_trouble_and_json_tells_of_requests(capsys):
     for form, said in (("text", ["warning"]), ("json", ["info", "warning"])):
-        logs.configure(form)
+        logs.configure_logging(form)
         for level in ("debug", "info", "warning"):
             structlog.stdlib.get_logger("yaptide.x").log(logging.getLevelNamesMapping()[level.upper()], level)
         found = capsys.readouterr().err.splitlines()
@@ -95,9 +95,9 @@ def test_text_says_nothing_unless_there_is_trouble_and_json_tells_of_requests(ca
 
 
 def test_a_level_can_be_chosen(capsys):
-    logs.configure("text", "error")
+    logs.configure_logging("text", "error")
     logging.getLogger("yaptide.x").warning("quiet")
-    logs.configure("text", "debug")
+    logs.configure_logging("text", "debug")
     logging.getLogger("yaptide.x").debug("loud")
     (line,) = capsys.readouterr().err.splitlines()
     assert "loud" in line
@@ -105,7 +105,7 @@ def test_a_level_can_be_chosen(capsys):
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_nobody_can_begin_a_line_or_steer_a_terminal(capsys, form):
-    logs.configure(form)
+    logs.configure_logging(form)
     hostile = "a\n2026-01-01 [error] forged\033[2J\u2028b"
     logging.getLogger("yaptide.x").warning("%s", hostile)
     structlog.stdlib.get_logger("yaptide.x").warning("known", user=hostile)
@@ -116,7 +116,7 @@ def test_nobody_can_begin_a_line_or_steer_a_terminal(capsys, form):
 
 
 def test_warnings_and_last_words_are_lines_too(capsys):
-    logs.configure("json")
+    logs.configure_logging("json")
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("old", DeprecationWarning, stacklevel=1)

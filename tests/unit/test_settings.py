@@ -6,19 +6,19 @@ import pytest
 
 from yaptide.application import make_backend
 from yaptide.domain.errors import InvalidInput
-from yaptide.settings import Settings, load
+from yaptide.settings import Settings, load_settings
 
 
 @pytest.mark.parametrize("origins", ["*", "https://ui.example.org,*", "https://.*", "http://a/b", "ui.example.org"])
 def test_an_origin_is_one_front_end_and_no_pattern(monkeypatch, origins):
     monkeypatch.setenv("YAPTIDE_CORS_ORIGINS", origins)
     with pytest.raises(InvalidInput, match=r"YAPTIDE_CORS_ORIGINS .* one origin"):
-        load()
+        load_settings()
 
 
 def test_origins_are_taken_one_by_one(monkeypatch):
     monkeypatch.setenv("YAPTIDE_CORS_ORIGINS", " https://ui.example.org, http://localhost:3000 ,http://[::1]:3000/,")
-    assert load().origins == ["https://ui.example.org", "http://localhost:3000", "http://[::1]:3000"]
+    assert load_settings().origins == ["https://ui.example.org", "http://localhost:3000", "http://[::1]:3000"]
 
 
 def test_the_data_folder_is_for_its_owner_only(tmp_path):
@@ -42,7 +42,7 @@ def test_the_database_is_in_the_data_folder_whatever_that_is_called(tmp_path, na
 def test_a_file_of_settings_that_is_not_there_is_said(monkeypatch, tmp_path):
     monkeypatch.setenv("YAPTIDE_ENV_FILE", str(tmp_path / "missing.env"))
     with pytest.raises(InvalidInput, match=r"missing\.env"):
-        load()
+        load_settings()
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_file_of_settings_that_is_not_there_is_said(monkeypatch, tmp_path):
 def test_the_realm_is_below_auth_or_not(monkeypatch, base, issuers):
     for name, value in {"BASE_URL": base, "REALM": "R/1", "CLIENTS": "ui"}.items():
         monkeypatch.setenv(f"KEYCLOAK_{name}", value)
-    assert load().keycloak.issuers == tuple(issuers)
+    assert load_settings().keycloak.issuers == tuple(issuers)
 
 
 @pytest.mark.parametrize(
@@ -86,4 +86,4 @@ def test_half_a_keycloak_or_one_that_anybody_can_be_is_refused(monkeypatch, vari
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InvalidInput, match=told):
-        load().keycloak  # noqa: B018 - what is read is checked
+        load_settings().keycloak  # noqa: B018 - what is read is checked

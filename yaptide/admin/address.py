@@ -9,7 +9,7 @@ _NAME = "server.url"
 
 
 @contextmanager
-def noted(data: Path, address: str, port: int) -> Iterator[None]:
+def published_address(data: Path, address: str, port: int) -> Iterator[None]:
     """Note the address of a server as long as it listens; one that is killed leaves the note to the next."""
     file, url = data / _NAME, _url(address, port)
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -17,11 +17,11 @@ def noted(data: Path, address: str, port: int) -> Iterator[None]:
     try:
         yield
     finally:
-        if read(data) == url:  # not that of another server, which has started since
+        if read_address(data) == url:  # not that of another server, which has started since
             file.unlink(missing_ok=True)
 
 
-def read(data: Path) -> str | None:
+def read_address(data: Path) -> str | None:
     """The URL of the server that was last started for a data folder, if it has not ended in good order."""
     with suppress(OSError):
         return (data / _NAME).read_text().strip() or None

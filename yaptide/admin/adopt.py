@@ -11,18 +11,18 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from yaptide.admin.display import err, print_json, print_table, say
+from yaptide.admin.display import err, print_json, print_message, print_table
 from yaptide.domain.errors import InvalidInput
 from yaptide.persistence.engine import Database
 from yaptide.services import adoption
 from yaptide.services.adoption import Report
-from yaptide.settings import load
+from yaptide.settings import load_settings
 
 app = typer.Typer()
 
 
-@app.command()
-def adopt(
+@app.command("adopt")
+def adopt_database(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do everything, report it, and take it back.")] = False,
     stale_after: Annotated[
         float, typer.Option(min=0, help="Days without a sign of life after which a simulation counts as stale.")
@@ -38,12 +38,12 @@ def adopt(
     """
     from yaptide.services.secrets import Vault  # noqa: PLC0415 - few commands need cryptography
 
-    settings = load()
+    settings = load_settings()
     database, limit = Database(settings.url), timedelta(days=stale_after)
     _check_file(database)
     with closing(database), _bar() as progress:
         vault = Vault(settings.secrets)
-        report = adoption.adopt(database, vault, stale_after=limit, dry_run=dry_run, progress=progress)
+        report = adoption.adopt_database(database, vault, stale_after=limit, dry_run=dry_run, progress=progress)
     if as_json:
         print_json({"dry_run": dry_run, **asdict(report)})
     else:
@@ -59,15 +59,15 @@ def _check_file(database: Database) -> None:
 
 def _show(report: Report, *, dry_run: bool) -> None:
     if not report.adopted:
-        say("The database is one of ours already; nothing was changed")
+        print_message("The database is one of ours already; nothing was changed")
         return
     rows = [(entry.where, entry.whose, entry.what, entry.why) for entry in report.decisions]
     print_table(("row", "of", "what was done", "why"), rows, "Decisions")
     print_table(("table", "rows"), report.rows.items(), "Now there are")
     kinds = Counter(entry.where.split()[0] for entry in report.decisions)
     summary = ", ".join(f"{count} about {kind}" for kind, count in kinds.items()) or "none"
-    say(f"Decisions: {summary}")
-    say("A dry run: nothing was changed" if dry_run else "The database was taken over")
+    print_message(f"Decisions: {summary}")
+    print_message("A dry run: nothing was changed" if dry_run else "The database was taken over")
 
 
 @contextmanager

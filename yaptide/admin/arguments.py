@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from yaptide.admin.display import say
+from yaptide.admin.display import print_message
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.states import EntityState
 from yaptide.persistence.models.users import KEYCLOAK_USER, YAPTIDE_USER
@@ -59,10 +59,10 @@ Provider = Annotated[
 ]
 
 
-def password(file: Path | None, given: str | None) -> str:
+def ask_password(file: Path | None, given: str | None) -> str:
     """A password: from a file, from the command line if it has to be, otherwise asked for twice and not shown."""
     if given is not None:
-        say("Warning: others can see what is on a command line; use --password-file, or let it be asked for")
+        print_message("Warning: others can see what is on a command line; use --password-file, or let it be asked for")
         return given
     if file is None:
         asked: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
@@ -73,7 +73,7 @@ def password(file: Path | None, given: str | None) -> str:
     return text
 
 
-def confirm(question: str, yes: bool) -> None:
+def ask_confirmation(question: str, yes: bool) -> None:
     """Go on only if the answer is yes, or was given beforehand."""
     if not yes:
         typer.confirm(question, abort=True, err=True)

@@ -9,8 +9,8 @@ import msgspec
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from yaptide.admin.display import counted, err, print_json, print_table, say, size
-from yaptide.admin.opening import configured_database, local_user, opened
+from yaptide.admin.display import err, format_bytes, format_count, print_json, print_message, print_table
+from yaptide.admin.opening import configured_database, local_user, open_store
 from yaptide.domain.errors import NotFound
 from yaptide.persistence.engine import Database
 from yaptide.services import archives, backups
@@ -30,8 +30,8 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="The file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@db.command()
-def backup(file: File, as_json: AsJson = False) -> None:
+@db.command("backup")
+def write_backup(file: File, as_json: AsJson = False) -> None:
     """Write everything in the database to a file, as it is at one moment, while others go on using it.
 
     The file can be restored into a database of either kind. It replaces a file of that name when it is whole.
@@ -39,37 +39,37 @@ def backup(file: File, as_json: AsJson = False) -> None:
     Example: yaptide db backup yaptide-2026-03-01.zip
     """
     with _bar() as watch:
-        report = backups.backup(_existing(), file, watch)
+        report = backups.write_backup(_existing(), file, watch)
     _show(file, report, as_json)
-    say(f"Everything was written to {file}. Keep it as safe as the database. {_NOT_IN_IT}")
+    print_message(f"Everything was written to {file}. Keep it as safe as the database. {_NOT_IN_IT}")
 
 
-@db.command()
-def restore(file: File, as_json: AsJson = False) -> None:
+@db.command("restore")
+def restore_backup(file: File, as_json: AsJson = False) -> None:
     """Fill an empty database from a backup, bring it up to date, and check every row.
 
     Example: FLASK_SQLALCHEMY_DATABASE_URI=postgresql+psycopg://me@localhost/new yaptide db restore backup.zip
     """
     with _bar() as watch:
-        report = backups.restore(configured_database(), file, watch)
+        report = backups.restore_backup(configured_database(), file, watch)
     _show(file, report, as_json)
-    say(f"Restored and checked: {report.rows} rows of {len(report.tables)} tables. {_NOT_IN_IT}")
+    print_message(f"Restored and checked: {report.rows} rows of {len(report.tables)} tables. {_NOT_IN_IT}")
 
 
-@db.command()
-def verify(file: File, as_json: AsJson = False) -> None:
+@db.command("verify")
+def verify_backup(file: File, as_json: AsJson = False) -> None:
     """Check a backup without restoring it: every byte, every row, and all counts.
 
     Example: yaptide db verify yaptide-2026-03-01.zip
     """
     with _bar() as watch:
-        report = backups.verify(file, watch)
+        report = backups.verify_backup(file, watch)
     _show(file, report, as_json)
-    say(f"The backup is whole: {report.rows} rows of {len(report.tables)} tables")
+    print_message(f"The backup is whole: {report.rows} rows of {len(report.tables)} tables")
 
 
-@app.command()
-def export(
+@app.command("export")
+def export_simulations(
     job_ids: Annotated[list[str], typer.Argument(metavar="JOB_ID...", help="Public names of the simulations.")],
     file: File,
     as_json: AsJson = False,
@@ -79,10 +79,12 @@ def export(
     Example: yaptide export 20260301-100000-...DIRECT simulation.zip
     """
     with _bar() as watch:
-        report = archives.export(opened().backend, job_ids, file, watch)
+        report = archives.export_simulations(open_store().backend, job_ids, file, watch)
     if as_json:
         print_json({"file": str(file), **msgspec.to_builtins(report)})
-    say(f"Written to {file}: {counted(len(report.simulations), 'simulation')} ({size(report.bytes)})")
+    print_message(
+        f"Written to {file}: {format_count(len(report.simulations), 'simulation')} ({format_bytes(report.bytes)})"
+    )
 
 
 @app.command("import")
@@ -95,7 +97,7 @@ def take_in(
 
     Example: yaptide import simulation.zip --user alice
     """
-    backend = opened().backend
+    backend = open_store().backend
     name = user or local_user(backend, "").username
     with _bar() as watch:
         report = archives.take_in(backend, file, name, watch)
@@ -104,7 +106,9 @@ def take_in(
     else:
         rows = [(job_id, "imported") for job_id in report.imported] + [(job_id, "here") for job_id in report.skipped]
         print_table(("simulation", ""), rows)
-    say(f"{len(report.imported)} simulations were imported for {report.user}, {len(report.skipped)} were here already")
+    print_message(
+        f"{len(report.imported)} simulations were imported for {report.user}, {len(report.skipped)} were here already"
+    )
 
 
 def _existing() -> Database:
@@ -122,7 +126,9 @@ def _show(file: Path, report: Report, as_json: bool) -> None:
         print_json({"file": str(file), **msgspec.to_builtins(report), "tables": tables})
     else:
         print_table(("table", "rows"), [(name, table.rows) for name, table in report.tables.items()])
-        say(f"Written by yaptide {report.yaptide}, schema revision {report.revision}, {size(report.bytes)}")
+        print_message(
+            f"Written by yaptide {report.yaptide}, schema revision {report.revision}, {format_bytes(report.bytes)}"
+        )
 
 
 @contextmanager

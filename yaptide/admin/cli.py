@@ -25,7 +25,7 @@ from yaptide.admin import (
     users,
 )
 from yaptide.admin.display import out
-from yaptide.admin.entry import new_app, run
+from yaptide.admin.entry import new_app, run_command
 
 app = new_app(
     "yaptide",
@@ -53,7 +53,7 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback()
-def before(
+def set_up(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
     ] = False,
@@ -63,7 +63,7 @@ def before(
 
 def main() -> None:
     """Entry point."""
-    run(app)
+    run_command(app)
 
 
 if __name__ == "__main__":

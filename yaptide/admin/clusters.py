@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from yaptide.admin.arguments import AsJson, Yes, confirm
-from yaptide.admin.connection import connect
-from yaptide.admin.display import print_facts, print_json, print_table, say
+from yaptide.admin.arguments import AsJson, Yes, ask_confirmation
+from yaptide.admin.connection import connect_database
+from yaptide.admin.display import print_facts, print_json, print_message, print_table
 from yaptide.domain.errors import InvalidInput
 from yaptide.services import clusters
 from yaptide.services.clusters import Cluster, known_as
@@ -65,7 +65,7 @@ def list_clusters(as_json: AsJson = False) -> None:
 
     Example: yaptide clusters list
     """
-    rows = clusters.listing(connect())
+    rows = clusters.list_clusters(connect_database())
     if as_json:
         print_json({"clusters": [dict(row._mapping) for row in rows]})
         return
@@ -79,7 +79,7 @@ def show_cluster(name: Name, as_json: AsJson = False) -> None:
 
     Example: yaptide clusters show ares
     """
-    facts = asdict(clusters.find(connect(), name))
+    facts = asdict(clusters.find_cluster(connect_database(), name))
     if as_json:
         print_json(facts)
         return
@@ -107,12 +107,12 @@ def add_cluster(
     Example: yaptide clusters add ares --host login.example.org --scan --scratch-folder '/scratch/{user}'
     """
     values = _given(locals())
-    database = connect()
-    cluster = clusters.check(Cluster(name, **values))
+    database = connect_database()
+    cluster = clusters.check_cluster(Cluster(name, **values))
     if scan:
         cluster = replace(cluster, host_key=_scanned(cluster))
-    clusters.add(database, cluster)
-    say(f"Cluster {name} was added")
+    clusters.add_cluster(database, cluster)
+    print_message(f"Cluster {name} was added")
 
 
 @app.command("update")
@@ -135,13 +135,13 @@ def update_cluster(
     Example: yaptide clusters update ares --sbatch-option=--partition=plgrid --sbatch-option=--account=plgyaptide
     """
     values = _given(locals())
-    database = connect()
+    database = connect_database()
     if scan:
-        values["host_key"] = _scanned(clusters.check(replace(clusters.find(database, name), **values)))
+        values["host_key"] = _scanned(clusters.check_cluster(replace(clusters.find_cluster(database, name), **values)))
     if not values:
         raise InvalidInput("Nothing was given to change; see: yaptide clusters update --help")
-    clusters.change(database, name, values)
-    say(f"Cluster {name} was changed")
+    clusters.change_cluster(database, name, values)
+    print_message(f"Cluster {name} was changed")
 
 
 @app.command("remove")
@@ -150,11 +150,11 @@ def remove_cluster(name: Name, yes: Yes = False) -> None:
 
     Example: yaptide clusters remove ares
     """
-    database = connect()
-    clusters.find(database, name)
-    confirm(f"Remove the cluster {name}?", yes)
-    clusters.remove(database, name)
-    say(f"Cluster {name} was removed")
+    database = connect_database()
+    clusters.find_cluster(database, name)
+    ask_confirmation(f"Remove the cluster {name}?", yes)
+    clusters.remove_cluster(database, name)
+    print_message(f"Cluster {name} was removed")
 
 
 @app.command("test")
@@ -174,7 +174,7 @@ def try_cluster(
     """
     from yaptide.platforms.batch import checking, ssh  # noqa: PLC0415 - what does not connect loads no SSH
 
-    cluster = clusters.find(connect(), name)
+    cluster = clusters.find_cluster(connect_database(), name)
     if cluster.host is None:
         raise InvalidInput(f"Cluster {name} has no host; set it with: yaptide clusters update {name} --host HOST")
     certificate = "" if certificate_file is None else certificate_file.read_text()
@@ -227,9 +227,9 @@ def _scanned(cluster: Cluster) -> str:
 
     if cluster.host is None:
         raise InvalidInput("Say which host with --host")
-    key, fingerprint = ssh.scan(cluster.host, cluster.port)
-    say(f"{cluster.host} shows the host key {key.split()[0]} {fingerprint}")
-    confirm("Is this the fingerprint that its administrators publish?", yes=False)
+    key, fingerprint = ssh.scan_host_key(cluster.host, cluster.port)
+    print_message(f"{cluster.host} shows the host key {key.split()[0]} {fingerprint}")
+    ask_confirmation("Is this the fingerprint that its administrators publish?", yes=False)
     return f"{known_as(cluster.host, cluster.port)} {key}"
 
 

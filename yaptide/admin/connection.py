@@ -13,7 +13,7 @@ VARIABLE = "FLASK_SQLALCHEMY_DATABASE_URI"
 LEAST_PASSWORD = "YAPTIDE_MIN_PASSWORD_LENGTH"  # noqa: S105 - the name of a setting
 
 
-def connect() -> Database:
+def connect_database() -> Database:
     """The database that the environment or, where yaptide is installed as a whole, its settings name.
 
     Its tables are left as they are: raises Conflict unless they are those that this version works on, NotFound for an
@@ -29,28 +29,28 @@ def connect() -> Database:
 
 def _of_settings() -> Database:
     try:
-        from yaptide.settings import load  # noqa: PLC0415 - where little is installed, it cannot be imported
+        from yaptide.settings import load_settings  # noqa: PLC0415 - where little is installed, it cannot be imported
     except ModuleNotFoundError:
         raise InvalidInput(f"Set {VARIABLE} to the URL of the database") from None
-    settings = load()
+    settings = load_settings()
     if settings.database_uri:
         return Database(settings.url)
     settings.make_data_dir()
     database = Database(settings.url)
-    schema.upgrade(database)
+    schema.upgrade_tables(database)
     return database
 
 
 def least_password() -> int:
     """Characters of a new password at least, by the environment or the settings; raises InvalidInput."""
     try:
-        from yaptide.settings import load  # noqa: PLC0415 - see _of_settings
+        from yaptide.settings import load_settings  # noqa: PLC0415 - see _of_settings
     except ModuleNotFoundError:
         given = os.environ.get(LEAST_PASSWORD, str(passwords.LEAST))
         if not (given.isascii() and given.isdigit() and len(given) < 5):
             raise InvalidInput(f"The setting {LEAST_PASSWORD} has to be a number of characters") from None
         return int(given)
-    return load().min_password_length
+    return load_settings().min_password_length
 
 
 def _check_file(database: Database) -> None:

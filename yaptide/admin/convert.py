@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from yaptide.admin.arguments import AsJson
-from yaptide.admin.display import counted, print_json, say
+from yaptide.admin.display import format_count, print_json, print_message
 from yaptide.domain.errors import Conflict
 from yaptide.services.conversion import convert_project
 from yaptide_client.files import parse_project, read_project
@@ -16,8 +16,8 @@ from yaptide_client.files import parse_project, read_project
 app = typer.Typer()
 
 
-@app.command()
-def convert(
+@app.command("convert")
+def convert_to_folder(
     project: Annotated[Path, typer.Argument(metavar="PROJECT", help="The project's JSON file (- for standard input).")],
     simulator: Annotated[str, typer.Option("--for", metavar="CODE", help="Whose input files, such as mcsquare.")],
     folder: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write them into.")],
@@ -33,9 +33,9 @@ def convert(
         found = {"simulator": simulator, "folder": str(folder), "files": sorted(made.files)}
         print_json({**found, "resolution": made.resolution, "left_out": list(made.left_out)})
         return
-    say(f"Wrote {counted(len(made.files), 'file')} into {folder}: {made.resolution}")
+    print_message(f"Wrote {format_count(len(made.files), 'file')} into {folder}: {made.resolution}")
     for sentence in made.left_out:
-        say(f"Left out: {sentence}")
+        print_message(f"Left out: {sentence}")
 
 
 def _document(file: Path) -> Mapping[str, Any]:

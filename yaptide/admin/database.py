@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from yaptide.admin.display import out, print_json, say
+from yaptide.admin.display import out, print_json, print_message
 from yaptide.admin.opening import configured_database
 from yaptide.domain.errors import InvalidInput
 from yaptide.persistence import schema
@@ -18,37 +18,37 @@ app = typer.Typer(
 )
 
 
-@app.command()
-def upgrade() -> None:
+@app.command("upgrade")
+def upgrade_tables() -> None:
     """Make the tables, or bring them up to date. Nothing is lost; a database that is not ours is left alone.
 
     Example: FLASK_SQLALCHEMY_DATABASE_URI=postgresql+psycopg://me@localhost/yaptide yaptide db upgrade
     """
     database = configured_database()
-    before = schema.condition(database)
-    schema.upgrade(database)
+    before = schema.schema_condition(database)
+    schema.upgrade_tables(database)
     done = "was up to date" if before is schema.Condition.CURRENT else "is up to date now"
-    say(f"The database {done}: revision {schema.HEAD}")
+    print_message(f"The database {done}: revision {schema.HEAD}")
 
 
-@app.command()
-def current(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+@app.command("current")
+def show_revision(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Show which revision the tables have, and which this version of yaptide works on.
 
     Example: yaptide db current
     """
     database = configured_database()
-    found = schema.condition(database)
+    found = schema.schema_condition(database)
     with database.reading() as connection:
-        revision = schema.revision(connection)
+        revision = schema.read_revision(connection)
     if as_json:
         print_json({"revision": revision, "head": schema.HEAD, "condition": found.value})
     else:
         out.print(f"{revision or 'no tables'} ({found.value}); this version works on {schema.HEAD}")
 
 
-@app.command()
-def url(
+@app.command("url")
+def show_url(
     show_password: Annotated[bool, typer.Option("--show-password", help="Do not hide the password.")] = False,
 ) -> None:
     """Print the database's URL.
@@ -83,7 +83,7 @@ def show_diagram(
     else:
         from yaptide.admin import diagram  # noqa: PLC0415 - matplotlib takes longer to import than all the rest
 
-        content = diagram.draw(kind)
+        content = diagram.draw_diagram(kind)
     if file is not None:
         file.write_bytes(content)
     elif kind is Format.PNG and sys.stdout.isatty():

@@ -16,7 +16,7 @@ if not __package__:
     sys.path[:] = [*map(str, _OURS), *(folder for folder in sys.path if Path(folder).resolve() != _HERE)]
 
 from yaptide.admin import clusters, stored, users
-from yaptide.admin.entry import new_app, run
+from yaptide.admin.entry import new_app, run_command
 
 COMMANDS = (
     users.list_users,
@@ -41,4 +41,4 @@ for command in COMMANDS:
 
 
 if __name__ == "__main__":
-    run(app)
+    run_command(app)

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from yaptide.admin.display import say
-from yaptide.admin.opening import opened
-from yaptide.admin.simulations import draw, print_summary, run_to_the_end
+from yaptide.admin.display import print_message
+from yaptide.admin.opening import open_store
+from yaptide.admin.simulations import draw_results, print_summary, run_to_the_end
 from yaptide.domain.errors import Conflict, NotConfigured
 from yaptide.domain.states import EntityState
 from yaptide.services.simulations import Submission
-from yaptide.simulators import COMMON, resolve
+from yaptide.simulators import COMMON, resolve_simulator
 from yaptide_client.files import read_folder
 
 app = typer.Typer()
@@ -21,8 +21,8 @@ app = typer.Typer()
 EXAMPLE = Path(__file__).parents[1] / "examples" / "proton-150MeV-water"
 
 
-@app.command()
-def demo(
+@app.command("demo")
+def run_demo(
     path: Annotated[
         Path | None, typer.Argument(help="Folder of input files; default: the example.", show_default=False)
     ] = None,
@@ -32,24 +32,24 @@ def demo(
 
     Example: yaptide demo
     """
-    at = opened()
+    at = open_store()
     folder = path or EXAMPLE
     files = read_folder(folder)
-    code = resolve(COMMON, files)
-    code.install(at.settings.simulators_dir, say)
+    code = resolve_simulator(COMMON, files)
+    code.install(at.settings.simulators_dir, print_message)
     submission = Submission(code.name, 4, folder.resolve().name, files)
     job_id, status = run_to_the_end(at, submission, "")
     print_summary(at.backend, job_id)
     if status.simulation.job_state is not EntityState.COMPLETED:
         raise typer.Exit(1)
     try:
-        draw(at.backend, job_id, png)
+        draw_results(at.backend, job_id, png)
     except NotConfigured as missing:
-        say(f"No picture: {missing}")
+        print_message(f"No picture: {missing}")
 
 
-@app.command()
-def example(
+@app.command("example")
+def write_example(
     folder: Annotated[Path, typer.Argument(help="Folder to make.")] = Path(EXAMPLE.name),
 ) -> None:
     """Write the input files of an example into a new folder: a proton beam of 150 MeV in water.
@@ -60,4 +60,4 @@ def example(
         shutil.copytree(EXAMPLE, folder, copy_function=shutil.copyfile)
     except FileExistsError:
         raise Conflict(f"{folder} is there already; choose another name") from None
-    say(f"Run it with: yaptide run {folder}")
+    print_message(f"Run it with: yaptide run {folder}")

@@ -70,7 +70,7 @@ class _Line:
         return self.end.top - _TITLE / (4 if self.end.mapper.inherits else 2)
 
 
-def draw(kind: str) -> bytes:
+def draw_diagram(kind: str) -> bytes:
     """The picture of all tables as a file of this kind, svg or png. The same models give the same bytes."""
     # Names in the file come from its contents, and texts stay texts.
     with mpl.rc_context({"svg.hashsalt": "yaptide", "svg.fonttype": "none", "font.family": "DejaVu Sans"}):
@@ -106,7 +106,7 @@ def _height(mapper: Mapper[Any]) -> float:
 def _boxes() -> dict[Mapper[Any], _Box]:
     """Where each table is; columns of tables are centred."""
     columns: dict[int, list[Mapper[Any]]] = defaultdict(list)
-    mappers = diagram.mappers()
+    mappers = diagram.list_mappers()
     depths = _depths(mappers)
     for mapper in mappers:
         if mapper.inherits is None:
@@ -130,7 +130,7 @@ def _depths(mappers: Iterable[Mapper[Any]]) -> dict[Mapper[Any], int]:
     """How many relationships lead to each table that inherits from none."""
     owners = defaultdict(list)
     for mapper in mappers:
-        for relationship in diagram.owned(mapper):
+        for relationship in diagram.owned_relationships(mapper):
             owners[relationship.mapper].append(mapper)
 
     def depth(mapper: Mapper[Any]) -> int:
@@ -143,7 +143,7 @@ def _lines(boxes: dict[Mapper[Any], _Box]) -> list[_Line]:
     """The lines of all relationships. Those between the same two columns turn at different places."""
     channels: dict[float, list[_Line]] = defaultdict(list)
     for mapper, box in boxes.items():
-        lines = [_Line(relation, box, boxes[relation.mapper]) for relation in diagram.owned(mapper)]
+        lines = [_Line(relation, box, boxes[relation.mapper]) for relation in diagram.owned_relationships(mapper)]
         lines.sort(key=lambda line: -line.end_y)
         for number, line in enumerate(lines, start=1):
             line.y = box.top - (box.top - box.bottom) * number / (len(lines) + 1)
@@ -179,7 +179,7 @@ def _draw_box(axes: Axes, box: _Box) -> None:
     _write(axes, middle, box.top - _TITLE / 2, str(table.description), size=10, weight="bold", ha="center")
     for number, column in enumerate(table.columns):
         y = box.top - _TITLE - _ROW * (number + 0.5)
-        kind, name, keys = diagram.field(column)
+        kind, name, keys = diagram.column_field(column)
         _write(axes, box.left + 0.08, y, keys, size=6, color=_PALE)
         _write(axes, box.left + 0.5, y, name, size=8)
         _write(axes, box.right - 0.08, y, kind, size=8, color=_PALE, ha="right")
@@ -199,7 +199,7 @@ def _draw_inheritance(axes: Axes, parent: _Box, children: Sequence[_Box]) -> Non
 
 
 def _draw_line(axes: Axes, line: _Line) -> None:
-    near, far = diagram.cardinality(line.relationship)
+    near, far = diagram.relationship_cardinality(line.relationship)
     points = [(line.start.right, line.y), (line.turn, line.y), (line.turn, line.end_y), (line.end.left, line.end_y)]
     _line(axes, points)
     x, y = line.end.left, line.end_y

@@ -35,14 +35,16 @@ _MOST_BARS = 16
 _ESCAPED = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
 
-def say(text: str) -> None:
+def print_message(text: str) -> None:
     """Tell what is going on."""
-    err.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+    err.print(escape_control(text), markup=False, highlight=False, soft_wrap=True)
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Say in one line what went wrong."""
-    err.print(f"Error: {printable(' '.join(text.split()))}", markup=False, highlight=False, style="red", soft_wrap=True)
+    err.print(
+        f"Error: {escape_control(' '.join(text.split()))}", markup=False, highlight=False, style="red", soft_wrap=True
+    )
 
 
 def print_json(document: Any) -> None:
@@ -53,8 +55,8 @@ def print_json(document: Any) -> None:
 
 def print_text(title: str, text: str) -> None:
     """A text of many lines on standard output, below its title."""
-    out.rule(Text(printable(title)))
-    out.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+    out.rule(Text(escape_control(title)))
+    out.print(escape_control(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
@@ -64,7 +66,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
     table = Table(
         first,
         *rest,
-        title=None if title is None else Text(printable(title)),
+        title=None if title is None else Text(escape_control(title)),
         title_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
@@ -79,10 +81,10 @@ def _cell(value: object) -> Text:
     """What users call their things is shown as it is: it is no markup."""
     if isinstance(value, Text):
         return value
-    return Text("" if value is None else printable(str(value)))
+    return Text("" if value is None else escape_control(str(value)))
 
 
-def printable(text: str) -> str:
+def escape_control(text: str) -> str:
     """A text that moves no cursor, but to the next line or column, and changes no colour, whoever wrote it."""
     return "".join(character if character.isprintable() or character in "\n\t" else " " for character in text)
 
@@ -92,17 +94,17 @@ def print_facts(facts: dict[str, object], title: str) -> None:
     print_table(("", ""), facts.items(), title)
 
 
-def state(value: EntityState) -> Text:
+def format_state(value: EntityState) -> Text:
     """A state in its colour."""
     return Text(str(value), style=_COLOURS.get(value, ""))
 
 
-def moment(value: datetime | None) -> str:
+def format_time(value: datetime | None) -> str:
     """A time in the local time zone."""
     return "" if value is None else value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def duration(start: datetime | None, end: datetime | None) -> str:
+def format_duration(start: datetime | None, end: datetime | None) -> str:
     """The time between two times, without fractions of a second above ten."""
     if start is None or end is None:
         return ""
@@ -110,7 +112,7 @@ def duration(start: datetime | None, end: datetime | None) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else str(timedelta(seconds=round(seconds)))
 
 
-def size(count: int) -> str:
+def format_bytes(count: int) -> str:
     """A number of bytes."""
     number = float(count)
     for unit in ("B", "kB", "MB", "GB"):
@@ -120,14 +122,14 @@ def size(count: int) -> str:
     return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
 
 
-def counted(count: int, noun: str) -> str:
+def format_count(count: int, noun: str) -> str:
     """How many there are of something."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
-def limit(count: int | None) -> str:
+def format_limit(count: int | None) -> str:
     """A number of bytes that may not be exceeded."""
-    return "-" if count is None else size(count)
+    return "-" if count is None else format_bytes(count)
 
 
 class Bars:
@@ -165,4 +167,4 @@ class Bars:
     def _draw(self, key: int, name: str, done: int, total: int, value: EntityState) -> None:
         if key not in self._bars:
             self._bars[key] = self._progress.add_task(name, total=total, state="")
-        self._progress.update(self._bars[key], completed=done, total=total, state=state(value).markup)
+        self._progress.update(self._bars[key], completed=done, total=total, state=format_state(value).markup)

@@ -14,8 +14,8 @@ from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.elements import KeyedColumnElement
 from typer.main import get_command
 
-from yaptide.admin import cli, helping
-from yaptide.admin.diagram import draw
+from yaptide.admin import cli, quick_help
+from yaptide.admin.diagram import draw_diagram
 from yaptide.application import create_app
 from yaptide.domain.states import (
     FINAL_STATES,
@@ -29,14 +29,14 @@ from yaptide.persistence import diagram
 from yaptide.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-_DESCRIPTION = helping.FILE.relative_to(ROOT).as_posix()
+_DESCRIPTION = quick_help.FILE.relative_to(ROOT).as_posix()
 _WIDTH = 100
 _TERMINAL_WIDTH = 80
 _NOT_OURS = {"--help", "--install-completion", "--show-completion"}
 _S = EntityState
 
 
-def documents() -> dict[str, str]:
+def generate_documents() -> dict[str, str]:
     """File name and text of every generated document."""
     makers: dict[str, Callable[[], Iterable[str]]] = {
         "docs/settings.md": _settings,
@@ -47,7 +47,7 @@ def documents() -> dict[str, str]:
     }
     texts = {name: "\n\n".join(block.strip("\n") for block in maker()) + "\n" for name, maker in makers.items()}
     described = json.dumps(_described(get_command(cli.app), "yaptide", None), indent=1, ensure_ascii=False)
-    return texts | {"docs/images/database.svg": draw("svg").decode(), _DESCRIPTION: f"{described}\n"}
+    return texts | {"docs/images/database.svg": draw_diagram("svg").decode(), _DESCRIPTION: f"{described}\n"}
 
 
 def main() -> None:
@@ -55,7 +55,7 @@ def main() -> None:
     check = sys.argv[1:] == ["--check"]
     if sys.argv[1:] and not check:
         sys.exit("usage: python -m yaptide.admin.docs [--check]")
-    made = documents()
+    made = generate_documents()
     differing = [
         name for name, text in made.items() if not (ROOT / name).is_file() or (ROOT / name).read_text() != text
     ]
@@ -333,7 +333,7 @@ def _helps(command: Any, name: str, parent: Any) -> Iterator[str]:
 
 
 def _described(command: Any, name: str, parent: Any) -> dict[str, Any]:
-    """What `yaptide.admin.helping` has to know of a command and those below it."""
+    """What `yaptide.admin.quick_help` has to know of a command and those below it."""
     context = command.make_context(name, [], parent=parent, resilient_parsing=True, terminal_width=_TERMINAL_WIDTH)
     options = [option for option in command.get_params(context) if option.param_type_name == "option"]
     found = {
@@ -582,7 +582,7 @@ def _database() -> Iterator[str]:
     yield _DATABASE
     yield _code(diagram.class_diagram(), "mermaid")
     yield "## Tables"
-    for mapper in diagram.mappers():
+    for mapper in diagram.list_mappers():
         yield from _model(mapper)
 
 

@@ -16,8 +16,8 @@ from yaptide.platforms import lock
 from yaptide.services import clusters, diagnosis, readiness
 from yaptide.services.backend import Backend
 from yaptide.services.diagnosis import Finding, Verdict
-from yaptide.settings import Settings, load
-from yaptide_client.extras import require
+from yaptide.settings import Settings, load_settings
+from yaptide_client.extras import require_extra
 
 app = typer.Typer()
 
@@ -25,8 +25,8 @@ _TIMEOUT = 3.0
 _MARKS = {Verdict.OK: "ok", Verdict.WARNING: "look", Verdict.ERROR: "broken"}
 
 
-@app.command()
-def doctor(as_json: AsJson = False) -> None:
+@app.command("doctor")
+def run_doctor(as_json: AsJson = False) -> None:
     """Say what is up, what is stuck, and what to do about it; exit code 1 if something is broken.
 
     Looks at the database, the data folder, the server, the broker, its workers, and every task that is under way, and
@@ -34,7 +34,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     Example: yaptide doctor
     """
-    settings = load()
+    settings = load_settings()
     backend = make_backend(settings)
     found = [*_surroundings(settings, backend), *_simulations(backend)]
     backend.database.close()
@@ -48,11 +48,11 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def _surroundings(settings: Settings, backend: Backend) -> Iterator[Finding]:
-    checks = readiness.checks(backend)
+    checks = readiness.run_checks(backend)
     yield from (
         Finding(each.name, Verdict.OK if each.ok else Verdict.ERROR, each.message, each.remedy) for each in checks
     )
-    yield _server(address.read(settings.data_dir) or settings.backend_url)
+    yield _server(address.read_address(settings.data_dir) or settings.backend_url)
     yield _executor(settings.data_dir)
     missing = (each for each in readiness.check_simulators(backend, checks) if not each.ok)  # others have a line each
     yield from (Finding(each.name, Verdict.WARNING, each.message, each.remedy) for each in missing)
@@ -109,8 +109,8 @@ def _executor(data: Path) -> Finding:
 def _clusters(backend: Backend) -> Iterator[Finding]:
     """Without SSH nothing runs on clusters, and what was submitted to them before waits."""
     try:
-        if clusters.names(backend):
-            require("asyncssh", "Running on clusters")
+        if clusters.list_names(backend):
+            require_extra("asyncssh", "Running on clusters")
     except NotConfigured as error:
         yield Finding("clusters", Verdict.ERROR, str(error))
     except YaptideError:
@@ -119,7 +119,7 @@ def _clusters(backend: Backend) -> Iterator[Finding]:
 
 def _simulations(backend: Backend) -> Iterator[Finding]:
     try:
-        yield from list(diagnosis.simulations(backend))
+        yield from list(diagnosis.diagnose_simulations(backend))
     except YaptideError:
         yield Finding("tasks", Verdict.ERROR, "nobody can tell while the database does not answer")
 

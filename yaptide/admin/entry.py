@@ -11,7 +11,7 @@ from pathlib import Path
 
 import typer
 
-from yaptide.admin.display import complain
+from yaptide.admin.display import print_error
 from yaptide.domain.errors import YaptideError
 
 
@@ -27,20 +27,20 @@ def new_app(name: str, text: str) -> typer.Typer:
     )
 
 
-def run(app: typer.Typer) -> None:
+def run_command(app: typer.Typer) -> None:
     """Run the command that the arguments name: no traceback for what yaptide refuses on purpose."""
     _have_a_name()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         _run_and_flush(app)
     except YaptideError as error:
-        complain(str(error))
+        print_error(str(error))
         sys.exit(1)
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor does it want what is left at the end
         sys.exit(0)
     except OSError as error:
-        complain(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+        print_error(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
         sys.exit(1)
 
 

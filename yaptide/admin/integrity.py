@@ -9,16 +9,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from yaptide.admin.arguments import AsJson
-from yaptide.admin.connection import connect
-from yaptide.admin.display import counted, err, print_json, print_table, printable, say
+from yaptide.admin.connection import connect_database
+from yaptide.admin.display import err, escape_control, format_count, print_json, print_message, print_table
 from yaptide.services import integrity
 from yaptide.services.integrity import Finding, Watch
 
 app = typer.Typer()
 
 
-@app.command()
-def check(
+@app.command("check")
+def check_store(
     as_json: AsJson = False,
     repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended without losing anything.")] = False,
 ) -> None:
@@ -29,13 +29,13 @@ def check(
 
     Example: yaptide db check --json
     """
-    database = connect()
+    database = connect_database()
     with _bar() as watch:
-        found = integrity.check(database, watch)
+        found = integrity.check_store(database, watch)
     left = found
     if repair and any(finding.repair for finding in found):
-        integrity.repair(database, found)
-        left = integrity.check(database)
+        integrity.repair_findings(database, found)
+        left = integrity.check_store(database)
     marks = [_mark(finding, left, repair) for finding in found]
     if as_json:
         documents = [
@@ -44,10 +44,10 @@ def check(
         print_json({"findings": documents, "left": len(left)})
     else:
         _print(found, marks)
-        say(
+        print_message(
             "Nothing is wrong"
             if not found
-            else f"{counted(len(found), 'finding')}, {len(left)} left"
+            else f"{format_count(len(found), 'finding')}, {len(left)} left"
             if repair
             else _advice(found)
         )
@@ -64,14 +64,14 @@ def _mark(finding: Finding, left: list[Finding], repaired: bool) -> str:
 def _print(found: list[Finding], marks: list[str]) -> None:
     """The names of simulations are long: what is wrong with them stands below."""
     if found:
-        places = [Text(f"{printable(finding.where)}\n  {printable(finding.what)}") for finding in found]
+        places = [Text(f"{escape_control(finding.where)}\n  {escape_control(finding.what)}") for finding in found]
         kinds = [finding.kind for finding in found]
         print_table(("kind", "repair", "where, and what is wrong"), zip(kinds, marks, places, strict=True))
 
 
 def _advice(found: list[Finding]) -> str:
     possible = sum(finding.repair is not None for finding in found)
-    return f"{counted(len(found), 'finding')}; {possible} of them can be mended with: yaptide db check --repair"
+    return f"{format_count(len(found), 'finding')}; {possible} of them can be mended with: yaptide db check --repair"
 
 
 @contextmanager

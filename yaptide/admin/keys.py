@@ -3,8 +3,8 @@
 import typer
 
 from yaptide.admin.arguments import AsJson, JobId
-from yaptide.admin.display import out, print_json, say
-from yaptide.admin.opening import opened
+from yaptide.admin.display import out, print_json, print_message
+from yaptide.admin.opening import open_store
 from yaptide.services import simulations
 from yaptide.services.access import ADMINISTRATOR
 
@@ -20,10 +20,10 @@ def show_key(job_id: JobId, as_json: AsJson = False) -> None:
 
     Example: yaptide simulations key 20260301-100000-...DIRECT
     """
-    backend = opened().backend
+    backend = open_store().backend
     number, key = simulations.read_update_key(backend, ADMINISTRATOR, job_id)
     if as_json:
         print_json({"job_id": job_id, "simulation_id": number, "update_key": key})
         return
-    say(f"Simulation number {number}, update key:")
+    print_message(f"Simulation number {number}, update key:")
     out.print(key, markup=False, highlight=False, soft_wrap=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from yaptide.domain.errors import Conflict, YaptideError
 from yaptide.persistence.engine import Database
 from yaptide.services import simulations
-from yaptide.settings import load
+from yaptide.settings import load_settings
 
 _MOST = 10
 _MOST_COMPLETED = 100
@@ -29,7 +29,7 @@ def find_job(database: Database, beginning: str) -> str:
 def complete_job(incomplete: str) -> list[tuple[str, str]]:
     """Names that begin so, with titles, for a shell; nothing if there is no database, and none is made."""
     try:
-        database = Database(load().url)
+        database = Database(load_settings().url)
         file = database.engine.url.database or ""
         if database.is_sqlite and not Path(file).is_file():
             return []

@@ -12,7 +12,7 @@ from yaptide.persistence.engine import Database
 from yaptide.services import users
 from yaptide.services.backend import Backend
 from yaptide.services.users import User
-from yaptide.settings import Settings, load
+from yaptide.settings import Settings, load_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +23,10 @@ class Opened:
     backend: Backend
 
 
-def opened() -> Opened:
+def open_store() -> Opened:
     """Open the configured database; raises Conflict if its tables are not current."""
-    settings = load()
-    logs.configure(settings.log_format, settings.log_level)
+    settings = load_settings()
+    logs.configure_logging(settings.log_format, settings.log_level)
     backend = make_backend(settings)
     atexit.register(backend.database.close)  # a server notes every client that leaves without a word
     prepare_database(backend)
@@ -35,7 +35,7 @@ def opened() -> Opened:
 
 def configured_database() -> Database:
     """The configured database, whatever tables it has or has not."""
-    settings = load()
+    settings = load_settings()
     if not settings.database_uri:
         settings.make_data_dir()
     database = Database(settings.url)
@@ -49,8 +49,8 @@ def local_user(backend: Backend, name: str) -> User:
     Raises NotFound for a name that nobody has: it is more likely mistyped than meant to be a new user's.
     """
     if not name:
-        return users.ensure(backend, getpass.getuser())
-    found = users.find(backend, name)
+        return users.ensure_user(backend, getpass.getuser())
+    found = users.find_user(backend, name)
     if found is None:
         raise NotFound(f"There is no local user {name!r}; add one with: yaptide users add {shlex.quote(name)}")
     return found

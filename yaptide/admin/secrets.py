@@ -2,8 +2,8 @@
 
 import typer
 
-from yaptide.admin.display import out, say
-from yaptide.admin.opening import opened
+from yaptide.admin.display import out, print_message
+from yaptide.admin.opening import open_store
 from yaptide.domain.errors import NotConfigured
 
 app = typer.Typer(help="Make and change the keys that secrets are encrypted with.", no_args_is_help=True)
@@ -20,19 +20,19 @@ def new_key() -> None:
     out.print(secrets.new_key(), soft_wrap=True, highlight=False)
 
 
-@app.command()
-def rotate() -> None:
+@app.command("rotate")
+def rotate_secrets() -> None:
     """Encrypt all secrets with the first key of YAPTIDE_SECRET_KEYS; after that the others can be removed from it.
 
     Example: YAPTIDE_SECRET_KEYS=NEW,OLD yaptide secrets rotate
     """
     from yaptide.services import secrets  # noqa: PLC0415 - see above
 
-    place = opened()
+    place = open_store()
     if not place.settings.secrets:
         raise NotConfigured(
             "There is no key to encrypt with: set YAPTIDE_SECRET_KEYS to the new one and those in use before, "
             "separated by commas; make one with: yaptide secrets new-key"
         )
-    changed, total = secrets.rotate(place.backend.database, secrets.Vault(place.settings.secrets))
-    say(f"{changed} of {total} secrets were encrypted anew; all of them fit the first key now")
+    changed, total = secrets.rotate_secrets(place.backend.database, secrets.Vault(place.settings.secrets))
+    print_message(f"{changed} of {total} secrets were encrypted anew; all of them fit the first key now")

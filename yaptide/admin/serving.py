@@ -15,18 +15,18 @@ from typing import Annotated
 import typer
 
 from yaptide import logs
-from yaptide.admin.address import http_url, noted
+from yaptide.admin.address import http_url, published_address
 from yaptide.admin.arguments import AsJson
-from yaptide.admin.display import counted, print_json, say
+from yaptide.admin.display import format_count, print_json, print_message
 from yaptide.admin.interrupts import Interrupts
-from yaptide.admin.opening import Opened, opened
-from yaptide.application import make_courier, make_driver, make_executor, make_server, prepare_to_serve
+from yaptide.admin.opening import Opened, open_store
+from yaptide.application import make_driver, make_executor, make_outbox_publisher, make_server, prepare_to_serve
 from yaptide.domain.errors import Conflict, InvalidInput
 from yaptide.services import recovery, runners
-from yaptide.services.backend import now
+from yaptide.services.backend import utc_now
 from yaptide.services.conversion import find_stand_in
-from yaptide.settings import load
-from yaptide.simulators import installed as list_installed
+from yaptide.settings import load_settings
+from yaptide.simulators import list_installed as list_installed
 
 app = typer.Typer()
 log = logging.getLogger(__name__)
@@ -39,8 +39,8 @@ _LOOK_EVERY = 0.2
 _PAUSE = 1.0
 
 
-@app.command()
-def up(
+@app.command("up")
+def run_server(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
     threads: Annotated[int, typer.Option(min=1, max=512, help="Requests answered at once.")] = 16,
@@ -51,7 +51,7 @@ def up(
     Example: yaptide up --port 5000
     """
     # The database is there and current, or this says what to do, before anything listens.
-    at = opened()
+    at = open_store()
     prepare_to_serve(at.backend)
     listener = _listen(host, port)
     if executor:
@@ -71,7 +71,7 @@ def up(
         for keeper in keepers:
             keeper.start()
         _announce(told)
-        with noted(at.settings.data_dir, listener.getsockname()[0], port):
+        with published_address(at.settings.data_dir, listener.getsockname()[0], port):
             server.serve_on(listener)
     finally:
         stop.set()
@@ -81,16 +81,16 @@ def up(
 
 def _offer_simulator(at: Opened) -> None:
     """If the simulator that runs projects of the web editor is missing, ask whether to install it, or say how."""
-    with at.backend.database.glancing() as connection:
+    with at.backend.database.read_committed() as connection:
         code = find_stand_in(at.backend, connection)
     if code is None or code.name in list_installed(at.settings.simulators_dir):
         return
     if sys.stdin.isatty() and sys.stderr.isatty():
         question = f"{code.title}, which runs projects of the web editor, is not installed. Install it now?"
         if typer.confirm(question, default=True, err=True):
-            code.install(at.settings.simulators_dir, say)
+            code.install(at.settings.simulators_dir, print_message)
     else:
-        say(f"{code.title}, which runs projects of the web editor, is not installed: {code.remedy}")
+        print_message(f"{code.title}, which runs projects of the web editor, is not installed: {code.remedy}")
 
 
 def _announce_ahead(at: Opened) -> None:
@@ -133,8 +133,8 @@ def _keep_working(worker: subprocess.Popen[bytes], stop: threading.Event) -> Non
         worker = _worker()
 
 
-@app.command()
-def work(
+@app.command("work")
+def run_executor(
     wait: Annotated[bool, typer.Option("--wait", help="Take over when another process that runs them ends.")] = False,
 ) -> None:
     """Run submitted tasks, without serving anything, until it is interrupted.
@@ -143,7 +143,7 @@ def work(
     """
     die_with_parent(signal.SIGTERM)
     with Interrupts(signal.SIGINT, signal.SIGTERM) as interrupts:
-        at = opened()
+        at = open_store()
         _, executor = make_executor(at.settings, at.backend)
         if not executor.start():
             if not wait:
@@ -161,8 +161,8 @@ def work(
         executor.stop()
 
 
-@app.command()
-def sweep(as_json: AsJson = False) -> None:
+@app.command("sweep")
+def run_maintenance(as_json: AsJson = False) -> None:
     """Do once what a running server does all the time: give the work of the dead to others, tell workers, clean up.
 
     Dead is who was silent for ten times YAPTIDE_SILENCE_SECONDS: this command cannot know whether the server could have
@@ -170,19 +170,21 @@ def sweep(as_json: AsJson = False) -> None:
 
     Example: yaptide sweep
     """
-    at = opened()
-    requeued = recovery.requeue_silent(at.backend, now() - 10 * at.backend.limits.silence)
-    courier = make_courier(at.settings, at.backend)
+    at = open_store()
+    requeued = recovery.requeue_stalled(at.backend, utc_now() - 10 * at.backend.limits.silence)
+    courier = make_outbox_publisher(at.settings, at.backend)
     sent = 0 if courier is None else courier.send()
     recovery.keep_house(at.backend)
     if as_json:
         print_json({"requeued": requeued, "sent": sent})
     else:
-        say(f"Given to others: {counted(requeued, 'task or merge')}; sent: {counted(sent, 'message')}")
+        print_message(
+            f"Given to others: {format_count(requeued, 'task or merge')}; sent: {format_count(sent, 'message')}"
+        )
 
 
-@app.command()
-def worker(
+@app.command("worker")
+def run_worker(
     concurrency: Annotated[int, typer.Option(min=0, max=1024, help="Tasks run at once; 0: YAPTIDE_WORKERS.")] = 0,
     queues: Annotated[str, typer.Option(help="Queues to serve, separated by commas; empty: all it can.")] = "",
     name: Annotated[str, typer.Option(help="Name of the worker, when several run on a machine.")] = "",
@@ -201,8 +203,8 @@ def worker(
         on_ready,
     )
 
-    settings = load()
-    logs.configure(settings.log_format, settings.log_level)
+    settings = load_settings()
+    logs.configure_logging(settings.log_format, settings.log_level)
     keep_logging()
     broker_url = settings.broker_url.get_secret_value()
     if not broker_url:
@@ -223,10 +225,10 @@ def worker(
 
 def _announce(text: str) -> None:
     """Tell people what is going on, or the log if programs read it."""
-    if load().log_format == "json":
+    if load_settings().log_format == "json":
         log.info(text)
     else:
-        say(text)
+        print_message(text)
 
 
 def die_with_parent(by: signal.Signals) -> None:

@@ -14,20 +14,20 @@ import typer
 
 from yaptide.admin.display import (
     Bars,
-    counted,
-    duration,
-    moment,
+    format_bytes,
+    format_count,
+    format_duration,
+    format_state,
+    format_time,
     print_facts,
     print_json,
+    print_message,
     print_table,
     print_text,
-    say,
-    size,
-    state,
 )
 from yaptide.admin.interrupts import Interrupts
 from yaptide.admin.naming import complete_job, find_job
-from yaptide.admin.opening import Opened, local_user, opened
+from yaptide.admin.opening import Opened, local_user, open_store
 from yaptide.application import make_executor
 from yaptide.domain.depth_dose import Range
 from yaptide.domain.errors import Conflict, NotFound
@@ -41,13 +41,13 @@ from yaptide.services.simulations import Page, Status, Submission
 from yaptide.services.users import User
 from yaptide.simulators import COMMON
 from yaptide_client import answers
-from yaptide_client.extras import require
+from yaptide_client.extras import require_extra
 from yaptide_client.files import read_folder, read_project
 from yaptide_client.results import NO_CURVE, Results
 
 if TYPE_CHECKING:
-    from yaptide.platforms.direct.courier import Courier
     from yaptide.platforms.direct.embedded import EmbeddedExecutor
+    from yaptide.platforms.direct.outbox import OutboxPublisher
 
 app = typer.Typer()
 
@@ -70,7 +70,7 @@ def _picture(path: Path | None) -> Path | None:
     if path is not None and not path.absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no folder {path.parent}")
     if path is not None:
-        require("matplotlib", "Drawing")
+        require_extra("matplotlib", "Drawing")
     return path
 
 
@@ -78,8 +78,8 @@ Picture = Annotated[Path | None, typer.Option(help="Draw the dose into this file
 UserName = Annotated[str, typer.Option("--user", help="Whose it is; default: you.", show_default=False)]
 
 
-@app.command()
-def run(
+@app.command("run")
+def run_simulation(
     path: Annotated[Path, typer.Argument(help="Folder of input files, or JSON file of a project of the web editor.")],
     tasks: Annotated[int, typer.Option("--tasks", "-n", help="Into how many tasks to split it.")] = 1,
     sim_type: Annotated[str, typer.Option(help="Simulator; common: found out from the files.")] = COMMON,
@@ -96,13 +96,13 @@ def run(
         submission = Submission(sim_type, tasks, title or path.stem, input_json=read_project(path))
     else:
         submission = Submission(sim_type, tasks, title or path.resolve().name, read_folder(path))
-    at = opened()
+    at = open_store()
     backend = at.backend
     job_id, status = run_to_the_end(at, submission, user)
     if png is not None and status.simulation.job_state is EntityState.COMPLETED:
-        draw(backend, job_id, png)
+        draw_results(backend, job_id, png)
     if as_json:
-        print_json(summary(backend, job_id))
+        print_json(summarize_simulation(backend, job_id))
     else:
         print_summary(backend, job_id)
     if status.simulation.job_state is not EntityState.COMPLETED:
@@ -117,18 +117,20 @@ def run_to_the_end(at: Opened, submission: Submission, user: str) -> tuple[str, 
     _, executor = make_executor(at.settings, at.backend)
     executor.announce()
     try:
-        submitted = simulations.submit(at.backend, local_user(at.backend, user), submission)
+        submitted = simulations.submit_simulation(at.backend, local_user(at.backend, user), submission)
         job_id = submitted.job_id
         for sentence in submitted.left_out:
-            say(f"Left out: {sentence}")
+            print_message(f"Left out: {sentence}")
         with _executing(at, executor, job_id) as take_over:
-            return job_id, follow(at.backend, job_id, take_over)
+            return job_id, follow_simulation(at.backend, job_id, take_over)
     finally:
         executor.withdraw()
 
 
 @contextmanager
-def _executing(at: Opened, executor: "EmbeddedExecutor | Courier", job_id: str) -> Iterator[Callable[[], object]]:
+def _executing(
+    at: Opened, executor: "EmbeddedExecutor | OutboxPublisher", job_id: str
+) -> Iterator[Callable[[], object]]:
     """Have tasks run meanwhile: by this process, or by another one that works on the same data folder already.
 
     What it gives is to be called again and again: it takes over if that other process has ended, and raises
@@ -137,7 +139,7 @@ def _executing(at: Opened, executor: "EmbeddedExecutor | Courier", job_id: str) 
     with Interrupts(signal.SIGINT) as interrupts:
         runs = executor.start()
         if not runs:
-            say(
+            print_message(
                 "Another process runs the tasks of this data folder; this one follows them, and takes over when that "
                 "ends"
             )
@@ -151,7 +153,7 @@ def _executing(at: Opened, executor: "EmbeddedExecutor | Courier", job_id: str) 
             yield take_over
         except KeyboardInterrupt:
             executor.stop()
-            say(f"The simulation is kept, and {_goes_on(at, runs)}. To cancel it: yaptide cancel {job_id}")
+            print_message(f"The simulation is kept, and {_goes_on(at, runs)}. To cancel it: yaptide cancel {job_id}")
             raise
         finally:
             executor.stop()
@@ -166,12 +168,12 @@ def _goes_on(at: Opened, was_run_here: bool) -> str:
     return "its tasks begin anew with the next `yaptide up`, `work` or `run`"
 
 
-def follow(backend: Backend, job_id: str, meanwhile: Callable[[], object]) -> Status:
+def follow_simulation(backend: Backend, job_id: str, meanwhile: Callable[[], object]) -> Status:
     """Show how far a simulation is until it has ended."""
-    say(f"Simulation {job_id}")
+    print_message(f"Simulation {job_id}")
     with Bars() as bars:
         while True:
-            status = simulations.status(backend, ADMINISTRATOR, job_id)
+            status = simulations.read_status(backend, ADMINISTRATOR, job_id)
             bars.show(status)
             if status.simulation.job_state in FINAL_STATES:
                 return status
@@ -179,9 +181,9 @@ def follow(backend: Backend, job_id: str, meanwhile: Callable[[], object]) -> St
             meanwhile()
 
 
-def summary(backend: Backend, job_id: str) -> dict[str, Any]:
+def summarize_simulation(backend: Backend, job_id: str) -> dict[str, Any]:
     """Everything worth knowing about a simulation, as `--json` prints it; docs/command-line.md documents it."""
-    status = simulations.status(backend, ADMINISTRATOR, job_id)
+    status = simulations.read_status(backend, ADMINISTRATOR, job_id)
     found, tasks = _parts(status)
     seen, no_range = _range(backend, job_id)
     return {
@@ -195,9 +197,9 @@ def summary(backend: Backend, job_id: str) -> dict[str, Any]:
         "simulator_digest": found.simulator_digest,
         "start_time": found.start_time,
         "end_time": found.end_time,
-        "reason": simulations.failure(backend, ADMINISTRATOR, job_id),
+        "reason": simulations.failure_reason(backend, ADMINISTRATOR, job_id),
         "waiting": status.waiting,
-        "queue": batch.waiting(backend, job_id),
+        "queue": batch.waiting_tasks(backend, job_id),
         "requested_primaries": sum(task.requested_primaries for task in tasks),
         "simulated_primaries": sum(task.simulated_primaries for task in tasks),
         "stored_bytes": found.stored_bytes,
@@ -210,19 +212,19 @@ def summary(backend: Backend, job_id: str) -> dict[str, Any]:
 
 def print_summary(backend: Backend, job_id: str) -> None:
     """The same as a table."""
-    found = summary(backend, job_id)
+    found = summarize_simulation(backend, job_id)
     peak = found["bragg_peak"] and Range(**found["bragg_peak"])
     states = [task["task_state"] for task in found["tasks"]]
     facts: dict[str, object] = {
         "simulation": f"{job_id} ({found['title']}, {found['sim_type']})",
-        "state": state(found["job_state"]),
+        "state": format_state(found["job_state"]),
         "reason": found["reason"],
         "waits": found["waiting"],
         "in the queue": found["queue"],
         "tasks": ", ".join(f"{states.count(value)} {value}" for value in dict.fromkeys(states)),
         "primaries": f"{found['simulated_primaries']:,} of {found['requested_primaries']:,}",
-        "duration": duration(found["start_time"], found["end_time"]),
-        "bytes stored": size(found["stored_bytes"]),
+        "duration": format_duration(found["start_time"], found["end_time"]),
+        "bytes stored": format_bytes(found["stored_bytes"]),
         "Bragg peak at": peak and peak.show(peak.depth_mm),
         "R80": peak and peak.show(peak.r80_mm),
         "depth bins": peak and f"{peak.bin_mm:.6g} mm",
@@ -261,7 +263,7 @@ def _curves(backend: Backend, job_id: str, estimator: str, numbers: list[int]) -
     """Some pages of an estimator, as far as they are curves and not long lists of particles."""
     parts = results.read_pages(backend, ADMINISTRATOR, job_id, estimator, [(number, number) for number in numbers])
     text = bytearray()
-    for piece in codec.plain(parts):
+    for piece in codec.inflate_parts(parts):
         text += piece
         if len(text) > _LONGEST_CURVES:
             return Results(())
@@ -273,47 +275,49 @@ def load_results(
 ) -> tuple[bytes, Results]:
     """Results of a simulation: the JSON text that `GET /results` answers, and the same as arrays."""
     answer = results.read_answer(backend, ADMINISTRATOR, job_id, estimator, pages)
-    text = b"".join(codec.plain(answer))
+    text = b"".join(codec.inflate_parts(answer))
     found = Results.from_document(answers.with_arrays(text) or orjson.loads(text), estimator)
     for line in found.left_out:
-        say(f"Left out: {line}")
+        print_message(f"Left out: {line}")
     return text, found
 
 
-def draw(backend: Backend, job_id: str, path: Path, estimator: str | None = None, pages: str | None = None) -> None:
+def draw_results(
+    backend: Backend, job_id: str, path: Path, estimator: str | None = None, pages: str | None = None
+) -> None:
     """Draw the dose of a simulation into a file."""
     from yaptide_client import plots  # noqa: PLC0415 - matplotlib takes longer to import than all the rest
 
-    title = simulations.status(backend, ADMINISTRATOR, job_id).simulation.title
-    plots.save(plots.overview(load_results(backend, job_id, estimator, pages)[1], title), path)
-    say(f"Picture: {path}")
+    title = simulations.read_status(backend, ADMINISTRATOR, job_id).simulation.title
+    plots.save_figure(plots.draw_overview(load_results(backend, job_id, estimator, pages)[1], title), path)
+    print_message(f"Picture: {path}")
 
 
 def open_job(beginning: str) -> tuple[Backend, str]:
     """The services, and the name of the simulation that begins so, as `opened` and `find_job` have them."""
-    backend = opened().backend
+    backend = open_store().backend
     return backend, find_job(backend.database, beginning)
 
 
-@app.command()
-def status(job_id: JobId, as_json: AsJson = False) -> None:
+@app.command("status")
+def show_status(job_id: JobId, as_json: AsJson = False) -> None:
     """Show how a simulation and its tasks stand.
 
     Example: yaptide status 20260301-100000-...DIRECT
     """
     backend, job_id = open_job(job_id)
     if as_json:
-        print_json(summary(backend, job_id))
+        print_json(summarize_simulation(backend, job_id))
         return
     print_summary(backend, job_id)
-    tasks = simulations.status(backend, ADMINISTRATOR, job_id).tasks
+    tasks = simulations.read_status(backend, ADMINISTRATOR, job_id).tasks
     rows = [
         (
             task.task_id,
-            state(task.task_state),
+            format_state(task.task_state),
             f"{task.simulated_primaries:,} of {task.requested_primaries:,}",
-            moment(task.start_time),
-            duration(task.start_time, task.end_time),
+            format_time(task.start_time),
+            format_duration(task.start_time, task.end_time),
         )
         for task in tasks
     ]
@@ -321,7 +325,7 @@ def status(job_id: JobId, as_json: AsJson = False) -> None:
 
 
 @app.command("list")
-def listing(
+def list_simulations(
     user: UserName = "",
     everybody: Annotated[bool, typer.Option("--all", help="Of all users.")] = False,
     page: Annotated[int, typer.Option(min=1, help="Which page.")] = 1,
@@ -332,18 +336,18 @@ def listing(
 
     Example: yaptide list --all
     """
-    backend = opened().backend
+    backend = open_store().backend
     whose = ADMINISTRATOR if everybody else local_user(backend, user)
-    found = simulations.listing(backend, whose, Page(page, page_size))
+    found = simulations.list_simulations(backend, whose, Page(page, page_size))
     if as_json:
         rows = [{**row._mapping, "waiting": found.waiting.get(row.job_id)} for row in found.rows]
         print_json({"simulations_count": found.total, "simulations": rows})
         return
-    table = [(r.job_id, state(r.job_state), moment(r.start_time), r.title) for r in found.rows]
+    table = [(r.job_id, format_state(r.job_state), format_time(r.start_time), r.title) for r in found.rows]
     print_table(("simulation", "state", "submitted", "title"), table)
-    say(f"{len(found.rows)} of {found.total} simulations of {_whose(whose)}")
+    print_message(f"{len(found.rows)} of {found.total} simulations of {_whose(whose)}")
     for reason, count in Counter(found.waiting.values()).items():
-        say(f"{counted(count, 'simulation')} of them: {reason}")
+        print_message(f"{format_count(count, 'simulation')} of them: {reason}")
 
 
 def _whose(user: User) -> str:
@@ -374,7 +378,7 @@ def show_results(
         raise typer.BadParameter("--pages needs --estimator")
     backend, job_id = open_job(job_id)
     if png is not None:
-        draw(backend, job_id, png, estimator, pages)
+        draw_results(backend, job_id, png, estimator, pages)
     if not (as_json or as_csv or npz):
         if png is None:
             _print_pages(backend, job_id, estimator, pages)
@@ -382,7 +386,7 @@ def show_results(
     text, found = load_results(backend, job_id, estimator, pages)
     if npz is not None:
         found.save_npz(npz)
-        say(f"Arrays: {npz}")
+        print_message(f"Arrays: {npz}")
     if as_json:
         typer.get_binary_stream("stdout").write(text + b"\n")
     elif as_csv:
@@ -403,14 +407,14 @@ def _print_pages(backend: Backend, job_id: str, estimator: str | None, pages: st
     print_table(("estimator", "page", "quantity", "axes"), rows)
 
 
-@app.command()
-def logs(job_id: JobId, as_json: AsJson = False) -> None:
+@app.command("logs")
+def show_logs(job_id: JobId, as_json: AsJson = False) -> None:
     """Print what the simulators of a simulation have printed.
 
     Example: yaptide logs 20260301-100000-...DIRECT
     """
     backend, job_id = open_job(job_id)
-    found = logfiles.read(backend, ADMINISTRATOR, job_id)
+    found = logfiles.read_logfiles(backend, ADMINISTRATOR, job_id)
     if as_json:
         print_json({"logfiles": found})
         return
@@ -418,23 +422,23 @@ def logs(job_id: JobId, as_json: AsJson = False) -> None:
         print_text(name, text)
 
 
-@app.command()
-def history(job_id: JobId, as_json: AsJson = False) -> None:
+@app.command("history")
+def show_history(job_id: JobId, as_json: AsJson = False) -> None:
     """Print every change of state of a simulation and its tasks: when, who, why.
 
     Example: yaptide history 20260301-100000-...DIRECT
     """
     backend, job_id = open_job(job_id)
-    rows = simulations.history(backend, ADMINISTRATOR, job_id)
+    rows = simulations.read_history(backend, ADMINISTRATOR, job_id)
     if as_json:
         print_json({"job_id": job_id, "history": [dict(row._mapping) for row in rows]})
         return
     table = [
         (
-            moment(row.time),
+            format_time(row.time),
             "simulation" if row.task_id is None else f"task {row.task_id}",
             row.from_state,
-            state(row.to_state),
+            format_state(row.to_state),
             row.actor,
             row.reason,
         )
@@ -443,19 +447,19 @@ def history(job_id: JobId, as_json: AsJson = False) -> None:
     print_table(("time", "what", "from", "to", "by", "why"), table)
 
 
-@app.command()
-def cancel(job_id: JobId) -> None:
+@app.command("cancel")
+def cancel_simulation(job_id: JobId) -> None:
     """Cancel a simulation and all its tasks that have not ended.
 
     Example: yaptide cancel 20260301-100000-...DIRECT
     """
     backend, job_id = open_job(job_id)
-    ended = simulations.cancel(backend, ADMINISTRATOR, job_id, "canceled on the command line")
-    say(f"There is nothing to cancel: it is {ended}" if ended else "The simulation was canceled")
+    ended = simulations.cancel_simulation(backend, ADMINISTRATOR, job_id, "canceled on the command line")
+    print_message(f"There is nothing to cancel: it is {ended}" if ended else "The simulation was canceled")
 
 
-@app.command()
-def delete(job_id: JobId, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+@app.command("delete")
+def delete_simulation(job_id: JobId, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
     """Delete a simulation with everything about it.
 
     Example: yaptide delete 20260301-100000-...DIRECT
@@ -463,9 +467,9 @@ def delete(job_id: JobId, yes: Annotated[bool, typer.Option("--yes", help="Do no
     backend, job_id = open_job(job_id)
     if not yes:
         owner = users.owner_of(backend, job_id)
-        kept = size(simulations.status(backend, ADMINISTRATOR, job_id).simulation.stored_bytes)
+        kept = format_bytes(simulations.read_status(backend, ADMINISTRATOR, job_id).simulation.stored_bytes)
         typer.confirm(f"Delete {job_id} of {owner.username} ({kept})?", abort=True, err=True)
-    standing = simulations.delete(backend, ADMINISTRATOR, job_id)
+    standing = simulations.delete_simulation(backend, ADMINISTRATOR, job_id)
     if standing is not None:
         raise Conflict(f"It is {standing}: cancel it first with yaptide cancel {job_id}")
-    say("The simulation was deleted")
+    print_message("The simulation was deleted")

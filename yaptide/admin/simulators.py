@@ -6,10 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from yaptide.admin.arguments import AsJson
-from yaptide.admin.display import print_facts, print_json, print_table, say
+from yaptide.admin.display import print_facts, print_json, print_message, print_table
 from yaptide.domain.errors import YaptideError
-from yaptide.settings import load
-from yaptide.simulators import names, simulator
+from yaptide.settings import load_settings
+from yaptide.simulators import get_simulator, list_names
 from yaptide.simulators.base import Simulator
 
 app = typer.Typer(help="Install simulators, point to them, and see which there are.", no_args_is_help=True)
@@ -18,12 +18,12 @@ Name = Annotated[str, typer.Argument(metavar="CODE", help="Its name, such as mcs
 
 
 @app.command("list")
-def listing(as_json: AsJson = False) -> None:
+def list_simulators(as_json: AsJson = False) -> None:
     """List the simulators, with the version of those installed here.
 
     Example: yaptide simulators list
     """
-    found = [_entry(name) for name in names()]
+    found = [_entry(name) for name in list_names()]
     if as_json:
         print_json({"simulators": found})
     else:
@@ -35,22 +35,22 @@ def _entry(name: str) -> dict[str, Any]:
     """What is known of a simulator on this machine; one that is broken says so, and hides no other."""
     entry: dict[str, Any] = dict.fromkeys(("title", "version", "program", "digest", "note"))
     try:
-        code = simulator(name)
+        code = get_simulator(name)
         entry["title"] = code.title
-        found = code.installation(load().simulators_dir)
+        found = code.installation(load_settings().simulators_dir)
         entry |= {"version": found.version, "program": str(found.program), "digest": found.digest}
     except YaptideError as error:
         entry["note"] = str(error)
     return {"name": name, **entry}
 
 
-@app.command()
-def show(name: Name, as_json: AsJson = False) -> None:
+@app.command("show")
+def show_simulator(name: Name, as_json: AsJson = False) -> None:
     """Show what a simulator takes and can do, and where its program is on this machine.
 
     Example: yaptide simulators show mcsquare
     """
-    code = simulator(name)
+    code = get_simulator(name)
     found = {**_entry(name), **_abilities(code)}
     if as_json:
         print_json(found)
@@ -68,18 +68,18 @@ def _abilities(code: Simulator) -> dict[str, Any]:
     }
 
 
-@app.command()
-def install(name: Name) -> None:
+@app.command("install")
+def install_simulator(name: Name) -> None:
     """Fetch a simulator and prove it by a run. One that is installed and works is kept.
 
     Example: yaptide simulators install mcsquare
     """
-    installation = simulator(name).install(load().simulators_dir, say)
-    say(f"{simulator(name).title} {installation.version}: {installation.program}")
+    installation = get_simulator(name).install(load_settings().simulators_dir, print_message)
+    print_message(f"{get_simulator(name).title} {installation.version}: {installation.program}")
 
 
-@app.command()
-def add(
+@app.command("add")
+def add_simulator(
     name: Name,
     program: Annotated[Path, typer.Option(help="Where the program is on this machine.", show_default=False)],
 ) -> None:
@@ -89,5 +89,5 @@ def add(
 
     Example: yaptide simulators add mcsquare --program /opt/mcsquare/MCsquare
     """
-    installation = simulator(name).add(load().simulators_dir, program, say)
-    say(f"{simulator(name).title} {installation.version}: {installation.program}")
+    installation = get_simulator(name).add(load_settings().simulators_dir, program, print_message)
+    print_message(f"{get_simulator(name).title} {installation.version}: {installation.program}")

@@ -5,16 +5,16 @@ from typing import Annotated
 import typer
 
 from yaptide.admin.arguments import AsJson
-from yaptide.admin.connection import connect
-from yaptide.admin.display import limit as limited, print_json, print_table, size, state
+from yaptide.admin.connection import connect_database
+from yaptide.admin.display import format_bytes, format_limit as limited, format_state, print_json, print_table
 from yaptide.services import stats as services
 from yaptide.services.stats import Stats
 
 app = typer.Typer()
 
 
-@app.command()
-def stats(
+@app.command("stats")
+def show_stats(
     largest: Annotated[int, typer.Option(min=0, help="How many of the largest simulations to show.")] = 5,
     as_json: AsJson = False,
 ) -> None:
@@ -22,7 +22,7 @@ def stats(
 
     Example: yaptide db stats --largest 10
     """
-    found = services.collect(connect(), largest)
+    found = services.collect_stats(connect_database(), largest)
     if as_json:
         lists = {"payloads": found.payloads, "users": found.users, "largest": found.largest}
         documents = {name: [dict(row._mapping) for row in rows] for name, rows in lists.items()}
@@ -33,11 +33,18 @@ def stats(
 
 def _print(found: Stats) -> None:
     print_table(("table", "rows"), [(table, f"{count:,}") for table, count in found.rows.items()])
-    kinds = [(row.kind, f"{row.payloads:,}", size(row.stored_bytes), size(row.text_bytes)) for row in found.payloads]
+    kinds = [
+        (row.kind, f"{row.payloads:,}", format_bytes(row.stored_bytes), format_bytes(row.text_bytes))
+        for row in found.payloads
+    ]
     taken = sum(row.stored_bytes for row in found.payloads)
-    print_table(("payloads", "number", "stored", "as text"), [*kinds, ("all", "", size(taken), "")])
-    users = [(row.username, row.simulations, size(row.stored_bytes), limited(row.quota_bytes)) for row in found.users]
+    print_table(("payloads", "number", "stored", "as text"), [*kinds, ("all", "", format_bytes(taken), "")])
+    users = [
+        (row.username, row.simulations, format_bytes(row.stored_bytes), limited(row.quota_bytes)) for row in found.users
+    ]
     print_table(("user", "simulations", "stored", "quota"), users)
-    largest = [(row.job_id, row.username, state(row.job_state), size(row.stored_bytes)) for row in found.largest]
+    largest = [
+        (row.job_id, row.username, format_state(row.job_state), format_bytes(row.stored_bytes)) for row in found.largest
+    ]
     print_table(("largest simulations", "user", "state", "stored"), largest)
-    print_table(("on disk",), [(size(found.disk_bytes),)])
+    print_table(("on disk",), [(format_bytes(found.disk_bytes),)])

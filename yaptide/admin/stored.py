@@ -4,9 +4,17 @@ from typing import Annotated
 
 import typer
 
-from yaptide.admin.arguments import AsJson, JobId, Limit, Provider, States, Yes, confirm, parse_states
-from yaptide.admin.connection import connect
-from yaptide.admin.display import counted, moment, print_json, print_table, say, size, state
+from yaptide.admin.arguments import AsJson, JobId, Limit, Provider, States, Yes, ask_confirmation, parse_states
+from yaptide.admin.connection import connect_database
+from yaptide.admin.display import (
+    format_bytes,
+    format_count,
+    format_state,
+    format_time,
+    print_json,
+    print_message,
+    print_table,
+)
 from yaptide.persistence.queries.administration import Contents
 from yaptide.services import administration
 from yaptide.services.administration import TaskSeen
@@ -28,15 +36,18 @@ def list_simulations(
     Example: yaptide simulations list --user alice --states RUNNING,PENDING
     """
     wanted = parse_states(states)
-    database = connect()
+    database = connect_database()
     whose = administration.find_user(database, user, provider) if user else None
     total, rows = administration.list_simulations(database, whose, wanted, limit)
     if as_json:
         print_json({"simulations_count": total, "simulations": [dict(row._mapping) for row in rows]})
         return
-    table = [(r.job_id, r.username, state(r.job_state), moment(r.start_time), size(r.stored_bytes)) for r in rows]
+    table = [
+        (r.job_id, r.username, format_state(r.job_state), format_time(r.start_time), format_bytes(r.stored_bytes))
+        for r in rows
+    ]
     print_table(("simulation", "user", "state", "submitted", "stored"), table)
-    say(f"{len(rows)} of {total}")
+    print_message(f"{len(rows)} of {total}")
 
 
 @simulations.command("remove")
@@ -49,17 +60,17 @@ def remove_simulation(
 
     Example: yaptide simulations remove 20260301-100000-...DIRECT
     """
-    database = connect()
-    seen = administration.contents(database, job_id)
-    confirm(f"Remove {job_id} ({seen.job_state}) with {_parts(seen)}?", yes)
+    database = connect_database()
+    seen = administration.count_contents(database, job_id)
+    ask_confirmation(f"Remove {job_id} ({seen.job_state}) with {_parts(seen)}?", yes)
     administration.remove_simulation(database, job_id, seen, force=force)
-    say(f"Simulation {job_id} was removed, with {_parts(seen)}")
+    print_message(f"Simulation {job_id} was removed, with {_parts(seen)}")
 
 
 def _parts(seen: Contents) -> str:
     counts = {"task": seen.tasks, "estimator": seen.estimators, "page": seen.pages, "log": seen.logfiles}
-    parts = ", ".join(counted(count, noun) for noun, count in counts.items())
-    return f"{parts} ({size(seen.stored_bytes)})"
+    parts = ", ".join(format_count(count, noun) for noun, count in counts.items())
+    return f"{parts} ({format_bytes(seen.stored_bytes)})"
 
 
 @tasks.command("list")
@@ -73,7 +84,7 @@ def list_tasks(
 
     Example: yaptide tasks list --states RUNNING
     """
-    total, rows = administration.list_tasks(connect(), job_id, parse_states(states), limit)
+    total, rows = administration.list_tasks(connect_database(), job_id, parse_states(states), limit)
     if as_json:
         print_json({"tasks_count": total, "tasks": [dict(row._mapping) for row in rows]})
         return
@@ -81,14 +92,14 @@ def list_tasks(
         (
             row.job_id,
             row.task_id,
-            state(row.task_state),
+            format_state(row.task_state),
             f"{row.simulated_primaries:,} of {row.requested_primaries:,}",
-            moment(row.last_update_time),
+            format_time(row.last_update_time),
         )
         for row in rows
     ]
     print_table(("simulation", "task", "state", "primaries", "last report"), table)
-    say(f"{len(rows)} of {total}")
+    print_message(f"{len(rows)} of {total}")
 
 
 @tasks.command("remove")
@@ -103,14 +114,14 @@ def remove_task(
 
     Example: yaptide tasks remove 20260301-100000-...DIRECT 3
     """
-    database = connect()
-    seen = administration.task(database, job_id, task_id)
-    confirm(f"Remove {_described(seen)} of {job_id}?", yes)
+    database = connect_database()
+    seen = administration.find_task(database, job_id, task_id)
+    ask_confirmation(f"Remove {_described(seen)} of {job_id}?", yes)
     administration.remove_task(database, job_id, task_id, seen)
-    say(f"Removed was {_described(seen)} of {job_id}")
+    print_message(f"Removed was {_described(seen)} of {job_id}")
 
 
 def _described(seen: TaskSeen) -> str:
     found = seen.task
     primaries = f"{found.simulated_primaries:,} of {found.requested_primaries:,} primaries"
-    return f"task {found.task_id} ({found.task_state}, {primaries}) with {counted(seen.history, 'row')} of history"
+    return f"task {found.task_id} ({found.task_state}, {primaries}) with {format_count(seen.history, 'row')} of history"

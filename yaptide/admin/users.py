@@ -11,12 +11,21 @@ from yaptide.admin.arguments import (
     Provider,
     UserName,
     Yes,
-    confirm,
+    ask_confirmation,
+    ask_password,
     parse_size,
-    password,
 )
-from yaptide.admin.connection import connect, least_password
-from yaptide.admin.display import counted, limit as limited, moment, print_facts, print_json, print_table, say, size
+from yaptide.admin.connection import connect_database, least_password
+from yaptide.admin.display import (
+    format_bytes,
+    format_count,
+    format_limit as limited,
+    format_time,
+    print_facts,
+    print_json,
+    print_message,
+    print_table,
+)
 from yaptide.persistence.models.users import KEYCLOAK_USER
 from yaptide.persistence.queries.administration import Holdings
 from yaptide.services import administration
@@ -30,12 +39,12 @@ def list_users(as_json: AsJson = False) -> None:
 
     Example: yaptide users list
     """
-    rows = administration.list_users(connect())
+    rows = administration.list_users(connect_database())
     if as_json:
         print_json({"users": [dict(row._mapping) for row in rows]})
         return
     table = [
-        (row.username, row.auth_provider, row.simulations, size(row.stored_bytes), limited(row.quota_bytes))
+        (row.username, row.auth_provider, row.simulations, format_bytes(row.stored_bytes), limited(row.quota_bytes))
         for row in rows
     ]
     print_table(("user", "signs in as", "simulations", "stored", "quota"), table)
@@ -47,13 +56,13 @@ def show_user(name: UserName, provider: Provider = "", as_json: AsJson = False) 
 
     Example: yaptide users show alice
     """
-    from yaptide.services.credentials import ends  # noqa: PLC0415 - where little is installed, it cannot be imported
+    from yaptide.services.credentials import certificate_end  # noqa: PLC0415 - needs an extra
 
-    database = connect()
+    database = connect_database()
     user = administration.find_user(database, name, provider)
     row = next(row for row in administration.list_users(database) if row.id == user.id)
-    certificate = administration.certificate(database, user)
-    until = None if certificate is None else ends(certificate)
+    certificate = administration.read_certificate(database, user)
+    until = None if certificate is None else certificate_end(certificate)
     if as_json:
         print_json({**row._mapping, "has_certificate": certificate is not None, "certificate_valid_until": until})
         return
@@ -61,13 +70,13 @@ def show_user(name: UserName, provider: Provider = "", as_json: AsJson = False) 
         "user": row.username,
         "signs in as": row.auth_provider,
         "simulations": row.simulations,
-        "stored": size(row.stored_bytes),
+        "stored": format_bytes(row.stored_bytes),
         "quota": limited(row.quota_bytes),
     }
     if user.is_keycloak:
         facts["at Keycloak"] = f"{row.subject} of {row.issuer}" if row.subject else "whoever signs in next by this name"
     if certificate is not None:
-        facts["SSH certificate"] = f"valid until {moment(until)}" if until else "cannot be read"
+        facts["SSH certificate"] = f"valid until {format_time(until)}" if until else "cannot be read"
     elif user.is_keycloak:
         facts["SSH certificate"] = "none"
     print_facts(facts, name)
@@ -86,9 +95,9 @@ def add_user(
     """
     name = administration.check_new_name(name)
     limit = parse_size(quota)
-    secret = password(password_file, password_on_command_line)
-    administration.add_user(connect(), name, secret, limit, least_password())
-    say(f"User {name} was added")
+    secret = ask_password(password_file, password_on_command_line)
+    administration.add_user(connect_database(), name, secret, limit, least_password())
+    print_message(f"User {name} was added")
 
 
 @app.command("update")
@@ -105,23 +114,25 @@ def update_user(
     Example: yaptide users update alice --quota 5GB
     """
     limit = None if quota is None else parse_size(quota)
-    database = connect()
+    database = connect_database()
     user = administration.find_user(database, name, provider)
     secret = password_file is not None or password_on_command_line is not None
     if secret or (new_name is None and quota is None):
-        given = password(password_file, password_on_command_line)
+        given = ask_password(password_file, password_on_command_line)
         administration.set_password(database, user, given, least_password())
-        say(f"User {name} has a new password")
+        print_message(f"User {name} has a new password")
     if quota is not None:
         administration.set_quota(database, user, limit)
-        say(f"User {name} may store {_may(limit)}")
+        print_message(f"User {name} may store {_may(limit)}")
     if new_name is not None:
         administration.rename_user(database, user, new_name)
-        say(f"User {name} is now {new_name}")
+        print_message(f"User {name} is now {new_name}")
 
 
 @app.command("passwd")
-def passwd(name: UserName, password_file: PasswordFile = None, password_on_command_line: PasswordGiven = None) -> None:
+def set_password(
+    name: UserName, password_file: PasswordFile = None, password_on_command_line: PasswordGiven = None
+) -> None:
     """Give a user another password, and end their sessions.
 
     Example: yaptide users passwd alice --password-file secret.txt
@@ -130,7 +141,7 @@ def passwd(name: UserName, password_file: PasswordFile = None, password_on_comma
 
 
 @app.command("quota")
-def quota(
+def set_quota(
     name: UserName,
     limit: Annotated[str, typer.Argument(metavar="SIZE", help="Such as 5GB or 200MiB; none: no limit.")],
     provider: Provider = "",
@@ -148,12 +159,12 @@ def remove_user(name: UserName, provider: Provider = "", yes: Yes = False) -> No
 
     Example: yaptide users remove alice
     """
-    database = connect()
+    database = connect_database()
     user = administration.find_user(database, name, provider)
-    seen = administration.holdings(database, user)
-    confirm(f"Remove {user.username} ({user.auth_provider}) with {_held(seen)}?", yes)
+    seen = administration.count_holdings(database, user)
+    ask_confirmation(f"Remove {user.username} ({user.auth_provider}) with {_held(seen)}?", yes)
     administration.remove_user(database, user, seen)
-    say(f"User {name} was removed, with {_held(seen)}")
+    print_message(f"User {name} was removed, with {_held(seen)}")
 
 
 @app.command("link")
@@ -175,28 +186,28 @@ def link_user(
 
     Example: yaptide users link alice
     """
-    database = connect()
+    database = connect_database()
     user = administration.find_user(database, name, KEYCLOAK_USER)
     whose = administration.chosen_subject(database, user, subject, issuer)
-    seen = administration.holdings(database, user)
+    seen = administration.count_holdings(database, user)
     to = (
         f"the user {whose.subject} of {whose.issuer}"
         if whose
         else f"who signs in through Keycloak as {user.username} next"
     )
-    confirm(f"Give {user.username} ({user.auth_provider}) with {_held(seen)} to {to}?", yes)
+    ask_confirmation(f"Give {user.username} ({user.auth_provider}) with {_held(seen)} to {to}?", yes)
     administration.link_user(database, user, whose)
     if as_json:
         facts = {"username": user.username, "issuer": whose and whose.issuer, "subject": whose and whose.subject}
         print_json(facts)
     else:
-        say(f"User {user.username} belongs to {to}")
+        print_message(f"User {user.username} belongs to {to}")
 
 
 def _held(seen: Holdings) -> str:
     still = f", {seen.open} of them not ended" if seen.open else ""
-    return f"{counted(seen.simulations, 'simulation')} ({size(seen.stored_bytes)}{still})"
+    return f"{format_count(seen.simulations, 'simulation')} ({format_bytes(seen.stored_bytes)}{still})"
 
 
 def _may(limit: int | None) -> str:
-    return "without limit" if limit is None else size(limit)
+    return "without limit" if limit is None else format_bytes(limit)

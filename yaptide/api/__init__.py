@@ -9,6 +9,6 @@ from yaptide.api.simulations import blueprint as simulations
 from yaptide.api.status import blueprint as status
 from yaptide.api.tasks import blueprint as tasks
 from yaptide.api.users import blueprint as users
-from yaptide.api.work import blueprint as work
+from yaptide.api.workers import blueprint as work
 
 ALL = (status, users, simulations, tasks, results, clusters, work)

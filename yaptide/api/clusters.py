@@ -4,7 +4,7 @@ from apiflask import APIBlueprint
 from flask import Response
 
 from yaptide.api import schemas
-from yaptide.api.http import answer, backend, user
+from yaptide.api.http import get_backend, get_user, json_response
 from yaptide.domain.errors import Forbidden
 from yaptide.services import clusters
 
@@ -13,9 +13,9 @@ blueprint = APIBlueprint("clusters", __name__, tag="Clusters")
 
 @blueprint.get("/clusters")
 @blueprint.output(schemas.Clusters)
-def listing() -> Response:
+def list_clusters() -> Response:
     """All clusters, for users who sign in through Keycloak."""
-    if not user().is_keycloak:
+    if not get_user().is_keycloak:
         raise Forbidden("User is not allowed to use this endpoint")
-    names = clusters.names(backend())
-    return answer({"message": "Available clusters", "clusters": [{"cluster_name": name} for name in names]})
+    names = clusters.list_names(get_backend())
+    return json_response({"message": "Available clusters", "clusters": [{"cluster_name": name} for name in names]})

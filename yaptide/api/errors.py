@@ -7,7 +7,7 @@ from apiflask.exceptions import HTTPError
 from flask import Response, request
 from werkzeug.exceptions import HTTPException
 
-from yaptide.api.http import answer
+from yaptide.api.http import json_response
 from yaptide.domain.errors import (
     Busy,
     ClusterRefused,
@@ -48,7 +48,7 @@ STATUS: dict[type[YaptideError], int] = {
 }
 
 
-def register(app: APIFlask) -> None:
+def register_handlers(app: APIFlask) -> None:
     """Give every error of `app` the one shape."""
     app.config["VALIDATION_ERROR_STATUS_CODE"] = 400
     app.config["AUTO_VALIDATION_ERROR_RESPONSE"] = app.config["AUTO_404_RESPONSE"] = False  # `description` says it
@@ -62,8 +62,8 @@ def register(app: APIFlask) -> None:
 def _refused(error: YaptideError) -> Response:
     if isinstance(error, Unavailable):  # what the database says of itself, its address and its user, is for the log
         log.warning("%s: %s", request.url_rule, error)
-        return answer({"message": "The server cannot do this just now; try again later"}, STATUS[Unavailable])
-    response = answer({"message": str(error)}, STATUS.get(type(error), 400))
+        return json_response({"message": "The server cannot do this just now; try again later"}, STATUS[Unavailable])
+    response = json_response({"message": str(error)}, STATUS.get(type(error), 400))
     if isinstance(error, ComeAgain):
         response.headers["Retry-After"] = str(error.seconds)
     return response
@@ -77,11 +77,11 @@ def _refused_by_framework(error: HTTPError) -> Response:
         if isinstance(place, dict)
         for name, told in place.items()
     ]
-    return answer({"message": "; ".join(fields) or error.message}, error.status_code)
+    return json_response({"message": "; ".join(fields) or error.message}, error.status_code)
 
 
 def _refused_by_http(error: HTTPException) -> Response:
-    response = answer({"message": error.description or error.name}, error.code or 500)
+    response = json_response({"message": error.description or error.name}, error.code or 500)
     for name, value in error.get_headers():
         if name.lower() not in ("content-type", "content-length"):
             response.headers[name] = value
@@ -96,4 +96,4 @@ def _refused_by_system(error: OSError) -> Response:
 
 def _unexpected(error: Exception) -> Response:
     log.error("%s failed", request.url_rule, exc_info=error)
-    return answer({"message": "An internal error; the server's log has the details"}, 500)
+    return json_response({"message": "An internal error; the server's log has the details"}, 500)

@@ -20,7 +20,7 @@ from yaptide import logs
 from yaptide.api import cookies
 from yaptide.domain.errors import InvalidInput, TooLarge, YaptideError
 from yaptide.persistence import codec
-from yaptide.services import remote, results, sessions
+from yaptide.services import results, sessions, workers
 from yaptide.services.backend import Backend
 from yaptide.services.users import User
 
@@ -99,7 +99,7 @@ class JsonRequest(Request):
         return data
 
 
-def backend() -> Backend:
+def get_backend() -> Backend:
     """The backend of the running application."""
     found: Backend = current_app.extensions["yaptide"]
     return found
@@ -107,7 +107,7 @@ def backend() -> Backend:
 
 def access_token() -> str | None:
     """The access token of this request: from the cookie, or for scripts from `Authorization: Bearer`."""
-    return _access_token(backend(), request)
+    return _access_token(get_backend(), request)
 
 
 def _access_token(known: Backend, of: Request) -> str | None:
@@ -130,29 +130,29 @@ def _bearer_token(of: Request) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
-def user() -> User:
+def get_user() -> User:
     """Who is asking; raises NotAuthenticated, Forbidden. Found out once, however often it is asked in a request."""
     this = cast("JsonRequest", request)
     if this.user is None:
-        this.user = sessions.authenticate(backend(), access_token())
-        logs.bind(user=this.user.username)
+        this.user = sessions.authenticate_user(get_backend(), access_token())
+        logs.bind_log_context(user=this.user.username)
     return this.user
 
 
-def worker() -> remote.Proof:
+def get_worker() -> workers.Proof:
     """The simulation in the path, and the update key that comes along; raises InvalidInput without one."""
     return _proof(request, (request.view_args or {}).get("simulation_id", 0))
 
 
-def _proof(of: Request, simulation: int | str) -> remote.Proof:
+def _proof(of: Request, simulation: int | str) -> workers.Proof:
     key = _bearer_token(of)
     number = int(simulation) if str(simulation).isdecimal() and len(str(simulation)) < _DIGITS else 0
     if key is None or not 0 < number < 2**31:
         raise InvalidInput("Invalid update key")
-    return remote.Proof(number, key)
+    return workers.Proof(number, key)
 
 
-def entitled(known: Backend, environ: dict[str, Any], head: bytes) -> bool | None:
+def may_send_large(known: Backend, environ: dict[str, Any], head: bytes) -> bool | None:
     """Whether whoever sends a large body may have all of it taken in before the request is looked at.
 
     `head` are its first bytes. None if only the whole body can tell: the update key is in it. Otherwise users prove
@@ -163,9 +163,9 @@ def entitled(known: Backend, environ: dict[str, Any], head: bytes) -> bool | Non
     simulation = _WORK_OF.match(this.path) or _DIGITS_ONLY.match(this.headers.get(SIMULATION, ""))
     try:
         if this.path in _OF_USERS:
-            sessions.authenticate(known, _access_token(known, this))
+            sessions.authenticate_user(known, _access_token(known, this))
         elif simulation:
-            remote.check(known, _proof(this, simulation[1]))
+            workers.check_key(known, _proof(this, simulation[1]))
         elif this.path == _SEES_TO_IT and (key := key_first(head)):
             results.check_key(known, key)
         else:
@@ -184,22 +184,24 @@ def key_first(head: bytes) -> results.Key | None:
 def guard_body() -> None:
     """Before a request is looked at: have nobody but users and workers make us parse a large body.
 
-    Raises what `user` does, InvalidInput for a wrong update key, and later TooLarge where no large body is to be
+    Raises what `get_user` does, InvalidInput for a wrong update key, and later TooLarge where no large body is to be
     expected.
     """
     if request.method not in ("POST", "PUT") or request.path == _SEES_TO_IT:
         return
     if request.path in _OF_USERS:
-        user()
+        get_user()
     elif request.path.startswith(_WORK):  # whoever has no key cannot have us wait for a body
-        remote.check(backend(), worker())
+        workers.check_key(get_backend(), get_worker())
     elif request.path not in _OF_WORKERS:
         request.max_content_length = min(_SMALL, current_app.config["MAX_CONTENT_LENGTH"])
     elif SIMULATION in request.headers:
-        remote.check(backend(), _proof(request, request.headers[SIMULATION]))
+        workers.check_key(get_backend(), _proof(request, request.headers[SIMULATION]))
     elif request.content_length is None or request.content_length > _SMALL:
         with _ONE_AT_A_TIME, _whole_body() as body:  # nobody knows yet who sends it
-            logs.bind(job_id=results.check_key(backend(), results.key_of(body, _OF_WORKERS[request.path])))
+            logs.bind_log_context(
+                job_id=results.check_key(get_backend(), results.key_of(body, _OF_WORKERS[request.path]))
+            )
 
 
 @contextmanager
@@ -214,19 +216,19 @@ def _whole_body() -> Iterator[memoryview]:
         yield view
 
 
-def answer(document: dict[str, Any], status: int = 200) -> Response:
+def json_response(document: dict[str, Any], status: int = 200) -> Response:
     """A JSON answer."""
     return Response(orjson.dumps(document), status, mimetype=_JSON)
 
 
-def stitched(parts: Iterable[codec.Part], length: int | None = None) -> Response:
+def stitched_response(parts: Iterable[codec.Part], length: int | None = None) -> Response:
     """A JSON answer made of stored payloads: as they are if the client accepts gzip, otherwise inflated as a stream.
 
     With the `length` of what is stitched the parts are taken one by one while they are sent, otherwise before.
     """
     if not request.accept_encodings["gzip"]:
-        return Response(codec.plain(parts), mimetype=_JSON, headers={"Vary": "Accept-Encoding"})
-    chunks: Iterable[bytes | memoryview] = codec.stitch(parts)
+        return Response(codec.inflate_parts(parts), mimetype=_JSON, headers={"Vary": "Accept-Encoding"})
+    chunks: Iterable[bytes | memoryview] = codec.stitch_gzip(parts)
     if length is None:
         chunks = list(chunks)
         length = sum(map(len, chunks))
@@ -252,7 +254,7 @@ def job_id() -> str:
     return found
 
 
-def milliseconds(time: datetime) -> int:
+def to_milliseconds(time: datetime) -> int:
     """Milliseconds since the epoch, as the front end reads `access_exp`."""
     return int(time.timestamp() * 1000)
 

@@ -11,7 +11,7 @@ from werkzeug.utils import secure_filename
 
 from yaptide import logs
 from yaptide.api import schemas
-from yaptide.api.http import answer, backend, key_first, stitched, user
+from yaptide.api.http import get_backend, get_user, json_response, key_first, stitched_response
 from yaptide.domain.errors import InvalidInput
 from yaptide.services import results
 
@@ -28,7 +28,7 @@ _LONGEST_NAME = 200
 @blueprint.post("/results")
 @blueprint.output(schemas.ResultsSaved, status_code=202)
 @blueprint.doc(tags=["Workers"])
-def post() -> Response:
+def post_results() -> Response:
     """Results that a worker sends, with its update key; stored all at once. The same again change nothing.
 
     A page that cannot be kept is left out alone, and named in `refused`.
@@ -51,42 +51,42 @@ def post() -> Response:
                 )
             head = stream.read(_CHUNK)
         posted = _store(spooled)
-    logs.bind(job_id=posted.job_id)
+    logs.bind_log_context(job_id=posted.job_id)
     refused = {"refused": [page._asdict() for page in posted.refused]} if posted.refused else {}
-    return answer({"message": "Results saved", **refused}, 202)
+    return json_response({"message": "Results saved", **refused}, 202)
 
 
 def _folder() -> Path:
     """The data folder, where large results wait to be checked: it has the room for them that `/tmp` may not have."""
-    folder = backend().data_dir
+    folder = get_backend().data_dir
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
 
 def _check(key: results.Key) -> None:
-    logs.bind(job_id=results.check_key(backend(), key))
+    logs.bind_log_context(job_id=results.check_key(get_backend(), key))
 
 
 def _store(spooled: "tempfile.SpooledTemporaryFile[bytes]") -> results.Posted:
     if spooled.tell() > _IN_MEMORY:  # it stays on the disk
-        return results.post_file(backend(), spooled)
+        return results.post_file(get_backend(), spooled)
     spooled.seek(0)
-    return results.post(backend(), spooled.read())
+    return results.post_results(get_backend(), spooled.read())
 
 
 @blueprint.get("/estimators")
 @blueprint.input(schemas.JobQuery, location="query", arg_name="query")
 @blueprint.output(schemas.Estimators)
-def estimators(query: schemas.JobQuery) -> Response:
+def list_estimators(query: schemas.JobQuery) -> Response:
     """Names and dimensions of all pages, without their numbers."""
-    found = results.pages_metadata(backend(), user(), query.job_id)
-    return answer({"message": "Estimators metadata", "estimators_metadata": found})
+    found = results.pages_metadata(get_backend(), get_user(), query.job_id)
+    return json_response({"message": "Estimators metadata", "estimators_metadata": found})
 
 
 @blueprint.get("/results")
 @blueprint.input(schemas.ResultsQuery, location="query", arg_name="query")
 @blueprint.output(schemas.ResultsPages)
-def read(query: schemas.ResultsQuery) -> Response:
+def get_results(query: schemas.ResultsQuery) -> Response:
     """All results, those of one estimator, or some of its pages, in ascending order.
 
     Pages with three axes or more that are asked for by `page_numbers` come without their numbers, which may be hundreds
@@ -94,8 +94,8 @@ def read(query: schemas.ResultsQuery) -> Response:
     downloads such a page alone. With `values=1` every page is whole, and the answer a download.
     """
     asked = (query.job_id, query.estimator_name, query.page_numbers)
-    found = results.read_answer(backend(), user(), *asked, address=None if query.values else _address(query))
-    response = stitched(found, found.length)
+    found = results.read_answer(get_backend(), get_user(), *asked, address=None if query.values else _address(query))
+    response = stitched_response(found, found.length)
     if query.values:
         name = secure_filename("-".join(filter(None, asked)).replace(",", "_"))[:_LONGEST_NAME]
         response.headers.set("Content-Disposition", "attachment", filename=f"{name}.json")

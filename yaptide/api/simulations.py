@@ -10,7 +10,7 @@ from flask import Response
 
 from yaptide import logs
 from yaptide.api import schemas
-from yaptide.api.http import access_token, answer, backend, http_date, stitched, user
+from yaptide.api.http import access_token, get_backend, get_user, http_date, json_response, stitched_response
 from yaptide.domain.errors import Forbidden, InvalidInput
 from yaptide.domain.states import EntityState
 from yaptide.services import conversion, logfiles, simulations
@@ -21,9 +21,9 @@ blueprint = APIBlueprint("simulations", __name__, tag="Simulations")
 @blueprint.post("/jobs/direct")
 @blueprint.input(schemas.Project, location="json")
 @blueprint.output(schemas.Submitted, status_code=202)
-def submit(json_data: schemas.Project) -> Response:
+def submit_direct(json_data: schemas.Project) -> Response:
     """Submit a simulation to the server's own workers."""
-    return _started(simulations.submit(backend(), user(), _submission(json_data)))
+    return _started(simulations.submit_simulation(get_backend(), get_user(), _submission(json_data)))
 
 
 @blueprint.post("/jobs/batch")
@@ -31,29 +31,29 @@ def submit(json_data: schemas.Project) -> Response:
 @blueprint.output(schemas.Submitted, status_code=202)
 def submit_batch(json_data: schemas.Project) -> Response:
     """Submit a simulation to a cluster."""
-    if not user().is_keycloak:
+    if not get_user().is_keycloak:
         raise Forbidden("User is not allowed to use this endpoint")
     submission = replace(_submission(json_data), batch=json_data.batch_options or {})
-    return _started(simulations.submit(backend(), user(), submission))
+    return _started(simulations.submit_simulation(get_backend(), get_user(), submission))
 
 
 def _started(submitted: simulations.Submitted) -> Response:
-    logs.bind(job_id=submitted.job_id)
+    logs.bind_log_context(job_id=submitted.job_id)
     document: dict[str, Any] = {"message": "Job started", "job_id": submitted.job_id, "sim_type": submitted.sim_type}
     if submitted.left_out:
         document["left_out"] = submitted.left_out
-    return answer(document, 202)
+    return json_response(document, 202)
 
 
 @blueprint.post("/convert")
 @blueprint.input(schemas.ProjectToConvert, location="json")
 @blueprint.output(schemas.ConvertedProject)
-def convert(json_data: schemas.ProjectToConvert) -> Response:
+def convert_project_json(json_data: schemas.ProjectToConvert) -> Response:
     """A project of the web editor as input files of a simulator; nothing is stored."""
-    user()
+    get_user()
     made = conversion.convert_project(json_data.input_json, json_data.sim_type)
     document = {"message": "Project converted", "sim_type": json_data.sim_type, "input_files": made.files}
-    return answer({**document, "resolution": made.resolution, "left_out": made.left_out})
+    return json_response({**document, "resolution": made.resolution, "left_out": made.left_out})
 
 
 def _submission(project: schemas.Project) -> simulations.Submission:
@@ -75,10 +75,10 @@ def _is_editor(project: schemas.Project) -> bool:
 @blueprint.get("/jobs/batch")
 @blueprint.input(schemas.JobQuery, location="query", arg_name="query")
 @blueprint.output(schemas.JobStatus)
-def status(query: schemas.JobQuery) -> Response:
+def get_status(query: schemas.JobQuery) -> Response:
     """How a simulation and its tasks stand."""
-    asking, found = simulations.poll(backend(), access_token(), query.job_id)
-    logs.bind(user=asking.username)
+    asking, found = simulations.poll_status(get_backend(), access_token(), query.job_id)
+    logs.bind_log_context(user=asking.username)
     state = found.simulation.job_state
     tasks = [_task(task) for task in found.tasks]
     document = {"message": f"Job state: {state}", "job_state": state, "job_tasks_status": tasks}
@@ -86,7 +86,7 @@ def status(query: schemas.JobQuery) -> Response:
         document["waiting"] = found.waiting
     if found.simulation.refused_pages is not None:
         document["refused"] = orjson.loads(found.simulation.refused_pages)
-    return answer(document)
+    return json_response(document)
 
 
 def _task(task: Any) -> dict[str, Any]:
@@ -116,32 +116,32 @@ def _task(task: Any) -> dict[str, Any]:
 @blueprint.delete("/jobs/batch")
 @blueprint.input(schemas.JobQuery, location="query", arg_name="query")
 @blueprint.output(schemas.Message)
-def cancel(query: schemas.JobQuery) -> Response:
+def cancel_simulation(query: schemas.JobQuery) -> Response:
     """Cancel a simulation; one that has ended stays as it is."""
-    ended = simulations.cancel(backend(), user(), query.job_id)
-    return answer({"message": f"Cannot cancel job which is in {ended} state" if ended else "Job canceled"})
+    ended = simulations.cancel_simulation(get_backend(), get_user(), query.job_id)
+    return json_response({"message": f"Cannot cancel job which is in {ended} state" if ended else "Job canceled"})
 
 
 @blueprint.post("/jobs")
 @blueprint.input(schemas.SimulationReport, location="json")
 @blueprint.output(schemas.Reported, status_code=202)
 @blueprint.doc(tags=["Workers"])
-def report(json_data: schemas.SimulationReport) -> Response:
+def report_simulation(json_data: schemas.SimulationReport) -> Response:
     """What a worker says of a simulation, with its update key."""
     batch = json_data.model_dump(include={"job_dir", "array_id", "collect_id"}, exclude_none=True)
     told = simulations.Report(json_data.job_state, json_data.end_time, json_data.log, batch)
-    state = simulations.report(backend(), json_data.sim_id, json_data.update_key, told)
-    return answer({"message": "Job updated", "job_state": state}, 202)
+    state = simulations.report_simulation(get_backend(), json_data.sim_id, json_data.update_key, told)
+    return json_response({"message": "Job updated", "job_state": state}, 202)
 
 
 @blueprint.get("/jobs/history")
 @blueprint.input(schemas.JobQuery, location="query", arg_name="query")
 @blueprint.output(schemas.History)
-def history(query: schemas.JobQuery) -> Response:
+def get_history(query: schemas.JobQuery) -> Response:
     """Every change of state: when, who, why."""
-    rows = simulations.history(backend(), user(), query.job_id)
+    rows = simulations.read_history(get_backend(), get_user(), query.job_id)
     changes = [{**row._mapping, "time": http_date(row.time)} for row in rows]
-    return answer({"message": "Job history", "history": changes})
+    return json_response({"message": "Job history", "history": changes})
 
 
 @blueprint.get("/jobs/key")
@@ -149,19 +149,19 @@ def history(query: schemas.JobQuery) -> Response:
 @blueprint.output(schemas.UpdateKey)
 def read_update_key(query: schemas.JobQuery) -> Response:
     """The key with which workers of others report about a simulation, for its owner; see docs/workers.md."""
-    number, key = simulations.read_update_key(backend(), user(), query.job_id)
-    return answer({"message": "Whoever has this key can report", "simulation_id": number, "update_key": key})
+    number, key = simulations.read_update_key(get_backend(), get_user(), query.job_id)
+    return json_response({"message": "Whoever has this key can report", "simulation_id": number, "update_key": key})
 
 
 @blueprint.get("/user/simulations")
 @blueprint.input(schemas.Listing, location="query", arg_name="query")
 @blueprint.output(schemas.Simulations)
-def listing(query: schemas.Listing) -> Response:
+def list_simulations(query: schemas.Listing) -> Response:
     """A page of the user's simulations."""
     states = tuple(_state(name) for name in query.job_state.split(",") if name)
     page = simulations.Page(query.page_idx, query.page_size, query.order_by, query.order_type == "descend", states)
-    found = simulations.listing(backend(), user(), page)
-    return answer(
+    found = simulations.list_simulations(get_backend(), get_user(), page)
+    return json_response(
         {
             "message": "User simulations",
             "page_count": -(-found.total // page.size),
@@ -199,12 +199,12 @@ def _item(row: Any, waiting: str | None) -> dict[str, Any]:
 @blueprint.delete("/user/simulations")
 @blueprint.input(schemas.JobQuery, location="query", arg_name="query")
 @blueprint.output(schemas.Message)
-def delete(query: schemas.JobQuery) -> Response:
+def delete_simulation(query: schemas.JobQuery) -> Response:
     """Delete a simulation with everything about it; a running one has to be canceled first."""
-    state = simulations.delete(backend(), user(), query.job_id)
+    state = simulations.delete_simulation(get_backend(), get_user(), query.job_id)
     if state is not None:
         raise Forbidden(f"Cannot delete job which is in {state} state")
-    return answer({"message": "Simulation deleted"})
+    return json_response({"message": "Simulation deleted"})
 
 
 @blueprint.get("/inputs")
@@ -212,8 +212,8 @@ def delete(query: schemas.JobQuery) -> Response:
 @blueprint.output(schemas.Input)
 def read_input(query: schemas.JobQuery) -> Response:
     """What was submitted."""
-    stored = simulations.read_input(backend(), user(), query.job_id)
-    return stitched([b'{"message":"Input of the job","input":', stored, b"}"])
+    stored = simulations.read_input(get_backend(), get_user(), query.job_id)
+    return stitched_response([b'{"message":"Input of the job","input":', stored, b"}"])
 
 
 @blueprint.get("/logfiles")
@@ -221,9 +221,9 @@ def read_input(query: schemas.JobQuery) -> Response:
 @blueprint.output(schemas.LogfilesAnswer)
 def read_logfiles(query: schemas.JobQuery) -> Response:
     """Log files; markup in them is escaped, since the front end writes them into a page as they come."""
-    found = logfiles.read(backend(), user(), query.job_id)
+    found = logfiles.read_logfiles(get_backend(), get_user(), query.job_id)
     escaped = {html.escape(name, quote=False): html.escape(text, quote=False) for name, text in found.items()}
-    return answer({"message": "Logfiles", "logfiles": escaped})
+    return json_response({"message": "Logfiles", "logfiles": escaped})
 
 
 @blueprint.post("/logfiles")
@@ -232,5 +232,5 @@ def read_logfiles(query: schemas.JobQuery) -> Response:
 @blueprint.doc(tags=["Workers"])
 def post_logfiles(json_data: schemas.Logfiles) -> Response:
     """Log files that a worker sends, with its update key."""
-    logfiles.post(backend(), json_data.simulation_id, json_data.update_key, json_data.logfiles)
-    return answer({"message": "Log files saved"}, 202)
+    logfiles.post_logfiles(get_backend(), json_data.simulation_id, json_data.update_key, json_data.logfiles)
+    return json_response({"message": "Log files saved"}, 202)

@@ -10,8 +10,8 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from werkzeug.exceptions import NotFound
 
 from yaptide.api import schemas
-from yaptide.api.description import json_content, respond_with
-from yaptide.api.http import answer, backend
+from yaptide.api.http import get_backend, json_response
+from yaptide.api.openapi import json_content, respond_with
 from yaptide.services import metrics, readiness
 from yaptide.services.readiness import Check
 
@@ -27,34 +27,34 @@ _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-P
 
 @blueprint.get("/")
 @blueprint.output(schemas.Message)
-def root() -> Response:
+def get_root() -> Response:
     """Whether the server is there; the front end asks this before anything else."""
-    return answer({"message": "yaptide is running"})
+    return json_response({"message": "yaptide is running"})
 
 
 @blueprint.get("/healthz")
 @blueprint.output(schemas.Message)
-def health() -> Response:
+def get_health() -> Response:
     """Whether the process answers; nothing else is looked at. To restart it would help where it does not."""
-    return answer({"message": "ok"})
+    return json_response({"message": "ok"})
 
 
 @blueprint.get("/readyz")
 @blueprint.output(schemas.Readiness)
 @blueprint.doc(responses=respond_with(503, "Not ready", json_content("Readiness")))
-def ready() -> Response:
+def get_readiness() -> Response:
     """Whether requests should be sent here: the database answers, its tables are current, the data folder has room.
 
     503 with the same keys if not; each of the `checks` is `ok` or what is wrong. `simulators` tells which can be run
     just now: the server is ready without any, and refuses submissions.
     """
-    found = [*readiness.checks(backend()), *_threads()]
+    found = [*readiness.run_checks(get_backend()), *_threads()]
     wrong = [check for check in found if not check.ok]
     for check in wrong:
         log.warning("not ready: %s: %s. %s", check.name, check.message, check.remedy)
-    told = {check.name: check.message for check in (*found, *readiness.check_simulators(backend(), found))}
+    told = {check.name: check.message for check in (*found, *readiness.check_simulators(get_backend(), found))}
     message = f"not ready: {', '.join(check.name for check in wrong)}" if wrong else "ready"
-    return answer({"message": message, "checks": told}, 503 if wrong else 200)
+    return json_response({"message": message, "checks": told}, 503 if wrong else 200)
 
 
 def _threads() -> list[Check]:
@@ -69,11 +69,11 @@ def _threads() -> list[Check]:
 
 @blueprint.get("/metrics")
 @blueprint.doc(hide=True)
-def figures() -> Response:
+def get_metrics() -> Response:
     """Figures for Prometheus, for those who may see them; for others there is no such page."""
     if not _may_see_figures(current_app.config["METRICS"]):
         raise NotFound
-    return Response(metrics.exposition(backend()), content_type=CONTENT_TYPE_PLAIN_0_0_4)
+    return Response(metrics.metrics_exposition(get_backend()), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 def _may_see_figures(who: str) -> bool:

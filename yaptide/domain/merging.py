@@ -246,7 +246,7 @@ _ACCUMULATORS: dict[Aggregation, type[Accumulator]] = {
 }
 
 
-def accumulator(aggregation: Aggregation, shape: tuple[int, ...], *, weighted: bool = False) -> Accumulator:
+def make_accumulator(aggregation: Aggregation, shape: tuple[int, ...], *, weighted: bool = False) -> Accumulator:
     """An empty accumulator for pages of `shape` that are merged by `aggregation`; `weighted` means have weights."""
     if weighted and aggregation is Aggregation.MEAN:
         return WeightedMean(shape)
@@ -269,7 +269,7 @@ def merge_pages(pages: Iterable[Page], primaries: Sequence[int]) -> Page:
         for page, count in zip(pages, primaries, strict=True):
             if first is None or total is None:
                 first = page
-                total = accumulator(page.aggregation, page.values.shape, weighted=page.weights is not None)
+                total = make_accumulator(page.aggregation, page.values.shape, weighted=page.weights is not None)
             elif (what := _difference(first, page)) is not None:
                 raise PagesDiffer(f"its {what} differ between tasks")
             total.add(page.values, count, page.weights)

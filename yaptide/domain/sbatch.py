@@ -89,6 +89,6 @@ def read_header(header: str) -> dict[str, str]:
     return check_options(options)
 
 
-def arguments(options: Mapping[str, str]) -> list[str]:
+def sbatch_arguments(options: Mapping[str, str]) -> list[str]:
     """Checked options as arguments of sbatch."""
     return [f"{name}={value}" if value else name for name, value in sorted(options.items())]

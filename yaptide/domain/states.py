@@ -1,6 +1,6 @@
 """States of simulations and tasks, and which may follow which.
 
-The two tables below are the only place that says so. `yaptide.persistence.queries.moves` turns them into guarded
+The two tables below are the only place that says so. `yaptide.persistence.queries.transitions` turns them into guarded
 updates, the diagrams in docs/ are drawn from them.
 """
 
@@ -47,7 +47,7 @@ TASK_TRANSITIONS: Transitions = MappingProxyType(
 TASK_STATES = frozenset({_S.UNKNOWN, _S.PENDING, _S.RUNNING, *_ENDS})
 
 
-def sources(transitions: Transitions, target: EntityState) -> frozenset[EntityState]:
+def source_states(transitions: Transitions, target: EntityState) -> frozenset[EntityState]:
     """The states from which `target` can be reached in one step: the guard of an update."""
     return frozenset(state for state, targets in transitions.items() if target in targets)
 
@@ -56,7 +56,7 @@ def simulation_state(tasks: Iterable[EntityState]) -> EntityState:
     """The state that a simulation's tasks ask for, before anything is known about its results.
 
     MERGING_QUEUED means that no task will change any more and that some of them left results to merge. A task that
-    failed does not throw away what the others simulated: `outcome` says how the simulation ends after the merge.
+    failed does not throw away what the others simulated: `final_outcome` says how the simulation ends after the merge.
     """
     states = set(tasks)
     if not states or states <= {_S.UNKNOWN, _S.PENDING}:
@@ -68,6 +68,6 @@ def simulation_state(tasks: Iterable[EntityState]) -> EntityState:
     return _S.FAILED if _S.FAILED in states else _S.CANCELED
 
 
-def outcome(tasks: Iterable[EntityState]) -> EntityState:
+def final_outcome(tasks: Iterable[EntityState]) -> EntityState:
     """How a simulation ends once its results are stored: COMPLETED only if every task did."""
     return _S.COMPLETED if set(tasks) <= {_S.COMPLETED} else _S.FAILED

@@ -58,7 +58,7 @@ _STRING_END = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _LONGEST_WORD = max(map(len, _OTHER_WORDS))
 
 
-def encode(value: object) -> Payload:
+def encode_payload(value: object) -> Payload:
     """Write `value` (anything JSON can say, numpy arrays included) as a payload; floats in shortest round-trip form.
 
     NaN and infinities have no word in JSON and would become null: callers that hold numbers check them first.
@@ -67,13 +67,13 @@ def encode(value: object) -> Payload:
     return encode_text(_text(value))
 
 
-def texts(value: object) -> Iterator[bytes]:
-    """The JSON text that `encode` wraps, piece by piece: never that of a whole long array of numpy."""
+def json_pieces(value: object) -> Iterator[bytes]:
+    """The JSON text that `encode_payload` wraps, piece by piece: never that of a whole long array of numpy."""
     if isinstance(value, dict):
         glue = b"{"
         for name, inner in value.items():
             yield glue + _text(name) + b":"
-            yield from texts(inner)
+            yield from json_pieces(inner)
             glue = b","
         yield b"}" if value else b"{}"
     elif getattr(value, "ndim", None) == 1 and len(array := cast("Any", value)) > NUMBERS:
@@ -141,10 +141,10 @@ def decode_text(data: bytes) -> bytes:
 
     Raises InvalidInput if the payload is damaged: cut short, wrong CRC, or not gzip at all.
     """
-    return b"".join(inflated([data]))
+    return b"".join(inflate_pieces([data]))
 
 
-def inflated(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+def inflate_pieces(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
     """The JSON text of a payload, both piece by piece; raises InvalidInput, at last, if the payload is damaged."""
     inflater = isal_zlib.decompressobj(wbits=31)
     try:
@@ -159,7 +159,7 @@ def inflated(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
         raise InvalidInput("A stored payload is damaged: it does not end where it should")
 
 
-def decode(data: bytes) -> Any:
+def decode_payload(data: bytes) -> Any:
     """The value of a payload; raises InvalidInput if it is damaged."""
     try:
         return orjson.loads(readable(data))
@@ -225,7 +225,7 @@ def written_here(data: bytes) -> bool:
 def check_joinable(data: bytes, size: int) -> None:
     """Raise InvalidInput unless a document that the payload, of a text of `size` bytes, is copied into can be read."""
     stored = Stored(data, size)
-    if decode_text(b"".join(stitch([stored]))) != b"".join(plain([stored])):
+    if decode_text(b"".join(stitch_gzip([stored]))) != b"".join(inflate_parts([stored])):
         raise InvalidInput("A stored payload is damaged: it cannot be joined with others")
 
 
@@ -267,7 +267,7 @@ class Streamed:
 Part = bytes | Stored | Streamed
 
 
-def stitch(parts: Iterable[Part]) -> Iterator[bytes | memoryview]:
+def stitch_gzip(parts: Iterable[Part]) -> Iterator[bytes | memoryview]:
     """One gzip member of the JSON text that `parts` make one after the other, as chunks to send.
 
     Stored payloads are copied, not inflated; glue is compressed. Memory is that of the largest part, or of a piece of
@@ -287,7 +287,7 @@ def stitch(parts: Iterable[Part]) -> Iterator[bytes | memoryview]:
 
 
 def stitched_length(parts: Iterable[bytes | int]) -> int:
-    """Bytes of what `stitch` gives for these parts, payloads of ours being known by their length only."""
+    """Bytes of what `stitch_gzip` gives for these parts, payloads of ours being known by their length only."""
     around = len(_MARKED) + _TAIL
     inner = (part - around if isinstance(part, int) else len(_glue(part)[0]) for part in parts)
     return len(_PLAIN) + sum(inner) + _TAIL
@@ -304,21 +304,21 @@ def _passed_on(chunks: Iterable[bytes]) -> Generator[bytes, None, int]:
     return crc
 
 
-def plain(parts: Iterable[Part]) -> Iterator[bytes]:
+def inflate_parts(parts: Iterable[Part]) -> Iterator[bytes]:
     """The JSON text that `parts` make, for clients that do not accept gzip, inflated piece by piece."""
     for part in parts:
         if isinstance(part, Streamed):
-            yield from inflated(part.chunks)
+            yield from inflate_pieces(part.chunks)
         elif not isinstance(part, Stored):
             yield part
         elif part.data.startswith(_MARKED):
-            yield from inflated(views(part.data))
+            yield from inflate_pieces(views(part.data))
         else:
             yield readable(part.data)
 
 
 def views(data: bytes | memoryview) -> Iterator[memoryview]:
-    """The same bytes piece by piece, as `inflated` likes them: it copies what it has not come to yet."""
+    """The same bytes piece by piece, as `inflate_pieces` likes them: it copies what it has not come to yet."""
     view = memoryview(data)
     for start in range(0, len(data), _CHUNK):
         yield view[start : start + _CHUNK]
@@ -368,5 +368,5 @@ def _copied(part: Stored) -> tuple[bytes | memoryview, int, int]:
     if part.size is not None:
         size = part.size
     elif len(data) * _MOST_DEFLATED > _GZIP_SIZES:
-        size = sum(map(len, inflated(views(data))))
+        size = sum(map(len, inflate_pieces(views(data))))
     return memoryview(data)[len(_MARKED) : -_TAIL], crc, size

@@ -26,7 +26,7 @@ from msgspec import Meta, Struct
 
 from yaptide import __version__
 from yaptide.domain.errors import Conflict, InvalidInput, explain_full_disk
-from yaptide.persistence.directory import BROKEN, open_archive
+from yaptide.persistence.zip_safety import BROKEN, open_archive
 
 T = TypeVar("T")
 
@@ -105,7 +105,7 @@ class Writer:
 
 
 @contextmanager
-def written(path: Path, form: Format) -> Iterator[Writer]:
+def write_container(path: Path, form: Format) -> Iterator[Writer]:
     """Write a file of this format: it appears under its name when it is whole and on the disk, or not at all.
 
     It replaces a file of that name, and only its owner may read it. Raises StorageFull if there is no room for it,
@@ -166,7 +166,7 @@ class Reader:
         if len(self._infos) != len(infos) or _MANIFEST not in self._infos:
             raise InvalidInput("it has no manifest, or two entries of one name")
         info = self._infos.pop(_MANIFEST)
-        self.manifest = parse(self._contents(info, info.file_size, _MOST_MANIFEST), Manifest)
+        self.manifest = parse_json(self._contents(info, info.file_size, _MOST_MANIFEST), Manifest)
         _check_format(self.manifest, form)
         _check_entries(self.manifest.entries, self._infos)
         if sum(info.file_size for info in self._infos.values() if info.compress_type == ZIP_STORED) > length:
@@ -210,7 +210,7 @@ class Reader:
 
 
 @contextmanager
-def opened(path: Path, form: Format) -> Iterator[Reader]:
+def open_container(path: Path, form: Format) -> Iterator[Reader]:
     """Read a file of this format, after its seal was checked.
 
     Raises InvalidInput, also in the block where contents are read, for a file that is damaged or of another kind.
@@ -236,7 +236,7 @@ def _unbroken() -> Iterator[None]:
         raise InvalidInput("its contents are damaged") from error
 
 
-def parse(data: bytes | memoryview | msgspec.Raw, kind: type[T]) -> T:
+def parse_json(data: bytes | memoryview | msgspec.Raw, kind: type[T]) -> T:
     """JSON as a `kind` of value; raises InvalidInput if it is none."""
     try:
         return msgspec.json.decode(data, type=kind)

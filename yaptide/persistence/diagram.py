@@ -13,28 +13,28 @@ from yaptide.persistence.models import Base
 
 def class_diagram() -> str:
     """Every table with its columns (`?`: may be null), what inherits from what, and how many belong to how many."""
-    found = mappers()
+    found = list_mappers()
     lines = ["classDiagram"]
     for mapper in found:
         lines += [f"    class {mapper.local_table.description} {{", *map(_member, mapper.local_table.columns), "    }"]
     for mapper in found:
-        lines += [*_inheritance(mapper), *map(_relation, owned(mapper))]
+        lines += [*_inheritance(mapper), *map(_relation, owned_relationships(mapper))]
     return "\n".join(lines) + "\n"
 
 
-def mappers() -> list[Mapper[Any]]:
+def list_mappers() -> list[Mapper[Any]]:
     """One mapper for each table, in the order in which the models are written."""
     by_table = {mapper.local_table: mapper for mapper in Base.registry.mappers}
     return [by_table[table] for table in Base.metadata.tables.values()]
 
 
-def owned(mapper: Mapper[Any]) -> list[RelationshipProperty[Any]]:
+def owned_relationships(mapper: Mapper[Any]) -> list[RelationshipProperty[Any]]:
     """The relationships that a model declares itself, from the one to the many that belong to it."""
     one_to_many = RelationshipDirection.ONETOMANY
     return [found for found in mapper.relationships if found.parent is mapper and found.direction is one_to_many]
 
 
-def cardinality(relationship: RelationshipProperty[Any]) -> tuple[str, str]:
+def relationship_cardinality(relationship: RelationshipProperty[Any]) -> tuple[str, str]:
     """How many stand at the near and at the far end of a relationship."""
     near = "0..1" if any(column.nullable for column in relationship.remote_side) else "1"
     if relationship.uselist:
@@ -44,7 +44,7 @@ def cardinality(relationship: RelationshipProperty[Any]) -> tuple[str, str]:
     return near, "0..1" if "None" in str(annotation) else "1"
 
 
-def field(column: KeyedColumnElement[Any]) -> tuple[str, str, str]:
+def column_field(column: KeyedColumnElement[Any]) -> tuple[str, str, str]:
     """Type (with `?` if it may be null), name, and keys (PK, FK) of a column, as a diagram shows them."""
     kind = column.type.impl_instance if isinstance(column.type, TypeDecorator) else column.type
     keys = ["PK"] * column.primary_key + ["FK"] * bool(column.foreign_keys)
@@ -53,7 +53,7 @@ def field(column: KeyedColumnElement[Any]) -> tuple[str, str, str]:
 
 
 def _member(column: KeyedColumnElement[Any]) -> str:
-    return f"        {' '.join(field(column))}".rstrip()
+    return f"        {' '.join(column_field(column))}".rstrip()
 
 
 def _inheritance(mapper: Mapper[Any]) -> Iterator[str]:
@@ -62,6 +62,6 @@ def _inheritance(mapper: Mapper[Any]) -> Iterator[str]:
 
 
 def _relation(relationship: RelationshipProperty[Any]) -> str:
-    near, far = cardinality(relationship)
+    near, far = relationship_cardinality(relationship)
     one, many = (side.local_table.description for side in (relationship.parent, relationship.mapper))
     return f'    {one} "{near}" --> "{far}" {many} : {relationship.key}'

@@ -55,8 +55,8 @@ class Database:
         self._prepare(self.engine)
         self._reader = self.engine.execution_options(**_READ_ONLY)
         self._prober = self._make_prober()
-        self._single = self._make_single(parsed)
-        self._glancer = self._reader if self.in_memory else self._single
+        self._autocommit = self._make_single(parsed)
+        self._committed_reader = self._reader if self.in_memory else self._autocommit
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -76,26 +76,26 @@ class Database:
             yield connection
 
     @contextmanager
-    def single(self) -> Iterator[Connection]:
+    def autocommit(self) -> Iterator[Connection]:
         """For one statement that is a transaction by itself: it costs one round trip instead of three.
 
         Nor does it wait for the disk. If the machine loses power, what was told in the last second may be forgotten:
         only for what is soon told again, such as progress.
         """
-        with _translated(), self._single.connect() as connection:
+        with _translated(), self._autocommit.connect() as connection:
             yield connection
 
     @contextmanager
-    def glancing(self) -> Iterator[Connection]:
+    def read_committed(self) -> Iterator[Connection]:
         """For reading what need not be of one moment: each statement sees what has been committed before it.
 
         It saves the round trips to a server that begin and end a transaction.
         """
-        with _translated(), self._glancer.connect() as connection:
+        with _translated(), self._committed_reader.connect() as connection:
             yield connection
 
     @contextmanager
-    def probing(self) -> Iterator[Connection]:
+    def probe(self) -> Iterator[Connection]:
         """A transaction that only reads, on a new connection, for those who want to know and cannot wait.
 
         Connecting and each statement end within PROBE_TIMEOUT or raise Unavailable, however busy the other connections
@@ -138,7 +138,7 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
-        self._single.dispose()
+        self._autocommit.dispose()
 
     def _prepare(self, engine: Engine) -> None:
         """Have every connection of an engine be as the rest of this module takes it to be."""
@@ -174,7 +174,7 @@ class Database:
         return engine.execution_options(**_READ_ONLY)
 
 
-def retried(operation: Callable[P, R]) -> Callable[P, R]:
+def retry_contended(operation: Callable[P, R]) -> Callable[P, R]:
     """Decorator: run an operation again if its transaction had to give way to another (Contended).
 
     Only for operations that change nothing outside the transaction before it is committed. The waits grow and are drawn

@@ -48,13 +48,13 @@ class LargePayload:
 
     def chunks(self) -> Iterator[bytes]:
         """The gzip member, piece by piece."""
-        return pieces(self.file, self.start, self.length)
+        return read_pieces(self.file, self.start, self.length)
 
 
 AnyPayload = Payload | LargePayload
 
 
-def pieces(file: IO[bytes], start: int, length: int) -> Iterator[bytes]:
+def read_pieces(file: IO[bytes], start: int, length: int) -> Iterator[bytes]:
     """A part of a file, piece by piece; where the file stands does not matter."""
     while length > 0 and (piece := os.pread(file.fileno(), min(length, _CHUNK), start)):
         yield piece

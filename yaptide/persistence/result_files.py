@@ -17,8 +17,8 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 import msgspec
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.persistence.directory import BROKEN, MOST_PAGES, open_archive
 from yaptide.persistence.payload import NewEstimator
+from yaptide.persistence.zip_safety import BROKEN, MOST_PAGES, open_archive
 
 _INDEX = "results.json"
 _MOST_INDEX = 16 << 20
@@ -52,7 +52,7 @@ class EstimatorEntry(msgspec.Struct):
 _ENTRIES = msgspec.json.Decoder(list[EstimatorEntry])
 
 
-def write(file: IO[bytes], estimators: Iterable[NewEstimator]) -> None:
+def write_results(file: IO[bytes], estimators: Iterable[NewEstimator]) -> None:
     """Write results, one estimator after the other as they come."""
     index = []
     with ZipFile(file, "w", ZIP_STORED) as archive:
@@ -69,7 +69,7 @@ def write(file: IO[bytes], estimators: Iterable[NewEstimator]) -> None:
 
 
 class ResultFile:
-    """Results that are open for reading; raises InvalidInput if they are not what `write` writes."""
+    """Results that are open for reading; raises InvalidInput if they are not what `write_results` writes."""
 
     def __init__(self, file: IO[bytes]) -> None:
         with _understood():

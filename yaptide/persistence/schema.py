@@ -26,14 +26,14 @@ class Condition(Enum):
     FOREIGN = "foreign"
 
 
-def revision(connection: Connection) -> str | None:
+def read_revision(connection: Connection) -> str | None:
     """The revision of the tables, or None where no migration ever ran."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def condition(database: Database) -> Condition:
+def schema_condition(database: Database) -> Condition:
     """How `database` stands to this code."""
     with database.reading() as connection:
         return condition_on(connection)
@@ -41,7 +41,7 @@ def condition(database: Database) -> Condition:
 
 def condition_on(connection: Connection) -> Condition:
     """How the database of a connection stands to this code."""
-    found = revision(connection)
+    found = read_revision(connection)
     if found is None:
         tables = set(inspect(connection).get_table_names()) - {"alembic_version"}
         return Condition.FOREIGN if tables else Condition.EMPTY
@@ -55,27 +55,27 @@ def known_revisions() -> list[str]:
     return sorted(path.stem.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
-def upgrade(database: Database, target: str = HEAD) -> None:
+def upgrade_tables(database: Database, target: str = HEAD) -> None:
     """Make the tables, or bring them to `target`; a database that is there already is left as it is.
 
     Raises Conflict if the database holds something that is not ours or was made by a newer version.
     """
-    found = condition(database)
+    found = schema_condition(database)
     if found is Condition.FOREIGN:
         raise _foreign()
     if found is Condition.CURRENT and target == HEAD:
         return
     with database.migrating() as connection:
-        migrate(connection, target)
+        migrate_tables(connection, target)
 
 
-def downgrade(database: Database, target: str) -> None:
+def downgrade_tables(database: Database, target: str) -> None:
     """Take the tables back to revision `target` (``base``: remove them)."""
     with database.migrating() as connection:
-        migrate(connection, target, back=True)
+        migrate_tables(connection, target, back=True)
 
 
-def migrate(connection: Connection, target: str, *, back: bool = False) -> None:
+def migrate_tables(connection: Connection, target: str, *, back: bool = False) -> None:
     """Bring the tables forward to revision `target`, or `back` to it, in a running transaction of `migrating`."""
     from alembic import command  # noqa: PLC0415 - 0.1 s that only a migration has to pay
     from alembic.config import Config  # noqa: PLC0415
@@ -88,7 +88,7 @@ def migrate(connection: Connection, target: str, *, back: bool = False) -> None:
 
 def require_current(database: Database) -> None:
     """Raise Conflict, with the command that mends it, unless the tables are those this code works on."""
-    found = condition(database)
+    found = schema_condition(database)
     if found is Condition.FOREIGN:
         raise _foreign()
     if found is not Condition.CURRENT:
@@ -96,7 +96,7 @@ def require_current(database: Database) -> None:
         raise Conflict(f"The database {state}. Bring it up to date with: yaptide db upgrade")
 
 
-def differences(database: Database) -> list[str]:
+def schema_differences(database: Database) -> list[str]:
     """What distinguishes the tables from the models, in words; empty if nothing does."""
     from alembic.autogenerate import compare_metadata  # noqa: PLC0415
     from alembic.migration import MigrationContext  # noqa: PLC0415

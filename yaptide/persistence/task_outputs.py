@@ -8,7 +8,8 @@ It is an archive of numpy (.npz: a zip archive, which `numpy.load` reads), with 
     estimators.json        names, units, axes, how to merge: the last entry
 
 Format: `numpy.lib.format`, and APPNOTE.TXT of PKWARE (ZIP64 where it is needed). Each array is read on its own, so that
-whoever merges holds one page of one task at a time. A file may come from anywhere: `check` mistrusts everything in it.
+whoever merges holds one page of one task at a time. A file may come from anywhere: `check_output` mistrusts everything
+in it.
 """
 
 import io
@@ -40,9 +41,9 @@ from yaptide.domain.estimators import (
 )
 from yaptide.domain.merging import PagesDiffer, merge_pages
 from yaptide.persistence import codec
-from yaptide.persistence.ahead import ahead
-from yaptide.persistence.directory import BROKEN, MOST_PAGES, open_archive
-from yaptide.persistence.payload import NewEstimator, NewPage, pieces
+from yaptide.persistence.payload import NewEstimator, NewPage, read_pieces
+from yaptide.persistence.prefetch import prefetch_items
+from yaptide.persistence.zip_safety import BROKEN, MOST_PAGES, open_archive
 
 _INDEX = "estimators.json"
 _MOST_INDEX = 64 << 20
@@ -100,7 +101,7 @@ _ENTRIES = msgspec.json.Decoder(list[_EstimatorEntry])
 _LOG_FILES = msgspec.json.Decoder(dict[str, str])
 
 
-def write(file: IO[bytes], output: TaskOutput) -> None:
+def write_output(file: IO[bytes], output: TaskOutput) -> None:
     """Write the scores of one task, and its log files."""
     with ZipFile(file, "w", ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
         index = [_write_estimator(archive, number, estimator) for number, estimator in enumerate(output.estimators)]
@@ -109,7 +110,7 @@ def write(file: IO[bytes], output: TaskOutput) -> None:
         archive.writestr(_INDEX, msgspec.json.encode(index))
 
 
-def check(path: Path, most: int) -> None:
+def check_output(path: Path, most: int) -> None:
     """Raise InvalidInput unless the file can be merged: arrays as the index says, and only numbers.
 
     They may take `most` bytes.
@@ -136,7 +137,7 @@ def read_logs(path: Path) -> dict[str, str]:
         return _LOG_FILES.decode(archive.read(_LOGS))
 
 
-def read(path: Path) -> tuple[Estimator, ...]:
+def read_output(path: Path) -> tuple[Estimator, ...]:
     """All the scores of one task; raises SimulationFailed if they are lost."""
     with _understood(f"the scores of task {path.stem}", SimulationFailed), _opened(path) as archive:
         return tuple(
@@ -150,7 +151,7 @@ def read(path: Path) -> tuple[Estimator, ...]:
         )
 
 
-def merge(paths: Sequence[Path], primaries: Sequence[int], aside: IO[bytes]) -> Iterator[NewEstimator]:
+def merge_outputs(paths: Sequence[Path], primaries: Sequence[int], aside: IO[bytes]) -> Iterator[NewEstimator]:
     """Merge the scores of tasks, given in their order with the primaries of each, one page of one task at a time.
 
     Large payloads are left in `aside`, a file for them alone. The same tasks in the same order give the same bits.
@@ -168,9 +169,9 @@ def merge(paths: Sequence[Path], primaries: Sequence[int], aside: IO[bytes]) -> 
             except PagesDiffer as difference:
                 refused.append(RefusedPage(name, number, str(difference)))
                 continue
-            payload = codec.encode_pieces(codec.texts(page.document()), aside)
+            payload = codec.encode_pieces(codec.json_pieces(page.document()), aside)
             pages.append(NewPage(page.number, page.name, page.dimension, payload))
-        metadata = codec.encode({**entry.metadata, **counted, **refused_metadata(refused)})
+        metadata = codec.encode_payload({**entry.metadata, **counted, **refused_metadata(refused)})
         kept += len(pages)
         lost += refused
         yield NewEstimator(entry.name, entry.file_name, metadata, tuple(pages), tuple(refused))
@@ -199,7 +200,7 @@ def _of_tasks(paths: Sequence[Path], places: Sequence[_Places], page: tuple[str,
     for path, place in zip(paths, places, strict=True):
         if page not in place:
             raise PagesDiffer(f"task {path.stem} left no such page")
-    return ahead(_page(path, *place[page]) for path, place in zip(paths, places, strict=True))
+    return prefetch_items(_page(path, *place[page]) for path, place in zip(paths, places, strict=True))
 
 
 def _entries(path: Path) -> list[_EstimatorEntry]:
@@ -281,7 +282,7 @@ class _Archive:
         start = self.file.tell() + name + extra
         inflater = isal_zlib.decompressobj(wbits=-15)
         size = crc = 0
-        for packed in pieces(self.file, start, info.compress_size):
+        for packed in read_pieces(self.file, start, info.compress_size):
             piece = inflater.decompress(packed, most)
             while piece and size <= info.file_size:
                 size, crc = size + len(piece), isal_zlib.crc32(piece, crc)

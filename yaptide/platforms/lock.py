@@ -29,7 +29,7 @@ class Lock:
         self.close()
 
 
-def acquire(data: Path, database: str) -> Lock | None:
+def acquire_lock(data: Path, database: str) -> Lock | None:
     """The lock of a data folder, which is ours until it is closed or we die; None if another process has it.
 
     Raises Conflict if that process works on another `database`: nobody would run what is submitted to ours.

@@ -41,12 +41,12 @@ def may(user: User, action: Action, simulation: Owned) -> bool:  # noqa: ARG001 
     return user is ADMINISTRATOR or user.id == simulation.user_id
 
 
-def whose(user: User) -> int | None:
+def listed_owner(user: User) -> int | None:
     """The user whose simulations are in the lists and counts that `user` sees; None: everybody's."""
     return None if user is ADMINISTRATOR else user.id
 
 
-def require(user: User, action: Action, simulation: Owned) -> None:
+def require_access(user: User, action: Action, simulation: Owned) -> None:
     """Raise Forbidden unless `user` may do that."""
     if not may(user, action, simulation):
         raise Forbidden(NOT_YOURS)
@@ -61,5 +61,5 @@ def require_readable(user: User, simulation: Record | None) -> Record:
     """The simulation that was found; raises what `find_readable` does."""
     if simulation is None:
         raise NotFound(NO_SUCH_JOB)
-    require(user, Action.READ, simulation)
+    require_access(user, Action.READ, simulation)
     return simulation

@@ -16,15 +16,15 @@ from sqlalchemy.exc import IntegrityError
 from yaptide.domain import names
 from yaptide.domain.errors import Conflict, InvalidInput, NotFound
 from yaptide.domain.states import FINAL_STATES, EntityState
-from yaptide.persistence.engine import Database, Record, retried
+from yaptide.persistence.engine import Database, Record, retry_contended
 from yaptide.persistence.models.users import YAPTIDE_USER
-from yaptide.persistence.queries import administration as queries, moves, secrets, simulations, tasks, users
+from yaptide.persistence.queries import administration as queries, secrets, simulations, tasks, transitions, users
 from yaptide.persistence.queries.administration import Contents, Holdings
-from yaptide.persistence.queries.moves import Cause, Locked
+from yaptide.persistence.queries.transitions import Audit, Locked
 from yaptide.persistence.queries.users import Subject, User
 from yaptide.services import lifecycle, passwords
 from yaptide.services.access import NO_SUCH_JOB
-from yaptide.services.backend import now
+from yaptide.services.backend import utc_now
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ def check_new_name(name: str) -> str:
 def list_users(database: Database) -> list[Record]:
     """All users by name, with the number of their simulations, the bytes these take, and the quota."""
     with database.reading() as connection:
-        return queries.users(connection)
+        return queries.list_users(connection)
 
 
 def find_user(database: Database, username: str, provider: str = "") -> User:
@@ -82,10 +82,10 @@ def find_user(database: Database, username: str, provider: str = "") -> User:
     return found[0]
 
 
-def certificate(database: Database, user: User) -> str | None:
+def read_certificate(database: Database, user: User) -> str | None:
     """The SSH certificate that is stored of a user, None if there is none."""
     with database.reading() as connection:
-        found = secrets.credentials(connection, user.id)
+        found = secrets.find_credentials(connection, user.id)
     return found.cert if found is not None else None
 
 
@@ -116,7 +116,7 @@ def add_user(
 
 def _new_hash(password: str, least: int, queue: passwords.Queue = passwords.KNOWN) -> str:
     passwords.check_new(password, least)
-    return passwords.make(password, queue)
+    return passwords.make_hash(password, queue)
 
 
 def _taken(database: Database, username: str, message: str) -> Conflict:
@@ -127,7 +127,7 @@ def _taken(database: Database, username: str, message: str) -> Conflict:
     return Conflict(message)
 
 
-@retried
+@retry_contended
 def set_password(database: Database, user: User, password: str, least_password: int = passwords.LEAST) -> None:
     """Give a local user another password and end their sessions.
 
@@ -178,7 +178,7 @@ def chosen_subject(database: Database, user: User, subject: str, issuer: str) ->
     return Subject(issuer.replace("/auth/realms/", "/realms/"), subject)
 
 
-@retried
+@retry_contended
 def link_user(database: Database, user: User, subject: Subject | None) -> None:
     """Have an account of Keycloak belong to another user there; None: to whoever signs in next by its name.
 
@@ -189,7 +189,7 @@ def link_user(database: Database, user: User, subject: Subject | None) -> None:
         raise Conflict(f"{user.username} signs in with a password kept here, not through Keycloak")
     try:
         with database.writing() as connection:
-            if not users.lock(connection, user.id):
+            if not users.lock_user(connection, user.id):
                 raise NotFound(f"There is no user {user.username!r}")
             users.link_account(connection, user.id, subject)
             users.end_sessions(connection, user.id)
@@ -203,22 +203,22 @@ def set_quota(database: Database, user: User, quota: int | None) -> None:
         queries.set_user_values(connection, user.id, {"quota_bytes": quota})
 
 
-def holdings(database: Database, user: User) -> Holdings:
+def count_holdings(database: Database, user: User) -> Holdings:
     """What goes with a user who is removed."""
     with database.reading() as connection:
-        return queries.holdings(connection, user.id)
+        return queries.count_holdings(connection, user.id)
 
 
-@retried
+@retry_contended
 def remove_user(database: Database, user: User, seen: Holdings) -> None:
     """Remove a user with all their simulations; raises NotFound, Conflict if they are no longer what was `seen`."""
     with database.writing() as connection:
-        if not users.lock(connection, user.id):
+        if not users.lock_user(connection, user.id):
             raise NotFound(f"There is no user {user.username!r}")
         queries.lock_simulations(connection, user.id)
-        if queries.holdings(connection, user.id) != seen:
+        if queries.count_holdings(connection, user.id) != seen:
             raise Conflict(_CHANGED)
-        users.remove(connection, user.id)
+        users.remove_user(connection, user.id)
 
 
 def list_simulations(
@@ -226,16 +226,16 @@ def list_simulations(
 ) -> tuple[int, list[Record]]:
     """How many simulations of the user (None: of all) there are in these states, and the newest of them."""
     with database.reading() as connection:
-        return queries.simulations(connection, None if user is None else user.id, states, limit)
+        return queries.list_simulations(connection, None if user is None else user.id, states, limit)
 
 
-def contents(database: Database, job_id: str) -> Contents:
+def count_contents(database: Database, job_id: str) -> Contents:
     """What goes with a simulation that is removed; raises NotFound."""
     with database.reading() as connection:
-        return queries.contents(connection, _found(simulations.by_job(connection, _job(job_id))).id)
+        return queries.count_contents(connection, _found(simulations.by_job(connection, _job(job_id))).id)
 
 
-@retried
+@retry_contended
 def remove_simulation(database: Database, job_id: str, seen: Contents, *, force: bool = False) -> None:
     """Remove a simulation with everything about it.
 
@@ -243,12 +243,12 @@ def remove_simulation(database: Database, job_id: str, seen: Contents, *, force:
     their workers then find out at their next report.
     """
     with database.writing() as connection:
-        simulation = _found(moves.lock_job(connection, _job(job_id)))
-        if queries.contents(connection, simulation.id) != seen:
+        simulation = _found(transitions.lock_job(connection, _job(job_id)))
+        if queries.count_contents(connection, simulation.id) != seen:
             raise Conflict(_CHANGED)
         if force:
-            simulations.remove(connection, simulation.id)
-        elif not lifecycle.remove(connection, simulation):
+            simulations.remove_simulation(connection, simulation.id)
+        elif not lifecycle.remove_simulation(connection, simulation):
             raise Conflict(f"It is {simulation.job_state}: cancel it first, or remove it with --force")
 
 
@@ -259,25 +259,25 @@ def list_tasks(
     with database.reading() as connection:
         if job_id is not None:
             _found(simulations.by_job(connection, _job(job_id)))
-        return queries.tasks(connection, job_id, states, limit)
+        return queries.list_tasks(connection, job_id, states, limit)
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSeen:
-    """A task (row of `queries.tasks.status`), and how many rows of the history are about it."""
+    """A task (row of `queries.tasks.list_status`), and how many rows of the history are about it."""
 
     task: Any
     history: int
 
 
-def task(database: Database, job_id: str, task_id: int) -> TaskSeen:
+def find_task(database: Database, job_id: str, task_id: int) -> TaskSeen:
     """What goes with a task that is removed; raises NotFound."""
     with database.reading() as connection:
         simulation = _found(simulations.by_job(connection, _job(job_id)))
         return _task(connection, simulation.id, task_id)
 
 
-@retried
+@retry_contended
 def remove_task(database: Database, job_id: str, task_id: int, seen: TaskSeen) -> None:
     """Remove a task of a simulation and its history, which is noted in the history of the simulation.
 
@@ -290,13 +290,13 @@ def remove_task(database: Database, job_id: str, task_id: int, seen: TaskSeen) -
     - if it is no longer what was `seen`.
     """
     with database.writing() as connection:
-        simulation = _found(moves.lock_job(connection, _job(job_id)))
+        simulation = _found(transitions.lock_job(connection, _job(job_id)))
         found = _task(connection, simulation.id, task_id)
         if found != seen:
             raise Conflict(_CHANGED)
-        _check_removable(simulation, found, sum(tasks.states(connection, simulation.id).values()))
+        _check_removable(simulation, found, sum(tasks.count_states(connection, simulation.id).values()))
         queries.remove_task(connection, simulation.id, task_id)
-        moves.remark(connection, simulation.id, Cause(OPERATOR, now(), f"task {task_id} was removed"))
+        transitions.add_audit_note(connection, simulation.id, Audit(OPERATOR, utc_now(), f"task {task_id} was removed"))
 
 
 def _check_removable(simulation: Locked, seen: TaskSeen, count: int) -> None:
@@ -321,7 +321,7 @@ def _found(simulation: T | None) -> T:
 
 
 def _task(connection: Connection, simulation_id: int, task_id: int) -> TaskSeen:
-    found = tasks.one(connection, simulation_id, task_id)
+    found = tasks.find_task(connection, simulation_id, task_id)
     if found is None:
         raise NotFound(f"The simulation has no task {task_id}")
     return TaskSeen(found, queries.history_of_task(connection, simulation_id, task_id))

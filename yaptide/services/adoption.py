@@ -10,7 +10,7 @@ from yaptide.domain.errors import Conflict
 from yaptide.persistence import adoption
 from yaptide.persistence.adoption import Report as Report
 from yaptide.persistence.engine import Database
-from yaptide.services.backend import now
+from yaptide.services.backend import utc_now
 
 if TYPE_CHECKING:
     from yaptide.services.secrets import Vault
@@ -23,7 +23,7 @@ class _TakenBack(Exception):
         self.report = report
 
 
-def adopt(
+def adopt_database(
     database: Database,
     vault: "Vault",
     *,
@@ -37,10 +37,10 @@ def adopt(
     for `stale_after`; `progress` gets the rows that are done and that there are. Raises Conflict if the database cannot
     be taken over, NotConfigured if it holds private keys and `vault` has no key to encrypt them with.
     """
-    options = adoption.Options(now(), vault.encrypt, stale_after, progress)
+    options = adoption.Options(utc_now(), vault.encrypt, stale_after, progress)
     try:
         with database.migrating() as connection:
-            report = adoption.adopt(connection, options)
+            report = adoption.adopt_database(connection, options)
             if dry_run:
                 raise _TakenBack(report)  # noqa: TRY301 - only an error rolls back
     except _TakenBack as end:

@@ -20,9 +20,9 @@ from msgspec import Struct, structs
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from yaptide.domain import description
-from yaptide.domain.description import Change, Description, Estimator, JobId, Page, Payload, Task
+from yaptide.domain import manifest
 from yaptide.domain.errors import Conflict, InvalidInput, NotFound
+from yaptide.domain.manifest import Change, Description, Estimator, JobId, Page, Payload, Task
 from yaptide.domain.states import FINAL_STATES
 from yaptide.persistence import codec, container
 from yaptide.persistence.container import Format, Reader, Writer
@@ -88,18 +88,20 @@ class Imported(Struct):
     skipped: list[str]
 
 
-def ignore(_what: str, _done: int, _total: int) -> None:
+def ignore_progress(_what: str, _done: int, _total: int) -> None:
     """Watch nothing."""
 
 
-def export(backend: Backend, job_ids: Sequence[str], path: Path, watch: Watch = ignore) -> Exported:
+def export_simulations(
+    backend: Backend, job_ids: Sequence[str], path: Path, watch: Watch = ignore_progress
+) -> Exported:
     """Write simulations that have ended to a file.
 
     Raises NotFound, Conflict for one that has not ended or for too many of them at once, InvalidInput if a stored
     payload is damaged, StorageFull; then nothing is written, and a file of that name stays what it is.
     """
     names = list(dict.fromkeys(job_ids))
-    with backend.database.reading() as connection, container.written(path, FORMAT) as writer:
+    with backend.database.reading() as connection, container.write_container(path, FORMAT) as writer:
         tables.take_snapshot(connection)
         for job_id in names:
             _write(backend.data_dir, connection, job_id, writer, watch)
@@ -107,17 +109,17 @@ def export(backend: Backend, job_ids: Sequence[str], path: Path, watch: Watch = 
     return Exported(names, path.stat().st_size)
 
 
-def take_in(backend: Backend, path: Path, username: str, watch: Watch = ignore) -> Imported:
+def take_in(backend: Backend, path: Path, username: str, watch: Watch = ignore_progress) -> Imported:
     """Add the simulations in an archive to those of a user, all or none; those that are here already are left alone.
 
     Raises InvalidInput for a file that is damaged or no archive or that holds what no simulation can be, NotFound if
     there is no such user or cluster, Conflict if there is another simulation of the same name, or no room in the quota:
     for the bytes, or for what reading their text costs.
     """
-    with container.opened(path, FORMAT) as reader:
+    with container.open_container(path, FORMAT) as reader:
         if reader.total > _MOST_INFLATED * reader.length:
             raise InvalidInput("it is too small for what it says to hold")
-        names = container.parse(reader.manifest.about, _About).simulations
+        names = container.parse_json(reader.manifest.about, _About).simulations
         found = [_described_in(reader, job_id) for job_id in dict.fromkeys(names)]
         _check_named(reader, found)
         with backend.database.writing() as connection:  # before any payload costs anything
@@ -172,16 +174,16 @@ class _Inventory:
 
 
 def _described(connection: Connection, row: Record) -> tuple[Description, _Inventory]:
-    """A simulation (`row` of `transfer.described`) in full."""
+    """A simulation (`row` of `transfer.describe_simulation`) in full."""
     inventory = _Inventory(row.job_id)
-    inputs = [inventory.payload(InputModel, found, "input") for found in transfer.inputs(connection, row.id)]
-    logs = enumerate(transfer.logfiles(connection, row.id))
+    inputs = [inventory.payload(InputModel, found, "input") for found in transfer.list_inputs(connection, row.id)]
+    logs = enumerate(transfer.list_logfiles(connection, row.id))
     values = {
         **row._mapping,
         "user": row.username,
         "input": inputs[0] if inputs else None,
-        "tasks": [_picked(Task, dict(found._mapping)) for found in transfer.tasks(connection, row.id)],
-        "history": [_picked(Change, dict(found._mapping)) for found in simulations.history(connection, row.id)],
+        "tasks": [_picked(Task, dict(found._mapping)) for found in transfer.list_tasks(connection, row.id)],
+        "history": [_picked(Change, dict(found._mapping)) for found in simulations.list_history(connection, row.id)],
         "estimators": _estimators(connection, row.id, inventory),
         "logfiles": [inventory.payload(LogfilesModel, found, f"logs/{number}") for number, found in logs],
     }
@@ -190,7 +192,7 @@ def _described(connection: Connection, row: Record) -> tuple[Description, _Inven
 
 def _estimators(connection: Connection, simulation_id: int, inventory: _Inventory) -> list[Estimator]:
     found = []
-    for number, estimator in enumerate(transfer.estimators(connection, simulation_id)):
+    for number, estimator in enumerate(transfer.list_estimators(connection, simulation_id)):
         metadata = inventory.payload(EstimatorModel, estimator, f"estimators/{number}")
         pages = [
             Page(
@@ -199,7 +201,7 @@ def _estimators(connection: Connection, simulation_id: int, inventory: _Inventor
                 page.page_dimension,
                 inventory.payload(PageModel, page, f"estimators/{number}/{page.page_number}"),
             )
-            for page in transfer.pages(connection, estimator.id)
+            for page in transfer.list_pages(connection, estimator.id)
         ]
         found.append(Estimator(estimator.name, estimator.file_name, metadata, pages))
     return found
@@ -227,17 +229,17 @@ def _content(simulation: Description) -> Description:
 
 
 def _write(folder: Path, connection: Connection, job_id: str, writer: Writer, watch: Watch) -> None:
-    row = transfer.described(connection, job_id)
+    row = transfer.describe_simulation(connection, job_id)
     if row is None:
         raise NotFound(f"{NO_SUCH_JOB}: {job_id}")
     if row.job_state not in FINAL_STATES:
         raise Conflict(f"{job_id} is {row.job_state}: only simulations that have ended can be exported")
     simulation, inventory = _described(connection, row)
-    description.check(simulation)
+    manifest.check_manifest(simulation)
     payloads = list(_payloads(simulation))
     for done, (payload, _, most) in enumerate(payloads):
         watch(job_id, done, len(payloads))
-        data = transfer.data(connection, *inventory.places[payload.entry])
+        data = transfer.read_payload(connection, *inventory.places[payload.entry])
         _check_payload(folder, data, payload, _Object, most)
         writer.add(payload.entry, data, deflated=False)
     text = msgspec.json.format(msgspec.json.encode(simulation))
@@ -255,10 +257,10 @@ def _entry(job_id: str) -> str:
 
 def _described_in(reader: Reader, job_id: str) -> Description:
     """A simulation as the file describes it, of whose payloads nothing has been looked at yet."""
-    simulation = container.parse(reader.read(_entry(job_id), _MOST_DESCRIPTION), Description)
+    simulation = container.parse_json(reader.read(_entry(job_id), _MOST_DESCRIPTION), Description)
     if simulation.job_id != job_id:
         raise InvalidInput(f"it describes another simulation in the place of {job_id}")
-    description.check(simulation)
+    manifest.check_manifest(simulation)
     return simulation
 
 
@@ -309,13 +311,13 @@ def _check_payload(folder: Path, data: bytes, payload: Payload, kind: type[T], m
         _inflate(data, payload, file)
         _check_joined(data, payload)
         with _viewed(file) as text:
-            return container.parse(text if codec.written_here(data) else codec.readable(data), kind)
+            return container.parse_json(text if codec.written_here(data) else codec.readable(data), kind)
 
 
 def _inflate(data: bytes, payload: Payload, file: IO[bytes]) -> None:
     """Write the text of a payload into a file, and see that it is the one that was described."""
     digest, left = hashlib.sha256(), payload.size
-    for piece in codec.inflated(codec.views(data)):
+    for piece in codec.inflate_pieces(codec.views(data)):
         left -= len(piece)
         if left < 0:
             raise InvalidInput(f"the payload {payload.entry} has more text than it is said to have")
@@ -327,9 +329,9 @@ def _inflate(data: bytes, payload: Payload, file: IO[bytes]) -> None:
 
 def _check_joined(data: bytes, payload: Payload) -> None:
     """See that a payload can be joined with others, as its header may say: from here on that is trusted."""
-    stitched = codec.stitch([codec.Stored(data, payload.size)])
+    stitched = codec.stitch_gzip([codec.Stored(data, payload.size)])
     digest = hashlib.sha256()
-    for piece in codec.inflated(view for chunk in stitched for view in codec.views(chunk)):
+    for piece in codec.inflate_pieces(view for chunk in stitched for view in codec.views(chunk)):
         digest.update(piece)
     if codec.written_here(data) and digest.hexdigest() != payload.sha256:
         raise InvalidInput(f"the payload {payload.entry} cannot be joined with others")
@@ -352,7 +354,7 @@ def _viewed(file: IO[bytes]) -> Iterator[memoryview]:
 
 def _is_here(connection: Connection, simulation: Description) -> bool:
     """Whether the simulation is here already; raises Conflict if another one has its name."""
-    row = transfer.described(connection, simulation.job_id)
+    row = transfer.describe_simulation(connection, simulation.job_id)
     if row is None:
         return False
     if row.job_state in FINAL_STATES:
@@ -372,19 +374,19 @@ def _add(connection: Connection, reader: Reader, simulation: Description, user: 
     transfer.add_tasks(connection, number, simulation.platform, list(map(structs.asdict, simulation.tasks)))
     transfer.add_history(connection, number, list(map(structs.asdict, simulation.history)))
     if simulation.input is not None:
-        transfer.add(connection, InputModel, {"simulation_id": number, **_stored(reader, simulation.input)})
+        transfer.add_row(connection, InputModel, {"simulation_id": number, **_stored(reader, simulation.input)})
     for logs in simulation.logfiles:
-        transfer.add(connection, LogfilesModel, {"simulation_id": number, **_stored(reader, logs)})
+        transfer.add_row(connection, LogfilesModel, {"simulation_id": number, **_stored(reader, logs)})
     for estimator in simulation.estimators:
         _add_estimator(connection, reader, number, estimator)
 
 
 def _add_estimator(connection: Connection, reader: Reader, simulation_id: int, estimator: Estimator) -> None:
     values = {"simulation_id": simulation_id, "name": estimator.name, "file_name": estimator.file_name}
-    number = transfer.add(connection, EstimatorModel, values | _stored(reader, estimator.metadata))
+    number = transfer.add_row(connection, EstimatorModel, values | _stored(reader, estimator.metadata))
     for page in estimator.pages:
         values = {"page_number": page.page_number, "page_name": page.page_name, "page_dimension": page.page_dimension}
-        transfer.add(connection, PageModel, {"estimator_id": number, **values, **_stored(reader, page.data)})
+        transfer.add_row(connection, PageModel, {"estimator_id": number, **values, **_stored(reader, page.data)})
 
 
 def _cluster(connection: Connection, simulation: Description) -> int | None:

@@ -107,6 +107,6 @@ class Token:
     expires: datetime
 
 
-def now() -> datetime:
+def utc_now() -> datetime:
     """The present time, in UTC."""
     return datetime.now(UTC)

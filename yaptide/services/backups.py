@@ -69,46 +69,46 @@ class Report(Struct):
         return sum(table.rows for table in self.tables.values())
 
 
-def ignore(_what: str, _done: int, _total: int) -> None:
+def ignore_progress(_what: str, _done: int, _total: int) -> None:
     """Watch nothing."""
 
 
-def backup(database: Database, path: Path, watch: Watch = ignore) -> Report:
+def write_backup(database: Database, path: Path, watch: Watch = ignore_progress) -> Report:
     """Write all that is in the database to a file, as it is at one moment, while others go on using it.
 
     Raises Conflict if the database is empty or not ours, StorageFull if there is no room for the file; then nothing is
     written, and a file of that name stays what it is.
     """
-    with database.reading() as connection, container.written(path, FORMAT) as writer:
+    with database.reading() as connection, container.write_container(path, FORMAT) as writer:
         tables.take_snapshot(connection)
         about = _About(_revision(connection), {})
-        for layout in tables.layouts(connection):
+        for layout in tables.list_layouts(connection):
             about.tables[layout.name] = _write_table(connection, layout, writer, watch)
         writer.about = about
     return Report(__version__, writer.time, about.revision, path.stat().st_size, about.tables)
 
 
-def verify(path: Path, watch: Watch = ignore) -> Report:
+def verify_backup(path: Path, watch: Watch = ignore_progress) -> Report:
     """Check a backup without a database: every byte, every row and all counts.
 
     Raises InvalidInput for a file that is damaged or no backup, Conflict for one of a newer version of yaptide.
     """
-    with container.opened(path, FORMAT) as reader:
-        about = container.parse(reader.manifest.about, _About)
+    with container.open_container(path, FORMAT) as reader:
+        about = container.parse_json(reader.manifest.about, _About)
         for name, table in about.tables.items():
             _check(name, table, (rows for _, rows in _parts(reader, name, table)), watch)
         return _report(reader, about)
 
 
-def restore(database: Database, path: Path, watch: Watch = ignore) -> Report:
+def restore_backup(database: Database, path: Path, watch: Watch = ignore_progress) -> Report:
     """Fill an empty database from a backup and bring it up to date, in one transaction.
 
     The rows are read back and compared with the backup before they are committed. Raises InvalidInput for a file that
     is damaged or no backup, Conflict for one of a newer version of yaptide or a database that is not empty; then
     nothing is changed.
     """
-    with container.opened(path, FORMAT) as reader:
-        about = container.parse(reader.manifest.about, _About)
+    with container.open_container(path, FORMAT) as reader:
+        about = container.parse_json(reader.manifest.about, _About)
         if about.revision not in schema.known_revisions():
             version = reader.manifest.yaptide
             raise Conflict(f"The backup was made by a newer version of yaptide ({version}); upgrade yaptide first")
@@ -118,7 +118,7 @@ def restore(database: Database, path: Path, watch: Watch = ignore) -> Report:
                 _fill(connection, reader, name, table, watch)
             for name, table in about.tables.items():
                 _check(name, table, _stored(connection, _layout(name, table)), watch)
-            schema.migrate(connection, schema.HEAD)
+            schema.migrate_tables(connection, schema.HEAD)
         return _report(reader, about)
 
 
@@ -128,7 +128,7 @@ def _report(reader: Reader, about: _About) -> Report:
 
 
 def _revision(connection: Connection) -> str:
-    revision = schema.revision(connection)
+    revision = schema.read_revision(connection)
     if revision is None or revision not in schema.known_revisions():
         raise Conflict("There is nothing to back up: the database is empty, not ours, or of a newer version of yaptide")
     return revision
@@ -168,7 +168,7 @@ def _encode(layout: Layout, record: Record) -> _Row:
 
 def _decode(layout: Layout, line: bytes, payloads: IO[bytes]) -> tuple[dict[str, Any], _Row]:
     """The values of a row by column, and the row as it was written."""
-    told = container.parse(line, dict[str, Any])
+    told = container.parse_json(line, dict[str, Any])
     if told.keys() != layout.columns.keys():
         raise InvalidInput(f"a row of {layout.name} has other columns than the table")
     values = {name: _value(kind, told[name], payloads) for name, kind in layout.columns.items()}
@@ -195,7 +195,7 @@ def _value(kind: str, told: Any, payloads: IO[bytes]) -> Any:
 
 def _write_table(connection: Connection, layout: Layout, writer: Writer, watch: Watch) -> TableReport:
     report = TableReport(dict(layout.columns), list(layout.key), last_number=tables.last_number(connection, layout))
-    total, digest = tables.count(connection, layout), hashlib.sha256()
+    total, digest = tables.count_rows(connection, layout), hashlib.sha256()
     watch(layout.name, 0, total)
     for rows in _stored(connection, layout):
         rows_entry, bytes_entry = _entries(layout.name, report.parts)
@@ -212,7 +212,7 @@ def _write_table(connection: Connection, layout: Layout, writer: Writer, watch: 
 
 def _stored(connection: Connection, layout: Layout) -> Iterator[list[_Row]]:
     """The rows of a table as they would be written, in parts."""
-    for batch in tables.batches(connection, layout):
+    for batch in tables.iterate_batches(connection, layout):
         yield [_encode(layout, record) for record in batch]
 
 
@@ -264,15 +264,17 @@ def _digest(digest: "hashlib._Hash", rows: Iterable[_Row]) -> None:
 
 def _make_tables(connection: Connection, about: _About) -> None:
     """Make the tables of the backup's revision in a database that has none, or only empty ones."""
-    standing = tables.layouts(connection)
-    tables.lock(connection, standing)
-    revision = schema.revision(connection)
+    standing = tables.list_layouts(connection)
+    tables.lock_tables(connection, standing)
+    revision = schema.read_revision(connection)
     if standing:
-        if revision not in schema.known_revisions() or any(tables.count(connection, layout) for layout in standing):
+        if revision not in schema.known_revisions() or any(
+            tables.count_rows(connection, layout) for layout in standing
+        ):
             raise Conflict("The database is not empty: a backup is restored into an empty one. Nothing was changed")
-        schema.migrate(connection, "base", back=True)
-    schema.migrate(connection, about.revision)
-    made = {layout.name: layout.columns for layout in tables.layouts(connection)}
+        schema.migrate_tables(connection, "base", back=True)
+    schema.migrate_tables(connection, about.revision)
+    made = {layout.name: layout.columns for layout in tables.list_layouts(connection)}
     if made != {name: table.columns for name, table in about.tables.items()}:
         raise InvalidInput(f"its tables are not those of revision {about.revision}")
 
@@ -281,7 +283,7 @@ def _fill(connection: Connection, reader: Reader, name: str, table: TableReport,
     layout, done = _layout(name, table), 0
     watch(name, 0, table.rows)
     for values, _ in _parts(reader, name, table):
-        tables.add(connection, layout, values)
+        tables.add_rows(connection, layout, values)
         done += len(values)
         watch(name, done, table.rows)
     if table.last_number is not None:

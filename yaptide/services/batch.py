@@ -9,12 +9,12 @@ from typing import Any
 from yaptide.domain.errors import NotFound, TooLarge
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence import codec
-from yaptide.persistence.engine import retried
+from yaptide.persistence.engine import retry_contended
 from yaptide.persistence.models.simulations import BATCH
-from yaptide.persistence.queries import batch, moves, simulations
-from yaptide.persistence.queries.moves import Cause
+from yaptide.persistence.queries import batch, simulations, transitions
+from yaptide.persistence.queries.transitions import Audit
 from yaptide.services import lifecycle, logfiles, tasks
-from yaptide.services.backend import Backend, now
+from yaptide.services.backend import Backend, utc_now
 from yaptide.services.tasks import UNOWNED, Claim
 
 __all__ = ["BATCH"]
@@ -57,10 +57,10 @@ class Open:
     heartbeat_time: datetime | None
 
 
-def jobs(backend: Backend) -> list[Job]:
+def list_unfinished(backend: Backend) -> list[Job]:
     """All simulations with something left to do on a cluster, in the order of submission."""
     with backend.database.reading() as connection:
-        return [Job(*row) for row in batch.jobs(connection, backend.spool.place)]
+        return [Job(*row) for row in batch.list_unfinished(connection, backend.spool.place)]
 
 
 def open_tasks(backend: Backend, job: Job) -> list[Open]:
@@ -69,13 +69,13 @@ def open_tasks(backend: Backend, job: Job) -> list[Open]:
         return [Open(*row) for row in batch.open_tasks(connection, job.id)]
 
 
-@retried
-def take(backend: Backend, job: Job, folder: str) -> str | None:
+@retry_contended
+def claim_submission(backend: Backend, job: Job, folder: str) -> str | None:
     """Begin to submit a simulation into `folder`; its update key, or None if it is not to be submitted (any more)."""
     with backend.database.writing() as connection:
-        simulation = moves.lock_simulation(connection, job.id)
+        simulation = transitions.lock_simulation(connection, job.id)
         place = backend.spool.place
-        if simulation is None or not batch.take(connection, job.id, place + DRIVER, place):
+        if simulation is None or not batch.claim_submission(connection, job.id, place + DRIVER, place):
             return None
         batch.set_values(connection, job.id, {"job_dir": folder})
         return lifecycle.known_update_key(backend, connection, simulation)
@@ -85,42 +85,42 @@ def input_of(backend: Backend, job: Job) -> tuple[Mapping[str, str], list[tuple[
     """Input files of a simulation, and number, primaries and seed of each of its tasks; raises NotFound."""
     with backend.database.reading() as connection:
         data = simulations.input_of(connection, job.id)
-        shares = batch.shares(connection, job.id)
+        shares = batch.list_shares(connection, job.id)
     if data is None:
         raise NotFound("The simulation was deleted")
-    files: Mapping[str, str] = codec.decode(data)["input_files"]
+    files: Mapping[str, str] = codec.decode_payload(data)["input_files"]
     return files, shares
 
 
-@retried
-def note(backend: Backend, job: Job, **values: Any) -> None:
+@retry_contended
+def note_job(backend: Backend, job: Job, **values: Any) -> None:
     """Keep what is known of a simulation's jobs: `job_dir`, `array_id`, `collect_id`, `queue_note`."""
     with backend.database.writing() as connection:
         batch.set_values(connection, job.id, values)
 
 
-@retried
-def remark(backend: Backend, job: Job, text: str) -> None:
+@retry_contended
+def add_remark(backend: Backend, job: Job, text: str) -> None:
     """Say something in a simulation's history, once."""
     with backend.database.writing() as connection:
-        if moves.lock_simulation(connection, job.id) is not None and not batch.was_told(connection, job.id, text):
-            moves.remark(connection, job.id, Cause(DRIVER, now(), text))
+        if transitions.lock_simulation(connection, job.id) is not None and not batch.was_told(connection, job.id, text):
+            transitions.add_audit_note(connection, job.id, Audit(DRIVER, utc_now(), text))
 
 
-@retried
-def refuse(backend: Backend, job: Job, reason: str) -> None:
+@retry_contended
+def refuse_submission(backend: Backend, job: Job, reason: str) -> None:
     """End a simulation that cannot be submitted."""
     with backend.database.writing() as connection:
-        simulation = moves.lock_simulation(connection, job.id)
+        simulation = transitions.lock_simulation(connection, job.id)
         if simulation is not None:
-            lifecycle.end(connection, simulation, EntityState.FAILED, Cause(DRIVER, now(), reason))
+            lifecycle.end_simulation(connection, simulation, EntityState.FAILED, Audit(DRIVER, utc_now(), reason))
 
 
-@retried
-def claim(backend: Backend, job: Job, task_id: int, worker: str, version: str, digest: str) -> Claim | None:
+@retry_contended
+def claim_task(backend: Backend, job: Job, task_id: int, worker: str, version: str, digest: str) -> Claim | None:
     """Claim a task for its run on the cluster, which could not ask for it itself; None if it is not to be run."""
     with backend.database.writing() as connection:
-        simulation = moves.lock_simulation(connection, job.id)
+        simulation = transitions.lock_simulation(connection, job.id)
         if simulation is None:
             return None
         claimed = tasks.take_named(connection, simulation, task_id, backend.spool.place + worker)
@@ -129,37 +129,37 @@ def claim(backend: Backend, job: Job, task_id: int, worker: str, version: str, d
         return claimed
 
 
-@retried
+@retry_contended
 def end_task(
     backend: Backend, job: Job, task: Open, to: EntityState, reason: str, logs: Mapping[str, str] | None = None
 ) -> bool:
     """Move a task to where its cluster says it is, unless it has been heard of meanwhile; False if so."""
     unchanged = {"task_id": task.task_id, "owner": task.owner}
     with backend.database.writing() as connection:
-        simulation = moves.lock_simulation(connection, job.id)
+        simulation = transitions.lock_simulation(connection, job.id)
         if simulation is None or simulation.job_state in FINAL_STATES:
             return False
-        cause = Cause(DRIVER, now(), reason)
+        cause = Audit(DRIVER, utc_now(), reason)
         values = UNOWNED if to is EntityState.PENDING else {}
-        if not moves.move_tasks(connection, job.id, to, cause, values, task_state=task.task_state, **unchanged):
+        if not transitions.move_tasks(connection, job.id, to, cause, values, task_state=task.task_state, **unchanged):
             return False
         if logs:
             with suppress(TooLarge):
-                logfiles.keep(backend, connection, job.id, codec.encode(logs))
-        lifecycle.settle(connection, simulation, cause)
+                logfiles.keep_logfiles(backend, connection, job.id, codec.encode_payload(logs))
+        lifecycle.settle_simulation(connection, simulation, cause)
         return True
 
 
 def is_known(backend: Backend, job_id: str) -> bool:
     """Whether there is a simulation of this public name."""
     with backend.database.reading() as connection:
-        return batch.known(connection, job_id)
+        return batch.is_known(connection, job_id)
 
 
-def waiting(backend: Backend, job_id: str) -> str | None:
+def waiting_tasks(backend: Backend, job_id: str) -> str | None:
     """How many tasks of a simulation wait on its cluster, and what that says of them; None if none does."""
     with backend.database.reading() as connection:
-        found = batch.waiting(connection, job_id)
+        found = batch.waiting_tasks(connection, job_id)
     if found is None:
         return None
     said, count = found

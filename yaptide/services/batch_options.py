@@ -12,14 +12,14 @@ from yaptide.persistence.engine import Record
 from yaptide.persistence.models.simulations import EDITOR
 from yaptide.persistence.queries import clusters
 from yaptide.simulators.base import Simulator
-from yaptide_client.extras import require
+from yaptide_client.extras import require_extra
 
 _KEYS = ("cluster_name", "array_header", "array_options", "collect_header", "collect_options")
 #: What the web front end calls the cluster when it knows of none.
 _ANY = "default"
 
 
-def accept(
+def accept_options(
     connection: Connection,
     asked: Mapping[str, Any],
     simulator: Simulator,
@@ -32,12 +32,12 @@ def accept(
 
     Raises InvalidInput for what cannot be asked, NotConfigured if there is no cluster that could run it, or no SSH.
     """
-    require("asyncssh", "Running on clusters")
+    require_extra("asyncssh", "Running on clusters")
     unknown = sorted(set(asked) - set(_KEYS))
     if unknown:
         raise InvalidInput(f"batch_options: {unknown[0][:40]!r} is unknown; there are {', '.join(_KEYS)}")
     options = {job: _options(asked, job) for job in ("array", "collect")}
-    row = clusters.named(connection, _name(connection, asked.get("cluster_name", _ANY)))
+    row = clusters.find_cluster(connection, _name(connection, asked.get("cluster_name", _ANY)))
     if row is None:
         raise InvalidInput(f"There is no cluster {str(asked.get('cluster_name'))[:80]!r}")
     obstacle = _obstacle(row, simulator)
@@ -65,7 +65,7 @@ def _obstacle(row: Record, simulator: Simulator) -> str | None:
 def _name(connection: Connection, name: object) -> str:
     if not isinstance(name, str) or not name.isprintable():
         raise InvalidInput("batch_options: cluster_name is a text")
-    known = clusters.names(connection)
+    known = clusters.list_names(connection)
     if not known:
         raise NotConfigured("No cluster is configured on this server")
     return known[0] if name == _ANY and len(known) == 1 else name

@@ -52,56 +52,56 @@ class Cluster:
         return (self.scratch_folder or "").replace(_USER, account)
 
 
-def names(backend: Backend) -> list[str]:
+def list_names(backend: Backend) -> list[str]:
     """Names of all clusters, in alphabetical order."""
     with backend.database.reading() as connection:
-        return clusters.names(connection)
+        return clusters.list_names(connection)
 
 
-def listing(database: Database) -> list[Record]:
+def list_clusters(database: Database) -> list[Record]:
     """All clusters by name, with the number of their simulations."""
     with database.reading() as connection:
         return clusters.all_clusters(connection)
 
 
-def find(database: Database, name: str) -> Cluster:
+def find_cluster(database: Database, name: str) -> Cluster:
     """The cluster of this name; raises NotFound."""
     with database.reading() as connection:
-        row = clusters.named(connection, name) if name.isprintable() else None
+        row = clusters.find_cluster(connection, name) if name.isprintable() else None
     if row is None:
         raise NotFound(f"There is no cluster {name!r}; see: yaptide clusters list")
     values = {entry.name: row._mapping[entry.name] for entry in fields(Cluster)}
     return Cluster(**values | {key: json.loads(values[key]) for key in _JSON})
 
 
-def add(database: Database, cluster: Cluster) -> None:
+def add_cluster(database: Database, cluster: Cluster) -> None:
     """Add a cluster; raises InvalidInput for what it cannot have, Conflict if the name is taken."""
-    values = _values(check(cluster))
+    values = _values(check_cluster(cluster))
     try:
         with database.writing() as connection:
-            clusters.add(connection, values)
+            clusters.add_cluster(connection, values)
     except IntegrityError:
         raise Conflict(f"There is a cluster {cluster.cluster_name!r} already") from None
 
 
-def change(database: Database, name: str, values: Mapping[str, Any]) -> None:
+def change_cluster(database: Database, name: str, values: Mapping[str, Any]) -> None:
     """Give some of a cluster's values anew; raises InvalidInput for what it cannot have, NotFound."""
-    checked = _values(check(replace(find(database, name), **values)))
+    checked = _values(check_cluster(replace(find_cluster(database, name), **values)))
     with database.writing() as connection:
-        clusters.change(connection, name, {key: checked[key] for key in values})
+        clusters.change_cluster(connection, name, {key: checked[key] for key in values})
 
 
-def remove(database: Database, name: str) -> None:
+def remove_cluster(database: Database, name: str) -> None:
     """Remove a cluster; raises NotFound, and Conflict while there are simulations that ran on it."""
-    find(database, name)
+    find_cluster(database, name)
     try:
         with database.writing() as connection:
-            clusters.remove(connection, name)
+            clusters.remove_cluster(connection, name)
     except IntegrityError:
         raise Conflict(f"Simulations ran on {name}: it stays as long as they are kept") from None
 
 
-def check(cluster: Cluster) -> Cluster:
+def check_cluster(cluster: Cluster) -> Cluster:
     """The cluster as it can be stored; raises InvalidInput that says what is wrong."""
     check_name(cluster.cluster_name, "cluster")
     if cluster.host is not None and not _HOST.fullmatch(cluster.host):

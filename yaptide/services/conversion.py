@@ -10,7 +10,7 @@ from yaptide.domain.errors import InvalidInput
 from yaptide.editor.reading import read_project
 from yaptide.persistence.queries import clusters
 from yaptide.services.backend import Backend
-from yaptide.simulators import COMMON, converters, is_converter, is_known, simulator
+from yaptide.simulators import COMMON, get_simulator, is_converter, is_known, list_converters
 from yaptide.simulators.base import Converted, Converter, Simulator
 
 #: Values of YAPTIDE_EDITOR_SIMULATOR beside names: the first that projects are converted for (if there are no
@@ -48,10 +48,10 @@ def convert_project(document: Mapping[str, Any], name: str) -> Converted:
     Raises InvalidInput if the simulator is unknown, if yaptide writes no input for it, or for what is wrong with the
     project.
     """
-    code = simulator(name)
+    code = get_simulator(name)
     if not isinstance(code, Converter):
         raise InvalidInput(
-            f"yaptide makes no input files of {code.title} from a project, but of {', '.join(converters())}"
+            f"yaptide makes no input files of {code.title} from a project, but of {', '.join(list_converters())}"
         )
     return code.convert(read_project(document))
 
@@ -64,7 +64,7 @@ def choose_simulator(
     `common` asks for the one that the project names, if it names one. Raises InvalidInput if none can.
     """
     name = _named_in(document) if asked == COMMON else asked
-    code = None if name is None else simulator(name)
+    code = None if name is None else get_simulator(name)
     if code is not None and is_converter(code.name):
         return Choice(code, asked, is_converted=True)
     if code is not None and code.name in backend.foreign_workers:
@@ -83,9 +83,9 @@ def find_stand_in(backend: Backend, connection: Connection) -> Simulator | None:
     """The simulator that runs projects for others here, by YAPTIDE_EDITOR_SIMULATOR; None: there is none."""
     name = backend.editor_simulator
     if name == AUTOMATIC:
-        known = converters()
-        name = known[0] if known and not clusters.names(connection) else OFF
-    return None if name == OFF else simulator(name)
+        known = list_converters()
+        name = known[0] if known and not clusters.list_names(connection) else OFF
+    return None if name == OFF else get_simulator(name)
 
 
 def _named_in(document: Mapping[str, Any]) -> str | None:
@@ -96,4 +96,4 @@ def _named_in(document: Mapping[str, Any]) -> str | None:
 
 
 def _title(name: str) -> str:
-    return simulator(name).title if is_known(name) else name
+    return get_simulator(name).title if is_known(name) else name

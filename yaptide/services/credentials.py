@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import SSHCertificate, SSHCertificateType
 
 from yaptide.domain.errors import Conflict, Forbidden, InvalidInput, NotConfigured, NotFound, Unreachable
-from yaptide.persistence.engine import retried
+from yaptide.persistence.engine import retry_contended
 from yaptide.persistence.queries import secrets as queries
 from yaptide.persistence.queries.users import Subject
-from yaptide.services.backend import Backend, now
+from yaptide.services.backend import Backend, utc_now
 from yaptide.services.fetching import fetch_json
 from yaptide.services.secrets import Vault
 from yaptide.services.users import User, confirm_subject
@@ -45,14 +45,14 @@ class Credentials:
     valid_until: datetime
 
 
-def credentials(backend: Backend, user_id: int) -> Credentials:
+def current_credentials(backend: Backend, user_id: int) -> Credentials:
     """The SSH credentials of a user, good at this moment.
 
     Raises Conflict, with what to do, if there are none, if they have expired, or if they cannot be decrypted;
     NotConfigured without a key to do it with, NotFound if there is no such user of Keycloak.
     """
     with backend.database.reading() as connection:
-        found = queries.credentials(connection, user_id)
+        found = queries.find_credentials(connection, user_id)
     if found is None:
         raise NotFound("There is no such user who signs in through Keycloak")
     username, certificate, token = found
@@ -63,14 +63,14 @@ def credentials(backend: Backend, user_id: int) -> Credentials:
     except InvalidInput:  # it was taken over from another backend
         raise Conflict(f"The stored SSH certificate cannot be read: {_GET_NEW}") from None
     valid_until = _end(read)
-    if valid_until <= now():
+    if valid_until <= utc_now():
         raise Conflict(f"The SSH certificate expired on {_said(valid_until)}: {_GET_NEW}")
     names = _principals(read)
     private = Vault(backend.secret_keys).decrypt(token)
     return Credentials(private, certificate, username if username in names else names[0], valid_until)
 
 
-def ends(certificate: str | None) -> datetime | None:
+def certificate_end(certificate: str | None) -> datetime | None:
     """When a stored certificate ends or ended; None if there is none, or none that can be read."""
     try:
         return _end(_certificate(certificate)) if certificate else None
@@ -78,7 +78,9 @@ def ends(certificate: str | None) -> datetime | None:
         return None
 
 
-def store(backend: Backend, user: User, certificate: str, private: str, subject: Subject | None = None) -> None:
+def store_credentials(
+    backend: Backend, user: User, certificate: str, private: str, subject: Subject | None = None
+) -> None:
     """Keep a private key with its certificate, instead of those that are there.
 
     Raises InvalidInput, saying what is wrong with them, Forbidden for a user who does not sign in through Keycloak, or
@@ -87,11 +89,11 @@ def store(backend: Backend, user: User, certificate: str, private: str, subject:
     if not user.is_keycloak:
         raise Forbidden("Only users who sign in through Keycloak have SSH credentials")
     certificate, private = certificate.strip(), f"{private.strip()}\n"
-    check(certificate, private, user.username)
+    check_credentials(certificate, private, user.username)
     _write(backend, user, certificate, Vault(backend.secret_keys).encrypt(private), subject)
 
 
-@retried
+@retry_contended
 def _write(backend: Backend, user: User, certificate: str, token: str, subject: Subject | None) -> None:
     with backend.database.writing() as connection:
         if subject is not None:
@@ -99,7 +101,7 @@ def _write(backend: Backend, user: User, certificate: str, token: str, subject: 
         queries.set_credentials(connection, user.id, certificate, token)
 
 
-def renew(backend: Backend, user: User, token: str, subject: Subject) -> str | None:
+def renew_credentials(backend: Backend, user: User, token: str, subject: Subject) -> str | None:
     """Get SSH credentials from the certificate service, if there is one, and the present ones are past half their time.
 
     `token` is the user's, of Keycloak, where they are `subject`. Returns what went wrong, for the user: without
@@ -109,7 +111,7 @@ def renew(backend: Backend, user: User, token: str, subject: Subject) -> str | N
     if not url or _lasts(backend, user):
         return None
     try:
-        store(backend, user, *_fetched(url, token), subject)
+        store_credentials(backend, user, *_fetched(url, token), subject)
     except Unreachable as error:
         reason = f"the certificate service {error}"
     except (InvalidInput, NotConfigured) as error:
@@ -132,15 +134,15 @@ def _fetched(url: str, token: str) -> tuple[str, str]:
 def _lasts(backend: Backend, user: User) -> bool:
     """Whether more than half of the time of the stored certificate is left."""
     with backend.database.reading() as connection:
-        found = queries.credentials(connection, user.id)
+        found = queries.find_credentials(connection, user.id)
     try:
         read = _certificate((found.cert if found is not None else None) or "")
     except InvalidInput:
         return False
-    return 2 * now().timestamp() < read.valid_after + read.valid_before
+    return 2 * utc_now().timestamp() < read.valid_after + read.valid_before
 
 
-def check(certificate: str, private: str, username: str) -> None:
+def check_credentials(certificate: str, private: str, username: str) -> None:
     """Raise InvalidInput unless `username` can log in with this private key and certificate now."""
     if max(len(certificate), len(private)) > MAX_LENGTH:
         raise InvalidInput(f"A private key or a certificate has at most {MAX_LENGTH} characters")
@@ -149,9 +151,9 @@ def check(certificate: str, private: str, username: str) -> None:
         raise InvalidInput("The certificate is for another private key than this one")
     if read.type is not SSHCertificateType.USER:
         raise InvalidInput("The certificate is that of a host, and not of a user")
-    if read.valid_before <= now().timestamp():
+    if read.valid_before <= utc_now().timestamp():
         raise InvalidInput(f"The certificate expired on {_said(_end(read))}: get a new one")
-    if read.valid_after > now().timestamp() + _LEEWAY:
+    if read.valid_after > utc_now().timestamp() + _LEEWAY:
         raise InvalidInput(f"The certificate is not valid before {_said(_time(read.valid_after))}")
     if username not in (names := _principals(read)):
         raise InvalidInput(f"The certificate is for {' and '.join(names)}, and not for {username}")

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from yaptide.persistence.engine import retried
+from yaptide.persistence.engine import retry_contended
 from yaptide.persistence.queries import users
 from yaptide.persistence.queries.users import Account, User
-from yaptide.services.backend import Backend, Token, now
+from yaptide.services.backend import Backend, Token, utc_now
 from yaptide.services.throttle import network_of
 
 #: How long a device is known after a sign-in; browsers keep no cookie for longer.
@@ -34,7 +34,7 @@ class Origin:
     device: str | None = None
 
 
-def recognize(backend: Backend, account: Account | None, origin: Origin) -> str | None:
+def recognize_device(backend: Backend, account: Account | None, origin: Origin) -> str | None:
     """A name for the place where this user has signed in before that a request comes from; None for any other."""
     if account is None:
         return None
@@ -47,7 +47,7 @@ def recognize(backend: Backend, account: Account | None, origin: Origin) -> str 
     return None
 
 
-def remember(backend: Backend, user: User, origin: Origin) -> Token:
+def remember_device(backend: Backend, user: User, origin: Origin) -> Token:
     """Know this place from now on, after a sign-in; returns what the device has to keep."""
     network = network_of(origin.address)
     if network:
@@ -58,7 +58,7 @@ def remember(backend: Backend, user: User, origin: Origin) -> Token:
     return _issue(backend, device, known)
 
 
-@retried
+@retry_contended
 def _remember_network(backend: Backend, user: User, network: str) -> None:
     """Put a network in front, unless it is near there: a user at home on two of them is not written each time."""
     with backend.database.reading() as connection:
@@ -78,7 +78,7 @@ def _digest(backend: Backend, user: User, network: str) -> str:
 def _issue(backend: Backend, device: str, known: list[str]) -> Token:
     import jwt  # noqa: PLC0415 - as in yaptide.services.sessions
 
-    expires = now() + KNOWN_FOR
+    expires = utc_now() + KNOWN_FOR
     claims = {"use": _USE, "device": device, "users": known, "exp": expires}
     return Token(jwt.encode(claims, backend.signing_key, algorithm=_ALGORITHM), expires)
 

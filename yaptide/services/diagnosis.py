@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from yaptide.persistence.queries import diagnosis
 from yaptide.services import runners
-from yaptide.services.backend import Backend, now
+from yaptide.services.backend import Backend, utc_now
 from yaptide.services.runners import Wanted
 
 
@@ -33,12 +33,12 @@ class Finding:
 _UNNOTICED = 3
 
 
-def simulations(backend: Backend) -> Iterator[Finding]:
+def diagnose_simulations(backend: Backend) -> Iterator[Finding]:
     """How tasks and merges stand; raises Unavailable."""
     with backend.database.reading() as connection:
-        running = diagnosis.running(connection, now())
-        waiting = diagnosis.waiting(connection)
-        merges = diagnosis.merges(connection)
+        running = diagnosis.list_running(connection, utc_now())
+        waiting = diagnosis.count_waiting(connection)
+        merges = diagnosis.count_merges(connection)
         empty = diagnosis.without_results(connection)
     yield from _running(backend, running)
     yield from _programs(backend)
@@ -63,9 +63,9 @@ def _programs(backend: Backend) -> Iterator[Finding]:
 
 def _waiting(backend: Backend, waiting: list[tuple[str, str, str, int, datetime]]) -> Iterator[Finding]:
     for sim_type, platform, input_type, count, since in waiting:
-        with backend.database.glancing() as connection:
+        with backend.database.read_committed() as connection:
             reason = runners.why_waiting(backend, connection, Wanted(sim_type, platform, input_type))
-        text = f"{count} wait for {sim_type}, the first for {_ago(now() - since)}"
+        text = f"{count} wait for {sim_type}, the first for {_ago(utc_now() - since)}"
         if reason is None:
             yield Finding("tasks", Verdict.OK, text)
         else:

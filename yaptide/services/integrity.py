@@ -19,12 +19,12 @@ from sqlalchemy import Connection
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState
 from yaptide.persistence import codec, schema
-from yaptide.persistence.engine import Database, retried
-from yaptide.persistence.queries import integrity as queries, moves, users
+from yaptide.persistence.engine import Database, retry_contended
+from yaptide.persistence.queries import integrity as queries, transitions, users
 from yaptide.persistence.queries.integrity import StoredPayload
-from yaptide.persistence.queries.moves import Cause
+from yaptide.persistence.queries.transitions import Audit
 from yaptide.services import pages
-from yaptide.services.backend import now
+from yaptide.services.backend import utc_now
 
 #: In the history: whoever repaired.
 REPAIR = "repair"
@@ -37,8 +37,8 @@ Watch = Callable[[int, int], None]
 class Finding:
     """Something that must not be.
 
-    `kind` names the rule, `where` the row as an operator knows it, `what` says what is wrong with it. `repair` mends it
-    without losing anything; None where nothing can.
+    `kind` names the rule, `where` the row as an operator knows it, `what` says what is wrong with it. `repair_findings`
+    mends it without losing anything; None where nothing can.
     """
 
     kind: str
@@ -55,13 +55,13 @@ def _unwatched(done: int, total: int) -> None:
     """Nobody waits to be told how far it is."""
 
 
-def check(database: Database, watch: Watch = _unwatched) -> list[Finding]:
+def check_store(database: Database, watch: Watch = _unwatched) -> list[Finding]:
     """Everything that is wrong; `watch` is told how many payloads of how many have been looked at.
 
     Payloads are read one at a time. Raises Conflict if the tables are not of this version.
     """
     schema.require_current(database)
-    findings = [Finding("schema", "tables", difference) for difference in schema.differences(database)]
+    findings = [Finding("schema", "tables", difference) for difference in schema.schema_differences(database)]
     for question in (_file, _orphans, _halves, _lacking, _states, _histories, _ends, _open_tasks, _primaries):
         with database.reading() as connection:
             findings += question(connection)
@@ -72,14 +72,14 @@ def check(database: Database, watch: Watch = _unwatched) -> list[Finding]:
     return findings
 
 
-def repair(database: Database, findings: list[Finding]) -> None:
+def repair_findings(database: Database, findings: list[Finding]) -> None:
     """Mend those of the findings that can be mended without losing anything. Look again to see what is left."""
     for finding in findings:
         if finding.repair is not None:
             _repair_one(database, finding.repair)
 
 
-@retried
+@retry_contended
 def _repair_one(database: Database, action: Repair) -> None:
     with database.writing() as connection:
         action(connection)
@@ -91,17 +91,17 @@ def _file(connection: Connection) -> Iterator[Finding]:
 
 
 def _orphans(connection: Connection) -> Iterator[Finding]:
-    for table, column, value, parent in queries.orphans(connection):
+    for table, column, value, parent in queries.find_orphans(connection):
         yield Finding("orphan", f"{table} with {column} {value}", f"there is no such row in {parent}")
 
 
 def _halves(connection: Connection) -> Iterator[Finding]:
-    for table, number, missing in queries.halves(connection):
+    for table, number, missing in queries.find_halves(connection):
         yield Finding("half", f"{table} {number}", f"its other half in {missing} is missing")
 
 
 def _lacking(connection: Connection) -> Iterator[Finding]:
-    for what, (job_id, estimator) in queries.without(connection):
+    for what, (job_id, estimator) in queries.find_incomplete(connection):
         where = _subject(job_id) if estimator is None else f"{_subject(job_id)}, estimator {estimator!r}"
         yield Finding("lacking", where, f"it has no {what}")
 
@@ -137,10 +137,10 @@ def _may_follow(task_id: int | None, told: str | None, state: str) -> bool:
 
 
 def _add_move(connection: Connection, *, simulation_id: int, task_id: int | None, told: str | None, state: str) -> None:
-    moves.lock_simulation(connection, simulation_id)
+    transitions.lock_simulation(connection, simulation_id)
     still = {(row.task_id, row.told, row.state) for row in queries.last_moves_differ(connection, simulation_id)}
     if (task_id, told, state) in still:
-        cause = Cause(REPAIR, now(), "this row was missing; nobody knows when it happened")
+        cause = Audit(REPAIR, utc_now(), "this row was missing; nobody knows when it happened")
         queries.add_move(connection, simulation_id, task_id, told, state, cause)
 
 
@@ -161,9 +161,9 @@ def _open_tasks(connection: Connection) -> Iterator[Finding]:
 
 def _close_task(connection: Connection, *, simulation_id: int, task_id: int, to: EntityState) -> None:
     """The primaries stay as they were last reported: nobody knows of more."""
-    moves.lock_simulation(connection, simulation_id)
-    cause = Cause(REPAIR, now(), f"its simulation was {to}")
-    moves.move_tasks(connection, simulation_id, to, cause, moves.PRIMARIES_AS_REPORTED, task_id=task_id)
+    transitions.lock_simulation(connection, simulation_id)
+    cause = Audit(REPAIR, utc_now(), f"its simulation was {to}")
+    transitions.move_tasks(connection, simulation_id, to, cause, transitions.PRIMARIES_AS_REPORTED, task_id=task_id)
 
 
 def _primaries(connection: Connection) -> Iterator[Finding]:
@@ -173,14 +173,14 @@ def _primaries(connection: Connection) -> Iterator[Finding]:
 
 
 def _bytes(connection: Connection) -> Iterator[Finding]:
-    for row in queries.miscounted(connection):
+    for row in queries.find_miscounted(connection):
         what = f"stored_bytes is {row.stored_bytes}, its payloads take {row.taken}"
         yield Finding("bytes", _subject(row.job_id), what, partial(_recount, simulation_id=row.id))
 
 
 def _recount(connection: Connection, *, simulation_id: int) -> None:
-    moves.lock_simulation(connection, simulation_id)
-    queries.recount(connection, simulation_id)
+    transitions.lock_simulation(connection, simulation_id)
+    queries.recount_bytes(connection, simulation_id)
 
 
 def _counts(connection: Connection) -> Iterator[Finding]:
@@ -190,7 +190,7 @@ def _counts(connection: Connection) -> Iterator[Finding]:
 
 
 def _recount_simulations(connection: Connection, *, user_id: int) -> None:
-    if users.lock(connection, user_id):
+    if users.lock_user(connection, user_id):
         queries.recount_simulations(connection, user_id)
 
 
@@ -256,16 +256,16 @@ def _reorder_estimator(connection: Connection, *, number: int) -> None:
     if owner is None:
         return
     simulation_id, page_ids = owner
-    moves.lock_simulation(connection, simulation_id)
+    transitions.lock_simulation(connection, simulation_id)
     data = queries.payload_of(connection, "Estimator", number)
-    metadata = None if data is None else _mapping(codec.decode(data))
+    metadata = None if data is None else _mapping(codec.decode_payload(data))
     if metadata is None or not _is_other_order("Estimator", metadata):
         return
     for page_id in page_ids:
         _reorder(connection, page_id)
-    payload = codec.encode({**metadata, pages.ORDER: pages.OUR_ORDER})
+    payload = codec.encode_payload({**metadata, pages.ORDER: pages.OUR_ORDER})
     queries.replace_payload(connection, "Estimator", number, payload)
-    queries.recount(connection, simulation_id)
+    queries.recount_bytes(connection, simulation_id)
 
 
 def _reorder_page(connection: Connection, *, number: int) -> None:
@@ -274,19 +274,19 @@ def _reorder_page(connection: Connection, *, number: int) -> None:
     owner = None if estimator_id is None else queries.results_of(connection, estimator_id)
     if owner is None:
         return
-    moves.lock_simulation(connection, owner[0])
+    transitions.lock_simulation(connection, owner[0])
     data = queries.payload_of(connection, "Page", number)
-    if data is not None and _is_other_order("Page", _mapping(codec.decode(data))):
+    if data is not None and _is_other_order("Page", _mapping(codec.decode_payload(data))):
         _reorder(connection, number)
-        queries.recount(connection, owner[0])
+        queries.recount_bytes(connection, owner[0])
 
 
 def _reorder(connection: Connection, page_id: int) -> None:
     """Write a page anew with the first axis fastest; one that cannot be understood stays as it is."""
     data = queries.payload_of(connection, "Page", page_id)
-    text = b"".join(codec.plain([codec.Stored(data)])) if data is not None else b""
+    text = b"".join(codec.inflate_parts([codec.Stored(data)])) if data is not None else b""
     with suppress(InvalidInput):
-        reordered = pages.reordered(text, Path(tempfile.gettempdir()))
+        reordered = pages.reorder_page(text, Path(tempfile.gettempdir()))
         if reordered is not None:
             queries.replace_payload(connection, "Page", page_id, codec.encode_text(reordered))
 

@@ -18,7 +18,7 @@ import jwt
 from yaptide.domain.errors import Forbidden, InvalidInput, NotAuthenticated, Unreachable
 from yaptide.persistence.queries.users import Subject
 from yaptide.services.administration import check_name
-from yaptide.services.backend import Keycloak, now
+from yaptide.services.backend import Keycloak, utc_now
 from yaptide.services.fetching import fetch_json
 
 #: Asymmetric ones only: whoever can check a token of another kind can make one.
@@ -47,7 +47,7 @@ class Identity:
     expires: datetime
 
 
-def identify(keycloak: Keycloak, token: str | None) -> Identity:
+def identify_user(keycloak: Keycloak, token: str | None) -> Identity:
     """Whose access token this is.
 
     Raises NotAuthenticated without one, Forbidden if it cannot be believed or its user is not to be let in, Unreachable
@@ -61,7 +61,7 @@ def identify(keycloak: Keycloak, token: str | None) -> Identity:
     # PyJWT takes times for numbers: text, NaN and infinity have it raise what Python does.
     except (jwt.PyJWTError, RecursionError, ValueError, TypeError, OverflowError):
         raise Forbidden(NOT_BELIEVED) from None
-    if expires <= now():  # the leeway is for clocks that differ, but nobody is let in for no time at all
+    if expires <= utc_now():  # the leeway is for clocks that differ, but nobody is let in for no time at all
         raise Forbidden(NOT_BELIEVED)
     _check_use(keycloak, claims)
     username = _text(claims, "preferred_username", "profile")

@@ -9,10 +9,10 @@ from typing import Any
 from sqlalchemy import Connection
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.domain.states import FINAL_STATES, EntityState, outcome, simulation_state
-from yaptide.persistence.queries import moves, simulations, tasks
-from yaptide.persistence.queries.moves import Cause, Locked
-from yaptide.services.backend import Backend, now
+from yaptide.domain.states import FINAL_STATES, EntityState, final_outcome, simulation_state
+from yaptide.persistence.queries import simulations, tasks, transitions
+from yaptide.persistence.queries.transitions import Audit, Locked
+from yaptide.services.backend import Backend, utc_now
 
 #: In the history: whoever reported with the update key.
 WORKER = "worker"
@@ -60,26 +60,26 @@ def check_update_key(backend: Backend, simulation: Locked | None, key: str) -> L
 def _is_over(backend: Backend, simulation: Locked) -> bool:
     """Whether a simulation has ended so long ago that no answer about it can still be on its way."""
     ended = simulation.end_time if simulation.job_state in FINAL_STATES else None
-    return ended is not None and ended + backend.limits.update_key < now()
+    return ended is not None and ended + backend.limits.update_key < utc_now()
 
 
-def settle(connection: Connection, simulation: Locked, cause: Cause) -> EntityState:
+def settle_simulation(connection: Connection, simulation: Locked, cause: Audit) -> EntityState:
     """Move a simulation to where its tasks ask for, after some of them have moved; returns the state it is then in."""
     if simulation.job_state not in _BEFORE_MERGING:
         return simulation.job_state
-    wanted = simulation_state(tasks.states(connection, simulation.id))
+    wanted = simulation_state(tasks.count_states(connection, simulation.id))
     if wanted is simulation.job_state:
         return wanted
-    reason = failure(connection, simulation.id) if wanted is EntityState.FAILED else None
-    moved = moves.move_simulation(connection, simulation.id, wanted, Cause(cause.actor, cause.time, reason))
+    reason = failure_reason(connection, simulation.id) if wanted is EntityState.FAILED else None
+    moved = transitions.move_simulation(connection, simulation.id, wanted, Audit(cause.actor, cause.time, reason))
     return wanted if moved else simulation.job_state
 
 
-def end(
+def end_simulation(
     connection: Connection,
     simulation: Locked,
     to: EntityState,
-    cause: Cause,
+    cause: Audit,
     values: Mapping[str, Any] | None = None,
 ) -> EntityState:
     """End a simulation, setting `values` with it, and with it those of its tasks that have not ended.
@@ -89,27 +89,27 @@ def end(
     """
     if simulation.job_state in FINAL_STATES:
         return simulation.job_state
-    moves.move_tasks(connection, simulation.id, to, cause)
+    transitions.move_tasks(connection, simulation.id, to, cause)
     if to is EntityState.COMPLETED:
-        to = outcome(tasks.states(connection, simulation.id))
+        to = final_outcome(tasks.count_states(connection, simulation.id))
     if to is EntityState.FAILED and cause.reason is None:
-        cause = Cause(cause.actor, cause.time, failure(connection, simulation.id))
-    moves.move_simulation(connection, simulation.id, to, cause, values)
+        cause = Audit(cause.actor, cause.time, failure_reason(connection, simulation.id))
+    transitions.move_simulation(connection, simulation.id, to, cause, values)
     return to
 
 
-def remove(connection: Connection, simulation: Locked) -> bool:
+def remove_simulation(connection: Connection, simulation: Locked) -> bool:
     """Remove a simulation with everything about it; False, and nothing changed, while its tasks may run."""
     if simulation.job_state in _NOT_REMOVED:
         return False
-    return simulations.remove(connection, simulation.id)
+    return simulations.remove_simulation(connection, simulation.id)
 
 
-def failure(connection: Connection, simulation_id: int) -> str:
+def failure_reason(connection: Connection, simulation_id: int) -> str:
     """Why a simulation failed, in one line, from the reasons its tasks left."""
-    counts = tasks.states(connection, simulation_id)
+    counts = tasks.count_states(connection, simulation_id)
     state, what = EntityState.FAILED, "failed"
     if state not in counts and EntityState.CANCELED in counts:
         state, what = EntityState.CANCELED, "were canceled"
-    told = [reason for task, reason in simulations.reasons(connection, simulation_id, state) if task is not None]
+    told = [reason for task, reason in simulations.list_reasons(connection, simulation_id, state) if task is not None]
     return f"{counts.get(state, 0)} of {sum(counts.values())} tasks {what}" + (f": {told[0]}" if told else "")

@@ -6,9 +6,9 @@ from sqlalchemy import Connection
 
 from yaptide.domain.errors import NotFound, TooLarge
 from yaptide.persistence import codec
-from yaptide.persistence.engine import retried
-from yaptide.persistence.queries import moves, simulations, users
-from yaptide.persistence.queries.moves import Locked
+from yaptide.persistence.engine import retry_contended
+from yaptide.persistence.queries import simulations, transitions, users
+from yaptide.persistence.queries.transitions import Locked
 from yaptide.persistence.queries.users import User
 from yaptide.services.access import find_readable
 from yaptide.services.backend import Backend
@@ -17,19 +17,19 @@ from yaptide.services.lifecycle import check_update_key
 _PART = 16
 
 
-@retried
-def post(backend: Backend, simulation_id: int, update_key: str, logfiles: Mapping[str, str]) -> None:
+@retry_contended
+def post_logfiles(backend: Backend, simulation_id: int, update_key: str, logfiles: Mapping[str, str]) -> None:
     """Keep log files that a worker sends, also after the end, since they explain it.
 
     Raises InvalidInput for a wrong key, TooLarge if the simulation has too many already.
     """
-    payload = codec.encode(logfiles)
+    payload = codec.encode_payload(logfiles)
     with backend.database.writing() as connection:
-        simulation = check_update_key(backend, moves.lock_simulation(connection, simulation_id), update_key)
-        keep(backend, connection, simulation.id, payload)
+        simulation = check_update_key(backend, transitions.lock_simulation(connection, simulation_id), update_key)
+        keep_logfiles(backend, connection, simulation.id, payload)
 
 
-def keep(backend: Backend, connection: Connection, simulation_id: int, payload: codec.Payload) -> None:
+def keep_logfiles(backend: Backend, connection: Connection, simulation_id: int, payload: codec.Payload) -> None:
     """Keep encoded log files of a simulation in the running transaction; the same ones again change nothing."""
     if simulations.logfiles_size(connection, simulation_id) + payload.size > backend.limits.logfiles:
         raise TooLarge(f"The log files of a simulation may have {backend.limits.logfiles} bytes in all")
@@ -41,14 +41,14 @@ def keep_of_success(backend: Backend, connection: Connection, simulation: Locked
 
     They have a small part of a simulation's room: log files that explain a failure find the rest.
     """
-    quota = users.quota(connection, simulation.user_id)
-    if quota is not None and users.used(connection, simulation.user_id) + len(payload.data) > quota:
+    quota = users.get_quota(connection, simulation.user_id)
+    if quota is not None and users.count_used_bytes(connection, simulation.user_id) + len(payload.data) > quota:
         return
     if simulations.logfiles_size(connection, simulation.id) + payload.size <= backend.limits.logfiles // _PART:
         simulations.add_logfiles(connection, simulation.id, payload)
 
 
-def read(backend: Backend, user: User, job_id: str) -> dict[str, str]:
+def read_logfiles(backend: Backend, user: User, job_id: str) -> dict[str, str]:
     """The log files of a simulation, name to text; raises NotFound if there are none."""
     with backend.database.reading() as connection:
         simulation = find_readable(connection, user, job_id)
@@ -57,5 +57,5 @@ def read(backend: Backend, user: User, job_id: str) -> dict[str, str]:
         raise NotFound("Logfiles not found")
     logfiles: dict[str, str] = {}
     for payload in payloads:
-        logfiles |= codec.decode(payload)
+        logfiles |= codec.decode_payload(payload)
     return logfiles

@@ -11,48 +11,48 @@ from sqlalchemy import Connection
 from yaptide.domain.errors import Conflict, InvalidInput, SimulationFailed, explain_full_disk
 from yaptide.domain.states import EntityState
 from yaptide.persistence import task_outputs
-from yaptide.persistence.engine import retried
+from yaptide.persistence.engine import retry_contended
 from yaptide.persistence.models.simulations import DIRECT
 from yaptide.persistence.payload import NewEstimator
-from yaptide.persistence.queries import moves, simulations, tasks
-from yaptide.persistence.queries.moves import Cause, Locked
+from yaptide.persistence.queries import simulations, tasks, transitions
+from yaptide.persistence.queries.transitions import Audit, Locked
 from yaptide.services import lifecycle, results
-from yaptide.services.backend import Backend, now
+from yaptide.services.backend import Backend, utc_now
 
 log = logging.getLogger(__name__)
 
 
-@retried
-def claim(backend: Backend, owner: str, platform: str = DIRECT) -> Locked | None:
+@retry_contended
+def claim_merge(backend: Backend, owner: str, platform: str = DIRECT) -> Locked | None:
     """Take the simulation of a platform that has waited longest for its merge; None if there is none to have."""
     with backend.database.reading() as connection:
         simulation_id = simulations.next_merge(connection, owner, platform)
     if simulation_id is None:
         return None
     with backend.database.writing() as connection:
-        simulation = moves.lock_simulation(connection, simulation_id)
-        taken = simulation is not None and take(connection, simulation, owner)
+        simulation = transitions.lock_simulation(connection, simulation_id)
+        taken = simulation is not None and take_merge(connection, simulation, owner)
     return simulation if taken else None
 
 
-def take(connection: Connection, simulation: Locked, owner: str) -> bool:
+def take_merge(connection: Connection, simulation: Locked, owner: str) -> bool:
     """Claim the merge of a locked simulation in the running transaction; False if it does not wait for one."""
     if simulation.job_state is not EntityState.MERGING_QUEUED:
         return False  # somebody was quicker
-    cause = Cause(owner, now())
+    cause = Audit(owner, utc_now())
     values = {"owner": owner, "heartbeat_time": cause.time}
-    return moves.move_simulation(connection, simulation.id, EntityState.MERGING_RUNNING, cause, values)
+    return transitions.move_simulation(connection, simulation.id, EntityState.MERGING_RUNNING, cause, values)
 
 
-def merge(backend: Backend, simulation: Locked, owner: str) -> None:
+def merge_simulation(backend: Backend, simulation: Locked, owner: str) -> None:
     """Merge a claimed simulation and store its results, which ends it; it fails if its outputs cannot be merged."""
     with backend.database.reading() as connection:
-        completed = tasks.completed(connection, simulation.id)
+        completed = tasks.list_completed(connection, simulation.id)
     try:
         with _merged(backend, simulation.job_id, completed) as merged:
-            finish(backend, simulation, owner, merged)
+            finish_merge(backend, simulation, owner, merged)
     except (SimulationFailed, InvalidInput, Conflict, ValueError) as error:  # trying again would not help
-        finish(backend, simulation, owner, [], f"the results could not be merged: {error}")
+        finish_merge(backend, simulation, owner, [], f"the results could not be merged: {error}")
 
 
 @contextmanager
@@ -64,10 +64,10 @@ def _merged(backend: Backend, job_id: str, completed: Sequence[tuple[int, int]])
         tempfile.TemporaryFile(dir=backend.data_dir) as aside,
     ):
         paths = [backend.spool.fetch(job_id, task_id, Path(folder)) for task_id, _ in completed]
-        yield list(task_outputs.merge(paths, [primaries for _, primaries in completed], aside))
+        yield list(task_outputs.merge_outputs(paths, [primaries for _, primaries in completed], aside))
 
 
-def finish(
+def finish_merge(
     backend: Backend, simulation: Locked, owner: str, merged: Sequence[NewEstimator], reason: str | None = None
 ) -> None:
     """End a claimed simulation with its merged results, or, if there are none, as one that failed for `reason`."""
@@ -75,27 +75,27 @@ def finish(
         backend.spool.remove(simulation.job_id)
 
 
-@retried
+@retry_contended
 def _end(backend: Backend, simulation_id: int, owner: str, merged: Sequence[NewEstimator], reason: str | None) -> bool:
     """Store what was merged and end the simulation; False if it is not the owner's any more."""
     with backend.database.writing() as connection:
-        locked = moves.lock_simulation(connection, simulation_id)
+        locked = transitions.lock_simulation(connection, simulation_id)
         if locked is None or locked.owner != owner or locked.job_state is not EntityState.MERGING_RUNNING:
             return False  # canceled, deleted, or taken over meanwhile
-        cause = Cause(owner, now(), reason)
+        cause = Audit(owner, utc_now(), reason)
         if merged:
-            results.store(connection, locked, merged, cause)
+            results.store_results(connection, locked, merged, cause)
         else:
-            lifecycle.end(connection, locked, EntityState.FAILED, cause)
+            lifecycle.end_simulation(connection, locked, EntityState.FAILED, cause)
     return True
 
 
-@retried
+@retry_contended
 def keep_canceled(backend: Backend, job_id: str) -> None:
     """Store what those tasks of a canceled simulation have simulated that had completed before; its state stays."""
     with backend.database.reading() as connection:
         simulation = simulations.by_job(connection, job_id)
-        completed = tasks.completed(connection, simulation.id) if simulation else []
+        completed = tasks.list_completed(connection, simulation.id) if simulation else []
     if simulation is None or not completed:
         return
     try:
@@ -103,8 +103,8 @@ def keep_canceled(backend: Backend, job_id: str) -> None:
             kept = [estimator for estimator in merged if estimator.pages]
             results.check_unique(kept)
             with backend.database.writing() as connection:
-                locked = moves.lock_simulation(connection, simulation.id)
+                locked = transitions.lock_simulation(connection, simulation.id)
                 if locked is not None and locked.job_state is EntityState.CANCELED:
-                    results.add(connection, locked, kept)
+                    results.add_results(connection, locked, kept)
     except (SimulationFailed, InvalidInput, ValueError) as error:
         log.warning("%s was canceled; what had completed cannot be kept: %s", job_id, error)

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from yaptide.domain.errors import YaptideError
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.queries import stats
-from yaptide.services.backend import Backend, now
+from yaptide.services.backend import Backend, utc_now
 
 _WAITING_STATES = (EntityState.PENDING, EntityState.RUNNING)
 
@@ -62,7 +62,7 @@ def observe_task(sim_type: str, outcome: EntityState, seconds: float) -> None:
     _TASKS.labels(sim_type, str(outcome)).observe(max(seconds, 0.0))
 
 
-def exposition(backend: Backend) -> bytes:
+def metrics_exposition(backend: Backend) -> bytes:
     """All figures, in Prometheus' text format."""
     return generate_latest(_Everything(backend))
 
@@ -92,7 +92,7 @@ def _stored(backend: Backend) -> list[Metric]:
 
 def _of_database(backend: Backend) -> list[Metric]:
     """What has ended is not counted: that would take reading all of it, each time."""
-    with backend.database.probing() as connection:
+    with backend.database.probe() as connection:
         simulations = stats.open_simulations(connection)
         tasks = stats.open_tasks(connection)
         oldest = stats.oldest_waiting(connection)
@@ -110,7 +110,7 @@ def _of_database(backend: Backend) -> list[Metric]:
         labels=["sim_type"],
     )
     for sim_type, submitted in sorted(oldest.items()):
-        age.add_metric([sim_type], max((now() - submitted).total_seconds(), 0.0))
+        age.add_metric([sim_type], max((utc_now() - submitted).total_seconds(), 0.0))
     total = GaugeMetricFamily("yaptide_stored_bytes", "Bytes that the payloads of all simulations take.")
     total.add_metric([], stored)
     return [by_state, tasks_by_state, age, total]

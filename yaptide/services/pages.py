@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.estimators import NO_VALUE, Aggregation, Floats, aggregation_of, mark_missing, written_values
 from yaptide.persistence import codec
-from yaptide.services.slimming import Read, Slim
+from yaptide.services.large_json import LargeJson, Read
 
 MAX_NAME = 500
 #: In the metadata of an estimator or a page: which axis is the fastest, "F" (ours) the first and "C" the last.
@@ -86,14 +86,14 @@ class CheckedPage:
 
 
 def check_page(
-    text: bytes | memoryview, body: Slim, position: int, order: str, taken: Container[int] = ()
+    text: bytes | memoryview, body: LargeJson, position: int, order: str, taken: Container[int] = ()
 ) -> CheckedPage:
     """Look whether a page can be kept; `text` is a part of `body`, `order` that of its values.
 
     Without a number it has that of its `position`. Raises InvalidInput saying what is wrong with it, also if its number
     is `taken`.
     """
-    with readable():
+    with explain_unreadable():
         str(text, "utf-8")  # the decoder does not look into text that it skips
         page = _decoded(text)
     number = _number(page.metadata, position)
@@ -119,7 +119,7 @@ def number_of(text: bytes | memoryview, position: int) -> int:
         return position
 
 
-def write_anew(text: bytes | memoryview, body: Slim, read: Read, order: str, folder: Path) -> Iterator[bytes]:
+def write_anew(text: bytes | memoryview, body: LargeJson, read: Read, order: str, folder: Path) -> Iterator[bytes]:
     """The JSON text of a checked page in the form that is stored, piece by piece.
 
     `read` gives bytes of the whole body; many numbers wait in `folder`. Raises InvalidInput if digits would get lost.
@@ -145,15 +145,15 @@ def write_anew(text: bytes | memoryview, body: Slim, read: Read, order: str, fol
     if data["unit"] == NO_VALUE:
         metadata.setdefault("unit", unit)
     document["metadata"] = metadata
-    yield from codec.texts(lists.expand(document))
+    yield from codec.json_pieces(lists.expand(document))
 
 
-def reordered(text: bytes, folder: Path) -> bytes | None:
+def reorder_page(text: bytes, folder: Path) -> bytes | None:
     """A stored page whose last axis is the fastest as it should be; None if its order makes no difference.
 
     Raises InvalidInput for a page that cannot be understood.
     """
-    body = Slim(text)
+    body = LargeJson(text)
     if not check_page(text, body, 0, OTHER_ORDER).written_anew:
         return None
     return b"".join(write_anew(text, body, lambda *_: b"", OTHER_ORDER, folder))
@@ -166,14 +166,14 @@ def in_our_order(values: Floats, shape: Sequence[int], order: str) -> Floats:
     return values.reshape(shape, order="C").ravel(order="F")
 
 
-def check_text(text: str, what: str, body: Slim | None = None) -> None:
+def check_text(text: str, what: str, body: LargeJson | None = None) -> None:
     """Raise InvalidInput for a name that is empty, too long, or holds what no database takes."""
     if not text or len(text) > MAX_NAME or "\0" in text or not (body is None or body.is_whole(text)):
         raise InvalidInput(f"{what} must have 1 to {MAX_NAME} characters")
 
 
 @contextmanager
-def readable() -> Iterator[None]:
+def explain_unreadable() -> Iterator[None]:
     """Say of a body, or a part of one, that cannot be read what is wrong with it."""
     try:
         yield
@@ -198,7 +198,7 @@ def _decoded(text: bytes | memoryview) -> _Page[Any]:
             raise error from None
 
 
-def _shape(page: _Page[Any], body: Slim) -> tuple[int, ...]:
+def _shape(page: _Page[Any], body: LargeJson) -> tuple[int, ...]:
     axes = (page.axis_dim1, page.axis_dim2, page.axis_dim3, page.axis_dim4, page.axis_dim5)
     if not 0 <= page.dimensions <= _MAX_AXES:
         raise InvalidInput(f"it has {page.dimensions} dimensions; there may be 0 to {_MAX_AXES}")
@@ -210,7 +210,7 @@ def _shape(page: _Page[Any], body: Slim) -> tuple[int, ...]:
     return tuple(body.count(axis.values) for axis in used)
 
 
-def _check_numbers(page: _Page[Any], shape: tuple[int, ...], body: Slim) -> None:
+def _check_numbers(page: _Page[Any], shape: tuple[int, ...], body: LargeJson) -> None:
     count, expected = _count(page.data.values, body), math.prod(shape)
     if _aggregation(page.metadata) is Aggregation.CONCATENATE and not shape:
         expected = count
@@ -233,7 +233,7 @@ def _is_nested(values: Sequence[object]) -> bool:
     return bool(values) and isinstance(values[0], list)
 
 
-def _count(values: Sequence[Any], body: Slim) -> int:
+def _count(values: Sequence[Any], body: LargeJson) -> int:
     """How many numbers a list, or a list of rows of one length, has."""
     if not _is_nested(values):
         return body.count(values)
@@ -246,7 +246,7 @@ def _count(values: Sequence[Any], body: Slim) -> int:
 class _Lists:
     """The lists of numbers in a page, as arrays."""
 
-    body: Slim
+    body: LargeJson
     read: Read
     folder: Path
 

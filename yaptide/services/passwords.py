@@ -90,7 +90,7 @@ def check_new(password: str, least: int = LEAST) -> None:
         raise InvalidInput(f"A password has at least {least} characters here")
 
 
-def make(password: str, queue: Queue = KNOWN) -> str:
+def make_hash(password: str, queue: Queue = KNOWN) -> str:
     """A hash of `password`; raises Busy if too many are asked for."""
     password = _normalized(password)
     hasher = _argon2()
@@ -103,8 +103,8 @@ def make(password: str, queue: Queue = KNOWN) -> str:
         return f"scrypt:{n}:{r}:{p}${salt}${found.hex()}"
 
 
-def verify(stored: str, password: str, queue: Queue = KNOWN) -> Match:
-    """Whether `stored` is a hash of `password`; it is not if it is of no known kind. Raises Busy as `make` does.
+def verify_password(stored: str, password: str, queue: Queue = KNOWN) -> Match:
+    """Whether `stored` is a hash of `password`; it is not if it is of no known kind. Raises Busy as `make_hash` does.
 
     Hashes of other backends, and of older versions, are of what was typed, without normalization. Where that differs,
     whoever has another password, or none, has both compared: it takes as long whether or not there is such a user.

@@ -34,7 +34,7 @@ class Check:
     remedy: str = ""
 
 
-def checks(backend: Backend) -> list[Check]:
+def run_checks(backend: Backend) -> list[Check]:
     """All checks; they take a few seconds at most, and change nothing."""
     return [*_database(backend), _storage(backend.data_dir)]
 
@@ -56,7 +56,7 @@ def check_simulators(backend: Backend, others: Sequence[Check]) -> list[Check]:
 
 def _database(backend: Backend) -> list[Check]:
     try:
-        with backend.database.probing() as connection:
+        with backend.database.probe() as connection:
             found = schema.condition_on(connection)
     except NotConfigured as error:
         return _unusable("it is there, and cannot be used", str(error))

@@ -7,11 +7,11 @@ from typing import Any
 
 from yaptide.domain.errors import Unavailable
 from yaptide.domain.states import FINAL_STATES, EntityState
-from yaptide.persistence.engine import retried
-from yaptide.persistence.queries import messages, moves, simulations, tasks
-from yaptide.persistence.queries.moves import Cause
-from yaptide.services import counts, lifecycle, merging
-from yaptide.services.backend import Backend, now
+from yaptide.persistence.engine import retry_contended
+from yaptide.persistence.queries import outbox, simulations, tasks, transitions
+from yaptide.persistence.queries.transitions import Audit
+from yaptide.services import counters, lifecycle, merging
+from yaptide.services.backend import Backend, utc_now
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ MERGES = 10
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Watch:
+class StallMonitor:
     """Takes work from those who are silent, which counts only while we, and the database, could have heard them."""
 
     def __init__(self, backend: Backend) -> None:
@@ -36,19 +36,19 @@ class Watch:
         since, silence = self._since, self._backend.limits.silence
         self.begin()  # and it stays so if the database is away
         heard = timedelta(seconds=time.monotonic() - since)
-        found = requeue_silent(self._backend, now() - silence if heard > silence else _NEVER)
+        found = requeue_stalled(self._backend, utc_now() - silence if heard > silence else _NEVER)
         self._since = since
         return found
 
 
-def requeue_silent(backend: Backend, silent_since: datetime, dead_owner: str | None = None) -> int:
+def requeue_stalled(backend: Backend, silent_since: datetime, dead_owner: str | None = None) -> int:
     """Give tasks and merges whose owner is gone to others; returns how many.
 
     Gone is who was not heard of `silent_since`, and whose name begins with `dead_owner`. A task that has been begun too
     often fails: it may be what kills its workers.
     """
     with backend.database.reading() as connection:
-        silent = tasks.silent(connection, dead_owner, silent_since)
+        silent = tasks.list_stalled(connection, dead_owner, silent_since)
         merges = simulations.silent_merges(connection, dead_owner, silent_since)
     for task in silent:
         _requeue(backend, task)
@@ -57,44 +57,44 @@ def requeue_silent(backend: Backend, silent_since: datetime, dead_owner: str | N
     return len(silent) + len(merges)
 
 
-@retried
+@retry_contended
 def _requeue_merge(backend: Backend, simulation_id: int, owner: str | None) -> None:
     with backend.database.writing() as connection:
-        simulation = moves.lock_simulation(connection, simulation_id)
+        simulation = transitions.lock_simulation(connection, simulation_id)
         if simulation is None or simulation.owner != owner:
             return
         begun = simulations.times_moved(connection, simulation_id, EntityState.MERGING_RUNNING)
         if begun >= MERGES:
             reason = f"its results could not be merged: of {begun} processes that tried, none came to an end"
-            lifecycle.end(connection, simulation, EntityState.FAILED, Cause("recovery", now(), reason))
+            lifecycle.end_simulation(connection, simulation, EntityState.FAILED, Audit("recovery", utc_now(), reason))
         else:
-            cause = Cause("recovery", now(), "the process that merged went silent")
-            moves.move_simulation(connection, simulation_id, EntityState.MERGING_QUEUED, cause, {"owner": None})
-            messages.forget_merge(connection, simulation_id)
+            cause = Audit("recovery", utc_now(), "the process that merged went silent")
+            transitions.move_simulation(connection, simulation_id, EntityState.MERGING_QUEUED, cause, {"owner": None})
+            outbox.forget_merge(connection, simulation_id)
 
 
-@retried
+@retry_contended
 def _requeue(backend: Backend, task: Any) -> None:
     attempts = f"attempt {task.attempts} of {backend.limits.attempts}"
     if task.attempts < backend.limits.attempts:
         to, values = EntityState.PENDING, {"owner": None, "heartbeat_time": None}
-        cause = Cause("recovery", now(), f"its executor went silent, {attempts}")
+        cause = Audit("recovery", utc_now(), f"its executor went silent, {attempts}")
     else:
         to, values = EntityState.FAILED, {}
-        cause = Cause("recovery", now(), f"its executors went silent, {attempts}: given up")
+        cause = Audit("recovery", utc_now(), f"its executors went silent, {attempts}: given up")
     unchanged = {name: getattr(task, name) for name in ("task_id", "owner")}
     unchanged["task_state"] = EntityState.RUNNING
     with backend.database.writing() as connection:
-        simulation = moves.lock_simulation(connection, task.simulation_id)
-        if simulation is not None and moves.move_tasks(connection, simulation.id, to, cause, values, **unchanged):
-            messages.forget(connection, simulation.id, [task.task_id])
-            lifecycle.settle(connection, simulation, cause)
+        simulation = transitions.lock_simulation(connection, task.simulation_id)
+        if simulation is not None and transitions.move_tasks(connection, simulation.id, to, cause, values, **unchanged):
+            outbox.forget_sent(connection, simulation.id, [task.task_id])
+            lifecycle.settle_simulation(connection, simulation, cause)
 
 
 def keep_house(backend: Backend) -> None:
     """What has to be done now and then on every installation, however its tasks are run."""
     clear_spool(backend)  # first: it makes room, where the other might want some
-    counts.fold(backend.database)
+    counters.fold_counts(backend.database)
 
 
 def clear_spool(backend: Backend) -> None:
@@ -104,7 +104,7 @@ def clear_spool(backend: Backend) -> None:
     """
     left = backend.spool.jobs()
     with backend.database.reading() as connection:
-        states = simulations.states(connection, left) if left else {}
+        states = simulations.states_by_job(connection, left) if left else {}
     for job_id in left:
         try:
             _clear_job(backend, job_id, states.get(job_id))

@@ -18,16 +18,17 @@ from yaptide.domain.estimators import RefusedPage, refused_metadata
 from yaptide.domain.states import EntityState
 from yaptide.persistence import codec
 from yaptide.persistence.codec import Stored
-from yaptide.persistence.engine import retried
+from yaptide.persistence.engine import retry_contended
 from yaptide.persistence.models.simulations import EDITOR
-from yaptide.persistence.payload import AnyPayload, LargePayload, NewEstimator, NewPage, Payload, pieces
-from yaptide.persistence.queries import moves, results, simulations
-from yaptide.persistence.queries.moves import Cause, Locked
+from yaptide.persistence.payload import AnyPayload, LargePayload, NewEstimator, NewPage, Payload, read_pieces
+from yaptide.persistence.queries import results, simulations, transitions
+from yaptide.persistence.queries.transitions import Audit, Locked
 from yaptide.persistence.queries.users import User
 from yaptide.persistence.result_files import ResultFile
 from yaptide.services import lifecycle
 from yaptide.services.access import find_readable
-from yaptide.services.backend import Backend, now
+from yaptide.services.backend import Backend, utc_now
+from yaptide.services.large_json import LargeJson, Read, slim_json
 from yaptide.services.pages import (
     MAX_NAME,
     ORDER,
@@ -35,11 +36,10 @@ from yaptide.services.pages import (
     OUR_ORDER,
     check_page,
     check_text,
+    explain_unreadable,
     number_of,
-    readable,
     write_anew,
 )
-from yaptide.services.slimming import Read, Slim, slim
 from yaptide.simulators import find_output
 
 #: Payloads of more bytes than this are not read all at once, and no more than so many of one payload.
@@ -92,7 +92,7 @@ _OBJECT = msgspec.json.Decoder(dict[str, Any])
 
 def key_of(body: bytes | memoryview, kind: type[Key] = Key) -> Key:
     """The key in the body of a report, found without making objects of the rest; raises InvalidInput."""
-    with readable():
+    with explain_unreadable():
         return msgspec.json.decode(body, type=kind)
 
 
@@ -102,7 +102,7 @@ def check_key(backend: Backend, key: Key) -> str:
     Raises InvalidInput for any other key.
     """
     with backend.database.reading() as connection:
-        found = moves.find_simulation(connection, key.simulation_id)
+        found = transitions.find_simulation(connection, key.simulation_id)
         return lifecycle.check_update_key(backend, found, key.update_key).job_id
 
 
@@ -114,7 +114,7 @@ class Posted:
     refused: Sequence[RefusedPage]
 
 
-def post(backend: Backend, body: bytes) -> Posted:
+def post_results(backend: Backend, body: bytes) -> Posted:
     """Store the results that a worker sends, and end the simulation; the same results again change nothing.
 
     A page that cannot be shown (no numbers, wrong lengths, the number of another) is left out alone, and named in the
@@ -123,9 +123,9 @@ def post(backend: Backend, body: bytes) -> Posted:
     or been canceled.
     """
     try:
-        return _post(backend, Slim(body), None)
+        return _post(backend, LargeJson(body), None)
     except _OtherWords:
-        return _post(backend, Slim(b"".join(codec.json_words([body]))), None)
+        return _post(backend, LargeJson(b"".join(codec.json_words([body]))), None)
 
 
 def post_file(backend: Backend, file: IO[bytes]) -> Posted:
@@ -133,20 +133,20 @@ def post_file(backend: Backend, file: IO[bytes]) -> Posted:
     file.flush()
     size = os.fstat(file.fileno()).st_size
     try:
-        return _post(backend, slim(pieces(file, 0, size)), file)
+        return _post(backend, slim_json(read_pieces(file, 0, size)), file)
     except _OtherWords:
         with tempfile.TemporaryFile(dir=backend.data_dir) as copy:
-            copy.writelines(codec.json_words(pieces(file, 0, size)))
+            copy.writelines(codec.json_words(read_pieces(file, 0, size)))
             copy.flush()
-            return _post(backend, slim(pieces(copy, 0, copy.tell())), copy)
+            return _post(backend, slim_json(read_pieces(copy, 0, copy.tell())), copy)
 
 
 class _OtherWords(InvalidInput):
     """A body may hold numbers that JSON has no word for."""
 
 
-@retried
-def _post(backend: Backend, body: Slim, file: IO[bytes] | None) -> Posted:
+@retry_contended
+def _post(backend: Backend, body: LargeJson, file: IO[bytes] | None) -> Posted:
     parsed = _parsed(body)
     job_id = check_key(backend, parsed)
     if not parsed.estimators:
@@ -161,9 +161,9 @@ def _post(backend: Backend, body: Slim, file: IO[bytes] | None) -> Posted:
     return Posted(job_id, refused[:_MOST_NAMED])
 
 
-def _parsed(body: Slim) -> _Body:
+def _parsed(body: LargeJson) -> _Body:
     try:
-        with readable():
+        with explain_unreadable():
             return _BODY.decode(body.text)
     except InvalidInput as error:
         raise (_OtherWords(str(error)) if codec.holds_other_words([body.text]) else error) from error
@@ -171,12 +171,12 @@ def _parsed(body: Slim) -> _Body:
 
 def _keep(backend: Backend, parsed: "_Body", found: Sequence[NewEstimator]) -> None:
     with backend.database.writing() as connection:
-        locked = moves.lock_simulation(connection, parsed.simulation_id)
+        locked = transitions.lock_simulation(connection, parsed.simulation_id)
         simulation = lifecycle.check_update_key(backend, locked, parsed.update_key)
-        store(connection, simulation, found, Cause(lifecycle.WORKER, now()))
+        store_results(connection, simulation, found, Audit(lifecycle.WORKER, utc_now()))
 
 
-def store(connection: Connection, simulation: Locked, found: Sequence[NewEstimator], cause: Cause) -> None:
+def store_results(connection: Connection, simulation: Locked, found: Sequence[NewEstimator], cause: Audit) -> None:
     """Add results and end the simulation (COMPLETED only if no task failed) in the running transaction.
 
     Tasks whose last report got lost are completed: their scores are here. Raises Conflict if the simulation has other
@@ -186,33 +186,33 @@ def store(connection: Connection, simulation: Locked, found: Sequence[NewEstimat
     if simulation.input_type == EDITOR:
         kept = _named_as_in_project(connection, simulation, kept)
     check_unique(kept)
-    digests = results.digests(connection, simulation.id)
+    digests = results.page_digests(connection, simulation.id)
     if digests:
         if digests != _digests(kept):
             raise Conflict("The simulation has other results already; they are kept")
         return
     if simulation.job_state in (EntityState.FAILED, EntityState.CANCELED):
         raise Conflict(f"The simulation is {simulation.job_state}; its results are no longer accepted")
-    add(connection, simulation, kept)
+    add_results(connection, simulation, kept)
     _name_refused(connection, simulation, [page for estimator in found for page in estimator.refused], cause)
-    lifecycle.end(connection, simulation, EntityState.COMPLETED, cause)
+    lifecycle.end_simulation(connection, simulation, EntityState.COMPLETED, cause)
 
 
-def _name_refused(connection: Connection, simulation: Locked, refused: Sequence[RefusedPage], cause: Cause) -> None:
+def _name_refused(connection: Connection, simulation: Locked, refused: Sequence[RefusedPage], cause: Audit) -> None:
     """Note which pages were left out, and why: in the history, and where `GET /jobs` finds it."""
     if not refused:
         return
     named = "; ".join(map(str, refused[:_MOST_IN_HISTORY]))
     more = f"; and {len(refused) - _MOST_IN_HISTORY} more" if len(refused) > _MOST_IN_HISTORY else ""
-    moves.remark(connection, simulation.id, Cause(cause.actor, cause.time, f"left out: {named}{more}"))
+    transitions.add_audit_note(connection, simulation.id, Audit(cause.actor, cause.time, f"left out: {named}{more}"))
     text = msgspec.json.encode([page._asdict() for page in refused[:_MOST_NAMED]]).decode()
     simulations.set_values(connection, simulation.id, {"refused_pages": text})
 
 
-def add(connection: Connection, simulation: Locked, found: Sequence[NewEstimator]) -> None:
+def add_results(connection: Connection, simulation: Locked, found: Sequence[NewEstimator]) -> None:
     """Add results in the running transaction, unless there are some."""
-    if not results.digests(connection, simulation.id):
-        simulations.count_bytes(connection, simulation.id, results.add(connection, simulation.id, found))
+    if not results.page_digests(connection, simulation.id):
+        simulations.count_bytes(connection, simulation.id, results.add_results(connection, simulation.id, found))
 
 
 def read_file(file: IO[bytes]) -> list[NewEstimator]:
@@ -227,7 +227,7 @@ def read_file(file: IO[bytes]) -> list[NewEstimator]:
         check_text(entry.name, "An estimator's name")
         check_text(entry.file_name, "An estimator's file name")
         metadata, text = _payload(opened.metadata(e))
-        with readable():
+        with explain_unreadable():
             _OBJECT.decode(text)
         new = (_page_of_worker(unpacked, p, entry.name) for p in range(len(entry.pages)))
         refused = tuple(
@@ -256,7 +256,7 @@ def _page_of_worker(unpacked: Iterator[bytes | AnyPayload], position: int, estim
 class _Source:
     """A body, the file that holds the whole of it if it is a large one, and a file for large payloads made of it."""
 
-    body: Slim
+    body: LargeJson
     file: IO[bytes] | None
     aside: IO[bytes] | None
     folder: Path
@@ -265,13 +265,13 @@ class _Source:
         """A part of the body as it came, piece by piece."""
         return self.body.original(memoryview(part), self.file) if self.file else iter([bytes(part)])
 
-    def slimmed(self, part: msgspec.Raw) -> tuple[bytes | memoryview, Slim, Read]:
+    def slimmed(self, part: msgspec.Raw) -> tuple[bytes | memoryview, LargeJson, Read]:
         """A part of the body without most of its numbers, what knows of them, and how to read them."""
         if self.file is not None:
             file = self.file
-            return memoryview(part), self.body, lambda start, length: b"".join(pieces(file, start, length))
+            return memoryview(part), self.body, lambda start, length: b"".join(read_pieces(file, start, length))
         whole = memoryview(part)  # a few numbers at a time are read sooner than all of them
-        body = slim([whole])
+        body = slim_json([whole])
         return body.text, body, lambda start, length: bytes(whole[start : start + length])
 
     def as_it_came(self, part: msgspec.Raw) -> AnyPayload:
@@ -288,7 +288,7 @@ class _Source:
 def _payload(data: bytes) -> tuple[Payload, bytes]:
     """A payload that was made elsewhere, and its text."""
     codec.check_ends(data[:_ENDS], data[-_ENDS:])
-    text = b"".join(_bounded(codec.inflated([data]), _MOST_METADATA, "The metadata of an estimator have"))
+    text = b"".join(_bounded(codec.inflate_pieces([data]), _MOST_METADATA, "The metadata of an estimator have"))
     return Payload(data, len(text), hashlib.sha256(text).hexdigest()), text
 
 
@@ -308,9 +308,9 @@ def _unpacked(file: IO[bytes], opened: ResultFile) -> Iterator[bytes | AnyPayloa
         for p in range(len(entry.pages)):
             start, length = opened.page(e, p)
             last = start + length - _ENDS
-            codec.check_ends(b"".join(pieces(file, start, _ENDS)), b"".join(pieces(file, last, _ENDS)))
+            codec.check_ends(b"".join(read_pieces(file, start, _ENDS)), b"".join(read_pieces(file, last, _ENDS)))
             digest, size = hashlib.sha256(), 0
-            text = codec.inflated(pieces(file, start, length))
+            text = codec.inflate_pieces(read_pieces(file, start, length))
             for piece in _bounded(text, room, "The results have"):
                 digest.update(piece)
                 size += len(piece)
@@ -320,7 +320,7 @@ def _unpacked(file: IO[bytes], opened: ResultFile) -> Iterator[bytes | AnyPayloa
             yield whole if length > codec.LARGE else Payload(b"".join(whole.chunks()), size, whole.sha256)
 
 
-def _next_page(unpacked: Iterator[bytes | AnyPayload]) -> tuple[Slim, AnyPayload]:
+def _next_page(unpacked: Iterator[bytes | AnyPayload]) -> tuple[LargeJson, AnyPayload]:
     payload: AnyPayload | None = None
 
     def text() -> Iterator[bytes]:
@@ -331,7 +331,7 @@ def _next_page(unpacked: Iterator[bytes | AnyPayload]) -> tuple[Slim, AnyPayload
                 return
             yield piece
 
-    body = slim(text())
+    body = slim_json(text())
     return body, cast("AnyPayload", payload)
 
 
@@ -352,20 +352,20 @@ def _estimators(parsed: Sequence[_Estimator], source: _Source) -> list[NewEstima
 def _refused(estimator: _Estimator, reason: str) -> NewEstimator:
     """An estimator of which nothing can be kept."""
     refused = RefusedPage(estimator.name[:MAX_NAME], None, reason[:_MOST_REASON])
-    return NewEstimator(estimator.name, estimator.name, codec.encode({}), (), (refused,))
+    return NewEstimator(estimator.name, estimator.name, codec.encode_payload({}), (), (refused,))
 
 
 def _estimator(estimator: _Estimator, source: _Source) -> NewEstimator:
     check_text(estimator.name, "An estimator's name", source.body)
     text = b"".join(source.original(estimator.metadata))
-    with readable():
+    with explain_unreadable():
         metadata = _OBJECT.decode(text)
     if not estimator.pages:  # nobody could look at it
         raise InvalidInput("it has no pages")
     order = str(metadata.get(ORDER, OUR_ORDER))
     pages, refused = _pages(estimator, order, source)
     changes = ({ORDER: OUR_ORDER} if order == OTHER_ORDER else {}) | refused_metadata(refused)
-    payload = codec.encode(metadata | changes) if changes else codec.encode_text(text)
+    payload = codec.encode_payload(metadata | changes) if changes else codec.encode_text(text)
     return NewEstimator(estimator.name, estimator.name, payload, tuple(pages), tuple(refused))
 
 
@@ -405,7 +405,7 @@ def _named_as_in_project(
 ) -> list[NewEstimator]:
     """Give the estimators of an editor's project the names and the order of its outputs."""
     data = simulations.input_of(connection, simulation.id)
-    project = codec.decode(data)["input_json"] if data else {}
+    project = codec.decode_payload(data)["input_json"] if data else {}
     names = _output_names(project)
     placed = [(find_output(simulation.sim_type, estimator.file_name, names), estimator) for estimator in found]
     placed.sort(key=lambda pair: len(names) if pair[0] is None else pair[0])
@@ -440,7 +440,7 @@ Address = Callable[[int], str]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Parts for `codec.stitch`; `length` is that of what it gives, where the parts are read while they are sent."""
+    """Parts for `codec.stitch_gzip`; `length` is that of its output, if the parts are read while they are sent."""
 
     parts: Iterable[codec.Part]
     length: int | None
@@ -464,7 +464,7 @@ def read_answer(
     InvalidInput for what is no range of pages.
     """
     if page_numbers is None:
-        return read(backend, user, job_id, estimator, (b'{"message":"Results","estimators":', b"}"))
+        return read_results(backend, user, job_id, estimator, (b'{"message":"Results","estimators":', b"}"))
     if estimator is None:
         raise InvalidInput("page_numbers needs an estimator_name")
     around = (b'{"message":"Results","pages":', b"}")
@@ -491,7 +491,7 @@ def parse_page_numbers(text: str) -> list[tuple[int, int]]:
     return apart
 
 
-def read(
+def read_results(
     backend: Backend, user: User, job_id: str, estimator: str | None = None, around: tuple[bytes, bytes] = (b"", b"")
 ) -> Document:
     """All results of a simulation (or those of one estimator), a JSON list, with text `around` it.
@@ -535,7 +535,7 @@ def read_pages(
 
 
 def _reference(page: Any, address: Address) -> bytes:
-    """A page as the front end shows it without its numbers: of a row of `results.pages`."""
+    """A page as the front end shows it without its numbers: of a row of `results.list_pages`."""
     metadata = {"page_number": str(page.page_number), "name": page.page_name}
     reference = {"dimensions": page.page_dimension, "results_url": address(page.page_number), "metadata": metadata}
     return msgspec.json.encode(reference)
@@ -549,22 +549,22 @@ def _found(
     ranges: Sequence[tuple[int, int]] | None = None,
     most_axes: int = results.ANY_AXES,
 ) -> tuple[list[Any], list[Any]]:
-    """Rows of `results.estimators` and of `results.pages`; the latter without payloads if they are to be streamed.
+    """Rows of `results.list_estimators` and of `results.list_pages`; without payloads if they are to be streamed.
 
     Pages with more than `most_axes` axes are without a payload in any case.
 
     Results never change: that they are read by one statement after the other shows only if they are deleted meanwhile.
     """
-    with backend.database.glancing() as connection:
-        rows = results.estimators(connection, find_readable(connection, user, job_id).id, estimator)
+    with backend.database.read_committed() as connection:
+        rows = results.list_estimators(connection, find_readable(connection, user, job_id).id, estimator)
         ids = [row.id for row in rows]
-        found = results.pages(connection, ids, ranges, _AT_ONCE, most_axes)
+        found = results.list_pages(connection, ids, ranges, _AT_ONCE, most_axes)
         whole = [page for page in found if page.page_dimension <= most_axes]
         if not found:
             find_readable(connection, user, job_id)
         elif whole and whole[0].compressed_data is None and not _is_ours(connection, whole):
             # What has to be written anew is not streamed.
-            found = results.pages(connection, ids, ranges, most_axes=most_axes)
+            found = results.list_pages(connection, ids, ranges, most_axes=most_axes)
     return rows, found
 
 
@@ -573,7 +573,7 @@ def _is_ours(connection: Connection, pages: Sequence[Any]) -> bool:
 
 
 def _listed(pages: Sequence[Any]) -> Iterator[Any]:
-    """Pages as a list: rows of `results.pages` and what stands between them."""
+    """Pages as a list: rows of `results.list_pages` and what stands between them."""
     glue = b"["
     for page in pages:
         yield glue
@@ -583,7 +583,7 @@ def _listed(pages: Sequence[Any]) -> Iterator[Any]:
 
 
 def _document(backend: Backend, plan: Sequence[Any]) -> Document:
-    """The document of a plan: glue, payloads, and rows of `results.pages`, which bring theirs or have it read."""
+    """The document of a plan: glue, payloads, and rows of `results.list_pages`, which bring theirs or have it read."""
     if all(part.compressed_data is not None for part in plan if not isinstance(part, bytes | Stored)):
         parts = (p if isinstance(p, bytes | Stored) else Stored(p.compressed_data, p.content_size) for p in plan)
         return Document(list(parts), None)

@@ -6,20 +6,20 @@ from sqlalchemy import Connection
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.states import FINAL_STATES
-from yaptide.persistence.engine import Database, Record, retried
-from yaptide.persistence.queries import integrity, moves, retention, simulations
-from yaptide.persistence.queries.moves import Cause
+from yaptide.persistence.engine import Database, Record, retry_contended
+from yaptide.persistence.queries import integrity, retention, simulations, transitions
 from yaptide.persistence.queries.retention import Old as Old
+from yaptide.persistence.queries.transitions import Audit
 from yaptide.services.administration import OPERATOR
-from yaptide.services.backend import now
+from yaptide.services.backend import utc_now
 from yaptide.services.spool import Spool
 
 #: Simulations removed in one transaction: others wait for it no longer than that takes.
 BATCH = 50
 
 
-def find(database: Database, which: Old) -> list[Record]:
-    """What `purge` would remove: job_id, username, job_state, end_time, stored_bytes, those that ended first first.
+def find_old(database: Database, which: Old) -> list[Record]:
+    """What `purge_simulations` would remove, oldest first: job_id, username, job_state, end_time, stored_bytes.
 
     Raises InvalidInput if there are states in `which` that are not final.
     """
@@ -27,10 +27,10 @@ def find(database: Database, which: Old) -> list[Record]:
     if still or not which.states:
         raise InvalidInput(f"Only what has ended is removed: choose among {', '.join(sorted(FINAL_STATES))}")
     with database.reading() as connection:
-        return retention.old(connection, which)
+        return retention.list_old(connection, which)
 
 
-def purge(database: Database, spool: Spool, which: Old, jobs: Sequence[str]) -> list[str]:
+def purge_simulations(database: Database, spool: Spool, which: Old, jobs: Sequence[str]) -> list[str]:
     """Remove those of the simulations `jobs` that are old, or their outputs if inputs are kept.
 
     In transactions of `BATCH`: whoever interrupts it calls it again for the rest. What is left of them in the spool
@@ -45,10 +45,10 @@ def purge(database: Database, spool: Spool, which: Old, jobs: Sequence[str]) -> 
     return done
 
 
-@retried
+@retry_contended
 def _purge_batch(database: Database, which: Old, jobs: Sequence[str]) -> list[str]:
     with database.writing() as connection:
-        found = retention.lock(connection, which, jobs)
+        found = retention.lock_old(connection, which, jobs)
         ids = [row.id for row in found]
         if which.keep_inputs:
             _strip(connection, ids)
@@ -60,7 +60,7 @@ def _purge_batch(database: Database, which: Old, jobs: Sequence[str]) -> list[st
 def _strip(connection: Connection, ids: Sequence[int]) -> None:
     """Remove outputs, and note in the histories why there are none any more."""
     retention.remove_outputs(connection, ids)
-    cause = Cause(OPERATOR, now(), "results and log files were removed to save space")
+    cause = Audit(OPERATOR, utc_now(), "results and log files were removed to save space")
     for simulation_id in ids:
-        integrity.recount(connection, simulation_id)
-        moves.remark(connection, simulation_id, cause)
+        integrity.recount_bytes(connection, simulation_id)
+        transitions.add_audit_note(connection, simulation_id, cause)

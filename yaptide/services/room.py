@@ -17,7 +17,7 @@ def is_left(folder: Path) -> bool:
     return shutil.disk_usage(there).free >= ROOM
 
 
-def require(folder: Path, what: str) -> None:
+def require_room(folder: Path, what: str) -> None:
     """Raise StorageFull, which says `what` the room is needed for, if there is none."""
     if not is_left(folder):
         raise StorageFull(f"No room is left {what}: {TOLD}")

@@ -1,8 +1,8 @@
 """Who can run what just now: runners announce it, and each submission is decided by it.
 
 Runners are executors and workers, which have simulators, and drivers, which submit to clusters; what a cluster has, its
-administrator says. An announcement is good for as long as its runner gives signs of life, and `life` longer: what ran a
-moment ago is not refused while something is being restarted.
+administrator says. An announcement is good for as long as its runner gives signs of life, and `runner_lifetime` longer:
+what ran a moment ago is not refused while something is being restarted.
 """
 
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from yaptide.domain.errors import InvalidInput, NotConfigured
-from yaptide.persistence.engine import Record, retried
+from yaptide.persistence.engine import Record, retry_contended
 from yaptide.persistence.models.simulations import BATCH, DIRECT, EDITOR
 from yaptide.persistence.queries import runners
 from yaptide.persistence.queries.runners import Program as Program
-from yaptide.services.backend import Backend, now
-from yaptide.simulators import is_converter, simulator
+from yaptide.services.backend import Backend, utc_now
+from yaptide.simulators import get_simulator, is_converter
 from yaptide.simulators.base import Installation
 
 __all__ = ["BATCH", "DIRECT"]
@@ -31,7 +31,7 @@ _MOST = 1000
 FOREIGN_SETTING = "YAPTIDE_FOREIGN_WORKERS"
 
 
-def life(backend: Backend) -> timedelta:
+def runner_lifetime(backend: Backend) -> timedelta:
     """For how long after its last sign of life a runner counts as being there."""
     return max(backend.limits.silence, _LEAST_LIFE)
 
@@ -62,35 +62,35 @@ class Announcement:
         self._told = None
 
 
-@retried
+@retry_contended
 def announce_runner(backend: Backend, name: str, platform: str, programs: Mapping[str, Program]) -> None:
     """Tell which simulators a runner has, in place of what it had.
 
     Who was silent for a month is forgotten with it; until then a refusal can tell when there was somebody.
     """
-    time = now()
+    time = utc_now()
     with backend.database.writing() as connection:
         runners.remove_silent(connection, time - _KEPT, _MOST)
-        runners.put(connection, name, platform, programs, time)
+        runners.put_runner(connection, name, platform, programs, time)
 
 
 def keep_runner(backend: Backend, name: str) -> bool:
     """Tell that a runner is there, with what it had; False if it is not known."""
-    with backend.database.single() as connection:
-        return runners.beat(connection, name, now())
+    with backend.database.autocommit() as connection:
+        return runners.beat_runner(connection, name, utc_now())
 
 
-@retried
+@retry_contended
 def withdraw_runner(backend: Backend, name: str) -> None:
     """Tell that a runner has gone for good."""
     with backend.database.writing() as connection:
-        runners.remove(connection, name)
+        runners.remove_runner(connection, name)
 
 
 def list_programs(backend: Backend) -> list[Record]:
     """What the runners have that are there; see `queries.runners.all_programs`."""
-    with backend.database.probing() as connection:
-        return runners.all_programs(connection, now() - life(backend))
+    with backend.database.probe() as connection:
+        return runners.all_programs(connection, utc_now() - runner_lifetime(backend))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,18 +156,18 @@ def _no_conversion(wanted: Wanted, title: str) -> str | None:
 
 
 def _is_there(backend: Backend, heard: datetime | None) -> bool:
-    return heard is not None and heard > now() - life(backend)
+    return heard is not None and heard > utc_now() - runner_lifetime(backend)
 
 
 def _title(sim_type: str) -> str:
     try:
-        return simulator(sim_type).title
+        return get_simulator(sim_type).title
     except (InvalidInput, NotConfigured):  # its package was removed
         return sim_type
 
 
 def _remedy(sim_type: str) -> str:
     try:
-        return simulator(sim_type).remedy
+        return get_simulator(sim_type).remedy
     except (InvalidInput, NotConfigured):
         return "no installed package knows it any more"

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from yaptide.domain.errors import Conflict, InvalidInput, NotConfigured
-from yaptide.persistence.engine import Database, retried
+from yaptide.persistence.engine import Database, retry_contended
 from yaptide.persistence.queries import secrets
 
 
@@ -62,15 +62,15 @@ class Vault:
         return MultiFernet(self._keys)
 
 
-def check(database: Database, vault: Vault) -> None:
+def check_secrets(database: Database, vault: Vault) -> None:
     """Raise NotConfigured or Conflict if there are stored secrets that the keys of this installation cannot read."""
     with database.reading() as connection:
         for _, token in secrets.private_keys(connection, lock=False):
             vault.decrypt(token)
 
 
-@retried
-def rotate(database: Database, vault: Vault) -> tuple[int, int]:
+@retry_contended
+def rotate_secrets(database: Database, vault: Vault) -> tuple[int, int]:
     """Encrypt all stored secrets with the first key; returns how many were, and how many there are.
 
     All or nothing: raises Conflict if one of them fits none of the keys.

@@ -15,11 +15,11 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from yaptide.domain.errors import Forbidden, NotAuthenticated, NotConfigured
-from yaptide.persistence.engine import Record, retried
+from yaptide.persistence.engine import Record, retry_contended
 from yaptide.persistence.queries import simulations, users as queries
 from yaptide.persistence.queries.users import Subject, User
 from yaptide.services import access, devices, users
-from yaptide.services.backend import Backend, Token as Token, now
+from yaptide.services.backend import Backend, Token as Token, utc_now
 from yaptide.services.devices import Origin
 
 _ACCESS = "access"
@@ -46,7 +46,7 @@ class SignedIn:
 def sign_in(backend: Backend, username: str, password: str, origin: Origin = Origin()) -> SignedIn:  # noqa: B008
     """Begin a session, and know from now on where it was; raises what `users.check_password` does."""
     user = users.check_password(backend, username, password, origin)
-    return replace(begin(backend, user), device=devices.remember(backend, user, origin))
+    return replace(begin_session(backend, user), device=devices.remember_device(backend, user, origin))
 
 
 def sign_in_through_keycloak(
@@ -55,46 +55,48 @@ def sign_in_through_keycloak(
     """Begin the session of who has an access token of Keycloak, or go on with it; it ends with that token.
 
     `access_token` and `refresh_token` are ours, if there is a session. Who goes on with one that a logout has ended
-    meanwhile stays signed out (NotAuthenticated). Raises NotConfigured, and what `keycloak.identify` does.
+    meanwhile stays signed out (NotAuthenticated). Raises NotConfigured, and what `keycloak.identify_user` does.
     """
     from yaptide.services import credentials, keycloak  # noqa: PLC0415 - as jwt below
 
     if backend.keycloak is None:
         raise NotConfigured("Signing in through Keycloak is not configured on this server")
-    identity = keycloak.identify(backend.keycloak, token)
+    identity = keycloak.identify_user(backend.keycloak, token)
     if identity.username != username:
         raise Forbidden("The user name is not that of Keycloak's token")
     user = users.of_keycloak(backend, identity.subject, username)
     # A certificate is issued to the name at Keycloak, also where that is taken here.
-    remark = credentials.renew(backend, user._replace(username=username), token or "", identity.subject)
+    remark = credentials.renew_credentials(backend, user._replace(username=username), token or "", identity.subject)
     present = _named(backend, access_token, refresh_token)
-    ends = min(identity.expires, now() + backend.limits.refresh)
+    ends = min(identity.expires, utc_now() + backend.limits.refresh)
     if present is not None and _go_on(backend, present, user, ends):
         signed_in = _tokens(backend, present, ends)
     else:
-        signed_in = begin(backend, user, ends, identity.subject)
+        signed_in = begin_session(backend, user, ends, identity.subject)
     return replace(signed_in, remark=remark)
 
 
-@retried
-def begin(backend: Backend, user: User, ends: datetime | None = None, subject: Subject | None = None) -> SignedIn:
+@retry_contended
+def begin_session(
+    backend: Backend, user: User, ends: datetime | None = None, subject: Subject | None = None
+) -> SignedIn:
     """Begin a session of a user who has proved who they are, until `ends`, or as long as the settings allow.
 
     Raises NotAuthenticated if the user is gone, Forbidden if the account is no longer that of `subject` of Keycloak.
     """
     session = secrets.token_urlsafe(32)
-    ends = ends or now() + backend.limits.refresh
+    ends = ends or utc_now() + backend.limits.refresh
     try:
         with backend.database.writing() as connection:
             if subject is not None:
                 users.confirm_subject(connection, user, subject)
-            queries.add_session(connection, session, user.id, ends, now())
+            queries.add_session(connection, session, user.id, ends, utc_now())
     except IntegrityError:
         raise NotAuthenticated(users.WRONG) from None  # the user has just been removed
     return _tokens(backend, session, ends)
 
 
-@retried
+@retry_contended
 def _go_on(backend: Backend, session: str, user: User, ends: datetime) -> bool:
     """Have a session end later; False if it was somebody else's, and has ended now."""
     with backend.database.writing() as connection:
@@ -106,7 +108,7 @@ def _go_on(backend: Backend, session: str, user: User, ends: datetime) -> bool:
         return False
 
 
-def named(backend: Backend, access_token: str | None) -> str:
+def session_of_token(backend: Backend, access_token: str | None) -> str:
     """The session that an access token names, which may have ended.
 
     Raises NotAuthenticated without one, Forbidden if it is worthless.
@@ -114,11 +116,11 @@ def named(backend: Backend, access_token: str | None) -> str:
     return _session(backend, access_token, _ACCESS)[0]
 
 
-def authenticate(backend: Backend, access_token: str | None) -> User:
-    """Who holds this access token; raises what `named` does, Forbidden after the logout."""
-    session = named(backend, access_token)
-    with backend.database.glancing() as connection:
-        user = queries.by_session(connection, session, now())
+def authenticate_user(backend: Backend, access_token: str | None) -> User:
+    """Who holds this access token; raises what `session_of_token` does, Forbidden after the logout."""
+    session = session_of_token(backend, access_token)
+    with backend.database.read_committed() as connection:
+        user = queries.by_session(connection, session, utc_now())
     if user is None:
         raise Forbidden(EXPIRED)
     return user
@@ -129,16 +131,16 @@ def authenticate_with(
 ) -> tuple[User, Record]:
     """Who holds this access token, and their simulation with this public name, in one round trip.
 
-    Raises what `authenticate` and `access.find_readable` do.
+    Raises what `authenticate_user` and `access.find_readable` do.
     """
-    found = simulations.by_session(connection, named(backend, access_token), job_id, now())
+    found = simulations.by_session(connection, session_of_token(backend, access_token), job_id, utc_now())
     if found is None:
         raise Forbidden(EXPIRED)
     user, simulation = found
     return user, access.require_readable(user, simulation)
 
 
-def refresh(backend: Backend, refresh_token: str | None) -> Token:
+def refresh_access(backend: Backend, refresh_token: str | None) -> Token:
     """A new access token, which ends with the session at the latest.
 
     Raises NotAuthenticated without a token and when the session is over, by time or by a logout (which may overtake
@@ -146,7 +148,7 @@ def refresh(backend: Backend, refresh_token: str | None) -> Token:
     """
     session, ends = _read(backend, refresh_token, _REFRESH)
     with backend.database.reading() as connection:
-        user = queries.by_session(connection, session, now())
+        user = queries.by_session(connection, session, utc_now())
     if user is None:
         raise NotAuthenticated(NO_TOKEN)
     return _access(backend, session, ends)
@@ -155,14 +157,14 @@ def refresh(backend: Backend, refresh_token: str | None) -> Token:
 def has_ended(backend: Backend, access_token: str | None) -> bool:
     """Whether an access token is one of ours whose time is over; its session may go on."""
     with suppress(NotAuthenticated, Forbidden):
-        return _read(backend, access_token, _ACCESS)[1] <= now()
+        return _read(backend, access_token, _ACCESS)[1] <= utc_now()
     return False
 
 
 def goes_on(backend: Backend, refresh_token: str | None) -> bool:
     """Whether a session can still be refreshed."""
     with suppress(NotAuthenticated, Forbidden):
-        return bool(refresh(backend, refresh_token))
+        return bool(refresh_access(backend, refresh_token))
     return False
 
 
@@ -187,7 +189,7 @@ def _tokens(backend: Backend, session: str, ends: datetime) -> SignedIn:
 
 
 def _access(backend: Backend, session: str, ends: datetime) -> Token:
-    return _issue(backend, _ACCESS, session, min(ends, now() + backend.limits.access))
+    return _issue(backend, _ACCESS, session, min(ends, utc_now() + backend.limits.access))
 
 
 def _issue(backend: Backend, kind: str, session: str, expires: datetime) -> Token:
@@ -200,7 +202,7 @@ def _issue(backend: Backend, kind: str, session: str, expires: datetime) -> Toke
 def _session(backend: Backend, token: str | None, kind: str) -> tuple[str, datetime]:
     """The session that a token names, and when the token ends, which it has not yet."""
     session, ends = _read(backend, token, kind)
-    if ends <= now():
+    if ends <= utc_now():
         raise Forbidden(EXPIRED)
     return session, ends
 

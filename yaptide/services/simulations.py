@@ -14,19 +14,19 @@ from yaptide.domain.splitting import split_primaries, task_seeds
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.editor.projects import check_project
 from yaptide.persistence import codec
-from yaptide.persistence.engine import Database, retried
+from yaptide.persistence.engine import Database, retry_contended
 from yaptide.persistence.models.simulations import BATCH, DIRECT, EDITOR, FILES
-from yaptide.persistence.queries import batch, moves, simulations, tasks, users
-from yaptide.persistence.queries.moves import Cause, Locked
+from yaptide.persistence.queries import batch, simulations, tasks, transitions, users
 from yaptide.persistence.queries.simulations import Page as Page
+from yaptide.persistence.queries.transitions import Audit, Locked
 from yaptide.persistence.queries.users import User
 from yaptide.services import batch_options, lifecycle, logfiles, room, runners, sessions
-from yaptide.services.access import NO_SUCH_JOB, NOT_YOURS, Action, find_readable, may, require, whose
-from yaptide.services.backend import Backend, now
+from yaptide.services.access import NO_SUCH_JOB, NOT_YOURS, Action, find_readable, listed_owner, may, require_access
+from yaptide.services.backend import Backend, utc_now
 from yaptide.services.conversion import choose_simulator, convert_project
 from yaptide.services.runners import Wanted
 from yaptide.services.sessions import EXPIRED
-from yaptide.simulators import resolve, simulator
+from yaptide.simulators import get_simulator, resolve_simulator
 from yaptide.simulators.base import Checked
 from yaptide.simulators.files import check_names
 
@@ -82,8 +82,8 @@ class _Ready:
     left_out: tuple[str, ...] = ()
 
 
-@retried
-def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
+@retry_contended
+def submit_simulation(backend: Backend, user: User, submission: Submission) -> Submitted:
     """Check a simulation, split it into tasks, store everything at once, and only then have it run.
 
     Raises, with nothing stored, InvalidInput if anything of it cannot be run as it is, NotConfigured if nobody is there
@@ -95,10 +95,10 @@ def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
         raise InvalidInput(f"A title has at most {MAX_TITLE} characters")
     ready = _prepare(backend, submission)
     sim_type, checked, submission = ready.sim_type, ready.checked, ready.submission
-    room.require(backend.data_dir, "for results, an administrator has to make some")
+    room.require_room(backend.data_dir, "for results, an administrator has to make some")
     shares = split_primaries(checked.primaries, submission.ntasks, checked.quantum)
     seeds = task_seeds(checked.seed, len(shares)) if submission.input_files else [None] * len(shares)
-    cause = Cause(user.username, now())
+    cause = Audit(user.username, utc_now())
     platform, first = (DIRECT, 0) if submission.batch is None else (BATCH, 1)
     job_id = f"{cause.time:%Y%m%d-%H%M%S}-{uuid.uuid4()}{platform}"
     update_key = lifecycle.update_key(backend, job_id)
@@ -124,9 +124,9 @@ def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
         wanted = Wanted(sim_type, platform, submission.input_type, for_others)
         waits = runners.check_runnable(backend, connection, wanted)
         check_quota(connection, user, len(payload.data))
-        simulation_id = simulations.add(connection, values, of_platform, payload, rows)
+        simulation_id = simulations.add_simulation(connection, values, of_platform, payload, rows)
         reason = " ".join(filter(None, (ready.note, waits))) or None
-        moves.record_made(connection, simulation_id, EntityState.PENDING, replace(cause, reason=reason))
+        transitions.record_made(connection, simulation_id, EntityState.PENDING, replace(cause, reason=reason))
     backend.dispatcher.dispatch(simulation_id)
     return Submitted(job_id, simulation_id, update_key, sim_type, ready.left_out)
 
@@ -134,7 +134,7 @@ def submit(backend: Backend, user: User, submission: Submission) -> Submitted:
 def find_names(database: Database, beginning: str, most: int) -> list[tuple[str, str]]:
     """Public names that begin so, of simulations of all users, with their titles; the shortest names first."""
     with database.reading() as connection:
-        return simulations.names(connection, beginning, most)
+        return simulations.find_by_prefix(connection, beginning, most)
 
 
 def check_quota(connection: Connection, user: User, more: int) -> None:
@@ -143,12 +143,12 @@ def check_quota(connection: Connection, user: User, more: int) -> None:
     Whoever asks for the same user waits until the transaction has ended, so that two cannot have the same room.
     Asked before something is submitted or imported, and not of results: those have been simulated already.
     """
-    if not users.lock(connection, user.id):
+    if not users.lock_user(connection, user.id):
         raise Forbidden(EXPIRED)
-    quota = users.quota(connection, user.id)
+    quota = users.get_quota(connection, user.id)
     if quota is None:  # as for nearly everybody: what they have need not be summed up
         return
-    used = users.used(connection, user.id)
+    used = users.count_used_bytes(connection, user.id)
     if used + more > quota:
         raise Conflict(f"Your simulations take {used} bytes of the {quota} you may store: delete some of them first")
 
@@ -156,7 +156,7 @@ def check_quota(connection: Connection, user: User, more: int) -> None:
 def _prepare(backend: Backend, submission: Submission) -> _Ready:
     if submission.input_files is not None:
         check_names(submission.input_files)
-        code = resolve(submission.sim_type, submission.input_files)
+        code = resolve_simulator(submission.sim_type, submission.input_files)
         ready = _Ready(submission, code.name, code.check(submission.input_files))
     elif submission.input_json is not None:
         ready = _prepare_project(backend, submission, submission.input_json)
@@ -169,7 +169,7 @@ def _prepare(backend: Backend, submission: Submission) -> _Ready:
 
 def _prepare_project(backend: Backend, submission: Submission, project: Mapping[str, Any]) -> _Ready:
     primaries = check_project(project)
-    with backend.database.glancing() as connection:
+    with backend.database.read_committed() as connection:
         choice = choose_simulator(
             backend, connection, project, submission.sim_type, on_cluster=submission.batch is not None
         )
@@ -187,12 +187,14 @@ def _of_platform(
     if submission.batch is None:
         return {}
     for_others = sim_type in backend.foreign_workers
-    code = simulator(sim_type)
-    return batch_options.accept(connection, submission.batch, code, tasks, submission.input_type, for_others=for_others)
+    code = get_simulator(sim_type)
+    return batch_options.accept_options(
+        connection, submission.batch, code, tasks, submission.input_type, for_others=for_others
+    )
 
 
 def _input_payload(submission: Submission, checked: Checked, left_out: Sequence[str]) -> codec.Payload:
-    return codec.encode(
+    return codec.encode_payload(
         {
             "input_type": submission.input_type,
             "number_of_all_primaries": checked.primaries,
@@ -211,10 +213,10 @@ class Listed(NamedTuple):
     waiting: Mapping[str, str]
 
 
-def listing(backend: Backend, user: User, page: Page) -> Listed:
+def list_simulations(backend: Backend, user: User, page: Page) -> Listed:
     """The simulations that a user may see in the states asked for."""
-    with backend.database.glancing() as connection:
-        total, rows = simulations.listing(connection, whose(user), page)
+    with backend.database.read_committed() as connection:
+        total, rows = simulations.list_simulations(connection, listed_owner(user), page)
         pending = _wanted(connection, {row.job_id: row for row in rows if row.job_state is EntityState.PENDING})
         reasons = {each: runners.why_waiting(backend, connection, each) for each in set(pending.values())}
     waiting = {job_id: reason for job_id, each in pending.items() if (reason := reasons[each]) is not None}
@@ -223,7 +225,7 @@ def listing(backend: Backend, user: User, page: Page) -> Listed:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A simulation (row of `queries.simulations.by_job`), its tasks (rows of `queries.tasks.status`), why it waits.
+    """A simulation (row of `queries.simulations.by_job`), its tasks (of `queries.tasks.list_status`), why it waits.
 
     `waiting` is None unless it has to be begun, or gone on with, and nobody who is there can do that.
     """
@@ -233,23 +235,23 @@ class Status:
     waiting: str | None = None
 
 
-def status(backend: Backend, user: User, job_id: str) -> Status:
+def read_status(backend: Backend, user: User, job_id: str) -> Status:
     """How a simulation and its tasks stand; raises NotFound, Forbidden."""
-    with backend.database.glancing() as connection:  # the tasks are never behind the simulation
+    with backend.database.read_committed() as connection:  # the tasks are never behind the simulation
         simulation = find_readable(connection, user, job_id)
-        found = tasks.status(connection, simulation.id)
+        found = tasks.list_status(connection, simulation.id)
         return Status(simulation, found, _why_waiting(backend, connection, simulation, job_id, found))
 
 
-def poll(backend: Backend, access_token: str | None, job_id: str) -> tuple[User, Status]:
-    """Who holds this access token, and how the simulation stands, its tasks as `queries.tasks.polled` has them.
+def poll_status(backend: Backend, access_token: str | None, job_id: str) -> tuple[User, Status]:
+    """Who holds this access token, and how the simulation stands, its tasks as `queries.tasks.list_polled` has them.
 
     For browsers, which ask again and again: in as few round trips as there are, and with nothing converted.
-    Raises what `sessions.authenticate` and `status` do.
+    Raises what `sessions.authenticate_user` and `read_status` do.
     """
-    with backend.database.glancing() as connection:
+    with backend.database.read_committed() as connection:
         user, simulation = sessions.authenticate_with(backend, connection, access_token, job_id)
-        found = tasks.polled(connection, simulation.id)
+        found = tasks.list_polled(connection, simulation.id)
         return user, Status(simulation, found, _why_waiting(backend, connection, simulation, job_id, found))
 
 
@@ -285,60 +287,62 @@ def read_input(backend: Backend, user: User, job_id: str) -> codec.Stored:
     return codec.Stored(data)
 
 
-def history(backend: Backend, user: User, job_id: str) -> list[Any]:
+def read_history(backend: Backend, user: User, job_id: str) -> list[Any]:
     """Every change of state of a simulation and its tasks, oldest first; raises NotFound, Forbidden."""
     with backend.database.reading() as connection:
-        return simulations.history(connection, find_readable(connection, user, job_id).id)
+        return simulations.list_history(connection, find_readable(connection, user, job_id).id)
 
 
-def failure(backend: Backend, user: User, job_id: str) -> str | None:
+def failure_reason(backend: Backend, user: User, job_id: str) -> str | None:
     """Why a simulation failed, or None if it did not."""
     with backend.database.reading() as connection:
         simulation = find_readable(connection, user, job_id)
-        told = simulations.reasons(connection, simulation.id, EntityState.FAILED)
+        told = simulations.list_reasons(connection, simulation.id, EntityState.FAILED)
     return next((reason for task, reason in told if task is None), None)
 
 
-@retried
+@retry_contended
 def read_update_key(backend: Backend, user: User, job_id: str) -> tuple[int, str]:
     """Number of a simulation and the key with which its workers report; raises NotFound, Forbidden.
 
     After a change of the signing key, that is a new one, and the one before is good for nothing any more.
     """
     with backend.database.writing() as connection:
-        simulation = _locked(moves.lock_job(connection, job_id))
-        require(user, Action.RUN, simulation)
+        simulation = _locked(transitions.lock_job(connection, job_id))
+        require_access(user, Action.RUN, simulation)
         return simulation.id, lifecycle.known_update_key(backend, connection, simulation)
 
 
-@retried
-def cancel(backend: Backend, user: User, job_id: str, reason: str = "canceled by its user") -> EntityState | None:
+@retry_contended
+def cancel_simulation(
+    backend: Backend, user: User, job_id: str, reason: str = "canceled by its user"
+) -> EntityState | None:
     """Cancel a simulation and all its tasks that have not ended.
 
     Returns None if it was canceled, otherwise the state in which nothing can be. Raises NotFound, Forbidden.
     """
     with backend.database.writing() as connection:
-        simulation = _locked(moves.lock_job(connection, job_id))
-        require(user, Action.CANCEL, simulation)
+        simulation = _locked(transitions.lock_job(connection, job_id))
+        require_access(user, Action.CANCEL, simulation)
         if simulation.job_state is EntityState.UNKNOWN or simulation.job_state in FINAL_STATES:
             return simulation.job_state
-        lifecycle.end(connection, simulation, EntityState.CANCELED, Cause(user.username, now(), reason))
+        lifecycle.end_simulation(connection, simulation, EntityState.CANCELED, Audit(user.username, utc_now(), reason))
     backend.dispatcher.revoke(simulation.id)
     return None
 
 
-@retried
-def delete(backend: Backend, user: User, job_id: str) -> EntityState | None:
+@retry_contended
+def delete_simulation(backend: Backend, user: User, job_id: str) -> EntityState | None:
     """Delete a simulation with everything about it.
 
     Returns None if it is gone, otherwise the state in which it has to be canceled first. Raises NotFound, and
     NotAuthenticated if it is somebody else's (what existing clients are used to).
     """
     with backend.database.writing() as connection:
-        simulation = _locked(moves.lock_job(connection, job_id))
+        simulation = _locked(transitions.lock_job(connection, job_id))
         if not may(user, Action.DELETE, simulation):
             raise NotAuthenticated(NOT_YOURS)
-        if not lifecycle.remove(connection, simulation):
+        if not lifecycle.remove_simulation(connection, simulation):
             return simulation.job_state
     backend.dispatcher.revoke(simulation.id)
     backend.spool.remove(job_id)
@@ -358,21 +362,21 @@ class Report:
     batch: Mapping[str, Any] = field(default_factory=dict)
 
 
-@retried
-def report(backend: Backend, simulation_id: int, update_key: str, told: Report) -> EntityState:
+@retry_contended
+def report_simulation(backend: Backend, simulation_id: int, update_key: str, told: Report) -> EntityState:
     """Take a worker's word on a simulation, and return the state it is in now.
 
     A step back or out of a final state is not taken, without an error: messages arrive late and twice.
     Raises NotFound for an unknown simulation, InvalidInput for a wrong key.
     """
-    logs = codec.encode(told.logfiles) if told.logfiles else None
+    logs = codec.encode_payload(told.logfiles) if told.logfiles else None
     with backend.database.writing() as connection:
-        locked = moves.lock_simulation(connection, simulation_id)
+        locked = transitions.lock_simulation(connection, simulation_id)
         if locked is None:
             raise NotFound("Simulation does not exist")
         simulation = lifecycle.check_update_key(backend, locked, update_key)
         if logs is not None:
-            logfiles.keep(backend, connection, simulation.id, logs)
+            logfiles.keep_logfiles(backend, connection, simulation.id, logs)
         if told.batch and simulation.platform == BATCH and simulation.job_state not in FINAL_STATES:
             simulations.set_batch_values(connection, simulation.id, told.batch)
         return _follow(connection, simulation, told)
@@ -382,11 +386,11 @@ def _follow(connection: Connection, simulation: Locked, told: Report) -> EntityS
     state, to = simulation.job_state, told.job_state
     if to is None or to is state or _is_step_back(state, to):
         return state
-    cause = Cause(lifecycle.WORKER, now())
+    cause = Audit(lifecycle.WORKER, utc_now())
     if to in FINAL_STATES:
         ended = {"end_time": max(told.end_time, simulation.start_time)} if told.end_time else {}
-        return lifecycle.end(connection, simulation, to, cause, ended)
-    return to if moves.move_simulation(connection, simulation.id, to, cause) else state
+        return lifecycle.end_simulation(connection, simulation, to, cause, ended)
+    return to if transitions.move_simulation(connection, simulation.id, to, cause) else state
 
 
 def _is_step_back(state: EntityState, to: EntityState) -> bool:

@@ -11,7 +11,7 @@ class Stats:
     """How much there is.
 
     `rows` by table; `payloads` by kind (kind, payloads, stored_bytes, text_bytes); `users` as
-    `queries.administration.users` gives them, whoever stores most first; `largest` simulations (job_id, username,
+    `queries.administration.list_users` gives them, whoever stores most first; `largest` simulations (job_id, username,
     job_state, stored_bytes); `disk_bytes` of the whole database.
     """
 
@@ -22,14 +22,14 @@ class Stats:
     disk_bytes: int
 
 
-def collect(database: Database, largest: int) -> Stats:
+def collect_stats(database: Database, largest: int) -> Stats:
     """How much there is now, with so many of the largest simulations."""
     with database.reading() as connection:
-        users = sorted(queries.users(connection), key=lambda user: -user.stored_bytes)
+        users = sorted(queries.list_users(connection), key=lambda user: -user.stored_bytes)
         return Stats(
-            stats.rows(connection),
-            stats.payloads(connection),
+            stats.count_rows(connection),
+            stats.count_payloads(connection),
             users,
-            stats.largest(connection, largest),
+            stats.list_largest(connection, largest),
             stats.disk_bytes(connection),
         )

@@ -15,13 +15,13 @@ from yaptide.domain.estimators import TaskOutput
 from yaptide.domain.splitting import task_seeds
 from yaptide.domain.states import FINAL_STATES, TASK_STATES, EntityState
 from yaptide.persistence import codec, task_outputs
-from yaptide.persistence.engine import retried
+from yaptide.persistence.engine import retry_contended
 from yaptide.persistence.models.simulations import BATCH
-from yaptide.persistence.queries import messages, moves, simulations, tasks
-from yaptide.persistence.queries.moves import Cause, Locked
+from yaptide.persistence.queries import outbox, simulations, tasks, transitions
 from yaptide.persistence.queries.tasks import Claim as Claim, Lease as Lease
+from yaptide.persistence.queries.transitions import Audit, Locked
 from yaptide.services import lifecycle, logfiles
-from yaptide.services.backend import Backend, now
+from yaptide.services.backend import Backend, utc_now
 from yaptide.simulators.base import logs_of_task
 
 #: How often a task is given back before whoever runs it counts as unable to.
@@ -56,8 +56,8 @@ class Update:
         return running and self.simulated_primaries is not None and all(value is None for value in rest)
 
 
-@retried
-def report(backend: Backend, simulation_id: int, task_id: int, update_key: str, update: Update) -> EntityState:
+@retry_contended
+def report_task(backend: Backend, simulation_id: int, task_id: int, update_key: str, update: Update) -> EntityState:
     """Take a worker's word on a task, and return the state the task is in now.
 
     Progress only grows, times are set once, and what does not fit any more (a step back, anything after the end,
@@ -67,30 +67,30 @@ def report(backend: Backend, simulation_id: int, task_id: int, update_key: str, 
     if update.is_progress() and _progress(backend, simulation_id, task_id, update_key, update):
         return EntityState.RUNNING
     with backend.database.writing() as connection:
-        locked = moves.lock_simulation(connection, simulation_id)
+        locked = transitions.lock_simulation(connection, simulation_id)
         simulation = lifecycle.check_update_key(backend, locked, update_key)
-        task = tasks.one(connection, simulation.id, task_id)
+        task = tasks.find_task(connection, simulation.id, task_id)
         if task is None:
             raise InvalidInput("Task does not exist")
         _check_state(update)
         if task.task_state in FINAL_STATES or simulation.job_state in FINAL_STATES or task.owner is not None:
             return EntityState(task.task_state)
         _apply(connection, simulation, task, update)
-        after = tasks.one(connection, simulation.id, task_id)
+        after = tasks.find_task(connection, simulation.id, task_id)
     return EntityState(task.task_state if after is None else after.task_state)
 
 
-@retried
-def report_many(
+@retry_contended
+def report_tasks(
     backend: Backend, simulation_id: int, update_key: str, updates: Mapping[int, Update]
 ) -> dict[int, EntityState]:
     """Take a worker's word on many tasks of one simulation, by number; returns the state each of them is in now.
 
-    Each is taken or not as `report` does it; all of them are committed together. Raises InvalidInput, with nothing
+    Each is taken or not as `report_task` does it; all of them are committed together. Raises InvalidInput, with nothing
     changed, for a wrong key, and if one of the tasks is unknown or is said to be in a state that no task has.
     """
     with backend.database.writing() as connection:
-        locked = moves.lock_simulation(connection, simulation_id)
+        locked = transitions.lock_simulation(connection, simulation_id)
         simulation = lifecycle.check_update_key(backend, locked, update_key)
         states, leased = tasks.states_and_leases(connection, simulation.id)
         unknown = updates.keys() - states.keys()
@@ -117,9 +117,9 @@ def _take_all(
             progress.append((number, update.simulated_primaries or 0, update.estimated_time))
         elif states[number] not in FINAL_STATES:
             rest.append((number, update))
-    tasks.progress_of_many(connection, simulation.id, progress, now())
+    tasks.progress_of_many(connection, simulation.id, progress, utc_now())
     for number, update in rest:
-        _apply(connection, simulation, tasks.one(connection, simulation.id, number), update)
+        _apply(connection, simulation, tasks.find_task(connection, simulation.id, number), update)
     return bool(rest)
 
 
@@ -129,8 +129,8 @@ def _check_state(update: Update) -> None:
 
 
 def _progress(backend: Backend, simulation_id: int, task_id: int, update_key: str, update: Update) -> bool:
-    time = now()
-    with backend.database.single() as connection:
+    time = utc_now()
+    with backend.database.autocommit() as connection:
         return tasks.progress_by_key(
             connection,
             simulation=simulation_id,
@@ -150,10 +150,12 @@ def _apply(connection: Connection, simulation: Locked, task: Any, update: Update
     if update.celery_id is not None:
         tasks.set_celery_id(connection, simulation.id, task.task_id, update.celery_id)
     if update.task_state in _REPORTABLE and update.task_state is not task.task_state:
-        cause = Cause(lifecycle.WORKER, values["last_update_time"])
+        cause = Audit(lifecycle.WORKER, values["last_update_time"])
         end = _end_time(values.get("start_time", task.start_time), update)
-        moves.move_tasks(connection, simulation.id, EntityState(update.task_state), cause, end, task_id=task.task_id)
-        lifecycle.settle(connection, simulation, cause)
+        transitions.move_tasks(
+            connection, simulation.id, EntityState(update.task_state), cause, end, task_id=task.task_id
+        )
+        lifecycle.settle_simulation(connection, simulation, cause)
 
 
 def _end_time(start: datetime | None, update: Update) -> dict[str, Any]:
@@ -163,7 +165,7 @@ def _end_time(start: datetime | None, update: Update) -> dict[str, Any]:
 
 
 def _values(task: Any, update: Update) -> dict[str, Any]:
-    values: dict[str, Any] = {"last_update_time": now()}
+    values: dict[str, Any] = {"last_update_time": utc_now()}
     if update.estimated_time is not None:
         values["estimated_time"] = update.estimated_time
     # Of a task that completed before it was known to run, only the end is known, by the worker's own clock.
@@ -173,7 +175,7 @@ def _values(task: Any, update: Update) -> dict[str, Any]:
     return values
 
 
-def claim(backend: Backend, executor: str, sim_types: Sequence[str]) -> Claim | None:
+def claim_task(backend: Backend, executor: str, sim_types: Sequence[str]) -> Claim | None:
     """Take the task that has waited longest and needs one of these simulators; None if there is none.
 
     The lease is the claim's until the task ends, or until nothing was heard of it for too long (`requeue_silent`). Its
@@ -187,24 +189,24 @@ def claim(backend: Backend, executor: str, sim_types: Sequence[str]) -> Claim | 
         if found is None:
             return None
         with backend.database.writing() as connection:
-            taken = take(connection, owner, found.simulation_id, found.task_id)
+            taken = take_task(connection, owner, found.simulation_id, found.task_id)
         if taken is not None:
             return taken
 
 
-def take(connection: Connection, owner: str, simulation_id: int, task_id: int) -> Claim | None:
+def take_task(connection: Connection, owner: str, simulation_id: int, task_id: int) -> Claim | None:
     """Claim a task for `owner` in the running transaction; None if it does not wait, or not for `owner`."""
-    simulation = moves.lock_simulation(connection, simulation_id)
+    simulation = transitions.lock_simulation(connection, simulation_id)
     if simulation is None or simulation.job_state in FINAL_STATES:
         return None
     if tasks.is_run_elsewhere(connection, simulation_id, owner):
         return None
-    cause = Cause(owner, now())
+    cause = Audit(owner, utc_now())
     pending = {"task_id": task_id, "task_state": EntityState.PENDING}
     values = {"owner": owner, "heartbeat_time": cause.time, "attempts": tasks.ONE_MORE_ATTEMPT}
-    if not moves.move_tasks(connection, simulation.id, EntityState.RUNNING, cause, values, **pending):
+    if not transitions.move_tasks(connection, simulation.id, EntityState.RUNNING, cause, values, **pending):
         return None
-    lifecycle.settle(connection, simulation, cause)
+    lifecycle.settle_simulation(connection, simulation, cause)
     return claim_of(connection, simulation, task_id, owner)
 
 
@@ -213,14 +215,14 @@ def take_named(connection: Connection, simulation: Locked, task_id: int, owner: 
 
     Asked again, it gets the same claim again. On a cluster, a task that was put back into the queue is its next run's.
     """
-    row = tasks.held(connection, simulation.id, task_id)
+    row = tasks.find_held(connection, simulation.id, task_id)
     if row is not None and row.task_state is EntityState.RUNNING:
         if row.owner == owner:
             return claim_of(connection, simulation, task_id, owner)
         if simulation.platform == BATCH and is_next_run(row.owner or "", owner):
-            cause = Cause(owner, now(), REQUEUED)
-            moves.move_tasks(connection, simulation.id, EntityState.PENDING, cause, UNOWNED, task_id=task_id)
-    return take(connection, owner, simulation.id, task_id)
+            cause = Audit(owner, utc_now(), REQUEUED)
+            transitions.move_tasks(connection, simulation.id, EntityState.PENDING, cause, UNOWNED, task_id=task_id)
+    return take_task(connection, owner, simulation.id, task_id)
 
 
 def is_next_run(before: str, owner: str) -> bool:
@@ -231,7 +233,7 @@ def is_next_run(before: str, owner: str) -> bool:
 
 def claim_of(connection: Connection, simulation: Locked, task_id: int, owner: str) -> Claim:
     """The claim that `owner` has on a task."""
-    primaries, seed, attempt = tasks.claimed(connection, simulation.id, task_id)
+    primaries, seed, attempt = tasks.find_claimed(connection, simulation.id, task_id)
     if seed is None:  # not submitted here: tasks with one seed for all would count the same histories again and again
         seed = task_seeds(simulation.id, task_id + 1)[task_id]
     return Claim(simulation.id, task_id, owner, simulation.job_id, simulation.sim_type, primaries, seed, attempt)
@@ -243,12 +245,12 @@ def input_files(backend: Backend, claimed: Claim) -> dict[str, str]:
         data = simulations.input_of(connection, claimed.simulation_id)
     if data is None:
         raise NotFound("The simulation was deleted")
-    files: dict[str, str] = codec.decode(data)["input_files"]
+    files: dict[str, str] = codec.decode_payload(data)["input_files"]
     return files
 
 
-@retried
-def began(backend: Backend, claimed: Claim, version: str, digest: str) -> None:
+@retry_contended
+def note_begin(backend: Backend, claimed: Claim, version: str, digest: str) -> None:
     """Note with which simulator a simulation is run."""
     with backend.database.writing() as connection:
         note_simulator(connection, claimed.simulation_id, version, digest)
@@ -260,38 +262,40 @@ def note_simulator(connection: Connection, simulation_id: int, version: str, dig
     simulations.set_values(connection, simulation_id, values)
 
 
-def progress(backend: Backend, lease: Lease, simulated: int, estimated: int | None, key: str | None = None) -> bool:
+def report_progress(
+    backend: Backend, lease: Lease, simulated: int, estimated: int | None, key: str | None = None
+) -> bool:
     """Record how far a leased task is; False if it is not the owner's any more (canceled, deleted, taken away).
 
     An owner that is not a part of this program proves by the update key that it may report.
     """
-    time = now()
+    time = utc_now()
     proof = key and {"key": lifecycle.hash_update_key(key)}
-    with backend.database.single() as connection:
+    with backend.database.autocommit() as connection:
         return tasks.progress_by_owner(connection, lease, simulated, estimated, time, proof or None)
 
 
-def complete(backend: Backend, claimed: Claim, output: TaskOutput) -> bool:
+def complete_task(backend: Backend, claimed: Claim, output: TaskOutput) -> bool:
     """Leave a claimed task's scores in the spool and end it; False if it was not the owner's any more."""
     with backend.spool.receive(claimed.job_id, claimed.task_id) as file:
-        task_outputs.write(file, output)
-    return completed(backend, claimed, output.primaries, output.logs)
+        task_outputs.write_output(file, output)
+    return end_completed(backend, claimed, output.primaries, output.logs)
 
 
-def completed(backend: Backend, claimed: Claim, primaries: int, logs: Mapping[str, str]) -> bool:
+def end_completed(backend: Backend, claimed: Claim, primaries: int, logs: Mapping[str, str]) -> bool:
     """End a claimed task whose scores, over so many primaries, are in the spool; False if it was not the owner's."""
-    kept = codec.encode(logs_of_task(claimed.task_id, logs)) if logs else None
+    kept = codec.encode_payload(logs_of_task(claimed.task_id, logs)) if logs else None
     if _end(backend, claimed, EntityState.COMPLETED, None, {"simulated_primaries": primaries}, kept):
         return True
     with backend.database.reading() as connection:
-        if not simulations.states(connection, [claimed.job_id]):
+        if not simulations.states_by_job(connection, [claimed.job_id]):
             backend.spool.remove(claimed.job_id)  # it was deleted meanwhile
     return False
 
 
-def fail(backend: Backend, claimed: Claim, reason: str, logs: Mapping[str, str]) -> bool:
+def fail_task(backend: Backend, claimed: Claim, reason: str, logs: Mapping[str, str]) -> bool:
     """End a claimed task that failed, keeping the reason, and its log files as long as there is room for them."""
-    return _end(backend, claimed, EntityState.FAILED, reason, {}, codec.encode(logs) if logs else None)
+    return _end(backend, claimed, EntityState.FAILED, reason, {}, codec.encode_payload(logs) if logs else None)
 
 
 def give_back(backend: Backend, claimed: Claim, reason: str) -> bool:
@@ -304,7 +308,7 @@ def give_back(backend: Backend, claimed: Claim, reason: str) -> bool:
     return _end(backend, claimed, EntityState.PENDING, reason[:_MOST_REASON], values)
 
 
-@retried
+@retry_contended
 def _end(
     backend: Backend,
     claimed: Claim,
@@ -314,38 +318,38 @@ def _end(
     logs: codec.Payload | None = None,
 ) -> bool:
     with backend.database.writing() as connection:
-        simulation = moves.lock_simulation(connection, claimed.simulation_id)
+        simulation = transitions.lock_simulation(connection, claimed.simulation_id)
         if simulation is None:
             return False
-        cause = Cause(claimed.owner, now(), reason)
+        cause = Audit(claimed.owner, utc_now(), reason)
         mine = {"task_id": claimed.task_id, "owner": claimed.owner}
         if logs is not None and to is not EntityState.COMPLETED:
             with suppress(TooLarge):  # that it failed, and why, has to be told though there is no room for more logs
-                logfiles.keep(backend, connection, simulation.id, logs)
-        if not moves.move_tasks(connection, simulation.id, to, cause, values, **mine):
+                logfiles.keep_logfiles(backend, connection, simulation.id, logs)
+        if not transitions.move_tasks(connection, simulation.id, to, cause, values, **mine):
             return False
         if logs is not None and to is EntityState.COMPLETED:
             logfiles.keep_of_success(backend, connection, simulation, logs)
         if to is EntityState.PENDING:
-            messages.forget(connection, simulation.id, [claimed.task_id])
-        lifecycle.settle(connection, simulation, cause)
+            outbox.forget_sent(connection, simulation.id, [claimed.task_id])
+        lifecycle.settle_simulation(connection, simulation, cause)
         return True
 
 
-def explain(backend: Backend, lease: Lease, logs: Mapping[str, str]) -> None:
+def explain_cancel(backend: Backend, lease: Lease, logs: Mapping[str, str]) -> None:
     """Keep the log files of a task that was canceled while it ran, as long as there is room for them."""
     with backend.database.writing() as connection:
-        simulation = moves.lock_simulation(connection, lease.simulation_id)
-        task = None if simulation is None else tasks.one(connection, simulation.id, lease.task_id)
+        simulation = transitions.lock_simulation(connection, lease.simulation_id)
+        task = None if simulation is None else tasks.find_task(connection, simulation.id, lease.task_id)
         if simulation is not None and task is not None and task.task_state is EntityState.CANCELED:
             with suppress(TooLarge):
-                logfiles.keep(backend, connection, simulation.id, codec.encode(logs))
+                logfiles.keep_logfiles(backend, connection, simulation.id, codec.encode_payload(logs))
 
 
-@retried
-def heartbeat(backend: Backend, owner: str, leases: Sequence[Lease], merges: Sequence[int]) -> None:
+@retry_contended
+def beat_leases(backend: Backend, owner: str, leases: Sequence[Lease], merges: Sequence[int]) -> None:
     """Tell that these leases, and the merges of an owner, are worked on, so that nobody takes them away."""
     if leases or merges:
         with backend.database.writing() as connection:
-            simulations.heartbeat(connection, owner, merges, now())  # simulations before tasks, as everywhere
-            tasks.heartbeat(connection, leases, now())
+            simulations.beat_merges(connection, owner, merges, utc_now())  # simulations before tasks, as everywhere
+            tasks.beat_leases(connection, leases, utc_now())

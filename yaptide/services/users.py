@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from yaptide.domain.errors import Conflict, Forbidden, NotAuthenticated, NotFound
 from yaptide.domain.names import composed
-from yaptide.persistence.engine import retried
+from yaptide.persistence.engine import retry_contended
 from yaptide.persistence.models.users import YAPTIDE_USER
 from yaptide.persistence.queries import users
 from yaptide.persistence.queries.users import Account, Subject, User as User
@@ -32,7 +32,9 @@ _ANOTHERS = (
 WRONG = "Invalid login or password"
 
 
-def register(backend: Backend, username: str, password: str | None, queue: passwords.Queue = passwords.KNOWN) -> User:
+def register_user(
+    backend: Backend, username: str, password: str | None, queue: passwords.Queue = passwords.KNOWN
+) -> User:
     """Add a local user; without a password they cannot sign in until they are given one.
 
     Raises InvalidInput for an unusable name or password, Conflict if the name is taken, Busy.
@@ -43,29 +45,29 @@ def register(backend: Backend, username: str, password: str | None, queue: passw
 def sign_up(backend: Backend, username: str, password: str, address: str = "") -> User:
     """Add somebody at `address` who asks for it as a local user.
 
-    Raises Forbidden if this is not wanted here, TooManyAttempts, and what `register` does.
+    Raises Forbidden if this is not wanted here, TooManyAttempts, and what `register_user` does.
     """
     if not backend.limits.registration:
         raise Forbidden("Nobody can register here: ask the operator of this server for an account")
     backend.throttle.admit_registration(address)
-    return register(backend, username, password, passwords.STRANGERS)
+    return register_user(backend, username, password, passwords.STRANGERS)
 
 
-def find(backend: Backend, username: str) -> User | None:
+def find_user(backend: Backend, username: str) -> User | None:
     """The local user of this name, or None."""
     account = _account(backend, username)
     return None if account is None else account.user
 
 
-def ensure(backend: Backend, username: str) -> User:
+def ensure_user(backend: Backend, username: str) -> User:
     """The local user of this name, made if there is none (who then cannot sign in over the network)."""
-    found = find(backend, username)
+    found = find_user(backend, username)
     if found is not None:
         return found
     try:
-        return register(backend, username, None)
+        return register_user(backend, username, None)
     except Conflict:  # somebody was quicker, or the name looks like that of another user
-        found = find(backend, username)
+        found = find_user(backend, username)
         if found is None:
             raise
         return found
@@ -86,7 +88,7 @@ def of_keycloak(backend: Backend, subject: Subject, username: str) -> User:
     return user if user.username == username else _renamed(backend, user, username)
 
 
-@retried
+@retry_contended
 def _new_of_keycloak(backend: Backend, subject: Subject, username: str) -> User:
     try:
         with backend.database.writing() as connection:
@@ -107,12 +109,12 @@ def _new_of_keycloak(backend: Backend, subject: Subject, username: str) -> User:
 
 def confirm_subject(connection: Connection, user: User, subject: Subject) -> None:
     """Have an account stay whose it is until the transaction ends; raises Forbidden if that is somebody else by now."""
-    users.lock(connection, user.id)
+    users.lock_user(connection, user.id)
     if users.subject_of(connection, user.id) != subject:
         raise Forbidden(_ANOTHERS.format(user.username))
 
 
-@retried
+@retry_contended
 def _renamed(backend: Backend, user: User, username: str) -> User:
     try:
         with backend.database.writing() as connection:
@@ -130,7 +132,7 @@ def check_password(backend: Backend, username: str, password: str, origin: Origi
     do elsewhere makes no difference.
     """
     account = _account(backend, username)
-    place = devices.recognize(backend, account, origin)
+    place = devices.recognize_device(backend, account, origin)
     with backend.throttle.attempt(composed(username), origin.address, place):
         return _fitting(backend, account, password, passwords.KNOWN if place else passwords.STRANGERS)
 
@@ -152,11 +154,11 @@ def _account(backend: Backend, username: str) -> Account | None:
 
 def _fitting(backend: Backend, account: Account | None, password: str, queue: passwords.Queue) -> User:
     stored = None if account is None else account.password_hash
-    match = passwords.verify(stored or _decoy(), password, queue)
+    match = passwords.verify_password(stored or _decoy(), password, queue)
     if account is None or stored is None or match is Match.NONE:
         raise NotAuthenticated(WRONG)
     if match is Match.OUTDATED:
-        renewed = passwords.make(password)  # takes its time, which nobody else has to wait for
+        renewed = passwords.make_hash(password)  # takes its time, which nobody else has to wait for
         with backend.database.writing() as connection:
             users.set_password(connection, account.user.id, renewed, instead_of=stored)
     return account.user
@@ -180,4 +182,4 @@ def owner_of(backend: Backend, job_id: str) -> User:
 @cache
 def _decoy() -> str:
     """A hash of nothing anybody knows, to compare with where there is no user."""
-    return passwords.make(secrets.token_hex())
+    return passwords.make_hash(secrets.token_hex())

@@ -26,7 +26,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _broken: set[str] = set()
 
 
-def names() -> list[str]:
+def list_names() -> list[str]:
     """The names of all simulators: ours, then those of other packages."""
     return list(_entries())
 
@@ -37,13 +37,13 @@ def is_known(name: str) -> bool:
 
 
 def known_simulators() -> Iterator[Simulator]:
-    """All simulators that can be loaded, in the order of `names`."""
+    """All simulators that can be loaded, in the order of `list_names`."""
     for name in _entries():
         with suppress(NotConfigured):
-            yield simulator(name)
+            yield get_simulator(name)
 
 
-def simulator(name: str) -> Simulator:
+def get_simulator(name: str) -> Simulator:
     """The simulator called `name`.
 
     Raises InvalidInput, with the names there are, for an unknown one, NotConfigured if its package is broken.
@@ -65,23 +65,23 @@ def checked_names(setting: str, asked: Iterable[str]) -> frozenset[str]:
     return frozenset(asked)
 
 
-def converters() -> list[str]:
+def list_converters() -> list[str]:
     """The names of the simulators whose input files are written here for projects of the web editor."""
-    return [name for name in names() if is_converter(name)]
+    return [name for name in list_names() if is_converter(name)]
 
 
 def is_converter(name: str) -> bool:
     """Whether input files of this simulator are written here for projects of the web editor."""
     try:
-        return isinstance(simulator(name), Converter)
+        return isinstance(get_simulator(name), Converter)
     except (InvalidInput, NotConfigured):  # its package is broken, or gone
         return False
 
 
-def resolve(name: str, files: InputFiles) -> Simulator:
-    """As `simulator`, but ``common`` stands for the one that recognises `files`; raises InvalidInput if none does."""
+def resolve_simulator(name: str, files: InputFiles) -> Simulator:
+    """As `get_simulator`, but ``common`` means the one that recognises `files`; raises InvalidInput if none does."""
     if name != COMMON:
-        return simulator(name)
+        return get_simulator(name)
     for known in known_simulators():
         with _tolerated(known):
             if known.recognises(files):
@@ -90,7 +90,7 @@ def resolve(name: str, files: InputFiles) -> Simulator:
     raise InvalidInput(f"These files look like the input of none of {titles}")
 
 
-def installed(folder: Path) -> dict[str, Installation]:
+def list_installed(folder: Path) -> dict[str, Installation]:
     """What is installed under `folder`, by name of simulator."""
     found = {}
     for known in known_simulators():

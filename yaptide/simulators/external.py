@@ -68,7 +68,7 @@ class External:
         )
 
 
-def need(files: InputFiles, names: Iterable[str], title: str) -> None:
+def require_files(files: InputFiles, names: Iterable[str], title: str) -> None:
     """Refuse input in which one of the files `names` is missing; raises InvalidInput."""
     for name in names:
         if name not in files:

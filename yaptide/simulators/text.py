@@ -29,7 +29,7 @@ class Line:
         word = self.words[index]
         value = float(word) if _NUMBER.fullmatch(word) else math.nan
         if not math.isfinite(value):
-            raise self.refusal(f"{what} must be a number, not {quoted(word)}")
+            raise self.refusal(f"{what} must be a number, not {quote_word(word)}")
         if not low <= value <= high:
             raise self.refusal(f"{what} must be {_limits(low, high)}, not {word[:40]}")
         return value
@@ -56,19 +56,19 @@ def _limits(low: float, high: float) -> str:
     return f"between {low:g} and {high:g}"
 
 
-def quoted(word: str) -> str:
+def quote_word(word: str) -> str:
     """A word of the user's, fit to be shown in an error."""
     return repr(word if len(word) <= 40 else word[:40] + "...")
 
 
-def lines(file: str, text: str, comment: str = "#") -> list[Line]:
+def filled_lines(file: str, text: str, comment: str = "#") -> list[Line]:
     """The lines of `text` that hold something, up to any character of `comment`. Any kind of line end will do."""
     mark = re.compile(f"[{re.escape(comment)}]")
     numbered = enumerate((mark.split(line, maxsplit=1)[0].split() for line in text.splitlines()), 1)
     return [Line(file, number, tuple(words)) for number, words in numbered if words]
 
 
-def required(files: Mapping[str, str], name: str, what: str) -> str:
+def require_text(files: Mapping[str, str], name: str, what: str) -> str:
     """The text of the file `name`; raises InvalidInput if it was not given."""
     if name not in files:
         raise InvalidInput(f"{what} {name!r} is missing from the input files")

@@ -9,7 +9,7 @@ blueprint = APIBlueprint("web", __name__, enable_openapi=False, template_folder=
 
 
 @blueprint.get("/docs")
-def docs() -> str:
+def show_docs() -> str:
     """All endpoints of the API, to read."""
     spec: dict[str, Any] = current_app.spec  # type: ignore[attr-defined]
     endpoints = [

@@ -15,16 +15,16 @@ from yaptide.admin import address
     ],
 )
 def test_it_is_noted_as_long_as_it_listens(tmp_path, host, url):
-    assert address.read(tmp_path) is None
-    with address.noted(tmp_path / "data", host, 5001):
-        assert address.read(tmp_path / "data") == url
-    assert address.read(tmp_path / "data") is None
+    assert address.read_address(tmp_path) is None
+    with address.published_address(tmp_path / "data", host, 5001):
+        assert address.read_address(tmp_path / "data") == url
+    assert address.read_address(tmp_path / "data") is None
 
 
 def test_the_note_of_another_server_stays(tmp_path):
-    with address.noted(tmp_path, "127.0.0.1", 5001):
-        later = address.noted(tmp_path, "127.0.0.1", 5002)
+    with address.published_address(tmp_path, "127.0.0.1", 5001):
+        later = address.published_address(tmp_path, "127.0.0.1", 5002)
         later.__enter__()
-    assert address.read(tmp_path) == "http://127.0.0.1:5002"
+    assert address.read_address(tmp_path) == "http://127.0.0.1:5002"
     later.__exit__(None, None, None)
-    assert address.read(tmp_path) is None
+    assert address.read_address(tmp_path) is None

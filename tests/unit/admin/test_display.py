@@ -12,8 +12,8 @@ HOSTILE = "[/a] [red]x \x1b[2J\x1b]0;title\x07 \x9b31m \u202eright to left"
 @pytest.mark.parametrize(
     "show",
     [
-        display.say,
-        display.complain,
+        display.print_message,
+        display.print_error,
         lambda text: display.print_table(("a", "b"), [(text, text)], title=text),
         lambda text: display.print_text(text, text),
         lambda text: display.print_json({"title": text}),

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 PROGRAM = """
-from yaptide.admin.entry import new_app, run
+from yaptide.admin.entry import new_app, run_command
 app = new_app("lines", "Prints lines.")
 
 @app.command()
@@ -14,7 +14,7 @@ def lines(count: int):
     for number in range(count):
         print(f"line {number}", flush=number % 1000 == 999)
 
-run(app)
+run_command(app)
 """
 
 

@@ -29,7 +29,7 @@ def page(**data):
 
 def test_arrays_have_every_bit():
     document = {"message": "Results", "estimators": [{"name": "e", "metadata": {"a": "ż"}, "pages": [page(), page()]}]}
-    found = answers.results(answered(document))
+    found = answers.read_results_document(answered(document))
     values = found["estimators"][0]["pages"][1]["data"]["values"]
     assert values.tobytes() == np.array(VALUES, dtype=np.float64).tobytes()
     read = Results.from_document(found).estimators[0]
@@ -41,7 +41,7 @@ def test_arrays_have_every_bit():
 @pytest.mark.parametrize("values", [[1, 2**53 + 1, -(2**63)], [2**63, 2**64 - 1]])
 def test_integers_keep_every_digit_however_they_are_read(values):
     document = {"estimators": [{"name": "e", "pages": [counts(values)]}]}
-    for read in (document, answers.results(answered(document))):
+    for read in (document, answers.read_results_document(answered(document))):
         [page] = Results.from_document(read).estimators[0].pages
         assert page.values.tolist() == values
         assert page.axes[0].values.dtype == np.float64
@@ -56,26 +56,26 @@ def counts(values):
 def test_other_numbers_are_doubles(values):
     document = {"estimators": [{"name": "e", "pages": [counts(values)]}]}
     text = json.dumps(document).encode()
-    [page] = Results.from_document(answers.results(answered(text))).estimators[0].pages
+    [page] = Results.from_document(answers.read_results_document(answered(text))).estimators[0].pages
     assert (page.values.dtype, page.values.tolist()) == (np.float64, list(map(float, values)))
 
 
 def test_rows_and_unknown_numbers_stay_lists():
     odd = {"values": [[1, 2], [3, 4]], "errors": [0.5, None], "metadata": {"values": [1]}, "a": {"values": []}}
-    assert answers.results(answered(odd)) == odd
+    assert answers.read_results_document(answered(odd)) == odd
 
 
 def test_what_is_no_list_of_numbers_is_left_as_it_is():
     odd = {"message": "Results", "values": ["a", None], "errors": {"values": True}, "rest": [[1, "b"], {}, 1.5, None]}
-    assert answers.results(answered(odd)) == odd
+    assert answers.read_results_document(answered(odd)) == odd
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"[1]", b'{"a":', b"\xff"])
 def test_another_answer_is_no_answer(content):
     with pytest.raises(Unavailable):
-        answers.results(answered(content))
+        answers.read_results_document(answered(content))
 
 
 def test_a_refusal_is_the_servers_own():
     with pytest.raises(NotFound, match="Results are unavailable"):
-        answers.results(answered({"message": "Results are unavailable"}, 404))
+        answers.read_results_document(answered({"message": "Results are unavailable"}, 404))

@@ -16,7 +16,7 @@ from yaptide.domain.errors import NotConfigured
 from yaptide.domain.estimators import Estimator, Page
 from yaptide.services import batch_options
 from yaptide.settings import Settings
-from yaptide.simulators import simulator
+from yaptide.simulators import get_simulator
 from yaptide_client.extras import EXTRAS, is_installed, needed_for
 
 ROOT = Path(__file__).parents[3]
@@ -77,12 +77,12 @@ def test_without_ssh_a_server_works_and_refuses_what_is_for_clusters(without):
     without("asyncssh")
     assert make_driver(settings(), None) is None
     with pytest.raises(NotConfigured, match=r"yaptide\[hpc\]"):
-        batch_options.accept(None, {}, simulator("mcsquare"), 1, "FILES", for_others=False)
+        batch_options.accept_options(None, {}, get_simulator("mcsquare"), 1, "FILES", for_others=False)
 
 
 def test_doctor_says_that_clusters_are_not_reached(without, monkeypatch):
     without("asyncssh")
-    monkeypatch.setattr(doctor.clusters, "names", lambda _: ["ares"])
+    monkeypatch.setattr(doctor.clusters, "list_names", lambda _: ["ares"])
     (finding,) = doctor._clusters(None)
     assert (finding.verdict, "yaptide[hpc]" in finding.message) == ("error", True)
 

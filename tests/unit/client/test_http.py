@@ -63,7 +63,7 @@ def test_paths_may_be_texts(tmp_path):
         assert loaded["e0_p0_values"].shape == (200,)
     from yaptide_client import plots  # noqa: PLC0415 - matplotlib takes long to load
 
-    plots.save(plots.overview(RESULTS, "beam"), str(tmp_path / "dose.png"))
+    plots.save_figure(plots.draw_overview(RESULTS, "beam"), str(tmp_path / "dose.png"))
     assert (tmp_path / "dose.png").read_bytes()[:4] == b"\x89PNG"
 
 

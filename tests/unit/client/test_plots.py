@@ -22,8 +22,8 @@ def plane(values, unit="MeV/g", axes=("mm", "cm")):
 
 
 def drawn(path, *pages, title="Water"):
-    figure = plots.overview(Results((Estimator("dose", "dose", pages),)), title)
-    plots.save(figure, path / "a.png")
+    figure = plots.draw_overview(Results((Estimator("dose", "dose", pages),)), title)
+    plots.save_figure(figure, path / "a.png")
     assert (path / "a.png").read_bytes().startswith(b"\x89PNG")
     return figure
 

@@ -8,13 +8,13 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from yaptide.domain.estimators import Aggregation, Axis, Page
-from yaptide.domain.merging import PagesDiffer, accumulator, merge_pages
+from yaptide.domain.merging import PagesDiffer, make_accumulator, merge_pages
 
 SHAPE = 4
 
 
 def merged(aggregation, tasks, primaries, weights=None):
-    total = accumulator(aggregation, np.shape(tasks[0]), weighted=weights is not None)
+    total = make_accumulator(aggregation, np.shape(tasks[0]), weighted=weights is not None)
     for task, values in enumerate(tasks):
         total.add(np.asarray(values), primaries[task], None if weights is None else weights[task])
     return total.result()
@@ -152,7 +152,7 @@ def test_a_small_spread_on_a_large_mean_is_not_lost(weights):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_memory_is_that_of_a_few_pages_whatever_the_number_of_tasks(weighted):
-    total = accumulator(Aggregation.MEAN, (1000,), weighted=weighted)
+    total = make_accumulator(Aggregation.MEAN, (1000,), weighted=weighted)
     for task in range(50):
         total.add(np.full(1000, float(task)), 1.0, np.ones(1000) if weighted else None)
     held = sum(value.nbytes for value in vars(total).values() if isinstance(value, np.ndarray))
@@ -337,7 +337,7 @@ def test_lists_of_particles_need_not_be_of_one_length():
 
 
 def test_a_mean_has_no_weights_unless_it_is_said():
-    total = accumulator(Aggregation.MEAN, (1,))
+    total = make_accumulator(Aggregation.MEAN, (1,))
     total.add(np.array([3.0]), 1)
     assert total.result()[0] == [3.0]
 
@@ -351,7 +351,7 @@ def test_there_is_a_page_for_each_number_of_primaries():
 
 @pytest.mark.parametrize("aggregation", [Aggregation.CONCATENATE, Aggregation.NONE])
 def test_of_no_task_there_is_nothing(aggregation):
-    values, error = accumulator(aggregation, (2,)).result()
+    values, error = make_accumulator(aggregation, (2,)).result()
     assert (values.shape, error) == ((0,), None)
 
 

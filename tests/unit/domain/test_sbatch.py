@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.domain.sbatch import _VALUES, arguments, check_options, read_header
+from yaptide.domain.sbatch import _VALUES, check_options, read_header, sbatch_arguments
 
 HARMLESS = {
     "--time": "01:00:00",
@@ -38,8 +38,8 @@ HOSTILE = (
 
 def test_what_is_harmless_is_passed_on():
     assert check_options(HARMLESS) == HARMLESS
-    assert "--time=01:00:00" in arguments(HARMLESS)
-    assert "--exclusive" in arguments(HARMLESS)
+    assert "--time=01:00:00" in sbatch_arguments(HARMLESS)
+    assert "--exclusive" in sbatch_arguments(HARMLESS)
 
 
 @pytest.mark.parametrize("value", ["30", "1:30", "1-0", "2-12:00", "00:10:00"])
@@ -114,7 +114,7 @@ def test_whatever_is_accepted_is_one_plain_word(options):
         checked = check_options(options)
     except InvalidInput:
         return
-    for word in arguments(checked):
+    for word in sbatch_arguments(checked):
         assert re.fullmatch(r"--[!-~]+", word)
         assert not set(word) & set("$`;\\'\"<>#~?{}")
         assert shlex.split(shlex.quote(word)) == [word]

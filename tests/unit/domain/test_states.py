@@ -11,9 +11,9 @@ from yaptide.domain.states import (
     TASK_STATES,
     TASK_TRANSITIONS,
     EntityState,
-    outcome,
+    final_outcome,
     simulation_state,
-    sources,
+    source_states,
 )
 
 STATES = list(EntityState)
@@ -59,7 +59,7 @@ def test_every_pair_of_states(table, matrix):
     allowed = {(state, target): target in table[state] for state, target in itertools.product(STATES, STATES)}
     assert allowed == read(matrix)
     for target in STATES:
-        assert sources(table, target) == {state for state in STATES if read(matrix)[state, target]}
+        assert source_states(table, target) == {state for state in STATES if read(matrix)[state, target]}
 
 
 def test_final_states_have_no_exits():
@@ -132,4 +132,4 @@ def test_a_simulation_without_tasks_waits():
 
 @given(st.lists(st.sampled_from(sorted(FINAL_STATES)), min_size=1))
 def test_it_is_a_success_only_if_every_task_is(states):
-    assert outcome(states) == ("COMPLETED" if all(state == "COMPLETED" for state in states) else "FAILED")
+    assert final_outcome(states) == ("COMPLETED" if all(state == "COMPLETED" for state in states) else "FAILED")

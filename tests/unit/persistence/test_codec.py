@@ -27,24 +27,24 @@ contents = st.binary() | st.builds(lambda piece, times: piece * times, st.binary
 
 @given(documents)
 def test_documents_come_back(value):
-    assert codec.decode(codec.encode(value).data) == value
+    assert codec.decode_payload(codec.encode_payload(value).data) == value
 
 
 @given(st.lists(finite))
 def test_floats_come_back_bit_by_bit(values):
-    assert list(map(bits, codec.decode(codec.encode(values).data))) == list(map(bits, values))
+    assert list(map(bits, codec.decode_payload(codec.encode_payload(values).data))) == list(map(bits, values))
 
 
 @given(st.lists(finite))
 def test_numpy_arrays_are_written_like_lists(values):
-    assert codec.encode(np.array(values, dtype=np.float64)).data == codec.encode(values).data
+    assert codec.encode_payload(np.array(values, dtype=np.float64)).data == codec.encode_payload(values).data
 
 
 @given(documents, st.integers(0, 3 * codec.NUMBERS), st.sampled_from([np.float32, np.float64, np.int64]))
 def test_a_text_in_pieces_is_the_same_text(value, count, kind):
     document = {"a": value, "values": np.arange(count).astype(kind) / kind(7), "b": {"c": np.zeros(2)}}
-    pieces = list(codec.texts(document))
-    assert b"".join(pieces) == codec.decode_text(codec.encode(document).data)
+    pieces = list(codec.json_pieces(document))
+    assert b"".join(pieces) == codec.decode_text(codec.encode_payload(document).data)
     assert max(map(len, pieces)) < max(25 * codec.NUMBERS, len(orjson.dumps(value)) + 1)
 
 
@@ -58,9 +58,9 @@ def test_any_tool_reads_a_payload(content):
 
 def test_a_digest_tells_the_text_and_not_how_it_is_packed():
     value = {"values": [0.5, 1.5]}
-    packed = codec.encode(value)
+    packed = codec.encode_payload(value)
     assert packed.sha256 == codec.encode_text(orjson.dumps(value)).sha256
-    assert packed.sha256 != codec.encode({"values": [0.5, 1.25]}).sha256
+    assert packed.sha256 != codec.encode_payload({"values": [0.5, 1.25]}).sha256
     assert len(packed.sha256) == 64
 
 
@@ -78,28 +78,28 @@ glue = contents.map(lambda content: (content, content))
 def test_stitching_is_concatenation_in_one_member(parts):
     expected = b"".join(content for _, content in parts)
     member = zlib.decompressobj(31)
-    stitched = b"".join(codec.stitch(part for part, _ in parts))
+    stitched = b"".join(codec.stitch_gzip(part for part, _ in parts))
     assert member.decompress(stitched) == expected
     assert member.eof, "the CRC and the size in the trailer are right"
     assert member.unused_data == b""
-    assert b"".join(codec.plain(part for part, _ in parts)) == expected
+    assert b"".join(codec.inflate_parts(part for part, _ in parts)) == expected
 
 
 def test_large_payloads_are_inflated_piece_by_piece():
     content = b"0.123456789," * 1_000_000
-    pieces = list(codec.plain([Stored(codec.encode_text(content).data)]))
+    pieces = list(codec.inflate_parts([Stored(codec.encode_text(content).data)]))
     assert b"".join(pieces) == content
     assert max(map(len, pieces)) <= 2 << 20
 
 
 def test_stored_data_is_copied_and_not_packed_again():
-    stored = Stored(codec.encode(list(range(1000))).data)
-    copied = [chunk for chunk in codec.stitch([b"[", stored, b"]"]) if isinstance(chunk, memoryview)]
+    stored = Stored(codec.encode_payload(list(range(1000))).data)
+    copied = [chunk for chunk in codec.stitch_gzip([b"[", stored, b"]"]) if isinstance(chunk, memoryview)]
     assert len(copied) == 1
     assert copied[0].obj is stored.data
 
 
-packed = documents.map(lambda value: codec.encode(value).data)
+packed = documents.map(lambda value: codec.encode_payload(value).data)
 
 
 @given(packed, st.data())
@@ -111,7 +111,7 @@ def test_truncation_is_noticed(data, draw):
 
 @given(documents, st.data())
 def test_a_flipped_bit_is_noticed_or_harmless(value, draw):
-    payload = codec.encode(value)
+    payload = codec.encode_payload(value)
     bit = draw.draw(st.integers(0, 8 * len(payload.data) - 1))
     damaged = bytearray(payload.data)
     damaged[bit // 8] ^= 1 << bit % 8
@@ -123,7 +123,7 @@ def test_a_flipped_bit_is_noticed_or_harmless(value, draw):
 
 
 def test_every_flipped_bit_of_one_payload_is_noticed_or_harmless():
-    payload = codec.encode({"values": [0.1, 0.2], "name": "DOSE" * 5})
+    payload = codec.encode_payload({"values": [0.1, 0.2], "name": "DOSE" * 5})
     harmless = []
     for bit in range(8 * len(payload.data)):
         damaged = bytearray(payload.data)
@@ -141,24 +141,24 @@ def test_every_flipped_bit_of_one_payload_is_noticed_or_harmless():
 @given(st.binary())
 def test_what_is_no_payload_is_refused(data):
     with pytest.raises(InvalidInput, match="damaged"):
-        codec.decode(data)
+        codec.decode_payload(data)
 
 
 @pytest.mark.parametrize("more", [b"\0", gzip.compress(b"[]")], ids=["padding", "another member"])
 def test_data_after_the_end_is_refused(more):
     with pytest.raises(InvalidInput, match="damaged"):
-        codec.decode_text(codec.encode([]).data + more)
+        codec.decode_text(codec.encode_payload([]).data + more)
 
 
 def test_a_member_that_holds_no_json_is_refused():
     with pytest.raises(InvalidInput, match="damaged"):
-        codec.decode(gzip.compress(b"{"))
+        codec.decode_payload(gzip.compress(b"{"))
 
 
 @pytest.mark.parametrize("value", [{1, 2}, object, {"a": 1j}, 2**64, {1: 2}, "\ud800"], ids=repr)
 def test_what_json_has_no_word_for_is_refused(value):
     with pytest.raises(InvalidInput, match="JSON"):
-        codec.encode(value)
+        codec.encode_payload(value)
 
 
 def test_deep_nesting_is_refused_and_does_not_crash():
@@ -166,18 +166,18 @@ def test_deep_nesting_is_refused_and_does_not_crash():
     for _ in range(100_000):
         value = [value]
     with pytest.raises(InvalidInput):
-        codec.encode(value)
+        codec.encode_payload(value)
 
 
 def test_payloads_that_other_programs_have_stored_are_read():
-    assert codec.decode(gzip.compress(json.dumps({"a": [1, 2.5, None]}).encode())) == {"a": [1, 2.5, None]}
+    assert codec.decode_payload(gzip.compress(json.dumps({"a": [1, 2.5, None]}).encode())) == {"a": [1, 2.5, None]}
 
 
 @pytest.mark.parametrize("kept", [17, 20, 25])
 def test_a_payload_that_was_cut_to_its_head_is_not_joined(kept):
-    data = codec.encode([1.5] * 100).data[:kept]
+    data = codec.encode_payload([1.5] * 100).data[:kept]
     with pytest.raises(InvalidInput, match="damaged"):
-        list(codec.stitch([Stored(data)]))
+        list(codec.stitch_gzip([Stored(data)]))
 
 
 words = st.sampled_from([1, None, "NaN", '"Infinity\\', math.nan, math.inf, -math.inf, "-Inf", "\\"])
@@ -192,7 +192,7 @@ def test_a_payload_that_only_begins_as_ours_do_is_not_taken():
     assert codec.decode_text(data) == text
     with pytest.raises(InvalidInput):
         codec.check_ends(data[:64], data[-64:])
-    ours = codec.encode({"a": 1}).data
+    ours = codec.encode_payload({"a": 1}).data
     codec.check_ends(ours[:64], ours[-64:])
 
 
@@ -210,20 +210,20 @@ def test_a_text_of_more_than_4_gib_has_the_right_checksum_in_a_document(monkeypa
     """Sizes are kept modulo 2**32; the checksum of what comes before is moved on by the whole size."""
     length, text = 2**32 + 3, b"0,0"
     data = codec.encode_text(text).data
-    stitched = b"".join(codec.stitch([b"[", Stored(data, length), b"]"]))
+    stitched = b"".join(codec.stitch_gzip([b"[", Stored(data, length), b"]"]))
     combine = isal_zlib.crc32_combine
     crc = combine(combine(zlib.crc32(b"["), zlib.crc32(text), length), zlib.crc32(b"]"), 1)
     assert stitched[-8:] == struct.pack("<II", crc, (length + 2) % 2**32)
     chunks = [data[:-3], data[-3:]]
-    assert b"".join(codec.stitch([b"[", codec.Streamed(chunks, len(data), length), b"]"])) == stitched
+    assert b"".join(codec.stitch_gzip([b"[", codec.Streamed(chunks, len(data), length), b"]"])) == stitched
     # Whoever does not know the size has it counted, if the trailer may not tell all of it.
     monkeypatch.setattr(codec, "_GZIP_SIZES", 100)
-    assert gzip.decompress(b"".join(codec.stitch([b"[", Stored(data), b"]"]))) == b"[0,0]"
+    assert gzip.decompress(b"".join(codec.stitch_gzip([b"[", Stored(data), b"]"]))) == b"[0,0]"
 
 
 def test_pages_of_others_name_the_values_that_do_not_exist():
     page = {"dimensions": 1, "data": {"unit": "Gy", "values": [1.5, math.nan, None]}, "metadata": {"x": math.inf}}
-    text = b"".join(codec.plain([Stored(gzip.compress(json.dumps(page).encode()))]))
+    text = b"".join(codec.inflate_parts([Stored(gzip.compress(json.dumps(page).encode()))]))
     assert orjson.loads(text) == {
         "dimensions": 1,
         "data": {"unit": "Gy", "values": [1.5, 0.0, 0.0], "missing": [[1, 2]]},

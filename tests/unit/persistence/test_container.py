@@ -7,7 +7,7 @@ import pytest
 
 from yaptide.domain.errors import Conflict, InvalidInput
 from yaptide.persistence import container
-from yaptide.persistence.container import Format, opened, written
+from yaptide.persistence.container import Format, open_container, write_container
 
 FORMAT = Format("test", 3, "a test")
 
@@ -15,7 +15,7 @@ FORMAT = Format("test", 3, "a test")
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "a.zip"
-    with written(path, FORMAT) as writer:
+    with write_container(path, FORMAT) as writer:
         writer.add("folder/text.json", b"[1]" * 1000, deflated=True)
         writer.add("data", bytes(range(256)), deflated=False)
         writer.about = {"what": "ever"}
@@ -39,7 +39,7 @@ def manifest(**changes):
 
 
 def test_what_was_written_is_read(file):
-    with opened(file, FORMAT) as reader:
+    with open_container(file, FORMAT) as reader:
         assert reader.read("folder/text.json") == b"[1]" * 1000
         assert reader.read("data") == bytes(range(256))
         assert json.loads(bytes(reader.manifest.about)) == {"what": "ever"}
@@ -52,7 +52,7 @@ def test_what_was_written_is_read(file):
 
 def test_a_writer_that_fails_leaves_what_was_there(file, tmp_path):
     before = file.read_bytes()
-    with pytest.raises(ZeroDivisionError), written(file, FORMAT) as writer:
+    with pytest.raises(ZeroDivisionError), write_container(file, FORMAT) as writer:
         writer.add("x", bytes(1 // len(writer._entries)), deflated=False)
     assert file.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
@@ -60,14 +60,14 @@ def test_a_writer_that_fails_leaves_what_was_there(file, tmp_path):
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a//b", "", ".", "a/..", "a\nb", "ż", ".hidden"])
 def test_names_that_lead_elsewhere_are_not_written(name, tmp_path):
-    with pytest.raises(InvalidInput), written(tmp_path / "b.zip", FORMAT) as writer:
+    with pytest.raises(InvalidInput), write_container(tmp_path / "b.zip", FORMAT) as writer:
         writer.add(name, b"", deflated=False)
 
 
 def test_a_deflated_entry_may_be_too_large(file):
-    with opened(file, FORMAT) as reader:
+    with open_container(file, FORMAT) as reader:
         assert len(reader.read("folder/text.json", most=3000)) == 3000
-    with pytest.raises(InvalidInput, match="too large"), opened(file, FORMAT) as reader:
+    with pytest.raises(InvalidInput, match="too large"), open_container(file, FORMAT) as reader:
         reader.read("folder/text.json", most=2999)
 
 
@@ -94,7 +94,7 @@ def test_what_is_not_ours_is_refused(entries, tmp_path):
         for name, text in entries.items():
             archive.writestr(name, text)
     seal(path)
-    with pytest.raises(InvalidInput) as refused, opened(path, FORMAT):
+    with pytest.raises(InvalidInput) as refused, open_container(path, FORMAT):
         pass
     assert str(path) in str(refused.value)
 
@@ -106,7 +106,7 @@ def test_two_entries_of_one_name_are_refused(tmp_path):
         with pytest.warns(UserWarning, match="Duplicate"):
             archive.writestr("manifest.json", manifest())
     seal(path)
-    with pytest.raises(InvalidInput, match="two entries of one name"), opened(path, FORMAT):
+    with pytest.raises(InvalidInput, match="two entries of one name"), open_container(path, FORMAT):
         pass
 
 
@@ -115,7 +115,7 @@ def test_a_newer_version_is_told_apart(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("manifest.json", manifest(version=4, yaptide="7.1"))
     seal(path)
-    with pytest.raises(Conflict, match=r"7\.1"), opened(path, FORMAT):
+    with pytest.raises(Conflict, match=r"7\.1"), open_container(path, FORMAT):
         pass
 
 
@@ -123,5 +123,5 @@ def test_a_newer_version_is_told_apart(tmp_path):
 def test_other_files_are_refused(contents, tmp_path):
     path = tmp_path / "b.zip"
     path.write_bytes(contents)
-    with pytest.raises(InvalidInput, match="yaptide wrote"), opened(path, FORMAT):
+    with pytest.raises(InvalidInput, match="yaptide wrote"), open_container(path, FORMAT):
         pass

@@ -8,11 +8,11 @@ import yaptide.persistence.queries
 #: What may follow `in_`: constants, other queries, and what there are only a few of.
 FEW = ("states", "self.states", "allowed", "sim_types", "merges")
 QUERIES = ("select(", "newest", "waiting", "numbers", "left")
-CONSTANTS = ("EntityState", "_pairs(", "sources")
+CONSTANTS = ("EntityState", "_pairs(", "source_states(", "'sources'")
 
 
 def test_no_query_binds_a_parameter_for_each_item_of_a_list() -> None:
-    """PostgreSQL takes 65,535 of them: a list that may be long goes through `rows.among`."""
+    """PostgreSQL takes 65,535 of them: a list that may be long goes through `rows.is_among`."""
     wrong = []
     for path in sorted(Path(yaptide.persistence.queries.__path__[0]).glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):

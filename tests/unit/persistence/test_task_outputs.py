@@ -15,8 +15,8 @@ ESTIMATORS = (Estimator("dose", "dose", (Page(0, "dose", "Gy", (), np.ones(1)),)
 def test_log_files_come_back_and_change_nothing_else(tmp_path: Path, logs):
     path = tmp_path / "0.npz"
     with path.open("wb") as file:
-        task_outputs.write(file, TaskOutput(1, ESTIMATORS, logs))
+        task_outputs.write_output(file, TaskOutput(1, ESTIMATORS, logs))
     assert task_outputs.read_logs(path) == logs
-    task_outputs.check(path, 10_000)
-    (found,) = task_outputs.read(path)
+    task_outputs.check_output(path, 10_000)
+    (found,) = task_outputs.read_output(path)
     assert (found.name, found.pages[0].values.tolist()) == ("dose", [1.0])

@@ -18,7 +18,7 @@ from tests.support.processes import alive, until
 from yaptide.platforms.batch import agent, packing
 from yaptide.simulators.base import OUTPUT_LOG
 from yaptide.simulators.mcsquare import MCsquare, output
-from yaptide.simulators.mcsquare.sample import water
+from yaptide.simulators.mcsquare.sample import water_sample
 
 #: Of the standard library of Python 3.6, what may be used.
 MODULES = {
@@ -45,9 +45,9 @@ class Cluster:
         program = folder / "MCsquare"
         program.write_text(f"#!/bin/bash\n{script}\n")
         program.chmod(0o755)
-        parcel = packing.Parcel(MCsquare(), str(program), water(480), SHARES)
+        parcel = packing.Parcel(MCsquare(), str(program), water_sample(480), SHARES)
         packing.pack_inputs(parcel, folder / "inputs.zip")
-        (folder / "recipe.json").write_bytes(packing.recipe(parcel, 5, url))
+        (folder / "recipe.json").write_bytes(packing.bundle_manifest(parcel, 5, url))
         (folder / "key").write_text("secret key")
         (folder / "agent.py").write_bytes(packing.AGENT.read_bytes())
 
@@ -109,7 +109,7 @@ def test_input_is_what_the_simulator_prepares(cluster, tmp_path):
         here, there = tmp_path / f"here-{number}", tmp_path / f"there-{number}"
         here.mkdir()
         there.mkdir()
-        MCsquare().prepare(water(480), primaries, seed, here)
+        MCsquare().prepare(water_sample(480), primaries, seed, here)
         subprocess.run(
             [sys.executable, "-c", f"import agent; print(agent.unpack({number}, {str(there)!r}))"],
             cwd=tmp_path,

@@ -24,7 +24,7 @@ def executor(backend, tmp_path, monkeypatch):
 
 
 def states(backend, user, job) -> list[str]:
-    return [task.task_state for task in simulations.status(backend, user, job.job_id).tasks]
+    return [task.task_state for task in simulations.read_status(backend, user, job.job_id).tasks]
 
 
 def test_a_task_whose_input_cannot_be_read_for_now_is_given_back(executor, backend, monkeypatch):
@@ -41,7 +41,7 @@ def test_a_task_whose_input_cannot_be_read_for_now_is_given_back(executor, backe
 def test_a_report_that_got_no_answer_is_repeated(executor, backend, monkeypatch):
     user, job = submitted(backend, ntasks=1)
     answers = iter([Unavailable("the database is away"), None])
-    complete = tasks.complete
+    complete = tasks.complete_task
 
     def sometimes(*arguments: Any) -> bool:
         failure = next(answers)
@@ -49,11 +49,11 @@ def test_a_report_that_got_no_answer_is_repeated(executor, backend, monkeypatch)
             raise failure
         return complete(*arguments)
 
-    monkeypatch.setattr(tasks, "complete", sometimes)
+    monkeypatch.setattr(tasks, "complete_task", sometimes)
     monkeypatch.setattr(executor._stop, "wait", lambda _: False)
     monkeypatch.setattr(embedded, "run_task", lambda _job, reporter, *_: reporter.complete(output(claim())))
     claim = lambda: next(iter(executor._running))  # noqa: E731 - what is run just now
-    monkeypatch.setattr(tasks, "began", lambda *_: None)
+    monkeypatch.setattr(tasks, "note_begin", lambda *_: None)
     monkeypatch.setattr(executor, "_installed", lambda: {"shieldhit": Program()})
     assert executor._work_once()
     assert states(backend, user, job) == ["COMPLETED"]
@@ -67,7 +67,7 @@ class Program:
 
 def test_a_canceled_simulations_tasks_ask_at_once_and_no_others(executor, backend):
     submitted(backend, ntasks=2)
-    claims = [tasks.claim(backend, executor.owner, ["shieldhit"]) for _ in range(2)]
+    claims = [tasks.claim_task(backend, executor.owner, ["shieldhit"]) for _ in range(2)]
     executor._running = {claim: threading.Event() for claim in claims}
     executor.revoke(claims[0].simulation_id + 1)
     assert not any(look.is_set() for look in executor._running.values())

@@ -62,7 +62,7 @@ class Told:
 
 @pytest.mark.parametrize("word", STATES)
 def test_every_state_of_slurm_is_one_of_ours(word):
-    state, reason = slurm.meaning(word)
+    state, reason = slurm.map_state(word)
     assert state == STATES[word]
     assert reason or state not in FINAL_STATES - {EntityState.COMPLETED}
 
@@ -87,16 +87,16 @@ def test_every_state_of_slurm_is_one_of_ours(word):
     ],
 )
 def test_reasons(word, exit_code, why, says):
-    assert says in slurm.meaning(word, exit_code, why)[1]
+    assert says in slurm.map_state(word, exit_code, why)[1]
 
 
 def test_an_unknown_state_ends_nothing():
-    assert slurm.meaning("FROBNICATED")[0] is EntityState.UNKNOWN
+    assert slurm.map_state("FROBNICATED")[0] is EntityState.UNKNOWN
 
 
 @given(st.text(), st.text(), st.text())
 def test_whatever_slurm_says_has_a_meaning(word, exit_code, why):
-    state, reason = slurm.meaning(word, exit_code, why)
+    state, reason = slurm.map_state(word, exit_code, why)
     assert isinstance(state, EntityState)
     assert len(reason or "") < 200
 
@@ -113,7 +113,7 @@ def test_whatever_slurm_says_has_a_meaning(word, exit_code, why):
     ],
 )
 def test_expand(text, job, indices):
-    assert slurm.expand(text) == (job, indices)
+    assert slurm.expand_indices(text) == (job, indices)
 
 
 @pytest.mark.parametrize(
@@ -135,18 +135,18 @@ def test_expand(text, job, indices):
 )
 def test_what_is_no_number_of_a_job_is_refused(text):
     with pytest.raises(ValueError, match=r"number of a job|too many"):
-        slurm.expand(text)
+        slurm.expand_indices(text)
 
 
 @given(st.integers(1, 2**31), st.sets(st.integers(0, 10_000), min_size=1))
 def test_names_of_tasks_are_taken_apart_as_they_were_made(job, indices):
-    assert slurm.expand(slurm.compress(job, indices)) == (job, sorted(indices))
+    assert slurm.expand_indices(slurm.compress_indices(job, indices)) == (job, sorted(indices))
 
 
 @given(st.text())
 def test_any_text_is_a_number_of_a_job_or_refused(text):
     try:
-        slurm.expand(text)
+        slurm.expand_indices(text)
     except ValueError:
         return
 
@@ -243,26 +243,26 @@ QUEUE = [
 def test_the_commands_that_ask():
     """Also of jobs that ended a moment ago, tasks of an array one by one, and only of the user's own."""
     told = Told()
-    slurm.queue(told)
+    slurm.query_queue(told)
     assert told.words == QUEUE
-    slurm.named(told, NAME)
+    slurm.find_jobs(told, NAME)
     assert told.words == [*QUEUE, f"--name={NAME}"]
-    slurm.accounts(told, [12, 13])
+    slurm.query_accounting(told, [12, 13])
     assert told.words == [*PLAIN, "sacct", "-X", "-P", "-n", "-o", "JobID,State,ExitCode,Reason,Start", "-j", "12,13"]
 
 
 def test_the_commands_that_cancel():
     told = Told()
-    slurm.cancel(told, 12)
+    slurm.cancel_job(told, 12)
     assert told.words == ["scancel", "12"]
-    slurm.cancel(told, 12, {3, 9, 4})
+    slurm.cancel_job(told, 12, {3, 9, 4})
     assert told.words == ["scancel", "12_[3-4,9]"]
 
 
 def test_a_job_of_a_name_is_found_the_first_one_first():
     line = "{}          |{}        |RUNNING        |0        |None                                    |N/A"
     told = Told(text="\n".join(line.format(*one) for one in ((13, "N/A"), (12, 7), (12, 3))))
-    assert [(seen.job, seen.index) for seen in slurm.named(told, NAME)] == [(12, 3), (12, 7), (13, None)]
+    assert [(seen.job, seen.index) for seen in slurm.find_jobs(told, NAME)] == [(12, 3), (12, 7), (13, None)]
 
 
 @pytest.mark.parametrize("name", ["", "; touch x", "$(id)", "../..", "a\nb", "a b", "-J", "a,b", "a|b", "x" * 300])
@@ -289,7 +289,7 @@ def test_a_shell_hands_the_words_of_a_script_on_as_they_are(tmp_path_factory, wo
         folder.mkdir()
     except OSError:  # too long for a name of a file
         return
-    text = slurm.script(job(folder=str(folder)), ["/usr/bin/printf", "%s\\0", *words])
+    text = slurm.job_script(job(folder=str(folder)), ["/usr/bin/printf", "%s\\0", *words])
     done = subprocess.run(["/bin/bash", "-c", text], cwd=base, capture_output=True, check=True)
     assert done.stdout.split(b"\0")[:-1] == ([word.encode() for word in words] or [b""])
     assert [path.name for path in base.iterdir()] == [folder.name]
@@ -297,31 +297,31 @@ def test_a_shell_hands_the_words_of_a_script_on_as_they_are(tmp_path_factory, wo
 
 
 def test_the_prologue_comes_first_and_signals_reach_the_command():
-    text = slurm.script(job(), ["python3", "agent.py"], "module load x\nexport A=1\n")
+    text = slurm.job_script(job(), ["python3", "agent.py"], "module load x\nexport A=1\n")
     assert text == (
         "#!/bin/bash -l\nmodule load x\nexport A=1\ncd -- /scratch/alice/job || exit 1\nexec python3 agent.py\n"
     )
 
 
 def test_the_number_of_a_submitted_job():
-    assert slurm.submit(Told(text="12\n"), ["sbatch"]) == 12
-    assert slurm.submit(Told(text="12;cluster\n"), ["sbatch"]) == 12
+    assert slurm.submit_job(Told(text="12\n"), ["sbatch"]) == 12
+    assert slurm.submit_job(Told(text="12;cluster\n"), ["sbatch"]) == 12
 
 
 @pytest.mark.parametrize("text", ["", "Submitted batch job 12", "12 13", "x"])
 def test_an_answer_without_a_number_is_no_success(text):
     with pytest.raises(ClusterRefused, match="did not take the job"):
-        slurm.submit(Told(text=text), ["sbatch"])
+        slurm.submit_job(Told(text=text), ["sbatch"])
 
 
 def test_what_may_pass_is_told_from_what_does_not():
     with pytest.raises(ClusterRefused, match="Invalid account"):
-        slurm.submit(Told(1, complaint="sbatch: error: Invalid account"), ["sbatch"])
+        slurm.submit_job(Told(1, complaint="sbatch: error: Invalid account"), ["sbatch"])
     for passing in ("Socket timed out on send/recv operation", "Unable to contact slurm controller"):
         with pytest.raises(ClusterUnavailable, match=passing):
-            slurm.submit(Told(1, complaint=passing), ["sbatch"])
+            slurm.submit_job(Told(1, complaint=passing), ["sbatch"])
         with pytest.raises(ClusterUnavailable, match=passing):
-            slurm.queue(Told(1, complaint=passing))
+            slurm.query_queue(Told(1, complaint=passing))
 
 
 def test_canceling_what_has_ended_is_no_error():
@@ -329,19 +329,19 @@ def test_canceling_what_has_ended_is_no_error():
         "scancel: error: Kill job error on job id 12: Invalid job id specified",
         "Job already completing",
     ):
-        slurm.cancel(Told(1, complaint=complaint), 12)
+        slurm.cancel_job(Told(1, complaint=complaint), 12)
     with pytest.raises(ClusterRefused, match="does not cancel job 12"):
-        slurm.cancel(Told(1, complaint="Access/permission denied"), 12)
+        slurm.cancel_job(Told(1, complaint="Access/permission denied"), 12)
     told = Told()
-    slurm.cancel(told, 12, [4, 2, 3])
+    slurm.cancel_job(told, 12, [4, 2, 3])
     assert told.words == ["scancel", "12_[2-4]"]
 
 
 def test_a_cluster_without_accounts_is_told_from_one_that_fails():
-    assert slurm.accounts(Told(1, complaint="Slurm accounting storage is disabled"), [1]) is None
+    assert slurm.query_accounting(Told(1, complaint="Slurm accounting storage is disabled"), [1]) is None
     with pytest.raises(ClusterRefused):
-        slurm.accounts(Told(1, complaint="sacct: error: no"), [1])
+        slurm.query_accounting(Told(1, complaint="sacct: error: no"), [1])
     told = Told()
-    assert slurm.accounts(told, [1, 2]) == []
+    assert slurm.query_accounting(told, [1, 2]) == []
     assert told.words[-1] == "1,2"
     assert shlex.join(told.words).startswith("env SLURM_BITSTR_LEN=0")

@@ -8,8 +8,8 @@ import pytest
 from tests.support.storing import rows_of, submitted
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.states import FINAL_STATES, EntityState
-from yaptide.persistence.queries import moves
-from yaptide.persistence.queries.moves import Cause
+from yaptide.persistence.queries import transitions
+from yaptide.persistence.queries.transitions import Audit
 from yaptide.services import lifecycle
 
 S = EntityState
@@ -27,7 +27,7 @@ def work(database, job, clock):
 
     def do(operation, *args, **kwargs):
         with database.writing() as connection:
-            simulation = moves.lock_simulation(connection, job.simulation_id)
+            simulation = transitions.lock_simulation(connection, job.simulation_id)
             return operation(connection, simulation, *args, **kwargs)
 
     return do
@@ -39,9 +39,9 @@ def run(work, clock):
 
     def move(task, to, reason=None):
         def moved(connection, simulation):
-            cause = Cause("somebody", clock(), reason)
-            assert moves.move_tasks(connection, simulation.id, to, cause, task_id=task) == 1
-            return lifecycle.settle(connection, simulation, cause)
+            cause = Audit("somebody", clock(), reason)
+            assert transitions.move_tasks(connection, simulation.id, to, cause, task_id=task) == 1
+            return lifecycle.settle_simulation(connection, simulation, cause)
 
         return work(moved)
 
@@ -88,7 +88,7 @@ def test_neither_a_missing_simulation_nor_one_without_a_key_has_one_that_fits(ba
 
 
 def test_long_after_the_end_the_key_is_worth_nothing(backend, work, job, clock):
-    work(lambda connection, simulation: lifecycle.end(connection, simulation, S.FAILED, Cause("x", clock())))
+    work(lambda connection, simulation: lifecycle.end_simulation(connection, simulation, S.FAILED, Audit("x", clock())))
 
     def check():
         return work(lambda _, simulation: lifecycle.check_update_key(backend, simulation, job.update_key))
@@ -147,14 +147,14 @@ def test_without_a_reason_of_a_task_there_is_none(database, run):
 def test_what_lacks_canceled_tasks_is_no_success_and_says_so(database, work, run, clock):
     """A cluster may cancel some of them; the results of the others arrive all the same."""
     run(0, S.CANCELED, "its reservation ended")
-    assert work(lifecycle.end, S.COMPLETED, Cause("x", clock())) == "FAILED"
+    assert work(lifecycle.end_simulation, S.COMPLETED, Audit("x", clock())) == "FAILED"
     assert last_reason(database) == "1 of 2 tasks were canceled: its reservation ended"
 
 
 def test_a_failure_that_is_none_of_its_tasks_says_so(database, work, run, clock):
     for task in range(2):
         run(task, S.COMPLETED)
-    work(lifecycle.end, S.FAILED, Cause("x", clock()))
+    work(lifecycle.end_simulation, S.FAILED, Audit("x", clock()))
     assert last_reason(database) == "0 of 2 tasks failed"
 
 
@@ -174,10 +174,10 @@ def test_no_move_is_noted_where_there_is_none(database, run):
 @pytest.mark.parametrize("state", [S.MERGING_QUEUED, S.MERGING_RUNNING, *sorted(FINAL_STATES)])
 def test_once_it_merges_its_tasks_say_nothing_any_more(database, work, clock, state):
     def settled(connection, simulation):
-        moves.move_simulation(connection, simulation.id, S.MERGING_QUEUED, Cause("x", clock()))
+        transitions.move_simulation(connection, simulation.id, S.MERGING_QUEUED, Audit("x", clock()))
         if state is not S.MERGING_QUEUED:
-            moves.move_simulation(connection, simulation.id, state, Cause("x", clock()))
-        return lifecycle.settle(connection, simulation._replace(job_state=state), Cause("x", clock()))
+            transitions.move_simulation(connection, simulation.id, state, Audit("x", clock()))
+        return lifecycle.settle_simulation(connection, simulation._replace(job_state=state), Audit("x", clock()))
 
     assert work(settled) is state
     assert states(database)[0] == state
@@ -188,15 +188,15 @@ def test_settling_tells_the_state_that_is_when_another_may_not_follow(work, run,
     run(0, S.RUNNING)
 
     def settled(connection, simulation):
-        moves.move_tasks(connection, simulation.id, S.PENDING, Cause("x", clock()), task_id=0)
-        return lifecycle.settle(connection, simulation, Cause("x", clock()))
+        transitions.move_tasks(connection, simulation.id, S.PENDING, Audit("x", clock()), task_id=0)
+        return lifecycle.settle_simulation(connection, simulation, Audit("x", clock()))
 
     assert work(settled) == "RUNNING"
 
 
 @pytest.mark.parametrize("to", sorted(FINAL_STATES))
 def test_with_a_simulation_its_tasks_end(database, work, clock, to):
-    ended = work(lifecycle.end, to, Cause("x", clock()), {"title": "another"})
+    ended = work(lifecycle.end_simulation, to, Audit("x", clock()), {"title": "another"})
     assert ended is to
     assert states(database) == (to, [to, to])
     assert rows_of(database, "Simulation")[0]["title"] == "another"
@@ -204,40 +204,40 @@ def test_with_a_simulation_its_tasks_end(database, work, clock, to):
 
 def test_it_is_no_success_if_a_task_has_failed(database, work, run, clock):
     run(0, S.FAILED, "the beam missed")
-    assert work(lifecycle.end, S.COMPLETED, Cause("x", clock())) == "FAILED"
+    assert work(lifecycle.end_simulation, S.COMPLETED, Audit("x", clock())) == "FAILED"
     assert states(database) == ("FAILED", ["FAILED", "COMPLETED"])
     assert last_reason(database) == "1 of 2 tasks failed: the beam missed"
 
 
 def test_the_reason_that_is_given_counts(database, work, clock):
-    work(lifecycle.end, S.FAILED, Cause("x", clock(), "no room"))
+    work(lifecycle.end_simulation, S.FAILED, Audit("x", clock(), "no room"))
     assert last_reason(database) == "no room"
 
 
 def test_an_end_that_is_no_failure_needs_no_reason(database, work, run, clock):
     run(0, S.FAILED, "the beam missed")
-    work(lifecycle.end, S.CANCELED, Cause("x", clock()))
+    work(lifecycle.end_simulation, S.CANCELED, Audit("x", clock()))
     assert last_reason(database) is None
 
 
 @pytest.mark.parametrize("first", sorted(FINAL_STATES))
 @pytest.mark.parametrize("second", sorted(FINAL_STATES))
 def test_what_has_ended_stays_as_it_is(database, work, clock, first, second):
-    work(lifecycle.end, first, Cause("x", clock()))
+    work(lifecycle.end_simulation, first, Audit("x", clock()))
     before = [rows_of(database, table) for table in ("Simulation", "Task", "StateHistory")]
     clock.later(hours=1)
-    assert work(lifecycle.end, second, Cause("y", clock()), {"title": "another"}) is first
+    assert work(lifecycle.end_simulation, second, Audit("y", clock()), {"title": "another"}) is first
     assert [rows_of(database, table) for table in ("Simulation", "Task", "StateHistory")] == before
 
 
 @pytest.mark.parametrize("state", EntityState)
 def test_only_what_nobody_runs_is_removed(database, work, state):
     gone = state not in {S.UNKNOWN, S.PENDING, S.RUNNING}
-    removed = work(lambda connection, job: lifecycle.remove(connection, job._replace(job_state=state)))
+    removed = work(lambda connection, job: lifecycle.remove_simulation(connection, job._replace(job_state=state)))
     assert removed is gone
     assert len(rows_of(database, "Simulation")) == (0 if gone else 1)
 
 
 def test_why_a_simulation_failed_does_not_take_its_own_reason_for_a_tasks(database, work, run, clock):
-    work(lifecycle.end, S.FAILED, Cause("x", clock(), "no room"))
-    assert work(lambda connection, job: lifecycle.failure(connection, job.id)) == "2 of 2 tasks failed: no room"
+    work(lifecycle.end_simulation, S.FAILED, Audit("x", clock(), "no room"))
+    assert work(lambda connection, job: lifecycle.failure_reason(connection, job.id)) == "2 of 2 tasks failed: no room"

@@ -8,7 +8,7 @@ import pytest
 from tests.support.payloads import page, with_hidden_numbers
 from yaptide.domain.errors import InvalidInput
 from yaptide.services import pages
-from yaptide.services.slimming import slim
+from yaptide.services.large_json import slim_json
 
 #: So many numbers that `slim` leaves them out, wherever they stand.
 MANY = [number / 7 for number in range(20_000)]
@@ -16,14 +16,14 @@ MANY = [number / 7 for number in range(20_000)]
 
 def check(document, position=0, order="F", taken=()):
     """Look at a page as it is looked at whatever its size: without its long lists."""
-    body = slim([json.dumps(document).encode()])
+    body = slim_json([json.dumps(document).encode()])
     return pages.check_page(body.text, body, position, order, taken)
 
 
 def anew(document, folder, order="F"):
     """The page in the form that is stored."""
     text = json.dumps(document).encode()
-    body = slim([text])
+    body = slim_json([text])
     read = lambda start, length: text[start : start + length]  # noqa: E731
     return json.loads(b"".join(pages.write_anew(body.text, body, read, order, folder)))
 
@@ -101,7 +101,7 @@ def test_a_run_of_numbers_is_no_name_though_little_is_left_of_it():
         return json.dumps({"padding": padding} | page() | {"metadata": {"name": name}}).encode()
 
     text = with_hidden_numbers(make)
-    body = slim([text])
+    body = slim_json([text])
     assert len(body.text) < len(text) - 60_000
     with pytest.raises(InvalidInput, match="Its name must have 1 to 500 characters"):
         pages.check_page(body.text, body, 0, "F")
@@ -117,7 +117,7 @@ def test_large_numbers_are_not_taken_for_what_stands_for_others(number):
     values = [*MANY, float(number), 0.0, *MANY]
     document = page(0, values=values)
     text = json.dumps(document).encode()
-    body = slim([text])
+    body = slim_json([text])
     assert len(body.text) < len(text) / 2
     assert check(document).written_anew is False
     short = page(0, values=(float(number), 0.0, 1.0))

@@ -56,8 +56,8 @@ def test_few_passwords_are_hashed_at_once(gate):
     gate.opened.set()
     queue = Queue(2, 16, SECONDS)
     with ThreadPoolExecutor(16) as pool:
-        made = list(pool.map(passwords.make, ["secret"] * 16, [queue] * 16))
-        fitting = list(pool.map(passwords.verify, made, ["secret"] * 16, [queue] * 16))
+        made = list(pool.map(passwords.make_hash, ["secret"] * 16, [queue] * 16))
+        fitting = list(pool.map(passwords.verify_password, made, ["secret"] * 16, [queue] * 16))
     assert set(fitting) == {Match.CURRENT}
     assert gate.most <= 2
 
@@ -66,14 +66,14 @@ def test_a_few_wait_and_the_others_are_told_at_once_to_come_again(gate):
     """Nobody but the two who are hashed and the three who wait keeps a thread."""
     queue = Queue(2, 3, SECONDS)
     with ThreadPoolExecutor(40) as pool:
-        tries = [pool.submit(passwords.make, "secret", queue) for _ in range(40)]
+        tries = [pool.submit(passwords.make_hash, "secret", queue) for _ in range(40)]
         refused = [error for error in (found.exception(SECONDS) for found in done(tries, 35)) if error]
         gate.opened.set()
         made = [found for found in tries if not found.exception(SECONDS)]
     assert len(refused) == 35
     assert {(type(error), error.seconds) for error in refused} == {(Busy, 2)}
     assert len(made) == 5
-    assert passwords.make("secret", queue)
+    assert passwords.make_hash("secret", queue)
 
 
 def done(tries, count):
@@ -90,19 +90,19 @@ def done(tries, count):
 def test_who_has_waited_for_long_is_told_to_come_again(gate):
     queue = Queue(1, 1, 0.0)
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(passwords.make, "secret", queue)
+        first = pool.submit(passwords.make_hash, "secret", queue)
         gate.wait_for(1)
         with pytest.raises(Busy, match="wait 2 s"):
-            passwords.make("secret", queue)
+            passwords.make_hash("secret", queue)
         gate.opened.set()
         assert first.result(SECONDS)
 
 
 def test_a_flood_of_strangers_keeps_nobody_out_who_is_known(gate):
     with ThreadPoolExecutor(40) as pool:
-        flood = [pool.submit(passwords.verify, "$argon2", "wrong", passwords.STRANGERS) for _ in range(40)]
+        flood = [pool.submit(passwords.verify_password, "$argon2", "wrong", passwords.STRANGERS) for _ in range(40)]
         gate.wait_for(passwords._AT_ONCE)
-        known = pool.submit(passwords.verify, "$argon2", "right", passwords.KNOWN)
+        known = pool.submit(passwords.verify_password, "$argon2", "right", passwords.KNOWN)
         gate.wait_for(passwords._AT_ONCE + 1)
         gate.opened.set()
         assert known.result(SECONDS)
@@ -113,19 +113,19 @@ COMPOSED, DECOMPOSED = "\u017b\u00f3\u0142w-ﬁsch", "Z\u0307o\u0301\u0142w-ﬁs
 
 
 def test_a_password_may_be_typed_in_any_spelling():
-    stored = passwords.make(COMPOSED)
-    assert passwords.verify(stored, DECOMPOSED) is Match.CURRENT
-    assert passwords.verify(stored, "\u017b\u00f3\u0142w-fisch") is Match.CURRENT
-    assert passwords.verify(stored, "Zolw-fisch") is Match.NONE
+    stored = passwords.make_hash(COMPOSED)
+    assert passwords.verify_password(stored, DECOMPOSED) is Match.CURRENT
+    assert passwords.verify_password(stored, "\u017b\u00f3\u0142w-fisch") is Match.CURRENT
+    assert passwords.verify_password(stored, "Zolw-fisch") is Match.NONE
 
 
 @pytest.mark.parametrize("method", ["scrypt", "pbkdf2:sha256:1000", "argon2"])
 def test_an_old_hash_of_what_was_typed_still_fits(method):
     """Other backends, and older versions, did not normalize."""
     stored = PasswordHasher().hash(DECOMPOSED) if method == "argon2" else generate_password_hash(DECOMPOSED, method)
-    assert passwords.verify(stored, DECOMPOSED) is Match.OUTDATED
-    assert passwords.verify(stored, COMPOSED) is Match.NONE
-    assert passwords.verify(stored, "Zolw") is Match.NONE
+    assert passwords.verify_password(stored, DECOMPOSED) is Match.OUTDATED
+    assert passwords.verify_password(stored, COMPOSED) is Match.NONE
+    assert passwords.verify_password(stored, "Zolw") is Match.NONE
 
 
 @pytest.mark.parametrize("password", ["plain old one", DECOMPOSED])
@@ -133,7 +133,7 @@ def test_it_takes_as_many_hashes_whether_or_not_there_is_such_a_user(monkeypatch
     compared = []
     monkeypatch.setattr(passwords, "_fits", lambda stored, password: compared.append((stored, password)))
     for stored in ("of somebody", "decoy"):
-        assert passwords.verify(stored, password) is Match.NONE
+        assert passwords.verify_password(stored, password) is Match.NONE
     tried = [given for stored, given in compared if stored == "decoy"]
     assert tried == [given for stored, given in compared if stored == "of somebody"]
     assert len(tried) == (1 if password.isascii() else 2)
@@ -158,7 +158,7 @@ def test_it_takes_as_many_hashes_whether_or_not_there_is_such_a_user(monkeypatch
 )
 def test_what_is_no_hash_or_takes_too_much_fits_nothing(stored):
     begun = time.monotonic()
-    assert passwords.verify(stored, "secret") is Match.NONE
+    assert passwords.verify_password(stored, "secret") is Match.NONE
     assert time.monotonic() - begun < 1
 
 

@@ -18,8 +18,8 @@ from yaptide.domain.estimators import RefusedPage
 from yaptide.domain.states import EntityState
 from yaptide.persistence import codec, result_files
 from yaptide.persistence.payload import LargePayload, NewEstimator, NewPage, Payload
-from yaptide.persistence.queries import moves
-from yaptide.persistence.queries.moves import Cause
+from yaptide.persistence.queries import transitions
+from yaptide.persistence.queries.transitions import Audit
 from yaptide.services import lifecycle, results, simulations, tasks, users
 from yaptide.services.results import Key
 from yaptide.services.simulations import Submission
@@ -59,7 +59,7 @@ def post(request, backend, job, monkeypatch):
     def posting(*estimators, **changes):
         data = body(job, *estimators, **changes)
         if request.param == "in memory":
-            return results.post(backend, data)
+            return results.post_results(backend, data)
         with tempfile.TemporaryFile() as file:
             file.write(data)
             return results.post_file(backend, file)
@@ -73,7 +73,7 @@ def project(backend, user):
 
     def submitting(*outputs, **changes):
         drawn = payloads.project(*outputs) | changes
-        return simulations.submit(backend, user, Submission("shieldhit", 1, "t", input_json=drawn))
+        return simulations.submit_simulation(backend, user, Submission("shieldhit", 1, "t", input_json=drawn))
 
     return submitting
 
@@ -81,7 +81,7 @@ def project(backend, user):
 def read(backend, user, job, **query):
     """The document that `GET /results` gives, which is one member of gzip."""
     document = results.read_answer(backend, user, job.job_id, **query)
-    length, data = document.length, b"".join(codec.stitch(document))
+    length, data = document.length, b"".join(codec.stitch_gzip(document))
     member = zlib.decompressobj(31)
     text = member.decompress(data)
     assert member.eof
@@ -146,7 +146,7 @@ def test_the_same_again_changes_nothing_however_it_is_sent(backend, database, po
     post(*sent)
     before = stored(database)
     assert post(*sent).refused == []
-    assert results.post(backend, body(job, *sent)).job_id == job.job_id
+    assert results.post_results(backend, body(job, *sent)).job_id == job.job_id
     assert stored(database) == before
 
 
@@ -162,18 +162,18 @@ def test_the_same_again_changes_nothing_however_it_is_sent(backend, database, po
     ids=["other numbers", "another page", "other metadata", "another name", "another estimator"],
 )
 def test_other_results_are_refused_and_the_first_are_kept(backend, database, job, others):
-    results.post(backend, body(job, estimator("dose_")))
+    results.post_results(backend, body(job, estimator("dose_")))
     before = stored(database)
     with pytest.raises(Conflict, match="other results already"):
-        results.post(backend, body(job, *others))
+        results.post_results(backend, body(job, *others))
     assert stored(database) == before
 
 
 @pytest.mark.parametrize("state", [S.CANCELED, S.FAILED])
 def test_results_of_what_was_canceled_or_failed_are_refused(backend, database, post, job, clock, state):
     with database.writing() as connection:
-        locked = moves.lock_simulation(connection, job.simulation_id)
-        lifecycle.end(connection, locked, state, Cause("x", clock()))
+        locked = transitions.lock_simulation(connection, job.simulation_id)
+        lifecycle.end_simulation(connection, locked, state, Audit("x", clock()))
     before = stored(database)
     with pytest.raises(Conflict, match=f"is {state}"):
         post(estimator())
@@ -181,7 +181,7 @@ def test_results_of_what_was_canceled_or_failed_are_refused(backend, database, p
 
 
 def test_results_with_a_failed_task_are_kept_and_no_success(backend, database, user, job, post):
-    tasks.report(backend, job.simulation_id, 0, job.update_key, Update(task_state=S.FAILED))
+    tasks.report_task(backend, job.simulation_id, 0, job.update_key, Update(task_state=S.FAILED))
     post(estimator())
     assert states(database) == ["FAILED", "FAILED", "COMPLETED"]
     assert pages_of(backend, user, job) == [page()]
@@ -207,19 +207,19 @@ def test_a_key_that_was_right_when_the_body_began_may_be_worthless_at_its_end(ba
     monkeypatch.setattr(lifecycle, "check_update_key", only_once)
     before = stored(database)
     with pytest.raises(InvalidInput, match="Invalid update key"):
-        results.post(backend, body(job, estimator()))
+        results.post_results(backend, body(job, estimator()))
     assert stored(database) == before
 
 
 def test_results_are_stored_though_the_transaction_has_to_give_way(backend, database, post, monkeypatch):
-    add, tries = results.results.add, iter([Contended("a deadlock")])
+    add, tries = results.results.add_results, iter([Contended("a deadlock")])
 
     def give_way_once(*args):
         for error in tries:
             raise error
         return add(*args)
 
-    monkeypatch.setattr(results.results, "add", give_way_once)
+    monkeypatch.setattr(results.results, "add_results", give_way_once)
     post(estimator())
     assert states(database)[0] == "COMPLETED"
 
@@ -245,7 +245,7 @@ def test_what_is_no_body_is_refused(backend, database, data):
         with pytest.raises(InvalidInput):
             results.post_file(backend, file)
     with pytest.raises(InvalidInput):
-        results.post(backend, data)
+        results.post_results(backend, data)
     with pytest.raises(InvalidInput):
         results.key_of(data)
     assert stored(database) == before
@@ -428,7 +428,7 @@ def test_words_in_names_are_no_numbers(backend, user, job, post):
 def test_a_broken_body_with_such_words_is_still_broken(backend, job):
     data = body(job, estimator("dose_", page(0, "q", (math.nan, 1.0, 2.0))))[:-2]
     with pytest.raises(InvalidInput, match="The body is not what was expected"):
-        results.post(backend, data)
+        results.post_results(backend, data)
 
 
 @pytest.mark.parametrize("said_of", ["the estimator", "the page"])
@@ -459,14 +459,14 @@ def test_values_whose_last_axis_is_the_fastest_are_put_in_order(backend, user, j
 )
 def test_estimators_are_named_and_ordered_as_in_the_project(backend, database, project, outputs, posted, named):
     job = project(*outputs)
-    results.post(backend, body(job, *map(estimator, posted)))
+    results.post_results(backend, body(job, *map(estimator, posted)))
     assert [(row["name"], row["file_name"]) for row in rows_of(database, "Estimator")] == named
 
 
 def test_two_results_of_one_output_are_refused(backend, database, project):
     job = project("dose")
     with pytest.raises(InvalidInput, match="two of the same estimator"):
-        results.post(backend, body(job, estimator("dose"), estimator("dose_")))
+        results.post_results(backend, body(job, estimator("dose"), estimator("dose_")))
     assert rows_of(database, "Estimator") == []
 
 
@@ -482,11 +482,11 @@ def test_two_results_of_one_output_are_refused(backend, database, project):
 )
 def test_a_project_that_names_no_outputs_names_nothing(backend, database, job, document):
     """What was submitted years ago, or elsewhere, may look like anything."""
-    data = codec.encode({"input_type": "EDITOR", "input_json": document}).columns()
+    data = codec.encode_payload({"input_type": "EDITOR", "input_json": document}).columns()
     with database.writing() as connection:
         connection.exec_driver_sql("UPDATE Simulation SET input_type = 'EDITOR'")
         connection.exec_driver_sql("UPDATE Input SET compressed_data = ?", (data["compressed_data"],))
-    results.post(backend, body(job, estimator("b_"), estimator("a_")))
+    results.post_results(backend, body(job, estimator("b_"), estimator("a_")))
     assert [row["name"] for row in rows_of(database, "Estimator")] == ["b_", "a_"]
 
 
@@ -494,12 +494,12 @@ def test_a_project_without_input_names_nothing(backend, database, project):
     job = project("dose")
     with database.writing() as connection:
         connection.exec_driver_sql("DELETE FROM Input")
-    results.post(backend, body(job, estimator("dose_")))
+    results.post_results(backend, body(job, estimator("dose_")))
     assert [row["name"] for row in rows_of(database, "Estimator")] == ["dose_"]
 
 
 def test_input_files_name_nothing(backend, database, job):
-    results.post(backend, body(job, estimator("b_"), estimator("a_")))
+    results.post_results(backend, body(job, estimator("b_"), estimator("a_")))
     assert [row["name"] for row in rows_of(database, "Estimator")] == ["b_", "a_"]
 
 
@@ -515,13 +515,13 @@ def packed(*estimators, damage=lambda data: data, of="pages", refused=()):
     def new(document):
         texts = enumerate(json.dumps(each).encode() for each in document["pages"])
         pages = (NewPage(number, "x", 1, damaged(codec.encode_text(text), "pages")) for number, text in texts)
-        metadata = damaged(codec.encode(document["metadata"]), "metadata")
+        metadata = damaged(codec.encode_payload(document["metadata"]), "metadata")
         return NewEstimator(
             document["name"], document.get("file_name", document["name"]), metadata, tuple(pages), refused
         )
 
     file = io.BytesIO()
-    result_files.write(file, map(new, estimators))
+    result_files.write_results(file, map(new, estimators))
     return file.getvalue()
 
 
@@ -535,8 +535,11 @@ def read_file(data):
             (
                 one.name,
                 one.file_name,
-                codec.decode(one.payload.data),
-                [(p.number, p.name, p.dimension, codec.decode(b"".join(p.payload.chunks()))) for p in one.pages],
+                codec.decode_payload(one.payload.data),
+                [
+                    (p.number, p.name, p.dimension, codec.decode_payload(b"".join(p.payload.chunks())))
+                    for p in one.pages
+                ],
                 one.refused,
             )
             for one in found
@@ -571,14 +574,14 @@ def test_size_and_digest_are_those_of_what_came(backend, database, job, clock, l
     with tempfile.TemporaryFile() as file, database.writing() as connection:
         file.write(packed(estimator("a", page(0, "A", values(5_000)))))
         file.flush()
-        locked = moves.lock_simulation(connection, job.simulation_id)
-        results.store(connection, locked, results.read_file(file), Cause("x", clock()))
+        locked = transitions.lock_simulation(connection, job.simulation_id)
+        results.store_results(connection, locked, results.read_file(file), Audit("x", clock()))
     text = json.dumps(page(0, "A", values(5_000))).encode()
     expected = codec.encode_text(text)
     [row] = rows_of(database, "Page")
     assert (row["content_size"], row["content_sha256"]) == (len(text), expected.sha256)
     [row] = rows_of(database, "Estimator")
-    assert row["content_sha256"] == codec.encode(estimator()["metadata"]).sha256
+    assert row["content_sha256"] == codec.encode_payload(estimator()["metadata"]).sha256
     assert row["content_size"] == len(codec.decode_text(row["compressed_data"]))
 
 
@@ -670,7 +673,7 @@ def test_a_workers_text_is_counted_as_it_is_inflated(monkeypatch):
 
 
 def test_so_are_the_metadata_of_each_estimator(monkeypatch):
-    size = len(codec.decode_text(codec.encode(estimator()["metadata"]).data))
+    size = len(codec.decode_text(codec.encode_payload(estimator()["metadata"]).data))
     monkeypatch.setattr(results, "_MOST_METADATA", size)
     assert read_file(packed(estimator("a"), estimator("b")))
     monkeypatch.setattr(results, "_MOST_METADATA", size - 1)
@@ -690,7 +693,7 @@ def test_metadata_that_are_no_object_are_refused():
 def some(backend, user, job):
     """Results with six pages in the first of two estimators."""
     sent = [estimator("a", *(page(number, f"Q{number}") for number in (5, 2, 0, 1, 4, 3))), estimator("b")]
-    results.post(backend, body(job, *sent))
+    results.post_results(backend, body(job, *sent))
     return sent
 
 
@@ -735,14 +738,16 @@ def test_pages_that_are_not_there(backend, user, job, some):
 
 
 def test_by_themselves_results_are_a_list(backend, user, job, some):
-    assert codec.decode(b"".join(codec.stitch(results.read(backend, user, job.job_id, "b")))) == [some[1]]
+    assert codec.decode_payload(b"".join(codec.stitch_gzip(results.read_results(backend, user, job.job_id, "b")))) == [
+        some[1]
+    ]
     found = results.read_pages(backend, user, job.job_id, "a", [(1, 1)])
-    assert codec.decode(b"".join(codec.stitch(found))) == sorted_pages(some, [1])
+    assert codec.decode_payload(b"".join(codec.stitch_gzip(found))) == sorted_pages(some, [1])
 
 
 def test_an_answer_that_is_streamed_tells_its_length(backend, user, job, some, way):
-    document = results.read(backend, user, job.job_id)
-    data = b"".join(codec.stitch(document))
+    document = results.read_results(backend, user, job.job_id)
+    data = b"".join(codec.stitch_gzip(document))
     assert document.length == (None if way == "whole" else len(data))
 
 
@@ -756,7 +761,7 @@ def foreign(database, table, text):
 def test_what_others_have_written_is_written_anew_and_not_streamed(backend, database, user, job, some, way):
     """Its NaN has to become something that browsers can read."""
     foreign(database, "Page", b'{"data":{"name":"q","unit":"","values":[NaN]}}')
-    document = results.read(backend, user, job.job_id, "b")
+    document = results.read_results(backend, user, job.job_id, "b")
     assert document.length is None
     [found] = read(backend, user, job, estimator="b")["estimators"]
     assert found["pages"] == [
@@ -770,7 +775,7 @@ def test_a_payload_of_ours_among_those_of_others_is_no_sign_for_them(backend, da
     monkeypatch.setattr(results, "_AT_ONCE", 100)
     monkeypatch.setattr(results, "_SLICE", 50)
     sent = [page(number, values=(0.5, 1.5, 2.5)) for number in range(2)]
-    results.post(backend, body(job, estimator("a", *sent)))
+    results.post_results(backend, body(job, estimator("a", *sent)))
     text = json.dumps(page(9, "q", (math.nan, 1.5, 2.5))).encode()
     data = codec._PLAIN + zlib.compress(text, wbits=-15) + codec._TRAILER.pack(zlib.crc32(text), len(text))
     with database.writing() as connection:
@@ -780,7 +785,7 @@ def test_a_payload_of_ours_among_those_of_others_is_no_sign_for_them(backend, da
                 connection.exec_driver_sql(
                     "UPDATE Page SET compressed_data = ?, content_size = ? WHERE page_number = ?", values
                 )
-    assert (results.read(backend, user, job.job_id).length is None) is not all(whose)
+    assert (results.read_results(backend, user, job.job_id).length is None) is not all(whose)
     for ours, found in zip(whose, pages_of(backend, user, job, "a"), strict=True):
         assert found["data"].get("missing") == (None if ours else [[0, 0]])
 
@@ -788,7 +793,7 @@ def test_a_payload_of_ours_among_those_of_others_is_no_sign_for_them(backend, da
 def test_metadata_of_others_leave_the_length_open(backend, database, user, job, some, monkeypatch):
     monkeypatch.setattr(results, "_AT_ONCE", 100)
     foreign(database, "Estimator", b'{"a":NaN}')
-    assert results.read(backend, user, job.job_id, "b").length is None
+    assert results.read_results(backend, user, job.job_id, "b").length is None
     assert read(backend, user, job, estimator="b")["estimators"] == [some[1] | {"metadata": {"a": None}}]
 
 
@@ -801,24 +806,24 @@ def test_an_estimator_without_pages_is_an_empty_list(backend, database, user, jo
 
 def test_results_that_are_deleted_while_they_are_read_end_the_answer(backend, user, job, some, monkeypatch):
     monkeypatch.setattr(results, "_AT_ONCE", 100)
-    parts = codec.stitch(results.read(backend, user, job.job_id))
+    parts = codec.stitch_gzip(results.read_results(backend, user, job.job_id))
     next(parts)
-    simulations.delete(backend, user, job.job_id)
+    simulations.delete_simulation(backend, user, job.job_id)
     with pytest.raises(NotFound, match="deleted while they were read"):
         list(parts)
 
 
 def test_results_that_are_deleted_between_two_looks_are_not_found(backend, user, job, some, monkeypatch):
-    look = results.results.estimators
+    look = results.results.list_estimators
 
     def delete_meanwhile(connection, *args):
         found = look(connection, *args)
         connection.exec_driver_sql("DELETE FROM Simulation")
         return found
 
-    monkeypatch.setattr(results.results, "estimators", delete_meanwhile)
+    monkeypatch.setattr(results.results, "list_estimators", delete_meanwhile)
     with pytest.raises(NotFound, match="Job with provided ID does not exist"):
-        results.read(backend, user, job.job_id)
+        results.read_results(backend, user, job.job_id)
 
 
 def test_the_list_of_pages(backend, user, job, some):
@@ -831,15 +836,15 @@ def test_the_list_of_pages(backend, user, job, some):
 
 def test_without_results_there_is_nothing_to_read(backend, user, job):
     with pytest.raises(NotFound, match="Results are unavailable"):
-        results.read(backend, user, job.job_id)
+        results.read_results(backend, user, job.job_id)
     with pytest.raises(NotFound, match="Pages metadata not found"):
         results.pages_metadata(backend, user, job.job_id)
 
 
 def test_results_are_their_users(backend, job, some):
-    mallory = users.register(backend, "mallory", None)
+    mallory = users.register_user(backend, "mallory", None)
     for look in (
-        lambda: results.read(backend, mallory, job.job_id),
+        lambda: results.read_results(backend, mallory, job.job_id),
         lambda: results.read_pages(backend, mallory, job.job_id, "a", [(0, 0)]),
         lambda: results.pages_metadata(backend, mallory, job.job_id),
     ):
@@ -885,7 +890,9 @@ def test_there_are_not_too_many_ranges():
 
 def test_no_two_estimators_and_no_two_pages_are_the_same():
     def new(name, *numbers):
-        return NewEstimator(name, name, codec.encode({}), tuple(NewPage(n, "x", 1, codec.encode({})) for n in numbers))
+        return NewEstimator(
+            name, name, codec.encode_payload({}), tuple(NewPage(n, "x", 1, codec.encode_payload({})) for n in numbers)
+        )
 
     results.check_unique([new("a", 0, 1), new("b", 0)])
     with pytest.raises(InvalidInput, match="two of the same estimator"):
@@ -897,7 +904,7 @@ def test_no_two_estimators_and_no_two_pages_are_the_same():
 def test_results_that_are_there_are_not_added_again(backend, database, job, some):
     """As the scores of what was canceled, which may be looked at by two."""
     before = stored(database)
-    new = NewEstimator("c", "c", codec.encode({}), (NewPage(0, "x", 1, codec.encode({})),))
+    new = NewEstimator("c", "c", codec.encode_payload({}), (NewPage(0, "x", 1, codec.encode_payload({})),))
     with database.writing() as connection:
-        results.add(connection, moves.lock_simulation(connection, job.simulation_id), [new])
+        results.add_results(connection, transitions.lock_simulation(connection, job.simulation_id), [new])
     assert stored(database) == before

@@ -21,13 +21,13 @@ HOME = Origin("192.0.2.7")
 
 @pytest.fixture
 def alice(backend, clock):
-    return users.register(backend, "alice", PASSWORD)
+    return users.register_user(backend, "alice", PASSWORD)
 
 
 @pytest.fixture
 def signed_in(backend, alice):
     """A session of alice."""
-    return sessions.begin(backend, alice)
+    return sessions.begin_session(backend, alice)
 
 
 def token_of(backend, key=None, algorithm="HS256", **claims):
@@ -45,14 +45,14 @@ def session_of(backend, signed_in):
 
 def is_signed_in(backend, signed_in):
     try:
-        return bool(sessions.authenticate(backend, signed_in.access.text))
+        return bool(sessions.authenticate_user(backend, signed_in.access.text))
     except Forbidden:
         return False
 
 
 def test_a_password_begins_a_session(backend, alice):
     signed_in = sessions.sign_in(backend, "alice", PASSWORD, HOME)
-    assert sessions.authenticate(backend, signed_in.access.text) == alice
+    assert sessions.authenticate_user(backend, signed_in.access.text) == alice
     assert signed_in.remark is None
     for wrong in ("correct hors", ""):
         with pytest.raises(NotAuthenticated, match="Invalid login or password"):
@@ -61,7 +61,7 @@ def test_a_password_begins_a_session(backend, alice):
 
 
 def test_the_place_of_a_sign_in_is_known_from_then_on(backend, alice):
-    assert users.find(backend, "alice") == alice
+    assert users.find_user(backend, "alice") == alice
     signed_in = sessions.sign_in(backend, "alice", PASSWORD, HOME)
     assert claims_of(backend, signed_in.device)["use"] == "device"
     [user] = rows_of(backend.database, "YaptideUser")
@@ -73,7 +73,10 @@ def test_both_tokens_name_the_session_and_neither_is_the_other(backend, signed_i
     [session] = rows_of(backend.database, "Session")
     assert access["sid"] == refresh["sid"] == session["id"]
     assert len(session["id"]) >= 43, "32 random bytes"
-    for use, text in ((sessions.authenticate, signed_in.refresh.text), (sessions.refresh, signed_in.access.text)):
+    for use, text in (
+        (sessions.authenticate_user, signed_in.refresh.text),
+        (sessions.refresh_access, signed_in.access.text),
+    ):
         with pytest.raises(Forbidden, match="Log in again"):
             use(backend, text)
 
@@ -89,9 +92,9 @@ def test_how_long_tokens_are_good(backend, signed_in, clock):
 
 def test_an_access_token_ends_with_the_session_at_the_latest(backend, alice, clock):
     ends = clock() + timedelta(minutes=1)
-    signed_in = sessions.begin(backend, alice, ends)
+    signed_in = sessions.begin_session(backend, alice, ends)
     assert signed_in.access.expires == signed_in.refresh.expires == ends
-    assert sessions.refresh(backend, signed_in.refresh.text).expires == ends
+    assert sessions.refresh_access(backend, signed_in.refresh.text).expires == ends
 
 
 def test_tokens_end_on_the_second(backend, signed_in, clock):
@@ -99,10 +102,10 @@ def test_tokens_end_on_the_second(backend, signed_in, clock):
     assert is_signed_in(backend, signed_in)
     clock.time = signed_in.access.expires
     assert not is_signed_in(backend, signed_in)
-    assert sessions.refresh(backend, signed_in.refresh.text)
+    assert sessions.refresh_access(backend, signed_in.refresh.text)
     clock.time = signed_in.refresh.expires
     with pytest.raises(NotAuthenticated, match="No token provided"):
-        sessions.refresh(backend, signed_in.refresh.text)
+        sessions.refresh_access(backend, signed_in.refresh.text)
 
 
 def test_an_access_token_that_outlives_its_session_is_refused(backend, alice, signed_in, clock):
@@ -110,10 +113,10 @@ def test_an_access_token_that_outlives_its_session_is_refused(backend, alice, si
     session = session_of(backend, signed_in)
     long = token_of(backend, sid=session, use="access", exp=int((clock() + timedelta(days=1)).timestamp()))
     job = simulations_of(backend, alice)
-    assert sessions.authenticate(backend, long) == alice
+    assert sessions.authenticate_user(backend, long) == alice
     clock.time = signed_in.refresh.expires
     with pytest.raises(Forbidden, match="Log in again"):
-        sessions.authenticate(backend, long)
+        sessions.authenticate_user(backend, long)
     with backend.database.reading() as connection, pytest.raises(Forbidden, match="Log in again"):
         sessions.authenticate_with(backend, connection, long, job.job_id)
 
@@ -121,15 +124,15 @@ def test_an_access_token_that_outlives_its_session_is_refused(backend, alice, si
 def test_a_refresh_token_that_outlives_its_session_gives_nothing(backend, signed_in, clock):
     session = session_of(backend, signed_in)
     long = token_of(backend, sid=session, use="refresh", exp=int((clock() + timedelta(days=1)).timestamp()))
-    assert sessions.refresh(backend, long)
+    assert sessions.refresh_access(backend, long)
     clock.time = signed_in.refresh.expires
     with pytest.raises(NotAuthenticated, match="No token provided"):
-        sessions.refresh(backend, long)
+        sessions.refresh_access(backend, long)
 
 
 @pytest.mark.parametrize("token", [None, ""])
 def test_who_brings_no_token_is_told_so_in_words_that_the_front_end_knows(backend, token):
-    for use in (sessions.named, sessions.authenticate, sessions.refresh):
+    for use in (sessions.session_of_token, sessions.authenticate_user, sessions.refresh_access):
         with pytest.raises(NotAuthenticated, match=r"^No token provided$"):
             use(backend, token)
 
@@ -150,18 +153,18 @@ def forged(backend, session, clock):
 def test_no_other_token_lets_anybody_in(backend, signed_in, clock):
     for token in forged(backend, session_of(backend, signed_in), clock):
         with pytest.raises(Forbidden, match="Log in again"):
-            sessions.authenticate(backend, token)
+            sessions.authenticate_user(backend, token)
 
 
 def simulations_of(backend, user):
     files = {"beam.dat": "RNDSEED 1\nNSTAT 10 -1\n", "mat.dat": "MEDIUM 1\nICRU 276\nEND\n", "geo.dat": "*---\n"}
     files["detect.dat"] = "Output\n    Filename dose\n"
-    return simulations.submit(backend, user, simulations.Submission("shieldhit", 1, "t", files))
+    return simulations.submit_simulation(backend, user, simulations.Submission("shieldhit", 1, "t", files))
 
 
 def test_a_token_with_a_simulation_in_one_round_trip(backend, alice, signed_in):
     job = simulations_of(backend, alice)
-    bob = sessions.begin(backend, users.register(backend, "bob", None))
+    bob = sessions.begin_session(backend, users.register_user(backend, "bob", None))
 
     def ask(token, job_id):
         with backend.database.reading() as connection:
@@ -182,23 +185,23 @@ def test_a_token_with_a_simulation_in_one_round_trip(backend, alice, signed_in):
 
 def test_a_refreshed_token_is_of_the_same_session(backend, alice, signed_in, clock):
     clock.later(minutes=5)
-    token = sessions.refresh(backend, signed_in.refresh.text)
+    token = sessions.refresh_access(backend, signed_in.refresh.text)
     assert token.expires == clock() + backend.limits.access
-    assert sessions.authenticate(backend, token.text) == alice
+    assert sessions.authenticate_user(backend, token.text) == alice
     sessions.sign_out(backend, signed_in.access.text, None)
     with pytest.raises(Forbidden):
-        sessions.authenticate(backend, token.text)
+        sessions.authenticate_user(backend, token.text)
 
 
 @pytest.mark.parametrize("which", ["both", "access", "refresh", "refresh, and a worthless one for access"])
 def test_a_logout_ends_the_session_with_any_of_its_tokens(backend, alice, signed_in, which):
-    other = sessions.begin(backend, alice)
+    other = sessions.begin_session(backend, alice)
     access = signed_in.access.text if which in ("both", "access") else "x" if "worthless" in which else None
     refresh = None if which == "access" else signed_in.refresh.text
     sessions.sign_out(backend, access, refresh)
     assert not is_signed_in(backend, signed_in)
     with pytest.raises(NotAuthenticated, match="No token provided"):
-        sessions.refresh(backend, signed_in.refresh.text)
+        sessions.refresh_access(backend, signed_in.refresh.text)
     assert is_signed_in(backend, other)
 
 
@@ -209,9 +212,9 @@ def test_a_logout_without_a_session_is_no_error(backend, signed_in, token):
 
 
 def test_a_user_who_is_gone_begins_no_session(backend, alice):
-    administration.remove_user(backend.database, alice, administration.holdings(backend.database, alice))
+    administration.remove_user(backend.database, alice, administration.count_holdings(backend.database, alice))
     with pytest.raises(NotAuthenticated, match="Invalid login or password"):
-        sessions.begin(backend, alice)
+        sessions.begin_session(backend, alice)
 
 
 def test_a_session_begins_though_its_transaction_has_to_give_way(backend, alice, monkeypatch):
@@ -223,7 +226,7 @@ def test_a_session_begins_though_its_transaction_has_to_give_way(backend, alice,
         add(*args)
 
     monkeypatch.setattr(sessions.queries, "add_session", give_way_once)
-    assert is_signed_in(backend, sessions.begin(backend, alice))
+    assert is_signed_in(backend, sessions.begin_session(backend, alice))
 
 
 def test_tokens_are_not_shown_where_they_are_printed(signed_in):
@@ -248,7 +251,7 @@ def realm(backend, clock, monkeypatch):
         assert settings is configured.keycloak
         return identities.setdefault(token, Identity(subject_of(token), token, clock() + timedelta(hours=1)))
 
-    monkeypatch.setattr(keycloak, "identify", identify)
+    monkeypatch.setattr(keycloak, "identify_user", identify)
     configured = replace(backend, keycloak=Keycloak(("http://127.0.0.1/realms/x",), frozenset({"yaptide"})))
     return configured
 
@@ -260,7 +263,7 @@ def through_keycloak(backend, token="alice", username="alice", before=None):
 
 def test_keycloaks_token_begins_a_session_that_ends_with_it(realm, clock):
     signed_in = through_keycloak(realm)
-    user = sessions.authenticate(realm, signed_in.access.text)
+    user = sessions.authenticate_user(realm, signed_in.access.text)
     assert (user.username, user.is_keycloak) == ("alice", True)
     assert signed_in.refresh.expires == clock() + timedelta(hours=1)
     assert signed_in.remark is None
@@ -285,7 +288,9 @@ def test_the_name_has_to_be_that_of_the_token(realm):
 
 def test_what_keeps_a_user_from_clusters_is_remarked(realm, monkeypatch):
     asked = []
-    monkeypatch.setattr(credentials, "renew", lambda _, user, *told: asked.append((user.username, told[0])) or "no way")
+    monkeypatch.setattr(
+        credentials, "renew_credentials", lambda _, user, *told: asked.append((user.username, told[0])) or "no way"
+    )
     signed_in = through_keycloak(realm)
     assert signed_in.remark == "no way"
     assert asked == [("alice", "alice")]
@@ -296,11 +301,11 @@ def test_what_keeps_a_user_from_clusters_is_remarked(realm, monkeypatch):
 def test_who_is_signed_in_goes_on_with_the_session(realm, clock, left):
     before = through_keycloak(realm)
     clock.later(minutes=30)
-    keycloak.identify(realm.keycloak, "renewed")  # a new token of Keycloak, for another hour from now on
+    keycloak.identify_user(realm.keycloak, "renewed")  # a new token of Keycloak, for another hour from now on
     access = before.access.text if left == "both" else None
     token = Identity(subject_of("alice"), "alice", clock() + timedelta(hours=1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keycloak, "identify", lambda *_: token)
+        patch.setattr(keycloak, "identify_user", lambda *_: token)
         after = sessions.sign_in_through_keycloak(realm, "renewed", "alice", access, before.refresh.text)
     assert session_of(realm, after) == session_of(realm, before)
     [session] = rows_of(realm.database, "Session")
@@ -319,7 +324,7 @@ def test_the_session_of_somebody_else_at_the_same_browser_ends(realm):
     before = through_keycloak(realm, "bob", "bob")
     other = through_keycloak(realm, "bob", "bob")
     after = through_keycloak(realm, before=before)
-    assert sessions.authenticate(realm, after.access.text).username == "alice"
+    assert sessions.authenticate_user(realm, after.access.text).username == "alice"
     assert not is_signed_in(realm, before)
     assert is_signed_in(realm, other)
 
@@ -340,10 +345,10 @@ def test_going_on_is_tried_again_where_it_has_to_give_way(realm, monkeypatch):
 def test_what_a_token_says_is_remembered_and_not_what_it_is_good_for(backend, signed_in, clock):
     """A browser comes with the same one hundreds of times."""
     text = signed_in.access.text
-    sessions.authenticate(backend, text)
+    sessions.authenticate_user(backend, text)
     before = sessions._claims.cache_info()
-    sessions.authenticate(backend, text)
+    sessions.authenticate_user(backend, text)
     assert sessions._claims.cache_info().hits == before.hits + 1
     other = replace(backend, signing_key=b"another key of 32 bytes or more..")
     with pytest.raises(Forbidden):
-        sessions.authenticate(other, text)
+        sessions.authenticate_user(other, text)

@@ -12,7 +12,7 @@ from yaptide.domain.errors import Contended, InvalidInput, NotFound
 from yaptide.domain.splitting import task_seeds
 from yaptide.domain.states import FINAL_STATES, TASK_STATES, EntityState
 from yaptide.persistence.models import CeleryTaskModel, SimulationModel, TaskModel
-from yaptide.persistence.queries import moves
+from yaptide.persistence.queries import transitions
 from yaptide.services import lifecycle, logfiles, simulations, tasks
 from yaptide.services.tasks import Update
 
@@ -35,7 +35,7 @@ def job(user_and_job):
 @pytest.fixture
 def report(backend, job):
     def reporting(task=0, key=job.update_key, **values):
-        return tasks.report(backend, job.simulation_id, task, key, Update(**values))
+        return tasks.report_task(backend, job.simulation_id, task, key, Update(**values))
 
     return reporting
 
@@ -44,7 +44,7 @@ def report(backend, job):
 def report_many(backend, job):
     def reporting(updates, key=job.update_key):
         updates = {number: Update(**values) for number, values in updates.items()}
-        return tasks.report_many(backend, job.simulation_id, key, updates)
+        return tasks.report_tasks(backend, job.simulation_id, key, updates)
 
     return reporting
 
@@ -52,7 +52,7 @@ def report_many(backend, job):
 @pytest.fixture
 def claim(backend, job):
     """Claim the next task, as one executor."""
-    return lambda owner=ME: tasks.claim(backend, owner, KNOWN)
+    return lambda owner=ME: tasks.claim_task(backend, owner, KNOWN)
 
 
 @pytest.fixture
@@ -88,14 +88,14 @@ def giving_way(monkeypatch):
     """Have the next lock on a simulation be one for which the transaction has to give way to another."""
 
     def arrange():
-        lock, tries = moves.lock_simulation, iter([Contended("a deadlock")])
+        lock, tries = transitions.lock_simulation, iter([Contended("a deadlock")])
 
         def give_way_once(*args):
             for error in tries:
                 raise error
             return lock(*args)
 
-        monkeypatch.setattr(moves, "lock_simulation", give_way_once)
+        monkeypatch.setattr(transitions, "lock_simulation", give_way_once)
 
     return arrange
 
@@ -343,7 +343,7 @@ def test_each_claim_has_an_owner_of_its_own(claim, job):
 
 
 def test_nobody_gets_a_task_of_a_simulator_that_they_have_not(backend, job):
-    assert tasks.claim(backend, ME, ["fluka"]) is None
+    assert tasks.claim_task(backend, ME, ["fluka"]) is None
 
 
 def test_a_simulation_is_run_at_one_place(claim):
@@ -354,25 +354,25 @@ def test_a_simulation_is_run_at_one_place(claim):
 
 def test_who_was_slower_looks_for_another_task(claim, monkeypatch):
     """Between the look and the claim another executor may take the task."""
-    take, quicker = tasks.take, iter([NEIGHBOUR])
+    take, quicker = tasks.take_task, iter([NEIGHBOUR])
 
     def take_late(connection, owner, *task):
         for other in quicker:
             assert take(connection, other, *task).task_id == 0
         return take(connection, owner, *task)
 
-    monkeypatch.setattr(tasks, "take", take_late)
+    monkeypatch.setattr(tasks, "take_task", take_late)
     assert claim().task_id == 1
 
 
 def take(database, job, owner=ME, task=0):
     with database.writing() as connection:
-        return tasks.take(connection, owner, job.simulation_id, task)
+        return tasks.take_task(connection, owner, job.simulation_id, task)
 
 
 def take_named(database, job, owner=ME, task=0):
     with database.writing() as connection:
-        return tasks.take_named(connection, moves.lock_simulation(connection, job.simulation_id), task, owner)
+        return tasks.take_named(connection, transitions.lock_simulation(connection, job.simulation_id), task, owner)
 
 
 @pytest.mark.parametrize("state", sorted(FINAL_STATES))
@@ -386,7 +386,7 @@ def test_no_task_of_an_ended_simulation_is_taken(database, job, put, state):
 
 def test_a_task_of_no_simulation_is_not_taken(backend, database, job):
     with database.writing() as connection:
-        assert tasks.take(connection, ME, 99, 0) is None
+        assert tasks.take_task(connection, ME, 99, 0) is None
     assert take(database, job, task=9) is None
     assert take_named(database, job, task=9) is None
 
@@ -409,7 +409,7 @@ def test_a_worker_at_another_spool_cannot_claim_by_number(database, job):
 
 def test_a_task_that_has_ended_is_not_run_again(backend, database, job):
     claimed = take_named(database, job)
-    tasks.fail(backend, claimed, "the beam missed", {})
+    tasks.fail_task(backend, claimed, "the beam missed", {})
     assert take_named(database, job) is None
 
 
@@ -462,14 +462,14 @@ def test_tasks_that_were_not_submitted_here_have_seeds_of_their_own(database, jo
 def test_the_input_of_what_was_deleted_is_not_found(backend, user_and_job, claim):
     user, job = user_and_job
     claimed = claim()
-    simulations.cancel(backend, user, job.job_id)
-    simulations.delete(backend, user, job.job_id)
+    simulations.cancel_simulation(backend, user, job.job_id)
+    simulations.delete_simulation(backend, user, job.job_id)
     with pytest.raises(NotFound, match="The simulation was deleted"):
         tasks.input_files(backend, claimed)
 
 
 def test_with_which_simulator_it_is_run_is_noted(backend, database, claim):
-    tasks.began(backend, claim(), "1.2", "ab" * 32)
+    tasks.note_begin(backend, claim(), "1.2", "ab" * 32)
     simulation = rows_of(database, "Simulation")[0]
     assert (simulation["simulator_version"], simulation["simulator_digest"]) == ("1.2", "ab" * 32)
 
@@ -480,44 +480,44 @@ def test_with_which_simulator_it_is_run_is_noted(backend, database, claim):
 def test_progress_is_that_of_the_lease(backend, database, claim, clock):
     claimed = claim()
     heard = clock.later(minutes=1)
-    assert tasks.progress(backend, claimed, 30, 7)
+    assert tasks.report_progress(backend, claimed, 30, 7)
     task = row(database)
     assert (task["simulated_primaries"], task["estimated_time"], task["heartbeat_time"]) == (30, 7, heard)
-    assert not tasks.progress(backend, replace(claimed, owner=NEIGHBOUR), 90, 1)
+    assert not tasks.report_progress(backend, replace(claimed, owner=NEIGHBOUR), 90, 1)
     assert row(database) == task
 
 
 def test_an_owner_elsewhere_proves_it_by_the_key(backend, job, claim):
     claimed = claim()
-    assert tasks.progress(backend, claimed, 30, 7, job.update_key)
-    assert not tasks.progress(backend, claimed, 40, 7, "another")
-    assert not tasks.progress(backend, claimed, 40, 7, lifecycle.hash_update_key(job.update_key))
+    assert tasks.report_progress(backend, claimed, 30, 7, job.update_key)
+    assert not tasks.report_progress(backend, claimed, 40, 7, "another")
+    assert not tasks.report_progress(backend, claimed, 40, 7, lifecycle.hash_update_key(job.update_key))
 
 
 def test_a_completed_task_leaves_its_scores_and_its_log(backend, database, user_and_job, claim):
     user, job = user_and_job
     claimed = claim()
     scores = replace(output(claimed), primaries=90, logs={"run.log": "well done"})
-    assert tasks.complete(backend, claimed, scores)
+    assert tasks.complete_task(backend, claimed, scores)
     assert row(database)["task_state"] == "COMPLETED"
     assert row(database)["simulated_primaries"] == 90, "as was really simulated"
     assert backend.spool.jobs() == {job.job_id}
-    assert list(logfiles.read(backend, user, job.job_id).values()) == ["well done"]
+    assert list(logfiles.read_logfiles(backend, user, job.job_id).values()) == ["well done"]
 
 
 def test_a_task_without_a_log_leaves_none(backend, database, claim):
     first, second = claim(), claim()
-    assert tasks.complete(backend, first, output(first))
-    assert tasks.fail(backend, second, "the beam missed", {})
+    assert tasks.complete_task(backend, first, output(first))
+    assert tasks.fail_task(backend, second, "the beam missed", {})
     assert rows_of(database, "Logfiles") == []
 
 
 def test_scores_of_what_was_deleted_meanwhile_leave_nothing(backend, user_and_job, claim):
     user, job = user_and_job
     claimed = claim()
-    simulations.cancel(backend, user, job.job_id)
-    simulations.delete(backend, user, job.job_id)
-    assert not tasks.complete(backend, claimed, output(claimed))
+    simulations.cancel_simulation(backend, user, job.job_id)
+    simulations.delete_simulation(backend, user, job.job_id)
+    assert not tasks.complete_task(backend, claimed, output(claimed))
     assert backend.spool.jobs() == set()
 
 
@@ -525,23 +525,23 @@ def test_scores_of_what_was_taken_away_stay_for_whoever_has_it_now(backend, data
     claimed = claim()
     tasks.give_back(backend, claimed, "stopped")
     again = claim()
-    assert tasks.complete(backend, again, output(again))
-    assert not tasks.completed(backend, claimed, 100, {})
+    assert tasks.complete_task(backend, again, output(again))
+    assert not tasks.end_completed(backend, claimed, 100, {})
     assert backend.spool.jobs() == {job.job_id}
 
 
 def test_a_failed_task_leaves_its_reason_and_its_log(backend, database, user_and_job, claim):
     user, job = user_and_job
     claimed = claim()
-    assert tasks.fail(backend, claimed, "the beam missed", {"output.log": "no hits"})
+    assert tasks.fail_task(backend, claimed, "the beam missed", {"output.log": "no hits"})
     assert last_change(database) == (0, "RUNNING", "FAILED", claimed.owner, "the beam missed")
-    assert logfiles.read(backend, user, job.job_id) == {"output.log": "no hits"}
+    assert logfiles.read_logfiles(backend, user, job.job_id) == {"output.log": "no hits"}
     assert row(database)["simulated_primaries"] == 0
 
 
 def test_a_task_fails_though_there_is_no_room_for_its_log(backend, database, claim):
     small = replace(backend, limits=replace(backend.limits, logfiles=10))
-    assert tasks.fail(small, claim(), "it crashed", {"a.log": "x" * 100})
+    assert tasks.fail_task(small, claim(), "it crashed", {"a.log": "x" * 100})
     assert row(database)["task_state"] == "FAILED"
     assert rows_of(database, "Logfiles") == []
 
@@ -550,9 +550,9 @@ def test_logs_of_success_find_no_room_where_those_of_failures_do(backend, databa
     """They explain nothing: only a part of the room is theirs."""
     small = replace(backend, limits=replace(backend.limits, logfiles=1600))
     first, second = claim(), claim()
-    assert tasks.completed(small, first, 100, {"a.log": "x" * 200})
+    assert tasks.end_completed(small, first, 100, {"a.log": "x" * 200})
     assert rows_of(database, "Logfiles") == []
-    assert tasks.fail(small, second, "it crashed", {"a.log": "x" * 200})
+    assert tasks.fail_task(small, second, "it crashed", {"a.log": "x" * 200})
     assert len(rows_of(database, "Logfiles")) == 1
 
 
@@ -571,7 +571,7 @@ def test_its_message_is_sent_again(backend, database, put, claim):
     put(CeleryTaskModel, celery_id="message")
     claimed, other = claim(), claim()
     tasks.give_back(backend, claimed, "stopped")
-    tasks.fail(backend, other, "the beam missed", {})
+    tasks.fail_task(backend, other, "the beam missed", {})
     assert [task["celery_id"] for task in rows_of(database, "CeleryTask")] == [None, "message"]
 
 
@@ -597,41 +597,41 @@ def test_nobody_but_the_lease_ends_a_task(backend, database, claim):
         replace(second, task_id=1),
         replace(second, simulation_id=9),
     ):
-        assert not tasks.fail(backend, lease, "too late", {})
+        assert not tasks.fail_task(backend, lease, "too late", {})
         assert not tasks.give_back(backend, lease, "too late")
-        assert not tasks.completed(backend, lease, 100, {"a.log": "late"})
+        assert not tasks.end_completed(backend, lease, 100, {"a.log": "late"})
     assert everything(database) == before
-    assert tasks.fail(backend, second, "the beam missed", {})
+    assert tasks.fail_task(backend, second, "the beam missed", {})
 
 
 def test_the_log_of_a_canceled_task_is_kept_and_of_no_other(backend, database, user_and_job, claim):
     user, job = user_and_job
     claimed = claim()
-    tasks.explain(backend, claimed, {"a.log": "still running"})
+    tasks.explain_cancel(backend, claimed, {"a.log": "still running"})
     assert rows_of(database, "Logfiles") == []
-    simulations.cancel(backend, user, job.job_id)
-    tasks.explain(backend, replace(claimed, task_id=9), {"a.log": "no such task"})
-    tasks.explain(backend, replace(claimed, simulation_id=9), {"a.log": "no such simulation"})
+    simulations.cancel_simulation(backend, user, job.job_id)
+    tasks.explain_cancel(backend, replace(claimed, task_id=9), {"a.log": "no such task"})
+    tasks.explain_cancel(backend, replace(claimed, simulation_id=9), {"a.log": "no such simulation"})
     assert rows_of(database, "Logfiles") == []
     small = replace(backend, limits=replace(backend.limits, logfiles=10))
-    tasks.explain(small, claimed, {"a.log": "no room for so much"})
+    tasks.explain_cancel(small, claimed, {"a.log": "no room for so much"})
     assert rows_of(database, "Logfiles") == []
-    tasks.explain(backend, claimed, {"a.log": "stopped"})
-    assert logfiles.read(backend, user, job.job_id) == {"a.log": "stopped"}
+    tasks.explain_cancel(backend, claimed, {"a.log": "stopped"})
+    assert logfiles.read_logfiles(backend, user, job.job_id) == {"a.log": "stopped"}
 
 
 def test_a_heartbeat_is_that_of_leases_and_merges(backend, database, claim, put, clock):
     claimed, other = claim(), claim()
     began, heard = clock(), clock.later(seconds=10)
-    tasks.heartbeat(backend, ME, [claimed], [])
+    tasks.beat_leases(backend, ME, [claimed], [])
     assert [task["heartbeat_time"] for task in rows_of(database, "Task")] == [heard, began]
     put(SimulationModel, owner=ME)
-    tasks.heartbeat(backend, ME, [], [1])
-    tasks.heartbeat(backend, NEIGHBOUR, [], [1])
+    tasks.beat_leases(backend, ME, [], [1])
+    tasks.beat_leases(backend, NEIGHBOUR, [], [1])
     assert rows_of(database, "Simulation")[0]["heartbeat_time"] == heard
     before = everything(database)
     clock.later(seconds=10)
-    tasks.heartbeat(backend, ME, [], [])
+    tasks.beat_leases(backend, ME, [], [])
     assert everything(database) == before
     assert other.task_id == 1
 
@@ -644,10 +644,10 @@ def test_whoever_has_to_give_way_tries_again(backend, database, report, report_m
     assert report_many({0: {"task_state": S.FAILED}}) == {0: S.FAILED}
     claimed = claim()
     giving_way()
-    assert tasks.fail(backend, claimed, "the beam missed", {})
+    assert tasks.fail_task(backend, claimed, "the beam missed", {})
     for name, query, operation in (
-        ("began", "set_values", lambda: tasks.began(backend, claimed, "1.2", "ab" * 32)),
-        ("heartbeat", "heartbeat", lambda: tasks.heartbeat(backend, ME, [claimed], [])),
+        ("began", "set_values", lambda: tasks.note_begin(backend, claimed, "1.2", "ab" * 32)),
+        ("heartbeat", "beat_merges", lambda: tasks.beat_leases(backend, ME, [claimed], [])),
     ):
         asked = []
 

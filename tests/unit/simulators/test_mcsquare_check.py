@@ -10,25 +10,25 @@ from hypothesis import given, strategies as st
 from yaptide.domain.errors import InvalidInput
 from yaptide.simulators.base import Checked
 from yaptide.simulators.mcsquare import MCsquare
-from yaptide.simulators.mcsquare.sample import water
+from yaptide.simulators.mcsquare.sample import water_sample
 
 HEADER = "NDims = 3\nDimSize = 4 3 2\nElementSpacing = 30 67 60\nElementType = MET_SHORT\nElementDataFile = ct.raw\n"
 
 
 def changed(name, old, new):
-    files = water()
+    files = water_sample()
     assert old in files[name]
     return {**files, name: files[name].replace(old, new, 1)}
 
 
 def with_image(header=HEADER, values=None, dtype="<i2"):
     raw = np.zeros(24, dtype) if values is None else np.asarray(values, dtype)
-    files = {name: text for name, text in water().items() if name != "ct.txt"}
+    files = {name: text for name, text in water_sample().items() if name != "ct.txt"}
     return {**files, "ct.mhd": header, "ct.raw.base64": base64.encodebytes(raw.tobytes()).decode()}
 
 
 def without(name):
-    return {key: text for key, text in water().items() if key != name}
+    return {key: text for key, text in water_sample().items() if key != name}
 
 
 def refusal(files):
@@ -40,7 +40,7 @@ def refusal(files):
 
 
 def test_the_sample_passes():
-    assert MCsquare().check(water()) == Checked(primaries=1600, quantum=160, seed=1)
+    assert MCsquare().check(water_sample()) == Checked(primaries=1600, quantum=160, seed=1)
 
 
 def test_an_image_does_as_well_as_a_description():
@@ -49,29 +49,29 @@ def test_an_image_does_as_well_as_a_description():
     assert MCsquare().check(with_image(header, dtype="<f8")).primaries == 1600
 
 
-@pytest.mark.parametrize("name", water())
+@pytest.mark.parametrize("name", water_sample())
 def test_a_missing_file_is_named(name):
     assert name in refusal(without(name))
 
 
-@pytest.mark.parametrize("name", water())
+@pytest.mark.parametrize("name", water_sample())
 def test_an_empty_file_is_refused(name):
     if name == "config.txt":  # all of its keys have defaults, but then nothing is named as it is here
-        assert "HU_Density_Conversion.txt" in refusal({**water(), name: ""})
+        assert "HU_Density_Conversion.txt" in refusal({**water_sample(), name: ""})
     else:
-        assert name in refusal({**water(), name: ""})
+        assert name in refusal({**water_sample(), name: ""})
 
 
-@pytest.mark.parametrize("name", water())
+@pytest.mark.parametrize("name", water_sample())
 def test_garbage_is_refused_in_one_line(name):
-    assert name in refusal({**water(), name: "\x00\x01 garbage ===\n1 2 3\n"})
+    assert name in refusal({**water_sample(), name: "\x00\x01 garbage ===\n1 2 3\n"})
 
 
-@pytest.mark.parametrize("name", water())
+@pytest.mark.parametrize("name", water_sample())
 def test_dos_line_ends_are_fine(name):
-    files = water()
+    files = water_sample()
     files[name] = files[name].replace("\n", "\r\n")
-    assert MCsquare().check(files) == MCsquare().check(water())
+    assert MCsquare().check(files) == MCsquare().check(water_sample())
 
 
 @pytest.mark.parametrize(
@@ -147,12 +147,12 @@ def test_plan(old, new, words):
 
 @pytest.mark.parametrize("where", ["#FIELD-DESCRIPTION", "#SPOTS-DESCRIPTION", "####ControlPointIndex", "####X Y"])
 def test_a_plan_that_is_cut_short(where):
-    plan = water()["plan.txt"]
-    assert "plan.txt" in refusal({**water(), "plan.txt": plan[: plan.index(where)]})
+    plan = water_sample()["plan.txt"]
+    assert "plan.txt" in refusal({**water_sample(), "plan.txt": plan[: plan.index(where)]})
 
 
 def test_blank_lines_in_a_plan_may_be_missing():
-    assert MCsquare().check({**water(), "plan.txt": water()["plan.txt"].replace("\n\n", "\n")})
+    assert MCsquare().check({**water_sample(), "plan.txt": water_sample()["plan.txt"].replace("\n\n", "\n")})
 
 
 ROW = "150 150 0.6 1e8 1 4 0.003 0.0001 4 0.003 0.0001 0 4 0.003 0.0001 4 0.003 0.0001"
@@ -235,7 +235,7 @@ def test_range_shifter():
     ],
 )
 def test_tables(name, text, words):
-    message = refusal({**water(), name: text})
+    message = refusal({**water_sample(), name: text})
     assert message.startswith(name)
     assert words in message
 
@@ -371,28 +371,28 @@ def test_data_that_is_not_base64():
 
 
 def test_without_a_seed_one_is_drawn():
-    for config in (water()["config.txt"].replace("RNG_Seed 1\n", ""), water(seed=0)["config.txt"]):
-        seeds = {MCsquare().check({**water(), "config.txt": config}).seed for _ in range(3)}
+    for config in (water_sample()["config.txt"].replace("RNG_Seed 1\n", ""), water_sample(seed=0)["config.txt"]):
+        seeds = {MCsquare().check({**water_sample(), "config.txt": config}).seed for _ in range(3)}
         assert len(seeds) == 3
         assert all(0 < seed < 2**31 for seed in seeds)
 
 
-@given(st.sampled_from(sorted(water())), st.text(max_size=300))
+@given(st.sampled_from(sorted(water_sample())), st.text(max_size=300))
 def test_hostile_text_is_refused_and_nothing_else_happens(name, text):
     with contextlib.suppress(InvalidInput):
-        MCsquare().check({**water(), name: text})
+        MCsquare().check({**water_sample(), name: text})
 
 
-LINES = st.sampled_from([line for text in water().values() for line in text.splitlines()])
+LINES = st.sampled_from([line for text in water_sample().values() for line in text.splitlines()])
 
 
-@given(st.sampled_from(sorted(water())), st.lists(LINES, max_size=30))
+@given(st.sampled_from(sorted(water_sample())), st.lists(LINES, max_size=30))
 def test_lines_in_the_wrong_place_are_refused_and_nothing_else_happens(name, lines):
     with contextlib.suppress(InvalidInput):
-        MCsquare().check({**water(), name: "\n".join(lines)})
+        MCsquare().check({**water_sample(), name: "\n".join(lines)})
 
 
 def test_it_is_recognised_by_the_keys_of_its_configuration():
-    assert MCsquare().recognises(water())
+    assert MCsquare().recognises(water_sample())
     assert not MCsquare().recognises({"config.txt": "something = else\n"})
     assert not MCsquare().recognises({})

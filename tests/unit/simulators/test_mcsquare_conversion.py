@@ -14,7 +14,7 @@ from tests.support import projects
 from yaptide.admin import cli
 from yaptide.domain.errors import InvalidInput
 from yaptide.editor.reading import read_project
-from yaptide.services.conversion import convert_project, converters
+from yaptide.services.conversion import convert_project, list_converters
 from yaptide.simulators.base import Converter
 from yaptide.simulators.mcsquare import MCsquare, inputs, materials, metaimage, scoring
 
@@ -27,11 +27,11 @@ def results(document, folder):
     """The estimators of a run that has scored something everywhere."""
     files = converted(document).files
     MCsquare().prepare(files, 1600, 1, folder)
-    made = inputs.parse(files)
+    made = inputs.parse_inputs(files)
     (folder / "Outputs").mkdir()
     for image in made.config.quantities:
         values = np.ones(made.ct.grid.shape[::-1], dtype=np.float32)
-        metaimage.write(folder / "Outputs", image, made.ct.grid, values)
+        metaimage.write_image(folder / "Outputs", image, made.ct.grid, values)
     (folder / "output.log").write_text("Nbr primaries simulated: 1600 \n")
     return MCsquare().read(folder, 0).estimators
 
@@ -215,7 +215,7 @@ def test_the_physics_of_the_project_is_that_of_the_run():
     document = projects.water_phantom(numberOfParticles=12_345)
     document["physic"] = {"enableNuclearReactions": False, "energyModelStraggling": "no straggling"}
     made = converted(document)
-    settings = inputs.parse(made.files).config
+    settings = inputs.parse_inputs(made.files).config
     assert settings.physics["Simulate_Nuclear_Interactions"] == "False"
     assert settings.primaries == 12_480  # a multiple of 160
     assert MCsquare().check(made.files).primaries == 12_480
@@ -250,7 +250,7 @@ def test_the_materials_are_those_of_the_documentation():
 
 def test_it_is_known_who_can_be_converted_for():
     assert isinstance(MCsquare(), Converter)
-    assert converters() == ["mcsquare"]
+    assert list_converters() == ["mcsquare"]
     with pytest.raises(InvalidInput, match="yaptide makes no input files of FLUKA from a project, but of mcsquare"):
         convert_project(projects.water_phantom(), "fluka")
     with pytest.raises(InvalidInput, match="There is no simulator 'geant'"):

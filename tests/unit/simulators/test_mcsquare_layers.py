@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 
 from yaptide.domain.depth_dose import bragg_peak
 from yaptide.simulators.mcsquare import geometry
-from yaptide.simulators.mcsquare.layers import Oblique, layers
+from yaptide.simulators.mcsquare.layers import Oblique, make_layers
 from yaptide.simulators.mcsquare.metaimage import Grid
 from yaptide.simulators.mcsquare.plan import ControlPoint, Field
 
@@ -35,14 +35,14 @@ def cases(draw):
     grid = Grid(shape, spacing)
     isocentre = tuple(draw(st.floats(0, 1)) * grid.length(axis) for axis in range(3))
     beam = field(draw(st.floats(-360, 360)), draw(st.floats(-360, 360)), isocentre)
-    return grid, geometry.ray(beam, grid), draw(st.booleans()), draw(st.integers(0, 2**32 - 1))
+    return grid, geometry.central_ray(beam, grid), draw(st.booleans()), draw(st.integers(0, 2**32 - 1))
 
 
 @given(cases())
 def test_every_voxel_counts_once_and_tasks_add_up(case):
     grid, ray, block, seed = case
     one, other = np.random.default_rng(seed).random((2, *grid.shape[::-1]), dtype=np.float32)
-    across = layers(grid, ray, block=block)
+    across = make_layers(grid, ray, block=block)
     assert across.sums(one).sum() == pytest.approx(one.sum())
     assert across.sums(one, other).sum() == pytest.approx((one * other).sum())
     assert across.sums(one + other) == pytest.approx(across.sums(one) + across.sums(other), rel=1e-5, abs=1e-5)
@@ -62,7 +62,7 @@ def test_the_ray_goes_through_the_grid_and_its_slice(case):
     leaving = entry + ray.length * direction
     assert np.all(leaving > -1e-6)
     assert np.all(leaving < size + 1e-6)
-    across = layers(grid, ray, block=block)
+    across = make_layers(grid, ray, block=block)
     assert np.dot(across.slice_normal, direction) == pytest.approx(0, abs=1e-9)
     assert np.dot(across.slice_normal, np.eye(3)[ray.normal]) != 0
     sides, depths = (axis.values for axis in across.slice_axes)
@@ -82,7 +82,7 @@ ANGLES = [(90, 45), (20, 0), (45, 0), (30, 60), (110, 60), (70, 20), (135, 200),
 def test_protons_stop_at_their_range_at_any_angle(gantry, couch, block):
     """In a block their way counts from its surface on; in a CT with air about it, from the plane of the entry on."""
     grid = Grid((62, 70, 64), (1.6, 1.4, 1.5))
-    ray = geometry.ray(field(gantry, couch, tuple(grid.length(axis) / 2 for axis in range(3))), grid)
+    ray = geometry.central_ray(field(gantry, couch, tuple(grid.length(axis) / 2 for axis in range(3))), grid)
     x, y, z = np.meshgrid(*(grid.centres(axis) for axis in range(3)), indexing="ij")
     points = np.stack([x, y, z], axis=-1)
     direction = np.array(ray.direction)
@@ -105,7 +105,7 @@ def test_a_beam_beside_an_axis_gives_nearly_what_one_along_it_gives(block):
     dose = np.tile(bragg(grid.centres(1)[::-1]).astype(np.float32)[:, None], (20, 1, 20))
     middle = (20.0, 30.0, 20.0)
     straight, oblique = (
-        layers(grid, geometry.ray(field(gantry, 0, middle), grid), block=block) for gantry in (0, 0.01)
+        make_layers(grid, geometry.central_ray(field(gantry, 0, middle), grid), block=block) for gantry in (0, 0.01)
     )
     curves = [one.sums(dose) / one.voxels for one in (straight, oblique)]
     assert curves[1].sum() / 2 == pytest.approx(curves[0].sum(), rel=1e-3)  # the layers are half as thick
@@ -118,6 +118,6 @@ def test_a_beam_beside_an_axis_gives_nearly_what_one_along_it_gives(block):
 def test_a_strange_grid_has_no_slice_that_is_larger_than_the_largest_grid(shape):
     grid = Grid(shape, (1.0, 1.0, 1.0))
     middle = tuple(grid.length(axis) / 2 for axis in range(3))
-    across = Oblique(grid, geometry.ray(field(50, 50, middle), grid), block=True)
+    across = Oblique(grid, geometry.central_ray(field(50, 50, middle), grid), block=True)
     assert math.prod(axis.values.size for axis in across.slice_axes) < 5_000_000
     assert across.sums(np.ones(shape[::-1], np.float32)).sum() == pytest.approx(math.prod(shape))

@@ -11,7 +11,7 @@ from yaptide.domain.errors import SimulationFailed
 from yaptide.simulators.base import OUTPUT_LOG
 from yaptide.simulators.mcsquare import MCsquare, metaimage
 from yaptide.simulators.mcsquare.metaimage import Grid
-from yaptide.simulators.mcsquare.sample import water
+from yaptide.simulators.mcsquare.sample import water_sample
 
 GRID = Grid((3, 4, 5), (40.0, 50.0, 24.0))
 LOG = "\n 10.0 % \n 100.0 % (stat uncertainty: 2.1 %) \n\nNbr primaries simulated: 1600 \nMC computation time: 1 s \n"
@@ -19,7 +19,7 @@ LOG = "\n 10.0 % \n 100.0 % (stat uncertainty: 2.1 %) \n\nNbr primaries simulate
 
 def plan_of(*fields, couch=0.0):
     """A plan with these fields: gantry angle, isocentre, spots."""
-    head, _, field = water()["plan.txt"].partition("#FIELD-DESCRIPTION")
+    head, _, field = water_sample()["plan.txt"].partition("#FIELD-DESCRIPTION")
     text = head.replace("Fields\n1", f"Fields\n{len(fields)}")
     for gantry, isocentre, spots in fields:
         changes = {
@@ -40,19 +40,19 @@ def plan_of(*fields, couch=0.0):
 def finished(folder, gantry=0.0, couch=0.0, log=LOG, more=None, **images):
     """A folder as a run with GRID leaves it: `more` input files, images filled with random numbers unless given."""
     plan = plan_of((gantry, "30 60 90", ["0 0 1"]), couch=couch)
-    files = {**water(), "ct.txt": "grid 3 4 5\nspacing 40 50 24\n", "plan.txt": plan, **(more or {})}
+    files = {**water_sample(), "ct.txt": "grid 3 4 5\nspacing 40 50 24\n", "plan.txt": plan, **(more or {})}
     MCsquare().prepare(files, 1600, 1, folder)
     (folder / OUTPUT_LOG).write_text(log)
     (folder / "Outputs").mkdir()
     random = np.random.default_rng(1)
     for name in ("Dose", "Energy", "LET"):
         values = images.get(name, random.random(GRID.shape[::-1], dtype=np.float32))
-        metaimage.write(folder / "Outputs", name, GRID, values)
+        metaimage.write_image(folder / "Outputs", name, GRID, values)
     return folder
 
 
 def image(folder, name):
-    return metaimage.read(folder / "Outputs", f"{name}.mhd")[1].astype(float)
+    return metaimage.read_image(folder / "Outputs", f"{name}.mhd")[1].astype(float)
 
 
 def pages(folder, name):
@@ -110,7 +110,9 @@ def test_depth_begins_where_the_beam_enters(tmp_path, gantry, couch, depth_first
 def test_a_curve_along_an_axis_is_the_same_bit_for_bit_as_ever(tmp_path, gantry, across):
     """Users compare it with what they have stored."""
     finished(tmp_path, gantry)
-    dose, energy, let = (metaimage.read(tmp_path / "Outputs", f"{name}.mhd")[1] for name in ("Dose", "Energy", "LET"))
+    dose, energy, let = (
+        metaimage.read_image(tmp_path / "Outputs", f"{name}.mhd")[1] for name in ("Dose", "Energy", "LET")
+    )
     mean = dose.mean(axis=across, dtype=np.float64)
     weighted = np.sum(let * dose.astype(np.float64), axis=across) / dose.sum(axis=across, dtype=np.float64)
     assert np.array_equal(pages(tmp_path, "Dose")[0].values, mean)
@@ -328,7 +330,9 @@ def test_missing_cut_and_foreign_results_are_failures(tmp_path):
     raw.write_bytes(raw.read_bytes()[:-4])
     with pytest.raises(SimulationFailed, match="bytes are needed"):
         MCsquare().read(tmp_path, 0)
-    metaimage.write(tmp_path / "Outputs", "LET", Grid((1, 1, 1), (1.0, 1.0, 1.0)), np.zeros((1, 1, 1), np.float32))
+    metaimage.write_image(
+        tmp_path / "Outputs", "LET", Grid((1, 1, 1), (1.0, 1.0, 1.0)), np.zeros((1, 1, 1), np.float32)
+    )
     with pytest.raises(SimulationFailed, match="another grid"):
         MCsquare().read(tmp_path, 0)
     raw.unlink()

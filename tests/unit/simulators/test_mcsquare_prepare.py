@@ -11,7 +11,7 @@ from yaptide.domain.errors import InvalidInput
 from yaptide.domain.splitting import split_primaries
 from yaptide.simulators.mcsquare import MCsquare, bdl, config, ct, plan, tables
 from yaptide.simulators.mcsquare.metaimage import Grid
-from yaptide.simulators.mcsquare.sample import water
+from yaptide.simulators.mcsquare.sample import water_sample
 
 POSITION = st.floats(-1e4, 1e4)
 
@@ -35,13 +35,13 @@ def plans(draw):
 
 @given(plans())
 def test_a_plan_survives_writing_and_reading(some):
-    assert plan.parse("plan.txt", plan.formatted(some)) == some
+    assert plan.parse_plan("plan.txt", plan.format_plan(some)) == some
 
 
 def test_writing_a_long_plan_takes_a_time_that_grows_with_its_length_only():
     field = plan.Field(0.0, 0.0, (0.0, 0.0, 0.0), (plan.ControlPoint(100.0, ((0.0, 0.0, 0.1),)),) * 40_000)
     begun = time.process_time()
-    text = plan.formatted(plan.Plan((field,)))
+    text = plan.format_plan(plan.Plan((field,)))
     assert time.process_time() - begun < 2
     assert text.count("CumulativeMetersetWeight") == 40_000
 
@@ -49,7 +49,7 @@ def test_writing_a_long_plan_takes_a_time_that_grows_with_its_length_only():
 @given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=9))
 def test_the_cumulative_weight_of_a_control_point_includes_its_own(weights):
     points = tuple(plan.ControlPoint(100.0, ((0.0, 0.0, weight),)) for weight in weights)
-    lines = plan.formatted(plan.Plan((plan.Field(0.0, 0.0, (0.0, 0.0, 0.0), points),))).splitlines()
+    lines = plan.format_plan(plan.Plan((plan.Field(0.0, 0.0, (0.0, 0.0, 0.0), points),))).splitlines()
     told = [float(lines[n + 1]) for n, line in enumerate(lines) if line == "####CumulativeMetersetWeight"]
     assert told == [sum(weights[: n + 1]) for n in range(len(weights))]
 
@@ -62,13 +62,13 @@ ROWS = st.lists(
 @given(ROWS)
 def test_a_table_survives_writing_and_reading(rows):
     table = tables.Table(tuple(sorted(rows)))
-    assert tables.parse_densities("HU", tables.formatted(table)) == table
+    assert tables.parse_densities("HU", tables.format_table(table)) == table
 
 
 def test_a_beam_data_library_survives_writing_and_reading():
     shifter = bdl.RangeShifter("RS", "analog", 64, 1.2, 74.1)
-    library = bdl.BDL((400.0, 2000.0, 1900.5), (shifter,), bdl.parse("BDL.txt", water()["BDL.txt"]).rows)
-    assert bdl.parse("BDL.txt", bdl.formatted(library)) == library
+    library = bdl.BDL((400.0, 2000.0, 1900.5), (shifter,), bdl.parse_bdl("BDL.txt", water_sample()["BDL.txt"]).rows)
+    assert bdl.parse_bdl("BDL.txt", bdl.format_bdl(library)) == library
 
 
 EDGE = st.integers(0, 12)
@@ -87,9 +87,9 @@ def test_boxes_fill_the_voxels_whose_centres_they_hold(boxes):
         expected[inside] = hu
     if empty:
         with pytest.raises(InvalidInput, match="holds no voxel"):
-            ct.described("ct.txt", "\n".join(lines))
+            ct.make_ct("ct.txt", "\n".join(lines))
     else:
-        assert np.array_equal(ct.described("ct.txt", "\n".join(lines)).hu, expected)
+        assert np.array_equal(ct.make_ct("ct.txt", "\n".join(lines)).hu, expected)
 
 
 @given(st.lists(st.sampled_from([-1000.0, 0.0, 10.0, 12345.5]), min_size=60, max_size=60), st.booleans())
@@ -99,7 +99,7 @@ def test_a_ct_survives_its_description_row_by_row(values, extruded):
         hu = np.repeat(hu[:1], 5, axis=0)
     given = ct.CT(Grid((3, 4, 5), (0.1, 2.5, 1 / 3)), hu)
     text = ct.described_text(given)
-    found = ct.described("ct.txt", text)
+    found = ct.make_ct("ct.txt", text)
     assert found.grid == given.grid
     assert np.array_equal(found.hu, given.hu)
     assert not extruded or text.count("slices") == 1
@@ -107,7 +107,7 @@ def test_a_ct_survives_its_description_row_by_row(values, extruded):
 
 def test_what_comes_later_in_a_description_wins():
     text = "grid 3 2 2\nspacing 1 1 1\nslices 0 1\nrows 0 1 3*5\nbox 0 1 0 1 0 1 7\nslices 1 1\nrows 1 1 8 2*9\n"
-    hu = ct.described("ct.txt", text).hu
+    hu = ct.make_ct("ct.txt", text).hu
     assert hu.tolist() == [[[7, 5, 5], [5, 5, 5]], [[5, 5, 5], [8, 9, 9]]]
 
 
@@ -141,7 +141,7 @@ def test_what_comes_later_in_a_description_wins():
 )
 def test_a_wrong_description_is_refused_with_its_line(text, words):
     with pytest.raises(InvalidInput) as caught:
-        ct.described("ct.txt", text)
+        ct.make_ct("ct.txt", text)
     assert words in str(caught.value)
 
 
@@ -149,11 +149,11 @@ def test_boxes_that_fill_a_large_grid_over_and_over_are_refused():
     """Somebody waits for the check, which took seconds, and anybody can send the next one."""
     whole = "grid 300 300 300\nspacing 1 1 1\n" + "box 0 300 0 300 0 300 5\n" * 1000
     with pytest.raises(InvalidInput, match=r"line 23: .* as an image"):
-        ct.described("ct.txt", whole)
+        ct.make_ct("ct.txt", whole)
 
 
 def test_a_task_gets_its_own_primaries_and_seed_and_one_thread(tmp_path):
-    files = water()
+    files = water_sample()
     files["config.txt"] += "Num_Threads 8\nD_Max 0.1\nSimulate_Nuclear_Interactions no\nOutput_Directory elsewhere\n"
     MCsquare().prepare(files, 320, 77, tmp_path)
     settings = dict(line.split() for line in (tmp_path / "config.txt").read_text().splitlines())
@@ -166,7 +166,7 @@ def test_a_task_gets_its_own_primaries_and_seed_and_one_thread(tmp_path):
 
 
 def test_a_prepared_folder_is_a_valid_input_itself(tmp_path):
-    files = water()
+    files = water_sample()
     files["ct.txt"] += "box 0 120 150 200 0 120 -1000\n"
     MCsquare().prepare({name: text.replace("\n", "\r\n") for name, text in files.items()}, 320, 77, tmp_path)
     raw = (tmp_path / "ct.raw").read_bytes()
@@ -180,13 +180,13 @@ def test_a_prepared_folder_is_a_valid_input_itself(tmp_path):
 
 
 def test_the_dose_is_scored_even_if_it_is_switched_off():
-    text = water()["config.txt"].replace("Dose_MHD_Output True", "Dose_MHD_Output False")
-    assert config.parse(text.replace("LET_MHD_Output True", "LET_MHD_Output 0")).quantities == ("Dose", "Energy")
+    text = water_sample()["config.txt"].replace("Dose_MHD_Output True", "Dose_MHD_Output False")
+    assert config.parse_config(text.replace("LET_MHD_Output True", "LET_MHD_Output 0")).quantities == ("Dose", "Energy")
 
 
 @given(st.integers(10, 10**12), st.integers(1, 100))
 def test_what_is_split_is_what_is_simulated(asked, tasks):
-    total = config.simulated(asked)
+    total = config.simulated_primaries(asked)
     parts = split_primaries(total, tasks, config.QUANTUM)
     assert sum(parts) == total >= asked - 9
-    assert [config.simulated(part) for part in parts] == parts
+    assert [config.simulated_primaries(part) for part in parts] == parts

@@ -109,7 +109,7 @@ SCENES = {
 
 def met(files, points):
     """Density and label, shape (n, 2), that MCsquare finds in the voxels of `points` (cm) by the input files."""
-    found, corner = inputs.parse(files), scoring.parse(files[scoring.FILE]).corner
+    found, corner = inputs.parse_inputs(files), scoring.parse(files[scoring.FILE]).corner
     grid = found.ct.grid
     indices = np.floor((points - np.array(corner)) * 10 / np.array(grid.spacing)).astype(int)
     x, y, z = np.clip(indices, 0, np.array(grid.shape) - 1).T
@@ -139,7 +139,7 @@ def test_points_have_the_same_material_in_the_project_and_in_the_voxels(name):
     document = SCENES[name]
     project, made = read_project(document), MCsquare().convert(read_project(document))
     corner = scoring.parse(made.files[scoring.FILE]).corner
-    grid = inputs.parse(made.files).ct.grid
+    grid = inputs.parse_inputs(made.files).ct.grid
     low, high = np.array(corner), np.array(corner) + [grid.length(axis) / 10 for axis in range(3)]
     points = np.random.default_rng(7).uniform(low, high, (10_000, 3))
     found, voxel = met(made.files, points)
@@ -194,7 +194,7 @@ def test_gantry_and_couch_are_those_of_any_direction(z, azimuth):
     along = (radius * math.cos(azimuth), radius * math.sin(azimuth), z)
     gantry, couch = geometry.angles(along)
     field = geometry.Field(gantry, couch, (0, 0, 0), ())
-    assert geometry.direction(field) == pytest.approx(along, abs=2e-6)
+    assert geometry.beam_direction(field) == pytest.approx(along, abs=2e-6)
     x, y = (np.array(axis) for axis in geometry.spot_axes(gantry, couch))
     assert (x @ x, y @ y, x @ y) == pytest.approx((1, 1, 0))
     assert np.cross(x, y) == pytest.approx(along, abs=1e-9) or np.cross(y, x) == pytest.approx(along, abs=1e-9)

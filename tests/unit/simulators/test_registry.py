@@ -11,7 +11,15 @@ import pytest
 
 from yaptide import simulators
 from yaptide.domain.errors import InvalidInput, NotConfigured
-from yaptide.simulators import checked_names, find_output, installed, known_simulators, names, resolve, simulator
+from yaptide.simulators import (
+    checked_names,
+    find_output,
+    get_simulator,
+    known_simulators,
+    list_installed,
+    list_names,
+    resolve_simulator,
+)
 from yaptide.simulators.base import MEMBERS, Installation
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "proton-150MeV-water"
@@ -25,37 +33,37 @@ INPUTS = {
 
 
 def test_every_name_leads_to_its_simulator():
-    assert set(names()) == set(INPUTS)
-    assert all(simulator(name).name == name for name in names())
+    assert set(list_names()) == set(INPUTS)
+    assert all(get_simulator(name).name == name for name in list_names())
 
 
 @pytest.mark.parametrize("name", INPUTS)
 def test_common_input_goes_to_the_one_simulator_that_recognises_it(name):
     assert [known.name for known in known_simulators() if known.recognises(INPUTS[name])] == [name]
-    assert resolve("common", INPUTS[name]).name == name
+    assert resolve_simulator("common", INPUTS[name]).name == name
 
 
 def test_a_given_name_is_not_overruled():
-    assert resolve("fluka", INPUTS["shieldhit"]).name == "fluka"
+    assert resolve_simulator("fluka", INPUTS["shieldhit"]).name == "fluka"
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(InvalidInput, match="fluka, mcsquare, shieldhit, topas"):
-        resolve("geant4", {})
+        resolve_simulator("geant4", {})
 
 
 def test_input_that_nobody_recognises_is_refused():
     with pytest.raises(InvalidInput, match="SHIELD-HIT12A"):
-        resolve("common", {"notes.txt": "buy milk"})
+        resolve_simulator("common", {"notes.txt": "buy milk"})
 
 
 def test_the_example_passes_its_check():
-    assert simulator("mcsquare").check(INPUTS["mcsquare"]).primaries == 200_000
+    assert get_simulator("mcsquare").check(INPUTS["mcsquare"]).primaries == 200_000
 
 
 @pytest.mark.parametrize("name", ["shieldhit", "fluka", "topas"])
 def test_what_cannot_be_run_yet_says_so(name, tmp_path):
-    code = simulator(name)
+    code = get_simulator(name)
     calls = [
         lambda: code.installation(tmp_path),
         lambda: code.install(tmp_path, print),
@@ -114,9 +122,9 @@ def raising(error: Exception):
 def test_another_package_adds_a_simulator(others):
     code = fake(recognises=lambda files: "fake.txt" in files)
     others(Entry("fake", code))
-    assert names() == ["fluka", "mcsquare", "shieldhit", "topas", "fake"]
-    assert simulator("fake") is code
-    assert resolve("common", {"fake.txt": ""}) is code
+    assert list_names() == ["fluka", "mcsquare", "shieldhit", "topas", "fake"]
+    assert get_simulator("fake") is code
+    assert resolve_simulator("common", {"fake.txt": ""}) is code
 
 
 @pytest.mark.parametrize(
@@ -130,35 +138,35 @@ def test_another_package_adds_a_simulator(others):
 def test_a_broken_package_takes_nobody_with_it(others, made, words, tmp_path):
     others(Entry("fake", made))
     with pytest.raises(NotConfigured, match=words):
-        simulator("fake")
+        get_simulator("fake")
     assert [code.name for code in known_simulators()] == ["fluka", "mcsquare", "shieldhit", "topas"]
-    assert resolve("common", INPUTS["topas"]).name == "topas"
-    assert installed(tmp_path) == {}
+    assert resolve_simulator("common", INPUTS["topas"]).name == "topas"
+    assert list_installed(tmp_path) == {}
 
 
 def test_a_simulator_that_raises_takes_nobody_with_it(others, tmp_path):
     boom = raising(ZeroDivisionError())
     others(Entry("aaa", fake(name="aaa", recognises=boom, installation=boom, output_of=boom)))
-    assert resolve("common", INPUTS["fluka"]).name == "fluka"
-    assert installed(tmp_path) == {}
+    assert resolve_simulator("common", INPUTS["fluka"]).name == "fluka"
+    assert list_installed(tmp_path) == {}
     assert find_output("aaa", "01_fort.22", ["a", "b"]) == 1
 
 
 @pytest.mark.parametrize("name", ["common", "Fake", "fake-code", "f" * 33, ""])
 def test_what_cannot_be_a_name_is_left_out(others, name):
     others(Entry(name, fake(name=name)))
-    assert name not in names()
+    assert name not in list_names()
 
 
 def test_ours_is_not_replaced(others):
     others(Entry("mcsquare", fake(name="mcsquare")))
-    assert names() == ["fluka", "mcsquare", "shieldhit", "topas"]
-    assert simulator("mcsquare").title == "MCsquare"
+    assert list_names() == ["fluka", "mcsquare", "shieldhit", "topas"]
+    assert get_simulator("mcsquare").title == "MCsquare"
 
 
 def test_names_are_known_without_loading_anything():
     program = (
-        "import sys, yaptide.simulators as s; s.names();"
+        "import sys, yaptide.simulators as s; s.list_names();"
         "print(*(m for m in sys.modules if m.startswith('yaptide.simulators.') or m == 'numpy'))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -175,7 +183,7 @@ def test_the_setting_of_workers_of_others_names_simulators():
 
 def test_nothing_outside_knows_the_name_of_a_code():
     """Words for people may name one: an example of a command, or what follows "such as"."""
-    code = re.compile("|".join([*names(), *(known.title for known in known_simulators())]), re.IGNORECASE)
+    code = re.compile("|".join([*list_names(), *(known.title for known in known_simulators())]), re.IGNORECASE)
     package = Path(simulators.__file__).parents[1]
     found = [
         f"{path.relative_to(package)}:{number}: {line.strip()}"

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import select
 
 from yaptide.domain.names import skeleton
-from yaptide.persistence.adoption.values import optional_text, text, word
+from yaptide.persistence.adoption.values import optional_text, to_text, to_word
 from yaptide.persistence.adoption.work import Names, Work
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models.users import KEYCLOAK_USER, YAPTIDE_USER
@@ -13,7 +13,7 @@ from yaptide.persistence.models.users import KEYCLOAK_USER, YAPTIDE_USER
 _UNNAMED = "unnamed"
 
 
-def copy(work: Work) -> None:
+def copy_accounts(work: Work) -> None:
     """Copy users and clusters; numbers stay, and hashes of passwords as they are."""
     _copy_users(work)
     _copy_clusters(work)
@@ -35,11 +35,11 @@ def _copy_users(work: Work) -> None:
 
 
 def _copy_user(work: Work, row: Record, names: dict[str, Names], skeletons: set[str | None]) -> None:
-    where, found = f"User {row.id}", text(row.username)
-    provider = word(row.auth_provider, YAPTIDE_USER, KEYCLOAK_USER)
+    where, found = f"User {row.id}", to_text(row.username)
+    provider = to_word(row.auth_provider, YAPTIDE_USER, KEYCLOAK_USER)
     if provider is None:
         provider = KEYCLOAK_USER if row.local is None and row.keycloak is not None else YAPTIDE_USER
-        work.decide(where, found, f"signs in as {provider}", f"auth_provider was {text(row.auth_provider)!r}")
+        work.decide(where, found, f"signs in as {provider}", f"auth_provider was {to_text(row.auth_provider)!r}")
     name = names[provider].take(found or _UNNAMED)
     if name != found:
         work.decide(where, name, "renamed", f"the name {found!r} was empty or taken")
@@ -56,7 +56,7 @@ def _copy_user(work: Work, row: Record, names: dict[str, Names], skeletons: set[
 
 
 def _credentials(work: Work, row: Record, name: str) -> dict[str, Any]:
-    key = text(row.private_key)
+    key = to_text(row.private_key)
     if key:
         work.decide(f"{KEYCLOAK_USER} {row.id}", name, "private key encrypted", "it was stored in clear")
     return {"cert": optional_text(row.cert), "private_key": work.options.encrypt(key) if key else None}
@@ -67,7 +67,7 @@ def _copy_clusters(work: Work) -> None:
     names = Names()
     for rows in work.batches(select(table), table.c.id):
         for row in rows:
-            found = text(row.cluster_name)
+            found = to_text(row.cluster_name)
             name = names.take(found or _UNNAMED)
             if name != found:
                 work.decide(f"Cluster {row.id}", name, "renamed", f"the name {found!r} was empty or taken")

@@ -52,7 +52,7 @@ class Recognised:
     revision: str | None
 
 
-def recognise(connection: Connection) -> Recognised:
+def recognise_origin(connection: Connection) -> Recognised:
     """Whose database it is; raises Conflict if it is neither ours nor one that can be taken over."""
     inspector = inspect(connection)
     tables = set(inspector.get_table_names()) - {"alembic_version"}

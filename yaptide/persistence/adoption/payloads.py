@@ -15,14 +15,14 @@ from sqlalchemy.types import NullType
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.persistence import codec
-from yaptide.persistence.adoption.values import data, integer, text, unused_numbers
+from yaptide.persistence.adoption.values import to_bytes, to_int32, to_text, unused_numbers
 from yaptide.persistence.adoption.work import Names, Work
 from yaptide.persistence.engine import Record
 
 _OF_SIMULATIONS = ("Input", "Logfiles", "Estimator")
 
 
-def copy(work: Work) -> None:
+def copy_payloads(work: Work) -> None:
     """Copy all payloads, and count what they take."""
     for table, name in (("Estimator", "file_name"), ("Page", "page_name"), ("Page", "page_dimension")):
         if name not in work.old[table].c:
@@ -100,7 +100,7 @@ class _Payloads:
         holding = [number for number in numbers if self._read("Input", number)]
         newest = max(holding or numbers, default=None)
         found = None if newest is None else self._examined("Input", newest)
-        payload = codec.encode(self._empty("Input")) if found is None else found.payload()
+        payload = codec.encode_payload(self._empty("Input")) if found is None else found.payload()
         if newest is None:
             newest = self.work.next_id("Input")
             self._decide("Input", newest, "made empty", "the simulation had none")
@@ -119,10 +119,12 @@ class _Payloads:
 
     def _copy_estimator(self, row: Record, names: Names) -> None:
         found = self._examined("Estimator", row.id)
-        name = names.take(text(row.name))
-        if name != text(row.name):
+        name = names.take(to_text(row.name))
+        if name != to_text(row.name):
             self._decide("Estimator", row.id, f"renamed to {name!r}", "another estimator has its name")
-        file_name = text(row.file_name) if "file_name" in row._mapping else _at(found.value, "name") or text(row.name)
+        file_name = (
+            to_text(row.file_name) if "file_name" in row._mapping else _at(found.value, "name") or to_text(row.name)
+        )
         values = {"id": row.id, "simulation_id": self.id, "name": name, "file_name": str(file_name)}
         self.work.add("Estimator", [values | found.payload().columns()])
         self._copy_pages(row.id, name)
@@ -134,9 +136,9 @@ class _Payloads:
         any_page = False
         for row in pages:
             any_page = True
-            number = integer(row.page_number)
+            number = to_int32(row.page_number)
             if number is None or number < 0 or number in used:
-                why = f"number {text(row.page_number)!r} of estimator {estimator!r} is none, or taken"
+                why = f"number {to_text(row.page_number)!r} of estimator {estimator!r} is none, or taken"
                 number = next(unused)
                 self._decide("Page", row.id, f"page_number {number}", why)
             used.add(number)
@@ -146,14 +148,14 @@ class _Payloads:
 
     def _copy_page(self, row: Record, number: int) -> None:
         name = row._mapping.get("page_name")
-        found = self._examined("Page", row.id, text(name))
+        found = self._examined("Page", row.id, to_text(name))
         if name is None:
             name = _at(found.value, "metadata", "name") or _at(found.value, "data", "name")
-        dimension = integer(row._mapping.get("page_dimension"))
+        dimension = to_int32(row._mapping.get("page_dimension"))
         if dimension is None or dimension < 0:
-            dimension = max(integer(_at(found.value, "dimensions")) or 0, 0)
+            dimension = max(to_int32(_at(found.value, "dimensions")) or 0, 0)
         values = {"id": row.id, "estimator_id": row.estimator_id, "page_number": number}
-        values |= {"page_name": text(name), "page_dimension": dimension}
+        values |= {"page_name": to_text(name), "page_dimension": dimension}
         self.work.add("Page", [values | found.payload().columns()])
 
     def _unused_pages(self, estimator_id: int) -> Iterator[int]:
@@ -165,14 +167,14 @@ class _Payloads:
 
     def _read(self, table: str, number: int) -> bytes:
         old = self.work.old[table]
-        return data(self.work.connection.execute(select(old.c.compressed_data).where(old.c.id == number)).scalar())
+        return to_bytes(self.work.connection.execute(select(old.c.compressed_data).where(old.c.id == number)).scalar())
 
     def _examined(self, table: str, number: int, name: str = "") -> _Found:
         """Read a payload, and tell what is the matter with it, if anything is."""
         stored = self._read(table, number)
         if not stored:
             self._decide(table, number, "holds an empty value", "its payload was null or empty")
-            stored = codec.encode(self._empty(table, name)).data
+            stored = codec.encode_payload(self._empty(table, name)).data
         try:
             content = codec.decode_text(stored)
         except InvalidInput as damage:
@@ -183,7 +185,7 @@ class _Payloads:
             what = "its bytes are kept; readers get null, or a 0 that data.missing names, in their place"
             self._decide(table, number, what, f"holds {replaced} NaN or infinite numbers")
         try:
-            return _Found(stored, content, codec.decode(stored))
+            return _Found(stored, content, codec.decode_payload(stored))
         except InvalidInput as damage:
             self._decide(table, number, "its bytes are kept", str(damage))
             return _Found(stored, content)
@@ -214,10 +216,10 @@ def _as_log_file(name: str, found: _Found) -> codec.Payload:
     """A payload as one log file: its text, or the bytes in base64 if they have none."""
     try:
         if found.content is not None:
-            return codec.encode({f"{name}.json": found.content.decode()})
+            return codec.encode_payload({f"{name}.json": found.content.decode()})
     except UnicodeDecodeError:
         pass
-    return codec.encode({f"{name}.json.gz.base64": base64.b64encode(found.data).decode()})
+    return codec.encode_payload({f"{name}.json.gz.base64": base64.b64encode(found.data).decode()})
 
 
 def _at(value: Any, *keys: str) -> Any:

@@ -14,15 +14,15 @@ from sqlalchemy.types import NullType
 from yaptide.domain.states import FINAL_STATES, TASK_STATES, EntityState
 from yaptide.persistence.adoption.values import (
     UNKNOWN_TIME,
-    integer,
-    moment,
-    moments,
     optional_text,
-    state,
-    text,
+    to_int32,
+    to_int64,
+    to_state,
+    to_text,
+    to_time,
+    to_times,
+    to_word,
     unused_numbers,
-    whole,
-    word,
 )
 from yaptide.persistence.adoption.work import ACTOR, Names, Work
 from yaptide.persistence.engine import Record
@@ -35,7 +35,7 @@ UNOWNED = "unowned"
 _S = EntityState
 
 
-def copy(work: Work) -> None:
+def copy_simulations(work: Work) -> None:
     """Copy simulations and tasks; their numbers and names stay."""
     _Simulations(work).copy()
 
@@ -97,23 +97,23 @@ class _Simulations:
         )
 
     def _copy_one(self, row: Record) -> _Simulation:
-        where, job_id = f"Simulation {row.id}", text(row.job_id) or f"unnamed-{row.id}"
-        signs = moments([row.start_time, row.end_time, row.sign_0, row.sign_1, row.sign_2])
+        where, job_id = f"Simulation {row.id}", to_text(row.job_id) or f"unnamed-{row.id}"
+        signs = to_times([row.start_time, row.end_time, row.sign_0, row.sign_1, row.sign_2])
         fate = self._fate(row, max(signs, default=None))
         if fate.reason:
             self.work.decide(where, job_id, fate.state.value, fate.reason)
         start = self._start(row, job_id)
         end = _end(self.work, where, job_id, start, row.end_time, max(signs, default=start))
         platform = self._platform(row, job_id)
-        input_type = word(row.input_type, EDITOR, FILES)
+        input_type = to_word(row.input_type, EDITOR, FILES)
         if input_type is None:
             input_type = EDITOR
-            self.work.decide(where, job_id, f"input type {EDITOR}", f"it was {text(row.input_type)!r}")
+            self.work.decide(where, job_id, f"input type {EDITOR}", f"it was {to_text(row.input_type)!r}")
         if not row.job_id:
             self.work.decide(where, job_id, "named", "its job_id was empty")
-        values = {"id": row.id, "job_id": job_id, "user_id": self._owner(row, job_id), "title": text(row.title)}
+        values = {"id": row.id, "job_id": job_id, "user_id": self._owner(row, job_id), "title": to_text(row.title)}
         values |= {"start_time": start, "end_time": end, "platform": platform, "input_type": input_type}
-        values |= {"sim_type": text(row.sim_type), "job_state": fate.state.value}
+        values |= {"sim_type": to_text(row.sim_type), "job_state": fate.state.value}
         self.work.add("Simulation", [values])
         self._copy_platform(row, platform, job_id)
         simulation = _Simulation(row.id, job_id, platform, fate, start, end)
@@ -121,7 +121,7 @@ class _Simulations:
         return simulation
 
     def _fate(self, row: Record, last_sign: datetime | None) -> _Fate:
-        found = state(row.job_state, EntityState)
+        found = to_state(row.job_state, EntityState)
         if row.id in self.work.placeholders:
             return _Fate(_S.FAILED, None, "a placeholder for rows whose simulation is gone")
         if found in FINAL_STATES:
@@ -129,7 +129,7 @@ class _Simulations:
         if found is None:
             evidence = "results are here" if row.has_results else "no results are here"
             ending = _S.COMPLETED if row.has_results else _S.FAILED
-            return _Fate(ending, None, f"its state was {text(row.job_state)!r}, and {evidence}")
+            return _Fate(ending, None, f"its state was {to_text(row.job_state)!r}, and {evidence}")
         now, limit = self.work.options.now, self.work.options.stale_after
         if last_sign is None or now - last_sign > limit:
             since = "ever" if last_sign is None else f"since {last_sign:%Y-%m-%d %H:%M}"
@@ -137,19 +137,19 @@ class _Simulations:
         return _Fate(_S.FAILED, found, f"it was {found}; its workers cannot report to the adopted database")
 
     def _start(self, row: Record, job_id: str) -> datetime:
-        start = moment(row.start_time)
+        start = to_time(row.start_time)
         if start is not None:
             return start
-        start = min(moments([row.first_start, row.end_time]), default=UNKNOWN_TIME)
+        start = min(to_times([row.first_start, row.end_time]), default=UNKNOWN_TIME)
         why = f"its start_time was {optional_text(row.start_time)!r}"
         self.work.decide(f"Simulation {row.id}", job_id, f"start_time {start.isoformat()}", why)
         return start
 
     def _platform(self, row: Record, job_id: str) -> str:
-        platform = word(row.platform, DIRECT, BATCH)
+        platform = to_word(row.platform, DIRECT, BATCH)
         if platform is None:
             platform = BATCH if row.batch is not None and row.celery is None else DIRECT
-            why = f"its platform was {text(row.platform)!r}"
+            why = f"its platform was {to_text(row.platform)!r}"
             self.work.decide(f"Simulation {row.id}", job_id, f"platform {platform}", why)
         return platform
 
@@ -158,8 +158,8 @@ class _Simulations:
         if row.merge_id is not None or platform == DIRECT:
             self.work.add("CelerySimulation", [{"id": row.id, "merge_id": optional_text(row.merge_id)}])
         if row.batch is not None or platform == BATCH:
-            values = {"job_dir": optional_text(row.job_dir), "array_id": integer(row.array_id)}
-            values |= {"collect_id": integer(row.collect_id)}
+            values = {"job_dir": optional_text(row.job_dir), "array_id": to_int32(row.array_id)}
+            values |= {"collect_id": to_int32(row.collect_id)}
             cluster_id = row.cluster_id if row.batch is not None else self._unknown_cluster(row, job_id)
             self.work.add("BatchSimulation", [{"id": row.id, "cluster_id": cluster_id, **values}])
 
@@ -220,10 +220,10 @@ class _Tasks:
         self.work.add("StateHistory", history)
 
     def _values(self, row: Record, fate: _Fate) -> dict[str, Any]:
-        if word(row.platform, DIRECT, BATCH) != self.simulation.platform:
+        if to_word(row.platform, DIRECT, BATCH) != self.simulation.platform:
             platform = f"platform {self.simulation.platform}"
-            self._decide(row, platform, f"its platform was {text(row.platform)!r}, unlike its simulation's")
-        start, last = moment(row.start_time), moment(row.last_update_time)
+            self._decide(row, platform, f"its platform was {to_text(row.platform)!r}, unlike its simulation's")
+        start, last = to_time(row.start_time), to_time(row.last_update_time)
         last_sign = last or self.simulation.end
         end = _end(self.work, f"Task {row.id}", self.simulation.job_id, start, row.end_time, last_sign)
         return {
@@ -241,38 +241,38 @@ class _Tasks:
         }
 
     def _fate(self, row: Record) -> _Fate:
-        found = state(row.task_state, TASK_STATES)
+        found = to_state(row.task_state, TASK_STATES)
         whole_state = self.simulation.fate.state
         if found in FINAL_STATES:
             return _Fate(found, found, None)
         if found is not None:
             return _Fate(whole_state, found, f"it was {found}, but its simulation is {whole_state}")
-        requested, simulated = whole(row.requested_primaries) or 0, whole(row.simulated_primaries) or 0
+        requested, simulated = to_int64(row.requested_primaries) or 0, to_int64(row.simulated_primaries) or 0
         done = 0 < requested <= simulated
         ending = _S.COMPLETED if done or whole_state is _S.COMPLETED else _S.FAILED
         evidence = f"{simulated} of {requested} primaries were simulated, and its simulation is {whole_state}"
-        return _Fate(ending, None, f"its state was {text(row.task_state)!r}; {evidence}")
+        return _Fate(ending, None, f"its state was {to_text(row.task_state)!r}; {evidence}")
 
     def _number(self, row: Record) -> int:
-        number = integer(row.task_id)
+        number = to_int32(row.task_id)
         if number is None or number < 0 or number in self._numbers:
             number = next(self._unused)
-            self._decide(row, f"task_id {number}", f"{text(row.task_id)!r} is no number of a task, or taken")
+            self._decide(row, f"task_id {number}", f"{to_text(row.task_id)!r} is no number of a task, or taken")
         self._numbers.add(number)
         return number
 
     def _primaries(self, row: Record, column: str) -> int:
         value = row._mapping[column]
-        found = whole(value)
+        found = to_int64(value)
         if found is None or found < 0:
-            self._decide(row, f"{column} 0", f"it was {text(value)!r}")
+            self._decide(row, f"{column} 0", f"it was {to_text(value)!r}")
             return 0
         return found
 
     def _estimated(self, row: Record) -> int | None:
-        found = integer(row.estimated_time)
+        found = to_int32(row.estimated_time)
         if row.estimated_time is not None and (found is None or found < 0):
-            self._decide(row, "no estimated_time", f"it was {text(row.estimated_time)!r}")
+            self._decide(row, "no estimated_time", f"it was {to_text(row.estimated_time)!r}")
             return None
         return found
 
@@ -282,7 +282,7 @@ class _Tasks:
 
 def _end(work: Work, where: str, whose: str, start: datetime | None, found: Any, last_sign: datetime) -> datetime:
     """When it ended; the last sign of life where nothing tells, and never before the start."""
-    end = moment(found)
+    end = to_time(found)
     if end is None:
         end = last_sign if start is None else max(start, last_sign)
         why = f"it was {optional_text(found)!r}; this is the last sign of life"

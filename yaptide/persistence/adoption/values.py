@@ -15,7 +15,7 @@ _LARGEST = 2**63 - 1
 _LARGEST_INTEGER = 2**31 - 1
 
 
-def moment(value: Any) -> datetime | None:
+def to_time(value: Any) -> datetime | None:
     """A time, in UTC; without a time zone it is meant as UTC. None for what is no time."""
     if isinstance(value, str):
         with suppress(ValueError):
@@ -28,12 +28,12 @@ def moment(value: Any) -> datetime | None:
         return None
 
 
-def moments(values: Iterable[Any]) -> list[datetime]:
+def to_times(values: Iterable[Any]) -> list[datetime]:
     """Those of the values that are times."""
-    return [found for found in map(moment, values) if found is not None]
+    return [found for found in map(to_time, values) if found is not None]
 
 
-def whole(value: Any, largest: int = _LARGEST) -> int | None:
+def to_int64(value: Any, largest: int = _LARGEST) -> int | None:
     """A whole number within what the database can keep, or None."""
     try:
         number = int(value)
@@ -42,18 +42,18 @@ def whole(value: Any, largest: int = _LARGEST) -> int | None:
     return number if -largest <= number <= largest else None
 
 
-def integer(value: Any) -> int | None:
+def to_int32(value: Any) -> int | None:
     """A whole number that fits into a column of 32 bits, or None."""
-    return whole(value, _LARGEST_INTEGER)
+    return to_int64(value, _LARGEST_INTEGER)
 
 
 def unused_numbers(values: Iterable[Any]) -> Iterator[int]:
     """Numbers from 0 on that none of the values is: SQLite keeps text in columns of numbers too."""
-    used = {integer(value) for value in values}
+    used = {to_int32(value) for value in values}
     return (number for number in count() if number not in used)
 
 
-def text(value: Any) -> str:
+def to_text(value: Any) -> str:
     """Text; empty for null."""
     if value is None:
         return ""
@@ -62,23 +62,23 @@ def text(value: Any) -> str:
 
 def optional_text(value: Any) -> str | None:
     """Text, or None for null."""
-    return None if value is None else text(value)
+    return None if value is None else to_text(value)
 
 
-def word(value: Any, *allowed: str) -> str | None:
+def to_word(value: Any, *allowed: str) -> str | None:
     """Which of the allowed words it is, however it is written; None if it is none of them."""
-    found = text(value).strip().lower()
+    found = to_text(value).strip().lower()
     return next((candidate for candidate in allowed if candidate.lower() == found), None)
 
 
-def state(value: Any, allowed: Iterable[EntityState]) -> EntityState | None:
+def to_state(value: Any, allowed: Iterable[EntityState]) -> EntityState | None:
     """Which of the allowed states it is, or None."""
-    found = word(value, *allowed)
+    found = to_word(value, *allowed)
     return None if found is None else EntityState(found)
 
 
-def data(value: Any) -> bytes:
+def to_bytes(value: Any) -> bytes:
     """The bytes of a payload; none for null."""
     if value is None:
         return b""
-    return value if isinstance(value, bytes) else text(value).encode()
+    return value if isinstance(value, bytes) else to_text(value).encode()

@@ -69,7 +69,7 @@ def users_named(connection: Connection, username: str) -> list[User]:
     return [User(*row) for row in connection.execute(query.order_by(_USER.c.auth_provider))]
 
 
-def users(connection: Connection) -> list[Record]:
+def list_users(connection: Connection) -> list[Record]:
     """All users by name, with what they have: simulations, stored_bytes, quota_bytes (None: no limit).
 
     And whose account of Keycloak it is: issuer, subject (None: not known, or no such account).
@@ -89,7 +89,7 @@ def users(connection: Connection) -> list[Record]:
     return list(connection.execute(query))
 
 
-def holdings(connection: Connection, user_id: int) -> Holdings:
+def count_holdings(connection: Connection, user_id: int) -> Holdings:
     """What goes with a user."""
     held = _held().where(_SIMULATION.c.user_id == user_id).group_by(_SIMULATION.c.user_id)
     row = connection.execute(held).first()
@@ -118,7 +118,7 @@ def set_user_values(connection: Connection, user_id: int, values: Mapping[str, A
     connection.execute(update(_USER).where(_USER.c.id == user_id).values(values))
 
 
-def simulations(
+def list_simulations(
     connection: Connection, user_id: int | None, states: Sequence[EntityState], limit: int
 ) -> tuple[int, list[Record]]:
     """How many simulations of a user (None: all) there are in these states (none: any), and the newest of them."""
@@ -138,7 +138,7 @@ def simulations(
     return total, list(connection.execute(query))
 
 
-def contents(connection: Connection, simulation_id: int) -> Contents:
+def count_contents(connection: Connection, simulation_id: int) -> Contents:
     """What goes with a simulation."""
     pages = select(func.count()).join_from(_PAGE, _ESTIMATOR).where(_ESTIMATOR.c.simulation_id == simulation_id)
     counts = (
@@ -151,7 +151,7 @@ def contents(connection: Connection, simulation_id: int) -> Contents:
     return Contents(*connection.execute(query.where(_SIMULATION.c.id == simulation_id)).one())
 
 
-def tasks(
+def list_tasks(
     connection: Connection, job_id: str | None, states: Sequence[EntityState], limit: int
 ) -> tuple[int, list[Record]]:
     """How many tasks a simulation (None: all of them) has in these states (none: in any), and the first of them.

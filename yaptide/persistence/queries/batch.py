@@ -10,7 +10,7 @@ from yaptide.persistence.engine import Record
 from yaptide.persistence.models import BatchSimulationModel, ClusterModel, SimulationModel, StateHistoryModel, TaskModel
 from yaptide.persistence.models.base import table_of
 from yaptide.persistence.models.simulations import BATCH, LEFT, OPEN
-from yaptide.persistence.queries import rows
+from yaptide.persistence.queries import json_rows
 
 _SIMULATION = table_of(SimulationModel)
 _BATCH = table_of(BatchSimulationModel)
@@ -19,7 +19,7 @@ _TASK = table_of(TaskModel)
 _HISTORY = table_of(StateHistoryModel)
 
 
-def jobs(connection: Connection, place: str) -> list[Record]:
+def list_unfinished(connection: Connection, place: str) -> list[Record]:
     """Simulations with something left to do on a cluster for whoever works at `place`, in the order of submission."""
     columns = ("id", "job_id", "user_id", "job_state", "sim_type", "start_time", "end_time")
     here = _SIMULATION.c.owner.is_(None) | _SIMULATION.c.owner.startswith(place, autoescape=True)
@@ -38,7 +38,7 @@ def jobs(connection: Connection, place: str) -> list[Record]:
     return list(connection.execute(query).all())
 
 
-def take(connection: Connection, simulation_id: int, owner: str, place: str) -> bool:
+def claim_submission(connection: Connection, simulation_id: int, owner: str, place: str) -> bool:
     """Have `owner`, at `place`, submit a simulation; False if somebody elsewhere does, or it has ended."""
     here = _SIMULATION.c.owner.is_(None) | _SIMULATION.c.owner.startswith(place, autoescape=True)
     ready = (_SIMULATION.c.id == simulation_id) & _SIMULATION.c.job_state.not_in(FINAL_STATES) & here
@@ -59,21 +59,21 @@ def open_tasks(connection: Connection, simulation_id: int) -> list[Record]:
     return list(connection.execute(query.order_by(_TASK.c.task_id)).all())
 
 
-def shares(connection: Connection, simulation_id: int) -> list[tuple[int, int, int]]:
+def list_shares(connection: Connection, simulation_id: int) -> list[tuple[int, int, int]]:
     """Number, primaries and seed of each task, by number."""
     query = select(_TASK.c.task_id, _TASK.c.requested_primaries, _TASK.c.seed)
     rows = connection.execute(query.where(_TASK.c.simulation_id == simulation_id).order_by(_TASK.c.task_id))
     return [(task_id, primaries, seed) for task_id, primaries, seed in rows]
 
 
-def known(connection: Connection, job_id: str) -> bool:
+def is_known(connection: Connection, job_id: str) -> bool:
     """Whether there is a simulation of this public name."""
     return bool(connection.scalar(select(exists().where(_SIMULATION.c.job_id == job_id))))
 
 
 def for_others(connection: Connection, job_ids: Collection[str]) -> set[str]:
     """Those of the simulations on clusters that were not submitted from here, and are not going to be."""
-    these = rows.among(_SIMULATION.c.job_id, connection.dialect.name)
+    these = json_rows.is_among(_SIMULATION.c.job_id, connection.dialect.name)
     query = select(_SIMULATION.c.job_id).join(_BATCH, _BATCH.c.id == _SIMULATION.c.id).where(these)
     return set(connection.execute(query.where(_BATCH.c.options.is_(None)), {"values": job_ids}).scalars())
 
@@ -84,7 +84,7 @@ def was_told(connection: Connection, simulation_id: int, reason: str) -> bool:
     return bool(connection.scalar(select(row)))
 
 
-def waiting(connection: Connection, job_id: str) -> tuple[str | None, int] | None:
+def waiting_tasks(connection: Connection, job_id: str) -> tuple[str | None, int] | None:
     """What the cluster said of the tasks that wait there, and how many there are; None if there are none."""
     query = select(_BATCH.c.queue_note, func.count(_TASK.c.id)).join(_SIMULATION, _SIMULATION.c.id == _BATCH.c.id)
     query = query.join(_TASK, _TASK.c.simulation_id == _SIMULATION.c.id)

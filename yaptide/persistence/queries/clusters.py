@@ -13,7 +13,7 @@ _CLUSTER = table_of(ClusterModel)
 _BATCH = table_of(BatchSimulationModel)
 
 
-def names(connection: Connection) -> list[str]:
+def list_names(connection: Connection) -> list[str]:
     """Names of all clusters, in alphabetical order."""
     return list(connection.execute(select(_CLUSTER.c.cluster_name).order_by(_CLUSTER.c.cluster_name)).scalars())
 
@@ -26,21 +26,21 @@ def all_clusters(connection: Connection) -> list[Record]:
     return list(connection.execute(query.order_by(_CLUSTER.c.cluster_name)))
 
 
-def named(connection: Connection, name: str) -> Record | None:
+def find_cluster(connection: Connection, name: str) -> Record | None:
     """The cluster of this name."""
     return connection.execute(select(_CLUSTER).where(_CLUSTER.c.cluster_name == name)).first()
 
 
-def add(connection: Connection, values: Mapping[str, Any]) -> None:
+def add_cluster(connection: Connection, values: Mapping[str, Any]) -> None:
     """Add a cluster; the database raises IntegrityError if the name is taken."""
     connection.execute(insert(_CLUSTER), dict(values))
 
 
-def change(connection: Connection, name: str, values: Mapping[str, Any]) -> None:
+def change_cluster(connection: Connection, name: str, values: Mapping[str, Any]) -> None:
     """Give values of a cluster anew."""
     connection.execute(update(_CLUSTER).where(_CLUSTER.c.cluster_name == name), dict(values))
 
 
-def remove(connection: Connection, name: str) -> None:
+def remove_cluster(connection: Connection, name: str) -> None:
     """Remove a cluster; the database raises IntegrityError if simulations ran on it."""
     connection.execute(delete(_CLUSTER).where(_CLUSTER.c.cluster_name == name))

@@ -16,7 +16,7 @@ _ESTIMATOR = table_of(EstimatorModel)
 _OPEN = (EntityState.PENDING, EntityState.RUNNING)
 
 
-def running(connection: Connection, now: datetime) -> list[tuple[str, int, int, str, timedelta]]:
+def list_running(connection: Connection, now: datetime) -> list[tuple[str, int, int, str, timedelta]]:
     """The tasks that somebody runs: simulation, number, attempt, who, and for how long nothing was heard of them."""
     query = (
         select(_SIMULATION.c.job_id, _TASK.c.task_id, _TASK.c.attempts, _TASK.c.owner, _TASK.c.heartbeat_time)
@@ -29,7 +29,7 @@ def running(connection: Connection, now: datetime) -> list[tuple[str, int, int, 
     ]
 
 
-def waiting(connection: Connection) -> list[tuple[str, str, str, int, datetime]]:
+def count_waiting(connection: Connection) -> list[tuple[str, str, str, int, datetime]]:
     """What tasks wait for: simulator, platform and kind of input; how many, and when the first was submitted."""
     wanted = (_SIMULATION.c.sim_type, _SIMULATION.c.platform, _SIMULATION.c.input_type)
     query = (
@@ -42,7 +42,7 @@ def waiting(connection: Connection) -> list[tuple[str, str, str, int, datetime]]
     return [tuple(row) for row in connection.execute(query)]
 
 
-def merges(connection: Connection) -> int:
+def count_merges(connection: Connection) -> int:
     """How many simulations are merged or wait for it."""
     states = (EntityState.MERGING_QUEUED, EntityState.MERGING_RUNNING)
     query = select(func.count()).select_from(_SIMULATION).where(OPEN, _SIMULATION.c.job_state.in_(states))

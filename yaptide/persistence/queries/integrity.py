@@ -46,7 +46,7 @@ from yaptide.persistence.models import (
 )
 from yaptide.persistence.models.base import table_of
 from yaptide.persistence.payload import Payload
-from yaptide.persistence.queries.moves import Cause
+from yaptide.persistence.queries.transitions import Audit
 
 _SIMULATION = table_of(SimulationModel)
 _TASK = table_of(TaskModel)
@@ -157,13 +157,13 @@ def _bytes_in(table: Table) -> ColumnElement[int]:
 _ALL_BYTES = _bytes_in(_INPUT) + _bytes_in(_ESTIMATOR) + _bytes_in(_PAGE) + _bytes_in(_LOGFILES)
 
 
-def miscounted(connection: Connection) -> list[Record]:
+def find_miscounted(connection: Connection) -> list[Record]:
     """Simulations whose bytes are counted wrong: id, job_id, stored_bytes, and what the payloads take."""
     query = select(_SIMULATION.c.id, _SIMULATION.c.job_id, _SIMULATION.c.stored_bytes, _ALL_BYTES.label("taken"))
     return list(connection.execute(query.where(_SIMULATION.c.stored_bytes != _ALL_BYTES).order_by(_SIMULATION.c.id)))
 
 
-def recount(connection: Connection, simulation_id: int) -> None:
+def recount_bytes(connection: Connection, simulation_id: int) -> None:
     """Count the bytes of a simulation anew."""
     this = _SIMULATION.c.id == simulation_id
     connection.execute(update(_SIMULATION).where(this).values(stored_bytes=_ALL_BYTES))
@@ -240,7 +240,7 @@ def last_moves_differ(connection: Connection, simulation_id: int | None = None) 
 
 
 def add_move(
-    connection: Connection, simulation_id: int, task_id: int | None, told: str | None, state: str, cause: Cause
+    connection: Connection, simulation_id: int, task_id: int | None, told: str | None, state: str, cause: Audit
 ) -> None:
     """Add the row that is missing at the end of a history."""
     values = {"simulation_id": simulation_id, "task_id": task_id, "from_state": told, "to_state": state}
@@ -313,7 +313,7 @@ def miscounted_tasks(connection: Connection) -> list[Record]:
     )
 
 
-def without(connection: Connection) -> Iterator[tuple[str, Record]]:
+def find_incomplete(connection: Connection) -> Iterator[tuple[str, Record]]:
     """What lacks what it always has, and the name of that: simulations (job_id, None) and estimators (job_id, name)."""
     jobs = select(_SIMULATION.c.job_id, null()).order_by(_SIMULATION.c.id)
     # One that has ended may have had its last task before it came to us; another would never end.
@@ -325,7 +325,7 @@ def without(connection: Connection) -> Iterator[tuple[str, Record]]:
     yield from (("pages", row) for row in connection.execute(estimators.where(~has).order_by(_ESTIMATOR.c.id)))
 
 
-def orphans(connection: Connection) -> Iterator[tuple[str, str, Any, str]]:
+def find_orphans(connection: Connection) -> Iterator[tuple[str, str, Any, str]]:
     """Rows that refer to a row that is not there: table, column, value, and the table that it should be in."""
     for table in Base.metadata.sorted_tables:
         for key in table.foreign_keys:
@@ -342,7 +342,7 @@ def orphans(connection: Connection) -> Iterator[tuple[str, str, Any, str]]:
         yield "StateHistory", "id", value, "Task"
 
 
-def halves(connection: Connection) -> Iterator[tuple[str, int, str]]:
+def find_halves(connection: Connection) -> Iterator[tuple[str, int, str]]:
     """Rows of a joined table whose other half is missing: table of the row, id, table of the missing half."""
     for mapper in Base.registry.mappers:
         if mapper.inherits is None:

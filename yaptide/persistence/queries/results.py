@@ -10,7 +10,7 @@ from yaptide.persistence.engine import IN_BINARY, Record
 from yaptide.persistence.models import EstimatorModel, PageModel
 from yaptide.persistence.models.base import table_of
 from yaptide.persistence.payload import LargePayload, NewEstimator, NewPage
-from yaptide.persistence.queries import large, rows
+from yaptide.persistence.queries import blobs, json_rows
 
 _ESTIMATOR = table_of(EstimatorModel)
 _PAGE = table_of(PageModel)
@@ -27,7 +27,7 @@ _ESTIMATORS = (
 _ESTIMATOR_NAMED = _ESTIMATORS.where(_ESTIMATOR.c.name == bindparam("name"))
 
 
-def add(connection: Connection, simulation_id: int, estimators: Sequence[NewEstimator]) -> int:
+def add_results(connection: Connection, simulation_id: int, estimators: Sequence[NewEstimator]) -> int:
     """Add all results of a simulation, in the order given; returns the bytes that they take."""
     total = 0
     for estimator in estimators:
@@ -45,14 +45,14 @@ def _add_pages(connection: Connection, estimator_id: int, pages: Sequence[NewPag
         row = {"estimator_id": estimator_id, "page_number": page.number, "page_name": page.name}
         row["page_dimension"] = page.dimension
         if isinstance(page.payload, LargePayload):
-            large.add(connection, _PAGE, row, page.payload)
+            blobs.add_blob(connection, _PAGE, row, page.payload)
         else:
             small.append(row | page.payload.columns())
     if small:
         connection.execute(insert(_PAGE), small)
 
 
-def digests(connection: Connection, simulation_id: int) -> dict[tuple[str, int], str]:
+def page_digests(connection: Connection, simulation_id: int) -> dict[tuple[str, int], str]:
     """Digest of every stored page of a simulation by estimator name and page number (-1: the estimator itself)."""
     whole = select(_ESTIMATOR.c.name, _ESTIMATOR.c.content_sha256).where(_ESTIMATOR.c.simulation_id == simulation_id)
     pages = (
@@ -75,14 +75,14 @@ def pages_metadata(connection: Connection, simulation_id: int) -> list[Record]:
     return list(connection.execute(query).all())
 
 
-def estimators(connection: Connection, simulation_id: int, name: str | None = None) -> list[Record]:
+def list_estimators(connection: Connection, simulation_id: int, name: str | None = None) -> list[Record]:
     """Id, name and metadata payload of the estimators, in the order they were stored; of that `name` only, if given."""
     if name is None:
         return list(connection.execute(_ESTIMATORS, {"simulation": simulation_id}).all())
     return list(connection.execute(_ESTIMATOR_NAMED, {"simulation": simulation_id, "name": name}).all())
 
 
-def pages(
+def list_pages(
     connection: Connection,
     estimator_ids: Sequence[int],
     ranges: Sequence[tuple[int, int]] | None = None,
@@ -97,7 +97,7 @@ def pages(
     """
     values: dict[str, Any] = {"estimators": estimator_ids, "most": most, "most_axes": most_axes}
     if ranges is not None:
-        values["rows"] = rows.packed([{"first": first, "last": last} for first, last in ranges])
+        values["rows"] = json_rows.json_rows([{"first": first, "last": last} for first, last in ranges])
     found = connection.execute(_pages(connection.dialect.name, ranges is not None), values).all()
     # Sorted here: SQLite would copy the payloads to sort them.
     return sorted(found, key=lambda row: (row.estimator_id, row.page_number))
@@ -108,9 +108,9 @@ def _pages(dialect: str, ranged: bool) -> Select[*tuple[Any, ...]]:
     length = func.length(_PAGE.c.compressed_data).label("length")
     told = (_PAGE.c.page_number, _PAGE.c.page_name, _PAGE.c.page_dimension, _PAGE.c.content_size)
     named = select(_PAGE.c.id, _PAGE.c.estimator_id, *told, length)
-    named = named.where(rows.among(_PAGE.c.estimator_id, dialect, "estimators"))
+    named = named.where(json_rows.is_among(_PAGE.c.estimator_id, dialect, "estimators"))
     if ranged:
-        given = rows.given(dialect, first=Integer(), last=Integer())
+        given = json_rows.json_table(dialect, first=Integer(), last=Integer())
         named = named.join(given, _PAGE.c.page_number.between(given.c.first, given.c.last))
     chosen = named.cte("chosen")
     asked = chosen.c.page_dimension <= bindparam("most_axes")
@@ -122,9 +122,9 @@ def _pages(dialect: str, ranged: bool) -> Select[*tuple[Any, ...]]:
 
 def page_heads(connection: Connection, page_ids: Sequence[int], length: int) -> list[bytes]:
     """The first bytes of stored payloads, in any order."""
-    return large.heads(connection, _PAGE, page_ids, length)
+    return blobs.read_heads(connection, _PAGE, page_ids, length)
 
 
 def page_slice(connection: Connection, page_id: int, start: int, length: int) -> bytes:
     """Bytes of one stored payload; fewer, or none, if the page is gone."""
-    return large.part(connection, _PAGE, page_id, start, length)
+    return blobs.read_chunk(connection, _PAGE, page_id, start, length)

@@ -10,7 +10,7 @@ from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models import EstimatorModel, LogfilesModel, SimulationModel, UserModel
 from yaptide.persistence.models.base import table_of
-from yaptide.persistence.queries import rows
+from yaptide.persistence.queries import json_rows
 
 _SIMULATION = table_of(SimulationModel)
 _USER = table_of(UserModel)
@@ -41,7 +41,7 @@ class Old:
         return chosen & or_(*has)
 
 
-def old(connection: Connection, which: Old) -> list[Record]:
+def list_old(connection: Connection, which: Old) -> list[Record]:
     """The old simulations, those that ended first first: job_id, username, job_state, end_time, stored_bytes."""
     columns = ("job_state", "end_time", "stored_bytes")
     query = (
@@ -53,10 +53,10 @@ def old(connection: Connection, which: Old) -> list[Record]:
     return list(connection.execute(query))
 
 
-def lock(connection: Connection, which: Old, jobs: Sequence[str]) -> list[Record]:
+def lock_old(connection: Connection, which: Old, jobs: Sequence[str]) -> list[Record]:
     """Those of the simulations `jobs` that are old, in the order of their numbers, locked: id, job_id, stored_bytes."""
     query = select(_SIMULATION.c.id, _SIMULATION.c.job_id, _SIMULATION.c.stored_bytes)
-    these = rows.among(_SIMULATION.c.job_id, connection.dialect.name)
+    these = json_rows.is_among(_SIMULATION.c.job_id, connection.dialect.name)
     chosen = query.where(these, which.condition()).order_by(_SIMULATION.c.id).with_for_update()
     return list(connection.execute(chosen, {"values": jobs}))
 
@@ -64,5 +64,5 @@ def lock(connection: Connection, which: Old, jobs: Sequence[str]) -> list[Record
 def remove_outputs(connection: Connection, simulation_ids: Sequence[int]) -> None:
     """Remove results and log files of simulations; their bytes have to be counted anew."""
     for table in (_ESTIMATOR, _LOGFILES):
-        these = rows.among(table.c.simulation_id, connection.dialect.name)
+        these = json_rows.is_among(table.c.simulation_id, connection.dialect.name)
         connection.execute(delete(table).where(these), {"values": simulation_ids})

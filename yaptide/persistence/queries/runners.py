@@ -27,12 +27,14 @@ class Program(NamedTuple):
     digest: str = ""
 
 
-def beat(connection: Connection, name: str, now: datetime) -> bool:
+def beat_runner(connection: Connection, name: str, now: datetime) -> bool:
     """A sign of life of a runner; False if it is not known."""
     return connection.execute(_BEAT, {"runner": name, "now": now}).rowcount == 1
 
 
-def put(connection: Connection, name: str, platform: str, programs: Mapping[str, Program], now: datetime) -> None:
+def put_runner(
+    connection: Connection, name: str, platform: str, programs: Mapping[str, Program], now: datetime
+) -> None:
     """Set what a runner has, by name of simulator, in place of what it had."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     there = {"platform": platform, "heartbeat_time": now}
@@ -50,7 +52,7 @@ def put(connection: Connection, name: str, platform: str, programs: Mapping[str,
         connection.execute(insert(_SIMULATOR), rows)
 
 
-def remove(connection: Connection, name: str) -> None:
+def remove_runner(connection: Connection, name: str) -> None:
     """Forget a runner."""
     connection.execute(delete(_RUNNER).where(_RUNNER.c.name == name))
 

@@ -26,7 +26,7 @@ class Stored(NamedTuple):
     private_key: str | None
 
 
-def credentials(connection: Connection, user_id: int) -> Stored | None:
+def find_credentials(connection: Connection, user_id: int) -> Stored | None:
     """Certificate and encrypted private key of a user of Keycloak; None for other users."""
     query = select(_USER.c.username, _KEYCLOAK.c.cert, _KEYCLOAK.c.private_key)
     row = connection.execute(query.join(_KEYCLOAK, _KEYCLOAK.c.id == _USER.c.id).where(_USER.c.id == user_id)).first()

@@ -39,7 +39,7 @@ from yaptide.persistence.models import (
 from yaptide.persistence.models.base import table_of
 from yaptide.persistence.models.simulations import BATCH, DIRECT, OPEN
 from yaptide.persistence.payload import Payload
-from yaptide.persistence.queries import counts, rows, tasks, users
+from yaptide.persistence.queries import counters, json_rows, tasks, users
 from yaptide.persistence.queries.users import User
 
 _SIMULATION = table_of(SimulationModel)
@@ -80,7 +80,7 @@ _INPUT_OF = select(_INPUT.c.compressed_data).where(_INPUT.c.simulation_id == bin
 _INPUT_OF = _INPUT_OF.execution_options(**IN_BINARY)
 
 
-def add(
+def add_simulation(
     connection: Connection,
     values: dict[str, Any],
     of_platform: Mapping[str, Any],
@@ -89,16 +89,16 @@ def add(
 ) -> int:
     """Add a simulation, with what its platform's own table has of it, its input and tasks; returns its number.
 
-    `new_tasks` are what `tasks.add` takes.
+    `new_tasks` are what `tasks.add_tasks` takes.
     """
     values = {**values, "stored_bytes": len(input_payload.data)}
     table, add_tasks = _SUBTABLES[values["platform"]]
     simulation_id: int = connection.execute(insert(_SIMULATION).returning(_SIMULATION.c.id), values).scalar_one()
     connection.execute(insert(table), {"id": simulation_id, **of_platform})
     connection.execute(insert(_INPUT), {"simulation_id": simulation_id, **input_payload.columns()})
-    tasks.add(connection, simulation_id, values["platform"], new_tasks)
+    tasks.add_tasks(connection, simulation_id, values["platform"], new_tasks)
     connection.execute(add_tasks, {"simulation_id": simulation_id})
-    counts.add(connection, [(values["user_id"], values["job_state"], 1)])
+    counters.add_counts(connection, [(values["user_id"], values["job_state"], 1)])
     return simulation_id
 
 
@@ -131,9 +131,9 @@ class Page:
     states: tuple[EntityState, ...] = ()
 
 
-def listing(connection: Connection, user_id: int | None, page: Page) -> tuple[int, list[Record]]:
+def list_simulations(connection: Connection, user_id: int | None, page: Page) -> tuple[int, list[Record]]:
     """How many simulations of the user (None: of all users) there are in all, and those on the page."""
-    numbers = counts.by_state(connection, user_id)
+    numbers = counters.by_state(connection, user_id)
     chosen = {state: number for state, number in numbers.items() if not page.states or state in page.states}
     # To look at the states costs more than not to, so it is left out where there are no others.
     states = frozenset() if chosen == numbers else frozenset(page.states)
@@ -166,14 +166,14 @@ def _order(columns: Any, order_by: str, descending: bool) -> tuple[ColumnElement
     return columns[order_by].asc().nulls_last(), columns.id.asc()
 
 
-def states(connection: Connection, job_ids: Collection[str]) -> dict[str, EntityState]:
+def states_by_job(connection: Connection, job_ids: Collection[str]) -> dict[str, EntityState]:
     """The states of those of the simulations that there are, by their public name."""
-    these = rows.among(_SIMULATION.c.job_id, connection.dialect.name)
+    these = json_rows.is_among(_SIMULATION.c.job_id, connection.dialect.name)
     query = select(_SIMULATION.c.job_id, _SIMULATION.c.job_state).where(these)
     return {job_id: EntityState(state) for job_id, state in connection.execute(query, {"values": job_ids})}
 
 
-def names(connection: Connection, beginning: str, most: int) -> list[tuple[str, str]]:
+def find_by_prefix(connection: Connection, beginning: str, most: int) -> list[tuple[str, str]]:
     """Public name and title of simulations whose name begins so: the shortest first, and the newest of those."""
     name = _SIMULATION.c.job_id
     query = select(name, _SIMULATION.c.title).where(name.startswith(beginning, autoescape=True))
@@ -193,17 +193,17 @@ def set_batch_values(connection: Connection, simulation_id: int, values: Mapping
     connection.execute(update(table).where(foreign).values(values))
 
 
-def remove(connection: Connection, simulation_id: int) -> bool:
+def remove_simulation(connection: Connection, simulation_id: int) -> bool:
     """Remove a simulation; the database removes what hangs under it. False if there is none."""
     return remove_all(connection, [simulation_id]) == 1
 
 
 def remove_all(connection: Connection, simulation_ids: Sequence[int]) -> int:
     """Remove simulations with what hangs under them; returns how many there were."""
-    these = rows.among(_SIMULATION.c.id, connection.dialect.name)
+    these = json_rows.is_among(_SIMULATION.c.id, connection.dialect.name)
     removed = delete(_SIMULATION).where(these).returning(_SIMULATION.c.user_id, _SIMULATION.c.job_state)
     gone = connection.execute(removed, {"values": simulation_ids}).all()
-    counts.add(connection, [(user_id, state, -1) for user_id, state in gone])
+    counters.add_counts(connection, [(user_id, state, -1) for user_id, state in gone])
     return len(gone)
 
 
@@ -234,7 +234,7 @@ def logfiles_of(connection: Connection, simulation_id: int) -> list[bytes]:
     return list(connection.execute(query.order_by(_LOGFILES.c.id)).scalars())
 
 
-def history(connection: Connection, simulation_id: int) -> list[Record]:
+def list_history(connection: Connection, simulation_id: int) -> list[Record]:
     """All changes of state of a simulation and its tasks, oldest first."""
     row = StateHistoryModel
     query = select(row.task_id, row.from_state, row.to_state, row.time, row.actor, row.reason)
@@ -249,7 +249,7 @@ def times_moved(connection: Connection, simulation_id: int, to: EntityState, tas
     return connection.execute(query.where(which)).scalar_one()
 
 
-def reasons(connection: Connection, simulation_id: int, to: EntityState) -> list[tuple[int | None, str]]:
+def list_reasons(connection: Connection, simulation_id: int, to: EntityState) -> list[tuple[int | None, str]]:
     """Task number (None: the simulation) and reason of each move to `to` that has one, oldest first."""
     row = StateHistoryModel
     query = (
@@ -297,7 +297,7 @@ def _has_task(condition: ColumnElement[bool]) -> ColumnElement[bool]:
     return select(literal(1)).where(_TASK.c.simulation_id == _SIMULATION.c.id, condition).exists()
 
 
-def heartbeat(connection: Connection, owner: str, merges: Sequence[int], now: datetime) -> None:
+def beat_merges(connection: Connection, owner: str, merges: Sequence[int], now: datetime) -> None:
     """Tell that `owner` is still merging these simulations."""
     if merges:
         mine = (_SIMULATION.c.id.in_(merges)) & (_SIMULATION.c.owner == owner)
@@ -307,7 +307,7 @@ def heartbeat(connection: Connection, owner: str, merges: Sequence[int], now: da
 def silent_merges(
     connection: Connection, dead_owner: str | None, silent_since: datetime
 ) -> list[tuple[int, str | None]]:
-    """Simulations whose merge nobody works on any more, and who did; see `yaptide.persistence.queries.tasks.silent`."""
+    """Simulations whose merge nobody works on any more, and who did; see `queries.tasks.list_stalled`."""
     gone = _SIMULATION.c.heartbeat_time < silent_since
     if dead_owner is not None:
         gone |= _SIMULATION.c.owner.startswith(dead_owner, autoescape=True)

@@ -31,14 +31,14 @@ _PAYLOADS = {
 }
 
 
-def rows(connection: Connection) -> dict[str, int]:
+def count_rows(connection: Connection) -> dict[str, int]:
     """How many rows each table has."""
     tables = Base.metadata.sorted_tables
     counts = (select(func.count()).select_from(table).scalar_subquery() for table in tables)
     return dict(zip((table.name for table in tables), connection.execute(select(*counts)).one(), strict=True))
 
 
-def payloads(connection: Connection) -> list[Record]:
+def count_payloads(connection: Connection) -> list[Record]:
     """For each kind of payload: kind, payloads, stored_bytes that they take, text_bytes of their JSON text."""
     found = []
     for kind, table in _PAYLOADS.items():
@@ -50,7 +50,7 @@ def payloads(connection: Connection) -> list[Record]:
     return found
 
 
-def largest(connection: Connection, count: int) -> list[Record]:
+def list_largest(connection: Connection, count: int) -> list[Record]:
     """The simulations that take most: job_id, username, job_state, stored_bytes."""
     query = (
         select(_SIMULATION.c.job_id, _USER.c.username, _SIMULATION.c.job_state, _SIMULATION.c.stored_bytes)

@@ -77,7 +77,7 @@ def take_snapshot(connection: Connection) -> None:
         connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
 
 
-def layouts(connection: Connection) -> list[Layout]:
+def list_layouts(connection: Connection) -> list[Layout]:
     """All tables but Alembic's, each after those that it refers to."""
     inspector = inspect(connection)
     found = []
@@ -97,12 +97,12 @@ def _kind(table_name: str, column_name: str, column_type: TypeEngine[Any]) -> st
     return kind
 
 
-def count(connection: Connection, layout: Layout) -> int:
+def count_rows(connection: Connection, layout: Layout) -> int:
     """Number of rows."""
     return connection.execute(select(func.count()).select_from(layout.clause)).scalar_one()
 
 
-def batches(connection: Connection, layout: Layout) -> Iterator[Sequence[Record]]:
+def iterate_batches(connection: Connection, layout: Layout) -> Iterator[Sequence[Record]]:
     """All rows in the order of the primary key, in batches that take little memory: a single row may be larger."""
     key = [_ordered(connection, layout.clause.c[name]) for name in layout.key]
     size: ColumnElement[int] = sum((func.coalesce(func.length(large), 0) for large in layout.large), literal(0))
@@ -134,7 +134,7 @@ def _ordered(connection: Connection, key: ColumnElement[Any]) -> ColumnElement[A
     return key
 
 
-def add(connection: Connection, layout: Layout, rows: Sequence[Mapping[str, Any]]) -> None:
+def add_rows(connection: Connection, layout: Layout, rows: Sequence[Mapping[str, Any]]) -> None:
     """Add rows, each with all the columns."""
     if rows:
         connection.execute(insert(layout.clause), rows)
@@ -186,7 +186,7 @@ def _is_counted(connection: Connection, layout: Layout) -> bool:
     return connection.execute(query, {"name": layout.name}).first() is not None
 
 
-def lock(connection: Connection, found: Sequence[Layout]) -> None:
+def lock_tables(connection: Connection, found: Sequence[Layout]) -> None:
     """Keep everybody else away from tables until the transaction ends; on SQLite a writer is alone anyway."""
     if found and connection.dialect.name == "postgresql":
         quote = connection.dialect.identifier_preparer.quote

@@ -1,4 +1,4 @@
-"""Queries about tasks. Progress is one statement; moves are in `yaptide.persistence.queries.moves`."""
+"""Queries about tasks. Progress is one statement; moves are in `yaptide.persistence.queries.transitions`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from yaptide.persistence.models import CeleryTaskModel, SimulationModel, TaskMod
 from yaptide.persistence.models.base import UtcDateTime, table_of
 from yaptide.persistence.models.simulations import FILES
 from yaptide.persistence.models.tasks import WAITING
-from yaptide.persistence.queries import rows
+from yaptide.persistence.queries import json_rows
 
 _TASK = table_of(TaskModel)
 _SIMULATION = table_of(SimulationModel)
@@ -46,7 +46,7 @@ ONE_MORE_ATTEMPT = _TASK.c.attempts + 1
 ONE_ATTEMPT_LESS = _TASK.c.attempts - 1
 
 
-def grown(simulated: ColumnElement[Any], requested: ColumnElement[Any]) -> ColumnElement[Any]:
+def grown_progress(simulated: ColumnElement[Any], requested: ColumnElement[Any]) -> ColumnElement[Any]:
     """Progress only grows, and never past what was requested.
 
     Computed by the database, since others may report on the same task at the same time.
@@ -60,7 +60,7 @@ def grown(simulated: ColumnElement[Any], requested: ColumnElement[Any]) -> Colum
 
 def _progress(simulated: ColumnElement[Any], estimated: ColumnElement[Any]) -> Update:
     return update(_TASK).values(
-        simulated_primaries=grown(simulated, _TASK.c.requested_primaries),
+        simulated_primaries=grown_progress(simulated, _TASK.c.requested_primaries),
         estimated_time=func.coalesce(estimated, _TASK.c.estimated_time),
         last_update_time=bindparam("now"),
         heartbeat_time=bindparam("now"),
@@ -133,15 +133,15 @@ class Claim(Lease):
     attempt: int
 
 
-def add(connection: Connection, simulation_id: int, platform: str, new: Sequence[Mapping[str, Any]]) -> None:
+def add_tasks(connection: Connection, simulation_id: int, platform: str, new: Sequence[Mapping[str, Any]]) -> None:
     """Add waiting tasks to a simulation: `task_id`, `requested_primaries` and `seed` of each."""
-    values = {"simulation": simulation_id, "platform": platform, "rows": rows.packed(new)}
+    values = {"simulation": simulation_id, "platform": platform, "rows": json_rows.json_rows(new)}
     connection.execute(_add(connection.dialect.name), values)
 
 
 @cache
 def _add(dialect: str) -> Insert:
-    new = rows.given(dialect, task_id=Integer(), requested_primaries=BigInteger(), seed=BigInteger())
+    new = json_rows.json_table(dialect, task_id=Integer(), requested_primaries=BigInteger(), seed=BigInteger())
     same = {
         "simulation_id": bindparam("simulation", type_=Integer()),
         "platform": bindparam("platform", type_=_TASK.c.platform.type),
@@ -177,13 +177,13 @@ def progress_of_many(
     """Record progress of running tasks of a locked simulation: number, simulated primaries, estimated time of each."""
     found = [{"task": task, "simulated": simulated, "estimated": estimated} for task, simulated, estimated in told]
     if found:
-        values = {"simulation": simulation_id, "now": now, "rows": rows.packed(found)}
+        values = {"simulation": simulation_id, "now": now, "rows": json_rows.json_rows(found)}
         connection.execute(_progress_of_many(connection.dialect.name), values)
 
 
 @cache
 def _progress_of_many(dialect: str) -> Update:
-    told = rows.given(dialect, task=Integer(), simulated=BigInteger(), estimated=Integer())
+    told = json_rows.json_table(dialect, task=Integer(), simulated=BigInteger(), estimated=Integer())
     return _progress(told.c.simulated, told.c.estimated).where(_RUNNING, _TASK.c.task_id == told.c.task)
 
 
@@ -204,7 +204,7 @@ def progress_by_owner(
     return connection.execute(_PROGRESS_BY_BOTH if proof else _PROGRESS_BY_OWNER, values).rowcount == 1
 
 
-def heartbeat(connection: Connection, leases: Sequence[Lease], now: datetime) -> None:
+def beat_leases(connection: Connection, leases: Sequence[Lease], now: datetime) -> None:
     """Tell that the owners of these leases are alive."""
     if leases:
         connection.execute(_HEARTBEAT, [{**_names(lease), "now": now} for lease in leases])
@@ -214,17 +214,17 @@ def _names(lease: Lease) -> dict[str, Any]:
     return {"simulation": lease.simulation_id, "task": lease.task_id, "by": lease.owner}
 
 
-def status(connection: Connection, simulation_id: int) -> list[Record]:
+def list_status(connection: Connection, simulation_id: int) -> list[Record]:
     """All tasks of a simulation by number, with what their user wants to know."""
     return list(connection.execute(_STATUS, {"simulation": simulation_id}).all())
 
 
-def polled(connection: Connection, simulation_id: int) -> list[Record]:
-    """What `status` returns, for who only writes it down: states are text, and times may not say that they are UTC."""
+def list_polled(connection: Connection, simulation_id: int) -> list[Record]:
+    """What `list_status` returns, only to be written down: states are text, and times may not say that they are UTC."""
     return list(connection.execute(_POLLED, {"simulation": simulation_id}).all())
 
 
-def one(connection: Connection, simulation_id: int, task_id: int) -> Record | None:
+def find_task(connection: Connection, simulation_id: int, task_id: int) -> Record | None:
     """One task's state, counts, times and owner, or None."""
     query = _STATUS.add_columns(_TASK.c.owner).where(_TASK.c.task_id == task_id)
     return connection.execute(query, {"simulation": simulation_id}).first()
@@ -244,14 +244,14 @@ def states_and_leases(connection: Connection, simulation_id: int) -> tuple[dict[
     return states, {number for number, _, owner in found if owner is not None}
 
 
-def states(connection: Connection, simulation_id: int) -> dict[EntityState, int]:
+def count_states(connection: Connection, simulation_id: int) -> dict[EntityState, int]:
     """How many tasks of a simulation are in which state."""
     query = select(_TASK.c.task_state, func.count()).where(_TASK.c.simulation_id == simulation_id)
     rows = connection.execute(query.group_by(_TASK.c.task_state))
     return {EntityState(state): count for state, count in rows}
 
 
-def completed(connection: Connection, simulation_id: int) -> list[tuple[int, int]]:
+def list_completed(connection: Connection, simulation_id: int) -> list[tuple[int, int]]:
     """Number and simulated primaries of each completed task, by number."""
     query = select(_TASK.c.task_id, _TASK.c.simulated_primaries).where(
         _TASK.c.simulation_id == simulation_id, _TASK.c.task_state == EntityState.COMPLETED
@@ -279,7 +279,7 @@ def set_values(
         limit = case((literal(requested) < done, done), else_=literal(requested))
         changes["requested_primaries"] = limit
     if simulated is not None:
-        changes["simulated_primaries"] = grown(literal(simulated), limit)
+        changes["simulated_primaries"] = grown_progress(literal(simulated), limit)
     connection.execute(update(_TASK).where(this).values(changes))
 
 
@@ -327,19 +327,19 @@ def is_run_elsewhere(connection: Connection, simulation_id: int, owner: str) -> 
     return bool(connection.execute(select(run_elsewhere(simulation_id, owner))).scalar())
 
 
-def held(connection: Connection, simulation_id: int, task_id: int) -> Record | None:
+def find_held(connection: Connection, simulation_id: int, task_id: int) -> Record | None:
     """Who has a task, and since when: task_state, owner, start_time."""
     query = select(_TASK.c.task_state, _TASK.c.owner, _TASK.c.start_time)
     return connection.execute(query.where(_TASK.c.simulation_id == simulation_id, _TASK.c.task_id == task_id)).first()
 
 
-def claimed(connection: Connection, simulation_id: int, task_id: int) -> Record:
+def find_claimed(connection: Connection, simulation_id: int, task_id: int) -> Record:
     """Primaries, seed and attempts of a task that was just claimed."""
     query = select(_TASK.c.requested_primaries, _TASK.c.seed, _TASK.c.attempts)
     return connection.execute(query.where(_TASK.c.simulation_id == simulation_id, _TASK.c.task_id == task_id)).one()
 
 
-def silent(connection: Connection, dead_owner: str | None, silent_since: datetime) -> list[Record]:
+def list_stalled(connection: Connection, dead_owner: str | None, silent_since: datetime) -> list[Record]:
     """Running tasks of the platform DIRECT that nobody runs any more: simulation_id, task_id, attempts, owner.
 
     Their owner either was not heard of `silent_since`, or its name begins with `dead_owner`, which is known to be dead.

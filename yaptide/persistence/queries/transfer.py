@@ -24,7 +24,7 @@ from yaptide.persistence.models import (
 from yaptide.persistence.models.base import Base, table_of
 from yaptide.persistence.models.simulations import BATCH, DIRECT
 from yaptide.persistence.models.users import YAPTIDE_USER
-from yaptide.persistence.queries import counts
+from yaptide.persistence.queries import counters
 from yaptide.persistence.queries.users import User
 
 _SIMULATION = table_of(SimulationModel)
@@ -38,7 +38,7 @@ _SUBTABLES = {
 _TASKS_OF = select(_TASK.c.id).where(_TASK.c.simulation_id == bindparam("simulation_id"))
 
 
-def described(connection: Connection, job_id: str) -> Record | None:
+def describe_simulation(connection: Connection, job_id: str) -> Record | None:
     """All columns of a simulation, with `username` and `cluster_name` (None: it ran on no cluster)."""
     query = (
         select(*_SIMULATION.c, UserModel.username, ClusterModel.cluster_name)
@@ -49,28 +49,28 @@ def described(connection: Connection, job_id: str) -> Record | None:
     return connection.execute(query.where(_SIMULATION.c.job_id == job_id)).first()
 
 
-def tasks(connection: Connection, simulation_id: int) -> list[Record]:
+def list_tasks(connection: Connection, simulation_id: int) -> list[Record]:
     """All columns of a simulation's tasks, by number."""
     return _rows(connection, TaskModel, _TASK.c.keys(), TaskModel.task_id, simulation_id=simulation_id)
 
 
-def inputs(connection: Connection, simulation_id: int) -> list[Record]:
+def list_inputs(connection: Connection, simulation_id: int) -> list[Record]:
     """Id, size and digest of the input of a simulation; there is just one."""
     return _rows(connection, InputModel, _PAYLOAD, InputModel.id, simulation_id=simulation_id)
 
 
-def logfiles(connection: Connection, simulation_id: int) -> list[Record]:
+def list_logfiles(connection: Connection, simulation_id: int) -> list[Record]:
     """Id, size and digest of the log files of a simulation, in the order of arrival."""
     return _rows(connection, LogfilesModel, _PAYLOAD, LogfilesModel.id, simulation_id=simulation_id)
 
 
-def estimators(connection: Connection, simulation_id: int) -> list[Record]:
+def list_estimators(connection: Connection, simulation_id: int) -> list[Record]:
     """Id, size and digest, name and file name of the estimators of a simulation, in their order."""
     columns = (*_PAYLOAD, "name", "file_name")
     return _rows(connection, EstimatorModel, columns, EstimatorModel.id, simulation_id=simulation_id)
 
 
-def pages(connection: Connection, estimator_id: int) -> list[Record]:
+def list_pages(connection: Connection, estimator_id: int) -> list[Record]:
     """Id, size and digest, number, name and dimension of the pages of an estimator, by number."""
     columns = (*_PAYLOAD, "page_number", "page_name", "page_dimension")
     return _rows(connection, PageModel, columns, PageModel.page_number, estimator_id=estimator_id)
@@ -82,7 +82,7 @@ def _rows(connection: Connection, model: type[Base], columns: Sequence[str], ord
     return list(connection.execute(query.filter_by(**parent)).all())
 
 
-def data(connection: Connection, model: type[Base], number: int) -> bytes:
+def read_payload(connection: Connection, model: type[Base], number: int) -> bytes:
     """The stored bytes of a payload by the id of its row in `model`."""
     table = table_of(model)
     found: bytes = connection.execute(select(table.c.compressed_data).where(table.c.id == number)).scalar_one()
@@ -103,10 +103,10 @@ def cluster_named(connection: Connection, cluster_name: str) -> int | None:
 
 def add_simulation(connection: Connection, values: Mapping[str, Any], cluster_id: int | None) -> int:
     """Add a simulation; returns its number."""
-    number = add(connection, SimulationModel, values)
+    number = add_row(connection, SimulationModel, values)
     own, _ = _SUBTABLES[values["platform"]]
     connection.execute(insert(own), {"id": number} | ({} if cluster_id is None else {"cluster_id": cluster_id}))
-    counts.add(connection, [(values["user_id"], values["job_state"], 1)])
+    counters.add_counts(connection, [(values["user_id"], values["job_state"], 1)])
     return number
 
 
@@ -125,7 +125,7 @@ def add_history(connection: Connection, simulation_id: int, rows: Sequence[Mappi
         connection.execute(insert(StateHistoryModel), [{"simulation_id": simulation_id, **row} for row in rows])
 
 
-def add(connection: Connection, model: type[Base], values: Mapping[str, Any]) -> int:
+def add_row(connection: Connection, model: type[Base], values: Mapping[str, Any]) -> int:
     """Add a row; returns its number."""
     table = table_of(model)
     return int(connection.execute(insert(table).returning(table.c.id), values).scalar_one())

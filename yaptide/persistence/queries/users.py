@@ -106,7 +106,7 @@ def owner_of(connection: Connection, job_id: str) -> User | None:
     return None if row is None else User(*row)
 
 
-def lock(connection: Connection, user_id: int) -> bool:
+def lock_user(connection: Connection, user_id: int) -> bool:
     """Have others who add simulations of a user, or remove the user, wait until the transaction ends.
 
     False if there is no such user (any more).
@@ -114,12 +114,12 @@ def lock(connection: Connection, user_id: int) -> bool:
     return connection.execute(_LOCK, {"user": user_id}).first() is not None
 
 
-def quota(connection: Connection, user_id: int) -> int | None:
+def get_quota(connection: Connection, user_id: int) -> int | None:
     """Bytes that the payloads of a user's simulations may take; None: no limit."""
     return connection.execute(_QUOTA, {"user": user_id}).scalar()
 
 
-def used(connection: Connection, user_id: int) -> int:
+def count_used_bytes(connection: Connection, user_id: int) -> int:
     """Bytes that the payloads of a user's simulations take."""
     return int(connection.execute(_USED, {"user": user_id}).scalar() or 0)
 
@@ -198,7 +198,7 @@ def set_password(connection: Connection, user_id: int, password_hash: str, inste
     connection.execute(update(_LOCAL).where(this).values(password_hash=password_hash))
 
 
-def remove(connection: Connection, user_id: int) -> bool:
+def remove_user(connection: Connection, user_id: int) -> bool:
     """Remove a user and everything of theirs; False if there is none."""
     return connection.execute(delete(_USER).where(_USER.c.id == user_id)).rowcount == 1
 

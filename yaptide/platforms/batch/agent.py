@@ -312,7 +312,9 @@ def leash() -> None:
 
 def start(task: Task) -> "subprocess.Popen[bytes]":
     """Start the simulator, which inherits what signals are blocked: only we end it, by SIGKILL."""
-    command = [part.replace("{folder}", task.run_folder) for part in task.recipe["arguments"]]  # `packing.recipe`
+    command = [
+        part.replace("{folder}", task.run_folder) for part in task.recipe["arguments"]
+    ]  # `packing.bundle_manifest`
     for name, target in task.recipe["links"].items():
         os.symlink(target, os.path.join(task.run_folder, name))
     with open(os.path.join(task.run_folder, LOG), "wb") as log:

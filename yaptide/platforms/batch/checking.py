@@ -12,9 +12,9 @@ from yaptide.domain.errors import ClusterUnavailable, YaptideError
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.platforms.batch import slurm
 from yaptide.platforms.batch.slurm import Job, Seen
-from yaptide.platforms.batch.ssh import Finished, Remote
+from yaptide.platforms.batch.ssh import Finished, SshSession
 from yaptide.services.clusters import Cluster
-from yaptide.simulators import names
+from yaptide.simulators import list_names
 
 _ROOM = 2**30
 _OLDEST_SLURM = (20, 11)
@@ -34,7 +34,7 @@ class Step:
     advice: str = ""
 
 
-def try_out(remote: Remote, cluster: Cluster, wait: float) -> Iterator[Step]:
+def try_out(remote: SshSession, cluster: Cluster, wait: float) -> Iterator[Step]:
     """Try everything, in the order in which it is needed; the job may take `wait` seconds to end.
 
     Ends early after a step that everything else needs. Leaves nothing behind on the cluster.
@@ -57,19 +57,19 @@ def try_out(remote: Remote, cluster: Cluster, wait: float) -> Iterator[Step]:
         yield Step("connection", False, str(error), "mend this, then test again")
 
 
-def _connect(remote: Remote) -> Step:
+def _connect(remote: SshSession) -> Step:
     begun = time.monotonic()
     answer = _checked(remote, "id", "-un")
     return Step("connection", True, f"{remote.server} as {answer}, {(time.monotonic() - begun) * 1000:.0f} ms")
 
 
-def _programs(remote: Remote) -> Iterator[Step]:
+def _programs(remote: SshSession) -> Iterator[Step]:
     advice = "its path has to be set for commands over SSH too, as in ~/.bashrc"
     yield _version(remote, ("sbatch", "--version"), "SLURM", _OLDEST_SLURM, advice)
     yield _version(remote, ("python3", "--version"), "python3", _OLDEST_PYTHON, "jobs are started with it; install it")
 
 
-def _version(remote: Remote, words: tuple[str, ...], name: str, oldest: tuple[int, int], advice: str) -> Step:
+def _version(remote: SshSession, words: tuple[str, ...], name: str, oldest: tuple[int, int], advice: str) -> Step:
     answer = remote.run(*words)
     found = _VERSION.search(answer.text) if answer.exit_code == 0 else None
     if found is None:
@@ -79,7 +79,7 @@ def _version(remote: Remote, words: tuple[str, ...], name: str, oldest: tuple[in
     return Step(name, True, answer.text.strip())
 
 
-def _scratch(remote: Remote, cluster: Cluster, folder: str) -> Step:
+def _scratch(remote: SshSession, cluster: Cluster, folder: str) -> Step:
     if not cluster.scratch_folder:
         return Step("scratch folder", False, "none is set", "yaptide clusters update NAME --scratch-folder FOLDER")
     try:
@@ -94,12 +94,12 @@ def _scratch(remote: Remote, cluster: Cluster, folder: str) -> Step:
     return Step("scratch folder", True, found)
 
 
-def _simulators(remote: Remote, cluster: Cluster) -> Iterator[Step]:
+def _simulators(remote: SshSession, cluster: Cluster) -> Iterator[Step]:
     if not cluster.simulators:
         yield Step("simulators", False, "none is set", "yaptide clusters update NAME --simulator NAME=/path/to/it")
     for name, path in sorted(cluster.simulators.items()):
-        if name not in names():
-            yield Step(name, False, "no such simulator", f"there are {', '.join(names())}")
+        if name not in list_names():
+            yield Step(name, False, "no such simulator", f"there are {', '.join(list_names())}")
             continue
         looked = f"{cluster.prologue or ''}\ncommand -v -- {shlex.quote(path)}"
         answer = remote.run("bash", "-lc", looked)
@@ -110,14 +110,14 @@ def _simulators(remote: Remote, cluster: Cluster) -> Iterator[Step]:
             yield Step(name, True, said)
 
 
-def _job(remote: Remote, job: Job, prologue: str | None, wait: float) -> Step:
+def _job(remote: SshSession, job: Job, prologue: str | None, wait: float) -> Step:
     """Run a job of a second that leaves a note where the login node finds it."""
     script = f"{job.folder}/job.sh"
     note = ("/bin/sh", "-c", "{ uname -n; python3 --version; } >note; sleep 1")
     number = None
     try:
-        remote.write(script, slurm.script(job, note, prologue).encode())
-        number = slurm.submit(remote, slurm.single_command(job, script))
+        remote.write(script, slurm.job_script(job, note, prologue).encode())
+        number = slurm.submit_job(remote, slurm.single_command(job, script))
         seen = _wait_for(remote, job.name, wait)
         return _judged(remote, job, seen, wait)
     except YaptideError as error:
@@ -125,21 +125,21 @@ def _job(remote: Remote, job: Job, prologue: str | None, wait: float) -> Step:
     finally:
         with suppress(YaptideError):
             if number is not None:
-                slurm.cancel(remote, number)
+                slurm.cancel_job(remote, number)
 
 
-def _wait_for(remote: Remote, name: str, wait: float) -> Seen | None:
+def _wait_for(remote: SshSession, name: str, wait: float) -> Seen | None:
     end = time.monotonic() + wait
     seen = None
     while time.monotonic() < end:
-        seen = next(iter(slurm.named(remote, name)), seen)
+        seen = next(iter(slurm.find_jobs(remote, name)), seen)
         if seen is not None and seen.state in FINAL_STATES:
             break
         time.sleep(_POLL)
     return seen
 
 
-def _judged(remote: Remote, job: Job, seen: Seen | None, wait: float) -> Step:
+def _judged(remote: SshSession, job: Job, seen: Seen | None, wait: float) -> Step:
     if seen is None:
         return Step("job", False, "SLURM took it, but does not list it", "try squeue by hand")
     if seen.state not in FINAL_STATES:
@@ -158,7 +158,7 @@ def _judged(remote: Remote, job: Job, seen: Seen | None, wait: float) -> Step:
     return Step("job", True, f"number {seen.job}, on {note[0]} with {note[1]}")
 
 
-def _checked(remote: Remote, *words: str) -> str:
+def _checked(remote: SshSession, *words: str) -> str:
     answer: Finished = remote.run(*words)
     if answer.exit_code:
         raise ClusterUnavailable(f"{words[0]} on the cluster failed: {answer.complaint}")

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from yaptide.domain.errors import YaptideError
-from yaptide.platforms.batch.site import Site
+from yaptide.platforms.batch.session import ClusterSession
 from yaptide.platforms.batch.ssh import Connections
 from yaptide.services import batch, merging, runners, tasks
 from yaptide.services.backend import Backend
@@ -36,7 +36,7 @@ Key = tuple[int, str]
 class _Schedule:
     """When a site is to be visited: `due` is by the clock of `time.monotonic`, `seen` what there was to do then."""
 
-    site: Site
+    site: ClusterSession
     due: float = 0.0
     pause: float = 0.0
     seen: frozenset[object] = frozenset()
@@ -102,10 +102,10 @@ class Driver:
     def _look(self) -> bool:
         """Have the sites visited that are due, or where there is something new to do."""
         jobs: dict[Key, dict[int, Job]] = {}
-        for job in batch.jobs(self._backend):
+        for job in batch.list_unfinished(self._backend):
             jobs.setdefault((job.user_id, job.cluster_name), {})[job.id] = job
         for key in jobs.keys() - self._sites.keys():
-            site = Site(self._backend, self._connections, self._stop, *key, self._url, self._interval)
+            site = ClusterSession(self._backend, self._connections, self._stop, *key, self._url, self._interval)
             self._sites[key] = _Schedule(site)
         for key, schedule in list(self._sites.items()):
             self._see_to(key, schedule, jobs.get(key, {}))
@@ -140,12 +140,12 @@ class Driver:
         schedule.due = time.monotonic() + schedule.pause
 
     def _merge(self) -> bool:
-        simulation = merging.claim(self._backend, self.owner, BATCH)
+        simulation = merging.claim_merge(self._backend, self.owner, BATCH)
         if simulation is None:
             return False
         self._merging.add(simulation.id)
         try:
-            merging.merge(self._backend, simulation, self.owner)
+            merging.merge_simulation(self._backend, simulation, self.owner)
         finally:
             self._merging.discard(simulation.id)
         return True
@@ -156,5 +156,5 @@ class Driver:
         return False
 
     def _beat(self) -> bool:
-        tasks.heartbeat(self._backend, self.owner, [], list(self._merging))
+        tasks.beat_leases(self._backend, self.owner, [], list(self._merging))
         return False

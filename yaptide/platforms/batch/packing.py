@@ -26,7 +26,7 @@ class Parcel:
     shares: Sequence[tuple[int, int, int]]
 
 
-def recipe(parcel: Parcel, simulation_id: int, url: str | None) -> bytes:
+def bundle_manifest(parcel: Parcel, simulation_id: int, url: str | None) -> bytes:
     """`recipe.json`: what the agent has to know, but for the key."""
     rule = parcel.simulator.progress_rule
     # Which folder the task has is known only there; version and digest are those of what is found there.

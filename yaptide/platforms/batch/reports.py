@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from yaptide.platforms.batch.ssh import Remote
+from yaptide.platforms.batch.ssh import SshSession
 
 _SHOW = 'cd -- "$1" && xargs cat 2>/dev/null; true'
 
@@ -30,7 +30,7 @@ class Report(msgspec.Struct):
 _DECODER = msgspec.json.Decoder(Report)
 
 
-def read_reports(remote: Remote, folder: str, numbers: Iterable[int]) -> dict[int, Report]:
+def read_reports(remote: SshSession, folder: str, numbers: Iterable[int]) -> dict[int, Report]:
     """The reports that there are of tasks of a job, by number: one command, however many."""
     names = "".join(f"task-{number}/report.json\n" for number in numbers)
     answer = remote.run("sh", "-c", _SHOW, "sh", folder, data=names.encode())

@@ -49,7 +49,7 @@ class Answer(Protocol):
 
 
 class Shell(Protocol):
-    """Where commands are run, such as `yaptide.platforms.batch.ssh.Remote`."""
+    """Where commands are run, such as `yaptide.platforms.batch.ssh.SshSession`."""
 
     def run(self, *words: str) -> Answer:
         """Run a command, given as words that no shell looks at."""
@@ -130,7 +130,7 @@ _WAITS_FOR = {
 FORGOTTEN = "the cluster no longer knows it"
 
 
-def meaning(word: str, exit_code: str = "", why: str = "") -> tuple[EntityState, str | None]:
+def map_state(word: str, exit_code: str = "", why: str = "") -> tuple[EntityState, str | None]:
     """Our state and the reason for a state of SLURM, such as ``CANCELLED by 1000``.
 
     `exit_code` is ``code:signal``, `why` SLURM's own word for the reason. A state that is not known here is UNKNOWN.
@@ -175,7 +175,7 @@ def _failure(exit_code: str, why: str) -> str:
 # Numbers of jobs and of tasks.
 
 
-def expand(text: str) -> tuple[int, list[int]]:
+def expand_indices(text: str) -> tuple[int, list[int]]:
     """Job and array indices that ``12_[3-7,9%2]``, ``12_3`` or ``12`` (no index) mean; raises ValueError for others."""
     found = _JOB.fullmatch(text.strip())
     if found is None:
@@ -195,8 +195,8 @@ def expand(text: str) -> tuple[int, list[int]]:
     return int(found[1]), indices
 
 
-def compress(job: int, indices: Collection[int]) -> str:
-    """The shortest name for tasks of an array, ``12_[3-7,9]``: what `expand` takes apart."""
+def compress_indices(job: int, indices: Collection[int]) -> str:
+    """The shortest name for tasks of an array, ``12_[3-7,9]``: what `expand_indices` takes apart."""
     parts: list[list[int]] = []
     for index in sorted(set(indices)):
         if parts and parts[-1][1] == index - 1:
@@ -209,7 +209,7 @@ def compress(job: int, indices: Collection[int]) -> str:
 # Scripts, and how they are submitted.
 
 
-def script(job: Job, command: Sequence[str], prologue: str | None = None) -> str:
+def job_script(job: Job, command: Sequence[str], prologue: str | None = None) -> str:
     """A script that runs the administrator's `prologue`, and then `command` in the folder of the job.
 
     The command takes the place of the shell: signals for the job reach it.
@@ -224,17 +224,23 @@ def array_command(job: Job, path: str, tasks: int, most_at_once: int | None = No
     if not 1 <= tasks <= _MOST_TASKS:
         raise InvalidInput(f"A job has 1 to {_MOST_TASKS} tasks")
     limit = f"%{most_at_once}" if most_at_once else ""
-    return [*_sbatch(job, "task-%a.log"), _WARNING, f"--array=1-{tasks}{limit}", *sbatch.arguments(job.options), path]
+    return [
+        *_sbatch(job, "task-%a.log"),
+        _WARNING,
+        f"--array=1-{tasks}{limit}",
+        *sbatch.sbatch_arguments(job.options),
+        path,
+    ]
 
 
 def collect_command(job: Job, path: str, after: int) -> list[str]:
     """The command that submits the script at `path`, to run when all tasks of the array `after` have ended, however."""
-    return [*_sbatch(job, "collect.log"), f"--dependency=afterany:{after}", *sbatch.arguments(job.options), path]
+    return [*_sbatch(job, "collect.log"), f"--dependency=afterany:{after}", *sbatch.sbatch_arguments(job.options), path]
 
 
 def single_command(job: Job, path: str) -> list[str]:
     """The command that submits the script at `path` as a job by itself."""
-    return [*_sbatch(job, "job.log"), *sbatch.arguments(job.options), path]
+    return [*_sbatch(job, "job.log"), *sbatch.sbatch_arguments(job.options), path]
 
 
 def _sbatch(job: Job, log: str) -> list[str]:
@@ -248,33 +254,34 @@ def _sbatch(job: Job, log: str) -> list[str]:
 # Commands.
 
 
-def submit(shell: Shell, command: Sequence[str]) -> int:
+def submit_job(shell: Shell, command: Sequence[str]) -> int:
     """Submit by one of the commands above; the number of the job.
 
-    Raises ClusterRefused where SLURM says no, and why. After ClusterUnavailable the job may be there: `named` tells.
+    Raises ClusterRefused where SLURM says no, and why. After ClusterUnavailable the job may be there: `find_jobs`
+    tells.
     """
-    return submitted(shell.run(*command))
+    return parse_job_number(shell.run(*command))
 
 
-def submitted(answer: Answer) -> int:
-    """The number of the job, from the answer to one of the commands above; raises what `submit` does."""
+def parse_job_number(answer: Answer) -> int:
+    """The number of the job, from the answer to one of the commands above; raises what `submit_job` does."""
     found = _SUBMITTED.fullmatch(answer.text) if answer.exit_code == 0 else None
     if found is None:
         raise _refusal("did not take the job", answer)
     return int(found[1])
 
 
-def named(shell: Shell, name: str) -> list[Seen]:
+def find_jobs(shell: Shell, name: str) -> list[Seen]:
     """The user's jobs of this name that SLURM knows, lowest number first; one that it refused is FAILED among them."""
     return sorted(_queue(shell, f"--name={name}"), key=lambda seen: (seen.job, seen.index or 0))
 
 
-def queue(shell: Shell) -> list[Seen]:
+def query_queue(shell: Shell) -> list[Seen]:
     """All jobs of the user that wait, run, or ended a short time ago: one query, however many there are."""
     return _queue(shell)
 
 
-def accounts(shell: Shell, jobs: Iterable[int]) -> list[Seen] | None:
+def query_accounting(shell: Shell, jobs: Iterable[int]) -> list[Seen] | None:
     """What the accounting says of jobs, also of those that ended long ago; None where a cluster keeps no accounts."""
     wanted = ",".join(map(str, jobs))
     answer = shell.run(*_PLAIN, "sacct", "-X", "-P", "-n", "-o", "JobID,State,ExitCode,Reason,Start", "-j", wanted)
@@ -285,9 +292,9 @@ def accounts(shell: Shell, jobs: Iterable[int]) -> list[Seen] | None:
     return read_accounts(answer.text)
 
 
-def cancel(shell: Shell, job: int, indices: Collection[int] = ()) -> None:
+def cancel_job(shell: Shell, job: int, indices: Collection[int] = ()) -> None:
     """Cancel a job, or some tasks of an array; those that have ended are left as they are."""
-    answer = shell.run("scancel", compress(job, indices) if indices else str(job))
+    answer = shell.run("scancel", compress_indices(job, indices) if indices else str(job))
     if answer.exit_code and "nvalid job id" not in answer.complaint and "already comple" not in answer.complaint:
         raise _refusal(f"does not cancel job {job}", answer)
 
@@ -334,13 +341,13 @@ def _read(text: str, columns: int, read_line: Callable[..., Iterator[Seen]]) -> 
 def _queue_line(job: str, index: str, word: str, exit_code: str, why: str, start: str) -> Iterator[Seen]:
     status = int(exit_code) & 0xFFFF  # as wait() tells it
     signal = status & 0x7F
-    state, reason = meaning(word, f"{0 if signal else status >> 8}:{signal}", why)
+    state, reason = map_state(word, f"{0 if signal else status >> 8}:{signal}", why)
     yield Seen(int(job), int(index) if index not in ("N/A", "") else None, state, reason, _time(start))
 
 
 def _accounts_line(names: str, word: str, exit_code: str, why: str, start: str) -> Iterator[Seen]:
-    job, indices = expand(names)
-    state, reason = meaning(word, exit_code, why)
+    job, indices = expand_indices(names)
+    state, reason = map_state(word, exit_code, why)
     for index in indices or (None,):
         yield Seen(job, index, state, reason, _time(start))
 

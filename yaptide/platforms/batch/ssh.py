@@ -106,9 +106,9 @@ class Connections:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
-    def to(self, server: Server, login: Login) -> "Remote":
+    def to(self, server: Server, login: Login) -> "SshSession":
         """The cluster as `login` sees it. Nothing is connected before it is used."""
-        return Remote(self, server, login)
+        return SshSession(self, server, login)
 
     def close(self) -> None:
         """Close all connections and end the thread."""
@@ -174,7 +174,7 @@ class Connections:
 
 
 @dataclass(frozen=True, slots=True)
-class Remote:
+class SshSession:
     """A cluster as one login sees it.
 
     All calls raise ClusterUnavailable (no answer, connection lost), ClusterRefused (host key, credentials) and, with
@@ -233,7 +233,7 @@ class Remote:
         return self.connections.call(limited())
 
 
-def scan(host: str, port: int, limits: Limits | None = None) -> tuple[str, str]:
+def scan_host_key(host: str, port: int, limits: Limits | None = None) -> tuple[str, str]:
     """The public key that a host shows to everybody, and its fingerprint; whether it is the right host stays open."""
     limits = limits or Limits()
     server = Server(host, port, "")

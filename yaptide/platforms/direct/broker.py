@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from yaptide.domain.errors import InvalidInput, Unavailable
-from yaptide.simulators import names
+from yaptide.simulators import list_names
 from yaptide_client.extras import needed_for
 
 with needed_for("A broker (CELERY_BROKER_URL)"):
@@ -42,7 +42,7 @@ def queue_of(sim_type: str) -> str:
 
 def all_queues() -> list[str]:
     """Every queue there can be."""
-    return [*map(queue_of, names()), MERGE_QUEUE]
+    return [*map(queue_of, list_names()), MERGE_QUEUE]
 
 
 def make_celery(url: str, task_limit: float) -> Celery:
@@ -80,7 +80,7 @@ def make_celery(url: str, task_limit: float) -> Celery:
     return app
 
 
-def queue(name: str) -> Queue:
+def durable_queue(name: str) -> Queue:
     """A queue that survives a restart of the broker."""
     return Queue(name, Exchange(name, type="direct"), routing_key=name, durable=True)
 
@@ -114,7 +114,12 @@ class Broker:
                 while left:
                     name, arguments = left[0]
                     # Celery shows and logs the text of arguments; the update key is none of anybody's business.
-                    options = {"queue": queue(queue_name), "producer": producer, "retry": False, "argsrepr": "(...)"}
+                    options = {
+                        "queue": durable_queue(queue_name),
+                        "producer": producer,
+                        "retry": False,
+                        "argsrepr": "(...)",
+                    }
                     self.celery.send_task(task, args=arguments, task_id=name, **options)
                     left.pop(0)
         except Unavailable as error:
@@ -138,7 +143,7 @@ class Broker:
             found = {}
             for name in all_queues() if queues is None else queues:
                 with connection.channel() as channel:
-                    found[name] = queue(name)(channel).queue_declare().message_count
+                    found[name] = durable_queue(name)(channel).queue_declare().message_count
             return found
 
     @contextmanager
@@ -159,7 +164,7 @@ class Broker:
 def _state(told: Mapping[str, Any]) -> WorkerState:
     queues = tuple(told["queues"])
     known = told.get("simulators", {})  # a worker of an older version does not tell
-    served = {name: tuple(known.get(name, ("", ""))) for name in names() if queue_of(name) in queues}
+    served = {name: tuple(known.get(name, ("", ""))) for name in list_names() if queue_of(name) in queues}
     return WorkerState(queues, told["busy"], told["slots"], told["reaches_server"], served)
 
 

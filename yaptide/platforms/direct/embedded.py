@@ -22,10 +22,10 @@ from yaptide.domain.estimators import TaskOutput
 from yaptide.platforms import lock
 from yaptide.platforms.direct.running import Job, run_task
 from yaptide.services import merging, recovery, room, runners, tasks
-from yaptide.services.backend import Backend, now
+from yaptide.services.backend import Backend, utc_now
 from yaptide.services.runners import Announcement, program_of
 from yaptide.services.tasks import Claim
-from yaptide.simulators import installed, simulator
+from yaptide.simulators import get_simulator, list_installed
 from yaptide.simulators.base import Installation, logs_of_task
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class EmbeddedExecutor:
         self._merging: set[int] = set()
         self._threads: list[threading.Thread] = []
         self._lock: lock.Lock | None = None
-        self._watch = recovery.Watch(backend)
+        self._watch = recovery.StallMonitor(backend)
         name = f"executor-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._announcement = Announcement(backend, name, runners.DIRECT)
 
@@ -74,13 +74,13 @@ class EmbeddedExecutor:
 
     def start(self) -> bool:
         """Begin to work; False if another process already does for this data folder."""
-        self._lock = lock.acquire(self._folders.data, self._backend.database.address)
+        self._lock = lock.acquire_lock(self._folders.data, self._backend.database.address)
         if self._lock is None:
             return False
         ours = f"{self._backend.spool.place}{self._lock.name}-"  # others may share the spool
         self.owner = f"{ours}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         shutil.rmtree(self._folders.work, ignore_errors=True)  # what killed executors were at
-        recovery.requeue_silent(self._backend, now() - self._backend.limits.silence, ours)
+        recovery.requeue_stalled(self._backend, utc_now() - self._backend.limits.silence, ours)
         self._watch.begin()
         self._safely(self._announce)
         jobs = [("heart", self._keep_beating), ("housekeeping", self._keep_house)]
@@ -124,16 +124,16 @@ class EmbeddedExecutor:
                 self._pause(_POLL)
 
     def _work_once(self) -> bool:
-        simulation = merging.claim(self._backend, self.owner)
+        simulation = merging.claim_merge(self._backend, self.owner)
         if simulation is not None:
             self._merging.add(simulation.id)
             try:
-                merging.merge(self._backend, simulation, self.owner)
+                merging.merge_simulation(self._backend, simulation, self.owner)
             finally:
                 self._merging.discard(simulation.id)
             return True
         here = self._installed() if room.is_left(self._folders.work) else {}
-        claim = tasks.claim(self._backend, self.owner, list(here)) if here else None
+        claim = tasks.claim_task(self._backend, self.owner, list(here)) if here else None
         if claim is None:
             return False
         look = self._running[claim] = threading.Event()
@@ -147,9 +147,9 @@ class EmbeddedExecutor:
         reporter = _Reporter(self._backend, claim, self._stop)
         try:
             files = tasks.input_files(self._backend, claim)
-            tasks.began(self._backend, claim, installation.version, installation.digest)
+            tasks.note_begin(self._backend, claim, installation.version, installation.digest)
             folder = self._folders.work / f"{claim.job_id}-{claim.task_id}-{claim.attempt}-{secrets.token_hex(4)}"
-            code = simulator(claim.sim_type)
+            code = get_simulator(claim.sim_type)
             job = Job(code, installation, files, claim.primaries, claim.seed, folder, self._time_limit)
             run_task(job, reporter, self._stop, look)
         except YaptideError as error:
@@ -159,7 +159,7 @@ class EmbeddedExecutor:
             reporter.fail("an internal error, see the server's log", {})
 
     def _installed(self) -> dict[str, Installation]:
-        return installed(self._folders.simulators)
+        return list_installed(self._folders.simulators)
 
     def _keep_beating(self) -> None:
         while not self._stop.wait(_HEARTBEAT):
@@ -178,7 +178,7 @@ class EmbeddedExecutor:
 
     def _beat(self) -> bool:
         # Only for what a thread really works on: what it had to drop, with the database full, is taken up again.
-        tasks.heartbeat(self._backend, self.owner, list(self._running), list(self._merging))
+        tasks.beat_leases(self._backend, self.owner, list(self._running), list(self._merging))
         return bool(self._watch.requeue())
 
     def _announce(self) -> bool:
@@ -206,19 +206,19 @@ class _Reporter:
 
     def progress(self, simulated: int, estimated: int | None) -> bool:
         try:
-            return tasks.progress(self.backend, self.claim, simulated, estimated)
+            return tasks.report_progress(self.backend, self.claim, simulated, estimated)
         except (Unavailable, StorageFull):
             return True  # the simulator goes on; the next report tells the same
 
     def complete(self, output: TaskOutput) -> None:
-        self._insist(lambda: tasks.complete(self.backend, self.claim, output))
+        self._insist(lambda: tasks.complete_task(self.backend, self.claim, output))
 
     def fail(self, reason: str, logs: Mapping[str, str]) -> None:
-        self._insist(lambda: tasks.fail(self.backend, self.claim, reason, logs_of_task(self.claim.task_id, logs)))
+        self._insist(lambda: tasks.fail_task(self.backend, self.claim, reason, logs_of_task(self.claim.task_id, logs)))
 
     def canceled(self, logs: Mapping[str, str]) -> None:
         with suppress(Unavailable, StorageFull):
-            tasks.explain(self.backend, self.claim, logs_of_task(self.claim.task_id, logs))
+            tasks.explain_cancel(self.backend, self.claim, logs_of_task(self.claim.task_id, logs))
 
     def give_back(self, reason: str) -> None:
         self._insist(lambda: tasks.give_back(self.backend, self.claim, reason))

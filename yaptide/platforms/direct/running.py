@@ -81,7 +81,7 @@ def run_task(job: Job, reporter: Reporter, stop: threading.Event, look: threadin
         if exit_code in _INTERRUPTED:
             reporter.give_back("its simulator was interrupted")
         elif exit_code is not None:
-            with beating(lambda: reporter.progress(job.primaries, 0)):  # both may take long
+            with heartbeat_thread(lambda: reporter.progress(job.primaries, 0)):  # both may take long
                 output = job.simulator.read(job.folder, exit_code)
                 reporter.complete(replace(output, logs=read_log(job.folder)))
     except Unavailable:
@@ -151,7 +151,7 @@ def _start(command: Command, folder: Path) -> subprocess.Popen[bytes]:
 
 
 @contextmanager
-def beating(beat: Callable[[], object]) -> Iterator[None]:
+def heartbeat_thread(beat: Callable[[], object]) -> Iterator[None]:
     """Give a sign of life every few seconds."""
     over = threading.Event()
 

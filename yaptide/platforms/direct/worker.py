@@ -30,11 +30,11 @@ from yaptide.domain.errors import (
     YaptideError,
 )
 from yaptide.persistence import result_files, task_outputs
-from yaptide.platforms.direct.broker import DESCRIBE, MERGE, MERGE_QUEUE, SIMULATE, make_celery, queue, queue_of
-from yaptide.platforms.direct.remote import RemoteReporter, Server, is_reached
-from yaptide.platforms.direct.running import Job, beating, run_task
+from yaptide.platforms.direct.broker import DESCRIBE, MERGE, MERGE_QUEUE, SIMULATE, durable_queue, make_celery, queue_of
+from yaptide.platforms.direct.running import Job, heartbeat_thread, run_task
+from yaptide.platforms.direct.worker_api import RemoteReporter, Server, is_reached
 from yaptide.services import room
-from yaptide.simulators import installed, simulator
+from yaptide.simulators import get_simulator, list_installed
 from yaptide.simulators.base import Installation
 from yaptide_client.extras import needed_for
 
@@ -89,17 +89,17 @@ class Worker:
 
     def installed(self) -> dict[str, Installation]:
         """The simulators that there are on this machine."""
-        return installed(self._place.simulators)
+        return list_installed(self._place.simulators)
 
     def simulate(self, simulation_id: int, task_id: int, sim_type: str, update_key: str) -> None:
         """Run a task, if it is still to be run."""
         with self._server(simulation_id, update_key) as server, self._folder() as folder, _dropped():
-            room.require(folder, "where tasks run")  # the message counts as lost, and comes again
-            installation = simulator(sim_type).installation(self._place.simulators)
+            room.require_room(folder, "where tasks run")  # the message counts as lost, and comes again
+            installation = get_simulator(sim_type).installation(self._place.simulators)
             told = {"simulator_version": installation.version, "simulator_digest": installation.digest}
             claimed = server.insist(f"/tasks/{task_id}/claim", worker=_name(), **told)
             job = Job(
-                simulator(claimed["sim_type"]),
+                get_simulator(claimed["sim_type"]),
                 installation,
                 claimed["input_files"],
                 claimed["primaries"],
@@ -121,7 +121,7 @@ class Worker:
         with self._server(simulation_id, update_key) as server, self._folder() as folder, _dropped():
             claimed = server.insist("/merge/claim", worker=_name())
             owner = claimed["owner"]
-            with beating(lambda: server.ask("/merge/heartbeat", owner=owner)):
+            with heartbeat_thread(lambda: server.ask("/merge/heartbeat", owner=owner)):
                 try:
                     results = _merge(server, claimed["tasks"], folder)
                     server.upload("/merge/results", results, owner=owner)
@@ -156,7 +156,7 @@ def make_worker(url: str, place: Place) -> tuple[Celery, list[str]]:
     celery.task(name=SIMULATE)(worker.simulate)
     celery.task(name=MERGE)(worker.merge)
     names = [*map(queue_of, worker.installed()), MERGE_QUEUE]
-    celery.conf.task_queues = [queue(name) for name in names]
+    celery.conf.task_queues = [durable_queue(name) for name in names]
     _answer_doctor(place, worker)
     worker_shutting_down.connect(lambda **_: worker.stop(), weak=False)
     return celery, names
@@ -204,7 +204,9 @@ def _merge(server: Server, tasks: list[dict[str, int]], folder: Path) -> Path:
         server.download(f"/tasks/{task['task_id']}/output", path)
     results = folder / "results.zip"
     with results.open("wb") as file, tempfile.TemporaryFile(dir=folder) as aside:
-        result_files.write(file, task_outputs.merge(paths, [task["primaries"] for task in tasks], aside))
+        result_files.write_results(
+            file, task_outputs.merge_outputs(paths, [task["primaries"] for task in tasks], aside)
+        )
     return results
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.simulators.mcsquare.tables import FIRST_MATERIAL, LAST_MATERIAL
-from yaptide.simulators.text import Line, lines, quoted
+from yaptide.simulators.text import Line, filled_lines, quote_word
 
 _TITLES = ("--UPenn beam model (double gaussian)--", "--Lookup table BDL format--")  # MCsquare treats both alike
 
@@ -56,9 +56,9 @@ class BDL:
         return self.rows[0][0], self.rows[-1][0]
 
 
-def parse(file: str, text: str) -> BDL:
+def parse_bdl(file: str, text: str) -> BDL:
     """Read a BDL; raises InvalidInput for what MCsquare cannot read, and for beams of which it loses the protons."""
-    rest = lines(file, text)
+    rest = filled_lines(file, text)
     if not rest or " ".join(rest[0].words) not in _TITLES:
         raise InvalidInput(f"{file}: the first line must be {_TITLES[0]!r}")
     head, table = _split(file, rest[1:])
@@ -66,7 +66,7 @@ def parse(file: str, text: str) -> BDL:
     return BDL(distances, shifters, _rows(file, table))
 
 
-def formatted(bdl: BDL) -> str:
+def format_bdl(bdl: BDL) -> str:
     """The BDL as MCsquare reads it."""
     parts = [_TITLES[0]]
     parts += [f"{label}\n{distance!r}" for label, distance in zip(_DISTANCES, bdl.distances, strict=True)]
@@ -98,7 +98,7 @@ def _head(file: str, head: Iterator[Line]) -> tuple[tuple[float, ...], tuple[Ran
         elif label == "Range Shifter parameters":
             shifters.append(_shifter(line, head))
         else:
-            raise line.refusal(f"unexpected {quoted(label)}")
+            raise line.refusal(f"unexpected {quote_word(label)}")
     for label in _DISTANCES:
         if label not in distances:
             raise InvalidInput(f"{file}: {label!r} is missing")

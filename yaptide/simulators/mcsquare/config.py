@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from yaptide.simulators.runs import MOST_PRIMARIES, drawn_seed
-from yaptide.simulators.text import Line, lines, quoted
+from yaptide.simulators.text import Line, filled_lines, quote_word
 
 FILE = "config.txt"
 
@@ -57,12 +57,12 @@ class Config:
     physics: Mapping[str, str]
 
 
-def simulated(primaries: int) -> int:
+def simulated_primaries(primaries: int) -> int:
     """The number of primaries that MCsquare simulates when asked for `primaries`: 16 in each of 10 batches, or more."""
     return QUANTUM * -(-(primaries // 10) // 16)
 
 
-def parse(text: str) -> Config:
+def parse_config(text: str) -> Config:
     """Read a configuration file; raises InvalidInput for what MCsquare would refuse, and for what it would not obey."""
     given = _by_key(text)
     values = {key: _KEYS[key](line) for key, line in given.items()}
@@ -70,7 +70,7 @@ def parse(text: str) -> Config:
     asked = primaries.integer(1, "Num_Primaries", _LEAST_PRIMARIES, MOST_PRIMARIES) if primaries else 10**7
     seed = given["RNG_Seed"].integer(1, "RNG_Seed", 0, _LARGEST_SEED) if "RNG_Seed" in given else 0
     return Config(
-        primaries=simulated(asked),
+        primaries=simulated_primaries(asked),
         seed=seed or drawn_seed(),
         files={key: values.get(key, default) for key, default in _DEFAULT_FILES.items()},
         quantities=tuple(name for name in QUANTITIES if name == "Dose" or values.get(f"{name}_MHD_Output") == "True"),
@@ -78,7 +78,7 @@ def parse(text: str) -> Config:
     )
 
 
-def formatted(config: Config, primaries: int, seed: int) -> str:
+def format_config(config: Config, primaries: int, seed: int) -> str:
     """The configuration file of one task."""
     settings = {
         "Num_Threads": "1",  # only one thread gives the same result for the same seed, bit for bit
@@ -95,17 +95,17 @@ def formatted(config: Config, primaries: int, seed: int) -> str:
 
 def looks_like(text: str) -> bool:
     """Whether any line begins with a key of MCsquare."""
-    return any(line.words[0] in _KEYS for line in lines(FILE, text))
+    return any(line.words[0] in _KEYS for line in filled_lines(FILE, text))
 
 
 def _by_key(text: str) -> dict[str, Line]:
     found: dict[str, Line] = {}
-    for line in lines(FILE, text):
+    for line in filled_lines(FILE, text):
         key = line.words[0]
         if key not in _KEYS:
             similar = difflib.get_close_matches(key[:80], _KEYS, 1)
             hint = f", did you mean {similar[0]}?" if similar else ""
-            raise line.refusal(f"MCsquare has no key {quoted(key)}{hint}")
+            raise line.refusal(f"MCsquare has no key {quote_word(key)}{hint}")
         if key in found:
             raise line.refusal(f"{key} was given before, in line {found[key].number}")
         if len(line.words) < 2:
@@ -119,7 +119,7 @@ def _by_key(text: str) -> dict[str, Line]:
 def _boolean(line: Line) -> str:
     value = _BOOLEANS.get(line.words[1].lower())
     if value is None:
-        raise line.refusal(f"{line.words[0]} must be True or False, not {quoted(line.words[1])}")
+        raise line.refusal(f"{line.words[0]} must be True or False, not {quote_word(line.words[1])}")
     return str(value)
 
 
@@ -138,7 +138,7 @@ def _zero(line: Line) -> str:
 def _file(line: Line) -> str:
     name = " ".join(line.words[1:])
     if "/" in name or "\\" in name or ".." in name:
-        raise line.refusal(f"{line.words[0]} must be one of the input files, without a folder, not {quoted(name)}")
+        raise line.refusal(f"{line.words[0]} must be one of the input files, without a folder, not {quote_word(name)}")
     return name
 
 

@@ -44,7 +44,7 @@ class _Asked:
         return f"Output {short(self.output.name)}, quantity {short(self.quantity.name)}: {self.reason}"
 
 
-def convert(project: Project) -> Converted:
+def convert_project(project: Project) -> Converted:
     """The input files; raises InvalidInput if MCsquare has no such beam or material, or can score nothing of it."""
     _check_beam(project)
     asked = list(_asked(project))
@@ -59,7 +59,7 @@ def convert(project: Project) -> Converted:
     empty = tuple(number for number, material in enumerate(geometry.materials) if material.is_empty)
     scored = Scoring(space.corner, empty, kept, "" if project.beam.direction[2] > 1 - 1e-12 else _NO_RANGE)
     files = _files(project, geometry, space, voxels, scored)
-    inputs.parse(files)  # what is written can be run
+    inputs.parse_inputs(files)  # what is written can be run
     return Converted(
         files, (*left_out, *_bins_left_out(kept, space), *_settings_left_out(project, scored)), space.description
     )
@@ -208,10 +208,10 @@ def _files(project: Project, geometry: Geometry, space: Space, voxels: CT, score
     return {
         config.FILE: _config(project, scored),
         _CT: _legend(geometry, places) + ct.described_text(voxels),
-        names["HU_Density_Conversion_File"]: tables.formatted(densities),
-        names["HU_Material_Conversion_File"]: tables.formatted(labels),
-        names["BDL_Machine_Parameter_File"]: bdl.formatted(library),
-        names["BDL_Plan_File"]: plan.formatted(field),
+        names["HU_Density_Conversion_File"]: tables.format_table(densities),
+        names["HU_Material_Conversion_File"]: tables.format_table(labels),
+        names["BDL_Machine_Parameter_File"]: bdl.format_bdl(library),
+        names["BDL_Plan_File"]: plan.format_plan(field),
         scoring.FILE: scoring.formatted(scored),
     }
 

@@ -25,7 +25,7 @@ import numpy as np
 from yaptide.domain.errors import InvalidInput
 from yaptide.simulators.mcsquare import metaimage
 from yaptide.simulators.mcsquare.metaimage import Grid, Voxels
-from yaptide.simulators.text import Line, lines, quoted, required
+from yaptide.simulators.text import Line, filled_lines, quote_word, require_text
 
 #: Ending of the names under which binary files travel.
 BASE64 = ".base64"
@@ -44,35 +44,35 @@ class CT:
     hu: Voxels
 
 
-def parse(files: Mapping[str, str], header_name: str) -> CT:
+def parse_ct(files: Mapping[str, str], header_name: str) -> CT:
     """The CT that the configuration calls `header_name`: that image, or else the one described in ``<stem>.txt``.
 
     Raises InvalidInput.
     """
     description = PurePosixPath(header_name).stem + ".txt"
     if header_name not in files and description in files:
-        return described(description, files[description])
+        return make_ct(description, files[description])
     what = f"The CT's description {description!r} or image"
-    header = metaimage.parse_header(header_name, required(files, header_name, what))
-    raw = _decoded(header.raw + BASE64, required(files, header.raw + BASE64, "The CT's data, as base64,"))
-    hu = metaimage.voxels(header.raw, header, raw)
+    header = metaimage.parse_header(header_name, require_text(files, header_name, what))
+    raw = _decoded(header.raw + BASE64, require_text(files, header.raw + BASE64, "The CT's data, as base64,"))
+    hu = metaimage.read_voxels(header.raw, header, raw)
     if not np.all(np.abs(hu) <= _LIMIT):
         raise InvalidInput(f"{header.raw}: there are voxels without a sensible HU (not a number, or beyond {_LIMIT:g})")
     grid = header.grid if header.grid.offset else replace(header.grid, offset=(0.0, 0.0, 0.0))  # the format's default
     return CT(grid, hu)
 
 
-def described(file: str, text: str) -> CT:
+def make_ct(file: str, text: str) -> CT:
     """Make a CT from its description; raises InvalidInput."""
     once: dict[str, Line] = {}
     shapes: list[Line] = []
-    for line in lines(file, text):
+    for line in filled_lines(file, text):
         word = line.words[0]
         if word in _SHAPES:
             shapes.append(line)
             continue
         if word not in _ONCE:
-            raise line.refusal(f"a line begins with {', '.join((*_ONCE, *_SHAPES))}, not {quoted(word)}")
+            raise line.refusal(f"a line begins with {', '.join((*_ONCE, *_SHAPES))}, not {quote_word(word)}")
         if word in once:
             raise line.refusal(f"{word} was given before, in line {once[word].number}")
         once[word] = line
@@ -106,9 +106,9 @@ def _same(rows: Voxels) -> list[tuple[int, int]]:
     return list(zip([0, *changes.tolist()], [*(changes - 1).tolist(), len(rows) - 1], strict=True))
 
 
-def write(ct: CT, folder: Path) -> None:
+def write_ct(ct: CT, folder: Path) -> None:
     """Write ``ct.mhd`` and ``ct.raw``."""
-    metaimage.write(folder, "ct", ct.grid, ct.hu)
+    metaimage.write_image(folder, "ct", ct.grid, ct.hu)
 
 
 def _fill(line: Line | None) -> float:

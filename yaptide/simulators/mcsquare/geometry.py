@@ -20,8 +20,8 @@ _ALONG = 1e-6
 class Ray:
     """The central ray of a field, in mm from the corner of the grid, along the axes of the raw data.
 
-    It passes the isocentre along the unit vector `direction`, comes into the grid at `entry`, and runs `length` mm in
-    it.
+    It passes the isocentre along the unit vector `beam_direction`, comes into the grid at `entry`, and runs `length` mm
+    in it.
     """
 
     direction: Vector
@@ -57,13 +57,13 @@ class Ray:
         return x, y, z
 
 
-def isocentre(field: Field, grid: Grid) -> Vector:
+def isocentre_position(field: Field, grid: Grid) -> Vector:
     """The isocentre in mm from the corner of the grid, along the axes of the raw data."""
     x, y, z = field.isocentre
     return grid.length(0) - x, y, z
 
 
-def direction(field: Field) -> Vector:
+def beam_direction(field: Field) -> Vector:
     """The unit vector along which a field's beam flies."""
     gantry, couch = math.radians(field.gantry), math.radians(field.couch)
     exact = (math.sin(gantry) * math.cos(couch), -math.cos(gantry), math.sin(gantry) * math.sin(couch))
@@ -72,9 +72,9 @@ def direction(field: Field) -> Vector:
     return x / length, y / length, z / length
 
 
-def ray(field: Field, grid: Grid) -> Ray:
+def central_ray(field: Field, grid: Grid) -> Ray:
     """The central ray of `field`, whose isocentre is in the grid."""
-    along, position = direction(field), isocentre(field, grid)
+    along, position = beam_direction(field), isocentre_position(field, grid)
     behind, ahead = (
         min(
             abs((grid.length(axis) if (along[axis] > 0) is forward else 0.0) - position[axis]) / abs(along[axis])
@@ -88,7 +88,7 @@ def ray(field: Field, grid: Grid) -> Ray:
 
 
 def no_range(plan: Plan, ray: Ray, resolution: float) -> str | None:
-    """Why the depth curve along `ray` shows no range of protons to within `resolution` mm; None if it does."""
+    """Why the depth curve along `central_ray` shows no range of protons to within `resolution` mm; None if it does."""
     if not all(_same_ray(field, plan.fields[0]) for field in plan.fields):
         return f"{len(plan.fields)} fields: a range is defined for one beam only"
     if ray.length < resolution:
@@ -104,7 +104,7 @@ def no_range(plan: Plan, ray: Ray, resolution: float) -> str | None:
 
 def _same_ray(one: Field, other: Field) -> bool:
     """Whether the layers of one beam were written as two fields."""
-    near = math.dist(direction(one), direction(other)) < _ALONG
+    near = math.dist(beam_direction(one), beam_direction(other)) < _ALONG
     return near and math.dist(one.isocentre, other.isocentre) < _ALONG
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from yaptide.domain.errors import InvalidInput
 from yaptide.simulators.base import InputFiles
 from yaptide.simulators.mcsquare import bdl, config, ct, geometry, plan, scoring, tables
-from yaptide.simulators.text import required
+from yaptide.simulators.text import require_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,42 +26,42 @@ class Inputs:
     scoring: scoring.Scoring | None
 
 
-def parse(files: InputFiles) -> Inputs:
+def parse_inputs(files: InputFiles) -> Inputs:
     """Read and check everything; raises InvalidInput with the first thing to mend."""
-    settings = config.parse(required(files, config.FILE, "The configuration file"))
+    settings = config.parse_config(require_text(files, config.FILE, "The configuration file"))
 
     def text(key: str, what: str) -> tuple[str, str]:
         name = settings.files[key]
-        return name, required(files, name, what)
+        return name, require_text(files, name, what)
 
     inputs = Inputs(
         config=settings,
         densities=tables.parse_densities(*text("HU_Density_Conversion_File", "The table of densities")),
         materials=tables.parse_materials(*text("HU_Material_Conversion_File", "The table of materials")),
-        bdl=bdl.parse(*text("BDL_Machine_Parameter_File", "The beam data library")),
-        plan=plan.parse(*text("BDL_Plan_File", "The treatment plan")),
-        ct=ct.parse(files, settings.files["CT_File"]),
+        bdl=bdl.parse_bdl(*text("BDL_Machine_Parameter_File", "The beam data library")),
+        plan=plan.parse_plan(*text("BDL_Plan_File", "The treatment plan")),
+        ct=ct.parse_ct(files, settings.files["CT_File"]),
         scoring=scoring.parse(files[scoring.FILE]) if scoring.FILE in files else None,
     )
     _check_together(inputs)
     return inputs
 
 
-def write(inputs: Inputs, primaries: int, seed: int, folder: Path) -> None:
+def write_inputs(inputs: Inputs, primaries: int, seed: int, folder: Path) -> None:
     """Write the files of a task of `primaries` primaries into `folder`."""
     names = config.TASK_FILES
     texts = {
-        config.FILE: config.formatted(inputs.config, primaries, seed),
-        names["HU_Density_Conversion_File"]: tables.formatted(inputs.densities),
-        names["HU_Material_Conversion_File"]: tables.formatted(inputs.materials),
-        names["BDL_Machine_Parameter_File"]: bdl.formatted(inputs.bdl),
-        names["BDL_Plan_File"]: plan.formatted(inputs.plan),
+        config.FILE: config.format_config(inputs.config, primaries, seed),
+        names["HU_Density_Conversion_File"]: tables.format_table(inputs.densities),
+        names["HU_Material_Conversion_File"]: tables.format_table(inputs.materials),
+        names["BDL_Machine_Parameter_File"]: bdl.format_bdl(inputs.bdl),
+        names["BDL_Plan_File"]: plan.format_plan(inputs.plan),
     }
     if inputs.scoring is not None:
         texts[scoring.FILE] = scoring.formatted(inputs.scoring)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
-    ct.write(inputs.ct, folder)
+    ct.write_ct(inputs.ct, folder)
 
 
 def _check_together(inputs: Inputs) -> None:
@@ -84,7 +84,7 @@ def _check_together(inputs: Inputs) -> None:
 
 def _check_field(where: str, field: plan.Field, inputs: Inputs) -> None:
     grid = inputs.ct.grid
-    position = geometry.isocentre(field, grid)
+    position = geometry.isocentre_position(field, grid)
     if not all(0 <= position[axis] <= grid.length(axis) for axis in range(3)):
         size = " x ".join(f"{grid.length(axis):g}" for axis in range(3))
         raise InvalidInput(f"{where} misses the CT: its isocenter must lie in the {size} mm from the CT's corner")

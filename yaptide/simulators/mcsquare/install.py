@@ -39,7 +39,7 @@ _PROGRAM, _MATERIALS, _VERSION = "MCsquare", "Materials", "VERSION"
 _TIMEOUT = 60  # s, for a program to tell its version
 
 
-def installation(folder: Path) -> Installation:
+def find_installation(folder: Path) -> Installation:
     """What is installed in ``<folder>/mcsquare``; raises NotConfigured with the command that installs it."""
     home = (folder / "mcsquare").absolute()  # tasks run in folders of their own
     try:
@@ -52,7 +52,7 @@ def installation(folder: Path) -> Installation:
     return Installation(home / _PROGRAM, version, digest)
 
 
-def command(installation: Installation) -> Command:
+def run_command(installation: Installation) -> Command:
     """How to run the task in the working directory.
 
     Its materials are linked to from there: MCsquare 1.1 crashes where the path to their folder has 191 characters.
@@ -61,7 +61,7 @@ def command(installation: Installation) -> Command:
     return Command((str(installation.program), config.FILE), {"MCsquare_Materials_Dir": _MATERIALS}, links)
 
 
-def install(folder: Path, say: Say, look: Look, prove: Prove) -> Installation:
+def install_mcsquare(folder: Path, say: Say, look: Look, prove: Prove) -> Installation:
     """Install into ``<folder>/mcsquare`` and prove it by a run; raises NotConfigured.
 
     What `look` finds in the folder is kept if it proves good.
@@ -84,7 +84,7 @@ def install(folder: Path, say: Say, look: Look, prove: Prove) -> Installation:
     except OSError as error:
         raise NotConfigured(f"MCsquare could not be installed: {error}") from None
     remove_pointer(folder, "mcsquare")  # it was to nothing that works
-    found = installation(folder)
+    found = find_installation(folder)
     say(f"MCsquare {found.version} is installed and works")
     return found
 
@@ -156,7 +156,7 @@ def _reason_against(home: Path, prove: Prove) -> str | None:
     """Why a build cannot be used here; None if it works."""
     try:
         (home / _VERSION).write_text(version_of(home / _PROGRAM))
-        prove(installation(home.parent))
+        prove(find_installation(home.parent))
     except (YaptideError, subprocess.SubprocessError) as error:
         return str(error)
     return None

@@ -50,7 +50,7 @@ class Layers(Protocol):
         """The values on the slice, shape (along, across); 0 outside of the grid."""
 
 
-def layers(grid: Grid, ray: Ray, *, block: bool) -> Layers:
+def make_layers(grid: Grid, ray: Ray, *, block: bool) -> Layers:
     """The layers across `ray`; see `Oblique` for `block`."""
     return Oblique(grid, ray, block=block) if ray.is_oblique else Straight(grid, ray)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.simulators.text import Line, lines, quoted
+from yaptide.simulators.text import Line, filled_lines, quote_word
 
 Voxels = NDArray[np.float32]
 
@@ -134,7 +134,7 @@ def parse_header(file: str, text: str) -> Header:
     return Header(replace(grid, offset=_offset(fields)), np.dtype("<" + _TYPES[kind]), raw)
 
 
-def voxels(file: str, header: Header, raw: bytes) -> Voxels:
+def read_voxels(file: str, header: Header, raw: bytes) -> Voxels:
     """The numbers of the raw `file`, shape (nz, ny, nx); raises InvalidInput if it is not of the size of the grid."""
     expected = header.grid.voxels * header.dtype.itemsize
     if len(raw) != expected:
@@ -144,7 +144,7 @@ def voxels(file: str, header: Header, raw: bytes) -> Voxels:
     return numbers.reshape(header.grid.shape[::-1])
 
 
-def write(folder: Path, stem: str, grid: Grid, numbers: Voxels) -> None:
+def write_image(folder: Path, stem: str, grid: Grid, numbers: Voxels) -> None:
     """Write ``<stem>.mhd`` and ``<stem>.raw``, float32, little endian."""
     spacing = " ".join(map(repr, grid.spacing))
     offset = f"Offset = {' '.join(map(repr, grid.offset))}\n" if grid.offset else ""
@@ -156,10 +156,10 @@ def write(folder: Path, stem: str, grid: Grid, numbers: Voxels) -> None:
     numbers.astype("<f4", copy=False).tofile(folder / f"{stem}.raw")
 
 
-def read(folder: Path, name: str) -> tuple[Grid, Voxels]:
+def read_image(folder: Path, name: str) -> tuple[Grid, Voxels]:
     """Read the image with the header `name`; raises InvalidInput if it is no image, OSError if it is not there."""
     header = parse_header(name, (folder / name).read_text(errors="replace"))
-    return header.grid, voxels(header.raw, header, (folder / header.raw).read_bytes())
+    return header.grid, read_voxels(header.raw, header, (folder / header.raw).read_bytes())
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ class _Fields:
     def one_of(self, key: str, *allowed: str) -> str:
         value = _value(self.line(key))
         if value not in allowed:
-            raise self.line(key).refusal(f"{key} must be {' or '.join(allowed)}, not {quoted(value)}")
+            raise self.line(key).refusal(f"{key} must be {' or '.join(allowed)}, not {quote_word(value)}")
         return value
 
     def given(self, *keys: str) -> list[Line]:
@@ -186,12 +186,12 @@ class _Fields:
 
 def _fields(file: str, text: str) -> _Fields:
     fields: dict[str, Line] = {}
-    for line in lines(file, text):
+    for line in filled_lines(file, text):
         key, equals, value = (part.strip() for part in " ".join(line.words).partition("="))
         if not key or not equals:
             raise line.refusal("a line of a MetaImage header is: Key = value")
         if key in fields:
-            raise line.refusal(f"{quoted(key)} was given before, in line {fields[key].number}")
+            raise line.refusal(f"{quote_word(key)} was given before, in line {fields[key].number}")
         if len(fields) == _MOST_LINES:
             raise line.refusal(f"a header has {_MOST_LINES} lines at most")
         fields[key] = Line(file, line.number, (key, "=", *value.split()))
@@ -206,7 +206,7 @@ def _check_known(key: str, line: Line) -> None:
         known = {name.lower(): name for name in _KEYS}
         similar = difflib.get_close_matches(key[:80].lower(), known, 1, 0.85)
         if similar:
-            raise line.refusal(f"MetaImage has no key {quoted(key)}, did you mean {known[similar[0]]}?")
+            raise line.refusal(f"MetaImage has no key {quote_word(key)}, did you mean {known[similar[0]]}?")
 
 
 def _check_numbers(fields: _Fields, grid: Grid) -> None:
@@ -214,7 +214,7 @@ def _check_numbers(fields: _Fields, grid: Grid) -> None:
     for line in fields.given(*_ONLY):
         key = line.words[0]
         if _value(line) not in _ONLY[key]:
-            raise line.refusal(f"{key} must be {_ONLY[key][0]}, not {quoted(_value(line))}")
+            raise line.refusal(f"{key} must be {_ONLY[key][0]}, not {quote_word(_value(line))}")
     for line in fields.given(*_ONLY_NUMBER):
         key = line.words[0]
         if _reals(line, 1) != [_ONLY_NUMBER[key]]:
@@ -230,7 +230,7 @@ def _check_orientation(fields: _Fields) -> None:
             raise line.refusal(f"{line.words[0]} turns or mirrors the CT, which MCsquare would ignore: {_RESAMPLE}")
     for line in fields.given(_ANATOMY):
         if _value(line) not in _IDENTITY:
-            said = quoted(_value(line))
+            said = quote_word(_value(line))
             raise line.refusal(f"{_ANATOMY} must be RAI, not {said}: {_RESAMPLE}, or write RAI if they are")
 
 

@@ -13,7 +13,7 @@ from yaptide.domain.estimators import Axis, Estimator, Floats, Page, TaskOutput
 from yaptide.simulators.base import OUTPUT_LOG, ProgressRule
 from yaptide.simulators.mcsquare import config, geometry, metaimage, plan, scoring
 from yaptide.simulators.mcsquare.geometry import Ray, Vector
-from yaptide.simulators.mcsquare.layers import Layers, layers
+from yaptide.simulators.mcsquare.layers import Layers, make_layers
 from yaptide.simulators.mcsquare.metaimage import Grid, Header, Voxels
 from yaptide.simulators.mcsquare.plan import Plan
 
@@ -78,13 +78,13 @@ class _View:
         return tuple(Axis("xyz"[axis], "mm", self.grid.coordinates(axis)) for axis in range(3))
 
 
-def read(folder: Path, exit_code: int) -> TaskOutput:
+def read_output(folder: Path, exit_code: int) -> TaskOutput:
     """The scores of a finished run; raises SimulationFailed if it cannot be believed."""
     primaries = _simulated(_log(folder), exit_code)
     try:
-        settings = config.parse((folder / config.FILE).read_text())
+        settings = config.parse_config((folder / config.FILE).read_text())
         name = config.TASK_FILES["BDL_Plan_File"]
-        fields = plan.parse(name, (folder / name).read_text())
+        fields = plan.parse_plan(name, (folder / name).read_text())
         name = config.TASK_FILES["CT_File"]
         header = metaimage.parse_header(name, (folder / name).read_text())
         images = {quantity: _image(folder / _FOLDER, quantity, header.grid) for quantity in settings.quantities}
@@ -100,7 +100,7 @@ def _estimators(folder: Path, header: Header, fields: Plan, images: dict[str, Vo
     """What is scored: in the detectors of a project if there are any, or else on the grid and along the beam."""
     detectors = folder / scoring.FILE
     if detectors.exists():
-        hu = metaimage.voxels(header.raw, header, (folder / header.raw).read_bytes())
+        hu = metaimage.read_voxels(header.raw, header, (folder / header.raw).read_bytes())
         return scoring.estimators(scoring.parse(detectors.read_text()), header.grid, images, hu)
     view = _view(folder, header, fields)
     return tuple(part for name in images for part in _of_quantity(name, images, view))
@@ -136,7 +136,7 @@ def _simulated(log: str, exit_code: int) -> int:
 
 
 def _image(folder: Path, quantity: str, grid: Grid) -> Voxels:
-    own, values = metaimage.read(folder, f"{quantity}.mhd")
+    own, values = metaimage.read_image(folder, f"{quantity}.mhd")
     if own.shape != grid.shape:
         raise InvalidInput(f"{quantity}.mhd is on another grid than the CT")
     if not np.isfinite(values).all():
@@ -146,9 +146,9 @@ def _image(folder: Path, quantity: str, grid: Grid) -> Voxels:
 
 def _view(folder: Path, header: Header, fields: Plan) -> _View:
     grid = header.grid
-    ray = geometry.ray(fields.fields[0], grid)
+    ray = geometry.central_ray(fields.fields[0], grid)
     block = ray.is_oblique and _hu(folder / header.raw, ray.first_voxel(grid), grid) > _MATTER
-    across = layers(grid, ray, block=block)
+    across = make_layers(grid, ray, block=block)
     return _View(grid, ray, across, geometry.no_range(fields, ray, across.thickness))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.simulators.text import Line, quoted
+from yaptide.simulators.text import Line, quote_word
 
 Spot = tuple[float, float, float]
 
@@ -111,7 +111,7 @@ class _Section:
         return _Section(self.name, self.start, self.entries[: starts[0] if starts else None]), parts
 
 
-def parse(file: str, text: str) -> Plan:
+def parse_plan(file: str, text: str) -> Plan:
     """Read a plan; raises InvalidInput for what MCsquare cannot read or would read in another way."""
     entries = _entries(file, text)
     if not entries:
@@ -122,7 +122,7 @@ def parse(file: str, text: str) -> Plan:
     return Plan(tuple(_field(section) for section in fields))
 
 
-def formatted(plan: Plan) -> str:
+def format_plan(plan: Plan) -> str:
     """The plan as MCsquare reads it."""
     weights = [[sum(spot[2] for spot in point.spots) for point in field.points] for field in plan.fields]
     ids = "".join(f"###FieldsID\n{number}\n" for number in range(1, len(plan.fields) + 1))
@@ -141,10 +141,10 @@ def _entries(file: str, text: str) -> list[_Entry]:
         line = Line(file, number, tuple(content.split("#")[0].split()))
         if tag:
             if tag[1] not in _TAGS:
-                raise line.refusal(f"a plan has no tag {quoted(tag[1])}")
+                raise line.refusal(f"a plan has no tag {quote_word(tag[1])}")
             heads = _HEADS.get(tag[1])
             if heads and " ".join(tag[2].split()) not in heads:
-                raise line.refusal(f"the numbers must be {tag[1]} {heads[0]}, not {quoted(content.strip('# '))}")
+                raise line.refusal(f"the numbers must be {tag[1]} {heads[0]}, not {quote_word(content.strip('# '))}")
             entries.append(_Entry(tag[1], line, []))
         elif line.words:
             if not entries or entries[-1].tag.endswith("DESCRIPTION"):  # these have no value

@@ -7,7 +7,7 @@ _COLUMNS = (
 _SPOT = "4 0.003 0.0001 4 0.003 0.0001"
 
 
-def water(primaries: int = 1600, energy: float = 150.0, gantry: float = 0.0, seed: int = 1) -> dict[str, str]:
+def water_sample(primaries: int = 1600, energy: float = 150.0, gantry: float = 0.0, seed: int = 1) -> dict[str, str]:
     """Input files: a beam of `energy` MeV (70 to 230) into the middle of 120 x 200 x 120 mm of water."""
     rows = "\n".join(f"{row} {row} 0.6 1e8 1 {_SPOT} 0 {_SPOT}" for row in (70, 150, 230))
     return {

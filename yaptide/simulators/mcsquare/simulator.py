@@ -32,16 +32,16 @@ class MCsquare(PointedProgram):
 
     def check(self, files: InputFiles) -> Checked:
         """Check all files; raises InvalidInput naming the file, the line and what to mend."""
-        settings = inputs.parse(files).config
+        settings = inputs.parse_inputs(files).config
         return Checked(settings.primaries, config.QUANTUM, settings.seed)
 
     def install(self, folder: Path, say: Say) -> Installation:
         """Fetch, prove and put in place; what is there and works is kept. Raises NotConfigured."""
-        return install.install(folder, say, self.installation, self.prove)
+        return install.install_mcsquare(folder, say, self.installation, self.prove)
 
     def installation(self, folder: Path) -> Installation:
         """The program that was pointed to, or what is installed under `folder`; raises NotConfigured."""
-        return read_pointer(folder, self.name) or install.installation(folder)
+        return read_pointer(folder, self.name) or install.find_installation(folder)
 
     def version(self, program: Path) -> str:
         """What it calls itself, if it runs on this processor and has its materials beside it; raises NotConfigured."""
@@ -49,7 +49,7 @@ class MCsquare(PointedProgram):
 
     def sample(self) -> InputFiles:
         """150 MeV protons in water."""
-        return sample.water()
+        return sample.water_sample()
 
     def judge(self, output: TaskOutput) -> None:
         """They stop where they have to; raises NotConfigured."""
@@ -60,16 +60,16 @@ class MCsquare(PointedProgram):
 
     def prepare(self, files: InputFiles, primaries: int, seed: int, folder: Path) -> None:
         """Write a task's input, for one thread; raises InvalidInput if `files` would not pass the check."""
-        inputs.write(inputs.parse(files), primaries, seed, folder)
+        inputs.write_inputs(inputs.parse_inputs(files), primaries, seed, folder)
 
     def command(self, installation: Installation, folder: Path) -> Command:
         """The program and its configuration file."""
-        return install.command(installation)
+        return install.run_command(installation)
 
     def read(self, folder: Path, exit_code: int) -> TaskOutput:
         """Dose, and where asked for Energy and LET, each as depth curve, slice and grid; raises SimulationFailed."""
-        return output.read(folder, exit_code)
+        return output.read_output(folder, exit_code)
 
     def convert(self, project: Project) -> Converted:
         """The input files for a project: voxels, a plan of one field, and the detectors; raises InvalidInput."""
-        return conversion.convert(project)
+        return conversion.convert_project(project)

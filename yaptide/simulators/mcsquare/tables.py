@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.simulators.text import Line, lines
+from yaptide.simulators.text import Line, filled_lines
 
 #: Labels in the list of materials that comes with MCsquare 1.1. It crashes on any other label, and takes 0 for vacuum.
 FIRST_MATERIAL, LAST_MATERIAL = 1, 82
@@ -35,7 +35,7 @@ def parse_materials(file: str, text: str) -> Table:
 
 def _table(file: str, text: str, least: int, value: Callable[[Line], float]) -> Table:
     rows: list[tuple[float, float]] = []
-    for line in lines(file, text):
+    for line in filled_lines(file, text):
         if len(line.words) != 2:
             raise line.refusal(f"a HU and a value are needed, found {len(line.words)} words")
         hu = line.real(0, "The HU")
@@ -47,6 +47,6 @@ def _table(file: str, text: str, least: int, value: Callable[[Line], float]) -> 
     return Table(tuple(rows))
 
 
-def formatted(table: Table) -> str:
+def format_table(table: Table) -> str:
     """The table as MCsquare reads it."""
     return "".join(f"{hu!r} {value!r}\n" for hu, value in table.rows)

@@ -2,9 +2,9 @@
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.simulators.base import Checked, InputFiles
-from yaptide.simulators.external import External, need
+from yaptide.simulators.external import External, require_files
 from yaptide.simulators.runs import LARGEST_SEED, MOST_PRIMARIES, drawn_seed
-from yaptide.simulators.text import lines
+from yaptide.simulators.text import filled_lines
 
 _BEAM = "beam.dat"
 _FILES = (_BEAM, "mat.dat", "geo.dat", "detect.dat")
@@ -22,8 +22,8 @@ class ShieldHit(External):
 
     def check(self, files: InputFiles) -> Checked:
         """All four files, and in beam.dat the primaries (NSTAT) and the seed (RNDSEED); raises InvalidInput."""
-        need(files, _FILES, self.title)
-        keywords = {line.words[0].upper(): line for line in lines(_BEAM, files[_BEAM], comment="!#*")}
+        require_files(files, _FILES, self.title)
+        keywords = {line.words[0].upper(): line for line in filled_lines(_BEAM, files[_BEAM], comment="!#*")}
         if "NSTAT" not in keywords:
             raise InvalidInput(f"{_BEAM}: the number of primaries, NSTAT, is missing")
         primaries = keywords["NSTAT"].integer(1, "NSTAT", 1, MOST_PRIMARIES)

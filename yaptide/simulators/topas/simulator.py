@@ -7,7 +7,7 @@ from yaptide.domain.errors import InvalidInput
 from yaptide.simulators.base import Checked, InputFiles
 from yaptide.simulators.external import External
 from yaptide.simulators.runs import LARGEST_SEED, MOST_PRIMARIES, drawn_seed
-from yaptide.simulators.text import Line, lines
+from yaptide.simulators.text import Line, filled_lines
 
 _ENDING = ".txt"
 _OURS = re.compile(r"(?:[a-z]+:)?(?:ts|so)/\S+", re.IGNORECASE)
@@ -26,7 +26,7 @@ class Topas(External):
             _OURS.match(line.words[0])
             for name, text in files.items()
             if name.endswith(_ENDING)
-            for line in lines(name, text)
+            for line in filled_lines(name, text)
         )
 
     def check(self, files: InputFiles) -> Checked:
@@ -47,7 +47,7 @@ class Topas(External):
 def _parameters(files: InputFiles) -> Iterator[tuple[str, Line]]:
     """Names of parameters in lower case and without their type, each with a line of (name, value)."""
     for file, text in files.items():
-        for line in lines(file, text) if file.endswith(_ENDING) else ():
+        for line in filled_lines(file, text) if file.endswith(_ENDING) else ():
             name, equals, value = " ".join(line.words).partition("=")
             if equals:
                 name = name.strip().rpartition(":")[2]

@@ -199,14 +199,14 @@ def test_other_columns_are_set_of_one_task(database, ask, job):
 def test_a_heartbeat_is_that_of_the_leases_that_are_named(database, ask, job, put):
     put(task_state=EntityState.RUNNING, owner=ME, heartbeat_time=BEGIN)
     put(2, task_state=EntityState.PENDING)
-    ask(tasks.heartbeat, [leased(job), leased(job, OTHER, 1), leased(job, task=2)], NOW)
-    ask(tasks.heartbeat, [], NOW)
+    ask(tasks.beat_leases, [leased(job), leased(job, OTHER, 1), leased(job, task=2)], NOW)
+    ask(tasks.beat_leases, [], NOW)
     assert [task["heartbeat_time"] for task in rows_of(database, "Task")[:3]] == [NOW, BEGIN, BEGIN]
 
 
 def test_what_the_user_wants_to_know_comes_by_number(ask, job, put):
     put(1, task_state=EntityState.RUNNING, simulated_primaries=20, estimated_time=9, start_time=BEGIN)
-    found = ask(tasks.status, job.simulation_id)
+    found = ask(tasks.list_status, job.simulation_id)
     assert [task.task_id for task in found] == [0, 1, 2]
     running = found[1]
     assert (running.task_state, running.requested_primaries, running.simulated_primaries) == ("RUNNING", 100, 20)
@@ -215,8 +215,8 @@ def test_what_the_user_wants_to_know_comes_by_number(ask, job, put):
 
 def test_what_is_only_written_down_is_the_same_without_types(ask, job, put):
     put(1, task_state=EntityState.RUNNING, start_time=BEGIN)
-    polled = ask(tasks.polled, job.simulation_id)[1]
-    assert polled._fields == ask(tasks.status, job.simulation_id)[1]._fields
+    polled = ask(tasks.list_polled, job.simulation_id)[1]
+    assert polled._fields == ask(tasks.list_status, job.simulation_id)[1]._fields
     assert type(polled.task_state) is str
     assert polled.task_state == "RUNNING"
     assert polled.start_time.replace(tzinfo=UTC) == BEGIN
@@ -225,9 +225,9 @@ def test_what_is_only_written_down_is_the_same_without_types(ask, job, put):
 
 def test_one_task_with_its_owner(ask, job, put):
     put(1, owner=ME)
-    assert [ask(tasks.one, job.simulation_id, number).owner for number in range(3)] == [None, ME, None]
-    assert ask(tasks.one, job.simulation_id, 3) is None
-    assert ask(tasks.one, 9, 0) is None
+    assert [ask(tasks.find_task, job.simulation_id, number).owner for number in range(3)] == [None, ME, None]
+    assert ask(tasks.find_task, job.simulation_id, 3) is None
+    assert ask(tasks.find_task, 9, 0) is None
 
 
 def test_states_of_a_simulations_tasks(ask, job, put):
@@ -236,17 +236,17 @@ def test_states_of_a_simulations_tasks(ask, job, put):
     each = {0: "PENDING", 1: "RUNNING", 2: "COMPLETED"}
     assert ask(tasks.state_of_each, job.simulation_id) == each
     assert ask(tasks.states_and_leases, job.simulation_id) == (each, {1})
-    assert ask(tasks.states, job.simulation_id) == {"PENDING": 1, "RUNNING": 1, "COMPLETED": 1}
-    assert ask(tasks.states, 2) == {"PENDING": 2}
+    assert ask(tasks.count_states, job.simulation_id) == {"PENDING": 1, "RUNNING": 1, "COMPLETED": 1}
+    assert ask(tasks.count_states, 2) == {"PENDING": 2}
     put(0, task_state=EntityState.COMPLETED, simulated_primaries=80)
-    assert ask(tasks.completed, job.simulation_id) == [(0, 80), (2, 70)]
+    assert ask(tasks.list_completed, job.simulation_id) == [(0, 80), (2, 70)]
 
 
 def test_a_claimed_task_and_who_holds_it(ask, job, put):
     put(1, task_state=EntityState.RUNNING, owner=ME, start_time=BEGIN, attempts=2, seed=5)
-    assert tuple(ask(tasks.held, job.simulation_id, 1)) == ("RUNNING", ME, BEGIN)
-    assert ask(tasks.held, job.simulation_id, 9) is None
-    assert tuple(ask(tasks.claimed, job.simulation_id, 1)) == (100, 5, 2)
+    assert tuple(ask(tasks.find_held, job.simulation_id, 1)) == ("RUNNING", ME, BEGIN)
+    assert ask(tasks.find_held, job.simulation_id, 9) is None
+    assert tuple(ask(tasks.find_claimed, job.simulation_id, 1)) == (100, 5, 2)
 
 
 def test_a_place_is_what_stands_before_the_last_slash():
@@ -304,7 +304,7 @@ def test_no_task_is_next_of_what_others_run(ask, job, put, put_simulation):
 
 
 def silent(ask, dead_owner=None, since=NOW):
-    return [tuple(task) for task in ask(tasks.silent, dead_owner, since)]
+    return [tuple(task) for task in ask(tasks.list_stalled, dead_owner, since)]
 
 
 def test_silent_is_who_was_not_heard_of_since(ask, job, put):

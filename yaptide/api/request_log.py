@@ -27,7 +27,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _JOB_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(DIRECT|BATCH)", re.ASCII)
 
 
-def register(app: APIFlask) -> None:
+def log_requests(app: APIFlask) -> None:
     """Watch the requests of `app`; called before anything else is to be done before requests."""
     app.before_request(_note)
     app.wsgi_app = _Watch(app.wsgi_app)  # type: ignore[method-assign]  # as Flask wants it done
@@ -39,10 +39,10 @@ def _note() -> None:
         request.environ[_ROUTE] = request.url_rule.rule
     for name, value in (request.view_args or {}).items():
         if name in _NUMBERS:
-            logs.bind(**{_NUMBERS[name]: value})
+            logs.bind_log_context(**{_NUMBERS[name]: value})
     job_id = request.args.get("job_id", "")
     if _JOB_ID.fullmatch(job_id):  # anything else may be a secret in the wrong place
-        logs.bind(job_id=job_id)
+        logs.bind_log_context(job_id=job_id)
 
 
 class _Watch:

@@ -108,7 +108,7 @@ class Description(Struct, forbid_unknown_fields=True, omit_defaults=True):
             yield from (page.data for page in estimator.pages)
 
 
-def check(simulation: Description) -> None:
+def check_manifest(simulation: Description) -> None:
     """Raise InvalidInput unless the simulation has ended, and its parts agree with each other."""
     if {simulation.job_state, *(task.task_state for task in simulation.tasks)} - FINAL_STATES:
         raise InvalidInput(f"{simulation.job_id} has not ended, or one of its tasks has not")

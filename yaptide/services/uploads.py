@@ -13,11 +13,11 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from yaptide.domain.errors import InvalidInput, SimulationFailed, explain_full_disk
 from yaptide.domain.states import EntityState
-from yaptide.persistence.directory import open_archive
+from yaptide.persistence.zip_safety import open_archive
 from yaptide.services import tasks
 from yaptide.services.backend import Backend
 from yaptide.services.tasks import Claim
-from yaptide.simulators import simulator
+from yaptide.simulators import get_simulator
 from yaptide.simulators.base import logs_of_task, read_log
 
 _MOST_FILES = 1000
@@ -32,23 +32,23 @@ def hand_in(backend: Backend, claimed: Claim, exit_code: int, archive: Path) -> 
 
     None if the task is not its owner's any more. Raises InvalidInput for an archive that no run leaves, StorageFull.
     """
-    code = simulator(claimed.sim_type)
+    code = get_simulator(claimed.sim_type)
     files = tasks.input_files(backend, claimed)
     with tempfile.TemporaryDirectory(dir=backend.data_dir) as aside:
         folder = Path(aside)
         try:
             with explain_full_disk("No room is left for what a simulator has written"):
                 code.prepare(files, claimed.primaries, claimed.seed, folder)
-                unpack(archive, folder, backend.limits.output)
+                unpack_archive(archive, folder, backend.limits.output)
                 output = code.read(folder, exit_code)
         except SimulationFailed as failed:
             logs = logs_of_task(claimed.task_id, read_log(folder))
-            return EntityState.FAILED if tasks.fail(backend, claimed, str(failed), logs) else None
+            return EntityState.FAILED if tasks.fail_task(backend, claimed, str(failed), logs) else None
         output = replace(output, logs=read_log(folder))
-    return EntityState.COMPLETED if tasks.complete(backend, claimed, output) else None
+    return EntityState.COMPLETED if tasks.complete_task(backend, claimed, output) else None
 
 
-def unpack(archive: Path, folder: Path, most: int) -> None:
+def unpack_archive(archive: Path, folder: Path, most: int) -> None:
     """Write what an archive holds into `folder`: new files of `most` bytes in all, and nothing else.
 
     Raises InvalidInput for anything that could be somewhere else, or something else, than a file of a run.

@@ -18,11 +18,11 @@ from sqlalchemy import Connection
 from yaptide.domain.errors import Conflict, InvalidInput, NotFound, Unavailable
 from yaptide.domain.states import EntityState
 from yaptide.persistence import codec, task_outputs
-from yaptide.persistence.engine import retried
-from yaptide.persistence.queries import moves, simulations, tasks as queries
-from yaptide.persistence.queries.moves import Locked
-from yaptide.services import handing_in, lifecycle, merging, metrics, results, tasks
-from yaptide.services.backend import Backend, now
+from yaptide.persistence.engine import retry_contended
+from yaptide.persistence.queries import simulations, tasks as queries, transitions
+from yaptide.persistence.queries.transitions import Locked
+from yaptide.services import lifecycle, merging, metrics, results, tasks, uploads
+from yaptide.services.backend import Backend, utc_now
 from yaptide.services.tasks import Claim, Lease
 
 _CHUNK = 1 << 20
@@ -37,13 +37,13 @@ class Proof:
     update_key: str
 
 
-def check(backend: Backend, proof: Proof) -> None:
+def check_key(backend: Backend, proof: Proof) -> None:
     """Raise InvalidInput unless the key is right: asked before a large body is read."""
     _known(backend, proof)
 
 
-@retried
-def claim(
+@retry_contended
+def claim_task(
     backend: Backend, proof: Proof, task_id: int, worker: str, version: str, digest: str, *, with_input: bool = True
 ) -> tuple[Claim, Mapping[str, str]]:
     """Have a worker run a task with its simulator of this version; what to run, and the input files if it wants them.
@@ -62,16 +62,16 @@ def claim(
         data = simulations.input_of(connection, simulation.id)
     if data is None:
         raise NotFound("The simulation has no input")
-    files: Mapping[str, str] = codec.decode(data)["input_files"]
+    files: Mapping[str, str] = codec.decode_payload(data)["input_files"]
     return claimed, files
 
 
-def progress(backend: Backend, proof: Proof, lease: Lease, simulated: int, estimated: int | None) -> bool:
+def report_progress(backend: Backend, proof: Proof, lease: Lease, simulated: int, estimated: int | None) -> bool:
     """Record how far a task is; False if it is to be stopped: canceled, deleted, taken away, or with a wrong key."""
-    return tasks.progress(backend, lease, simulated, estimated, proof.update_key)
+    return tasks.report_progress(backend, lease, simulated, estimated, proof.update_key)
 
 
-def complete(backend: Backend, proof: Proof, lease: Lease, primaries: int, stream: IO[bytes]) -> bool:
+def complete_task(backend: Backend, proof: Proof, lease: Lease, primaries: int, stream: IO[bytes]) -> bool:
     """Take the scores of a finished task, and end it; False, and the rest unread, if they are not wanted any more.
 
     Raises InvalidInput if they cannot be merged, StorageFull, with the task still the worker's, if there is no room.
@@ -84,9 +84,9 @@ def complete(backend: Backend, proof: Proof, lease: Lease, primaries: int, strea
     with _alone(f"{claimed.job_id}/{lease.task_id}"), backend.spool.receive(claimed.job_id, claimed.task_id) as file:
         shutil.copyfileobj(stream, file, _CHUNK)
         file.flush()
-        task_outputs.check(Path(file.name), backend.limits.output)
+        task_outputs.check_output(Path(file.name), backend.limits.output)
         logs = task_outputs.read_logs(Path(file.name))
-    done = tasks.completed(backend, claimed, primaries, logs)
+    done = tasks.end_completed(backend, claimed, primaries, logs)
     if done:
         _count(claimed, EntityState.COMPLETED, began)
     return done
@@ -101,25 +101,25 @@ def hand_in(backend: Backend, proof: Proof, lease: Lease, exit_code: int, archiv
     if claimed is None:
         return False
     with _alone(f"{claimed.job_id}/{lease.task_id}"):
-        outcome = handing_in.hand_in(backend, claimed, exit_code, archive)
+        outcome = uploads.hand_in(backend, claimed, exit_code, archive)
     if outcome is not None:
         _count(claimed, outcome, began)
     return outcome is not None
 
 
-def fail(backend: Backend, proof: Proof, lease: Lease, reason: str, logs: Mapping[str, str]) -> bool:
+def fail_task(backend: Backend, proof: Proof, lease: Lease, reason: str, logs: Mapping[str, str]) -> bool:
     """End a task that failed; False if it is not the worker's any more."""
     claimed, began = _held(backend, proof, lease)
-    done = claimed is not None and tasks.fail(backend, claimed, reason, logs)
+    done = claimed is not None and tasks.fail_task(backend, claimed, reason, logs)
     if claimed is not None and done:
         _count(claimed, EntityState.FAILED, began)
     return done
 
 
-def explain(backend: Backend, proof: Proof, lease: Lease, logs: Mapping[str, str]) -> None:
+def explain_cancel(backend: Backend, proof: Proof, lease: Lease, logs: Mapping[str, str]) -> None:
     """Keep the log files of a task that was canceled while it ran."""
-    check(backend, proof)
-    tasks.explain(backend, lease, logs)
+    check_key(backend, proof)
+    tasks.explain_cancel(backend, lease, logs)
 
 
 def give_back(backend: Backend, proof: Proof, lease: Lease, reason: str) -> bool:
@@ -136,7 +136,7 @@ class Merge:
     completed: list[tuple[int, int]]
 
 
-@retried
+@retry_contended
 def claim_merge(backend: Backend, proof: Proof, worker: str) -> Merge:
     """Have a worker merge a simulation's results; raises InvalidInput, Conflict if there is nothing to merge."""
     owner = _owner(backend, worker)
@@ -144,13 +144,13 @@ def claim_merge(backend: Backend, proof: Proof, worker: str) -> Merge:
         simulation = _proven(backend, connection, proof)
         if not _is_merging(simulation, owner) and not (
             simulations.is_waiting_for_merge(connection, simulation.id, owner)
-            and merging.take(connection, simulation, owner)
+            and merging.take_merge(connection, simulation, owner)
         ):
             raise Conflict("There is nothing to merge: it is done, somebody else does it, or the simulation has ended")
-        return Merge(owner, queries.completed(connection, simulation.id))
+        return Merge(owner, queries.list_completed(connection, simulation.id))
 
 
-def output(backend: Backend, proof: Proof, task_id: int, aside: Path) -> Path:
+def fetch_output(backend: Backend, proof: Proof, task_id: int, aside: Path) -> Path:
     """The scores of a task, as a file, in the folder `aside` if need be; raises NotFound if they are lost."""
     path = backend.spool.fetch(_known(backend, proof).job_id, task_id, aside)
     if not path.is_file():
@@ -158,18 +158,18 @@ def output(backend: Backend, proof: Proof, task_id: int, aside: Path) -> Path:
     return path
 
 
-@retried
+@retry_contended
 def merge_heartbeat(backend: Backend, proof: Proof, owner: str) -> bool:
     """Tell that a worker still merges; False if it is not its merge any more."""
     with backend.database.writing() as connection:
         simulation = _proven(backend, connection, proof)
         if not _is_merging(simulation, owner):
             return False
-        simulations.heartbeat(connection, owner, [simulation.id], now())
+        simulations.beat_merges(connection, owner, [simulation.id], utc_now())
         return True
 
 
-def merged(backend: Backend, proof: Proof, owner: str, file: IO[bytes]) -> bool:
+def store_merged(backend: Backend, proof: Proof, owner: str, file: IO[bytes]) -> bool:
     """Store merged results, whose payloads are checked and kept as they came, and end the simulation.
 
     False if it is not the worker's merge any more. Raises InvalidInput for results that cannot be shown.
@@ -178,7 +178,7 @@ def merged(backend: Backend, proof: Proof, owner: str, file: IO[bytes]) -> bool:
     if not _is_merging(simulation, owner):
         return False
     with _alone(simulation.job_id):
-        merging.finish(backend, simulation, owner, results.read_file(file))
+        merging.finish_merge(backend, simulation, owner, results.read_file(file))
     return True
 
 
@@ -187,7 +187,7 @@ def merge_failed(backend: Backend, proof: Proof, owner: str, reason: str) -> boo
     simulation = _known(backend, proof)
     if not _is_merging(simulation, owner):
         return False
-    merging.finish(backend, simulation, owner, [], f"the results could not be merged: {reason}")
+    merging.finish_merge(backend, simulation, owner, [], f"the results could not be merged: {reason}")
     return True
 
 
@@ -218,25 +218,25 @@ def _owner(backend: Backend, worker: str) -> str:
 def _known(backend: Backend, proof: Proof) -> Locked:
     """The simulation, not locked; raises InvalidInput for a wrong key."""
     with backend.database.reading() as connection:
-        found = moves.find_simulation(connection, proof.simulation_id)
+        found = transitions.find_simulation(connection, proof.simulation_id)
     return lifecycle.check_update_key(backend, found, proof.update_key)
 
 
 def _proven(backend: Backend, connection: Connection, proof: Proof) -> Locked:
     """The simulation, locked; raises InvalidInput for a wrong key."""
-    found = moves.lock_simulation(connection, proof.simulation_id)
+    found = transitions.lock_simulation(connection, proof.simulation_id)
     return lifecycle.check_update_key(backend, found, proof.update_key)
 
 
 def _count(claimed: Claim, outcome: EntityState, began: datetime | None) -> None:
-    metrics.observe_task(claimed.sim_type, outcome, (now() - began).total_seconds() if began else 0.0)
+    metrics.observe_task(claimed.sim_type, outcome, (utc_now() - began).total_seconds() if began else 0.0)
 
 
 def _held(backend: Backend, proof: Proof, lease: Lease) -> tuple[Claim | None, datetime | None]:
     """The claim that a worker speaks of, and when it began; None if it has lost it. Raises InvalidInput."""
     simulation = _known(backend, proof)
     with backend.database.reading() as connection:
-        row = queries.held(connection, simulation.id, lease.task_id)
+        row = queries.find_held(connection, simulation.id, lease.task_id)
         if row is None or (row.task_state, row.owner) != (EntityState.RUNNING, lease.owner):
             return None, None
         return tasks.claim_of(connection, simulation, lease.task_id, lease.owner), row.start_time

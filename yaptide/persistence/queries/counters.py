@@ -1,8 +1,8 @@
 """How many simulations each user has in each state, known without counting them.
 
 The number is the sum over rows that are only ever added, beside each change and in its transaction: whoever changes
-something waits for nobody, and whoever asks reads the same few rows however many simulations there are. `fold` keeps
-them few.
+something waits for nobody, and whoever asks reads the same few rows however many simulations there are. `fold_counts`
+keeps them few.
 """
 
 from collections.abc import Iterable
@@ -34,14 +34,14 @@ _MANY = select(_COUNT.c.user_id).group_by(_COUNT.c.user_id).having(func.count() 
 _TAKE = delete(_COUNT).where(_OF_USER).returning(_COUNT.c.job_state, _COUNT.c.number)
 
 
-def add(connection: Connection, changes: Iterable[tuple[int, EntityState, int]]) -> None:
+def add_counts(connection: Connection, changes: Iterable[tuple[int, EntityState, int]]) -> None:
     """Count that users have so many more simulations (fewer, if negative) in states."""
     rows = [dict(zip(_COLUMNS, change, strict=True)) for change in changes]
     if rows:
         connection.execute(_ADD, rows)
 
 
-def move(connection: Connection, simulation_id: int, sources: Iterable[EntityState], to: EntityState) -> None:
+def move_count(connection: Connection, simulation_id: int, sources: Iterable[EntityState], to: EntityState) -> None:
     """Count that a simulation, which is locked, is about to be moved to `to`, if it is in one of `sources`."""
     connection.execute(_MOVE, {"simulation_id": simulation_id, "sources": list(sources), "to": to})
 
@@ -57,7 +57,7 @@ def users_with_many(connection: Connection, most: int) -> list[int]:
     return list(connection.execute(_MANY, {"most": most}).scalars())
 
 
-def fold(connection: Connection, user_id: int) -> None:
+def fold_counts(connection: Connection, user_id: int) -> None:
     """Put one row for each state in the place of all rows of a user, who is locked.
 
     Others go on adding rows: only those that were taken away are added up.
@@ -65,4 +65,4 @@ def fold(connection: Connection, user_id: int) -> None:
     sums: dict[EntityState, int] = {}
     for state, number in connection.execute(_TAKE, {"user": user_id}):
         sums[state] = sums.get(state, 0) + number
-    add(connection, ((user_id, state, number) for state, number in sums.items() if number))
+    add_counts(connection, ((user_id, state, number) for state, number in sums.items() if number))

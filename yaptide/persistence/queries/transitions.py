@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, case, func, insert, literal, select, update
 
-from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState, sources
+from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState, source_states
 from yaptide.persistence.models import SimulationModel, StateHistoryModel, TaskModel
 from yaptide.persistence.models.base import table_of
-from yaptide.persistence.queries import counts
+from yaptide.persistence.queries import counters
 
 _SIMULATION = table_of(SimulationModel)
 _TASK = table_of(TaskModel)
@@ -26,7 +26,7 @@ PRIMARIES_AS_REPORTED: Mapping[str, Any] = {"simulated_primaries": _TASK.c.simul
 
 
 @dataclass(frozen=True, slots=True)
-class Cause:
+class Audit:
     """Who moves, when, and why; goes into the history."""
 
     actor: str
@@ -76,13 +76,13 @@ def lock_job(connection: Connection, job_id: str) -> Locked | None:
     return _found(connection, _LOCK_JOB, job_id)
 
 
-def record_made(connection: Connection, simulation_id: int, state: EntityState, cause: Cause) -> None:
+def record_made(connection: Connection, simulation_id: int, state: EntityState, cause: Audit) -> None:
     """Begin the history of a new simulation, with the reason of the cause, and of its tasks."""
     values = {"simulation_id": simulation_id, "state": state, "now": cause.time, "by": cause.actor}
     connection.execute(_MADE, {**values, "why": cause.reason})
 
 
-def remark(connection: Connection, simulation_id: int, cause: Cause) -> None:
+def add_audit_note(connection: Connection, simulation_id: int, cause: Audit) -> None:
     """Note in the history what happened to a simulation without a change of state: a row whose two states are one."""
     state = _SIMULATION.c.job_state
     noted = select(_SIMULATION.c.id, literal(None), state, state, *_cause(cause))
@@ -91,14 +91,14 @@ def remark(connection: Connection, simulation_id: int, cause: Cause) -> None:
 
 
 def move_simulation(
-    connection: Connection, simulation_id: int, to: EntityState, cause: Cause, values: Mapping[str, Any] | None = None
+    connection: Connection, simulation_id: int, to: EntityState, cause: Audit, values: Mapping[str, Any] | None = None
 ) -> bool:
     """Move a simulation to `to`, setting `values` with it; False, and nothing changed, if that may not follow."""
-    allowed = sources(SIMULATION_TRANSITIONS, to)
+    allowed = source_states(SIMULATION_TRANSITIONS, to)
     ready = (_SIMULATION.c.id == simulation_id) & _SIMULATION.c.job_state.in_(allowed)
     before = select(_SIMULATION.c.id, literal(None), _SIMULATION.c.job_state, *_history(cause, to)).where(ready)
     connection.execute(insert(_HISTORY).from_select(_HISTORY_COLUMNS, before.with_for_update()))
-    counts.move(connection, simulation_id, allowed, to)
+    counters.move_count(connection, simulation_id, allowed, to)
     changes: dict[str, Any] = {"job_state": to}
     if to in FINAL_STATES:
         changes |= {"end_time": _not_before(_SIMULATION.c.start_time, cause.time), "owner": None}
@@ -110,7 +110,7 @@ def move_tasks(
     connection: Connection,
     simulation_id: int,
     to: EntityState,
-    cause: Cause,
+    cause: Audit,
     values: Mapping[str, Any] | None = None,
     **only: Any,
 ) -> int:
@@ -119,7 +119,7 @@ def move_tasks(
     Moved are those whose columns are as in `only`, and from whose state `to` may follow. A task that becomes COMPLETED
     has simulated what was requested, unless `values` knows better.
     """
-    ready = (_TASK.c.simulation_id == simulation_id) & _TASK.c.task_state.in_(sources(TASK_TRANSITIONS, to))
+    ready = (_TASK.c.simulation_id == simulation_id) & _TASK.c.task_state.in_(source_states(TASK_TRANSITIONS, to))
     for name, value in only.items():
         ready &= _TASK.c[name] == value
     before = select(_TASK.c.simulation_id, _TASK.c.task_id, _TASK.c.task_state, *_history(cause, to)).where(ready)
@@ -149,7 +149,7 @@ def _not_before(start: ColumnElement[Any], end: datetime) -> ColumnElement[Any]:
 _HISTORY_COLUMNS = ("simulation_id", "task_id", "from_state", "to_state", "time", "actor", "reason")
 
 
-def _history(cause: Cause, to: EntityState) -> tuple[ColumnElement[Any], ...]:
+def _history(cause: Audit, to: EntityState) -> tuple[ColumnElement[Any], ...]:
     return (literal(to, _HISTORY.c.to_state.type), *_cause(cause))
 
 
@@ -171,7 +171,7 @@ _MADE = insert(_HISTORY).from_select(
 )
 
 
-def _cause(cause: Cause) -> tuple[ColumnElement[Any], ...]:
+def _cause(cause: Audit) -> tuple[ColumnElement[Any], ...]:
     columns = _HISTORY.c
     return (
         literal(cause.time, columns.time.type),

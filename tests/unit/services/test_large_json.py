@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.services.slimming import slim
+from yaptide.services.large_json import slim_json
 
 
 def numbers(count, seed=1):
@@ -51,7 +51,7 @@ DOCUMENTS = {
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_numbers_are_counted_and_the_whole_comes_back(name, size):
     text = orjson.dumps(DOCUMENTS[name])
-    thin = slim(chunked(text, size))
+    thin = slim_json(chunked(text, size))
     found = arrays(orjson.loads(thin.text))
     assert {way: thin.count(values) for way, values in found.items()} == {
         way: len(values) for way, values in arrays(DOCUMENTS[name]).items()
@@ -65,7 +65,7 @@ def test_numbers_are_counted_and_the_whole_comes_back(name, size):
 def test_next_to_nothing_is_left_of_a_long_list():
     text = orjson.dumps({"values": numbers(400_000)})
     assert len(text) > 4_000_000
-    assert len(slim(chunked(text, 65536)).text) < 200_000
+    assert len(slim_json(chunked(text, 65536)).text) < 200_000
 
 
 @pytest.mark.parametrize("bad", [b"NaN", b"1e999", b'"1"', b"", b"1 2", b"01", b"[1]", b"1]", b"0x1"])
@@ -75,7 +75,7 @@ def test_what_is_no_number_is_still_seen(bad, place):
     items[place] = bad
     text = b'{"values":[' + b",".join(items) + b"]}"
     with pytest.raises(msgspec.MsgspecError):
-        msgspec.json.decode(slim(chunked(text, 65536)).text, type=dict[str, list[float]])
+        msgspec.json.decode(slim_json(chunked(text, 65536)).text, type=dict[str, list[float]])
 
 
 @pytest.mark.parametrize("place", [0, 1, 50_000, 99_999])
@@ -83,7 +83,7 @@ def test_null_among_the_numbers_is_counted_and_becomes_nan(place):
     values = numbers(100_000)
     values[place] = None
     text = orjson.dumps({"values": values})
-    thin = slim(chunked(text, 65536))
+    thin = slim_json(chunked(text, 65536))
     found = orjson.loads(thin.text)["values"]
     assert (thin.count(found), thin.nulls(found)) == (100_000, 1)
     room = np.empty(100_000)
@@ -95,7 +95,7 @@ def test_null_among_the_numbers_is_counted_and_becomes_nan(place):
 @pytest.mark.parametrize("count", [3, 5000])
 def test_whole_numbers_that_would_lose_digits_are_refused(number, count):
     text = orjson.dumps([*range(count), 0.12345678901234567, 1.5e17, number, *range(count)])
-    thin = slim([text])
+    thin = slim_json([text])
     values = orjson.loads(thin.text)
     with pytest.raises(InvalidInput, match="digits would get lost"):
         thin.read_numbers(values, lambda start, length: text[start : start + length], np.empty(2 * count + 3))
@@ -103,7 +103,7 @@ def test_whole_numbers_that_would_lose_digits_are_refused(number, count):
 
 def test_a_string_with_numbers_in_it_is_told_from_a_short_one():
     text = orjson.dumps({"name": "1.5," * 100_000})
-    thin = slim(chunked(text, 65536))
+    thin = slim_json(chunked(text, 65536))
     name = orjson.loads(thin.text)["name"]
     assert not thin.is_whole(name)
     assert thin.is_whole("1.5,1.5")
@@ -111,14 +111,14 @@ def test_a_string_with_numbers_in_it_is_told_from_a_short_one():
 
 def test_what_stands_for_numbers_is_another_each_time():
     """Nobody can write a text in which something else looks like it."""
-    marks = [slim([orjson.dumps({"values": numbers(20_000)})]).mark for _ in range(5)]
+    marks = [slim_json([orjson.dumps({"values": numbers(20_000)})]).mark for _ in range(5)]
     assert len(set(marks)) == 5
     assert all(10**15 <= mark < 2**53 for mark in marks), "the same number as a double, and none of a few digits"
 
 
 def test_the_file_may_stand_anywhere():
     text = orjson.dumps({"values": numbers(20_000)})
-    thin = slim([text])
+    thin = slim_json([text])
     with tempfile.TemporaryFile() as file:
         file.write(text)
         file.seek(0, io.SEEK_SET)

@@ -13,7 +13,7 @@ from yaptide.persistence.models import CelerySimulationModel, CeleryTaskModel, S
 from yaptide.persistence.models.base import table_of
 from yaptide.persistence.models.simulations import OPEN
 from yaptide.persistence.models.tasks import WAITING
-from yaptide.persistence.queries import rows, simulations, tasks
+from yaptide.persistence.queries import json_rows, simulations, tasks
 
 _SIMULATION = table_of(SimulationModel)
 _TASK = table_of(TaskModel)
@@ -30,7 +30,7 @@ _PENDING = and_(
 _NAME = update(_CELERY_TASK).where(_CELERY_TASK.c.id == bindparam("row")).values(celery_id=bindparam("name"))
 
 
-def unsent(connection: Connection, place: str, limit: int) -> list[int]:
+def list_unsent(connection: Connection, place: str, limit: int) -> list[int]:
     """Simulations with tasks that wait and of which no worker was told, in the order of submission."""
     query = (
         select(_SIMULATION.c.id)
@@ -65,7 +65,7 @@ def name_tasks(connection: Connection, simulation_id: int) -> list[tuple[int, st
     return [(task_id, name) for _, task_id, name in named]
 
 
-def sent(connection: Connection, sim_type: str) -> set[str]:
+def list_sent(connection: Connection, sim_type: str) -> set[str]:
     """Names of the messages about tasks that still wait for a simulator."""
     query = (
         select(_CELERY_TASK.c.celery_id)
@@ -82,11 +82,11 @@ def waiting_types(connection: Connection) -> list[str]:
     return sorted(connection.execute(query.distinct()).scalars())
 
 
-def forget(connection: Connection, simulation_id: int, task_ids: Iterable[int]) -> None:
+def forget_sent(connection: Connection, simulation_id: int, task_ids: Iterable[int]) -> None:
     """Have the messages of these tasks sent again, if they still wait."""
     waiting = select(_TASK.c.id).where(
         _TASK.c.simulation_id == simulation_id,
-        rows.among(_TASK.c.task_id, connection.dialect.name),
+        json_rows.is_among(_TASK.c.task_id, connection.dialect.name),
         _TASK.c.task_state == EntityState.PENDING,
     )
     forgotten = update(_CELERY_TASK).where(_CELERY_TASK.c.id.in_(waiting)).values(celery_id=None)
@@ -129,5 +129,5 @@ def forget_named(connection: Connection, names: Iterable[str]) -> None:
     waiting = select(_TASK.c.id).where(WAITING, _TASK.c.task_state == EntityState.PENDING)
     merges = select(_SIMULATION.c.id).where(OPEN, _SIMULATION.c.job_state == EntityState.MERGING_QUEUED)
     for name, numbers in ((_CELERY_TASK.c.celery_id, waiting), (_CELERY_SIMULATION.c.merge_id, merges)):
-        chosen = name.table.c.id.in_(numbers) & rows.among(name, connection.dialect.name)
+        chosen = name.table.c.id.in_(numbers) & json_rows.is_among(name, connection.dialect.name)
         connection.execute(update(name.table).where(chosen).values({name: None}), {"values": names})

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Table, func, insert, literal_column, select, 
 
 from yaptide.persistence.engine import IN_BINARY
 from yaptide.persistence.payload import LargePayload
-from yaptide.persistence.queries import rows
+from yaptide.persistence.queries import json_rows
 
 # Temporary tables are not logged: the payload is written once more, but not three times.
 _PIECES = text("CREATE TEMPORARY TABLE payload_pieces (n integer PRIMARY KEY, data bytea) ON COMMIT DROP")
@@ -16,7 +16,7 @@ _ADD_PIECE = text("INSERT INTO payload_pieces (n, data) VALUES (:n, :data)")
 _JOINED: Any = literal_column("(SELECT string_agg(data, ''::bytea ORDER BY n) FROM payload_pieces)")
 
 
-def add(connection: Connection, table: Table, values: Mapping[str, Any], payload: LargePayload) -> None:
+def add_blob(connection: Connection, table: Table, values: Mapping[str, Any], payload: LargePayload) -> None:
     """Add a row with a large payload in the running transaction."""
     row = {**values, "content_size": payload.size, "content_sha256": payload.sha256}
     if connection.dialect.name == "sqlite":
@@ -34,7 +34,7 @@ def add(connection: Connection, table: Table, values: Mapping[str, Any], payload
         connection.execute(text("DROP TABLE payload_pieces"))
 
 
-def part(connection: Connection, table: Table, number: int, start: int, length: int) -> bytes:
+def read_chunk(connection: Connection, table: Table, number: int, start: int, length: int) -> bytes:
     """So many bytes from `start` of the payload of a row; fewer at its end, none if the row is gone."""
     if connection.dialect.name == "sqlite":
         try:
@@ -48,11 +48,11 @@ def part(connection: Connection, table: Table, number: int, start: int, length: 
     return cast("bytes", connection.execute(query).scalar()) or b""
 
 
-def heads(connection: Connection, table: Table, numbers: Sequence[int], length: int) -> list[bytes]:
+def read_heads(connection: Connection, table: Table, numbers: Sequence[int], length: int) -> list[bytes]:
     """The first bytes of the payloads of rows, in any order."""
     if connection.dialect.name == "sqlite":  # its substr() would read all of each
-        return [part(connection, table, number, 0, length) for number in numbers]
-    these = rows.among(table.c.id, connection.dialect.name)
+        return [read_chunk(connection, table, number, 0, length) for number in numbers]
+    these = json_rows.is_among(table.c.id, connection.dialect.name)
     query = select(func.substr(table.c.compressed_data, 1, length)).where(these).execution_options(**IN_BINARY)
     return list(connection.execute(query, {"values": numbers}).scalars())
 

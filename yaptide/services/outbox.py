@@ -1,17 +1,17 @@
-"""What workers have to be told through a broker; see `yaptide.platforms.direct.courier`, which sends it."""
+"""What workers have to be told through a broker; see `yaptide.platforms.direct.outbox`, which sends it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from yaptide.domain.states import EntityState
-from yaptide.persistence.engine import retried
-from yaptide.persistence.queries import messages, moves
+from yaptide.persistence.engine import retry_contended
+from yaptide.persistence.queries import outbox, transitions
 from yaptide.services import lifecycle
 from yaptide.services.backend import Backend
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class OutboxMessage:
     """What is to be said about one simulation: tasks to run (number, name of the message), and whether to merge."""
 
     simulation_id: int
@@ -27,41 +27,41 @@ class Letter:
         return [name for _, name in self.tasks] + ([self.merge] if self.merge else [])
 
 
-def unsent(backend: Backend, most: int) -> Iterator[Letter]:
+def list_unsent(backend: Backend, most: int) -> Iterator[OutboxMessage]:
     """What nobody has been told yet. Its messages have names by now, which are stored: it is told once."""
     place = backend.spool.place
     with backend.database.reading() as connection:
-        simulations = messages.unsent(connection, place, most) + messages.unsent_merges(connection, place)
+        simulations = outbox.list_unsent(connection, place, most) + outbox.unsent_merges(connection, place)
     for simulation_id in simulations:
         letter = _letter(backend, simulation_id)
         if letter is not None:
             yield letter
 
 
-@retried
-def _letter(backend: Backend, simulation_id: int) -> Letter | None:
+@retry_contended
+def _letter(backend: Backend, simulation_id: int) -> OutboxMessage | None:
     with backend.database.writing() as connection:
-        simulation = moves.lock_simulation(connection, simulation_id)
+        simulation = transitions.lock_simulation(connection, simulation_id)
         if simulation is None:
             return None
-        tasks = messages.name_tasks(connection, simulation_id)
+        tasks = outbox.name_tasks(connection, simulation_id)
         waits = simulation.job_state is EntityState.MERGING_QUEUED
-        merge = messages.name_merge(connection, simulation_id) if waits else None
+        merge = outbox.name_merge(connection, simulation_id) if waits else None
         if not tasks and merge is None:
             return None
         key = lifecycle.known_update_key(backend, connection, simulation)
-    return Letter(simulation.id, simulation.sim_type, key, tasks, merge)
+    return OutboxMessage(simulation.id, simulation.sim_type, key, tasks, merge)
 
 
-def sent(backend: Backend) -> tuple[dict[str, set[str]], set[str]]:
+def list_sent(backend: Backend) -> tuple[dict[str, set[str]], set[str]]:
     """Names of the messages about tasks that still wait, by simulator, and of those about merges that do."""
     with backend.database.reading() as connection:
-        tasks = {name: messages.sent(connection, name) for name in messages.waiting_types(connection)}
-        return tasks, messages.sent_merges(connection, backend.spool.place)
+        tasks = {name: outbox.list_sent(connection, name) for name in outbox.waiting_types(connection)}
+        return tasks, outbox.sent_merges(connection, backend.spool.place)
 
 
-@retried
-def forget(backend: Backend, names: Sequence[str]) -> None:
+@retry_contended
+def forget_sent(backend: Backend, names: Sequence[str]) -> None:
     """Have what these messages were about be told again."""
     with backend.database.writing() as connection:
-        messages.forget_named(connection, names)
+        outbox.forget_named(connection, names)

@@ -9,11 +9,11 @@ from sqlalchemy import update
 from tests.support.storing import rows_of, submitted
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_STATES, TASK_TRANSITIONS, EntityState
 from yaptide.persistence.models import SimulationModel, TaskModel
-from yaptide.persistence.queries import counts, moves
-from yaptide.persistence.queries.moves import Cause
+from yaptide.persistence.queries import counters, transitions
+from yaptide.persistence.queries.transitions import Audit
 
 BEGIN = datetime(2026, 3, 1, 12, tzinfo=UTC)
-CAUSE = Cause("somebody", BEGIN + timedelta(hours=1), "because")
+CAUSE = Audit("somebody", BEGIN + timedelta(hours=1), "because")
 
 
 @pytest.fixture
@@ -33,12 +33,12 @@ def put(database, model, state, **values):
 
 def move(database, job, to, cause=CAUSE, values=None):
     with database.writing() as connection:
-        return moves.move_simulation(connection, job.simulation_id, to, cause, values)
+        return transitions.move_simulation(connection, job.simulation_id, to, cause, values)
 
 
 def move_tasks(database, job, to, values=None, cause=CAUSE, **only):
     with database.writing() as connection:
-        return moves.move_tasks(connection, job.simulation_id, to, cause, values, **only)
+        return transitions.move_tasks(connection, job.simulation_id, to, cause, values, **only)
 
 
 def history_since(database, length):
@@ -84,11 +84,11 @@ def test_tasks_move_as_the_table_says_and_not_otherwise(database, job):
 
 def test_the_users_simulations_are_counted_by_state(backend, database, job):
     with database.reading() as connection:
-        assert counts.by_state(connection, None) == {"PENDING": 2}
+        assert counters.by_state(connection, None) == {"PENDING": 2}
     move(database, job, EntityState.RUNNING)
     move(database, job, EntityState.PENDING)  # which is refused
     with database.reading() as connection:
-        assert counts.by_state(connection, None) == {"PENDING": 1, "RUNNING": 1}
+        assert counters.by_state(connection, None) == {"PENDING": 1, "RUNNING": 1}
 
 
 @pytest.mark.parametrize("to", EntityState)
@@ -110,7 +110,7 @@ def test_values_are_set_with_the_move_or_not_at_all(database, job):
 @pytest.mark.parametrize("seconds", [-7200, -1, 0, 1, 7200])
 def test_nothing_ends_before_it_begins_whatever_the_clocks_say(database, job, seconds):
     """Of two servers, one may be late: the database would refuse the row, and the simulation never end."""
-    cause = Cause("a late clock", BEGIN + timedelta(seconds=seconds))
+    cause = Audit("a late clock", BEGIN + timedelta(seconds=seconds))
     put(database, TaskModel, EntityState.RUNNING, start_time=BEGIN)
     assert move_tasks(database, job, EntityState.COMPLETED, cause=cause) == 3
     assert move(database, job, EntityState.COMPLETED, cause)
@@ -137,7 +137,7 @@ def test_a_task_that_runs_again_keeps_its_first_beginning(database, job):
     for hours, state in enumerate(
         (EntityState.RUNNING, EntityState.PENDING, EntityState.RUNNING, EntityState.COMPLETED)
     ):
-        move_tasks(database, job, state, cause=Cause("x", BEGIN + timedelta(hours=hours)))
+        move_tasks(database, job, state, cause=Audit("x", BEGIN + timedelta(hours=hours)))
     assert {task["start_time"] for task in tasks(database)[:3]} == {BEGIN}
     assert {task["end_time"] for task in tasks(database)[:3]} == {BEGIN + timedelta(hours=3)}
 
@@ -159,7 +159,7 @@ def test_only_a_completed_task_has_simulated_what_was_asked_for(database, job):
 def test_who_knows_better_says_what_a_completed_task_has_simulated(database, job):
     put(database, TaskModel, EntityState.RUNNING, simulated_primaries=40)
     move_tasks(database, job, EntityState.COMPLETED, {"simulated_primaries": 90}, task_id=0)
-    move_tasks(database, job, EntityState.COMPLETED, moves.PRIMARIES_AS_REPORTED, task_id=1)
+    move_tasks(database, job, EntityState.COMPLETED, transitions.PRIMARIES_AS_REPORTED, task_id=1)
     assert [task["simulated_primaries"] for task in tasks(database)[:2]] == [90, 40]
 
 
@@ -174,22 +174,22 @@ def test_only_the_tasks_that_are_meant_move(database, job):
 def test_a_simulation_is_found_by_its_number_and_by_its_name(backend, database, job):
     with database.writing() as connection:
         for found in (
-            moves.find_simulation(connection, job.simulation_id),
-            moves.lock_simulation(connection, job.simulation_id),
-            moves.lock_job(connection, job.job_id),
+            transitions.find_simulation(connection, job.simulation_id),
+            transitions.lock_simulation(connection, job.simulation_id),
+            transitions.lock_job(connection, job.job_id),
         ):
             assert (found.id, found.job_id, found.job_state) == (job.simulation_id, job.job_id, "PENDING")
             assert (found.platform, found.sim_type, found.input_type) == ("DIRECT", "shieldhit", "FILES")
             assert (found.start_time, found.end_time, found.owner) == (BEGIN, None, None)
-        assert moves.find_simulation(connection, 999) is None
-        assert moves.lock_simulation(connection, 999) is None
-        assert moves.lock_job(connection, "no such job") is None
+        assert transitions.find_simulation(connection, 999) is None
+        assert transitions.lock_simulation(connection, 999) is None
+        assert transitions.lock_job(connection, "no such job") is None
 
 
 def test_the_history_of_a_new_simulation_begins_with_it_and_its_tasks(database, job):
     """The reason is why the simulation waits, and no task's."""
     with database.writing() as connection:
-        moves.record_made(connection, job.simulation_id, EntityState.PENDING, CAUSE)
+        transitions.record_made(connection, job.simulation_id, EntityState.PENDING, CAUSE)
     made = (None, EntityState.PENDING, CAUSE.time, "somebody")
     assert history_since(database, 7) == [
         (job.simulation_id, None, *made, "because"),
@@ -206,7 +206,7 @@ def test_a_cause_stays_as_it_is():
 def test_a_remark_changes_no_state(database, job):
     before, length = simulation(database), len(rows_of(database, "StateHistory"))
     with database.writing() as connection:
-        moves.remark(connection, job.simulation_id, CAUSE)
+        transitions.add_audit_note(connection, job.simulation_id, CAUSE)
     row = (job.simulation_id, None, "PENDING", "PENDING", CAUSE.time, "somebody", "because")
     assert history_since(database, length) == [row]
     assert simulation(database) == before

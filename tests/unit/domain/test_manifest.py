@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from yaptide.domain.description import Description, check
 from yaptide.domain.errors import InvalidInput
+from yaptide.domain.manifest import Description, check_manifest
 from yaptide.domain.states import FINAL_STATES, EntityState
 
 TIME = "2026-03-01T12:00:00Z"
@@ -68,9 +68,11 @@ def read(**changes):
 
 
 def test_what_agrees_with_itself_is_taken():
-    check(read())
-    check(read(platform="BATCH", cluster_name="ares"))
-    check(read(history=[], tasks=[], estimators=[], logfiles=[], input=None, simulator_digest=None, end_time=None))
+    check_manifest(read())
+    check_manifest(read(platform="BATCH", cluster_name="ares"))
+    check_manifest(
+        read(history=[], tasks=[], estimators=[], logfiles=[], input=None, simulator_digest=None, end_time=None)
+    )
 
 
 def test_all_payloads_are_named():
@@ -83,16 +85,16 @@ def test_all_payloads_are_named():
 def test_only_what_has_ended_is_taken(state):
     for changes in ({"job_state": state, "history": []}, {"tasks": [task(0, state)], "history": []}):
         if state in FINAL_STATES:
-            check(read(**changes))
+            check_manifest(read(**changes))
         else:
             with pytest.raises(InvalidInput, match="has not ended"):
-                check(read(**changes))
+                check_manifest(read(**changes))
 
 
 @pytest.mark.parametrize("changes", [{"platform": "BATCH"}, {"cluster_name": "ares"}])
 def test_a_cluster_is_that_of_the_platform(changes):
     with pytest.raises(InvalidInput, match="does not tell on which cluster"):
-        check(read(**changes))
+        check_manifest(read(**changes))
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def test_a_cluster_is_that_of_the_platform(changes):
 )
 def test_nothing_is_there_twice(changes, what):
     with pytest.raises(InvalidInput, match=f"two {what} are the same"):
-        check(read(**changes))
+        check_manifest(read(**changes))
 
 
 @pytest.mark.parametrize(
@@ -120,12 +122,12 @@ def test_nothing_is_there_twice(changes, what):
 )
 def test_a_move_that_cannot_have_been_is_refused(history):
     with pytest.raises(InvalidInput, match="cannot have gone from"):
-        check(read(history=history))
+        check_manifest(read(history=history))
 
 
 def test_what_a_task_may_a_simulation_may_not_and_the_other_way_round():
-    check(read(history=[change(0, "RUNNING", "PENDING"), change(0, "PENDING", "COMPLETED")]))
-    check(
+    check_manifest(read(history=[change(0, "RUNNING", "PENDING"), change(0, "PENDING", "COMPLETED")]))
+    check_manifest(
         read(history=[change(None, "MERGING_RUNNING", "MERGING_QUEUED"), change(None, "MERGING_QUEUED", "COMPLETED")])
     )
 
@@ -140,11 +142,11 @@ def test_what_a_task_may_a_simulation_may_not_and_the_other_way_round():
 )
 def test_the_history_leads_to_the_present_states(history):
     with pytest.raises(InvalidInput, match="does not lead to the states"):
-        check(read(history=history))
+        check_manifest(read(history=history))
 
 
 def test_the_history_may_tell_of_tasks_that_are_gone():
-    check(read(history=[change(7, "RUNNING", "FAILED")]))
+    check_manifest(read(history=[change(7, "RUNNING", "FAILED")]))
 
 
 REFUSED = {

@@ -8,7 +8,7 @@ from zipfile import ZipFile
 import pytest
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.persistence.directory import BROKEN, open_archive
+from yaptide.persistence.zip_safety import BROKEN, open_archive
 
 
 def archive(count: int, **extra: bytes) -> io.BytesIO:

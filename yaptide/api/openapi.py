@@ -95,7 +95,7 @@ def security(cookie: str) -> dict[str, dict[str, str]]:
     }
 
 
-def describe(spec: dict[str, Any] | str) -> dict[str, Any] | str:
+def complete_document(spec: dict[str, Any] | str) -> dict[str, Any] | str:
     """Complete the document that APIFlask makes of the routes."""
     if isinstance(spec, str):  # it would be YAML, which nobody asks for
         return spec

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.persistence.payload import pieces
+from yaptide.persistence.payload import read_pieces
 
 _BLOCK = 1 << 15
 #: Bytes that may remain of a text.
@@ -43,7 +43,7 @@ class _Left(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Slim:
+class LargeJson:
     """A JSON `text` without the pieces in `left`."""
 
     text: bytes
@@ -90,12 +90,12 @@ class Slim:
             for found in re.finditer(rb"%d,(\d+)" % self.mark, text):
                 yield text[end : found.start()]
                 left = self.left[int(found[1])]
-                yield from pieces(file, left.start, left.length)
+                yield from read_pieces(file, left.start, left.length)
                 end = found.end()
         yield text[end:]
 
 
-def slim(chunks: Iterable[bytes | memoryview]) -> Slim:
+def slim_json(chunks: Iterable[bytes | memoryview]) -> LargeJson:
     """Leave out of a text, given piece by piece, what is nothing but numbers; raises InvalidInput if much remains."""
     mark = 10**15 + secrets.randbelow(8 * 10**15)  # below 2**53: the same number as a double
     text, left = bytearray(), list[_Left]()
@@ -115,7 +115,7 @@ def slim(chunks: Iterable[bytes | memoryview]) -> Slim:
         start += last
         if len(text) + len(rest) > _MOST:
             raise InvalidInput(f"There are more than {_MOST} bytes of something else than numbers")
-    return Slim(bytes(text + rest), mark, left)
+    return LargeJson(bytes(text + rest), mark, left)
 
 
 def _blocks(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:

@@ -23,7 +23,7 @@ class _OnlyTheyKnowError(Exception):
     """Raised for what has to be asked of the commands themselves."""
 
 
-def answer(words: Sequence[str], variables: Mapping[str, str]) -> bool:
+def answer_quickly(words: Sequence[str], variables: Mapping[str, str]) -> bool:
     """Print what a command line asks for if that is help, the version or a completion; False if it is not answered."""
     if COMPLETE in variables:
         return _complete()

@@ -18,7 +18,7 @@ from pathlib import Path
 from yaptide.domain.errors import Unavailable, YaptideError
 from yaptide.platforms import lock
 from yaptide.platforms.direct.broker import MERGE, MERGE_QUEUE, SIMULATE, Broker, queue_of
-from yaptide.services import dispatching, recovery, runners
+from yaptide.services import outbox, recovery, runners
 from yaptide.services.backend import Backend
 from yaptide.services.runners import Announcement, Program
 
@@ -29,7 +29,7 @@ _LOOK = 5.0
 _MOST = 50
 
 
-class Courier:
+class OutboxPublisher:
     """Has the tasks of the platform DIRECT run by Celery's workers; also its `Dispatcher`."""
 
     def __init__(self, backend: Backend, broker: Broker, data: Path) -> None:
@@ -41,7 +41,7 @@ class Courier:
         self._threads: list[threading.Thread] = []
         self._lock: lock.Lock | None = None
         self._suspects: set[str] = set()
-        self._watch = recovery.Watch(backend)
+        self._watch = recovery.StallMonitor(backend)
         self._announcements: dict[str, Announcement] = {}
 
     def announce(self) -> None:
@@ -52,7 +52,7 @@ class Courier:
 
     def start(self) -> bool:
         """Begin to work; False if another process already does for this data folder."""
-        self._lock = lock.acquire(self._data, self._backend.database.address)
+        self._lock = lock.acquire_lock(self._data, self._backend.database.address)
         if self._lock is None:
             return False
         self._watch.begin()
@@ -88,21 +88,21 @@ class Courier:
     def send(self) -> int:
         """Send a message for each task and merge that waits and has none yet; returns how many."""
         sent = 0
-        for letter in dispatching.unsent(self._backend, _MOST):
+        for letter in outbox.list_unsent(self._backend, _MOST):
             number, key = letter.simulation_id, letter.update_key
             tasks = [(name, [number, task_id, letter.sim_type, key]) for task_id, name in letter.tasks]
             merges = [(letter.merge, [number, key])] if letter.merge else []
             unsent = self._broker.send(SIMULATE, queue_of(letter.sim_type), tasks)
             unsent += self._broker.send(MERGE, MERGE_QUEUE, merges)
             if unsent:
-                dispatching.forget(self._backend, unsent)
+                outbox.forget_sent(self._backend, unsent)
                 break
             sent += len(letter.names)
         return sent
 
     def find_lost(self) -> int:
         """Have what has lost its message sent again; returns how many. Raises Unavailable if the broker is away."""
-        tasks, merges = dispatching.sent(self._backend)
+        tasks, merges = outbox.list_sent(self._backend)
         waiting = {queue_of(sim_type): names for sim_type, names in tasks.items()} | {MERGE_QUEUE: merges}
         empty = [name for name, depth in self._broker.depths(filter(waiting.get, waiting)).items() if depth == 0]
         suspects = {message for name in empty for message in waiting[name]}
@@ -110,7 +110,7 @@ class Courier:
         self._suspects = suspects - lost
         if lost:
             log.warning("%d messages were lost by the broker; they are sent again", len(lost))
-            dispatching.forget(self._backend, sorted(lost))
+            outbox.forget_sent(self._backend, sorted(lost))
         return len(lost)
 
     def _deliver(self) -> None:

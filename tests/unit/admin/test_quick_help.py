@@ -8,11 +8,11 @@ import sys
 import pytest
 
 from yaptide import __version__
-from yaptide.admin import helping
+from yaptide.admin import quick_help
 
 #: Libraries, and parts of ours, that take long to load. (pydantic is typer's own.)
 HEAVY = {"sqlalchemy", "numpy", "httpx", "rich", "flask", "alembic", "yaptide.application", "yaptide.services"}
-DESCRIBED = json.loads(helping.FILE.read_text())
+DESCRIBED = json.loads(quick_help.FILE.read_text())
 
 #: Runs `yaptide` and names what of HEAVY is loaded at its end, on standard error.
 PROGRAM = f"""
@@ -34,7 +34,7 @@ def yaptide(*words: str, **variables: str) -> tuple[str, set[str]]:
 
 def completed(line: str) -> tuple[list[str], set[str]]:
     """How a line could go on, as bash asks."""
-    variables = {helping.COMPLETE: "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    variables = {quick_help.COMPLETE: "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
     printed, loaded = yaptide(**variables)
     return printed.split(), loaded
 
@@ -77,7 +77,7 @@ def test_the_version_is_the_packages():
     ],
 )
 def test_help_is_that_of_the_command(words, described, capsys):
-    assert helping.answer(words, {})
+    assert quick_help.answer_quickly(words, {})
     assert capsys.readouterr().out == f"{described['help']}\n"
 
 
@@ -85,5 +85,5 @@ def test_help_is_that_of_the_command(words, described, capsys):
     "words", [[], ["run"], ["nonsense", "--help"], ["db", "nonsense", "-h"], ["run", "--", "--help"]]
 )
 def test_everything_else_is_left_to_the_commands(words, capsys):
-    assert not helping.answer(words, {})
+    assert not quick_help.answer_quickly(words, {})
     assert capsys.readouterr().out == ""

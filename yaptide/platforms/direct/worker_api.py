@@ -1,4 +1,4 @@
-"""A worker's side of `yaptide.api.work`: what it asks the server, again and again until it gets an answer."""
+"""A worker's side of `yaptide.api.workers`: what it asks the server, again and again until it gets an answer."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +15,7 @@ from yaptide.domain.errors import StorageFull, Unavailable, YaptideError
 from yaptide.domain.estimators import TaskOutput
 from yaptide.persistence import task_outputs
 from yaptide.simulators.base import logs_of_task
-from yaptide_client.answers import document
+from yaptide_client.answers import read_document
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def is_reached(url: str) -> bool:
 
 
 class Server:
-    """The server that a worker reports to, about one simulation; see `yaptide.api.work` for the calls."""
+    """The server that a worker reports to, about one simulation; see `yaptide.api.workers` for the calls."""
 
     def __init__(self, url: str, simulation_id: int, update_key: str, patience: float) -> None:
         """`patience` is for how long (s) a call that matters is repeated while the server does not answer."""
@@ -85,7 +85,7 @@ class Server:
             with _translated(), self._http.stream("GET", path) as response, file.open("wb") as target:
                 if response.is_error:
                     response.read()
-                    document(response)
+                    read_document(response)
                 for chunk in response.iter_raw(_CHUNK):
                     target.write(chunk)
 
@@ -93,7 +93,7 @@ class Server:
 
     def _answer(self, send: Callable[[], httpx.Response]) -> dict[str, Any]:
         with _translated():
-            return document(send())
+            return read_document(send())
 
     def _until_answered(self, call: Callable[[], Any], patience: float | None = None) -> Any:
         """Repeat a call that got no answer, after waits that grow and differ: workers do not come all at once."""
@@ -150,7 +150,7 @@ class RemoteReporter:
     def complete(self, output: TaskOutput) -> None:
         """See `Reporter`."""
         with self.outbox.open("wb") as file:
-            task_outputs.write(file, output)
+            task_outputs.write_output(file, output)
         try:
             path = f"/tasks/{self.task_id}/output"
             self.server.upload(path, self.outbox, primaries=output.primaries, owner=self.owner)

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, Index, MetaData, Table, func, inspect, litera
 from sqlalchemy.types import NullType
 
 from yaptide.persistence.adoption.legacy import COLUMNS
-from yaptide.persistence.schema import migrate
+from yaptide.persistence.schema import migrate_tables
 
 #: The revision that the rows are copied into. Later ones then run over them as over any other database of ours.
 _COPIED_INTO = "0001"
@@ -42,7 +42,7 @@ _INDEXED = (
 )
 
 
-def lock(connection: Connection) -> None:
+def lock_migrations(connection: Connection) -> None:
     """Keep other migrations out until the end of the transaction; SQLite has just one writer anyway."""
     if connection.dialect.name == "postgresql":
         for statement in _LOCK:
@@ -62,7 +62,7 @@ def put_aside(connection: Connection) -> dict[str, Table]:
 
 def make_ours(connection: Connection) -> dict[str, Table]:
     """Make our tables as our first migration does; returns them by name."""
-    migrate(connection, _COPIED_INTO)
+    migrate_tables(connection, _COPIED_INTO)
     names = sorted(set(inspect(connection).get_table_names()) - {"alembic_version"})
     ours = [name for name in names if not name.startswith(_PREFIX)]
     # As they are in that revision: the models are those of the newest.
@@ -71,10 +71,10 @@ def make_ours(connection: Connection) -> dict[str, Table]:
 
 def bring_up_to_date(connection: Connection) -> None:
     """Apply the migrations that came after the first."""
-    migrate(connection, "head")
+    migrate_tables(connection, "head")
 
 
-def index(connection: Connection, old: Mapping[str, Table]) -> None:
+def index_children(connection: Connection, old: Mapping[str, Table]) -> None:
     """Have the children of a row found without reading a whole table of payloads for each."""
     for table, column in _INDEXED:
         Index(f"{_PREFIX}ix_{table}", old[table].c[column]).create(connection)
@@ -93,7 +93,7 @@ def set_sequences(connection: Connection, old: Mapping[str, Table], new: Mapping
                 connection.execute(select(func.setval(literal(sequence), last)))
 
 
-def drop(connection: Connection, old: Mapping[str, Table]) -> None:
+def drop_staged(connection: Connection, old: Mapping[str, Table]) -> None:
     """Drop the old tables, children first; on SQLite, overwrite the private keys that were there in clear."""
     for name in reversed(list(old)):
         if name == "KeycloakUser" and connection.dialect.name == "sqlite":

@@ -31,7 +31,7 @@ _REFERENCES = (
 )
 
 
-def settle(work: Work) -> None:
+def settle_orphans(work: Work) -> None:
     """Give everything in the old tables something to refer to."""
     _Leftovers(work).settle()
 
@@ -157,7 +157,7 @@ class _Leftovers:
         unknown = table.c.user_id.is_not(None) & self._is_orphan("Simulation", "user_id", "User")
         query = select(table.c.id, table.c.job_id, table.c.user_id).where(unknown).order_by(table.c.id)
         for number, job_id, user_id in self.connection.execute(query).all():
-            self.work.decide(f"Simulation {number}", values.text(job_id), "has no owner", f"User {user_id} is gone")
+            self.work.decide(f"Simulation {number}", values.to_text(job_id), "has no owner", f"User {user_id} is gone")
         self.connection.execute(update(table).where(unknown).values(user_id=None))
 
 

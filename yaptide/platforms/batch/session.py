@@ -18,14 +18,14 @@ from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.platforms.batch import packing, slurm
 from yaptide.platforms.batch.reports import Report, read_reports
 from yaptide.platforms.batch.slurm import FORGOTTEN, Seen
-from yaptide.platforms.batch.ssh import Connections, Login, Remote, Server
-from yaptide.services import batch, clusters, handing_in, tasks
-from yaptide.services.backend import Backend, now
+from yaptide.platforms.batch.ssh import Connections, Login, Server, SshSession
+from yaptide.services import batch, clusters, tasks, uploads
+from yaptide.services.backend import Backend, utc_now
 from yaptide.services.batch import Job, Open
 from yaptide.services.clusters import Cluster
-from yaptide.services.credentials import credentials
+from yaptide.services.credentials import current_credentials
 from yaptide.services.tasks import REQUEUED, Claim
-from yaptide.simulators import simulator
+from yaptide.simulators import get_simulator
 from yaptide.simulators.base import OUTPUT_LOG, logs_of_task
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class _Place:
     """The cluster, and the way there."""
 
     cluster: Cluster
-    remote: Remote
+    remote: SshSession
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ class _Memory:
     swept: bool = False
 
 
-class Site:
+class ClusterSession:
     """The jobs of one user on one cluster. `visit` is called by one thread at a time."""
 
     def __init__(
@@ -125,10 +125,10 @@ class Site:
             if not job.has_ended and job.array_id is None and not self._stop.is_set():
                 fine &= self._safely(job, self._submit, place, job)
         numbers = {job.id for job in jobs}
-        watched = [job for job in batch.jobs(self._backend) if job.id in numbers and self._is_watched(job)]
+        watched = [job for job in batch.list_unfinished(self._backend) if job.id in numbers and self._is_watched(job)]
         try:
-            asked = now()
-            seen = {(one.job, one.index): one for one in slurm.queue(place.remote)}
+            asked = utc_now()
+            seen = {(one.job, one.index): one for one in slurm.query_queue(place.remote)}
         except YaptideError as error:
             self._explain(watched, error)
             return False
@@ -138,10 +138,10 @@ class Site:
         return self._sweep(place) and fine
 
     def _place(self) -> _Place:
-        cluster = clusters.find(self._backend.database, self._cluster_name)
+        cluster = clusters.find_cluster(self._backend.database, self._cluster_name)
         if not cluster.host or not cluster.host_key:
             raise InvalidInput(f"The cluster {self._cluster_name} has no host or host key any more")
-        found = credentials(self._backend, self._user_id)
+        found = current_credentials(self._backend, self._user_id)
         login = Login(found.username, found.private_key_text, found.certificate_text)
         server = Server(cluster.host, cluster.port, cluster.host_key)
         return _Place(cluster, self._connections.to(server, login))
@@ -155,9 +155,9 @@ class Site:
             if job.has_ended:
                 continue
             if job.array_id is None and not isinstance(error, _PASSING):
-                batch.refuse(self._backend, job, f"it could not be submitted: {error}")
+                batch.refuse_submission(self._backend, job, f"it could not be submitted: {error}")
             elif not isinstance(error, Unavailable):
-                batch.remark(self._backend, job, f"the cluster cannot be asked, it is tried again: {error}")
+                batch.add_remark(self._backend, job, f"the cluster cannot be asked, it is tried again: {error}")
 
     def _safely(self, job: Job, step: Callable[..., None], *arguments: object) -> bool:
         try:
@@ -168,7 +168,7 @@ class Site:
         except Exception:  # what comes of one job is nothing to the others
             log.exception("an unexpected error with %s; going on", job.job_id)
             if job.array_id is None and not job.has_ended:
-                batch.refuse(self._backend, job, "an internal error, see the server's log")
+                batch.refuse_submission(self._backend, job, "an internal error, see the server's log")
             return False
         return True
 
@@ -184,11 +184,11 @@ class Site:
 
     def _submit(self, place: _Place, job: Job) -> None:
         folder = f"{place.cluster.scratch_of(place.remote.login.account)}/{job.job_id}"
-        key = batch.take(self._backend, job, folder)
+        key = batch.claim_submission(self._backend, job, folder)
         if key is None:
             return
         options = json.loads(job.options)
-        array, collect = _numbers(slurm.named(place.remote, job.job_id))
+        array, collect = _numbers(slurm.find_jobs(place.remote, job.job_id))
         files, shares = batch.input_of(self._backend, job)
         if array is None:
             self._send(place, job, folder, key, files, shares)
@@ -200,7 +200,9 @@ class Site:
             asked = slurm.Job(job.job_id, folder, {**place.cluster.sbatch_options, **options["collect"]})
             command = slurm.collect_command(asked, f"{folder}/collect.sh", array)
             collect = submit_once(place.remote, f"{folder}/collect.lock", command)
-        batch.note(self._backend, job, array_id=array, collect_id=collect)  # until then, both are found by their name
+        batch.note_job(
+            self._backend, job, array_id=array, collect_id=collect
+        )  # until then, both are found by their name
 
     def _send(
         self,
@@ -213,14 +215,16 @@ class Site:
     ) -> None:
         remote, cluster = place.remote, place.cluster
         program = _program(remote, cluster, job.sim_type)
-        parcel = packing.Parcel(simulator(job.sim_type), program, files, shares)
+        parcel = packing.Parcel(get_simulator(job.sim_type), program, files, shares)
         remote.make_folder(folder, 0o700)
         remote.write(f"{folder}/key", key.encode())
         remote.write(f"{folder}/place", self._backend.spool.place.encode())
-        remote.write(f"{folder}/recipe.json", packing.recipe(parcel, job.id, reachable(self._url, cluster)))
+        remote.write(
+            f"{folder}/recipe.json", packing.bundle_manifest(parcel, job.id, reachable_url(self._url, cluster))
+        )
         remote.write(f"{folder}/agent.py", packing.AGENT.read_bytes())
         for name, command in _SCRIPTS:
-            script = slurm.script(slurm.Job(job.job_id, folder, {}), command, cluster.prologue)
+            script = slurm.job_script(slurm.Job(job.job_id, folder, {}), command, cluster.prologue)
             remote.write(f"{folder}/{name}", script.encode(), 0o700)
         with tempfile.TemporaryDirectory(dir=self._backend.data_dir) as aside:
             inputs = Path(aside) / "inputs.zip"
@@ -251,7 +255,7 @@ class Site:
         array = job.array_id or 0
         mine = {task.task_id: one for task in left if (one := seen.get((array, task.task_id)))}
         if len(mine) < len(left):
-            for one in slurm.accounts(place.remote, [array]) or []:
+            for one in slurm.query_accounting(place.remote, [array]) or []:
                 if one.index is not None:
                     mine.setdefault(one.index, one)
         return mine
@@ -264,7 +268,7 @@ class Site:
             expected = f"expected to begin at {first.start:%Y-%m-%d %H:%M} UTC" if first.start else ""
             said = "; ".join(filter(None, (first.reason, expected))) or None
         if said != job.queue_note:
-            batch.note(self._backend, job, queue_note=said)
+            batch.note_job(self._backend, job, queue_note=said)
 
     def _requeue(self, job: Job, left: list[Open], mine: Mapping[int, Seen], asked: datetime) -> None:
         for task in left:
@@ -286,14 +290,14 @@ class Site:
         """Believe a report that could not be sent; whether the task has ended by it, or goes on."""
         if report.state not in ("running", "ended", "failed"):
             return False
-        claim = batch.claim(self._backend, job, report.task, report.worker, report.version, report.digest)
+        claim = batch.claim_task(self._backend, job, report.task, report.worker, report.version, report.digest)
         if claim is None:
             return False
         if report.state == "running":
-            tasks.progress(self._backend, claim, report.simulated, report.left)
+            tasks.report_progress(self._backend, claim, report.simulated, report.left)
             return False
         if report.state == "failed":
-            tasks.fail(self._backend, claim, report.reason, self._logs(place, job, report.task))
+            tasks.fail_task(self._backend, claim, report.reason, self._logs(place, job, report.task))
         else:
             self._fetch(place, job, claim, report)
         return True
@@ -306,9 +310,9 @@ class Site:
             try:
                 _check_size(place.remote, path, most)
                 place.remote.get(path, archive)
-                handing_in.hand_in(self._backend, claim, report.exit_code, archive)
+                uploads.hand_in(self._backend, claim, report.exit_code, archive)
             except (InvalidInput, NotFound) as error:
-                tasks.fail(self._backend, claim, f"what it has left cannot be used: {error}", {})
+                tasks.fail_task(self._backend, claim, f"what it has left cannot be used: {error}", {})
 
     def _judge(self, place: _Place, job: Job, task: Open, one: Seen | None) -> None:
         """End a task that says nothing, as SLURM says it has ended."""
@@ -346,24 +350,24 @@ class Site:
         """Whether the folder of a simulation that has ended is to be removed."""
         if job.job_state is EntityState.COMPLETED or job.end_time is None:
             return True
-        days = clusters.find(self._backend.database, self._cluster_name).keep_failed_days
-        return job.end_time + timedelta(days=days) < now()
+        days = clusters.find_cluster(self._backend.database, self._cluster_name).keep_failed_days
+        return job.end_time + timedelta(days=days) < utc_now()
 
     def _finish(self, place: _Place, job: Job, seen: _AllSeen) -> None:
         """Cancel what is left of a simulation that has ended; once nothing is, its folder may go."""
         known, numbers = list(seen.values()), {job.array_id, job.collect_id}
         if None in numbers:  # it ended while it was being submitted
-            known = slurm.named(place.remote, job.job_id)
+            known = slurm.find_jobs(place.remote, job.job_id)
             numbers = {one.job for one in known}
         alive = {one.job for one in known if one.job in numbers and one.state not in FINAL_STATES}
         for number in sorted(alive):
-            slurm.cancel(place.remote, number)
+            slurm.cancel_job(place.remote, number)
         if alive:
             return  # and look again whether it has helped
         self._memory.settled.add(job.id)
         if self._is_due(job):
             self._remove(place, job.job_id, job.job_dir or "")
-            batch.note(self._backend, job, job_dir=None)
+            batch.note_job(self._backend, job, job_dir=None)
 
     def _remove(self, place: _Place, job_id: str, folder: str) -> None:
         """Remove the folder of a job, and nothing else."""
@@ -382,8 +386,8 @@ class Site:
                 self._memory.orphans |= {name for name in left if not batch.is_known(self._backend, name)}
                 self._memory.swept = True
             for job_id in sorted(self._memory.orphans):
-                for number in {one.job for one in slurm.named(place.remote, job_id)}:
-                    slurm.cancel(place.remote, number)
+                for number in {one.job for one in slurm.find_jobs(place.remote, job_id)}:
+                    slurm.cancel_job(place.remote, number)
                 self._remove(place, job_id, f"{scratch}/{job_id}")
                 self._memory.orphans.discard(job_id)
         except YaptideError as error:
@@ -392,7 +396,7 @@ class Site:
         return True
 
 
-def reachable(url: str, cluster: Cluster) -> str | None:
+def reachable_url(url: str, cluster: Cluster) -> str | None:
     """The URL that nodes may send the update key to, None if there is none: not in the clear, not to themselves."""
     parts = urlsplit(url)
     if _is_loopback(parts.hostname or ""):
@@ -407,12 +411,12 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def submit_once(remote: Remote, lock: str, command: list[str]) -> int:
-    """Submit a job that is not there yet; raises what `slurm.submit` does."""
+def submit_once(remote: SshSession, lock: str, command: list[str]) -> int:
+    """Submit a job that is not there yet; raises what `slurm.submit_job` does."""
     answer = remote.run("sh", "-c", _ONCE, "sh", lock, *command)
     if answer.exit_code == _BUSY:
         raise ClusterUnavailable("The job is being submitted already; whether it was is looked at soon")
-    return slurm.submitted(answer)
+    return slurm.parse_job_number(answer)
 
 
 def _numbers(found: Iterable[Seen]) -> tuple[int | None, int | None]:
@@ -426,7 +430,7 @@ def _waits(seen: Seen) -> bool:
     return seen.state is EntityState.PENDING
 
 
-def _program(remote: Remote, cluster: Cluster, sim_type: str) -> str:
+def _program(remote: SshSession, cluster: Cluster, sim_type: str) -> str:
     """The whole path of a simulator's program on the cluster; raises InvalidInput if there is none."""
     path = cluster.simulators.get(sim_type, "")
     if path.startswith("/"):
@@ -438,7 +442,7 @@ def _program(remote: Remote, cluster: Cluster, sim_type: str) -> str:
     return found
 
 
-def _check_size(remote: Remote, path: str, most: int) -> None:
+def _check_size(remote: SshSession, path: str, most: int) -> None:
     """Raise InvalidInput for a file of more than `most` bytes, NotFound for one that is not there."""
     answer = remote.run("stat", "-c", "%s", "--", path)
     if answer.exit_code or not answer.text.strip().isdigit():

@@ -21,8 +21,8 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 
-def given(dialect: str, **columns: TypeEngine[Any]) -> FromClause:
-    """A table of the rows in the parameter `rows`, as `packed` makes it, for a statement on this kind of database."""
+def json_table(dialect: str, **columns: TypeEngine[Any]) -> FromClause:
+    """A table of the rows in the parameter `rows`, as `json_rows` makes it, for statements on this database."""
     rows = bindparam("rows", type_=Text())
     if dialect == "sqlite":
         each = func.json_each(rows).table_valued("value")
@@ -36,7 +36,7 @@ def given(dialect: str, **columns: TypeEngine[Any]) -> FromClause:
     )
 
 
-def packed(rows: Sequence[Any]) -> str:
+def json_rows(rows: Sequence[Any]) -> str:
     """The value of the parameter `rows`: whole numbers, text, and None where there is nothing."""
     import orjson  # noqa: PLC0415 - what only administers does without it
 
@@ -58,11 +58,11 @@ class _Many(TypeDecorator[Iterable[Any]]):
 
     def process_bind_param(self, value: Iterable[Any] | None, dialect: Dialect) -> Any:
         values = list(value or ())
-        # Not by `packed`: simulations are removed where there is nothing but the standard library, too.
+        # Not by `json_rows`: simulations are removed where there is nothing but the standard library, too.
         return json.dumps(values) if dialect.name == "sqlite" else values
 
 
-def among(column: ColumnElement[Any], dialect: str, parameter: str = "values") -> ColumnElement[bool]:
+def is_among(column: ColumnElement[Any], dialect: str, parameter: str = "values") -> ColumnElement[bool]:
     """Whether a column has one of the values in a parameter, of which there may be any number.
 
     Of values that `in_` binds one by one, PostgreSQL takes 65,535. An array tells it how many there are, so that it

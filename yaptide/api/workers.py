@@ -13,10 +13,10 @@ from apiflask import APIBlueprint
 from flask import Response, current_app, request
 
 from yaptide.api import schemas
-from yaptide.api.description import FILE, respond_with
-from yaptide.api.http import answer, backend, worker
+from yaptide.api.http import get_backend, get_worker, json_response
+from yaptide.api.openapi import FILE, respond_with
 from yaptide.domain.errors import InvalidInput
-from yaptide.services import remote
+from yaptide.services import workers
 from yaptide.services.tasks import Lease
 
 blueprint = APIBlueprint("work", __name__, tag="Own workers", url_prefix="/worker/<int:simulation_id>")
@@ -27,12 +27,12 @@ _CHUNK = 1 << 20
 @blueprint.post("/tasks/<int:task_id>/claim")
 @blueprint.input(schemas.TaskClaim, location="json")
 @blueprint.output(schemas.ClaimedTask)
-def claim(simulation_id: int, task_id: int, json_data: schemas.TaskClaim) -> Response:
+def claim_task(simulation_id: int, task_id: int, json_data: schemas.TaskClaim) -> Response:
     """Take a task to run, and get its input; 409 if it is not to be run (any more)."""
     told = json_data
     version, digest = told.simulator_version, told.simulator_digest
-    claimed, files = remote.claim(
-        backend(), worker(), task_id, told.worker, version, digest, with_input=told.with_input
+    claimed, files = workers.claim_task(
+        get_backend(), get_worker(), task_id, told.worker, version, digest, with_input=told.with_input
     )
     document = {
         "message": "The task is yours",
@@ -44,29 +44,31 @@ def claim(simulation_id: int, task_id: int, json_data: schemas.TaskClaim) -> Res
         "attempt": claimed.attempt,
         "input_files": dict(files),
     }
-    return answer(document)
+    return json_response(document)
 
 
 @blueprint.post("/tasks/<int:task_id>/progress")
 @blueprint.input(schemas.TaskProgress, location="json")
 @blueprint.output(schemas.Wanted)
-def progress(simulation_id: int, task_id: int, json_data: schemas.TaskProgress) -> Response:
+def report_progress(simulation_id: int, task_id: int, json_data: schemas.TaskProgress) -> Response:
     """How far a task is; the answer says whether to go on."""
     lease = Lease(simulation_id, task_id, json_data.owner)
-    wanted = remote.progress(backend(), worker(), lease, json_data.simulated_primaries, json_data.estimated_time)
+    wanted = workers.report_progress(
+        get_backend(), get_worker(), lease, json_data.simulated_primaries, json_data.estimated_time
+    )
     return _wanted(wanted)
 
 
 @blueprint.put("/tasks/<int:task_id>/output")
 @blueprint.input(schemas.RunQuery, location="query", arg_name="query")
 @blueprint.output(schemas.Wanted)
-def complete(simulation_id: int, task_id: int, query: schemas.RunQuery) -> Response:
+def upload_output(simulation_id: int, task_id: int, query: schemas.RunQuery) -> Response:
     """The scores of a finished task, as the file that yaptide's workers write (.npz)."""
     _allow_large()
     lease = Lease(simulation_id, task_id, query.owner)
     if query.primaries is None:
         raise InvalidInput("Missing primaries in the query")
-    return _wanted(remote.complete(backend(), worker(), lease, query.primaries, request.stream))
+    return _wanted(workers.complete_task(get_backend(), get_worker(), lease, query.primaries, request.stream))
 
 
 @blueprint.put("/tasks/<int:task_id>/files")
@@ -75,31 +77,31 @@ def complete(simulation_id: int, task_id: int, query: schemas.RunQuery) -> Respo
 def hand_in(simulation_id: int, task_id: int, query: schemas.FilesQuery) -> Response:
     """What the simulator of a finished task has written, as a zip archive, to be read here."""
     _allow_large()
-    proof = worker()
-    with tempfile.NamedTemporaryFile(dir=backend().data_dir) as file:
+    proof = get_worker()
+    with tempfile.NamedTemporaryFile(dir=get_backend().data_dir) as file:
         while chunk := request.stream.read(_CHUNK):
             file.write(chunk)
         file.flush()
         lease = Lease(simulation_id, task_id, query.owner)
-        return _wanted(remote.hand_in(backend(), proof, lease, query.exit_code, Path(file.name)))
+        return _wanted(workers.hand_in(get_backend(), proof, lease, query.exit_code, Path(file.name)))
 
 
 @blueprint.post("/tasks/<int:task_id>/failure")
 @blueprint.input(schemas.TaskEnd, location="json")
 @blueprint.output(schemas.Wanted)
-def fail(simulation_id: int, task_id: int, json_data: schemas.TaskEnd) -> Response:
+def report_failure(simulation_id: int, task_id: int, json_data: schemas.TaskEnd) -> Response:
     """A task has failed: why, and its log files."""
     lease = Lease(simulation_id, task_id, json_data.owner)
-    return _wanted(remote.fail(backend(), worker(), lease, json_data.reason, json_data.logfiles))
+    return _wanted(workers.fail_task(get_backend(), get_worker(), lease, json_data.reason, json_data.logfiles))
 
 
 @blueprint.post("/tasks/<int:task_id>/canceled")
 @blueprint.input(schemas.TaskEnd, location="json")
 @blueprint.output(schemas.Wanted)
-def canceled(simulation_id: int, task_id: int, json_data: schemas.TaskEnd) -> Response:
+def report_canceled(simulation_id: int, task_id: int, json_data: schemas.TaskEnd) -> Response:
     """Log files of a task that was canceled while it ran."""
     lease = Lease(simulation_id, task_id, json_data.owner)
-    remote.explain(backend(), worker(), lease, json_data.logfiles)
+    workers.explain_cancel(get_backend(), get_worker(), lease, json_data.logfiles)
     return _wanted(False)
 
 
@@ -109,15 +111,15 @@ def canceled(simulation_id: int, task_id: int, json_data: schemas.TaskEnd) -> Re
 def give_back(simulation_id: int, task_id: int, json_data: schemas.TaskEnd) -> Response:
     """A worker that has to stop has others run its task."""
     lease = Lease(simulation_id, task_id, json_data.owner)
-    return _wanted(remote.give_back(backend(), worker(), lease, json_data.reason))
+    return _wanted(workers.give_back(get_backend(), get_worker(), lease, json_data.reason))
 
 
 @blueprint.get("/tasks/<int:task_id>/output")
 @blueprint.doc(responses=respond_with(200, "The scores, as they were sent", FILE))
-def output(simulation_id: int, task_id: int) -> Response:
+def download_output(simulation_id: int, task_id: int) -> Response:
     """The scores of a task, for the worker that merges them."""
     with tempfile.TemporaryDirectory() as aside:  # open, a file can be read after its name is gone
-        path = remote.output(backend(), worker(), task_id, Path(aside))
+        path = workers.fetch_output(get_backend(), get_worker(), task_id, Path(aside))
         size = path.stat().st_size
         response = Response(_chunks(path.open("rb")), mimetype="application/octet-stream")
     response.content_length = size
@@ -129,9 +131,9 @@ def output(simulation_id: int, task_id: int) -> Response:
 @blueprint.output(schemas.ClaimedMerge)
 def claim_merge(simulation_id: int, json_data: schemas.MergeClaim) -> Response:
     """Take a simulation whose tasks have all ended, to merge their scores; 409 if there is nothing to merge."""
-    merge = remote.claim_merge(backend(), worker(), json_data.worker)
+    merge = workers.claim_merge(get_backend(), get_worker(), json_data.worker)
     tasks = [{"task_id": task_id, "primaries": primaries} for task_id, primaries in merge.completed]
-    return answer({"message": "The merge is yours", "owner": merge.owner, "tasks": tasks})
+    return json_response({"message": "The merge is yours", "owner": merge.owner, "tasks": tasks})
 
 
 @blueprint.post("/merge/heartbeat")
@@ -139,7 +141,7 @@ def claim_merge(simulation_id: int, json_data: schemas.MergeClaim) -> Response:
 @blueprint.output(schemas.Wanted)
 def merge_heartbeat(simulation_id: int, json_data: schemas.MergeOwner) -> Response:
     """A merge goes on; the answer says whether it is still wanted."""
-    return _wanted(remote.merge_heartbeat(backend(), worker(), json_data.owner))
+    return _wanted(workers.merge_heartbeat(get_backend(), get_worker(), json_data.owner))
 
 
 @blueprint.post("/merge/failure")
@@ -147,22 +149,22 @@ def merge_heartbeat(simulation_id: int, json_data: schemas.MergeOwner) -> Respon
 @blueprint.output(schemas.Wanted)
 def merge_failed(simulation_id: int, json_data: schemas.MergeFailure) -> Response:
     """The scores cannot be merged: why."""
-    return _wanted(remote.merge_failed(backend(), worker(), json_data.owner, json_data.reason))
+    return _wanted(workers.merge_failed(get_backend(), get_worker(), json_data.owner, json_data.reason))
 
 
 @blueprint.put("/merge/results")
 @blueprint.input(schemas.MergeOwner, location="query", arg_name="query")
 @blueprint.output(schemas.Wanted)
-def merged(simulation_id: int, query: schemas.MergeOwner) -> Response:
+def upload_merged(simulation_id: int, query: schemas.MergeOwner) -> Response:
     """Merged results, as the file that yaptide's workers write (a zip archive); their payloads are kept as they are."""
     _allow_large()
-    proof = worker()
-    with tempfile.TemporaryFile(dir=backend().data_dir) as file:
-        if not remote.merge_heartbeat(backend(), proof, query.owner):
+    proof = get_worker()
+    with tempfile.TemporaryFile(dir=get_backend().data_dir) as file:
+        if not workers.merge_heartbeat(get_backend(), proof, query.owner):
             return _wanted(False)
         while chunk := request.stream.read(_CHUNK):
             file.write(chunk)
-        return _wanted(remote.merged(backend(), proof, query.owner, file))
+        return _wanted(workers.store_merged(get_backend(), proof, query.owner, file))
 
 
 def _allow_large() -> None:
@@ -170,7 +172,7 @@ def _allow_large() -> None:
 
 
 def _wanted(wanted: bool) -> Response:
-    return answer({"message": "Go on" if wanted else "Not wanted any more", "wanted": wanted}, 200)
+    return json_response({"message": "Go on" if wanted else "Not wanted any more", "wanted": wanted}, 200)
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ from typing import TypeVar, cast
 T = TypeVar("T")
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
+def prefetch_items(items: Iterator[T]) -> Iterator[T]:
     """The same items, each of them made by another thread while the one before it is worked on."""
     end = object()
     with ThreadPoolExecutor(1) as maker:
