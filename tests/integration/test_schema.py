@@ -227,7 +227,7 @@ def skeleton_and_end(name):
     return skeleton(name)
 
 names.skeleton = skeleton_and_end
-schema.upgrade(Database(sys.argv[1]))
+schema.upgrade_tables(Database(sys.argv[1]))
 """
 
 
