@@ -19,8 +19,9 @@ from tests.support.slurm import Keys, SlurmMissing, find_program
 from yaptide.admin import cli
 from yaptide.domain.errors import ClusterRefused, ClusterUnavailable, Forbidden, NotFound, TooLarge, YaptideError
 from yaptide.domain.states import FINAL_STATES, EntityState
-from yaptide.platforms.batch import checking, slurm, ssh
-from yaptide.platforms.batch.slurm import Job
+from yaptide.platforms.batch import checking, ssh
+from yaptide.platforms.batch.schedulers.slurm import scheduler as slurm
+from yaptide.platforms.batch.schedulers.slurm.scheduler import Job
 from yaptide.platforms.batch.ssh import Connections, Limits, Login, Server
 from yaptide.services.clusters import Cluster
 

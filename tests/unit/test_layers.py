@@ -21,7 +21,8 @@ LAYERS = {
     "editor": ("domain",),
     "persistence": ("domain",),
     "simulators": ("domain", "editor"),
-    "services": ("domain", "editor", "persistence", "simulators"),
+    "platforms.batch.schedulers": ("domain",),
+    "services": ("domain", "editor", "persistence", "simulators", "platforms.batch.schedulers"),
     "platforms": (
         *("domain", "simulators", "services", "logs"),
         *("persistence.codec", "persistence.task_outputs", "persistence.result_files"),
@@ -73,7 +74,7 @@ LIGHT = {
     "yaptide.platforms.direct.worker": {"flask", "apiflask", "sqlalchemy", "asyncssh"},
     "yaptide.simulators": {"flask", "apiflask", "sqlalchemy", "asyncssh"},
     "yaptide.application": {"asyncssh"},
-    "yaptide.platforms.batch.slurm": {"asyncssh", "flask", "sqlalchemy"},
+    "yaptide.platforms.batch.schedulers": {"asyncssh", "flask", "sqlalchemy"},
     "yaptide.admin.cli": {"flask", "apiflask", "uvicorn", "httpx", "jwt", "cryptography", "matplotlib", "asyncssh"},
 }
 
@@ -105,11 +106,16 @@ def is_within(name: str, folders: tuple[str, ...]) -> bool:
     return any(name == folder or name.startswith(f"{folder}.") for folder in folders)
 
 
+def layer_of(name: str) -> str:
+    """The layer of a module: a layer inside another one has rules of its own."""
+    return max((layer for layer in LAYERS if is_within(name, (layer,))), key=len, default=name.split(".")[0])
+
+
 def violations(source: str, module: str) -> list[str]:
     """One line for each import that is against the rules, as an editor can jump to."""
     place = "/".join(module.split(".")) + ("/__init__.py" if module in PACKAGES else ".py")
     _, _, inner = module.partition(".")
-    layer = inner.split(".")[0]
+    layer = layer_of(inner)
     found = []
     for line, name in imports(source, module):
         top, _, below = name.partition(".")
@@ -159,6 +165,9 @@ def test_every_layer_has_its_rules():
         ("yaptide.services.x", "from sqlalchemy import select"),
         ("yaptide.services.x", "import sqlalchemy.orm"),
         ("yaptide.platforms.x", "from yaptide.persistence import codec, models"),
+        ("yaptide.platforms.batch.schedulers.x", "from yaptide.services import tasks"),
+        ("yaptide.platforms.batch.schedulers", "from yaptide.platforms.batch import ssh"),
+        ("yaptide.services.x", "from yaptide.platforms.batch import driver"),
         ("yaptide.api.x", "import sqlalchemy as sa"),
         ("yaptide", "from yaptide.application import create_app"),
     ],
@@ -176,6 +185,8 @@ def test_what_goes_up_is_seen(module, source):
         ("yaptide.domain", "from .states import EntityState"),
         ("yaptide.services.x", "from sqlalchemy import Connection\nfrom sqlalchemy.exc import IntegrityError"),
         ("yaptide.platforms.x", "from yaptide.persistence import codec\nfrom yaptide.persistence.codec import encode"),
+        ("yaptide.services.x", "from yaptide.platforms.batch.schedulers import get_scheduler"),
+        ("yaptide.platforms.batch.driver", "from yaptide.platforms.batch.schedulers import get_scheduler"),
         ("yaptide.api.x", "from yaptide import __version__"),
     ],
 )

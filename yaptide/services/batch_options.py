@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from yaptide.domain.errors import InvalidInput, NotConfigured
-from yaptide.domain.sbatch import check_options, read_header
+from yaptide.platforms.batch.schedulers.slurm.options import check_options, read_header
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models.simulations import EDITOR
 from yaptide.persistence.queries import clusters

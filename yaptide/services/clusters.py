@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy.exc import IntegrityError
 
 from yaptide.domain.errors import Conflict, InvalidInput, NotFound
-from yaptide.domain.sbatch import check_options
+from yaptide.platforms.batch.schedulers.slurm.options import check_options
 from yaptide.persistence.engine import Database, Record
 from yaptide.persistence.queries import clusters
 from yaptide.services.administration import check_name

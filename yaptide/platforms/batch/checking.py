@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from yaptide.domain.errors import ClusterUnavailable, YaptideError
 from yaptide.domain.states import FINAL_STATES, EntityState
-from yaptide.platforms.batch import slurm
-from yaptide.platforms.batch.slurm import Job, Seen
+from yaptide.platforms.batch.schedulers.slurm import scheduler as slurm
+from yaptide.platforms.batch.schedulers.slurm.scheduler import Job, Seen
 from yaptide.platforms.batch.ssh import Finished, SshSession
 from yaptide.services.clusters import Cluster
 from yaptide.simulators import list_names

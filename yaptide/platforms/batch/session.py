@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 
 from yaptide.domain.errors import ClusterUnavailable, InvalidInput, NotFound, Unavailable, YaptideError
 from yaptide.domain.states import FINAL_STATES, EntityState
-from yaptide.platforms.batch import packing, slurm
+from yaptide.platforms.batch import packing
+from yaptide.platforms.batch.schedulers.slurm import scheduler as slurm
 from yaptide.platforms.batch.reports import Report, read_reports
-from yaptide.platforms.batch.slurm import FORGOTTEN, Seen
+from yaptide.platforms.batch.schedulers.slurm.scheduler import FORGOTTEN, Seen
 from yaptide.platforms.batch.ssh import Connections, Login, Server, SshSession
 from yaptide.services import batch, clusters, tasks, uploads
 from yaptide.services.backend import Backend, utc_now

@@ -10,8 +10,8 @@ from hypothesis import given, strategies as st
 
 from yaptide.domain.errors import ClusterRefused, ClusterUnavailable, InvalidInput
 from yaptide.domain.states import FINAL_STATES, EntityState
-from yaptide.platforms.batch import slurm
-from yaptide.platforms.batch.slurm import Job, Seen
+from yaptide.platforms.batch.schedulers.slurm import scheduler as slurm
+from yaptide.platforms.batch.schedulers.slurm.scheduler import Job, Seen
 
 NAME = "20260301-120000-4f8c2b54-6f9a-4a63-8a51-0d6e1f2a3b4cBATCH"
 #: All states that SLURM's documentation names, and ours.

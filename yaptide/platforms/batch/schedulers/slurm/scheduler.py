@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from yaptide.domain import sbatch
+from yaptide.platforms.batch.schedulers.slurm import options as sbatch
 from yaptide.domain.errors import ClusterRefused, ClusterUnavailable, InvalidInput
 from yaptide.domain.states import EntityState
 

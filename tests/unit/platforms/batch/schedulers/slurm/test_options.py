@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.domain.sbatch import _VALUES, check_options, read_header, sbatch_arguments
+from yaptide.platforms.batch.schedulers.slurm.options import _VALUES, check_options, read_header, sbatch_arguments
 
 HARMLESS = {
     "--time": "01:00:00",
@@ -147,6 +147,6 @@ def test_commands_in_a_header_are_refused(header):
 
 
 def test_the_document_lists_the_options():
-    text = (Path(__file__).parents[3] / "docs/batch.md").read_text()
+    text = (Path(__file__).parents[6] / "docs/batch.md").read_text()
     section = text.partition("## What jobs may ask for")[2].partition("The prologue")[0]
     assert re.findall(r"`(--[a-z-]+)`", section) == list(_VALUES)

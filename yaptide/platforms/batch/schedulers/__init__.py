@@ -1,0 +1,1 @@
+"""Batch systems of clusters."""
