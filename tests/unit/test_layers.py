@@ -1,6 +1,7 @@
 """Imports go down only; see "Layers" in docs/. The rules are the tables below, the rest only reads imports."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -78,6 +79,11 @@ LIGHT = {
     "yaptide.admin.cli": {"flask", "apiflask", "uvicorn", "httpx", "jwt", "cryptography", "matplotlib", "asyncssh"},
 }
 
+#: Where the batch system of clusters is known by name: its own folder, and the module that chooses it.
+SCHEDULERS = "yaptide.platforms.batch.schedulers"
+#: Words that belong to it. `sbatch_options` is a stored column, `--sbatch-option` an option of the command line.
+OF_SLURM = re.compile(r"slurm|sbatch(?![-_]options?\b)|squeue|sacct|scancel|scontrol", re.IGNORECASE)
+
 
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
@@ -108,7 +114,7 @@ def is_within(name: str, folders: tuple[str, ...]) -> bool:
 
 def layer_of(name: str) -> str:
     """The layer of a module: a layer inside another one has rules of its own."""
-    return max((layer for layer in LAYERS if is_within(name, (layer,))), key=len, default=name.split(".")[0])
+    return max((layer for layer in LAYERS if is_within(name, (layer,))), key=len, default=name.partition(".")[0])
 
 
 def violations(source: str, module: str) -> list[str]:
@@ -147,6 +153,33 @@ def test_the_client_imports_nothing_of_the_server():
     for path in CLIENT.rglob("*.py"):
         for line, name in imports(path.read_text(), f"yaptide_client.{path.stem}"):
             assert name.partition(".")[0] in allowed, f"{path}:{line}: {name}"
+
+
+def test_slurm_is_known_to_its_scheduler_alone():
+    known = [name for name in MODULES if is_within(name, (f"{SCHEDULERS}.slurm",)) or name == SCHEDULERS]
+    assert len(known) > 2
+    lines = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in (path for name, path in MODULES.items() if name not in known)
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if OF_SLURM.search(line)
+    ]
+    assert not lines, "\n" + "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("line", "belongs"),
+    [
+        ("Slurm()", True),
+        ("run('sbatch')", True),
+        ("x = SACCT", True),
+        ("sbatch_script", True),
+        ("cluster.sbatch_options", False),
+        ('"--sbatch-option",', False),
+    ],
+)
+def test_words_of_slurm_are_seen(line, belongs):
+    assert bool(OF_SLURM.search(line)) is belongs
 
 
 def test_every_layer_has_its_rules():
