@@ -286,7 +286,7 @@ def test_a_task_that_needs_too_much_memory_is_told_so(site, files):
     with site.client() as client:
         job = submit(client, files(SHORT), 1)
         assert ended(job) is EntityState.FAILED
-        assert "needs more memory than it has; see --mem" in reasons(job)
+        assert "needed more memory than it had; see --mem" in reasons(job)
 
 
 def test_a_task_that_reaches_its_time_limit_is_told_so(site, files):
