@@ -148,7 +148,7 @@ def test_a_disk_that_fills_up_while_tasks_run_is_no_failure(there, undisturbed):
         balloon = fill(disk)
         for pid in simulators:
             os.kill(pid, signal.SIGCONT)
-        given_back = ("PENDING", "no room is left where it ran: less than 256 MiB are free")
+        given_back = ("PENDING", "no disk space is left where it ran: less than 256 MiB are free")
         until(
             lambda: given_back in {(state, why) for task in range(TASKS) for state, _, why in moves(job, task)},
             "a task is given back",

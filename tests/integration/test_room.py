@@ -55,8 +55,8 @@ def test_the_executor_begins_no_task(signed_in, backend, tmp_path, monkeypatch, 
 
 def test_a_worker_does_not_ask_for_a_task(database, tmp_path, monkeypatch, full):
     asked = []
-    monkeypatch.setattr(Server, "insist", lambda _, path, **__: asked.append(path))
+    monkeypatch.setattr(Server, "post", lambda _, path, **__: asked.append(path))
     full.set()
     worker = Worker(Place("http://127.0.0.1:1", tmp_path, tmp_path / "work", 60))
-    worker.simulate(1, 0, "shieldhit", "key")
+    worker.simulate_task(1, 0, "shieldhit", "key")
     assert asked == []

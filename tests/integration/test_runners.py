@@ -296,7 +296,7 @@ class FakeBroker:
     def __init__(self, *workers: str) -> None:
         self.there: tuple[str, ...] | None = workers
 
-    def workers(self) -> dict[str, WorkerState]:
+    def list_workers(self) -> dict[str, WorkerState]:
         if self.there is None:
             raise Unavailable("the broker cannot be reached")
         state = WorkerState(("simulate.mcsquare", "merge"), 0, 1, True, {"mcsquare": ("1.1", "ab" * 32)})

@@ -52,10 +52,10 @@ class Broker:
     def send(self, _name: str, _queue: str, _messages: Any) -> list[str]:
         return []
 
-    def depths(self, queues: Any) -> dict[str, int]:
+    def count_messages(self, queues: Any) -> dict[str, int]:
         return dict.fromkeys(queues, 0)
 
-    def workers(self) -> dict[str, WorkerState]:
+    def list_workers(self) -> dict[str, WorkerState]:
         return {"worker-1@host": WorkerState(("simulate.mcsquare",), 0, 2, True, {"mcsquare": ("1.1", "ab" * 32)})}
 
 
@@ -68,8 +68,8 @@ def look_around(backend: Backend, folder: Path, watch: Watch) -> Counter[str]:
     driver = Driver(backend, "http://127.0.0.1:5000", 10.0)
     driver.owner = f"{backend.spool.place}driver"
     steps = (executor._work_once, executor._beat, executor._tidy_up)
-    steps += (courier.send, courier.find_lost, courier._watch.requeue)
-    steps += (driver._look, driver._merge, driver._beat)
+    steps += (courier.send_messages, courier.resend_lost, courier._monitor.requeue)
+    steps += (driver._process_clusters, driver._merge_next, driver._send_heartbeat)
     announcements = (executor._announce, courier.announce_workers, driver._announce)
     steps += (*announcements, executor.withdraw)
     with watch.watching():

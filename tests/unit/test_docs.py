@@ -96,7 +96,9 @@ def test_every_setting_is_documented():
         "YAPTIDE_USER",
         "KEYCLOAK_USER",
         "YAPTIDE_PARENT_PID",
-    }  # a constant; what `yaptide up` tells its own processes
+        "YAPTIDE_TASK_ID",
+        "YAPTIDE_RUN_NAME",
+    }  # a constant; what `yaptide up` tells its own processes, and job scripts on clusters tell the agent
     assert in_code == set(re.findall(r"`((?:YAPTIDE|FLASK|CELERY|KEYCLOAK|CERT)_\w+)`", MADE["docs/settings.md"]))
     assert {field.validation_alias for field in Settings.model_fields.values()} <= in_code
 

@@ -181,8 +181,8 @@ def try_cluster(
     connections = ssh.Connections()
     try:
         server = ssh.Server(cluster.host, cluster.port, cluster.host_key or "")
-        remote = connections.to(server, ssh.Login(login, private_key_file.read_text(), certificate))
-        steps = list(checking.try_out(remote, cluster, wait))
+        remote = connections.open_session(server, ssh.Login(login, private_key_file.read_text(), certificate))
+        steps = list(checking.run_checks(remote, cluster, wait))
     finally:
         connections.close()
     passed = all(step.passed for step in steps)

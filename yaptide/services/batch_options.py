@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy import Connection
 
 from yaptide.domain.errors import InvalidInput, NotConfigured
-from yaptide.domain.sbatch import check_options, read_header
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models.simulations import EDITOR
 from yaptide.persistence.queries import clusters
+from yaptide.platforms.batch.schedulers import get_scheduler
 from yaptide.simulators.base import Simulator
 from yaptide_client.extras import require_extra
 
@@ -76,4 +76,5 @@ def _options(asked: Mapping[str, Any], job: str) -> dict[str, str]:
     header, given = asked.get(f"{job}_header", ""), asked.get(f"{job}_options", {})
     if not isinstance(header, str) or not isinstance(given, Mapping):
         raise InvalidInput(f"batch_options: {job}_header is a text, {job}_options a map of options")
-    return read_header(header) | check_options(given)
+    scheduler = get_scheduler()
+    return scheduler.read_header(header) | scheduler.check_options(given)

@@ -14,9 +14,9 @@ from typing import Any
 from sqlalchemy.exc import IntegrityError
 
 from yaptide.domain.errors import Conflict, InvalidInput, NotFound
-from yaptide.domain.sbatch import check_options
 from yaptide.persistence.engine import Database, Record
 from yaptide.persistence.queries import clusters
+from yaptide.platforms.batch.schedulers import get_scheduler
 from yaptide.services.administration import check_name
 from yaptide.services.backend import Backend
 
@@ -119,7 +119,7 @@ def check_cluster(cluster: Cluster) -> Cluster:
         raise InvalidInput("A limit of tasks is 1 or more")
     if cluster.keep_failed_days < 0:
         raise InvalidInput("The days for which folders are kept are 0 or more")
-    options = check_options(cluster.sbatch_options)
+    options = get_scheduler().check_options(cluster.sbatch_options)
     return replace(cluster, sbatch_options=options, host_key=_host_key(cluster))
 
 
@@ -129,7 +129,7 @@ def _check_scratch(folder: str | None) -> None:
     plain = folder.replace(_USER, "user")
     if not folder.startswith("/") or not folder.isprintable() or ".." in folder.split("/"):
         raise InvalidInput(f"{folder!r}: the scratch folder is a whole path that begins with /")
-    if set("{}%\\") & set(plain):  # sbatch would put other things in the place of some of them
+    if set("{}%\\") & set(plain):  # a scheduler replaces some of them in paths
         raise InvalidInput(f"{folder!r}: of these characters the scratch folder can have only {_USER}")
 
 

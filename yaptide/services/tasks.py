@@ -20,6 +20,7 @@ from yaptide.persistence.models.simulations import BATCH
 from yaptide.persistence.queries import outbox, simulations, tasks, transitions
 from yaptide.persistence.queries.tasks import Claim as Claim, Lease as Lease
 from yaptide.persistence.queries.transitions import Audit, Locked
+from yaptide.platforms.batch.schedulers.base import RUN_NAME
 from yaptide.services import lifecycle, logfiles
 from yaptide.services.backend import Backend, utc_now
 from yaptide.simulators.base import logs_of_task
@@ -27,9 +28,7 @@ from yaptide.simulators.base import logs_of_task
 #: How often a task is given back before whoever runs it counts as unable to.
 RETURNS = 100
 _MOST_REASON = 200
-#: How tasks of a cluster's array are called as workers: number of the job, of the task, and how often it was requeued.
-RUN_ON_CLUSTER = "slurm-{job}_{task}-{restarts}"
-_RUN_ON_CLUSTER = re.compile(r"/(slurm-[0-9]+_[0-9]+)-([0-9]{1,9})$")
+_RUN_ON_CLUSTER = re.compile(f"/{RUN_NAME}$")
 REQUEUED = "the cluster put it back into the queue"
 #: Values of a task that nobody runs.
 UNOWNED: Mapping[str, Any] = {"owner": None, "heartbeat_time": None}

@@ -51,7 +51,7 @@ def without(monkeypatch):
         for module in [name for name in sys.modules if name.partition(".")[0] == library]:
             monkeypatch.delitem(sys.modules, module)
         monkeypatch.setitem(sys.modules, library, None)
-        ours = ("direct.broker", "direct.worker", "direct.courier", "batch.ssh", "batch.driver")
+        ours = ("direct.broker", "direct.worker", "direct.outbox", "batch.ssh", "batch.driver")
         for module in (*(f"yaptide.platforms.{name}" for name in ours), "yaptide.services.bucket"):
             monkeypatch.delitem(sys.modules, module, raising=False)
         monkeypatch.delitem(sys.modules, "yaptide_client.plots", raising=False)

@@ -125,10 +125,12 @@ class BatchSimulationModel(SimulationModel):
     )
     cluster_id: Mapped[int] = mapped_column(ForeignKey("Cluster.id", ondelete="RESTRICT"), doc="Where it runs")
     job_dir: Mapped[str | None] = mapped_column(doc="Its folder on the cluster")
-    array_id: Mapped[int | None] = mapped_column(doc="SLURM's number of the array job that simulates")
-    collect_id: Mapped[int | None] = mapped_column(doc="SLURM's number of the job that runs when the array has ended")
+    array_id: Mapped[int | None] = mapped_column(doc="The scheduler's number of the array job that simulates")
+    collect_id: Mapped[int | None] = mapped_column(
+        doc="The scheduler's number of the job that runs when the array has ended"
+    )
     options: Mapped[str | None] = mapped_column(
-        Text, doc="Options of sbatch for the two jobs, JSON: array and collect; null: it was not submitted here"
+        Text, doc="Options of the scheduler for the two jobs, JSON: array and collect; null: it was not submitted here"
     )
     queue_note: Mapped[str | None] = mapped_column(Text, doc="What the cluster says of the tasks that wait there")
 
