@@ -42,8 +42,6 @@ INSERT INTO "Page" (id, estimator_id, page_number, page_name, page_dimension, co
     compressed_data) SELECT n, n, 0, 'DOSE', 1, 1, '', {empty} FROM {numbers};
 INSERT INTO "Logfiles" (id, simulation_id, content_size, content_sha256, compressed_data)
     SELECT n, n, 1, 'digest', {empty} FROM {numbers} WHERE n % 4 = 0;
-INSERT INTO "SimulationCount" (user_id, job_state, number)
-    SELECT user_id, job_state, count(*) FROM "Simulation" WHERE id >= {first} GROUP BY user_id, job_state;
 """
 
 

@@ -1,0 +1,60 @@
+"""Simulations of a user are counted by an index of their own table; the table of their numbers goes.
+
+A migration runs while others use the database: it must be quick, and the code before it should keep working after it.
+
+A view takes the place of the table for processes of the version before, until they are restarted: they read the right
+numbers there, and what they write has no effect. A later revision may drop the view.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0009"
+down_revision = "0008"
+
+STATES = ("UNKNOWN", "PENDING", "RUNNING", "MERGING_QUEUED", "MERGING_RUNNING", "COMPLETED", "FAILED", "CANCELED")
+
+# The types are those of the table: prepared statements of PostgreSQL must not see others.
+_VIEW = """CREATE VIEW "SimulationCount" AS
+    SELECT CAST(min(id) AS INTEGER) AS id, user_id, job_state, CAST(count(*) AS INTEGER) AS number
+    FROM "Simulation" GROUP BY user_id, job_state"""
+_IGNORE_INSERTS = {
+    "postgresql": 'CREATE RULE ignore_inserts AS ON INSERT TO "SimulationCount" DO INSTEAD NOTHING',
+    "sqlite": 'CREATE TRIGGER ignore_inserts INSTEAD OF INSERT ON "SimulationCount" BEGIN SELECT 1; END',
+}
+
+
+def upgrade() -> None:
+    """Go from 0008 to 0009."""
+    dialect = op.get_bind().dialect.name
+    if dialect == "postgresql":  # in the order in which writers of the version before lock them
+        op.execute('LOCK TABLE "User", "SimulationCount" IN ACCESS EXCLUSIVE MODE')
+    op.drop_table("SimulationCount")
+    op.execute(_VIEW)
+    op.execute(_IGNORE_INSERTS[dialect])
+
+
+def downgrade() -> None:
+    """Go back, and count the simulations; PostgreSQL has their writers wait meanwhile."""
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute('LOCK TABLE "User", "Simulation" IN SHARE ROW EXCLUSIVE MODE')
+    op.execute('DROP VIEW "SimulationCount"')
+    states = sa.Enum(*STATES, name="job_state", native_enum=False, create_constraint=True, length=32)
+    op.create_table(
+        "SimulationCount",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("user_id", sa.Integer(), nullable=False),
+        sa.Column("job_state", states, nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.CheckConstraint("number <> 0", name=op.f("ck_SimulationCount_number_not_zero")),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["User.id"], name=op.f("fk_SimulationCount_user_id_User"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_SimulationCount")),
+    )
+    op.create_index(op.f("ix_SimulationCount_user_id_job_state"), "SimulationCount", ["user_id", "job_state"])
+    op.execute(
+        """INSERT INTO "SimulationCount" (user_id, job_state, number)
+           SELECT user_id, job_state, count(*) FROM "Simulation"
+           GROUP BY user_id, job_state ORDER BY user_id, job_state"""
+    )
