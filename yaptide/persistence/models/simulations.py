@@ -41,6 +41,7 @@ class SimulationModel(ClaimMixin, Base):
         CheckConstraint("stored_bytes >= 0", name="stored_not_negative"),
         Index(None, "user_id", "start_time", "id"),
         Index(None, "user_id", "end_time", "id"),
+        Index(None, "user_id", "job_state"),  # to count them: PostgreSQL keeps it ten times smaller than the next
         Index(None, "user_id", "job_state", "start_time", "id"),
         Index(None, "user_id", "job_state", "end_time", "id"),
         Index(None, "user_id", "stored_bytes"),

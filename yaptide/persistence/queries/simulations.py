@@ -78,7 +78,7 @@ _BY_SESSION = users.BY_SESSION.outerjoin(_SIMULATION, _THIS_JOB).with_only_colum
 )
 _INPUT_OF = select(_INPUT.c.compressed_data).where(_INPUT.c.simulation_id == bindparam("simulation_id"))
 _INPUT_OF = _INPUT_OF.execution_options(**IN_BINARY)
-# Of one user, both databases read this from an index alone: (user_id, job_state, ...).
+# For one user, both databases read it from the index (user_id, job_state) alone.
 _BY_STATE = select(_SIMULATION.c.job_state, func.count()).group_by(_SIMULATION.c.job_state)
 _OF_USER = _SIMULATION.c.user_id == bindparam("user")
 
