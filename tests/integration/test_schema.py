@@ -261,7 +261,7 @@ def test_users_who_look_alike_go_on_and_the_oldest_keeps_others_from_the_look(em
 #: How revision 0008 read and changed the numbers of simulations of user 1.
 READ_NUMBERS = 'SELECT job_state, sum(number) FROM "SimulationCount" WHERE user_id = 1 GROUP BY job_state'
 WRITE_NUMBERS = (
-    """INSERT INTO "SimulationCount" (user_id, job_state, number) VALUES (1, 'PENDING', 1)""",
+    """INSERT INTO "SimulationCount" (user_id, job_state, number) VALUES (1, 'PENDING', 1) RETURNING id""",
     """INSERT INTO "SimulationCount" (user_id, job_state, number)
        SELECT user_id, job_state, -1 FROM "Simulation" WHERE id = 1
        UNION ALL SELECT user_id, 'RUNNING', 1 FROM "Simulation" WHERE id = 1""",

@@ -19,9 +19,14 @@ STATES = ("UNKNOWN", "PENDING", "RUNNING", "MERGING_QUEUED", "MERGING_RUNNING", 
 _VIEW = """CREATE VIEW "SimulationCount" AS
     SELECT CAST(min(id) AS INTEGER) AS id, user_id, job_state, CAST(count(*) AS INTEGER) AS number
     FROM "Simulation" GROUP BY user_id, job_state"""
+_TRIGGER = 'CREATE TRIGGER ignore_count INSTEAD OF INSERT ON "SimulationCount"'
+# A rule would be shorter, but PostgreSQL refuses INSERT ... RETURNING with it.
 _IGNORE_INSERTS = {
-    "postgresql": 'CREATE RULE ignore_inserts AS ON INSERT TO "SimulationCount" DO INSTEAD NOTHING',
-    "sqlite": 'CREATE TRIGGER ignore_inserts INSTEAD OF INSERT ON "SimulationCount" BEGIN SELECT 1; END',
+    "postgresql": (
+        "CREATE FUNCTION ignore_count() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+        f"{_TRIGGER} FOR EACH ROW EXECUTE FUNCTION ignore_count()",
+    ),
+    "sqlite": (f"{_TRIGGER} BEGIN SELECT 1; END",),
 }
 
 
@@ -33,14 +38,18 @@ def upgrade() -> None:
     op.create_index(op.f("ix_Simulation_user_id_job_state"), "Simulation", ["user_id", "job_state"])
     op.drop_table("SimulationCount")
     op.execute(_VIEW)
-    op.execute(_IGNORE_INSERTS[dialect])
+    for statement in _IGNORE_INSERTS[dialect]:
+        op.execute(statement)
 
 
 def downgrade() -> None:
     """Go back, and count the simulations; PostgreSQL has their writers wait meanwhile."""
-    if op.get_bind().dialect.name == "postgresql":
+    is_postgresql = op.get_bind().dialect.name == "postgresql"
+    if is_postgresql:
         op.execute('LOCK TABLE "User", "Simulation" IN SHARE ROW EXCLUSIVE MODE')
     op.execute('DROP VIEW "SimulationCount"')
+    if is_postgresql:
+        op.execute("DROP FUNCTION ignore_count()")
     op.drop_index(op.f("ix_Simulation_user_id_job_state"), "Simulation")
     states = sa.Enum(*STATES, name="job_state", native_enum=False, create_constraint=True, length=32)
     op.create_table(
