@@ -39,7 +39,7 @@ from yaptide.persistence.models import (
 from yaptide.persistence.models.base import table_of
 from yaptide.persistence.models.simulations import BATCH, DIRECT, OPEN
 from yaptide.persistence.payload import Payload
-from yaptide.persistence.queries import counters, json_rows, tasks, users
+from yaptide.persistence.queries import json_rows, tasks, users
 from yaptide.persistence.queries.users import User
 
 _SIMULATION = table_of(SimulationModel)
@@ -78,6 +78,9 @@ _BY_SESSION = users.BY_SESSION.outerjoin(_SIMULATION, _THIS_JOB).with_only_colum
 )
 _INPUT_OF = select(_INPUT.c.compressed_data).where(_INPUT.c.simulation_id == bindparam("simulation_id"))
 _INPUT_OF = _INPUT_OF.execution_options(**IN_BINARY)
+# For one user, both databases read it from the index (user_id, job_state) alone.
+_BY_STATE = select(_SIMULATION.c.job_state, func.count()).group_by(_SIMULATION.c.job_state)
+_OF_USER = _SIMULATION.c.user_id == bindparam("user")
 
 
 def add_simulation(
@@ -98,7 +101,6 @@ def add_simulation(
     connection.execute(insert(_INPUT), {"simulation_id": simulation_id, **input_payload.columns()})
     tasks.add_tasks(connection, simulation_id, values["platform"], new_tasks)
     connection.execute(add_tasks, {"simulation_id": simulation_id})
-    counters.add_counts(connection, [(values["user_id"], values["job_state"], 1)])
     return simulation_id
 
 
@@ -133,7 +135,7 @@ class Page:
 
 def list_simulations(connection: Connection, user_id: int | None, page: Page) -> tuple[int, list[Record]]:
     """How many simulations of the user (None: of all users) there are in all, and those on the page."""
-    numbers = counters.by_state(connection, user_id)
+    numbers = count_by_state(connection, user_id)
     chosen = {state: number for state, number in numbers.items() if not page.states or state in page.states}
     # To look at the states costs more than not to, so it is left out where there are no others.
     states = frozenset() if chosen == numbers else frozenset(page.states)
@@ -143,13 +145,19 @@ def list_simulations(connection: Connection, user_id: int | None, page: Page) ->
     return sum(chosen.values()), list(connection.execute(query, values).all())
 
 
+def count_by_state(connection: Connection, user_id: int | None) -> dict[EntityState, int]:
+    """How many simulations of the user (None: of all users) are in each state; states without any are left out."""
+    query = _BY_STATE if user_id is None else _BY_STATE.where(_OF_USER)
+    return dict(map(tuple, connection.execute(query, {"user": user_id})))
+
+
 @lru_cache(256)
 def _listing(of_all: bool, order_by: str, descending: bool, states: frozenset[EntityState]) -> Select[*tuple[Any, ...]]:
     """A page of simulations: of each of `states` the first ones up to its end, put in order; if none, of any state.
 
     Those in a rare state are far apart among the others: with an index for each state, nobody reads past them.
     """
-    whose = true() if of_all else _SIMULATION.c.user_id == bindparam("user")
+    whose = true() if of_all else _OF_USER
     end, size, start = (bindparam(name, type_=BigInteger()) for name in ("end", "size", "start"))
     query = select(*_LISTED).where(whose).order_by(*_order(_SIMULATION.c, order_by, descending))
     if states:
@@ -201,10 +209,7 @@ def remove_simulation(connection: Connection, simulation_id: int) -> bool:
 def remove_all(connection: Connection, simulation_ids: Sequence[int]) -> int:
     """Remove simulations with what hangs under them; returns how many there were."""
     these = json_rows.is_among(_SIMULATION.c.id, connection.dialect.name)
-    removed = delete(_SIMULATION).where(these).returning(_SIMULATION.c.user_id, _SIMULATION.c.job_state)
-    gone = connection.execute(removed, {"values": simulation_ids}).all()
-    counters.add_counts(connection, [(user_id, state, -1) for user_id, state in gone])
-    return len(gone)
+    return connection.execute(delete(_SIMULATION).where(these), {"values": simulation_ids}).rowcount
 
 
 def count_bytes(connection: Connection, simulation_id: int, more: int) -> None:

@@ -173,7 +173,7 @@ class EmbeddedExecutor:
                 return
 
     def _tidy_up(self) -> bool:
-        recovery.keep_house(self._backend)  # such as files of tasks that ended after their simulation was deleted
+        recovery.clear_spool(self._backend)  # such as files of tasks that ended after their simulation was deleted
         return True
 
     def _beat(self) -> bool:

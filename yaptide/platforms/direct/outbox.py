@@ -151,7 +151,7 @@ class OutboxPublisher:
 
     def _keep_house(self) -> None:
         while not self._stop.wait(_CHECK_EVERY):
-            self._try_step(lambda: recovery.keep_house(self._backend))
+            self._try_step(lambda: recovery.clear_spool(self._backend))
 
     def _try_step(self, step: Callable[[], int | None]) -> int | None:
         """Run a step; after an error returns None, and the caller tries again later."""
