@@ -13,9 +13,8 @@ was cut short has none. It does not tell who wrote the file: whatever reads one 
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Annotated, TypeVar
@@ -25,7 +24,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from yaptide import __version__
-from yaptide.domain.errors import Conflict, InvalidInput, explain_full_disk
+from yaptide.disk import explain_full_disk, write_atomically
+from yaptide.domain.errors import Conflict, InvalidInput
 from yaptide.persistence.zip_safety import BROKEN, open_archive
 
 T = TypeVar("T")
@@ -130,29 +130,8 @@ def _aside(path: Path) -> Iterator[IO[bytes]]:
         raise InvalidInput(f"There is no folder {folder}")
     if path.exists() and not path.is_file():
         raise InvalidInput(f"{path} is there, and is no file that could be replaced")
-    aside: str | None = None
-    try:
-        with explain_full_disk(f"There is no room for {path}; nothing was written"):
-            descriptor, aside = tempfile.mkstemp(prefix=".yaptide-", dir=folder)  # readable by its owner only
-            with os.fdopen(descriptor, "w+b") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            Path(aside).replace(path)
-            _sync(folder)
-    finally:
-        if aside is not None:
-            with suppress(FileNotFoundError):
-                Path(aside).unlink()
-
-
-def _sync(folder: Path) -> None:
-    """A new name is on the disk only when its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with explain_full_disk(f"There is no room for {path}; nothing was written"), write_atomically(path) as file:
+        yield file
 
 
 class Reader:

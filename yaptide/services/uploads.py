@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
-from yaptide.domain.errors import InvalidInput, SimulationFailed, explain_full_disk
+from yaptide.disk import explain_full_disk
+from yaptide.domain.errors import InvalidInput, SimulationFailed
 from yaptide.domain.states import EntityState
 from yaptide.persistence.zip_safety import open_archive
 from yaptide.services import tasks

@@ -17,11 +17,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from yaptide.disk import has_free_space
 from yaptide.domain.errors import StorageFull, Unavailable, YaptideError
 from yaptide.domain.estimators import TaskOutput
 from yaptide.platforms import lock
 from yaptide.platforms.direct.running import Job, run_task
-from yaptide.services import merging, recovery, room, runners, tasks
+from yaptide.services import merging, recovery, runners, tasks
 from yaptide.services.backend import Backend, utc_now
 from yaptide.services.runners import Announcement, program_of
 from yaptide.services.tasks import Claim
@@ -132,7 +133,7 @@ class EmbeddedExecutor:
             finally:
                 self._merging.discard(simulation.id)
             return True
-        here = self._installed() if room.is_left(self._folders.work) else {}
+        here = self._installed() if has_free_space(self._folders.work) else {}
         claim = tasks.claim_task(self._backend, self.owner, list(here)) if here else None
         if claim is None:
             return False
