@@ -26,11 +26,12 @@ from msgspec import Meta, Struct
 from yaptide import __version__
 from yaptide.disk import explain_full_disk, write_atomically
 from yaptide.domain.errors import Conflict, InvalidInput
-from yaptide.persistence.zip_safety import BROKEN, open_archive
+from yaptide.persistence.zip_safety import explain_damage, open_archive
 
 T = TypeVar("T")
 
 _MANIFEST = "manifest.json"
+_DAMAGED = "its contents are damaged"
 _SEAL = b"yaptide sha256 "
 _DIGITS = 64
 _CHUNK = 1 << 20
@@ -181,7 +182,7 @@ class Reader:
         # What is stored takes no more memory than it takes room in the file.
         if size > (self.length if info.compress_type == ZIP_STORED else most):
             raise InvalidInput(f"its entry {info.filename} is too large, or packed twice")
-        with _unbroken(), self._archive.open(info) as file:
+        with explain_damage(_DAMAGED), self._archive.open(info) as file:
             data = file.read(size + 1)
         if len(data) != size:
             raise InvalidInput(f"its entry {info.filename} is cut short")
@@ -198,21 +199,12 @@ def open_container(path: Path, form: Format) -> Iterator[Reader]:
         length = os.fstat(file.fileno()).st_size
         _check_seal(file, length, path)
         try:
-            with _unbroken():
+            with explain_damage(_DAMAGED):
                 archive = open_archive(file, form.most_entries)
             with archive:
                 yield Reader(archive, length, form)
         except InvalidInput as error:
             raise InvalidInput(f"{path} cannot be used: {error}") from error
-
-
-@contextmanager
-def _unbroken() -> Iterator[None]:
-    """Raise InvalidInput for what is wrong with a zip archive."""
-    try:
-        yield
-    except BROKEN as error:
-        raise InvalidInput("its contents are damaged") from error
 
 
 def parse_json(data: bytes | memoryview | msgspec.Raw, kind: type[T]) -> T:
