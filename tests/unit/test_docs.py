@@ -16,6 +16,7 @@ from scripts import generate_docs
 from tests.support.api import of_keycloak
 from tests.support.payloads import estimator, page, shieldhit_files
 from yaptide.admin import (
+    administration,
     cli,
     clusters,
     database,
@@ -24,10 +25,9 @@ from yaptide.admin import (
     retention,
     simulations,
     stats,
-    stored,
     users,
 )
-from yaptide.admin.opening import Opened
+from yaptide.admin.store import Opened
 from yaptide.api.errors import STATUS
 from yaptide.api.openapi import ERRORS, OWN_ERRORS, WHO
 from yaptide.application import create_app
@@ -238,7 +238,7 @@ def kept(monkeypatch, tmp_path):
     cluster_services.add_cluster(backend.database, cluster_services.Cluster("ares"))
     for module in (simulations, keys):
         monkeypatch.setattr(module, "open_store", lambda: Opened(settings, backend))
-    for module in (users, stored, clusters, integrity, stats, retention):
+    for module in (users, administration, clusters, integrity, stats, retention):
         monkeypatch.setattr(module, "connect_database", lambda: backend.database)
     monkeypatch.setattr(database, "configured_database", lambda: Database("sqlite://"))
     return made.job_id
