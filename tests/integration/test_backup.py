@@ -210,7 +210,7 @@ def test_every_flipped_byte_and_every_cut_is_noticed(saved, tmp_path):
 
 
 def forge(source: Path, target: Path, change) -> None:
-    """Write a backup anew, with a seal that fits, after `change` was made to its entries and to what it tells."""
+    """Write a backup anew, with a checksum that fits, after `change` was made to its entries and to what it tells."""
     with container.open_container(source, backups.FORMAT) as reader:
         entries = {name: reader.read(name) for name in reader.manifest.entries}
         about = json.loads(bytes(reader.manifest.about))
