@@ -466,7 +466,7 @@ def fail_after(monkeypatch, module: Any, name: str, calls: int) -> None:
         (codec.Payload, "columns", 0),
         (codec.Payload, "columns", 2),
         (results.simulations, "count_bytes", 0),
-        (results.lifecycle, "end", 0),
+        (results.lifecycle, "end_simulation", 0),
     ],
     ids=["at the first row", "between two pages", "behind the last page", "at the move to COMPLETED"],
 )
