@@ -406,7 +406,7 @@ def test_outputs_are_on_the_disk_before_the_task_has_ended(tmp_path, monkeypatch
         task_outputs.write_output(file, output([1, 2, 3]))
     assert spool.fetch("job", 7, tmp_path).stat().st_size
     aside, job, whole = synced
-    assert aside.startswith(".7-")
+    assert aside.startswith(".yaptide-")
     assert (job, whole) == ("job", "spool")
 
 
