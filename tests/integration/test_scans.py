@@ -70,10 +70,14 @@ def look_around(backend: Backend, folder: Path, watch: Watch) -> Counter[str]:
     courier = OutboxPublisher(backend, Broker(), folder)
     driver = Driver(backend, "http://127.0.0.1:5000", 10.0)
     driver.owner = f"{backend.spool.place}driver"
-    steps = (executor._work_once, executor._beat, executor._tidy_up)
+
+    def clear_spool() -> None:
+        recovery.clear_spool(backend)
+
+    steps = (executor._work_once, executor._beat, clear_spool)
     steps += (courier.send_messages, courier.resend_lost, courier._monitor.requeue)
     steps += (driver._process_clusters, driver._merge_next, driver._send_heartbeat)
-    announcements = (executor._announce, courier.announce_workers, driver._announce)
+    announcements = (executor.announce, courier.announce_workers, driver._announce)
     steps += (*announcements, executor.withdraw)
     with watch.watching():
         for announce in announcements:  # what comes every few seconds is shorter

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from yaptide.domain.errors import Conflict, InvalidInput, SimulationFailed, explain_full_disk
+from yaptide.disk import explain_full_disk
+from yaptide.domain.errors import Conflict, InvalidInput, SimulationFailed
 from yaptide.domain.states import EntityState
 from yaptide.persistence import task_outputs
 from yaptide.persistence.engine import retry_contended
@@ -42,6 +43,22 @@ def take_merge(connection: Connection, simulation: Locked, owner: str) -> bool:
     cause = Audit(owner, utc_now())
     values = {"owner": owner, "heartbeat_time": cause.time}
     return transitions.move_simulation(connection, simulation.id, EntityState.MERGING_RUNNING, cause, values)
+
+
+def merge_next(backend: Backend, owner: str, in_progress: set[int], platform: str = DIRECT) -> bool:
+    """Merge the simulation of a platform that has waited longest; False if none waits.
+
+    Its number is in `in_progress` meanwhile: whoever gives it to others if it stalls needs its heartbeats.
+    """
+    simulation = claim_merge(backend, owner, platform)
+    if simulation is None:
+        return False
+    in_progress.add(simulation.id)
+    try:
+        merge_simulation(backend, simulation, owner)
+    finally:
+        in_progress.discard(simulation.id)
+    return True
 
 
 def merge_simulation(backend: Backend, simulation: Locked, owner: str) -> None:

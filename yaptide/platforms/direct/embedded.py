@@ -14,13 +14,16 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from yaptide.disk import has_free_space
 from yaptide.domain.errors import StorageFull, Unavailable, YaptideError
 from yaptide.domain.estimators import TaskOutput
 from yaptide.platforms import lock
 from yaptide.platforms.direct.running import Job, run_task
-from yaptide.services import merging, recovery, room, runners, tasks
+from yaptide.platforms.loops import Loops, try_step
+from yaptide.services import merging, recovery, runners, tasks
 from yaptide.services.backend import Backend, utc_now
 from yaptide.services.runners import Announcement, program_of
 from yaptide.services.tasks import Claim
@@ -52,11 +55,9 @@ class EmbeddedExecutor:
         self._workers = workers or os.cpu_count() or 1
         self._time_limit = time_limit
         self.owner = ""
-        self._stop = threading.Event()
-        self._wake = threading.Condition()
+        self._loops = Loops()
         self._running: dict[Claim, threading.Event] = {}
         self._merging: set[int] = set()
-        self._threads: list[threading.Thread] = []
         self._lock: lock.Lock | None = None
         self._monitor = recovery.StallMonitor(backend)
         name = f"executor-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -82,26 +83,24 @@ class EmbeddedExecutor:
         shutil.rmtree(self._folders.work, ignore_errors=True)  # files of killed executors
         recovery.requeue_stalled(self._backend, utc_now() - self._backend.limits.silence, prefix)
         self._monitor.begin()
-        self._try_step(self._announce)
-        jobs = [("heart", self._keep_beating), ("housekeeping", self._keep_house)]
-        jobs += [(f"worker-{n}", self._work) for n in range(self._workers)]
-        self._threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in jobs]
-        for thread in self._threads:
-            thread.start()
+        try_step(self.announce)
+        self._loops.start("heart", self._beat, _HEARTBEAT)
+        self._loops.start("announcing", self.announce, _HEARTBEAT)
+        # In its own thread: it may take longer than the time between two heartbeats.
+        self._loops.start("housekeeping", partial(recovery.clear_spool, self._backend), _HEARTBEAT)
+        for n in range(self._workers):
+            self._loops.start(f"worker-{n}", self._work_once, _POLL, wakes=True)
         return True
 
     def stop(self) -> None:
         """Stop the threads; running tasks are killed and returned."""
-        self._stop.set()
-        self._notify()
-        for thread in self._threads:
-            thread.join()
+        self._loops.stop()
         if self._lock is not None:
             self._lock.close()
 
     def dispatch(self, simulation_id: int) -> None:
         """Look for work now; the tasks are in the database."""
-        self._notify()
+        self._loops.wake()
 
     def revoke(self, simulation_id: int) -> None:
         """Let the running tasks of a simulation check at once whether they were canceled."""
@@ -109,30 +108,10 @@ class EmbeddedExecutor:
             if claim.simulation_id == simulation_id:
                 check.set()
 
-    def _notify(self) -> None:
-        with self._wake:
-            self._wake.notify_all()
-
-    def _pause(self, seconds: float) -> None:
-        with self._wake:
-            if not self._stop.is_set():
-                self._wake.wait(seconds)
-
-    def _work(self) -> None:
-        while not self._stop.is_set():
-            if not self._try_step(self._work_once):
-                self._pause(_POLL)
-
     def _work_once(self) -> bool:
-        simulation = merging.claim_merge(self._backend, self.owner)
-        if simulation is not None:
-            self._merging.add(simulation.id)
-            try:
-                merging.merge_simulation(self._backend, simulation, self.owner)
-            finally:
-                self._merging.discard(simulation.id)
+        if merging.merge_next(self._backend, self.owner, self._merging):
             return True
-        installed = self._installed() if room.is_left(self._folders.work) else {}
+        installed = self._installed() if has_free_space(self._folders.work) else {}
         claim = tasks.claim_task(self._backend, self.owner, list(installed)) if installed else None
         if claim is None:
             return False
@@ -144,14 +123,14 @@ class EmbeddedExecutor:
         return True
 
     def _run(self, claim: Claim, installation: Installation, check: threading.Event) -> None:
-        reporter = _Reporter(self._backend, claim, self._stop)
+        reporter = _Reporter(self._backend, claim, self._loops.stopping)
         try:
             files = tasks.input_files(self._backend, claim)
             tasks.note_begin(self._backend, claim, installation.version, installation.digest)
             folder = self._folders.work / f"{claim.job_id}-{claim.task_id}-{claim.attempt}-{secrets.token_hex(4)}"
             code = get_simulator(claim.sim_type)
             job = Job(code, installation, files, claim.primaries, claim.seed, folder, self._time_limit)
-            run_task(job, reporter, self._stop, check)
+            run_task(job, reporter, self._loops.stopping, check)
         except YaptideError as error:
             reporter.return_task(str(error))
         except Exception:
@@ -161,39 +140,10 @@ class EmbeddedExecutor:
     def _installed(self) -> dict[str, Installation]:
         return list_installed(self._folders.simulators)
 
-    def _keep_beating(self) -> None:
-        while not self._stop.wait(_HEARTBEAT):
-            self._try_step(self._beat)
-            self._try_step(self._announce)
-
-    def _keep_house(self) -> None:
-        while True:  # in its own thread: it may take longer than the time between two heartbeats
-            self._try_step(self._tidy_up)
-            if self._stop.wait(_HEARTBEAT):
-                return
-
-    def _tidy_up(self) -> bool:
-        recovery.clear_spool(self._backend)  # such as files of tasks that ended after their simulation was deleted
-        return True
-
-    def _beat(self) -> bool:
+    def _beat(self) -> None:
         # Only for tasks in a thread: a task that was dropped because the database was full must run again.
         tasks.beat_leases(self._backend, self.owner, list(self._running), list(self._merging))
-        return bool(self._monitor.requeue())
-
-    def _announce(self) -> bool:
-        self.announce()
-        return True
-
-    def _try_step(self, step: Callable[[], bool]) -> bool:
-        """Run a step; returns False after an error, which is logged, and the thread continues."""
-        try:
-            return step()
-        except YaptideError as error:
-            log.warning("%s", error)
-        except Exception:
-            log.exception("unexpected error; continuing")
-        return False
+        self._monitor.requeue()
 
 
 @dataclass(frozen=True, slots=True)

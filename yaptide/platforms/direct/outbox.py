@@ -10,13 +10,13 @@ Workers have no access to the database: the outbox publisher queries them throug
 """
 
 import logging
-import threading
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from yaptide.domain.errors import Unavailable, YaptideError
+from yaptide.domain.errors import Unavailable
 from yaptide.platforms import lock
 from yaptide.platforms.direct.broker import MERGE, MERGE_QUEUE, SIMULATE, Broker, queue_of
+from yaptide.platforms.loops import Loops
 from yaptide.services import outbox, recovery, runners
 from yaptide.services.backend import Backend
 from yaptide.services.runners import Announcement, Program
@@ -35,9 +35,7 @@ class OutboxPublisher:
         self._backend = backend
         self._broker = broker
         self._data = data
-        self._stop = threading.Event()
-        self._wake = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._loops = Loops()
         self._lock: lock.Lock | None = None
         self._suspects: set[str] = set()
         self._monitor = recovery.StallMonitor(backend)
@@ -55,31 +53,23 @@ class OutboxPublisher:
         if self._lock is None:
             return False
         self._monitor.begin()
-        self._threads = [
-            threading.Thread(target=target, name=name, daemon=True)
-            for name, target in (
-                ("outbox", self._keep_sending),
-                ("recovery", self._keep_recovering),
-                ("spool", self._keep_house),
-                ("announcing", self._keep_announcing),
-            )
-        ]
-        for thread in self._threads:
-            thread.start()
+        pause = min(_CHECK_EVERY, self._backend.limits.silence.total_seconds() / 4)
+        self._loops.start("outbox", lambda: self.send_messages() > 0, _POLL, wakes=True)
+        self._loops.start("recovery", self._monitor.requeue, pause)
+        self._loops.start("lost messages", self.resend_lost, pause)
+        self._loops.start("spool", partial(recovery.clear_spool, self._backend), _CHECK_EVERY)
+        self._loops.start("announcing", self._announce, runners.HEARTBEAT)
         return True
 
     def stop(self) -> None:
         """Stop the threads; tasks on workers continue."""
-        self._stop.set()
-        self._wake.set()
-        for thread in self._threads:
-            thread.join()
+        self._loops.stop()
         if self._lock is not None:
             self._lock.close()
 
     def dispatch(self, simulation_id: int) -> None:
         """Send messages now."""
-        self._wake.set()
+        self._loops.wake()
 
     def revoke(self, simulation_id: int) -> None:
         """Do nothing: the next progress report tells a worker, within a second, that its task was canceled."""
@@ -114,18 +104,6 @@ class OutboxPublisher:
             outbox.forget_sent(self._backend, sorted(lost))
         return len(lost)
 
-    def _keep_sending(self) -> None:
-        while not self._stop.is_set():
-            self._wake.clear()
-            if not self._try_step(self.send_messages):
-                self._wake.wait(_POLL)
-
-    def _keep_recovering(self) -> None:
-        pause = min(_CHECK_EVERY, self._backend.limits.silence.total_seconds() / 4)
-        while not self._stop.wait(pause):
-            self._try_step(self._monitor.requeue)
-            self._try_step(self.resend_lost)
-
     def announce_workers(self) -> int:
         """Announce the simulators of all workers that answer; returns the number of these workers.
 
@@ -144,21 +122,6 @@ class OutboxPublisher:
             announced.tell({code: Program(*program) for code, program in worker.simulators.items()})
         return len(workers)
 
-    def _keep_announcing(self) -> None:
-        while not self._stop.is_set():
-            count = self._try_step(self.announce_workers)
-            self._stop.wait(runners.HEARTBEAT if count else _POLL)
-
-    def _keep_house(self) -> None:
-        while not self._stop.wait(_CHECK_EVERY):
-            self._try_step(lambda: recovery.clear_spool(self._backend))
-
-    def _try_step(self, step: Callable[[], int | None]) -> int | None:
-        """Run a step; after an error returns None, and the caller tries again later."""
-        try:
-            return step() or 0
-        except YaptideError as error:
-            log.warning("%s", error)
-        except Exception:
-            log.exception("unexpected error; continuing")
-        return None
+    def _announce(self) -> bool:
+        """Announce the workers; returns True, after a short pause, while there are none."""
+        return not self.announce_workers() and not self._loops.stopping.wait(_POLL)
