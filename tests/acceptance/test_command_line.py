@@ -444,7 +444,7 @@ SETTINGS = {
     ("FLASK_SQLALCHEMY_DATABASE_URI", "sqlite:////proc/no/such.db"): "unable to open database file",
     ("YAPTIDE_DATA_DIR", "/proc/no/such/folder"): "No such file or directory",
     ("YAPTIDE_DATA_DIR", "a-file/folder"): "Not a directory",
-    ("YAPTIDE_WORKERS", "hunter2"): "The setting YAPTIDE_WORKERS cannot be used",
+    ("YAPTIDE_WORKERS", "hunter2"): "Invalid setting YAPTIDE_WORKERS",
     ("FLASK_SECRET_KEY", "hunter2"): "FLASK_SECRET_KEY must have 32 characters or more",
 }
 

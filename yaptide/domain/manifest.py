@@ -1,6 +1,6 @@
-"""One simulation in full, as an archive describes it, and what has to be true of such a description.
+"""The manifest: one simulation in full, as an archive describes it, and its validation.
 
-Descriptions come from other installations, and from whoever can write a file: everything is checked.
+A manifest may come from another installation or from an attacker: everything is checked.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ _PRINTED = r"^[^\x00]*\Z"
 Name = Annotated[str, Meta(min_length=1, max_length=500, pattern=_PRINTED)]
 Line = Annotated[str, Meta(max_length=10_000, pattern=_PRINTED)]
 Story = Annotated[str, Meta(max_length=1_000_000, pattern=_PRINTED)]
-#: Becomes a name of folders: no separators, and never ``..``.
+#: Used as a folder name: no separators, and never ``..``.
 JobId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,199}\Z")]
 Moment = Annotated[datetime, Meta(tz=True)]
 Number = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -25,7 +25,7 @@ Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class Payload(Struct, forbid_unknown_fields=True):
-    """A payload: the entry with its bytes, and size and SHA-256 of the JSON text in it."""
+    """A payload: the archive entry with its bytes, and the size and SHA-256 of its JSON text."""
 
     entry: Line
     size: Count
@@ -42,7 +42,7 @@ class Page(Struct, forbid_unknown_fields=True):
 
 
 class Estimator(Struct, forbid_unknown_fields=True):
-    """An estimator with its metadata and its pages, by number."""
+    """An estimator with its metadata and its pages in order of their numbers."""
 
     name: Line
     file_name: Line
@@ -66,7 +66,7 @@ class Task(Struct, forbid_unknown_fields=True):
 
 
 class Change(Struct, forbid_unknown_fields=True):
-    """A change of state; see `yaptide.persistence.models.simulations.StateHistoryModel`."""
+    """A transition; see `yaptide.persistence.models.simulations.StateHistoryModel`."""
 
     task_id: Number | None
     from_state: EntityState | None
@@ -77,7 +77,7 @@ class Change(Struct, forbid_unknown_fields=True):
 
 
 class Description(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """A simulation; see `yaptide.persistence.models.simulations.SimulationModel`. `user` is who had it run."""
+    """A simulation; see `yaptide.persistence.models.simulations.SimulationModel`. `user` is its owner."""
 
     job_id: JobId
     user: Name
@@ -99,7 +99,7 @@ class Description(Struct, forbid_unknown_fields=True, omit_defaults=True):
     refused_pages: Story | None = None
 
     def payloads(self) -> Iterator[Payload]:
-        """All payloads of the simulation."""
+        """Yield every payload of the simulation."""
         if self.input is not None:
             yield self.input
         yield from self.logfiles
@@ -109,11 +109,11 @@ class Description(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 def check_manifest(simulation: Description) -> None:
-    """Raise InvalidInput unless the simulation has ended, and its parts agree with each other."""
+    """Raise InvalidInput unless the simulation has ended and its parts are consistent."""
     if {simulation.job_state, *(task.task_state for task in simulation.tasks)} - FINAL_STATES:
-        raise InvalidInput(f"{simulation.job_id} has not ended, or one of its tasks has not")
+        raise InvalidInput(f"{simulation.job_id} has not ended, or has tasks that have not ended")
     if (simulation.platform == "BATCH") != (simulation.cluster_name is not None):
-        raise InvalidInput(f"{simulation.job_id} does not tell on which cluster it ran")
+        raise InvalidInput(f"{simulation.job_id} must have a cluster_name if and only if its platform is BATCH")
     _check_distinct("tasks", [task.task_id for task in simulation.tasks])
     _check_distinct("log files", [logs.sha256 for logs in simulation.logfiles])
     _check_distinct("estimators", [estimator.name for estimator in simulation.estimators])
@@ -124,19 +124,19 @@ def check_manifest(simulation: Description) -> None:
 
 def _check_distinct(kind: str, keys: Sequence[object]) -> None:
     if len(set(keys)) != len(keys):
-        raise InvalidInput(f"two {kind} are the same")
+        raise InvalidInput(f"duplicate {kind}")
 
 
 def _check_history(simulation: Description) -> None:
-    """Every change is one that the tables of transitions have, or a remark; the last one led to the present state."""
+    """Check that every entry is an allowed transition or an audit entry, and the last one gives the current state."""
     last: dict[int | None, EntityState] = {}
     for change in simulation.history:
         transitions = SIMULATION_TRANSITIONS if change.task_id is None else TASK_TRANSITIONS
         before, after = change.from_state, change.to_state
         if before is not None and before is not after and after not in transitions[before]:
-            raise InvalidInput(f"{simulation.job_id} cannot have gone from {before} to {after}")
+            raise InvalidInput(f"{simulation.job_id} has a transition that is not allowed: {before} to {after}")
         last[change.task_id] = after
     states: dict[int | None, EntityState] = {task.task_id: task.task_state for task in simulation.tasks}
     states[None] = simulation.job_state
-    if any(states.get(whose, state) is not state for whose, state in last.items()):
-        raise InvalidInput(f"the history of {simulation.job_id} does not lead to the states that it tells")
+    if any(states.get(task_id, state) is not state for task_id, state in last.items()):
+        raise InvalidInput(f"the history of {simulation.job_id} does not end in its states")
