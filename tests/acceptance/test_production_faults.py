@@ -66,7 +66,7 @@ def test_a_worker_that_is_killed(patient, source, embedded):
     production.kill(victim)
     until(lambda: not alive(simulator), "the simulator has died with its worker")
     during = until(lambda: (found := doctor(production)) and found["warning"] and found, "doctor sees it")
-    assert any(f"of {job_id}" in text and "is silent for" in text for text in during["warning"])
+    assert any(f"of {job_id}" in text and "has sent no heartbeat for" in text for text in during["warning"])
     assert sum("takes merge, simulate.mcsquare" in text for text in during["ok"]) == 1
     history = check_whole(server, job_id, embedded)
     assert "its executor went silent, attempt 1 of 3" in [row["reason"] for row in history]

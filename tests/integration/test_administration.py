@@ -212,7 +212,7 @@ def test_a_task_that_may_run_or_is_counted_on_stays(job, database):
     with pytest.raises(Conflict, match="nothing was removed"):
         administration.remove_task(database, job.job_id, 1, seen)
     assert job.state == "MERGING_QUEUED"
-    with pytest.raises(Conflict, match="counted on"):
+    with pytest.raises(Conflict, match="cannot be removed until"):
         remove_task(database, job, 1)
     job.post_results()
     with pytest.raises(Conflict, match="the only task"):

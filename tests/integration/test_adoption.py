@@ -352,8 +352,8 @@ def test_states_are_decided_by_what_is_there(old, database):
     }
     assert "without a sign of life since" in reasons["years"]
     assert reasons["hour"] == "it was RUNNING; its workers cannot report to the adopted database"
-    assert reasons["no-state"] == "its state was 'SUBMITTED', and no results are here"
-    assert reasons["no-state-results"] == "its state was 'CANCELLED', and results are here"
+    assert reasons["no-state"] == "its state was 'SUBMITTED', and it has no results"
+    assert reasons["no-state-results"] == "its state was 'CANCELLED', and it has results"
     assert not reasons.keys() & {"failed", "canceled", "lower", "whole"}
     query = 'SELECT to_state, reason FROM "StateHistory" h JOIN "Simulation" s ON s.id = simulation_id '
     query += "WHERE job_id = 'years' AND task_id IS NULL ORDER BY h.id"
@@ -544,9 +544,9 @@ def test_private_keys_need_a_key_to_encrypt_them(old, database):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("CREATE TABLE other (id INTEGER)", "also holds other"),
+        ("CREATE TABLE other (id INTEGER)", "it has additional tables: other"),
         ('DROP TABLE "Logfiles"', "has no table Logfiles"),
-        ('ALTER TABLE "Simulation" ADD COLUMN colour VARCHAR', "also holds colour"),
+        ('ALTER TABLE "Simulation" ADD COLUMN colour VARCHAR', "additional columns that would be lost: colour"),
         ('ALTER TABLE "Task" RENAME COLUMN task_state TO state', "has no task_state"),
         ("UPDATE alembic_version SET version_num = 'abcdef012345'", "abcdef012345 is not known"),
         ("UPDATE alembic_version SET version_num = '0001'", "0001 is not known"),

@@ -299,7 +299,7 @@ def test_other_tables_are_left_alone(saved, empty):
 
 
 def test_there_is_nothing_to_back_up(empty, tmp_path):
-    with pytest.raises(Conflict, match="nothing to back up"):
+    with pytest.raises(Conflict, match="Nothing to back up"):
         backups.write_backup(empty, tmp_path / "a.zip")
     assert not (tmp_path / "a.zip").exists()
 

@@ -112,7 +112,7 @@ def test_options_of_the_array_and_of_what_follows_it(backend, kim):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"cluster_name": "other"}, "There is no cluster 'other'"),
+        ({"cluster_name": "other"}, "Unknown cluster 'other'"),
         ({"cluster_name": "a\nb"}, "cluster_name"),
         ({"cluster_name": 5}, "cluster_name"),
         ({"array_options": {"--wrap": "id"}}, "'--wrap' is not an allowed option"),

@@ -116,22 +116,22 @@ def public() -> str:
 
 #: Private keys, and certificates for a good one, and what is said about them.
 BAD_KEYS: dict[str, tuple[Callable[[], str], str]] = {
-    "none": (lambda: "x", "private key cannot be read"),
-    "a certificate": (lambda: CERT, "private key cannot be read"),
-    "cut": (lambda: PRIVATE[:200], "private key cannot be read"),
+    "none": (lambda: "x", "Invalid private key"),
+    "a certificate": (lambda: CERT, "Invalid private key"),
+    "cut": (lambda: PRIVATE[:200], "Invalid private key"),
     "a passphrase": (locked, "has a passphrase"),
     "a passphrase, PEM": (lambda: pem(KEY, b"secret"), "has a passphrase"),
     "weak": (lambda: pem(rsa.generate_private_key(65537, 1024)), "2048 bits or more"),  # noqa: S505 - it is refused
-    "DSA": (lambda: pem(dsa.generate_private_key(2048)), "weak kind"),
+    "DSA": (lambda: pem(dsa.generate_private_key(2048)), "[Ww]eak kind"),
     "a curve": (lambda: pem(ec.generate_private_key(ec.SECP256K1())), "no keys on the curve secp256k1"),
-    "another": (lambda: text_of(Ed25519PrivateKey.generate()), "another private key"),
+    "another": (lambda: text_of(Ed25519PrivateKey.generate()), "does not belong to this private key"),
     "too long": (lambda: "x" * 70_000, "at most 65536 characters"),
 }
 BAD_CERTIFICATES: dict[str, tuple[Callable[[], str], str]] = {
     "expired": (lambda: AUTHORITY.issue(KEY, lasts=timedelta(seconds=-1)), "expired on 20"),
     "not yet": (lambda: AUTHORITY.issue(KEY, since=6 * HOUR), "not valid before 20"),
-    "somebody else's": (lambda: AUTHORITY.issue(KEY, "bob", "carol"), "for bob and carol, and not for alice"),
-    "a host's": (lambda: AUTHORITY.issue(KEY, kind=SSHCertificateType.HOST), "of a host"),
+    "somebody else's": (lambda: AUTHORITY.issue(KEY, "bob", "carol"), "for bob and carol, not for alice"),
+    "a host's": (lambda: AUTHORITY.issue(KEY, kind=SSHCertificateType.HOST), "for a host"),
     "none": (lambda: "x", "certificate cannot be read"),
     "nothing": (str, "certificate cannot be read"),
     "a public key": (public, "is a public key"),
@@ -186,7 +186,7 @@ def test_local_users_have_none(app, backend):
 
 
 def test_who_has_none_is_told_what_to_do(backend, alice, monkeypatch):
-    with pytest.raises(Conflict, match=r"no SSH credentials .* sign in again .*POST /user/update"):
+    with pytest.raises(Conflict, match=r"No SSH credentials .* sign in again .*POST /user/update"):
         credentials.current_credentials(backend, alice.id)
     pair = AUTHORITY.pair()
     credentials.store_credentials(backend, alice, pair["cert"], pair["private"])
@@ -430,8 +430,8 @@ def test_odd_times_are_no_reason_to_believe_a_token(issuer, name, time):
         ("preferred_username", "", "has no preferred_username"),
         ("sub", None, "has no sub: .* client scope basic"),
         ("sub", "", "has no sub"),
-        ("sub", "x" * 256, "has a sub that cannot be used"),
-        ("sub", "a\0", "has a sub that cannot be used"),
+        ("sub", "x" * 256, "has an invalid sub"),
+        ("sub", "a\0", "has an invalid sub"),
     ],
     ids=repr,
 )

@@ -162,7 +162,7 @@ def test_a_cluster_without_the_code_is_for_workers_of_others(backend, what):
         "shieldhit", 1, "t", asked_of_it.get("input_files"), asked_of_it.get("input_json"), batch={}
     )
     before = contents(backend.database)
-    with pytest.raises(NotConfigured, match=r"SHIELD-HIT12A cannot be run on clusters from here: .*administrator can"):
+    with pytest.raises(NotConfigured, match=r"SHIELD-HIT12A cannot run on clusters: .*administrator can"):
         simulations.submit_simulation(backend, user, submission)
     assert contents(backend.database) == before
     others = replace(backend, foreign_workers=frozenset({"shieldhit"}))
@@ -278,7 +278,7 @@ def test_a_project_of_the_world_alone_is_enough():
 @one_database
 def test_a_project_without_a_simulator_is_told_to_name_one(backend, signed_in):
     answer = asked(signed_in, input_type="editor", sim_type="common", input_json=payloads.project())
-    assert (answer.status_code, "name of the simulator" in answer.json["message"]) == (400, True)
+    assert (answer.status_code, "name of its simulator" in answer.json["message"]) == (400, True)
 
 
 def test_a_runner_of_ours_does_not_take_a_project_that_waits_for_others(backend, app):

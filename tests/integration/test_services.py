@@ -368,7 +368,7 @@ def test_what_finished_is_merged_and_kept_though_a_task_failed(backend, submit, 
 @pytest.mark.parametrize(
     ("second", "reason"),
     [
-        (replace(output([1, 2, 3]), estimators=()), "task 1 left no such page"),
+        (replace(output([1, 2, 3]), estimators=()), "task 1 has no such page"),
         (output([1, 2, 3, 4], [1, 2, 3, 4]), "its shapes differ between tasks"),
     ],
     ids=["no estimator", "another shape"],

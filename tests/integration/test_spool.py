@@ -117,5 +117,5 @@ def test_a_store_that_is_away_is_said(tmp_path, monkeypatch):
 
 
 def test_a_url_of_nothing_is_refused(tmp_path):
-    with pytest.raises(InvalidInput, match="YAPTIDE_SPOOL cannot be used"):
+    with pytest.raises(InvalidInput, match="Invalid setting YAPTIDE_SPOOL"):
         Bucket("gopher://bucket", tmp_path).jobs()
