@@ -189,7 +189,7 @@ def _of_platform(
     for_others = sim_type in backend.foreign_workers
     code = get_simulator(sim_type)
     return batch_options.accept_options(
-        connection, submission.batch, code, tasks, submission.input_type, for_others=for_others
+        connection, submission.batch, code, tasks, submission.input_type, for_external=for_others
     )
 
 
