@@ -351,7 +351,7 @@ def test_a_slow_certificate_service_is_not_waited_for(realm, with_service, servi
     response = sign_in(with_service.test_client(), realm.token())
     gone.set()
     assert response.status_code == 202
-    assert "does not answer within 0.5 s" in response.json["message"]
+    assert "did not respond within 0.5 s" in response.json["message"]
 
 
 def test_who_comes_again_goes_on_with_the_session(realm, app, client, database):

@@ -73,7 +73,7 @@ def test_who_is_renamed_keeps_the_account_and_takes_the_name_along(backend, data
 
 def test_a_name_that_was_somebody_elses_opens_nothing(backend, database, alice):
     before = contents(database)
-    with pytest.raises(Forbidden, match=r"ask an administrator, who can rename .*yaptide users link"):
+    with pytest.raises(Forbidden, match=r"ask an administrator to rename .*yaptide users link"):
         users.of_keycloak(backend, NEWCOMERS, "alice")
     with pytest.raises(Forbidden):
         users.of_keycloak(backend, Subject("https://other.example.org/realms/science", HERS.subject), "alice")
@@ -281,7 +281,7 @@ def test_a_short_password_is_refused_wherever_it_is_new(client, signed_in):
         register(client, "bob", "1234567"),
         signed_in.post("/user/update", json={"password": PASSWORD, "new_password": "1234567"}),
     ):
-        assert (response.status_code, response.json["message"]) == (400, "A password has at least 8 characters here")
+        assert (response.status_code, response.json["message"]) == (400, "A password must have at least 8 characters")
 
 
 @FILE

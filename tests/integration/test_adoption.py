@@ -709,7 +709,7 @@ def test_secrets_are_encrypted_anew_with_the_first_key_once(old, database):
     assert secrets.rotate_secrets(database, Vault(keys))[0] == 0
     token = rows(database, 'SELECT private_key FROM "KeycloakUser" WHERE private_key IS NOT NULL')[0][0]
     assert Vault(keys[:1]).decrypt(token) == PRIVATE_KEY
-    with pytest.raises(Conflict, match="fits none of the keys"):
+    with pytest.raises(Conflict, match="No key in YAPTIDE_SECRET_KEYS"):
         secrets.rotate_secrets(database, Vault(keys[1:]))
 
 

@@ -206,7 +206,7 @@ def test_the_quota_holds(archive, there):
         if fits:
             assert archives.take_in(there, archive, "bob").imported == BOTH
         else:
-            with pytest.raises(Conflict, match="you may store"):
+            with pytest.raises(Conflict, match="delete some of them"):
                 archives.take_in(there, archive, "bob")
             assert contents(there.database) == before
 
@@ -389,7 +389,7 @@ def test_the_quota_counts_what_reading_costs(archive, there, tmp_path, monkeypat
     set_quota(there, 10**6)
     before = contents(there.database)
     monkeypatch.setattr(archives, "_check_payload", None)
-    with pytest.raises(Conflict, match="you may store"):
+    with pytest.raises(Conflict, match="delete some of them"):
         archives.take_in(there, tmp_path / "zeros.zip", "bob")
     assert contents(there.database) == before
 

@@ -228,7 +228,10 @@ def test_nothing_is_served_without_the_keys_of_what_is_stored(backend, alice, tm
     credentials.store_credentials(backend, alice, pair["cert"], pair["private"])
     url = backend.database.engine.url.render_as_string(hide_password=False)
     settings = Settings(_env_file=None, database_uri=url, data_dir=tmp_path / "data")
-    for keys, told in {(): "set YAPTIDE_SECRET_KEYS to the one in use", (secrets.new_key(),): "fits none"}.items():
+    for keys, told in {
+        (): "set YAPTIDE_SECRET_KEYS to the one in use",
+        (secrets.new_key(),): "decrypts a stored secret",
+    }.items():
         lacking = replace(backend, secret_keys=keys)
         if backend.database.is_sqlite:
             with pytest.raises((NotConfigured, Conflict), match=told):
@@ -359,7 +362,7 @@ def test_a_realm_that_hangs_is_not_waited_for_by_everybody(issuer, monkeypatch):
     issuer.answer = lambda: ((gone.wait(60) and 200) or 500, b"{}")
     settings, token = realm(issuer), token_of(f"{issuer.url}/realms/science")
     for _ in range(20):
-        with pytest.raises(Unreachable, match=r"just now, try again later: it does not answer within 0\.5 s"):
+        with pytest.raises(Unreachable, match=r"not available, try again later: it did not respond within 0\.5 s"):
             keycloak.identify_user(settings, token)
     gone.set()
     assert len(issuer.asked) == 1

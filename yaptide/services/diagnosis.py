@@ -8,7 +8,7 @@ from enum import StrEnum
 from yaptide.persistence.queries import diagnosis
 from yaptide.services import runners
 from yaptide.services.backend import Backend, utc_now
-from yaptide.services.runners import Wanted
+from yaptide.services.runners import Requirements
 
 
 class Verdict(StrEnum):
@@ -64,7 +64,7 @@ def _programs(backend: Backend) -> Iterator[Finding]:
 def _waiting(backend: Backend, waiting: list[tuple[str, str, str, int, datetime]]) -> Iterator[Finding]:
     for sim_type, platform, input_type, count, since in waiting:
         with backend.database.read_committed() as connection:
-            reason = runners.why_waiting(backend, connection, Wanted(sim_type, platform, input_type))
+            reason = runners.why_waiting(backend, connection, Requirements(sim_type, platform, input_type))
         text = f"{count} waiting for {sim_type}, the first for {_ago(utc_now() - since)}"
         if reason is None:
             yield Finding("tasks", Verdict.OK, text)

@@ -161,7 +161,7 @@ def full_disk(monkeypatch):
 
 
 def test_a_simulator_that_fails_where_there_is_no_room_has_not_failed(run, full_disk):
-    assert run("exit 1") == [f"given back: no room is left where it ran: {room.TOLD}"]
+    assert run("exit 1") == [f"given back: no room is left where it ran: {room.MESSAGE}"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
@@ -170,7 +170,7 @@ def test_input_that_cannot_be_written_for_want_of_room_is_given_back(run, monkey
         raise OSError(number, "no room")
 
     monkeypatch.setattr(Script, "prepare", prepare)
-    assert run("exit 0") == [f"given back: no room is left where it ran: {room.TOLD}"]
+    assert run("exit 0") == [f"given back: no room is left where it ran: {room.MESSAGE}"]
 
 
 def test_a_folder_that_cannot_be_made_for_another_reason_is_a_failure(run, monkeypatch):
@@ -183,10 +183,10 @@ def test_a_folder_that_cannot_be_made_for_another_reason_is_a_failure(run, monke
 
 def test_scores_that_nobody_has_room_for_are_given_back(run, monkeypatch):
     def complete(*_):
-        raise StorageFull("No room is left for the scores of tasks")
+        raise StorageFull("No disk space left for the output of tasks")
 
     monkeypatch.setattr(Told, "complete", complete)
-    assert run("exit 0") == ["given back: No room is left for the scores of tasks"]
+    assert run("exit 0") == ["given back: No disk space left for the output of tasks"]
 
 
 def test_the_time_left_fits_into_its_column():

@@ -227,7 +227,7 @@ def test_results_are_stored_though_the_transaction_has_to_give_way(backend, data
 @pytest.mark.parametrize("sent", [None, 7, {"a": 1}, [7], [{"name": "a"}], [{"name": 1, "pages": []}], "x"])
 def test_what_are_no_estimators_is_refused(database, post, sent):
     before = stored(database)
-    with pytest.raises(InvalidInput, match="The body is not what was expected"):
+    with pytest.raises(InvalidInput, match="Invalid body"):
         post(estimators=sent)
     assert stored(database) == before
 
@@ -335,8 +335,8 @@ def test_what_comes_twice_is_kept_once(backend, user, job, post):
         ({"name": "x" * 501}, "An estimator's name must have"),
         ({"name": MANY}, "An estimator's name must have"),
         ({"name": "a\0b"}, "An estimator's name must have"),
-        ({"metadata": None}, "The body is not what was expected"),
-        ({"metadata": [1]}, "The body is not what was expected"),
+        ({"metadata": None}, "Invalid body"),
+        ({"metadata": [1]}, "Invalid body"),
     ],
     ids=["no pages", "no name", "long name", "numbers for a name", "zero byte", "no metadata", "a list"],
 )
@@ -427,7 +427,7 @@ def test_words_in_names_are_no_numbers(backend, user, job, post):
 
 def test_a_broken_body_with_such_words_is_still_broken(backend, job):
     data = body(job, estimator("dose_", page(0, "q", (math.nan, 1.0, 2.0))))[:-2]
-    with pytest.raises(InvalidInput, match="The body is not what was expected"):
+    with pytest.raises(InvalidInput, match="Invalid body"):
         results.post_results(backend, data)
 
 
@@ -682,7 +682,7 @@ def test_so_are_the_metadata_of_each_estimator(monkeypatch):
 
 
 def test_metadata_that_are_no_object_are_refused():
-    with pytest.raises(InvalidInput, match="The body is not what was expected"):
+    with pytest.raises(InvalidInput, match="Invalid body"):
         read_file(packed(estimator("a") | {"metadata": [1]}))
 
 

@@ -98,7 +98,7 @@ def _report_failure(job: Job, reporter: Reporter, error: Exception) -> None:
     if isinstance(error, StorageFull):
         reporter.give_back(str(error))
     elif full or not room.is_left(job.folder):
-        reporter.give_back(f"no room is left where it ran: {room.TOLD}")
+        reporter.give_back(f"no room is left where it ran: {room.MESSAGE}")
     else:
         reason = str(error) if isinstance(error, YaptideError) else f"the task could not be run: {error}"
         reporter.fail(reason, read_log(job.folder))
