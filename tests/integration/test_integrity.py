@@ -175,10 +175,7 @@ DAMAGES = {
         *("orphan", "Logfiles with simulation_id 999", "Simulation has no such row"),
     ),
     "a simulation of nobody": (
-        [
-            'UPDATE "Simulation" SET user_id = 999 WHERE id = 2',
-            """DELETE FROM "SimulationCount" WHERE job_state = 'PENDING'""",
-        ],
+        ['UPDATE "Simulation" SET user_id = 999 WHERE id = 2'],
         *("orphan", "Simulation with user_id 999", "User has no such row"),
     ),
     "the history of no task": (
@@ -234,7 +231,6 @@ def test_one_damage_is_one_finding_that_nothing_mends(completed, database, name)
 
 REPAIRS = {
     "bytes": (['UPDATE "Simulation" SET stored_bytes = stored_bytes + 1 WHERE id = 1'], "{job}"),
-    "count": (["""DELETE FROM "SimulationCount" WHERE job_state = 'COMPLETED'"""], "user alice"),
     "size": (['UPDATE "Page" SET content_size = 1 WHERE page_number = 0'], "{job}, page 0 of estimator 'dose'"),
     "digest": (["""UPDATE "Input" SET content_sha256 = 'x' WHERE simulation_id = 1"""], "{job}, Input 1"),
     "history": ([f'DELETE FROM "StateHistory" WHERE id = ({LAST} IS NULL)'], "{job}"),
@@ -262,9 +258,6 @@ def test_what_can_be_mended_is(completed, database, kind):
     after = contents(database)
     if kind in ("bytes", "size", "digest"):
         assert after == before
-    elif kind == "count":
-        assert finding.what == "0 simulations are counted as COMPLETED, but there are 1"
-        assert {name for name in before if after[name] != before[name]} <= {"SimulationCount"}
     else:
         assert len(after["StateHistory"]) == len(before["StateHistory"])
         last = completed.get("/jobs/history").json["history"][-1]
@@ -284,11 +277,7 @@ def test_a_history_that_is_gone_is_begun_anew(completed, database):
 def test_a_state_that_there_is_not(completed, database):
     if not database.is_sqlite:
         damage(database, 'ALTER TABLE "Simulation" DROP CONSTRAINT "ck_Simulation_job_state"')
-    damage(
-        database,
-        """UPDATE "Simulation" SET job_state = 'LOST' WHERE id = 1""",
-        """DELETE FROM "SimulationCount" WHERE job_state = 'COMPLETED'""",
-    )
+    damage(database, """UPDATE "Simulation" SET job_state = 'LOST' WHERE id = 1""")
     findings = integrity.check_store(database)
     kinds = [finding.kind for finding in findings]
     assert kinds == [*["file"] * database.is_sqlite, "state", "history", "end"]

@@ -174,7 +174,7 @@ def run_maintenance(as_json: AsJson = False) -> None:
     requeued = recovery.requeue_stalled(at.backend, utc_now() - 10 * at.backend.limits.silence)
     courier = make_outbox_publisher(at.settings, at.backend)
     sent = 0 if courier is None else courier.send()
-    recovery.keep_house(at.backend)
+    recovery.clear_spool(at.backend)
     if as_json:
         print_json({"requeued": requeued, "sent": sent})
     else:

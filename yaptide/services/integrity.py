@@ -20,7 +20,7 @@ from yaptide.domain.errors import InvalidInput
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState
 from yaptide.persistence import codec, schema
 from yaptide.persistence.engine import Database, retry_contended
-from yaptide.persistence.queries import integrity as queries, transitions, users
+from yaptide.persistence.queries import integrity as queries, transitions
 from yaptide.persistence.queries.integrity import StoredPayload
 from yaptide.persistence.queries.transitions import Audit
 from yaptide.services import pages
@@ -66,7 +66,7 @@ def check_store(database: Database, watch: Watch = _ignore_progress) -> list[Fin
         with database.reading() as connection:
             findings += check(connection)
     findings += _payloads(database, watch)
-    for check in (_bytes, _counts, _sequences):
+    for check in (_bytes, _sequences):
         with database.reading() as connection:
             findings += check(connection)
     return findings
@@ -187,17 +187,6 @@ def _bytes(connection: Connection) -> Iterator[Finding]:
 def _recount(connection: Connection, *, simulation_id: int) -> None:
     transitions.lock_simulation(connection, simulation_id)
     queries.recount_bytes(connection, simulation_id)
-
-
-def _counts(connection: Connection) -> Iterator[Finding]:
-    for row in queries.miscounted_simulations(connection):
-        what = f"{row.number} simulations are counted as {row.state}, but there are {row.present}"
-        yield Finding("count", f"user {row.username}", what, partial(_recount_simulations, user_id=row.user_id))
-
-
-def _recount_simulations(connection: Connection, *, user_id: int) -> None:
-    if users.lock_user(connection, user_id):
-        queries.recount_simulations(connection, user_id)
 
 
 def _sequences(connection: Connection) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.engine import retry_contended
 from yaptide.persistence.queries import outbox, simulations, tasks, transitions
 from yaptide.persistence.queries.transitions import Audit
-from yaptide.services import counters, lifecycle, merging
+from yaptide.services import lifecycle, merging
 from yaptide.services.backend import Backend, utc_now
 
 log = logging.getLogger(__name__)
@@ -89,12 +89,6 @@ def _requeue(backend: Backend, task: Any) -> None:
         if simulation is not None and transitions.move_tasks(connection, simulation.id, to, cause, values, **unchanged):
             outbox.forget_sent(connection, simulation.id, [task.task_id])
             lifecycle.settle_simulation(connection, simulation, cause)
-
-
-def keep_house(backend: Backend) -> None:
-    """What has to be done now and then on every installation, however its tasks are run."""
-    clear_spool(backend)  # first: it makes room, where the other might want some
-    counters.fold_counts(backend.database)
 
 
 def clear_spool(backend: Backend) -> None:

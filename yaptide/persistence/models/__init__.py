@@ -9,7 +9,6 @@ from yaptide.persistence.models.runners import RunnerModel, RunnerSimulatorModel
 from yaptide.persistence.models.simulations import (
     BatchSimulationModel,
     CelerySimulationModel,
-    SimulationCountModel,
     SimulationModel,
     StateHistoryModel,
 )
@@ -31,7 +30,6 @@ __all__ = [
     "RunnerModel",
     "RunnerSimulatorModel",
     "SessionModel",
-    "SimulationCountModel",
     "SimulationModel",
     "StateHistoryModel",
     "TaskModel",

@@ -41,6 +41,7 @@ class SimulationModel(ClaimMixin, Base):
         CheckConstraint("stored_bytes >= 0", name="stored_not_negative"),
         Index(None, "user_id", "start_time", "id"),
         Index(None, "user_id", "end_time", "id"),
+        Index(None, "user_id", "job_state"),  # to count them: PostgreSQL keeps it ten times smaller than the next
         Index(None, "user_id", "job_state", "start_time", "id"),
         Index(None, "user_id", "job_state", "end_time", "id"),
         Index(None, "user_id", "stored_bytes"),
@@ -135,27 +136,6 @@ class BatchSimulationModel(SimulationModel):
     queue_note: Mapped[str | None] = mapped_column(Text, doc="Reason from the cluster why tasks wait")
 
     cluster: Mapped["ClusterModel"] = relationship(back_populates="simulations")
-
-
-class SimulationCountModel(Base):
-    """How many simulations of a user came to be in a state, or ceased to be: the sum tells how many are in it.
-
-    Rows are only added, in the transaction that changes something, so that writers never wait for one another; now and
-    then those of a user are added up.
-    """
-
-    __tablename__ = "SimulationCount"
-    __table_args__: tuple[SchemaItem | dict[str, bool], ...] = (
-        CheckConstraint("number <> 0", name="number_not_zero"),
-        Index(None, "user_id", "job_state"),
-    )
-
-    id: Mapped[int] = mapped_column(primary_key=True, doc="Number of the row")
-    user_id: Mapped[int] = mapped_column(ForeignKey("User.id", ondelete="CASCADE"), doc="Whose simulations")
-    job_state: Mapped[EntityState] = mapped_column(state_column("job_state"), doc="The state")
-    number: Mapped[int] = mapped_column(doc="How many more; negative: fewer")
-
-    user: Mapped["UserModel"] = relationship(back_populates="simulation_counts")
 
 
 class StateHistoryModel(Base):

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from sqlalchemy.schema import SchemaItem
 
 from yaptide.persistence.models.base import Base, one_of
-from yaptide.persistence.models.simulations import SimulationCountModel, SimulationModel
+from yaptide.persistence.models.simulations import SimulationModel
 
 YAPTIDE_USER = "YaptideUser"
 KEYCLOAK_USER = "KeycloakUser"
@@ -34,9 +34,6 @@ class UserModel(Base):
     )
 
     simulations: Mapped[list[SimulationModel]] = relationship(
-        back_populates="user", cascade="all, delete-orphan", passive_deletes=True
-    )
-    simulation_counts: Mapped[list[SimulationCountModel]] = relationship(
         back_populates="user", cascade="all, delete-orphan", passive_deletes=True
     )
     sessions: Mapped[list["SessionModel"]] = relationship(

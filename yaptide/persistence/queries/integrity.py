@@ -26,7 +26,6 @@ from sqlalchemy import (
     true,
     tuple_,
     type_coerce,
-    union_all,
     update,
 )
 
@@ -38,11 +37,9 @@ from yaptide.persistence.models import (
     InputModel,
     LogfilesModel,
     PageModel,
-    SimulationCountModel,
     SimulationModel,
     StateHistoryModel,
     TaskModel,
-    UserModel,
 )
 from yaptide.persistence.models.base import table_of
 from yaptide.persistence.payload import Payload
@@ -51,8 +48,6 @@ from yaptide.persistence.queries.transitions import Audit
 _SIMULATION = table_of(SimulationModel)
 _TASK = table_of(TaskModel)
 _HISTORY = table_of(StateHistoryModel)
-_COUNT = table_of(SimulationCountModel)
-_USER = table_of(UserModel)
 _INPUT = table_of(InputModel)
 _ESTIMATOR = table_of(EstimatorModel)
 _PAGE = table_of(PageModel)
@@ -171,38 +166,6 @@ def recount_bytes(connection: Connection, simulation_id: int) -> None:
     """Update the byte count of a simulation."""
     row = _SIMULATION.c.id == simulation_id
     connection.execute(update(_SIMULATION).where(row).values(stored_bytes=_ALL_BYTES))
-
-
-_COUNTED = union_all(
-    select(_COUNT.c.user_id, _text(_COUNT.c.job_state).label("state"), _COUNT.c.number, literal(0).label("present")),
-    select(_SIMULATION.c.user_id, _JOB_STATE, literal(0), literal(1)),
-).subquery()
-_NUMBER, _PRESENT = func.sum(_COUNTED.c.number), func.sum(_COUNTED.c.present)
-# What cannot be counted, because there is no such user or state, is a finding of its own.
-_MISCOUNTED = (
-    select(_COUNTED.c.user_id, _USER.c.username, _COUNTED.c.state, _NUMBER.label("number"), _PRESENT.label("present"))
-    .join(_USER, _USER.c.id == _COUNTED.c.user_id)
-    .where(_COUNTED.c.state.in_([str(state) for state in EntityState]))
-    .group_by(_COUNTED.c.user_id, _USER.c.username, _COUNTED.c.state)
-    .having(_NUMBER != _PRESENT)
-    .order_by(_COUNTED.c.user_id, _COUNTED.c.state)
-)
-
-
-def miscounted_simulations(connection: Connection) -> list[Record]:
-    """Users whose simulations in a state are counted wrong: user_id, username, state, number, and how many present."""
-    return list(connection.execute(_MISCOUNTED))
-
-
-def recount_simulations(connection: Connection, user_id: int) -> None:
-    """Add what is missing in the numbers of simulations of a user, who is locked.
-
-    A change and its count are committed together, so that what one statement finds missing is missing for good,
-    whatever others do meanwhile.
-    """
-    wrong = _MISCOUNTED.where(_COUNTED.c.user_id == user_id).order_by(None)
-    missing = wrong.with_only_columns(_COUNTED.c.user_id, _COUNTED.c.state, _PRESENT - _NUMBER)
-    connection.execute(insert(_COUNT).from_select(["user_id", "job_state", "number"], missing))
 
 
 def _subjects() -> tuple[tuple[Select[Any], ColumnElement[str], Any], ...]:

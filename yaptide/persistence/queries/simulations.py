@@ -39,7 +39,7 @@ from yaptide.persistence.models import (
 from yaptide.persistence.models.base import table_of
 from yaptide.persistence.models.simulations import BATCH, DIRECT, OPEN
 from yaptide.persistence.payload import Payload
-from yaptide.persistence.queries import counters, json_rows, tasks, users
+from yaptide.persistence.queries import json_rows, tasks, users
 from yaptide.persistence.queries.users import User
 
 _SIMULATION = table_of(SimulationModel)
@@ -78,6 +78,9 @@ _BY_SESSION = users.BY_SESSION.outerjoin(_SIMULATION, _THIS_JOB).with_only_colum
 )
 _INPUT_OF = select(_INPUT.c.compressed_data).where(_INPUT.c.simulation_id == bindparam("simulation_id"))
 _INPUT_OF = _INPUT_OF.execution_options(**IN_BINARY)
+# For one user, both databases read it from the index (user_id, job_state) alone.
+_BY_STATE = select(_SIMULATION.c.job_state, func.count()).group_by(_SIMULATION.c.job_state)
+_OF_USER = _SIMULATION.c.user_id == bindparam("user")
 
 
 def add_simulation(
@@ -98,7 +101,6 @@ def add_simulation(
     connection.execute(insert(_INPUT), {"simulation_id": simulation_id, **input_payload.columns()})
     tasks.add_tasks(connection, simulation_id, values["platform"], new_tasks)
     connection.execute(add_tasks, {"simulation_id": simulation_id})
-    counters.add_counts(connection, [(values["user_id"], values["job_state"], 1)])
     return simulation_id
 
 
@@ -133,7 +135,7 @@ class Page:
 
 def list_simulations(connection: Connection, user_id: int | None, page: Page) -> tuple[int, list[Record]]:
     """Return the number of simulations of the user (None: of all users), and those on the page."""
-    numbers = counters.by_state(connection, user_id)
+    numbers = count_by_state(connection, user_id)
     selected = {state: number for state, number in numbers.items() if not page.states or state in page.states}
     # Filtering by state costs more than not filtering, so it is left out if it would not exclude anything.
     states = frozenset() if selected == numbers else frozenset(page.states)
@@ -143,13 +145,19 @@ def list_simulations(connection: Connection, user_id: int | None, page: Page) ->
     return sum(selected.values()), list(connection.execute(query, values).all())
 
 
+def count_by_state(connection: Connection, user_id: int | None) -> dict[EntityState, int]:
+    """Count the simulations of the user (None: of all users) in each state; states without any are omitted."""
+    query = _BY_STATE if user_id is None else _BY_STATE.where(_OF_USER)
+    return dict(map(tuple, connection.execute(query, {"user": user_id})))
+
+
 @lru_cache(256)
 def _listing(of_all: bool, order_by: str, descending: bool, states: frozenset[EntityState]) -> Select[*tuple[Any, ...]]:
     """Return the query for a page of simulations: the first ones of each of `states`, merged; if empty, of any state.
 
     Simulations in a rare state are far apart: with an index for each state, the query does not read past the others.
     """
-    owned = true() if of_all else _SIMULATION.c.user_id == bindparam("user")
+    owned = true() if of_all else _OF_USER
     end, size, start = (bindparam(name, type_=BigInteger()) for name in ("end", "size", "start"))
     query = select(*_LISTED).where(owned).order_by(*_order(_SIMULATION.c, order_by, descending))
     if states:
@@ -201,10 +209,7 @@ def remove_simulation(connection: Connection, simulation_id: int) -> bool:
 def remove_all(connection: Connection, simulation_ids: Sequence[int]) -> int:
     """Delete simulations with everything below them; return how many existed."""
     among = json_rows.is_among(_SIMULATION.c.id, connection.dialect.name)
-    deletion = delete(_SIMULATION).where(among).returning(_SIMULATION.c.user_id, _SIMULATION.c.job_state)
-    deleted = connection.execute(deletion, {"values": simulation_ids}).all()
-    counters.add_counts(connection, [(user_id, state, -1) for user_id, state in deleted])
-    return len(deleted)
+    return connection.execute(delete(_SIMULATION).where(among), {"values": simulation_ids}).rowcount
 
 
 def count_bytes(connection: Connection, simulation_id: int, more: int) -> None:

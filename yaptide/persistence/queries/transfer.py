@@ -24,7 +24,6 @@ from yaptide.persistence.models import (
 from yaptide.persistence.models.base import Base, table_of
 from yaptide.persistence.models.simulations import BATCH, DIRECT
 from yaptide.persistence.models.users import YAPTIDE_USER
-from yaptide.persistence.queries import counters
 from yaptide.persistence.queries.users import User
 
 _SIMULATION = table_of(SimulationModel)
@@ -106,7 +105,6 @@ def add_simulation(connection: Connection, values: Mapping[str, Any], cluster_id
     number = add_row(connection, SimulationModel, values)
     subtable, _ = _SUBTABLES[values["platform"]]
     connection.execute(insert(subtable), {"id": number} | ({} if cluster_id is None else {"cluster_id": cluster_id}))
-    counters.add_counts(connection, [(values["user_id"], values["job_state"], 1)])
     return number
 
 

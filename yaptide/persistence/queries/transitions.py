@@ -15,7 +15,6 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, case, func,
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState, source_states
 from yaptide.persistence.models import SimulationModel, StateHistoryModel, TaskModel
 from yaptide.persistence.models.base import table_of
-from yaptide.persistence.queries import counters
 
 _SIMULATION = table_of(SimulationModel)
 _TASK = table_of(TaskModel)
@@ -98,7 +97,6 @@ def move_simulation(
     condition = (_SIMULATION.c.id == simulation_id) & _SIMULATION.c.job_state.in_(allowed)
     before = select(_SIMULATION.c.id, literal(None), _SIMULATION.c.job_state, *_history(audit, to)).where(condition)
     connection.execute(insert(_HISTORY).from_select(_HISTORY_COLUMNS, before.with_for_update()))
-    counters.move_count(connection, simulation_id, allowed, to)
     changes: dict[str, Any] = {"job_state": to}
     if to in FINAL_STATES:
         changes |= {"end_time": _not_before(_SIMULATION.c.start_time, audit.time), "owner": None}

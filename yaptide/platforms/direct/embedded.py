@@ -173,7 +173,7 @@ class EmbeddedExecutor:
                 return
 
     def _tidy_up(self) -> bool:
-        recovery.keep_house(self._backend)  # a task may finish while its simulation is canceled and deleted
+        recovery.clear_spool(self._backend)  # a task may finish while its simulation is canceled and deleted
         return True
 
     def _beat(self) -> bool:

@@ -150,7 +150,7 @@ class OutboxPublisher:
 
     def _clear(self) -> None:
         while not self._stop.wait(_LOOK):
-            self._safely(lambda: recovery.keep_house(self._backend))
+            self._safely(lambda: recovery.clear_spool(self._backend))
 
     def _safely(self, step: Callable[[], int | None]) -> int | None:
         """Do one step; None, and it is tried again later, if anything goes wrong."""

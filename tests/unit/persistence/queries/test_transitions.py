@@ -9,7 +9,7 @@ from sqlalchemy import update
 from tests.support.storing import rows_of, submitted
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_STATES, TASK_TRANSITIONS, EntityState
 from yaptide.persistence.models import SimulationModel, TaskModel
-from yaptide.persistence.queries import counters, transitions
+from yaptide.persistence.queries import transitions
 from yaptide.persistence.queries.transitions import Audit
 
 BEGIN = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -80,15 +80,6 @@ def test_tasks_move_as_the_table_says_and_not_otherwise(database, job):
         assert history_since(database, length) == (rows if allowed else [])
         assert tasks(database)[3:] == was[3:], "those of another simulation stay"
         assert allowed or tasks(database) == was
-
-
-def test_the_users_simulations_are_counted_by_state(backend, database, job):
-    with database.reading() as connection:
-        assert counters.by_state(connection, None) == {"PENDING": 2}
-    move(database, job, EntityState.RUNNING)
-    move(database, job, EntityState.PENDING)  # which is refused
-    with database.reading() as connection:
-        assert counters.by_state(connection, None) == {"PENDING": 1, "RUNNING": 1}
 
 
 @pytest.mark.parametrize("to", EntityState)
