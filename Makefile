@@ -62,7 +62,7 @@ format: .venv/.dev  ## Format the code and mend what ruff can mend
 	$(VENV_PYTHON) -m ruff check --fix
 
 docs: .venv/.runtime  ## Write the parts of docs/ again that are generated from the code
-	$(VENV_PYTHON) -m yaptide.admin.docs
+	$(VENV_PYTHON) -m scripts.generate_docs
 
 site: .venv/.site  ## Build the documents as a web site in build/site; a broken link between them is an error
 	$(VENV_PYTHON) -m sphinx --quiet --fail-on-warning --keep-going docs build/site

@@ -4,10 +4,6 @@ Each class is one kind of error. `yaptide.api.errors` maps it to an HTTP status 
 The message is written for the user who caused it and never contains a secret.
 """
 
-import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from yaptide_client.errors import (
     Conflict as Conflict,
     Forbidden as Forbidden,
@@ -20,24 +16,6 @@ from yaptide_client.errors import (
     Unavailable as Unavailable,
     YaptideError as YaptideError,
 )
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def is_full(error: OSError) -> bool:
-    """Return whether an OSError means that a disk, a quota or the file size limit is full."""
-    return error.errno in _FULL
-
-
-@contextmanager
-def explain_full_disk(message: str) -> Iterator[None]:
-    """Raise StorageFull with `message` if an OSError in this block means that there is no space."""
-    try:
-        yield
-    except OSError as error:
-        if is_full(error):
-            raise StorageFull(message) from error
-        raise
 
 
 class ComeAgain(YaptideError):

@@ -42,7 +42,7 @@ from yaptide.domain.merging import PagesDiffer, merge_pages
 from yaptide.persistence import codec
 from yaptide.persistence.payload import NewEstimator, NewPage, read_pieces
 from yaptide.persistence.prefetch import prefetch_items
-from yaptide.persistence.zip_safety import BROKEN, MOST_PAGES, open_archive
+from yaptide.persistence.zip_safety import MOST_PAGES, explain_damage, open_archive, read_entry
 
 _INDEX = "estimators.json"
 _MOST_INDEX = 64 << 20
@@ -131,9 +131,7 @@ def read_logs(path: Path) -> dict[str, str]:
     with understood, path.open("rb") as file, open_archive(file, MOST_PAGES) as archive:
         if _LOGS not in archive.namelist():
             return {}
-        if archive.getinfo(_LOGS).file_size > _MOST_LOGS:
-            raise InvalidInput(f"The log files of a task may have at most {_MOST_LOGS} bytes")
-        return _LOG_FILES.decode(archive.read(_LOGS))
+        return _LOG_FILES.decode(read_entry(archive, _LOGS, _MOST_LOGS))
 
 
 def read_output(path: Path) -> tuple[Estimator, ...]:
@@ -222,9 +220,7 @@ def _opened(path: Path) -> Iterator["_Archive"]:
 
 
 def _read_index(file: IO[bytes], archive: ZipFile) -> "_Archive":
-    if archive.getinfo(_INDEX).file_size > _MOST_INDEX:
-        raise InvalidInput("The index of the task output is too long")
-    return _Archive(file, archive, _ENTRIES.decode(archive.read(_INDEX)))
+    return _Archive(file, archive, _ENTRIES.decode(read_entry(archive, _INDEX, _MOST_INDEX)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,9 +356,7 @@ def _check_page(page: _PageEntry, values: int, weights: int | None) -> None:
 def _understood(subject: str, error: type[InvalidInput | SimulationFailed]) -> Iterator[None]:
     """Convert errors of an unreadable file to `error`, which names the `subject`."""
     try:
-        yield
-    except (*BROKEN, _ISAL, KeyError, OSError, msgspec.MsgspecError) as broken:
-        if isinstance(broken, OSError) and not isinstance(broken, FileNotFoundError):
-            raise
-        reason = "the file is missing" if isinstance(broken, FileNotFoundError) else str(broken)
-        raise error(f"cannot read {subject}: {reason}") from broken
+        with explain_damage(f"cannot read {subject}", error, _ISAL):
+            yield
+    except FileNotFoundError as missing:
+        raise error(f"cannot read {subject}: the file is missing") from missing

@@ -7,17 +7,15 @@ A file is written under a temporary name and renamed: if it exists, it is comple
 in the database.
 """
 
-import os
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
-from yaptide.domain.errors import explain_full_disk
+from yaptide.disk import create_once, explain_full_disk, sync_folder, write_atomically
 
 NO_ROOM = "No disk space left for the output of tasks"
 _FORGOTTEN = 30 * 24 * 3600.0
@@ -59,13 +57,7 @@ class Folder:
     def place(self) -> str:
         """The name stored in the folder: it moves with the output, for example to another machine or a container."""
         name = self.path / ".place"
-        if not name.exists():
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.path, prefix=".place-") as file:
-                file.write(secrets.token_hex(6).encode())
-                file.flush()
-                with suppress(FileExistsError):  # another process was faster
-                    os.link(file.name, name)
+        create_once(name, secrets.token_hex(6).encode())
         return f"{name.read_text()}/"
 
     @contextmanager
@@ -74,17 +66,9 @@ class Folder:
         target = self.path / job_id / f"{task_id}.npz"
         with explain_full_disk(NO_ROOM):
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{task_id}-", delete=False) as file:
-                try:
-                    yield file
-                    file.flush()
-                    os.fsync(file.fileno())
-                    if not target.exists():
-                        Path(file.name).rename(target)
-                        _sync_names(target.parent)
-                        _sync_names(self.path)
-                finally:
-                    Path(file.name).unlink(missing_ok=True)
+            with write_atomically(target, replace=False) as file:
+                yield file
+            sync_folder(self.path)
 
     def fetch(self, job_id: str, task_id: int, folder: Path) -> Path:
         """See `Spool`."""
@@ -106,12 +90,3 @@ class Folder:
             return time.time() - (self.path / job_id).stat().st_mtime > _FORGOTTEN
         except FileNotFoundError:
             return False
-
-
-def _sync_names(folder: Path) -> None:
-    """Sync a folder: a new file name is on disk only after that."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
