@@ -173,7 +173,7 @@ def test_an_administrator_gives_an_account_to_one_user_of_keycloak(yaptide, back
 
 def test_what_cannot_be_linked(database, backend, signed_in, alice):
     local = administration.find_user(database, "alice", "YaptideUser")
-    with pytest.raises(Conflict, match="password kept here"):
+    with pytest.raises(Conflict, match="local password"):
         administration.link_user(database, local, None)
     with pytest.raises(InvalidInput, match="--subject"):
         administration.chosen_subject(database, alice, "", REALM)

@@ -191,7 +191,7 @@ def test_another_simulation_of_the_same_name_is_kept(archive, there, model, valu
     with there.database.writing() as connection:
         connection.execute(update(table_of(model)).values(values))
     before = contents(there.database)
-    with pytest.raises(Conflict, match="another simulation of the name"):
+    with pytest.raises(Conflict, match="Another simulation has the job_id"):
         archives.take_in(there, archive, "bob")
     assert contents(there.database) == before
 
@@ -212,7 +212,7 @@ def test_the_quota_holds(archive, there):
 
 
 def test_who_and_where_have_to_be_known(archive, there):
-    with pytest.raises(NotFound, match="no user 'nobody'"):
+    with pytest.raises(NotFound, match="Unknown user"):
         archives.take_in(there, archive, "nobody")
     with there.database.writing() as connection:
         connection.execute(update(ClusterModel).where(ClusterModel.cluster_name == CLUSTER).values(cluster_name="x"))
@@ -412,7 +412,7 @@ def test_a_payload_is_packed_once(archive, there, tmp_path):
     """Packed twice, 60 bytes may be 60 MB."""
     forge(archive, tmp_path / "twice.zip", zeros(10**6), all_deflated=True)
     before = contents(there.database)
-    with pytest.raises(InvalidInput, match="packed twice"):
+    with pytest.raises(InvalidInput, match="too large"):
         archives.take_in(there, tmp_path / "twice.zip", "bob")
     assert contents(there.database) == before
 
@@ -423,7 +423,7 @@ def test_an_archive_has_so_many_entries_at_most(home, archive, there, tmp_path, 
     monkeypatch.setattr(archives, "FORMAT", structs.replace(archives.FORMAT, most_entries=5))
     with pytest.raises(InvalidInput, match="more than 5 entries"):
         archives.take_in(there, archive, "bob")
-    with pytest.raises(Conflict, match="5 entries at most"):
+    with pytest.raises(Conflict, match="may have 5"):
         archives.export_simulations(at(home, tmp_path), BOTH, tmp_path / "many.zip")
     assert not (tmp_path / "many.zip").exists()
 

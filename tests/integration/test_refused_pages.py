@@ -79,7 +79,7 @@ def test_nothing_is_stored_if_nothing_can_be_kept(job, database):
     response = post(job, estimator("dose_", bad))
     assert response.status_code == 400
     assert response.json["message"] == (
-        "Nothing of the results can be kept: page 0 of estimator 'dose_': it has 3 values and 1 errors"
+        "No page of the results is valid: page 0 of estimator 'dose_': it has 3 values and 1 errors"
     )
     assert contents(database) == before
     assert job.state == "PENDING"

@@ -71,10 +71,10 @@ def look_around(backend: Backend, folder: Path, watch: Watch) -> Counter[str]:
     driver = Driver(backend, "http://127.0.0.1:5000", 10.0)
     driver.owner = f"{backend.spool.place}driver"
 
-    def keep_house() -> None:
-        recovery.keep_house(backend)
+    def clear_spool() -> None:
+        recovery.clear_spool(backend)
 
-    steps = (executor._work_once, executor._beat, keep_house)
+    steps = (executor._work_once, executor._beat, clear_spool)
     steps += (courier.send, courier.find_lost, courier._watch.requeue)
     steps += (driver._look, driver._merge, driver._beat)
     announcements = (executor.announce, courier.announce_workers, driver._announce)

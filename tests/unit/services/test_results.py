@@ -164,7 +164,7 @@ def test_the_same_again_changes_nothing_however_it_is_sent(backend, database, po
 def test_other_results_are_refused_and_the_first_are_kept(backend, database, job, others):
     results.post_results(backend, body(job, estimator("dose_")))
     before = stored(database)
-    with pytest.raises(Conflict, match="other results already"):
+    with pytest.raises(Conflict, match="already has other results"):
         results.post_results(backend, body(job, *others))
     assert stored(database) == before
 
@@ -233,7 +233,7 @@ def test_what_are_no_estimators_is_refused(database, post, sent):
 
 
 def test_results_without_estimators_are_refused(database, post):
-    with pytest.raises(InvalidInput, match="There are no estimators in the results"):
+    with pytest.raises(InvalidInput, match="The results have no estimators"):
         post()
 
 
@@ -312,9 +312,7 @@ def test_a_page_that_cannot_be_kept_is_left_out_alone_and_named(backend, databas
 def test_nothing_is_stored_if_nothing_can_be_kept(database, post):
     before = stored(database)
     bad = page() | SPOILT["another length"]
-    with pytest.raises(
-        InvalidInput, match=r"^Nothing of the results can be kept: page 0 of estimator 'dose_': it has 2"
-    ):
+    with pytest.raises(InvalidInput, match=r"^No page of the results is valid: page 0 of estimator 'dose_': it has 2"):
         post(estimator("dose_", bad), estimator("b") | {"pages": []})
     assert stored(database) == before
 
@@ -595,14 +593,14 @@ def test_pages_that_could_not_be_merged_are_named(monkeypatch):
 def test_an_estimator_of_which_no_page_could_be_merged_comes_along_with_others():
     sent = packed(estimator("a"), estimator("b") | {"pages": []}, refused=(RefusedPage("b", 0, "no"),))
     assert [(each[0], len(each[3])) for each in read_file(sent)] == [("a", 1), ("b", 0)]
-    with pytest.raises(InvalidInput, match="There are no pages in the results"):
+    with pytest.raises(InvalidInput, match="The results have no pages"):
         read_file(packed(estimator("b") | {"pages": []}, refused=(RefusedPage("b", 0, "no"),)))
 
 
 def test_an_estimator_without_pages_that_nobody_misses_is_refused():
     with pytest.raises(InvalidInput, match="Estimator 'b' has no pages"):
         read_file(packed(estimator("a"), estimator("b") | {"pages": []}))
-    with pytest.raises(InvalidInput, match="There are no pages in the results"):
+    with pytest.raises(InvalidInput, match="The results have no pages"):
         read_file(packed())
 
 
@@ -618,7 +616,7 @@ def test_names_that_no_column_takes_are_refused(change):
         (page(4) | SPOILT["another length"], "Page 4 of estimator 'a': it has 2 values"),
         (page(4) | SPOILT["no values"], "it has 0 values"),
         (page(4, "q", (math.nan, 1.0, 2.0)), "Page 1 of estimator 'a'"),
-        (page(4, "q", (None, 1.0, 2.0)), "Page 4 of estimator 'a': it is not written as yaptide does it"),
+        (page(4, "q", (None, 1.0, 2.0)), "Page 4 of estimator 'a': it is not in the form that yaptide writes"),
         (page(4, MANY), "Page 4 of estimator 'a': Its name must have"),
         ([], "Page 1 of estimator 'a'"),
     ],
@@ -809,7 +807,7 @@ def test_results_that_are_deleted_while_they_are_read_end_the_answer(backend, us
     parts = codec.stitch_gzip(results.read_results(backend, user, job.job_id))
     next(parts)
     simulations.delete_simulation(backend, user, job.job_id)
-    with pytest.raises(NotFound, match="deleted while they were read"):
+    with pytest.raises(NotFound, match="deleted while they were being read"):
         list(parts)
 
 
@@ -884,7 +882,7 @@ def test_what_is_no_range(text):
 
 def test_there_are_not_too_many_ranges():
     """SQLite takes no more than a thousand alternatives."""
-    with pytest.raises(InvalidInput, match="is no range of pages"):
+    with pytest.raises(InvalidInput, match="is not a range of pages"):
         results.parse_page_numbers(",".join(str(2 * n) for n in range(502)))
 
 
