@@ -119,7 +119,7 @@ def test_options_of_the_array_and_of_what_follows_it(backend, kim):
         ({"array_options": {"--time": "1;id"}}, "for the option --time"),
         ({"array_options": "--time=1"}, "array_options a map"),
         ({"collect_header": "touch x"}, "only #SBATCH lines"),
-        ({"collect_header": 1}, "collect_header is a text"),
+        ({"collect_header": 1}, "collect_header must be a string"),
         ({"more": 1}, "'more' is unknown"),
     ],
 )
