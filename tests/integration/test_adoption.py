@@ -27,7 +27,7 @@ from tests.support.postgres import Postgres
 from yaptide.admin import cli
 from yaptide.application import create_app
 from yaptide.domain.errors import Conflict, InvalidInput, NotConfigured
-from yaptide.domain.names import skeleton
+from yaptide.domain.names import make_skeleton
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState
 from yaptide.persistence import adoption as persistence, codec, schema
 from yaptide.persistence.adoption import accounts, orphans, payloads, simulations, staging, work
@@ -325,7 +325,7 @@ def test_names_of_old_users_keep_others_from_what_looks_alike(old, database):
     adopt(database)
     query = 'SELECT username, name_skeleton FROM "YaptideUser" y JOIN "User" u ON u.id = y.id WHERE auth_provider = '
     found = rows(database, query + "'YaptideUser'")
-    assert {skeleton(name) for name, _ in found} == {stored for _, stored in found if stored}
+    assert {make_skeleton(name) for name, _ in found} == {stored for _, stored in found if stored}
 
 
 def test_private_keys_are_encrypted_and_gone_in_clear(old, url, database, tmp_path):

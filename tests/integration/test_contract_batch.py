@@ -250,7 +250,7 @@ def test_what_a_cluster_says_does_not_overtake_what_a_node_said(backend, kim, no
 
 def test_remarks_are_made_once_and_refusals_end_it(backend, kim, node):
     for _ in range(2):
-        batch.add_remark(backend, node.job, "the cluster is away")
+        batch.add_note(backend, node.job, "the cluster is away")
     batch.refuse_submission(backend, node.job, "no such partition")
     history = kim.get("/jobs/history", query_string={"job_id": node.job.job_id}).json["history"]
     reasons = [change["reason"] for change in history]

@@ -18,7 +18,7 @@ from yaptide_client.errors import (
 )
 
 
-class ComeAgain(YaptideError):
+class RetryLater(YaptideError):
     """The server rejects this request for now; retry after `seconds`."""
 
     def __init__(self, seconds: int, reason: str) -> None:
@@ -26,11 +26,11 @@ class ComeAgain(YaptideError):
         super().__init__(f"{reason}; wait {seconds} s, then try again")
 
 
-class TooManyAttempts(ComeAgain):
+class TooManyAttempts(RetryLater):
     """Too many failed sign-ins, or too many requests of one kind."""
 
 
-class Busy(ComeAgain):
+class Busy(RetryLater):
     """The server is at its limit; the request was not processed."""
 
 

@@ -33,7 +33,7 @@ _LOOK_ALIKES = {
 }
 
 
-def composed(name: str) -> str:
+def normalize_name(name: str) -> str:
     """Return the name in its normal form (NFC), which is stored: accents can be typed in several ways.
 
     A name that is far too long is returned unchanged: normalizing a letter with 100,000 accents takes minutes.
@@ -41,7 +41,7 @@ def composed(name: str) -> str:
     return name if len(name) > _LONGEST else unicodedata.normalize("NFC", name)
 
 
-def scripts(name: str) -> list[str]:
+def list_scripts(name: str) -> list[str]:
     """Return the scripts of the letters of a name, such as ``LATIN``, in order of appearance."""
     letters = (letter for letter in unicodedata.normalize("NFKC", name) if letter.isalpha())
     names = dict.fromkeys(unicodedata.name(letter, "").split(" ")[0] for letter in letters)
@@ -53,7 +53,7 @@ def has_unseen(name: str) -> bool:
     return _UNSEEN.search(name) is not None
 
 
-def skeleton(name: str) -> str:
+def make_skeleton(name: str) -> str:
     """Return a SHA-256 in hexadecimal that is the same for all names that look alike.
 
     Case, width and font of letters make no difference, nor do letters that look the same in several scripts.

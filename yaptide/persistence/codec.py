@@ -162,7 +162,7 @@ def inflate_pieces(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
 def decode_payload(data: bytes) -> Any:
     """Return the value of a payload; raise InvalidInput if it is damaged."""
     try:
-        return orjson.loads(readable(data))
+        return orjson.loads(decode_readable(data))
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"A stored payload is damaged: {error}") from error
 
@@ -313,19 +313,19 @@ def inflate_parts(parts: Iterable[Part]) -> Iterator[bytes]:
         elif not isinstance(part, Stored):
             yield part
         elif part.data.startswith(_MARKED):
-            yield from inflate_pieces(views(part.data))
+            yield from inflate_pieces(slice_data(part.data))
         else:
-            yield readable(part.data)
+            yield decode_readable(part.data)
 
 
-def views(data: bytes | memoryview) -> Iterator[memoryview]:
+def slice_data(data: bytes | memoryview) -> Iterator[memoryview]:
     """Yield the data in slices: `inflate_pieces` copies input that it has not processed yet."""
     view = memoryview(data)
     for start in range(0, len(data), _CHUNK):
         yield view[start : start + _CHUNK]
 
 
-def readable(data: bytes) -> bytes:
+def decode_readable(data: bytes) -> bytes:
     """Return the JSON text of a payload with missing numbers replaced for readers."""
     text = decode_text(data)
     if data.startswith(_MARKED) or (_json_numbers_only(text) and b"null" not in text):
@@ -362,12 +362,12 @@ def _compressed(text: bytes) -> tuple[bytes, int, int]:
 def _copied(part: Stored) -> tuple[bytes | memoryview, int, int]:
     data = part.data
     if not data.startswith(_MARKED):
-        return _compressed(readable(data))
+        return _compressed(decode_readable(data))
     if len(data) < len(_MARKED) + _TAIL:
         raise InvalidInput("A stored payload is damaged: it is truncated")
     crc, size = _TRAILER.unpack_from(data, len(data) - _TRAILER.size)
     if part.size is not None:
         size = part.size
     elif len(data) * _MOST_DEFLATED > _GZIP_SIZES:
-        size = sum(map(len, inflate_pieces(views(data))))
+        size = sum(map(len, inflate_pieces(slice_data(data))))
     return memoryview(data)[len(_MARKED) : -_TAIL], crc, size

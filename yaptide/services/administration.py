@@ -48,11 +48,11 @@ def check_name(name: str, kind: str = "user") -> None:
 
 def check_new_name(name: str) -> str:
     """Return the normal form of a name for a local user; raise InvalidInput for one that could pass for another."""
-    name = names.composed(name)
+    name = names.normalize_name(name)
     check_name(name)
     if names.has_unseen(name):
         raise InvalidInput("A user name must not contain invisible characters")
-    scripts = names.scripts(name)
+    scripts = names.list_scripts(name)
     if len(scripts) > 1:
         raise InvalidInput(f"A user name must use letters of one script, not of {' and '.join(scripts)}")
     return name
@@ -73,7 +73,7 @@ def find_user(database: Database, username: str, provider: str = "") -> User:
         raise NotFound("There is no such user")
     with database.reading() as connection:
         candidates = queries.users_named(connection, username) or queries.users_named(
-            connection, names.composed(username)
+            connection, names.normalize_name(username)
         )
     matching = [user for user in candidates if provider in ("", user.auth_provider)]
     if not matching:
@@ -156,7 +156,7 @@ def rename_user(database: Database, user: User, username: str) -> None:
     message = f"User {username!r} already exists"
     try:
         with database.writing() as connection:
-            users.rename(connection, user, username)
+            users.rename_user(connection, user, username)
     except IntegrityError:
         raise (Conflict(message) if user.is_keycloak else _taken(database, username, message)) from None
 

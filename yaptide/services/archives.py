@@ -109,7 +109,7 @@ def export_simulations(
     return Exported(names, path.stat().st_size)
 
 
-def take_in(backend: Backend, path: Path, username: str, watch: Watch = ignore_progress) -> Imported:
+def import_simulations(backend: Backend, path: Path, username: str, watch: Watch = ignore_progress) -> Imported:
     """Import the simulations in an archive for a user, all or none; existing ones are skipped.
 
     Raises InvalidInput for a file that is damaged, not an archive or has invalid contents, NotFound if the user or a
@@ -313,13 +313,13 @@ def _check_payload(folder: Path, data: bytes, payload: Payload, kind: type[T], m
         _inflate(data, payload, file)
         _check_joined(data, payload)
         with _viewed(file) as text:
-            return container.parse_json(text if codec.written_here(data) else codec.readable(data), kind)
+            return container.parse_json(text if codec.written_here(data) else codec.decode_readable(data), kind)
 
 
 def _inflate(data: bytes, payload: Payload, file: IO[bytes]) -> None:
     """Write the text of a payload into a file, and verify its size and digest."""
     digest, left = hashlib.sha256(), payload.size
-    for piece in codec.inflate_pieces(codec.views(data)):
+    for piece in codec.inflate_pieces(codec.slice_data(data)):
         left -= len(piece)
         if left < 0:
             raise InvalidInput(f"the payload {payload.entry} has more text than declared")
@@ -333,7 +333,7 @@ def _check_joined(data: bytes, payload: Payload) -> None:
     """Check that a payload can be joined with others if its header says so, because this is trusted later."""
     stitched = codec.stitch_gzip([codec.Stored(data, payload.size)])
     digest = hashlib.sha256()
-    for piece in codec.inflate_pieces(view for chunk in stitched for view in codec.views(chunk)):
+    for piece in codec.inflate_pieces(view for chunk in stitched for view in codec.slice_data(chunk)):
         digest.update(piece)
     if codec.written_here(data) and digest.hexdigest() != payload.sha256:
         raise InvalidInput(f"the payload {payload.entry} cannot be joined with others")

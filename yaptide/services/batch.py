@@ -100,10 +100,12 @@ def note_job(backend: Backend, job: Job, **values: Any) -> None:
 
 
 @retry_contended
-def add_remark(backend: Backend, job: Job, text: str) -> None:
+def add_note(backend: Backend, job: Job, text: str) -> None:
     """Add a note to a simulation's history, once."""
     with backend.database.writing() as connection:
-        if transitions.lock_simulation(connection, job.id) is not None and not batch.was_told(connection, job.id, text):
+        if transitions.lock_simulation(connection, job.id) is not None and not batch.has_reason(
+            connection, job.id, text
+        ):
             transitions.add_audit_note(connection, job.id, Audit(DRIVER, utc_now(), text))
 
 

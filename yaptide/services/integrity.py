@@ -86,7 +86,7 @@ def _repair_one(database: Database, action: Repair) -> None:
 
 
 def _file(connection: Connection) -> Iterator[Finding]:
-    for line in queries.damaged_file(connection):
+    for line in queries.check_sqlite_file(connection):
         yield Finding("file", "database file", line)
 
 
@@ -112,7 +112,7 @@ def _states(connection: Connection) -> Iterator[Finding]:
 
 
 def _histories(connection: Connection) -> Iterator[Finding]:
-    for row in queries.last_moves_differ(connection):
+    for row in queries.find_state_mismatches(connection):
         what = f"it is {row.state}, " + (
             f"its history ends with {row.recorded}" if row.recorded else "and has no history"
         )
@@ -122,7 +122,7 @@ def _histories(connection: Connection) -> Iterator[Finding]:
                 _add_move, simulation_id=row.id, task_id=row.task_id, recorded=row.recorded, state=row.state
             )
         yield Finding("history", _subject(row.job_id, row.task_id), what, repair)
-    for row in queries.broken_moves(connection):
+    for row in queries.find_invalid_transitions(connection):
         if row.from_state != row.before:
             what = f"row {row.id} begins with {row.from_state}, but the previous row ended with {row.before}"
         else:
@@ -144,14 +144,14 @@ def _add_move(
     connection: Connection, *, simulation_id: int, task_id: int | None, recorded: str | None, state: str
 ) -> None:
     transitions.lock_simulation(connection, simulation_id)
-    still = {(row.task_id, row.recorded, row.state) for row in queries.last_moves_differ(connection, simulation_id)}
+    still = {(row.task_id, row.recorded, row.state) for row in queries.find_state_mismatches(connection, simulation_id)}
     if (task_id, recorded, state) in still:
         audit = Audit(REPAIR, utc_now(), "this row was missing; its time is unknown")
-        queries.add_move(connection, simulation_id, task_id, recorded, state, audit)
+        queries.add_transition(connection, simulation_id, task_id, recorded, state, audit)
 
 
 def _ends(connection: Connection) -> Iterator[Finding]:
-    for row in queries.wrong_ends(connection):
+    for row in queries.find_wrong_ends(connection):
         ended = row.state in FINAL_STATES
         what = f"it is {row.state} without an end time" if ended else f"it is {row.state} with an end time"
         yield Finding("end", _subject(row.job_id, row.task_id), what)
@@ -190,7 +190,7 @@ def _recount(connection: Connection, *, simulation_id: int) -> None:
 
 
 def _sequences(connection: Connection) -> Iterator[Finding]:
-    for table, following, largest in queries.late_sequences(connection):
+    for table, following, largest in queries.find_late_sequences(connection):
         what = f"the next id would be {following}, but {largest} is in use"
         repair = partial(queries.advance_sequence, table=table)
         yield Finding("sequence", table, what, repair if following else None)

@@ -36,7 +36,7 @@ def keep_logfiles(backend: Backend, connection: Connection, simulation_id: int, 
     simulations.add_logfiles(connection, simulation_id, payload)
 
 
-def keep_of_success(backend: Backend, connection: Connection, simulation: Locked, payload: codec.Payload) -> None:
+def keep_success_logs(backend: Backend, connection: Connection, simulation: Locked, payload: codec.Payload) -> None:
     """Store encoded log files of a completed task, if its user and its simulation have space for them.
 
     They may use a small part of a simulation's limit; the rest is for log files that explain a failure.

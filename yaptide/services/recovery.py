@@ -49,7 +49,7 @@ def requeue_stalled(backend: Backend, stalled_since: datetime, dead_owner: str |
     """
     with backend.database.reading() as connection:
         stalled = tasks.list_stalled(connection, dead_owner, stalled_since)
-        merges = simulations.silent_merges(connection, dead_owner, stalled_since)
+        merges = simulations.list_stalled_merges(connection, dead_owner, stalled_since)
     for task in stalled:
         _requeue(backend, task)
     for simulation_id, owner in merges:
@@ -63,7 +63,7 @@ def _requeue_merge(backend: Backend, simulation_id: int, owner: str | None) -> N
         simulation = transitions.lock_simulation(connection, simulation_id)
         if simulation is None or simulation.owner != owner:
             return
-        begun = simulations.times_moved(connection, simulation_id, EntityState.MERGING_RUNNING)
+        begun = simulations.count_transitions(connection, simulation_id, EntityState.MERGING_RUNNING)
         if begun >= MERGES:
             reason = f"its results could not be merged: {begun} processes tried, and none finished"
             lifecycle.end_simulation(connection, simulation, EntityState.FAILED, Audit("recovery", utc_now(), reason))

@@ -70,7 +70,7 @@ def announce_runner(backend: Backend, name: str, platform: str, programs: Mappin
     """
     time = utc_now()
     with backend.database.writing() as connection:
-        runners.remove_silent(connection, time - _KEPT, _MOST)
+        runners.remove_stalled(connection, time - _KEPT, _MOST)
         runners.put_runner(connection, name, platform, programs, time)
 
 

@@ -64,7 +64,7 @@ def sign_in_through_keycloak(
     identity = keycloak.identify_user(backend.keycloak, token)
     if identity.username != username:
         raise Forbidden("The user name does not match Keycloak's token")
-    user = users.of_keycloak(backend, identity.subject, username)
+    user = users.ensure_keycloak_user(backend, identity.subject, username)
     # A certificate is issued to the name at Keycloak, even if the name is taken here.
     remark = credentials.renew_credentials(backend, user._replace(username=username), token or "", identity.subject)
     present = _session_of(backend, access_token, refresh_token)
@@ -161,7 +161,7 @@ def has_ended(backend: Backend, access_token: str | None) -> bool:
     return False
 
 
-def goes_on(backend: Backend, refresh_token: str | None) -> bool:
+def can_refresh(backend: Backend, refresh_token: str | None) -> bool:
     """Return whether a session can still be refreshed."""
     with suppress(NotAuthenticated, Forbidden):
         return bool(refresh_access(backend, refresh_token))

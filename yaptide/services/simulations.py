@@ -127,7 +127,7 @@ def submit_simulation(backend: Backend, user: User, submission: Submission) -> S
         check_quota(connection, user, len(payload.data))
         simulation_id = simulations.add_simulation(connection, values, platform_values, payload, rows)
         reason = " ".join(filter(None, (prepared.note, waiting_reason))) or None
-        transitions.record_made(connection, simulation_id, EntityState.PENDING, replace(audit, reason=reason))
+        transitions.begin_history(connection, simulation_id, EntityState.PENDING, replace(audit, reason=reason))
     backend.dispatcher.dispatch(simulation_id)
     return Submitted(job_id, simulation_id, update_key, sim_type, prepared.left_out)
 

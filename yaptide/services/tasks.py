@@ -301,7 +301,7 @@ def give_back(backend: Backend, claimed: Claim, reason: str) -> bool:
     """Requeue a claimed task that was stopped through no fault of its own."""
     values = {"owner": None, "heartbeat_time": None, "attempts": tasks.ONE_ATTEMPT_LESS}
     with backend.database.reading() as connection:
-        returns = simulations.times_moved(connection, claimed.simulation_id, EntityState.PENDING, claimed.task_id)
+        returns = simulations.count_transitions(connection, claimed.simulation_id, EntityState.PENDING, claimed.task_id)
     if returns >= RETURNS:
         return _end(backend, claimed, EntityState.FAILED, f"it was given back {returns} times", {})
     return _end(backend, claimed, EntityState.PENDING, reason[:_MOST_REASON], values)
@@ -328,7 +328,7 @@ def _end(
         if not transitions.move_tasks(connection, simulation.id, to, audit, values, **leased):
             return False
         if logs is not None and to is EntityState.COMPLETED:
-            logfiles.keep_of_success(backend, connection, simulation, logs)
+            logfiles.keep_success_logs(backend, connection, simulation, logs)
         if to is EntityState.PENDING:
             outbox.forget_sent(connection, simulation.id, [claimed.task_id])
         lifecycle.settle_simulation(connection, simulation, audit)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from yaptide.domain.errors import Conflict, Forbidden, NotAuthenticated, NotFound
-from yaptide.domain.names import composed
+from yaptide.domain.names import normalize_name
 from yaptide.persistence.engine import retry_contended
 from yaptide.persistence.models.users import YAPTIDE_USER
 from yaptide.persistence.queries import users
@@ -73,7 +73,7 @@ def ensure_user(backend: Backend, username: str) -> User:
         return user
 
 
-def of_keycloak(backend: Backend, subject: Subject, username: str) -> User:
+def ensure_keycloak_user(backend: Backend, subject: Subject, username: str) -> User:
     """Return the user with this Keycloak identity, created if necessary; a local user of that name is a different one.
 
     The name follows changes in Keycloak, unless another account has the new name. An account without an identity, as
@@ -120,7 +120,7 @@ def confirm_subject(connection: Connection, user: User, subject: Subject) -> Non
 def _rename(backend: Backend, user: User, username: str) -> User:
     try:
         with backend.database.writing() as connection:
-            users.rename(connection, user, username)
+            users.rename_user(connection, user, username)
     except IntegrityError:  # another account has that name; the user keeps the account with the old one
         return user
     return user._replace(username=username)
@@ -135,7 +135,7 @@ def check_password(backend: Backend, username: str, password: str, origin: Origi
     """
     account = _account(backend, username)
     place = devices.recognize_device(backend, account, origin)
-    with backend.throttle.attempt(composed(username), origin.address, place):
+    with backend.throttle.attempt(normalize_name(username), origin.address, place):
         return _verify(backend, account, password, passwords.KNOWN if place else passwords.STRANGERS)
 
 
@@ -149,8 +149,8 @@ def _account(backend: Backend, username: str) -> Account | None:
     """Return the local user of this exact name (older names are not in normal form), or of its normal form."""
     with backend.database.reading() as connection:
         account = users.local_user(connection, username)
-        if account is None and composed(username) != username:
-            return users.local_user(connection, composed(username))
+        if account is None and normalize_name(username) != username:
+            return users.local_user(connection, normalize_name(username))
         return account
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from yaptide.domain.names import skeleton
+from yaptide.domain.names import make_skeleton
 from yaptide.persistence.adoption.values import optional_text, to_text, to_word
 from yaptide.persistence.adoption.work import Names, Work
 from yaptide.persistence.engine import Record
@@ -47,7 +47,7 @@ def _copy_user(work: Work, row: Record, names: dict[str, Names], skeletons: set[
     if row.local is not None or provider == YAPTIDE_USER:
         if row.local is None or not row.password_hash:
             work.decide(location, name, "cannot sign in with a password", "it had no password hash")
-        skeleton_value = None if skeleton(name) in skeletons else skeleton(name)  # only the oldest of them has it
+        skeleton_value = None if make_skeleton(name) in skeletons else make_skeleton(name)  # only the oldest
         skeletons.add(skeleton_value)
         password_hash = optional_text(row.password_hash)
         work.add(YAPTIDE_USER, [{"id": row.id, "password_hash": password_hash, "name_skeleton": skeleton_value}])

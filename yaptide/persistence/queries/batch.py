@@ -80,7 +80,7 @@ def for_others(connection: Connection, job_ids: Collection[str]) -> set[str]:
     return set(connection.execute(query.where(_BATCH.c.options.is_(None)), {"values": job_ids}).scalars())
 
 
-def was_told(connection: Connection, simulation_id: int, reason: str) -> bool:
+def has_reason(connection: Connection, simulation_id: int, reason: str) -> bool:
     """Return whether the history of a simulation already has this reason."""
     row = exists().where(_HISTORY.c.simulation_id == simulation_id, _HISTORY.c.reason == reason)
     return bool(connection.scalar(select(row)))

@@ -182,14 +182,14 @@ def _subjects() -> tuple[tuple[Select[Any], ColumnElement[str], Any], ...]:
     )
 
 
-def wrong_ends(connection: Connection) -> Iterator[Record]:
+def find_wrong_ends(connection: Connection) -> Iterator[Record]:
     """Yield simulations and tasks where state and end time disagree: id, job_id, task_id, state."""
     for query, state, end in _subjects():
         ended = state.in_(_FINAL)
         yield from connection.execute(query.where(or_(ended & end.is_(None), ~ended & end.is_not(None))))
 
 
-def last_moves_differ(connection: Connection, simulation_id: int | None = None) -> Iterator[Record]:
+def find_state_mismatches(connection: Connection, simulation_id: int | None = None) -> Iterator[Record]:
     """Yield simulations and tasks (of one simulation, if given) whose state is not the last one in their history.
 
     Each as id, job_id, task_id, state, and `recorded`, the last state in the history (None: it has no row).
@@ -208,7 +208,7 @@ def last_moves_differ(connection: Connection, simulation_id: int | None = None) 
         yield from connection.execute(joined.where(condition, state.is_distinct_from(recorded.c.state)))
 
 
-def add_move(
+def add_transition(
     connection: Connection, simulation_id: int, task_id: int | None, recorded: str | None, state: str, audit: Audit
 ) -> None:
     """Insert the missing row at the end of a history."""
@@ -216,7 +216,7 @@ def add_move(
     connection.execute(insert(_HISTORY), {**values, "time": audit.time, "actor": audit.actor, "reason": audit.reason})
 
 
-def broken_moves(connection: Connection) -> list[Record]:
+def find_invalid_transitions(connection: Connection) -> list[Record]:
     """Return rows of the history that do not continue the row before, or that are not an allowed transition.
 
     Each as id, job_id, task_id, from_state, to_state, and the to_state of the row before. An audit note keeps the
@@ -335,7 +335,7 @@ def _kind(column: Any) -> ColumnElement[str]:
     return _text(column) if isinstance(column.type, Enum) else column
 
 
-def late_sequences(connection: Connection) -> Iterator[tuple[str, int, int]]:
+def find_late_sequences(connection: Connection) -> Iterator[tuple[str, int, int]]:
     """Yield PostgreSQL sequences that would repeat a number: table, next number, largest number in use."""
     if connection.dialect.name != "postgresql":
         return
@@ -363,7 +363,7 @@ def _counted() -> Sequence[Table]:
     return [table for table in tables if not table.c.id.foreign_keys and isinstance(table.c.id.type, Integer)]
 
 
-def damaged_file(connection: Connection) -> list[str]:
+def check_sqlite_file(connection: Connection) -> list[str]:
     """Return the errors that SQLite reports in its file; PostgreSQL has its own tools for this."""
     if connection.dialect.name != "sqlite":
         return []

@@ -57,7 +57,7 @@ def remove_runner(connection: Connection, name: str) -> None:
     connection.execute(delete(_RUNNER).where(_RUNNER.c.name == name))
 
 
-def remove_silent(connection: Connection, stalled_since: datetime, most: int) -> None:
+def remove_stalled(connection: Connection, stalled_since: datetime, most: int) -> None:
     """Delete the runners without a heartbeat since `stalled_since`, and all but the `most` latest."""
     newest = select(_RUNNER.c.id).order_by(_RUNNER.c.heartbeat_time.desc()).limit(most)
     connection.execute(delete(_RUNNER).where((_RUNNER.c.heartbeat_time < stalled_since) | _RUNNER.c.id.not_in(newest)))

@@ -246,7 +246,7 @@ def list_history(connection: Connection, simulation_id: int) -> list[Record]:
     return list(connection.execute(query.where(row.simulation_id == simulation_id).order_by(row.id)).all())
 
 
-def times_moved(connection: Connection, simulation_id: int, to: EntityState, task_id: int | None = None) -> int:
+def count_transitions(connection: Connection, simulation_id: int, to: EntityState, task_id: int | None = None) -> int:
     """Count the transitions of a simulation, or of one of its tasks, to a state."""
     row = StateHistoryModel
     query = select(func.count()).where(row.simulation_id == simulation_id, row.to_state == to, row.from_state != to)
@@ -309,7 +309,7 @@ def beat_merges(connection: Connection, owner: str, merges: Sequence[int], now: 
         connection.execute(update(_SIMULATION).where(owned).values(heartbeat_time=now))
 
 
-def silent_merges(
+def list_stalled_merges(
     connection: Connection, dead_owner: str | None, stalled_since: datetime
 ) -> list[tuple[int, str | None]]:
     """Return simulations with a stalled merge, and its owner; see `queries.tasks.list_stalled`."""

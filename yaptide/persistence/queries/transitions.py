@@ -75,7 +75,7 @@ def lock_job(connection: Connection, job_id: str) -> Locked | None:
     return _find_one(connection, _LOCK_JOB, job_id)
 
 
-def record_made(connection: Connection, simulation_id: int, state: EntityState, audit: Audit) -> None:
+def begin_history(connection: Connection, simulation_id: int, state: EntityState, audit: Audit) -> None:
     """Begin the history of a new simulation (with the reason) and of its tasks."""
     values = {"simulation_id": simulation_id, "state": state, "now": audit.time, "by": audit.actor}
     connection.execute(_MADE, {**values, "why": audit.reason})

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 
-from yaptide.domain.names import skeleton
+from yaptide.domain.names import make_skeleton
 from yaptide.persistence.models import (
     KeycloakUserModel,
     SessionModel,
@@ -128,7 +128,7 @@ def add_local(connection: Connection, username: str, password_hash: str | None) 
     """Insert a local user; the database raises IntegrityError if the name is taken or looks like another."""
     values = {"username": username, "auth_provider": YAPTIDE_USER}
     user_id = connection.execute(insert(_USER).returning(_USER.c.id), values).scalar_one()
-    own = {"id": user_id, "name_skeleton": skeleton(username), "password_hash": password_hash}
+    own = {"id": user_id, "name_skeleton": make_skeleton(username), "password_hash": password_hash}
     connection.execute(insert(_LOCAL), own)
     return User(user_id, username, YAPTIDE_USER)
 
@@ -174,14 +174,14 @@ def link_account(connection: Connection, user_id: int, subject: Subject | None) 
     connection.execute(update(_KEYCLOAK).where(_KEYCLOAK.c.id == user_id).values(**values, **_NO_CREDENTIALS))
 
 
-def rename(connection: Connection, user: User, username: str) -> None:
+def rename_user(connection: Connection, user: User, username: str) -> None:
     """Rename a user; the database raises IntegrityError if the name is taken or looks like another.
 
     SSH credentials of Keycloak users are removed, because the certificate is for the old name.
     """
     connection.execute(update(_USER).where(_USER.c.id == user.id).values(username=username))
     table, values = (
-        (_KEYCLOAK, _NO_CREDENTIALS) if user.is_keycloak else (_LOCAL, {"name_skeleton": skeleton(username)})
+        (_KEYCLOAK, _NO_CREDENTIALS) if user.is_keycloak else (_LOCAL, {"name_skeleton": make_skeleton(username)})
     )
     connection.execute(update(table).where(table.c.id == user.id).values(values))
 

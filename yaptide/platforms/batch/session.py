@@ -157,7 +157,7 @@ class ClusterSession:
             if job.array_id is None and not isinstance(error, _PASSING):
                 batch.refuse_submission(self._backend, job, f"it could not be submitted: {error}")
             elif not isinstance(error, Unavailable):
-                batch.add_remark(self._backend, job, f"the cluster cannot be asked, it is tried again: {error}")
+                batch.add_note(self._backend, job, f"the cluster cannot be asked, it is tried again: {error}")
 
     def _safely(self, job: Job, step: Callable[..., None], *arguments: object) -> bool:
         try:

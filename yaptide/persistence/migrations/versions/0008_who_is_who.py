@@ -6,7 +6,7 @@ A migration runs while others use the database: it must be quick, and the code b
 import sqlalchemy as sa
 from alembic import op
 
-from yaptide.domain.names import skeleton
+from yaptide.domain.names import make_skeleton
 
 revision = "0008"
 down_revision = "0007"
@@ -29,7 +29,7 @@ def _fill_skeletons() -> None:
     query = 'SELECT u.id, u.username FROM "User" u JOIN "YaptideUser" l ON l.id = u.id ORDER BY u.id'
     oldest: dict[str, int] = {}
     for number, username in op.get_bind().execute(sa.text(query)):
-        oldest.setdefault(skeleton(username), number)
+        oldest.setdefault(make_skeleton(username), number)
     rows = [{"number": number, "skeleton": name} for name, number in oldest.items()]
     if rows:
         op.get_bind().execute(sa.text('UPDATE "YaptideUser" SET name_skeleton = :skeleton WHERE id = :number'), rows)
