@@ -1,15 +1,13 @@
 """Logging: format, level and context.
 
 Modules log through `logging.getLogger(__name__)`, or `structlog.stdlib.get_logger(__name__)` if fields are useful.
-Both, and libraries, write to standard error in one format. `log_context` adds its fields to every line of the thread or
-asyncio task. No line contains local variables, headers, bodies or the parameters of a statement.
+Both, and libraries, write to standard error in one format. `bind_log_context` adds its fields to every line of the
+request. No line contains local variables, headers, bodies or the parameters of a statement.
 """
 
 import logging
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -60,15 +58,8 @@ def configure_logging(form: str = "text", level: str = "") -> None:
     threading.excepthook = _last_words_of_thread if json else threading.__excepthook__
 
 
-@contextmanager
-def log_context(**fields: Any) -> Iterator[None]:
-    """Add `fields`, such as `job_id`, to every line that is logged in this block."""
-    with structlog.contextvars.bound_contextvars(**fields):
-        yield
-
-
 def bind_log_context(**fields: Any) -> None:
-    """Add `fields` to every line until the end of the current request."""
+    """Add `fields`, such as `job_id`, to every line until the end of the current request."""
     structlog.contextvars.bind_contextvars(**fields)
 
 

@@ -5,7 +5,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Annotated, Any, cast
@@ -114,64 +114,87 @@ class Posted:
     refused: Sequence[RefusedPage]
 
 
-def post_results(backend: Backend, body: bytes) -> Posted:
+def post_results(backend: Backend, body: bytes | IO[bytes]) -> Posted:
     """Store the results from a worker, and end the simulation; repeats change nothing.
 
-    An invalid page (no numbers, wrong lengths, duplicate number) is left out alone, and listed in the history. The
-    others are stored as they are, or converted by `yaptide.services.pages`. Raises InvalidInput for a wrong key or if
-    no page is valid, Conflict if the simulation has other results or has failed or been canceled.
+    A body too large for memory is in a file. An invalid page (no numbers, wrong lengths, duplicate number) is left out
+    alone, and listed in the history. The others are stored as they are, or converted by `yaptide.services.pages`.
+    Raises InvalidInput for a wrong key or if no page is valid, Conflict if the simulation has other results or has
+    failed or been canceled.
     """
-    try:
-        return _post(backend, LargeJson(body), None)
-    except _OtherWords:
-        return _post(backend, LargeJson(b"".join(codec.json_words([body]))), None)
-
-
-def post_file(backend: Backend, file: IO[bytes]) -> Posted:
-    """Store results like `post_results`, from a body in a file because it is too large for memory."""
-    file.flush()
-    size = os.fstat(file.fileno()).st_size
-    try:
-        return _post(backend, slim_json(read_pieces(file, 0, size)), file)
-    except _OtherWords:
-        with tempfile.TemporaryFile(dir=backend.data_dir) as copy:
-            copy.writelines(codec.json_words(read_pieces(file, 0, size)))
-            copy.flush()
-            return _post(backend, slim_json(read_pieces(copy, 0, copy.tell())), copy)
-
-
-class _OtherWords(InvalidInput):
-    """A body may have numbers that JSON does not have."""
-
-
-@retry_contended
-def _post(backend: Backend, body: LargeJson, file: IO[bytes] | None) -> Posted:
-    parsed = _parsed(body)
-    job_id = check_key(backend, parsed)
-    if not parsed.estimators:
-        raise InvalidInput("The results have no estimators")
-    with tempfile.TemporaryFile(dir=backend.data_dir) if file else nullcontext() as blob_file:
-        source = _Source(body, file, blob_file, backend.data_dir)
-        estimators = _estimators(parsed.estimators, source)
-        refused = [page for estimator in estimators for page in estimator.refused]
-        if not any(estimator.pages for estimator in estimators):
-            raise InvalidInput(f"No page of the results is valid: {refused[0]}")
-        _keep(backend, parsed, estimators)
+    with ExitStack() as files:
+        posted, source = _parse_body(backend, body, files)
+        job_id = check_key(backend, posted)
+        estimators, refused = _check_estimators(posted.estimators, source)
+        _store_posted(backend, posted, estimators)
     return Posted(job_id, refused[:_MOST_NAMED])
 
 
-def _parsed(body: LargeJson) -> _Body:
+def _parse_body(backend: Backend, body: bytes | IO[bytes], files: ExitStack) -> tuple[_Body, "_Source"]:
+    """Return the body without the numbers of its pages, and their source, also if it has NaN or infinities.
+
+    `files` closes the temporary files.
+    """
+    source = _open_source(backend, body, files)
     try:
-        with explain_unreadable():
-            return _BODY.decode(body.text)
-    except InvalidInput as error:
-        raise (_OtherWords(str(error)) if codec.holds_other_words([body.text]) else error) from error
+        return _decode_body(source), source
+    except InvalidInput:
+        if not codec.holds_other_words([source.body.text]):
+            raise
+    source = _open_source(backend, _in_json_words(backend, body, files), files)
+    return _decode_body(source), source
 
 
-def _keep(backend: Backend, parsed: "_Body", estimators: Sequence[NewEstimator]) -> None:
+def _open_source(backend: Backend, body: bytes | IO[bytes], files: ExitStack) -> "_Source":
+    if isinstance(body, bytes):
+        return _Source(LargeJson(body), None, None, backend.data_dir)
+    blob_file = _temporary_file(backend, files)
+    return _Source(slim_json(_read_file(body)), body, blob_file, backend.data_dir)
+
+
+def _decode_body(source: "_Source") -> _Body:
+    with explain_unreadable():
+        return _BODY.decode(source.body.text)
+
+
+def _in_json_words(backend: Backend, body: bytes | IO[bytes], files: ExitStack) -> bytes | IO[bytes]:
+    if isinstance(body, bytes):
+        return b"".join(codec.json_words([body]))
+    copy = _temporary_file(backend, files)
+    copy.writelines(codec.json_words(_read_file(body)))
+    return copy
+
+
+def _temporary_file(backend: Backend, files: ExitStack) -> IO[bytes]:
+    return files.enter_context(tempfile.TemporaryFile(dir=backend.data_dir))
+
+
+def _read_file(file: IO[bytes]) -> Iterator[bytes]:
+    file.flush()
+    return read_pieces(file, 0, os.fstat(file.fileno()).st_size)
+
+
+def _check_estimators(
+    posted: Sequence[_Estimator], source: "_Source"
+) -> tuple[Sequence[NewEstimator], Sequence[RefusedPage]]:
+    """Return the estimators with their valid pages as payloads, and the rejected pages.
+
+    Raises InvalidInput if no page is valid.
+    """
+    if not posted:
+        raise InvalidInput("The results have no estimators")
+    estimators = _estimators(posted, source)
+    refused = [page for estimator in estimators for page in estimator.refused]
+    if not any(estimator.pages for estimator in estimators):
+        raise InvalidInput(f"No page of the results is valid: {refused[0]}")
+    return estimators, refused
+
+
+@retry_contended
+def _store_posted(backend: Backend, key: Key, estimators: Sequence[NewEstimator]) -> None:
     with backend.database.writing() as connection:
-        locked = transitions.lock_simulation(connection, parsed.simulation_id)
-        simulation = lifecycle.check_update_key(backend, locked, parsed.update_key)
+        locked = transitions.lock_simulation(connection, key.simulation_id)
+        simulation = lifecycle.check_update_key(backend, locked, key.update_key)
         store_results(connection, simulation, estimators, Audit(lifecycle.WORKER, utc_now()))
 
 

@@ -54,6 +54,11 @@ class Submission:
         """How the input is stored: as files, or as a project."""
         return FILES if self.input_json is None else EDITOR
 
+    @property
+    def platform(self) -> str:
+        """Where it runs: DIRECT or BATCH."""
+        return DIRECT if self.batch is None else BATCH
+
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
@@ -83,53 +88,80 @@ class _Prepared:
     left_out: tuple[str, ...] = ()
 
 
-@retry_contended
+@dataclass(frozen=True, slots=True)
+class _NewSimulation:
+    """A simulation ready to be stored: columns, tasks, input, and the user and time of its submission."""
+
+    update_key: str
+    values: dict[str, Any]
+    tasks: list[dict[str, Any]]
+    payload: codec.Payload
+    audit: Audit
+
+
 def submit_simulation(backend: Backend, user: User, submission: Submission) -> Submitted:
     """Validate a simulation, split it into tasks, store everything in one transaction, then dispatch it.
 
     Raises, with nothing stored, InvalidInput if it cannot run as it is, NotConfigured if there is no runner for it,
     Conflict if the user's quota is used up, StorageFull if there is no space for results.
     """
+    _check_limits(backend, submission)
+    prepared = _prepare(backend, submission)
+    require_free_space(backend.data_dir, "for results, an administrator must free some")
+    new = _split(backend, user, prepared)
+    simulation_id = _store(backend, user, prepared, new)
+    backend.dispatcher.dispatch(simulation_id)
+    return Submitted(new.values["job_id"], simulation_id, new.update_key, prepared.sim_type, prepared.left_out)
+
+
+def _check_limits(backend: Backend, submission: Submission) -> None:
     if not 1 <= submission.ntasks <= backend.limits.tasks:
         raise InvalidInput(f"The number of tasks must be between 1 and {backend.limits.tasks}")
     if len(submission.title) > MAX_TITLE or "\0" in submission.title:
         raise InvalidInput(f"A title may have at most {MAX_TITLE} characters")
-    prepared = _prepare(backend, submission)
-    sim_type, checked, submission = prepared.sim_type, prepared.checked, prepared.submission
-    require_free_space(backend.data_dir, "for results, an administrator must free some")
+
+
+def _split(backend: Backend, user: User, prepared: _Prepared) -> _NewSimulation:
+    """Choose the job_id, and split the simulation into tasks."""
+    submission, checked = prepared.submission, prepared.checked
     shares = split_primaries(checked.primaries, submission.ntasks, checked.quantum)
     seeds = task_seeds(checked.seed, len(shares)) if submission.input_files else [None] * len(shares)
+    first = 0 if submission.batch is None else 1
+    tasks = [
+        {"task_id": n, "requested_primaries": share, "seed": seed}
+        for n, (share, seed) in enumerate(zip(shares, seeds, strict=True), first)
+    ]
     audit = Audit(user.username, utc_now())
-    platform, first = (DIRECT, 0) if submission.batch is None else (BATCH, 1)
-    job_id = f"{audit.time:%Y%m%d-%H%M%S}-{uuid.uuid4()}{platform}"
+    job_id = f"{audit.time:%Y%m%d-%H%M%S}-{uuid.uuid4()}{submission.platform}"
     update_key = lifecycle.update_key(backend, job_id)
     values = {
         "job_id": job_id,
         "user_id": user.id,
         "start_time": audit.time,
         "title": submission.title,
-        "platform": platform,
+        "platform": submission.platform,
         "input_type": submission.input_type,
-        "sim_type": sim_type,
+        "sim_type": prepared.sim_type,
         "job_state": EntityState.PENDING,
         "update_key_hash": lifecycle.hash_update_key(update_key),
     }
-    rows = [
-        {"task_id": n, "requested_primaries": share, "seed": seed}
-        for n, (share, seed) in enumerate(zip(shares, seeds, strict=True), first)
-    ]
-    payload = _input_payload(submission, checked, prepared.left_out)
+    return _NewSimulation(update_key, values, tasks, _input_payload(submission, checked, prepared.left_out), audit)
+
+
+@retry_contended
+def _store(backend: Backend, user: User, prepared: _Prepared, new: _NewSimulation) -> int:
+    """Store everything in one transaction; return the id. Raises what `submit_simulation` raises."""
+    submission = prepared.submission
     with backend.database.writing() as connection:
-        platform_values = _platform_values(backend, connection, submission, sim_type, len(rows))
+        platform_values = _platform_values(backend, connection, submission, prepared.sim_type, len(new.tasks))
         for_external = platform_values.get("options", "") is None
-        required = Requirements(sim_type, platform, submission.input_type, for_external)
+        required = Requirements(prepared.sim_type, submission.platform, submission.input_type, for_external)
         waiting_reason = runners.check_runnable(backend, connection, required)
-        check_quota(connection, user, len(payload.data))
-        simulation_id = simulations.add_simulation(connection, values, platform_values, payload, rows)
+        check_quota(connection, user, len(new.payload.data))
+        simulation_id = simulations.add_simulation(connection, new.values, platform_values, new.payload, new.tasks)
         reason = " ".join(filter(None, (prepared.note, waiting_reason))) or None
-        transitions.begin_history(connection, simulation_id, EntityState.PENDING, replace(audit, reason=reason))
-    backend.dispatcher.dispatch(simulation_id)
-    return Submitted(job_id, simulation_id, update_key, sim_type, prepared.left_out)
+        transitions.begin_history(connection, simulation_id, EntityState.PENDING, replace(new.audit, reason=reason))
+    return simulation_id
 
 
 def find_names(database: Database, beginning: str, most: int) -> list[tuple[str, str]]:

@@ -27,8 +27,7 @@ from yaptide.simulators.base import logs_of_task
 #: Maximum number of times that a task is given back before it fails.
 RETURNS = 100
 _MOST_REASON = 200
-#: Worker names of a cluster's array tasks: job, task, and number of requeues.
-RUN_ON_CLUSTER = "slurm-{job}_{task}-{restarts}"
+#: Worker names of the array tasks of a cluster: job, task, and number of requeues.
 _RUN_ON_CLUSTER = re.compile(r"/(slurm-[0-9]+_[0-9]+)-([0-9]{1,9})$")
 REQUEUED = "the cluster put it back into the queue"
 #: Values of a task without a lease.
