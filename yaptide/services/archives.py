@@ -22,7 +22,7 @@ from sqlalchemy.exc import IntegrityError
 
 from yaptide.domain import manifest
 from yaptide.domain.errors import Conflict, InvalidInput, NotFound
-from yaptide.domain.manifest import Change, Description, Estimator, JobId, Page, Payload, Task
+from yaptide.domain.manifest import Estimator, HistoryEntry, JobId, Page, Payload, SimulationManifest, Task
 from yaptide.domain.states import FINAL_STATES
 from yaptide.persistence import codec, container
 from yaptide.persistence.container import Format, Reader, Writer
@@ -120,13 +120,13 @@ def import_simulations(backend: Backend, path: Path, username: str, watch: Watch
         if reader.total > _MOST_INFLATED * reader.length:
             raise InvalidInput("the archive is truncated")
         names = container.parse_json(reader.manifest.about, _About).simulations
-        manifests = [_described_in(reader, job_id) for job_id in dict.fromkeys(names)]
+        manifests = [_read_manifest(reader, job_id) for job_id in dict.fromkeys(names)]
         _check_entries(reader, manifests)
         with backend.database.writing() as connection:  # before any expensive payload
             _admit(connection, reader, username, manifests)
         for simulation in manifests:
             _check_payloads(backend.data_dir, reader, simulation, watch)
-        with _taken(), backend.database.writing() as connection:
+        with _rejected_rows(), backend.database.writing() as connection:
             user, new = _admit(connection, reader, username, manifests)
             for simulation in new:
                 _add(connection, reader, simulation, user)
@@ -135,20 +135,20 @@ def import_simulations(backend: Backend, path: Path, username: str, watch: Watch
 
 
 def _admit(
-    connection: Connection, reader: Reader, username: str, manifests: Sequence[Description]
-) -> tuple[User, list[Description]]:
+    connection: Connection, reader: Reader, username: str, manifests: Sequence[SimulationManifest]
+) -> tuple[User, list[SimulationManifest]]:
     """Return the user, and the simulations that do not exist yet; raise the errors of `import_simulations`."""
     user = transfer.user_named(connection, username)
     if user is None:
         raise NotFound(f"Unknown user {username!r}: add the user first")
-    new = [simulation for simulation in manifests if not _is_here(connection, simulation)]
+    new = [simulation for simulation in manifests if not _exists(connection, simulation)]
     payloads = [payload for simulation in new for payload in simulation.payloads()]
     check_quota(connection, user, sum(max(reader.size(one.entry), one.size // _TEXT_OF_A_BYTE) for one in payloads))
     return user, new
 
 
 @contextmanager
-def _taken() -> Iterator[None]:
+def _rejected_rows() -> Iterator[None]:
     """Report rows that the database rejects: the archive is at fault, or a concurrent change."""
     try:
         yield
@@ -175,7 +175,7 @@ class _Inventory:
         return Payload(entry, row.content_size, row.content_sha256)
 
 
-def _described(connection: Connection, row: Record) -> tuple[Description, _Inventory]:
+def _load_manifest(connection: Connection, row: Record) -> tuple[SimulationManifest, _Inventory]:
     """Return a simulation (`row` of `transfer.describe_simulation`) in full."""
     inventory = _Inventory(row.job_id)
     inputs = [inventory.payload(InputModel, each, "input") for each in transfer.list_inputs(connection, row.id)]
@@ -184,12 +184,14 @@ def _described(connection: Connection, row: Record) -> tuple[Description, _Inven
         **row._mapping,
         "user": row.username,
         "input": inputs[0] if inputs else None,
-        "tasks": [_picked(Task, dict(each._mapping)) for each in transfer.list_tasks(connection, row.id)],
-        "history": [_picked(Change, dict(each._mapping)) for each in simulations.list_history(connection, row.id)],
+        "tasks": [_convert(Task, dict(each._mapping)) for each in transfer.list_tasks(connection, row.id)],
+        "history": [
+            _convert(HistoryEntry, dict(each._mapping)) for each in simulations.list_history(connection, row.id)
+        ],
         "estimators": _estimators(connection, row.id, inventory),
         "logfiles": [inventory.payload(LogfilesModel, each, f"logs/{number}") for number, each in logs],
     }
-    return _picked(Description, values), inventory
+    return _convert(SimulationManifest, values), inventory
 
 
 def _estimators(connection: Connection, simulation_id: int, inventory: _Inventory) -> list[Estimator]:
@@ -209,7 +211,7 @@ def _estimators(connection: Connection, simulation_id: int, inventory: _Inventor
     return estimators
 
 
-def _picked(kind: type[T], values: Mapping[str, Any]) -> T:
+def _convert(kind: type[T], values: Mapping[str, Any]) -> T:
     """Return those of `values` that are fields of `kind`; raise InvalidInput if their types do not match."""
     chosen = {name: values[name] for name in kind.__struct_fields__ if name in values}
     try:
@@ -218,7 +220,7 @@ def _picked(kind: type[T], values: Mapping[str, Any]) -> T:
         raise InvalidInput(f"Cannot describe this simulation: {error}") from error
 
 
-def _content(simulation: Description) -> Description:
+def _content(simulation: SimulationManifest) -> SimulationManifest:
     """Return a simulation without the values that differ between two descriptions of the same one."""
     copied = deepcopy(simulation)
     copied.user = ""
@@ -236,7 +238,7 @@ def _write(folder: Path, connection: Connection, job_id: str, writer: Writer, wa
         raise NotFound(f"{NO_SUCH_JOB}: {job_id}")
     if row.job_state not in FINAL_STATES:
         raise Conflict(f"{job_id} is {row.job_state}: only simulations that have ended can be exported")
-    simulation, inventory = _described(connection, row)
+    simulation, inventory = _load_manifest(connection, row)
     manifest.check_manifest(simulation)
     payloads = list(_payloads(simulation))
     for done, (payload, _, most) in enumerate(payloads):
@@ -257,16 +259,16 @@ def _entry(job_id: str) -> str:
 # Reading
 
 
-def _described_in(reader: Reader, job_id: str) -> Description:
+def _read_manifest(reader: Reader, job_id: str) -> SimulationManifest:
     """Return a simulation as the file describes it; its payloads are not checked yet."""
-    simulation = container.parse_json(reader.read(_entry(job_id), _MOST_DESCRIPTION), Description)
+    simulation = container.parse_json(reader.read(_entry(job_id), _MOST_DESCRIPTION), SimulationManifest)
     if simulation.job_id != job_id:
         raise InvalidInput(f"the description of {job_id} has another job_id")
     manifest.check_manifest(simulation)
     return simulation
 
 
-def _check_entries(reader: Reader, manifests: Sequence[Description]) -> None:
+def _check_entries(reader: Reader, manifests: Sequence[SimulationManifest]) -> None:
     """Raise InvalidInput unless the simulations refer to every entry exactly once."""
     named = Counter(payload.entry for simulation in manifests for payload in simulation.payloads())
     named.update(_entry(simulation.job_id) for simulation in manifests)
@@ -278,7 +280,7 @@ def _check_entries(reader: Reader, manifests: Sequence[Description]) -> None:
         raise InvalidInput(f"{len(others)} of its entries are not used, such as {min(others)[:200]!r}")
 
 
-def _check_payloads(folder: Path, reader: Reader, simulation: Description, watch: Watch) -> None:
+def _check_payloads(folder: Path, reader: Reader, simulation: SimulationManifest, watch: Watch) -> None:
     """Raise InvalidInput for a payload that does not match its description, or has invalid contents."""
     payloads = list(_payloads(simulation))
     for done, (payload, kind, most) in enumerate(payloads, start=1):
@@ -288,7 +290,7 @@ def _check_payloads(folder: Path, reader: Reader, simulation: Description, watch
         watch(simulation.job_id, done, len(payloads))
 
 
-def _payloads(simulation: Description) -> Iterator[tuple[Payload, Any, int]]:
+def _payloads(simulation: SimulationManifest) -> Iterator[tuple[Payload, Any, int]]:
     """Yield each payload, its type, and the maximum size of its text."""
     if simulation.input is not None:
         yield simulation.input, _Input, _MOST_OF_OBJECTS
@@ -312,7 +314,7 @@ def _check_payload(folder: Path, data: bytes, payload: Payload, kind: type[T], m
     with tempfile.TemporaryFile(dir=folder) if payload.size > codec.LARGE else io.BytesIO() as file:
         _inflate(data, payload, file)
         _check_joined(data, payload)
-        with _viewed(file) as text:
+        with _view_file(file) as text:
             return container.parse_json(text if codec.written_here(data) else codec.decode_readable(data), kind)
 
 
@@ -340,7 +342,7 @@ def _check_joined(data: bytes, payload: Payload) -> None:
 
 
 @contextmanager
-def _viewed(file: IO[bytes]) -> Iterator[memoryview]:
+def _view_file(file: IO[bytes]) -> Iterator[memoryview]:
     """Return a view of a file, memory-mapped if it is on disk."""
     if isinstance(file, io.BytesIO):
         with file.getbuffer() as view:
@@ -354,19 +356,19 @@ def _viewed(file: IO[bytes]) -> Iterator[memoryview]:
 # Adding
 
 
-def _is_here(connection: Connection, simulation: Description) -> bool:
+def _exists(connection: Connection, simulation: SimulationManifest) -> bool:
     """Return whether the simulation already exists; raise Conflict if another one has its job_id."""
     row = transfer.describe_simulation(connection, simulation.job_id)
     if row is None:
         return False
     if row.job_state in FINAL_STATES:
-        standing, _ = _described(connection, row)
+        standing, _ = _load_manifest(connection, row)
         if _content(standing) == _content(simulation):
             return True
     raise Conflict(f"Another simulation has the job_id {simulation.job_id}; nothing was imported")
 
 
-def _add(connection: Connection, reader: Reader, simulation: Description, user: User) -> None:
+def _add(connection: Connection, reader: Reader, simulation: SimulationManifest, user: User) -> None:
     values = _columns(simulation, SimulationModel) | {
         "user_id": user.id,
         "update_key_hash": None,
@@ -391,7 +393,7 @@ def _add_estimator(connection: Connection, reader: Reader, simulation_id: int, e
         transfer.add_row(connection, PageModel, {"estimator_id": number, **values, **_stored(reader, page.data)})
 
 
-def _cluster(connection: Connection, simulation: Description) -> int | None:
+def _cluster(connection: Connection, simulation: SimulationManifest) -> int | None:
     if simulation.cluster_name is None:
         return None
     number = transfer.cluster_named(connection, simulation.cluster_name)
@@ -400,7 +402,7 @@ def _cluster(connection: Connection, simulation: Description) -> int | None:
     return number
 
 
-def _columns(simulation: Description, model: type[Base]) -> dict[str, Any]:
+def _columns(simulation: SimulationManifest, model: type[Base]) -> dict[str, Any]:
     """Return the values of a description that are columns of its table."""
     values = {name: getattr(simulation, name) for name in simulation.__struct_fields__}
     return {name: value for name, value in values.items() if name in table_of(model).c}

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.domain.manifest import Description, check_manifest
+from yaptide.domain.manifest import SimulationManifest, check_manifest
 from yaptide.domain.states import FINAL_STATES, EntityState
 
 TIME = "2026-03-01T12:00:00Z"
@@ -64,7 +64,7 @@ def document(**changes):
 
 
 def read(**changes):
-    return msgspec.convert(document(**changes), Description)
+    return msgspec.convert(document(**changes), SimulationManifest)
 
 
 def test_what_agrees_with_itself_is_taken():
