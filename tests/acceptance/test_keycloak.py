@@ -246,7 +246,7 @@ def test_forged_tokens(realm, client, database):
     }
     for what, text in tokens.items():
         response = sign_in(client, text)
-        assert (response.status_code, response.json) == (403, {"message": keycloak.NOT_BELIEVED}), what
+        assert (response.status_code, response.json) == (403, {"message": keycloak.REJECTED}), what
     assert contents(database)["User"] == []
 
 

@@ -90,7 +90,7 @@ def test_what_is_no_name(name, place):
     named = page()
     del named["metadata"]["name"]
     named[place]["name"] = name
-    with pytest.raises(InvalidInput, match="Its name must have 1 to 500 characters"):
+    with pytest.raises(InvalidInput, match="the name must have 1 to 500 characters"):
         check(named)
 
 
@@ -103,7 +103,7 @@ def test_a_run_of_numbers_is_no_name_though_little_is_left_of_it():
     text = with_hidden_numbers(make)
     body = slim_json([text])
     assert len(body.text) < len(text) - 60_000
-    with pytest.raises(InvalidInput, match="Its name must have 1 to 500 characters"):
+    with pytest.raises(InvalidInput, match="the name must have 1 to 500 characters"):
         pages.check_page(body.text, body, 0, "F")
 
 
@@ -153,7 +153,7 @@ def test_values_that_do_not_exist_are_named(tmp_path):
         ({"dimensions": -1}, "it has -1 dimensions"),
         ({"dimensions": 2}, "not as many axes"),
         ({"axis_dim1": {"values": [0.5, None, 2.5]}}, "an axis has values that are not numbers"),
-        ({"data": data(1, 2)}, "it has 2 values, its axes ask for 3"),
+        ({"data": data(1, 2)}, "it has 2 values, but its axes need 3"),
         ({"data": data(1, 2, 3, errors=[1, 2])}, "it has 3 values and 2 errors"),
         ({"data": data(1, 2, 3, missing=[[2, 3]])}, "lists values that do not exist"),
         ({"data": data(1, 2, 3, missing=[[-1, 0]])}, "lists values that do not exist"),

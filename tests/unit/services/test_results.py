@@ -349,7 +349,7 @@ def test_an_estimator_of_which_nothing_can_be_kept_is_named(backend, database, u
 
 
 @pytest.mark.parametrize(
-    ("place", "reason"), [("the estimator", "An estimator's name must have"), ("the page", "Its name must have")]
+    ("place", "reason"), [("the estimator", "An estimator's name must have"), ("the page", "the name must have")]
 )
 def test_a_run_of_numbers_is_no_name_though_little_is_left_of_it(backend, database, job, place, reason):
     """What stands for the numbers in the text that is looked at would be stored for a name."""
@@ -463,7 +463,7 @@ def test_estimators_are_named_and_ordered_as_in_the_project(backend, database, p
 
 def test_two_results_of_one_output_are_refused(backend, database, project):
     job = project("dose")
-    with pytest.raises(InvalidInput, match="two of the same estimator"):
+    with pytest.raises(InvalidInput, match="a duplicate estimator"):
         results.post_results(backend, body(job, estimator("dose"), estimator("dose_")))
     assert rows_of(database, "Estimator") == []
 
@@ -617,7 +617,7 @@ def test_names_that_no_column_takes_are_refused(change):
         (page(4) | SPOILT["no values"], "it has 0 values"),
         (page(4, "q", (math.nan, 1.0, 2.0)), "Page 1 of estimator 'a'"),
         (page(4, "q", (None, 1.0, 2.0)), "Page 4 of estimator 'a': it is not in the form that yaptide writes"),
-        (page(4, MANY), "Page 4 of estimator 'a': Its name must have"),
+        (page(4, MANY), "Page 4 of estimator 'a': the name must have"),
         ([], "Page 1 of estimator 'a'"),
     ],
     ids=["another length", "no values", "NaN", "null", "numbers for a name", "a list"],
@@ -893,9 +893,9 @@ def test_no_two_estimators_and_no_two_pages_are_the_same():
         )
 
     results.check_unique([new("a", 0, 1), new("b", 0)])
-    with pytest.raises(InvalidInput, match="two of the same estimator"):
+    with pytest.raises(InvalidInput, match="a duplicate estimator"):
         results.check_unique([new("a", 0), new("a", 1)])
-    with pytest.raises(InvalidInput, match="two of the same page"):
+    with pytest.raises(InvalidInput, match="a duplicate page"):
         results.check_unique([new("a", 0, 0)])
 
 

@@ -209,4 +209,4 @@ def test_the_memory_of_a_limit_is_bounded(clock):
     throttle = Throttle(size=100, clock=clock)
     for number in range(1000):
         throttle.admit_registration(f"192.0.{number // 256}.{number % 256}")
-    assert len(throttle._registrations._rested) == 100
+    assert len(throttle._registrations._idle_at) == 100
