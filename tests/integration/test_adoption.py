@@ -267,7 +267,7 @@ def test_nobody_is_served_a_nan(old, database, tmp_path):
     assert '{"value.log": NaN}' in logs.values()
     assert base64.b64encode(b"no gzip").decode() in logs.values()
     told = [entry.why for entry in report.decisions if entry.where.startswith("Page") and "NaN" in entry.why]
-    assert told == ["holds 3 NaN or infinite numbers"]
+    assert told == ["it has 3 NaN or infinite numbers"]
 
 
 def test_a_payload_of_ours_among_adopted_ones_is_one_more(url, tmp_path):
@@ -348,7 +348,7 @@ def test_states_are_decided_by_what_is_there(old, database):
         for entry in report.decisions
         if entry.where.startswith("Simulation") and entry.what in FINAL_STATES
     }
-    assert "without a sign of life since" in reasons["years"]
+    assert "without a heartbeat since" in reasons["years"]
     assert reasons["hour"] == "it was RUNNING; its workers cannot report to the adopted database"
     assert reasons["no-state"] == "its state was 'SUBMITTED', and it has no results"
     assert reasons["no-state-results"] == "its state was 'CANCELLED', and it has results"
@@ -364,7 +364,7 @@ def test_how_long_silence_is_stale_can_be_chosen(old, database):
     (why,) = [
         entry.why for entry in report.decisions if entry.whose == "hour" and entry.where.startswith("Simulation")
     ][:1]
-    assert "without a sign of life" in why
+    assert "without a heartbeat" in why
 
 
 def test_tasks_end_with_their_simulation_and_numbers_are_possible(old, database):
@@ -422,7 +422,7 @@ def test_orphans_are_kept_where_they_hold_anything(old, database):
     query = 'SELECT job_id, username FROM "Simulation" s JOIN "User" u ON u.id = user_id WHERE s.id BETWEEN 911 AND 945'
     kept = {f"left-over-of-simulation-{number}" for number in (912, 913, 941, 942, 944, 945)}
     assert {tuple(row) for row in rows(database, query)} == {(job_id, "unowned") for job_id in kept}
-    dropped = {entry.where for entry in report.decisions if entry.what == "dropped" and "is gone" in entry.why}
+    dropped = {entry.where for entry in report.decisions if entry.what == "dropped" and "is missing" in entry.why}
     assert {"KeycloakUser 903", "CelerySimulation 911", "BatchTask 931"} < dropped
     assert len(dropped) == 4
 

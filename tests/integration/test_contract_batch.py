@@ -117,7 +117,7 @@ def test_options_of_the_array_and_of_what_follows_it(backend, kim):
         ({"cluster_name": 5}, "cluster_name"),
         ({"array_options": {"--wrap": "id"}}, "'--wrap' is not an allowed option"),
         ({"array_options": {"--time": "1;id"}}, "for the option --time"),
-        ({"array_options": "--time=1"}, "array_options a map"),
+        ({"array_options": "--time=1"}, "array_options an object"),
         ({"collect_header": "touch x"}, "only #SBATCH lines"),
         ({"collect_header": 1}, "collect_header must be a string"),
         ({"more": 1}, "'more' is unknown"),
@@ -140,7 +140,7 @@ def test_what_cannot_be_asked_is_refused_at_once(backend, kim, options, words):
         ({"host_key": None}, 503, "not set up"),
         ({"scratch_folder": None}, 503, "not set up"),
         ({"simulators": {}}, 503, "has no MCsquare"),
-        ({"max_tasks": 1}, 400, "takes 1 tasks"),
+        ({"max_tasks": 1}, 400, "allows 1 tasks"),
     ],
 )
 def test_what_a_cluster_cannot_do_is_refused_at_once(backend, kim, changes, status, words):

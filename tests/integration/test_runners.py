@@ -358,6 +358,6 @@ def test_the_doctor_says_who_has_what_and_what_waits_for_nobody(backend, app, mo
     simulations.submit_simulation(others, user, Submission("fluka", 1, "t", FILES["fluka"]))
     found = {finding.message.split(",")[0]: finding for finding in diagnosis.diagnose_simulations(others)}
     assert found["executor has mcsquare 1.1"].verdict is Verdict.OK
-    assert found["1 wait for mcsquare"].verdict is Verdict.OK
-    assert found["1 wait for fluka"].verdict is Verdict.WARNING
-    assert found["1 wait for fluka"].remedy == "Waiting for an external worker with FLUKA"
+    assert found["1 waiting for mcsquare"].verdict is Verdict.OK
+    assert found["1 waiting for fluka"].verdict is Verdict.WARNING
+    assert found["1 waiting for fluka"].remedy == "Waiting for an external worker with FLUKA"

@@ -194,7 +194,7 @@ def find_state_mismatches(connection: Connection, simulation_id: int | None = No
 
     Each as id, job_id, task_id, state, and `recorded`, the last state in the history (None: it has no row).
     """
-    condition = true() if simulation_id is None else _SIMULATION.c.id == simulation_id
+    of_one = true() if simulation_id is None else _SIMULATION.c.id == simulation_id
     newest = select(func.max(_HISTORY.c.id)).group_by(_HISTORY.c.simulation_id, _HISTORY.c.task_id)
     last_transitions = select(_HISTORY.c.simulation_id, _HISTORY.c.task_id, _TO.label("state")).where(
         _HISTORY.c.id.in_(newest)
@@ -205,7 +205,7 @@ def find_state_mismatches(connection: Connection, simulation_id: int | None = No
     of_task = and_(recorded.c.simulation_id == _TASK.c.simulation_id, recorded.c.task_id == _TASK.c.task_id)
     for query, state, condition in ((simulations, _JOB_STATE, of_simulation), (tasks, _TASK_STATE, of_task)):
         joined = query.outerjoin(recorded, condition).add_columns(recorded.c.state.label("recorded"))
-        yield from connection.execute(joined.where(condition, state.is_distinct_from(recorded.c.state)))
+        yield from connection.execute(joined.where(of_one, state.is_distinct_from(recorded.c.state)))
 
 
 def add_transition(
