@@ -245,7 +245,7 @@ def test_nothing_is_served_without_the_keys_of_what_is_stored(backend, alice, tm
 @pytest.fixture
 def shown(database: Database, monkeypatch):
     """What `yaptide users show` prints."""
-    monkeypatch.setattr("yaptide.admin.users.connect", lambda: database)
+    monkeypatch.setattr("yaptide.admin.users.connect_database", lambda: database)
 
     def show(*arguments: str) -> str:
         done = CliRunner().invoke(cli.app, ["users", "show", *arguments], catch_exceptions=False)
