@@ -1,4 +1,4 @@
-"""Files on a disk: written whole or not at all, created once, and what to do when the disk is full."""
+"""Files: atomic writes, files created once, free space, and full disks."""
 
 import errno
 import os
@@ -11,22 +11,22 @@ from typing import IO
 
 from yaptide.domain.errors import StorageFull
 
-#: Bytes that must be free in the data folder and where tasks run: with less, nothing is accepted or begun.
+#: Bytes that must be free in the data folder and where tasks run; otherwise nothing is accepted or started.
 MIN_FREE = 256 * 2**20
-#: The reason to give for it.
+#: The message for that case.
 TOO_LITTLE_FREE = f"less than {MIN_FREE // 2**20} MiB are free"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def is_full(error: OSError) -> bool:
-    """Whether an error of the system says that a disk, a quota or the limit of a file leaves no room."""
+    """Return whether an OSError means that a disk, a quota or the file size limit is full."""
     return error.errno in _FULL
 
 
 @contextmanager
 def explain_full_disk(message: str) -> Iterator[None]:
-    """Raise StorageFull with `message` where the system says that there is no room."""
+    """Raise StorageFull with `message` if an OSError in this block means that there is no space."""
     try:
         yield
     except OSError as error:
@@ -36,22 +36,22 @@ def explain_full_disk(message: str) -> Iterator[None]:
 
 
 def has_free_space(folder: Path) -> bool:
-    """Whether `MIN_FREE` bytes are free in a folder, or where it will be made."""
+    """Return whether a folder, or the folder where it will be created, has `MIN_FREE` free bytes."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     return shutil.disk_usage(existing).free >= MIN_FREE
 
 
 def require_free_space(folder: Path, purpose: str) -> None:
-    """Raise StorageFull, which says what the space is needed for, if too little is free."""
+    """Raise StorageFull with the `purpose` if there is not enough free space."""
     if not has_free_space(folder):
-        raise StorageFull(f"No room is left {purpose}: {TOO_LITTLE_FREE}")
+        raise StorageFull(f"No disk space left {purpose}: {TOO_LITTLE_FREE}")
 
 
 @contextmanager
 def write_atomically(path: Path, *, replace: bool = True) -> Iterator[IO[bytes]]:
-    """A new file that gets the name `path` at the end of the block, whole and on the disk, or not at all.
+    """Open a new file that gets the name `path` at the end of the block, complete and synced, or not at all.
 
-    Only its owner may read it. Without `replace`, a file that has the name already is kept.
+    Only its owner may read it. Without `replace`, an existing file is kept.
     """
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".yaptide-", delete=False) as file:
         try:
@@ -66,7 +66,7 @@ def write_atomically(path: Path, *, replace: bool = True) -> Iterator[IO[bytes]]
 
 
 def create_once(path: Path, content: bytes) -> None:
-    """Create a file that only its owner may read, and its folder; one that is there, or appears meanwhile, is kept."""
+    """Create a file and its folder, accessible only to the owner; keep a file that exists or appears meanwhile."""
     if path.exists():
         return
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def create_once(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Write the names in a folder to the disk: a new name is kept only when its folder is."""
+    """Sync a folder: a new file name is on disk only after that."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

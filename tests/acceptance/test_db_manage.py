@@ -110,8 +110,8 @@ def test_it_can_be_started_from_a_checkout(start, environment, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        ("UPDATE alembic_version SET version_num = '9999'", "was not made by this version of yaptide"),
-        ("DROP TABLE alembic_version", "was not made by this version of yaptide"),
+        ("UPDATE alembic_version SET version_num = '9999'", "was not created by this version of yaptide"),
+        ("DROP TABLE alembic_version", "was not created by this version of yaptide"),
     ],
 )
 def test_a_database_that_is_not_ours_is_left_alone(manage, empty_copy, environment, damage, told):
@@ -160,7 +160,7 @@ def test_a_file_that_is_not_ours_stays_as_it_is(manage, environment, tmp_path):
         connection.commit()
     before = file.read_bytes()
     environment["FLASK_SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{file}"
-    refused(manage("list-users"), "was not made by this version of yaptide")
+    refused(manage("list-users"), "was not created by this version of yaptide")
     assert file.read_bytes() == before
     assert {path.name for path in tmp_path.glob("other*")} == {"other.db"}
 
@@ -169,10 +169,10 @@ def test_a_file_that_is_not_ours_stays_as_it_is(manage, environment, tmp_path):
 def test_wrong_urls_are_one_line(manage, environment, tmp_path):
     for url, told in (
         ("", "Set FLASK_SQLALCHEMY_DATABASE_URI"),
-        ("nonsense", "URL cannot be read"),
-        ("mysql://localhost/yaptide", "are not supported"),
+        ("nonsense", "Invalid database URL"),
+        ("mysql://localhost/yaptide", "Unsupported database"),
         (f"sqlite:///{tmp_path}/missing.db", "There is no database file"),
-        ("postgresql://127.0.0.1:1/yaptide", "cannot be used just now"),
+        ("postgresql://127.0.0.1:1/yaptide", "The database is not available"),
         (f"sqlite:///{SCRIPT}", "cannot be used"),
     ):
         environment["FLASK_SQLALCHEMY_DATABASE_URI"] = url

@@ -14,7 +14,7 @@ from yaptide.simulators.mcsquare.sample import water_sample
 
 NO_SUCH_JOB = {"message": "Job with provided ID does not exist"}
 NOT_YOURS = {"message": "Job with provided ID does not belong to the user"}
-WAITS = "It waits for a worker of others that has SHIELD-HIT12A"
+WAITS = "Waiting for an external worker with SHIELD-HIT12A"
 BY_JOB = [
     "/jobs",
     "/jobs/direct",

@@ -30,7 +30,7 @@ def test_a_submission_is_refused_and_leaves_nothing(signed_in, full):
     refused = signed_in.post("/jobs/direct", json=payloads.submission())
     assert refused.status_code == 507
     assert refused.json["message"] == (
-        "No room is left for results, an administrator has to make some: less than 256 MiB are free"
+        "No disk space left for results, an administrator must free some: less than 256 MiB are free"
     )
     assert signed_in.get("/user/simulations").json["simulations"] == []
     full.clear()

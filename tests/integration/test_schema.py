@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from tests.support.api import contents, counts
 from yaptide.application import create_app
 from yaptide.domain.errors import Conflict
-from yaptide.domain.names import skeleton
+from yaptide.domain.names import make_skeleton
 from yaptide.persistence import schema
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import Base
@@ -253,7 +253,7 @@ def test_users_who_look_alike_go_on_and_the_oldest_keeps_others_from_the_look(em
     assert schema.schema_differences(empty) == []
     with empty.reading() as connection:
         found = connection.execute(select(TABLES["YaptideUser"].c.id, TABLES["YaptideUser"].c.name_skeleton))
-        assert dict(found.all()) == {1: skeleton("alice"), 2: None, 3: skeleton("bob")}
+        assert dict(found.all()) == {1: make_skeleton("alice"), 2: None, 3: make_skeleton("bob")}
         subjects = connection.execute(select(TABLES["KeycloakUser"].c.issuer, TABLES["KeycloakUser"].c.subject))
         assert subjects.all() == [(None, None)]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert
 
-from yaptide.domain.names import skeleton
+from yaptide.domain.names import make_skeleton
 from yaptide.domain.states import EntityState
 from yaptide.persistence import codec
 from yaptide.persistence.engine import Database
@@ -71,7 +71,7 @@ def fill(database: Database) -> None:
     """Add three simulations (COMPLETED, CANCELED on a cluster, RUNNING) and everything around them."""
     with database.writing() as connection:
         _add(connection, UserModel, id=3, username="alice", auth_provider="YaptideUser", quota_bytes=2**40)
-        local = {"password_hash": "$argon2id$" + WORDS, "name_skeleton": skeleton("alice")}
+        local = {"password_hash": "$argon2id$" + WORDS, "name_skeleton": make_skeleton("alice")}
         _add(connection, YaptideUserModel, id=3, known_networks="0123abcd 4567cdef", **local)
         _add(connection, UserModel, id=7, username="alice", auth_provider="KeycloakUser")
         subject = {"issuer": "https://sso.example.org/realms/science", "subject": "5a1c6f0e"}

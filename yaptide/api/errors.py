@@ -13,13 +13,13 @@ from yaptide.domain.errors import (
     Busy,
     ClusterRefused,
     ClusterUnavailable,
-    ComeAgain,
     Conflict,
     Forbidden,
     InvalidInput,
     NotAuthenticated,
     NotConfigured,
     NotFound,
+    RetryLater,
     StorageFull,
     TooLarge,
     TooManyAttempts,
@@ -64,7 +64,7 @@ def _refused(error: YaptideError) -> Response:
         log.warning("%s: %s", request.url_rule, error)
         return json_response({"message": "The server cannot do this just now; try again later"}, STATUS[Unavailable])
     response = json_response({"message": str(error)}, STATUS.get(type(error), 400))
-    if isinstance(error, ComeAgain):
+    if isinstance(error, RetryLater):
         response.headers["Retry-After"] = str(error.seconds)
     return response
 

@@ -77,7 +77,7 @@ def test_without_ssh_a_server_works_and_refuses_what_is_for_clusters(without):
     without("asyncssh")
     assert make_driver(settings(), None) is None
     with pytest.raises(NotConfigured, match=r"yaptide\[hpc\]"):
-        batch_options.accept_options(None, {}, get_simulator("mcsquare"), 1, "FILES", for_others=False)
+        batch_options.accept_options(None, {}, get_simulator("mcsquare"), 1, "FILES", for_external=False)
 
 
 def test_doctor_says_that_clusters_are_not_reached(without, monkeypatch):

@@ -1,4 +1,4 @@
-"""The tables, one module a subject."""
+"""The tables, one module per subject."""
 
 from yaptide.persistence.models.base import Base
 from yaptide.persistence.models.clusters import ClusterModel

@@ -23,16 +23,16 @@ BATCH = "BATCH"
 EDITOR = "EDITOR"
 FILES = "FILES"
 
-#: Not yet ended, in the words of the index: only so does a database see that it has one for it.
+#: Not ended, in the exact words of the partial index: otherwise the database does not use it.
 OPEN = text(f"job_state NOT IN ({', '.join(repr(str(state)) for state in sorted(FINAL_STATES))})")
-#: Has a folder on its cluster, and was submitted here, in the words of the index.
+#: Has a folder on its cluster, and was submitted by this server, in the exact words of the partial index.
 LEFT = text("job_dir IS NOT NULL AND options IS NOT NULL")
 
 
 class SimulationModel(ClaimMixin, Base):
-    """One simulation, as its user submitted it: a job of many tasks.
+    """One simulation, as submitted by its user, with its tasks.
 
-    `owner` is who submits it to its cluster, and later who merges its results.
+    `owner` submits it to its cluster, and later merges its results.
     """
 
     __tablename__ = "Simulation"
@@ -46,17 +46,17 @@ class SimulationModel(ClaimMixin, Base):
         Index(None, "user_id", "job_state", "end_time", "id"),
         Index(None, "user_id", "stored_bytes"),
         Index("ix_Simulation_open", "job_state", "id", postgresql_where=OPEN, sqlite_where=OPEN),
-        # A number is never given twice, so that a late report cannot reach another simulation.
+        # Ids are never reused, so that a late report cannot reach another simulation.
         {"sqlite_autoincrement": True},
     )
     __mapper_args__ = {"polymorphic_on": "platform"}  # noqa: RUF012 - SQLAlchemy reads it from the class
 
-    id: Mapped[int] = mapped_column(primary_key=True, doc="Number of the simulation, known to its workers")
-    job_id: Mapped[str] = mapped_column(unique=True, doc="Public name of the simulation")
-    user_id: Mapped[int] = mapped_column(ForeignKey("User.id", ondelete="CASCADE"), doc="Who submitted it")
-    start_time: Mapped[datetime] = mapped_column(default=lambda: datetime.now(UTC), doc="When it was submitted (UTC)")
-    end_time: Mapped[datetime | None] = mapped_column(doc="When it reached a final state (UTC)")
-    title: Mapped[str] = mapped_column(doc="What its user calls it")
+    id: Mapped[int] = mapped_column(primary_key=True, doc="ID of the simulation, also used by its workers")
+    job_id: Mapped[str] = mapped_column(unique=True, doc="Public identifier of the simulation")
+    user_id: Mapped[int] = mapped_column(ForeignKey("User.id", ondelete="CASCADE"), doc="User who submitted it")
+    start_time: Mapped[datetime] = mapped_column(default=lambda: datetime.now(UTC), doc="Time of submission (UTC)")
+    end_time: Mapped[datetime | None] = mapped_column(doc="Time when it reached a final state (UTC)")
+    title: Mapped[str] = mapped_column(doc="Title given by the user")
     platform: Mapped[str] = mapped_column(
         one_of(DIRECT, BATCH, name="platform"), doc="DIRECT: own workers; BATCH: a cluster"
     )
@@ -68,17 +68,17 @@ class SimulationModel(ClaimMixin, Base):
         state_column("job_state"), default=EntityState.UNKNOWN, doc="State; final states never change"
     )
     update_key_hash: Mapped[str | None] = mapped_column(
-        String(64), doc="SHA-256 (hexadecimal) of the key its workers report with; null: nobody may report"
+        String(64), doc="SHA-256 (hexadecimal) of the update key of its workers; null: no reports allowed"
     )
     stored_bytes: Mapped[int] = mapped_column(
-        BigInteger, default=0, server_default="0", doc="Bytes that its payloads take in the store"
+        BigInteger, default=0, server_default="0", doc="Bytes of all its payloads as stored"
     )
-    simulator_version: Mapped[str | None] = mapped_column(doc="Version of the simulator that ran it")
+    simulator_version: Mapped[str | None] = mapped_column(doc="Version of the simulator that ran the tasks")
     simulator_digest: Mapped[str | None] = mapped_column(
         String(64), doc="SHA-256 (hexadecimal) of the simulator's program"
     )
     refused_pages: Mapped[str | None] = mapped_column(
-        Text, doc="JSON list of the pages of its results that could not be kept: estimator, page, reason; null: none"
+        Text, doc="JSON list of rejected pages of the results: estimator, page, reason; null: none"
     )
 
     user: Mapped["UserModel"] = relationship(back_populates="simulations")
@@ -106,9 +106,9 @@ class CelerySimulationModel(SimulationModel):
     __mapper_args__ = {"polymorphic_identity": DIRECT}  # noqa: RUF012
 
     id: Mapped[int] = mapped_column(
-        ForeignKey("Simulation.id", ondelete="CASCADE"), primary_key=True, doc="The simulation"
+        ForeignKey("Simulation.id", ondelete="CASCADE"), primary_key=True, doc="ID of the simulation"
     )
-    merge_id: Mapped[str | None] = mapped_column(doc="Celery's name of the task that merges the results")
+    merge_id: Mapped[str | None] = mapped_column(doc="Celery id of the task that merges the results")
 
 
 class BatchSimulationModel(SimulationModel):
@@ -122,10 +122,12 @@ class BatchSimulationModel(SimulationModel):
     __mapper_args__ = {"polymorphic_identity": BATCH}  # noqa: RUF012
 
     id: Mapped[int] = mapped_column(
-        ForeignKey("Simulation.id", ondelete="CASCADE"), primary_key=True, doc="The simulation"
+        ForeignKey("Simulation.id", ondelete="CASCADE"), primary_key=True, doc="ID of the simulation"
     )
-    cluster_id: Mapped[int] = mapped_column(ForeignKey("Cluster.id", ondelete="RESTRICT"), doc="Where it runs")
-    job_dir: Mapped[str | None] = mapped_column(doc="Its folder on the cluster")
+    cluster_id: Mapped[int] = mapped_column(
+        ForeignKey("Cluster.id", ondelete="RESTRICT"), doc="Cluster on which it runs"
+    )
+    job_dir: Mapped[str | None] = mapped_column(doc="Job folder on the cluster")
     array_id: Mapped[int | None] = mapped_column(doc="The scheduler's number of the array job that simulates")
     collect_id: Mapped[int | None] = mapped_column(
         doc="The scheduler's number of the job that runs when the array has ended"
@@ -133,29 +135,31 @@ class BatchSimulationModel(SimulationModel):
     options: Mapped[str | None] = mapped_column(
         Text, doc="Options of the scheduler for the two jobs, JSON: array and collect; null: it was not submitted here"
     )
-    queue_note: Mapped[str | None] = mapped_column(Text, doc="What the cluster says of the tasks that wait there")
+    queue_note: Mapped[str | None] = mapped_column(Text, doc="Reason from the cluster why tasks wait")
 
     cluster: Mapped["ClusterModel"] = relationship(back_populates="simulations")
 
 
 class StateHistoryModel(Base):
-    """One change of state of a simulation or of one of its tasks, written in the same transaction as the change.
+    """A transition of a simulation or one of its tasks, inserted in the transaction of the state change.
 
-    Or a remark about a simulation: both states are that in which it is, and stays.
+    Audit notes have the same state twice: that of the simulation.
     """
 
     __tablename__ = "StateHistory"
     __table_args__: tuple[SchemaItem | dict[str, bool], ...] = (Index(None, "simulation_id", "id"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True, doc="Number; grows with time within a simulation")
+    id: Mapped[int] = mapped_column(primary_key=True, doc="ID; increases with time within a simulation")
     simulation_id: Mapped[int] = mapped_column(
-        ForeignKey("Simulation.id", ondelete="CASCADE"), doc="The simulation it is about"
+        ForeignKey("Simulation.id", ondelete="CASCADE"), doc="Simulation of this entry"
     )
     task_id: Mapped[int | None] = mapped_column(doc="Number of the task; null: the simulation itself")
-    from_state: Mapped[EntityState | None] = mapped_column(state_column("from_state"), doc="Before; null: it was made")
-    to_state: Mapped[EntityState] = mapped_column(state_column("to_state"), doc="After")
-    time: Mapped[datetime] = mapped_column(doc="When (UTC)")
-    actor: Mapped[str] = mapped_column(doc="Who: a user, an executor, a worker with the update key")
-    reason: Mapped[str | None] = mapped_column(Text, doc="Why, where there is more to say")
+    from_state: Mapped[EntityState | None] = mapped_column(
+        state_column("from_state"), doc="State before; null: created"
+    )
+    to_state: Mapped[EntityState] = mapped_column(state_column("to_state"), doc="State after")
+    time: Mapped[datetime] = mapped_column(doc="Time (UTC)")
+    actor: Mapped[str] = mapped_column(doc="Actor: a user, an executor, a worker with the update key")
+    reason: Mapped[str | None] = mapped_column(Text, doc="Reason, if there is one")
 
     simulation: Mapped[SimulationModel] = relationship(back_populates="history")

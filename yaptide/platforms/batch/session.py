@@ -163,7 +163,7 @@ class ClusterSession:
             if job.array_id is None and not isinstance(error, _TRANSIENT):
                 batch.refuse_submission(self._backend, job, f"it could not be submitted: {error}")
             elif not isinstance(error, Unavailable):
-                batch.add_remark(self._backend, job, f"the cluster cannot be used; retrying: {error}")
+                batch.add_note(self._backend, job, f"the cluster cannot be used; retrying: {error}")
 
     def _try_step(self, job: Job, step: Callable[..., None], *arguments: object) -> bool:
         """Run a step for a job; an error must not affect other jobs."""

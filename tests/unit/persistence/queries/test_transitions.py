@@ -180,7 +180,7 @@ def test_a_simulation_is_found_by_its_number_and_by_its_name(backend, database, 
 def test_the_history_of_a_new_simulation_begins_with_it_and_its_tasks(database, job):
     """The reason is why the simulation waits, and no task's."""
     with database.writing() as connection:
-        transitions.record_made(connection, job.simulation_id, EntityState.PENDING, CAUSE)
+        transitions.begin_history(connection, job.simulation_id, EntityState.PENDING, CAUSE)
     made = (None, EntityState.PENDING, CAUSE.time, "somebody")
     assert history_since(database, 7) == [
         (job.simulation_id, None, *made, "because"),

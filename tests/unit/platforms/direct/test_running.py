@@ -183,10 +183,10 @@ def test_a_folder_that_cannot_be_made_for_another_reason_is_a_failure(run, monke
 
 def test_scores_that_nobody_has_room_for_are_given_back(run, monkeypatch):
     def complete(*_):
-        raise StorageFull("No room is left for the scores of tasks")
+        raise StorageFull("No disk space left for the output of tasks")
 
     monkeypatch.setattr(Told, "complete_task", complete)
-    assert run("exit 0") == ["given back: No room is left for the scores of tasks"]
+    assert run("exit 0") == ["given back: No disk space left for the output of tasks"]
 
 
 def test_the_time_left_fits_into_its_column():

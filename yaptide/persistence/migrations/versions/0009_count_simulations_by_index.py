@@ -1,10 +1,10 @@
-"""An index counts the simulations of a user; the table of their numbers is dropped.
+"""Count the simulations of a user by an index, and drop the table of their counts.
 
-A migration runs while others use the database: it must be quick, and the code before it should keep working after it.
-PostgreSQL has requests wait while it makes the index: a second for a million simulations.
+A migration runs while the database is in use: it must be quick, and the previous code should keep working after it.
+PostgreSQL blocks requests while it creates the index: one second for a million simulations.
 
-A view takes the place of the table for processes of the version before, until they are restarted: they read the right
-numbers there, and what they write has no effect. A later revision may drop the view.
+A view replaces the table for processes of the previous version until they are restarted: they read correct counts from
+it, and what they write has no effect. A later revision may drop the view.
 """
 
 import sqlalchemy as sa
@@ -15,12 +15,12 @@ down_revision = "0008"
 
 STATES = ("UNKNOWN", "PENDING", "RUNNING", "MERGING_QUEUED", "MERGING_RUNNING", "COMPLETED", "FAILED", "CANCELED")
 
-# The types are those of the table: prepared statements of PostgreSQL must not see others.
+# The types are those of the table: prepared statements of PostgreSQL depend on them.
 _VIEW = """CREATE VIEW "SimulationCount" AS
     SELECT CAST(min(id) AS INTEGER) AS id, user_id, job_state, CAST(count(*) AS INTEGER) AS number
     FROM "Simulation" GROUP BY user_id, job_state"""
 _TRIGGER = 'CREATE TRIGGER ignore_count INSTEAD OF INSERT ON "SimulationCount"'
-# A rule would be shorter, but PostgreSQL refuses INSERT ... RETURNING with it.
+# A rule would be shorter, but PostgreSQL rejects INSERT ... RETURNING with it.
 _IGNORE_INSERTS = {
     "postgresql": (
         "CREATE FUNCTION ignore_count() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
@@ -31,9 +31,9 @@ _IGNORE_INSERTS = {
 
 
 def upgrade() -> None:
-    """Go from 0008 to 0009."""
+    """Upgrade from 0008 to 0009."""
     dialect = op.get_bind().dialect.name
-    if dialect == "postgresql":  # dropping the table needs this lock; whoever submits locks the user first, too
+    if dialect == "postgresql":  # dropping the table needs this lock; submissions also lock the user first
         op.execute('LOCK TABLE "User" IN ACCESS EXCLUSIVE MODE')
     op.create_index(op.f("ix_Simulation_user_id_job_state"), "Simulation", ["user_id", "job_state"])
     op.drop_table("SimulationCount")
@@ -43,7 +43,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Go back, and count the simulations; PostgreSQL has their writers wait meanwhile."""
+    """Downgrade and count the simulations; PostgreSQL blocks writers meanwhile."""
     is_postgresql = op.get_bind().dialect.name == "postgresql"
     if is_postgresql:
         op.execute('LOCK TABLE "User", "Simulation" IN SHARE ROW EXCLUSIVE MODE')

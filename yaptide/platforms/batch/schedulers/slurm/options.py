@@ -57,10 +57,10 @@ _DIRECTIVE = re.compile(r"#SBATCH\s+(-[A-Za-z]|--[a-z-]+)(?:[=\s]\s*(\S*))?(?:\s
 def check_options(options: Mapping[str, object]) -> dict[str, str]:
     """The options by their long names, values as strings; raises InvalidInput for an option or value not accepted."""
     checked = {}
-    for given, value in options.items():
-        name = _SHORT.get(given, given)
+    for option, value in options.items():
+        name = _SHORT.get(option, option)
         if name not in _PATTERNS:
-            raise InvalidInput(f"Jobs cannot have the option {given[:40]!r}; use {', '.join(_VALUES)}")
+            raise InvalidInput(f"Jobs cannot have the option {option[:40]!r}; use {', '.join(_VALUES)}")
         text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
         if text is None or not _PATTERNS[name].fullmatch(text):
             raise InvalidInput(f"Invalid value of the option {name}: {str(value)[:40]!r}")
@@ -71,7 +71,7 @@ def check_options(options: Mapping[str, object]) -> dict[str, str]:
 
 
 def read_header(header: str) -> dict[str, str]:
-    """The options in the `#SBATCH` lines of a script's header, checked as by `check_options`.
+    """Return the options in the `#SBATCH` lines of a script header, checked as by `check_options`.
 
     No part of a header reaches a shell: raises InvalidInput for a line that is neither such a line nor a comment.
     """
