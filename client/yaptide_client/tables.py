@@ -1,4 +1,4 @@
-"""What results are written as: CSV, NPZ, data frames, data sets. docs/results.md describes each."""
+"""Formats of results: CSV, NPZ, data frames, data sets. docs/results.md describes each."""
 
 import csv
 import json
@@ -21,9 +21,9 @@ Pages = Iterable[tuple[Estimator, Page]]
 
 
 def write_csv(pages: Pages, file: IO[str]) -> None:
-    """Write a line for each value, the first axis fastest; what is unknown or missing is an empty cell."""
+    """Write one line per value, first axis fastest; unknown and missing values are empty cells."""
     pages = list(pages)
-    axes = _most_axes(pages)
+    axes = _max_axes(pages)
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
         [
@@ -38,7 +38,7 @@ def write_csv(pages: Pages, file: IO[str]) -> None:
         writer.writerows((*head, *place, value, error) for place, value, error in cells)
 
 
-def _most_axes(pages: Sequence[tuple[Estimator, Page]]) -> int:
+def _max_axes(pages: Sequence[tuple[Estimator, Page]]) -> int:
     return max((page.dimension for _, page in pages), default=0)
 
 
@@ -47,7 +47,7 @@ def _axis_columns(number: int) -> tuple[str, str, str]:
 
 
 def _places(page: Page, axes: int) -> Iterator[tuple[Any, ...]]:
-    """Names, units and coordinates of each value, filled up to so many axes; without end for a page without axes."""
+    """Yield names, units and coordinates of each value, padded to `axes` axes; endless for a page without axes."""
     rest = ("",) * (3 * (axes - page.dimension))
     if not page.axes:
         return repeat(rest)
@@ -58,8 +58,8 @@ def _places(page: Page, axes: int) -> Iterator[tuple[Any, ...]]:
 
 
 def _cell(text: str) -> str:
-    """A name as spreadsheets show it, and do not calculate it: an apostrophe stands before what they take for more."""
-    text = text.replace("\r", " ")  # which the writer would not quote
+    """Return a name that spreadsheets display instead of evaluating: an apostrophe protects formulas."""
+    text = text.replace("\r", " ")  # the csv writer would not quote it
     return f"'{text}" if len(text) > 1 and text[0] in "=+-@\t" else text
 
 
@@ -72,7 +72,7 @@ def _cells(numbers: Floats | None) -> Iterable[Any]:
 
 
 def save_npz(estimators: Sequence[Estimator], path: Path | str) -> None:
-    """Write arrays under keys like `e0_p0_values`, and under `index` a JSON text that says what each of them is."""
+    """Write arrays with keys like `e0_p0_values`, and a JSON text `index` that describes them."""
     arrays: dict[str, Any] = {}
     index = [
         {
@@ -83,12 +83,12 @@ def save_npz(estimators: Sequence[Estimator], path: Path | str) -> None:
         for e, estimator in enumerate(estimators)
     ]
     arrays["index"] = np.array(json.dumps({"layout": 1, "estimators": index}, ensure_ascii=False))
-    with Path(path).open("wb") as file:  # given a name, numpy would add an ending to it
+    with Path(path).open("wb") as file:  # numpy would append a suffix to a file name
         np.savez_compressed(file, **arrays)
 
 
 def _add_page(arrays: dict[str, Any], stem: str, page: Page) -> dict[str, Any]:
-    """Add the arrays of a page, with one index for each axis; returns what the index says of them."""
+    """Add the arrays of a page, with one index per axis; return its entry in the index."""
     keys: dict[str, Any] = {"values": f"{stem}_values", "errors": None}
     arrays[keys["values"]] = index_columns(page, page.values)
     if page.errors is not None:
@@ -103,16 +103,16 @@ def _add_page(arrays: dict[str, Any], stem: str, page: Page) -> dict[str, Any]:
 
 
 def index_columns(page: Page, numbers: Floats) -> Floats:
-    """Values or errors with one index for each axis, without one for a single number, and with one for a list."""
+    """Return values or errors with one index per axis: a scalar for a single number, shape (n,) for a list."""
     if not page.axes:
         return numbers.reshape(()) if numbers.size == 1 else numbers
     return numbers.reshape([axis.values.size for axis in page.axes], order="F")
 
 
 def to_pandas(pages: Pages) -> "pd.DataFrame":
-    """The table of `write_csv` as a data frame; texts, which repeat themselves, are categories."""
+    """Return the table of `write_csv` as a data frame; repeated texts are categories."""
     with needed_for("A data frame"):
-        import pandas as pd  # noqa: PLC0415 - it takes long to load
+        import pandas as pd  # noqa: PLC0415 - importing pandas is slow
     pages = list(pages)
     sizes = [page.values.size for _, page in pages]
 
@@ -126,7 +126,7 @@ def to_pandas(pages: Pages) -> "pd.DataFrame":
         "quantity": texts([page.name for _, page in pages]),
         "unit": texts([page.unit for _, page in pages]),
     }
-    for number in range(1, _most_axes(pages) + 1):
+    for number in range(1, _max_axes(pages) + 1):
         axes = [page.axes[number - 1] if page.dimension >= number else None for _, page in pages]
         name, unit, place = _axis_columns(number)
         columns[name] = texts([axis.name if axis else "" for axis in axes])
@@ -146,7 +146,7 @@ def _unknown(page: Page) -> Floats:
 
 
 def _coordinates(page: Page, number: int) -> Floats:
-    """Where each value lies on an axis, counted from 1; NaN if the page has not so many."""
+    """Return the coordinate of each value on an axis, numbered from 1; NaN if the page has fewer axes."""
     if page.dimension < number:
         return _unknown(page)
     before = [axis.values.size for axis in page.axes[: number - 1]]
@@ -155,9 +155,9 @@ def _coordinates(page: Page, number: int) -> Floats:
 
 
 def to_dataset(estimator: Estimator, page: Page) -> "xr.Dataset":
-    """A page as a data set, as `Results.to_xarray` describes it."""
+    """Return a page as a data set, as described in `Results.to_xarray`."""
     with needed_for("A data set"):
-        import xarray as xr  # noqa: PLC0415 - it takes long to load
+        import xarray as xr  # noqa: PLC0415 - importing xarray is slow
     names = [axis.name for axis in page.axes]
     distinct = len(set(names)) == len(names) and all(names) and not {"value", "error"} & set(names)
     values = index_columns(page, page.values)

@@ -1,7 +1,7 @@
-"""Reading the JSON of a project, of any version of the editor.
+"""Parses the JSON of a project, of any version of the editor.
 
-What an older version leaves out has the editor's default. What cannot be meant is refused with its place, such as
-``Project, zone 'Target': figure '1f0c...' does not exist``.
+Keys that older versions lack get the editor's default. Invalid values are rejected with their location, e.g. ``Project,
+zone 'Target': figure '1f0c...' does not exist``.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.editor.geometry import box_of_zone, rotation, union_of_boxes
+from yaptide.editor.geometry import box_of_zone, rotation_matrix, union_of_boxes
 from yaptide.editor.places import Section, short
 from yaptide.editor.project import (
     Beam,
@@ -44,7 +44,7 @@ _MOST_BINS = 10**7
 _HEAVIEST = 100  # g/cm3
 _ORIGIN: Vector = (0.0, 0.0, 0.0)
 
-#: The editor's particles by number, where a project does not name them.
+#: The editor's particles by number, for projects without names of particles.
 _PARTICLES = {1: "Neutron", 2: "Proton", 21: "Deuteron", 22: "Triton", 23: "3-Helium", 24: "4-Helium", 25: "Heavy ion"}
 _PROTON, _HEAVY_ION = 2, 25
 
@@ -55,14 +55,14 @@ _SOLIDS = {
     "SphereGeometry": Solid.SPHERE,
 }
 
-#: Settings of a quantity that change what its numbers are.
-_EXTRAS = {"medium": "a medium of its own", "materialUuid": "a material of its own"}
-_EXTRAS |= {"offset": "an offset", "primaries": "a number of primaries of its own"}
+#: Settings of a quantity that change its values.
+_EXTRAS = {"medium": "its own medium", "materialUuid": "its own material"}
+_EXTRAS |= {"offset": "an offset", "primaries": "its own number of primaries"}
 
 
 def read_project(document: Mapping[str, Any]) -> Project:
-    """The project that a JSON document describes; raises InvalidInput with the first thing to mend and its place."""
-    whole = Section("the whole", document)
+    """Return the project in a JSON document; raise InvalidInput with the first problem and its location."""
+    whole = Section("document", document)
     beam = _beam(Section("beam", _needed(whole, "beam")))
     materials = _materials(Section("materials", whole.within("materialManager").values))
     zones, world = _geometry(whole, materials)
@@ -81,7 +81,7 @@ def read_project(document: Mapping[str, Any]) -> Project:
 
 def _needed(whole: Section, key: str) -> Mapping[str, Any]:
     if whole.values.get(key) is None:
-        raise InvalidInput(f"Project, {key}: it is missing")
+        raise InvalidInput(f"Project, {key}: missing")
     return whole.within(key).values
 
 
@@ -93,7 +93,7 @@ def _beam(beam: Section) -> Beam:
     size = (abs(sigma.number("x", 0.0)), abs(sigma.number("y", 0.0)))
     direction = np.array(beam.vector("direction", (0.0, 0.0, 1.0)))
     if not (length := float(np.linalg.norm(direction))) > 0:
-        raise beam.refusal("direction is 0 0 0, which is none")
+        raise beam.refusal("direction must not be 0 0 0")
     x, y, z = (float(part) for part in direction / length)
     return Beam(
         particle=particle,
@@ -111,13 +111,13 @@ def _beam(beam: Section) -> Beam:
         focus=divergence.number("distanceToFocal", 0.0),
         distances=_distances(beam.within("sad")),
         source=_source(beam),
-        primaries=beam.whole("numberOfParticles", None, 1, MOST_PRIMARIES),
+        primaries=beam.integer("numberOfParticles", None, 1, MOST_PRIMARIES),
     )
 
 
 def _particle(particle: Section) -> tuple[Particle, float]:
-    """The particle and its mass number; the editor's default is a proton."""
-    number = particle.whole("id", _PROTON, -(10**9), 10**9)
+    """Return the particle and its mass number; the editor's default is a proton."""
+    number = particle.integer("id", _PROTON, -(10**9), 10**9)
     a = particle.number("a", 1.0, 0, 300)
     z = particle.number("z", 1.0 if number == _PROTON else 0.0, -300, 300)
     name = particle.text("name") or _PARTICLES.get(number, f"particle {number}")
@@ -135,7 +135,7 @@ def _distances(sad: Section) -> tuple[float, float] | None:
 def _source(beam: Section) -> tuple[str, str] | None:
     kind = beam.text("sourceType", "simple")
     if kind not in ("simple", "file"):
-        raise beam.refusal("sourceType has to be simple or file")
+        raise beam.refusal("sourceType must be simple or file")
     file = beam.within("sourceFile")
     return (file.text("name"), file.text("value")) if kind == "file" else None
 
@@ -145,33 +145,33 @@ def _materials(manager: Section) -> dict[str, Material]:
 
 
 def _material(material: Section) -> Material:
-    icru = material.whole("icru", None, 0, 10**6)
+    icru = material.integer("icru", None, 0, 10**6)
     name = material.text("name") or f"ICRU {icru}"
-    density = material.number("density", None, 0, _HEAVIEST * 1e7)  # that of a black hole means nothing
+    density = material.number("density", None, 0, _HEAVIEST * 1e7)  # that of a black hole is irrelevant
     plain = Material(name, icru, density, own_table=material.flag("customStoppingPower", False))
     if not plain.is_empty and not 0 < density <= _HEAVIEST:
-        raise material.refusal(f"density has to be more than 0 and at most {_HEAVIEST} g/cm3")
+        raise material.refusal(f"density must be more than 0 and at most {_HEAVIEST} g/cm3")
     return plain
 
 
 def _material_of(zone: Section, materials: Mapping[str, Material]) -> Material:
-    """The material of a zone, with what the zone changes of it."""
+    """Return the material of a zone, with the properties that the zone overrides."""
     if zone.values.get("customMaterial") is not None:
         plain = _material(zone.within("customMaterial"))
     else:
-        plain = zone.found("materialUuid", materials, "its material")
-    changes = zone.within("materialPropertiesOverrides")
-    asked = changes.values.get("averageIonisationPotential")
+        plain = zone.resolve("materialUuid", materials, "its material")
+    overrides = zone.within("materialPropertiesOverrides")
+    ionisation = overrides.values.get("averageIonisationPotential")
     return replace(
         plain,
-        density=plain.density if plain.is_empty else changes.number("density", plain.density, 1e-9, _HEAVIEST),
-        ionisation=None if asked is None else changes.number("averageIonisationPotential", None, 0),
-        own_table=changes.flag("customStoppingPower", plain.own_table),
+        density=plain.density if plain.is_empty else overrides.number("density", plain.density, 1e-9, _HEAVIEST),
+        ionisation=None if ionisation is None else overrides.number("averageIonisationPotential", None, 0),
+        own_table=overrides.flag("customStoppingPower", plain.own_table),
     )
 
 
 def _geometry(whole: Section, materials: Mapping[str, Material]) -> tuple[tuple[Zone, ...], World]:
-    """Zones and world: of figures that are put together, or of figures that lie in each other."""
+    """Return zones and world, from combined figures, or from figures nested in each other."""
     figures = Section("figures", _needed(whole, "figureManager"))
     manager = Section("zones", _needed(whole, "zoneManager"))
     roots = list(figures.items("figures", "figure", _MOST))
@@ -187,14 +187,14 @@ def _figure(figure: Section) -> Figure:
 
 
 def _placed(figure: Section, origin: Doubles, frame: Doubles, *, hollow: bool = True) -> Figure:
-    """A figure whose position and rotation are in a frame at `origin` with the axes in the columns of `frame`."""
+    """Return a figure whose position and rotation are relative to `origin` and the axes in the columns of `frame`."""
     data = Section(figure.place, figure.within("geometryData").values)
     kind = data.text("geometryType")
     if kind not in _SOLIDS:
-        raise figure.refusal(f"its geometryType {short(kind)} is none of {', '.join(_SOLIDS)}")
+        raise figure.refusal(f"unknown geometryType {short(kind)}: use one of {', '.join(_SOLIDS)}")
     solid, sizes = _SOLIDS[kind], Section(figure.place, data.within("parameters").values)
     x, y, z = (float(part) for part in origin + frame @ np.array(data.vector("position", _ORIGIN)))
-    axes = frame @ rotation(data.vector("rotation", _ORIGIN))
+    axes = frame @ rotation_matrix(data.vector("rotation", _ORIGIN))
     name = figure.text("name")
     if solid is Solid.BOX:
         width, height, depth = (sizes.number(key, None, 0) for key in ("width", "height", "depth"))
@@ -210,38 +210,38 @@ def _placed(figure: Section, origin: Doubles, frame: Doubles, *, hollow: bool = 
 
 
 def _zones(manager: Section, figures: Mapping[str, Figure], materials: Mapping[str, Material]) -> Iterator[Zone]:
-    left = _MOST_OPERATIONS
+    allowance = _MOST_OPERATIONS
     for zone in manager.items("zones", "zone", _MOST):
         terms = tuple(_term(zone, term, figures) for term in zone.sequence("unionOperations", _MOST))
-        left -= sum(map(len, terms))
-        if left < 0:
+        allowance -= sum(map(len, terms))
+        if allowance < 0:
             raise zone.refusal(f"the zones up to here have more than {_MOST_OPERATIONS} operations")
         yield Zone(zone.text("name"), zone.text("uuid"), _material_of(zone, materials), terms)
 
 
 def _term(zone: Section, operations: Any, figures: Mapping[str, Figure]) -> tuple[tuple[Mode, Figure], ...]:
-    """One row of operations."""
+    """Return a row of operations."""
     row = Section(zone.place, {"unionOperations": operations})
     parts = []
     for operation in row.sequence("unionOperations", _MOST):
         if not isinstance(operation, Mapping):
-            raise zone.refusal("an operation has to be an object")
+            raise zone.refusal("an operation must be an object")
         step = Section(zone.place, operation)
-        parts.append((step.choice("mode", Mode), step.found("objectUuid", figures, "figure")))
+        parts.append((step.choice("mode", Mode), step.resolve("objectUuid", figures, "figure")))
     return tuple(parts)
 
 
 def _world(world: Section, zones: tuple[Zone, ...], materials: Mapping[str, Material]) -> World:
     if not world.values:
-        raise world.refusal("it is missing")
+        raise world.refusal("missing")
     figure = _placed(world, np.zeros(3), np.eye(3), hollow=False)
     if world.flag("autoCalculate", False) and figure.solid is Solid.BOX:
         figure = _fitted(figure, zones, world.number("marginMultiplier", 1.1, 0, 1e3))
-    return World(figure, world.found("materialUuid", materials, "its material"))
+    return World(figure, world.resolve("materialUuid", materials, "its material"))
 
 
 def _fitted(figure: Figure, zones: tuple[Zone, ...], margin: float) -> Figure:
-    """The box around all zones, larger by a factor: what the editor computes anew whenever a project is opened."""
+    """Return the box around all zones, enlarged by a factor: the editor computes it when it opens a project."""
     box = union_of_boxes(box for zone in zones if (box := box_of_zone(zone)) is not None)
     if box is None:
         return figure
@@ -252,7 +252,7 @@ def _fitted(figure: Figure, zones: tuple[Zone, ...], margin: float) -> Figure:
 
 @dataclass(frozen=True, slots=True)
 class _Branch:
-    """A figure among those that lie in each other: how it is placed, and how deep."""
+    """A nested figure: its frame and depth."""
 
     section: Section
     origin: Doubles
@@ -261,7 +261,7 @@ class _Branch:
 
 
 def _nested(roots: list[Section]) -> tuple[tuple[Zone, ...], World]:
-    """Figures that lie in each other, each with its material: what is deeper counts. The first one is the world."""
+    """Return zones and world of nested figures, each with its material. Deeper ones win; the first is the world."""
     waiting = [_Branch(root, np.zeros(3), np.eye(3), 0) for root in reversed(roots)]
     solids: list[tuple[int, Section, Figure, Material]] = []
     while waiting:
@@ -270,7 +270,7 @@ def _nested(roots: list[Section]) -> tuple[tuple[Zone, ...], World]:
         material = _material(Section(branch.section.place, branch.section.within("simulationMaterial").values))
         solids.append((branch.depth, branch.section, figure, material))
         if len(solids) > _MOST:
-            raise branch.section.refusal(f"there are more than {_MOST} figures")
+            raise branch.section.refusal(f"more than {_MOST} figures")
         children = branch.section.items("children", "figure", _MOST)
         centre = np.array(figure.centre)
         waiting += reversed([_Branch(child, centre, figure.axes, branch.depth + 1) for child in children])
@@ -295,32 +295,32 @@ def _detector(detector: Section, zones: Mapping[str, int]) -> Detector:
     if kind == "All":
         return Everywhere(name)
     if kind == "Zone":
-        return ZoneDetector(name, sizes.found("zoneUuid", zones, "its zone"))
+        return ZoneDetector(name, sizes.resolve("zoneUuid", zones, "its zone"))
     if any(data.vector("rotation", _ORIGIN)):
-        raise detector.refusal("it is rotated: detectors lie along the axes")
+        raise detector.refusal("rotated detectors are not supported: they must lie along the axes")
     centre = data.vector("position", _ORIGIN)
     if kind == "Mesh":
         return _mesh(detector, sizes, name, centre)
     if kind == "Cyl":
         return _cylinder(detector, sizes, name, centre)
-    raise detector.refusal(f"its geometryType {short(kind)} is none of Mesh, Cyl, Zone, All")
+    raise detector.refusal(f"unknown geometryType {short(kind)}: use one of Mesh, Cyl, Zone, All")
 
 
 def _mesh(detector: Section, sizes: Section, name: str, centre: Vector) -> Mesh:
     width, height, depth = (sizes.number(key, None, 1e-9) for key in ("width", "height", "depth"))
-    nx, ny, nz = (sizes.whole(f"{axis}Segments", 1, 1, _MOST_BINS) for axis in "xyz")
+    nx, ny, nz = (sizes.integer(f"{axis}Segments", 1, 1, _MOST_BINS) for axis in "xyz")
     if nx * ny * nz > _MOST_BINS:
-        raise detector.refusal(f"it has {nx * ny * nz} bins, {_MOST_BINS} are allowed")
+        raise detector.refusal(f"it has {nx * ny * nz} bins; the limit is {_MOST_BINS}")
     return Mesh(name, centre, (width, height, depth), (nx, ny, nz))
 
 
 def _cylinder(detector: Section, sizes: Section, name: str, centre: Vector) -> Cylinder:
     inner, radius = sizes.number("innerRadius", 0.0, 0), sizes.number("radius", None, 1e-9)
     if inner >= radius:
-        raise detector.refusal("its inner radius is not smaller than its radius")
-    bins = (sizes.whole("radialSegments", 1, 1, _MOST_BINS), sizes.whole("zSegments", 1, 1, _MOST_BINS))
+        raise detector.refusal("its inner radius must be smaller than its radius")
+    bins = (sizes.integer("radialSegments", 1, 1, _MOST_BINS), sizes.integer("zSegments", 1, 1, _MOST_BINS))
     if bins[0] * bins[1] > _MOST_BINS:
-        raise detector.refusal(f"it has {bins[0] * bins[1]} bins, {_MOST_BINS} are allowed")
+        raise detector.refusal(f"it has {bins[0] * bins[1]} bins; the limit is {_MOST_BINS}")
     return Cylinder(name, centre, inner, radius, sizes.number("depth", None, 1e-9), bins)
 
 
@@ -333,26 +333,26 @@ def _outputs(manager: Section, detectors: Mapping[str, Detector], zones: Mapping
     names = [output.name for output in outputs]
     for name in names:
         if names.count(name) > 1:
-            raise manager.refusal(f"two of them are called {short(name)}")
+            raise manager.refusal(f"duplicate name {short(name)}")
     return outputs
 
 
 def _scored_in(output: Section, detectors: Mapping[str, Detector], zones: Mapping[str, Detector]) -> Detector | None:
-    """The detector of an output, or the zone that it has instead; None if nobody has chosen one yet."""
+    """Return the detector of an output, or its zone; None if none is chosen yet."""
     for key, known, what in (("detectorUuid", detectors, "its detector"), ("zoneUuid", zones, "its zone")):
         if output.values.get(key) is not None:
-            return cast("Detector", output.found(key, known, what))
+            return cast("Detector", output.resolve(key, known, what))
     return None
 
 
 def _output(output: Section, detector: Detector | None, filters: Mapping[str, Filter]) -> Output:
     name = output.text("name")
     if not name:
-        raise output.refusal("it has no name")
+        raise output.refusal("its name is missing")
     return Output(
         name=name,
         detector=detector,
-        quantities=tuple(_quantity(each, filters) for each in output.items("quantities", "quantity", _MOST)),
+        quantities=tuple(_quantity(section, filters) for section in output.items("quantities", "quantity", _MOST)),
         trace=output.flag("trace", False),
     )
 
@@ -360,20 +360,20 @@ def _output(output: Section, detector: Detector | None, filters: Mapping[str, Fi
 def _quantity(quantity: Section, filters: Mapping[str, Filter]) -> Quantity:
     keyword = quantity.text("keyword")
     if not keyword:
-        raise quantity.refusal("it has no keyword, such as Dose")
-    asked = quantity.values.get("filter")
+        raise quantity.refusal("its keyword is missing, e.g. Dose")
+    filter_uuid = quantity.values.get("filter")
     return Quantity(
         name=quantity.text("name") or keyword,
         keyword=keyword,
-        filter=None if asked is None else quantity.found("filter", filters, "its filter"),
-        modifiers=tuple(each.text("diffType") for each in quantity.items("modifiers", "modifier", 2)),
+        filter=None if filter_uuid is None else quantity.resolve("filter", filters, "its filter"),
+        modifiers=tuple(modifier.text("diffType") for modifier in quantity.items("modifiers", "modifier", 2)),
         rescale=quantity.number("rescale", 1.0, -1e300, 1e300),
-        extras=tuple(words for key, words in _EXTRAS.items() if quantity.values.get(key) is not None),
+        extras=tuple(description for key, description in _EXTRAS.items() if quantity.values.get(key) is not None),
     )
 
 
 def _filter(section: Section) -> Filter:
-    """A filter of any version: rules, one particle, or a range of energies of several particles."""
+    """Return a filter of any version: rules, one particle, or a range of energies of several particles."""
     name = section.text("name")
     rules = tuple(_rule(rule) for rule in section.items("rules", "rule", _MOST))
     if section.values.get("rules") is not None:
@@ -399,7 +399,7 @@ def _physics(physics: Section) -> Physics:
 
 
 def _special(manager: Section) -> Iterator[str]:
-    """What else stands in the way of the beam."""
+    """Yield other objects in the beam."""
     for key, what in (("modulator", "a beam modulator"), ("CTCube", "a CT"), ("ctCube", "a CT")):
         if manager.values.get(key):
             yield what

@@ -1,4 +1,4 @@
-"""What yaptide needs to know of a Monte Carlo code, and nothing about where it runs."""
+"""The interface of a Monte Carlo code, independent of where it runs."""
 
 import os
 import re
@@ -10,10 +10,10 @@ from typing import Protocol, runtime_checkable
 from yaptide.domain.estimators import TaskOutput
 from yaptide.editor.project import Project
 
-#: Input files as they travel: name to text. See `yaptide.simulators.files` for what a name may be.
+#: Input files, name to text. `yaptide.simulators.files` defines valid names.
 InputFiles = Mapping[str, str]
 
-#: In a task's folder: what the simulator printed, standard error included.
+#: File in a task's folder with the output of the simulator, including standard error.
 OUTPUT_LOG = "output.log"
 
 Say = Callable[[str], None]
@@ -23,7 +23,7 @@ _KEPT = ("PATH", "HOME", "LANG", "TMPDIR")
 
 
 def read_log(folder: Path) -> dict[str, str]:
-    """The end of what a simulator printed in its `folder`, as a log file; empty if there is none."""
+    """Return the end of the simulator's output in `folder` as a log file; empty if there is none."""
     try:
         with (folder / OUTPUT_LOG).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL))
@@ -33,16 +33,16 @@ def read_log(folder: Path) -> dict[str, str]:
 
 
 def logs_of_task(task_id: int, logs: Mapping[str, str]) -> dict[str, str]:
-    """Log files of a task under the names they have among those of its simulation."""
+    """Return the log files of a task under their names in the simulation."""
     return {f"task-{task_id}-{name}": text for name, text in logs.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class ProgressRule:
-    """How to see from a file how far a run is: plain data, which can be sent to where nothing of yaptide is installed.
+    """How to determine the progress of a run from a file. Plain data, because clusters have no yaptide installed.
 
-    Read are the last `tail` bytes of `file` in the task's folder. If the regular expression `done` is found there, the
-    run is at its end; otherwise the last match of `percent` says how far it is. Its first group is a number.
+    The last `tail` bytes of `file` in the task's folder are read. If they match the regular expression `done`, the run
+    is complete; otherwise the last match of `percent`, whose first group is a number, is the progress.
     """
 
     file: str
@@ -51,7 +51,7 @@ class ProgressRule:
     done: str
 
     def primaries(self, folder: Path, primaries: int) -> int:
-        """Primaries simulated so far of `primaries`; 0 as long as there is nothing to read."""
+        """Return the primaries simulated so far, of `primaries`; 0 while there is nothing to read."""
         try:
             with (folder / self.file).open("rb") as log:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - self.tail))
@@ -66,7 +66,7 @@ class ProgressRule:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What the check of an input found: `primaries` in all, simulated in batches of `quantum`, from `seed`."""
+    """The result of checking an input: total `primaries`, simulated in batches of `quantum`, and the `seed`."""
 
     primaries: int
     quantum: int
@@ -84,9 +84,9 @@ class Installation:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How to start a task: the argument list and what to add to the environment.
+    """The argument list of a task, and variables to add to its environment.
 
-    `links` are made in the task's folder first, name to target, for programs that cannot bear long paths.
+    `links` (name to target) are created in the task's folder first, for programs that do not support long paths.
     """
 
     arguments: tuple[str, ...]
@@ -95,88 +95,89 @@ class Command:
 
     @property
     def whole_environment(self) -> dict[str, str]:
-        """The environment of the run: no secret of ours is in it."""
+        """Return the environment of the run, without secrets of yaptide."""
         return {name: os.environ[name] for name in _KEPT if name in os.environ} | dict(self.environment)
 
     def make_links(self, folder: Path) -> None:
-        """Make the links in the task's folder; raises OSError."""
+        """Create the links in the task's folder; raises OSError."""
         for name, target in self.links.items():
             (folder / name).symlink_to(target)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a code can do: particles that it has beams of, quantities that it scores. Empty: not told."""
+    """Particles that a code has beams of, and quantities that it scores. Empty: unknown."""
 
     particles: tuple[str, ...] = ()
     quantities: tuple[str, ...] = ()
 
 
 class Simulator(Protocol):
-    """One Monte Carlo code: everything that differs between codes.
+    """A Monte Carlo code: everything that differs between codes.
 
-    An object of it is made once, without arguments, and used by many threads at a time. docs/new-code.md shows one.
-    `yaptide.simulators.programs.PointedProgram` has all that is the same for programs on a site's machine.
+    One object is created, without arguments, and used by many threads concurrently. docs/new-code.md has an example.
+    `yaptide.simulators.programs.PointedProgram` implements what programs installed by a site have in common.
     """
 
     name: str
-    """`sim_type` in the API, such as ``mcsquare``: the name of its entry point."""
+    """`sim_type` in the API, e.g. ``mcsquare``: the name of its entry point."""
 
     title: str
-    """The code's name as its authors write it, such as ``MCsquare``."""
+    """The official name of the code, e.g. ``MCsquare``."""
 
     takes_projects: bool
-    """Whether projects of the web editor are made for it, and not only input files."""
+    """Whether it accepts projects of the web editor, in addition to input files."""
 
     progress_rule: ProgressRule | None
-    """How to see how far a run is; None for a code that cannot be run on clusters."""
+    """How to determine the progress of a run; None for a code that cannot run on clusters."""
 
     limits: Limits
-    """What it can do."""
+    """Supported particles and quantities."""
 
     remedy: str
-    """What an administrator can do where it is not installed, to stand after a colon: "an administrator can ..."."""
+    """What an administrator can do if it is not installed, as the end of a sentence: "an administrator can ..."."""
 
     def recognises(self, files: InputFiles) -> bool:
-        """Whether these files look like input of this code."""
+        """Return whether these files look like input of this code."""
 
     def check(self, files: InputFiles) -> Checked:
-        """Check the whole input before anything is stored; raises InvalidInput with what to mend."""
+        """Check the whole input before it is stored; raise InvalidInput with what to fix."""
 
     def install(self, folder: Path, say: Say) -> Installation:
-        """Fetch the code into `folder`, prove it by a run, tell the steps to `say`; raises NotConfigured."""
+        """Download the code into `folder`, test it, and report steps to `say`; raise NotConfigured."""
 
     def add(self, folder: Path, program: Path, say: Say) -> Installation:
-        """Prove a site's own `program` by a run, and keep in `folder` where it is; raises NotConfigured."""
+        """Test a program of the site, and store its path in `folder`; raise NotConfigured."""
 
     def installation(self, folder: Path) -> Installation:
-        """The code that `folder` knows of; raises NotConfigured with the command that installs it."""
+        """Return the code installed in `folder`; raise NotConfigured with the command that installs it."""
 
     def prepare(self, files: InputFiles, primaries: int, seed: int, folder: Path) -> None:
-        """Write one task's input into the empty `folder`."""
+        """Write the input of a task into the empty `folder`."""
 
     def command(self, installation: Installation, folder: Path) -> Command:
-        """How to run the task prepared in `folder` (which is also the working directory)."""
+        """Return the command for the task prepared in `folder`, which is also the working directory."""
 
     def progress(self, folder: Path, primaries: int) -> int:
-        """Primaries simulated so far, 0 .. `primaries`, from what the run has written to `folder`."""
+        """Return the primaries simulated so far, 0 .. `primaries`, from the files in `folder`."""
 
     def read(self, folder: Path, exit_code: int) -> TaskOutput:
-        """The scores of a finished run; raises SimulationFailed if it cannot be believed, whatever its exit code."""
+        """Return the results of a run; raise SimulationFailed if they are not valid, whatever the exit code."""
 
     def output_of(self, file_name: str, outputs: Sequence[str]) -> int | None:
-        """Which of the outputs of a project, by name, the results in a file are of; never by its place in a list."""
+        """Return the index of the project output that a file of results belongs to, never by its position."""
 
 
-#: What an object has to have to be a `Simulator`.
+#: Members that an object must have to be a `Simulator`.
 MEMBERS = tuple(member for member in (*Simulator.__annotations__, *vars(Simulator)) if not member.startswith("_"))
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A project of the web editor as input files.
+    """Input files converted from a project of the web editor.
 
-    `left_out` says in sentences what of the project is not in them, `resolution` how fine they are.
+    `left_out` contains sentences about parts of the project that are not in them, `resolution` describes their
+    resolution.
     """
 
     files: InputFiles
@@ -186,12 +187,12 @@ class Converted:
 
 @runtime_checkable
 class Converter(Protocol):
-    """What a simulator has beside the calls of `Simulator` if yaptide writes its input files from projects."""
+    """An additional member of simulators for which yaptide converts projects to input files."""
 
     def convert(self, project: Project) -> Converted:
-        """The input files for a project; raises InvalidInput if nothing that it asks for can be simulated.
+        """Return the input files for a project; raise InvalidInput if none of its outputs can be simulated.
 
-        The estimators that `read` makes of them have the names of the project's outputs, and hold those of its
-        quantities that come before the first that is left out. Each later one is an estimator of its own, called
+        The estimators that `read` returns for them have the names of the project's outputs, and contain their
+        quantities up to the first one that is left out. Each later quantity is an estimator of its own, called
         ``output: quantity``.
         """
