@@ -152,7 +152,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
         docs_path=None,
         static_folder=None,  # type: ignore[arg-type]  # Flask takes it, and then serves no files
     )
-    app.security_schemes = openapi.security(cookies.name_of(backend, cookies.ACCESS))
+    app.security_schemes = openapi.security_schemes(cookies.name_of(backend, cookies.ACCESS))
     app.spec_processor(openapi.complete_document)
     app.json = OrjsonProvider(app)
     app.request_class = JsonRequest
@@ -165,7 +165,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     app.extensions["sqlalchemy"] = backend.database
     errors.register_handlers(app)
     request_log.log_requests(app)
-    guards.register(app, settings.origins)
+    guards.register_guards(app, settings.origins)
     if settings.proxies:
         count = settings.proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]

@@ -337,11 +337,11 @@ def check(database, monkeypatch):
 
 def test_the_command_tells_by_its_exit_code(completed, database, check):
     done = check()
-    assert (done.exit_code, done.stderr, done.stdout) == (0, "Nothing is wrong\n", "")
+    assert (done.exit_code, done.stderr, done.stdout) == (0, "No findings\n", "")
     damage(database, *REPAIRS["bytes"][0], *DAMAGES["more primaries than asked for"][0])
     done = check()
     assert done.exit_code == 1
-    assert done.stderr == "2 findings; 1 of them can be mended with: yaptide db check --repair\n"
+    assert done.stderr == "2 findings, 1 repairable with: yaptide db check --repair\n"
     assert f"{completed.job_id}, task 0" in done.stdout
     assert "  it is COMPLETED with 501 of 500 primaries" in done.stdout
     done = check("--json")
