@@ -62,7 +62,7 @@ format: .venv/.dev  ## Format the code and fix what ruff can fix
 	$(VENV_PYTHON) -m ruff check --fix
 
 docs: .venv/.runtime  ## Regenerate the generated documents
-	$(VENV_PYTHON) -m yaptide.admin.docs
+	$(VENV_PYTHON) -m scripts.generate_docs
 
 site: .venv/.site  ## Build the documents as a web site in build/site, and check links between them
 	$(VENV_PYTHON) -m sphinx --quiet --fail-on-warning --keep-going docs build/site

@@ -4,7 +4,6 @@ import os
 import re
 import secrets
 import sys
-import tempfile
 from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
@@ -16,6 +15,7 @@ from platformdirs import user_data_path
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from yaptide.disk import create_once
 from yaptide.domain.errors import InvalidInput
 from yaptide.services.backend import Keycloak, Limits
 from yaptide.services.passwords import LEAST, MAX_PASSWORD
@@ -386,13 +386,7 @@ def load_settings() -> Settings:
 
 def _kept_key(path: Path) -> bytes:
     """Read the key, or make it. Two processes that start at once agree on the one that was there first."""
-    if not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent) as aside:  # readable by its owner only
-            aside.write(secrets.token_hex(32).encode())
-            aside.flush()
-            with suppress(FileExistsError):
-                os.link(aside.name, path)
+    create_once(path, secrets.token_hex(32).encode())
     key = path.read_bytes()
     if len(key) < 32:
         raise InvalidInput(f"{path} holds no key: remove it, and a new one is made (everybody has to sign in again)")

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from benchmarks.context import Context
-from benchmarks.crew import Crew
+from benchmarks.load import LoadGenerator
 from benchmarks.measuring import Goal, Row, in_turns
 from benchmarks.store import KEY, Store
 from benchmarks.wire import Wire
@@ -32,15 +32,15 @@ def _single(context: Context, store: Store, clients: int) -> Row:
     ours: list[float] = []
     limit: list[float] = []
     with (
-        Crew(clients, make_reporter, store.server.url, numbers) as reporters,
-        Crew(clients, make_reporter, store.bare.url, numbers) as others,
+        LoadGenerator(clients, make_reporter, store.server.url, numbers) as reporters,
+        LoadGenerator(clients, make_reporter, store.bare.url, numbers) as others,
     ):
-        for crew in (reporters, others):
-            crew.run(each)
+        for load in (reporters, others):
+            load.run(each)
         for _ in range(context.rounds(15)):
-            for crew, samples in ((reporters, ours), (others, limit)):
+            for load, samples in ((reporters, ours), (others, limit)):
                 # With many clients at once: each call's share of the total time.
-                samples.append(sum(crew.run(each)) / each / clients**2)
+                samples.append(sum(load.run(each)) / each / clients**2)
     name = f"POST /tasks, progress, {clients} client{'s' if clients > 1 else ''}"
     return Row(name, store.kind, ours, limit, Goal("share", 0.35), _BESIDE)
 

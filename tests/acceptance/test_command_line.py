@@ -157,7 +157,7 @@ def test_json_is_all_of_standard_output_and_has_the_documented_keys(there, finis
     shared = item.keys() & finished.keys()
     assert shared >= {"job_id", "title", "job_state", "start_time", "end_time"}
     assert {key: item[key] for key in shared} == {key: finished[key] for key in shared}
-    assert "There is no local user 'bob'" in there.run("list", "--user", "bob", "--json").complaint
+    assert "No such local user: 'bob'" in there.run("list", "--user", "bob", "--json").complaint
 
 
 def test_tables_say_what_json_says(there, finished):

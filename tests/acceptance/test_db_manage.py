@@ -173,7 +173,7 @@ def test_wrong_urls_are_one_line(manage, environment, tmp_path):
         ("", "Set FLASK_SQLALCHEMY_DATABASE_URI"),
         ("nonsense", "URL cannot be read"),
         ("mysql://localhost/yaptide", "are not supported"),
-        (f"sqlite:///{tmp_path}/missing.db", "There is no database file"),
+        (f"sqlite:///{tmp_path}/missing.db", "No such database file"),
         ("postgresql://127.0.0.1:1/yaptide", "cannot be used just now"),
         (f"sqlite:///{SCRIPT}", "cannot be used"),
     ):

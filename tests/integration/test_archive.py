@@ -138,8 +138,8 @@ def test_the_archive_tells_everything_to_standard_tools(archive):
     assert document["tasks"][0]["seed"] == 2**63 - 1
     assert manifest["about"] == {"simulations": BOTH}
     assert "cd" * 32 not in json.dumps(document), "an update key"
-    sealed = archive.read_bytes()
-    assert hashlib.sha256(sealed[:-64]).hexdigest().encode() == sealed[-64:]
+    content = archive.read_bytes()
+    assert hashlib.sha256(content[:-64]).hexdigest().encode() == content[-64:]
 
 
 def test_results_of_an_imported_simulation_read_as_before(home, tmp_path, there):
@@ -226,7 +226,7 @@ def test_who_and_where_have_to_be_known(archive, there):
 
 
 def forge(source: Path, target: Path, change, *, all_deflated: bool = False) -> None:
-    """Write an archive anew, with a seal that fits, after `change` was made to the first simulation and the entries."""
+    """Write an archive anew, with a valid checksum, after `change` was made to the first simulation and the entries."""
     with container.open_container(source, archives.FORMAT) as reader:
         entries = {name: reader.read(name) for name in reader.manifest.entries}
     name = f"{DIRECT_JOB}/simulation.json"

@@ -210,7 +210,7 @@ def test_every_flipped_byte_and_every_cut_is_noticed(saved, tmp_path):
 
 
 def forge(source: Path, target: Path, change) -> None:
-    """Write a backup anew, with a seal that fits, after `change` was made to its entries and to what it tells."""
+    """Write a backup anew, with a checksum that fits, after `change` was made to its entries and to what it tells."""
     with container.open_container(source, backups.FORMAT) as reader:
         entries = {name: reader.read(name) for name in reader.manifest.entries}
         about = json.loads(bytes(reader.manifest.about))
@@ -364,7 +364,7 @@ from yaptide.domain.errors import StorageFull
 from yaptide.persistence.engine import Database
 from yaptide.services import backups
 try:
-    backups.backup(Database(sys.argv[1]), Path(sys.argv[2]))
+    backups.write_backup(Database(sys.argv[1]), Path(sys.argv[2]))
 except StorageFull as error:
     print(error)
 """
@@ -396,12 +396,12 @@ from yaptide.services import backups
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 source, target, folder = Database(sys.argv[1]), Database(sys.argv[2]), Path(sys.argv[3])
-backups.backup(Database(sys.argv[4]), folder / "small.zip")
-backups.verify(folder / "small.zip")
+backups.write_backup(Database(sys.argv[4]), folder / "small.zip")
+backups.verify_backup(folder / "small.zip")
 before = peak()
-backups.backup(source, folder / "a.zip")
-backups.verify(folder / "a.zip")
-backups.restore(target, folder / "a.zip")
+backups.write_backup(source, folder / "a.zip")
+backups.verify_backup(folder / "a.zip")
+backups.restore_backup(target, folder / "a.zip")
 print(peak() - before)
 """
 

@@ -18,11 +18,12 @@ from tests.support.api import PASSWORD, cookie_name, cookie_of, submit
 from tests.support.log import left_alone
 from yaptide import logs
 from yaptide.application import create_app
+from yaptide.disk import MIN_FREE
 from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import SimulationModel
 from yaptide.persistence.queries import stats
-from yaptide.services import metrics, readiness, room, sessions
+from yaptide.services import metrics, readiness, sessions
 from yaptide.settings import Settings
 
 AWAY = "postgresql://operator:hidden-password@127.0.0.1:1/yaptide"
@@ -132,7 +133,7 @@ def test_a_database_that_answers_nobody_else_is_ready(backend, database):
 @pytest.mark.parametrize("database", ["memory"], indirect=True)
 def test_a_data_folder_that_cannot_be_used_is_not_ready(client, backend, monkeypatch):
     usage = namedtuple("usage", "total used free")  # noqa: PYI024 - as shutil has it
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, room.ROOM - 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, MIN_FREE - 1))
     answer = client.get("/readyz")
     assert answer.status_code == 503
     assert answer.json["checks"]["storage"] == "less than 256 MiB are free"

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from tests.support.payloads import estimator, page
 from yaptide.admin import cli, simulations
-from yaptide.admin.opening import Opened
+from yaptide.admin.store import Opened
 from yaptide.client import Client
 from yaptide.settings import Settings
 from yaptide_client import plots

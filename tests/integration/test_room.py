@@ -7,10 +7,10 @@ from collections import namedtuple
 import pytest
 
 from tests.support import payloads
+from yaptide.disk import MIN_FREE
 from yaptide.platforms.direct.embedded import EmbeddedExecutor, Folders
 from yaptide.platforms.direct.worker import Place, Worker
 from yaptide.platforms.direct.worker_api import Server
-from yaptide.services import room
 
 pytestmark = pytest.mark.parametrize("database", ["memory"], indirect=True)
 
@@ -20,7 +20,7 @@ def full(monkeypatch):
     """Sets whether the disk is full."""
     usage = namedtuple("usage", "total used free")  # noqa: PYI024 - as shutil has it
     is_full = threading.Event()
-    left = {True: room.ROOM - 1, False: room.ROOM}
+    left = {True: MIN_FREE - 1, False: MIN_FREE}
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 2**40, left[is_full.is_set()]))
     return is_full
 

@@ -67,10 +67,14 @@ def look_around(backend: Backend, folder: Path, watch: Watch) -> Counter[str]:
     courier = OutboxPublisher(backend, Broker(), folder)
     driver = Driver(backend, "http://127.0.0.1:5000", 10.0)
     driver.owner = f"{backend.spool.place}driver"
-    steps = (executor._work_once, executor._beat, executor._tidy_up)
+
+    def keep_house() -> None:
+        recovery.keep_house(backend)
+
+    steps = (executor._work_once, executor._beat, keep_house)
     steps += (courier.send, courier.find_lost, courier._watch.requeue)
     steps += (driver._look, driver._merge, driver._beat)
-    announcements = (executor._announce, courier.announce_workers, driver._announce)
+    announcements = (executor.announce, courier.announce_workers, driver._announce)
     steps += (*announcements, executor.withdraw)
     with watch.watching():
         for announce in announcements:  # what comes every few seconds is shorter

@@ -67,7 +67,7 @@ class Case:
 class Row:
     """Results for a band: the fraction of values with an error, and both quantities with their uncertainties."""
 
-    given: float
+    fraction: float
     ratio: float
     ratio_error: float
     beyond: float
@@ -76,7 +76,7 @@ class Row:
     @property
     def verdict(self) -> str:
         """Whether the errors are correct, if this can be determined."""
-        if not self.given:
+        if not self.fraction:
             return "none"
         if self.ratio_error > TELLING_RATIO or self.beyond_error > TELLING_BEYOND:
             return "too few"
@@ -87,10 +87,10 @@ class Row:
 
     def __str__(self) -> str:
         """Return the numbers for a line of the table."""
-        if not self.given:
+        if not self.fraction:
             return f"{'0.0%':>7}"
         ratio, beyond = f"{self.ratio:.2f} ± {self.ratio_error:.2f}", f"{self.beyond:.2%} ± {self.beyond_error:.2%}"
-        return f"{self.given:7.1%}  {ratio:11}  {beyond:13}"
+        return f"{self.fraction:7.1%}  {ratio:11}  {beyond:13}"
 
 
 def main() -> int:

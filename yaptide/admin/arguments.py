@@ -59,11 +59,11 @@ Provider = Annotated[
 ]
 
 
-def ask_password(file: Path | None, given: str | None) -> str:
+def ask_password(file: Path | None, password_argument: str | None) -> str:
     """Return the password from the command line or a file, or prompt for it twice without echo."""
-    if given is not None:
+    if password_argument is not None:
         print_message("Warning: other users can read the command line; use --password-file or the prompt")
-        return given
+        return password_argument
     if file is None:
         password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
         return password

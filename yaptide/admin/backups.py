@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from yaptide.admin.display import err, format_bytes, format_count, print_json, print_message, print_table
-from yaptide.admin.opening import configured_database, local_user, open_store
+from yaptide.admin.store import configured_database, local_user, open_store
 from yaptide.domain.errors import NotFound
 from yaptide.persistence.engine import Database
 from yaptide.services import archives, backups

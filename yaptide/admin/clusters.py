@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from yaptide.admin.arguments import AsJson, Yes, ask_confirmation
-from yaptide.admin.connection import connect_database
 from yaptide.admin.display import print_facts, print_json, print_message, print_table
+from yaptide.admin.store import connect_database
 from yaptide.domain.errors import InvalidInput
 from yaptide.services import clusters
 from yaptide.services.clusters import Cluster, known_as

@@ -3,7 +3,7 @@
 import typer
 
 from yaptide.admin.display import out, print_message
-from yaptide.admin.opening import open_store
+from yaptide.admin.store import open_store
 from yaptide.domain.errors import NotConfigured
 
 app = typer.Typer(help="Create and rotate the keys that encrypt stored secrets.", no_args_is_help=True)

@@ -19,7 +19,7 @@ from yaptide.admin.address import http_url, published_address
 from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import format_count, print_json, print_message
 from yaptide.admin.interrupts import Interrupts
-from yaptide.admin.opening import Opened, open_store
+from yaptide.admin.store import Opened, open_store
 from yaptide.application import make_driver, make_executor, make_outbox_publisher, make_server, prepare_to_serve
 from yaptide.domain.errors import Conflict, InvalidInput
 from yaptide.services import recovery, runners

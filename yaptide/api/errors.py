@@ -8,6 +8,7 @@ from flask import Response, request
 from werkzeug.exceptions import HTTPException
 
 from yaptide.api.http import json_response
+from yaptide.disk import is_full
 from yaptide.domain.errors import (
     Busy,
     ClusterRefused,
@@ -25,7 +26,6 @@ from yaptide.domain.errors import (
     Unavailable,
     Unreachable,
     YaptideError,
-    is_full,
 )
 
 log = logging.getLogger(__name__)

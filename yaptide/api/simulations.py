@@ -93,7 +93,7 @@ def get_status(query: schemas.JobQuery) -> Response:
 
 def _task(task: Any) -> dict[str, Any]:
     # There may be 10,000 tasks: unpacking the row at once is faster than a loop over its fields.
-    number, state, requested, simulated, start, end, update, left = task
+    number, state, requested, simulated, start, end, update, seconds_left = task
     document = {
         "task_id": number,
         "task_state": state,
@@ -106,8 +106,8 @@ def _task(task: Any) -> dict[str, Any]:
         document["end_time"] = http_date(end)
     if update is not None:
         document["last_update_time"] = http_date(update)
-    if left is not None:
-        minutes, seconds = divmod(left, 60)
+    if seconds_left is not None:
+        minutes, seconds = divmod(seconds_left, 60)
         hours, minutes = divmod(minutes, 60)
         document["estimated_time"] = {"hours": hours, "minutes": minutes, "seconds": seconds}
     return document

@@ -5,10 +5,6 @@ at the door where it leaves the program: `yaptide.api.errors` and `yaptide.admin
 person who caused it, and never holds a secret.
 """
 
-import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from yaptide_client.errors import (
     Conflict as Conflict,
     Forbidden as Forbidden,
@@ -21,24 +17,6 @@ from yaptide_client.errors import (
     Unavailable as Unavailable,
     YaptideError as YaptideError,
 )
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def is_full(error: OSError) -> bool:
-    """Whether an error of the system says that a disk, a quota or the limit of a file leaves no room."""
-    return error.errno in _FULL
-
-
-@contextmanager
-def explain_full_disk(message: str) -> Iterator[None]:
-    """Raise StorageFull with `message` where the system says that there is no room."""
-    try:
-        yield
-    except OSError as error:
-        if is_full(error):
-            raise StorageFull(message) from error
-        raise
 
 
 class ComeAgain(YaptideError):

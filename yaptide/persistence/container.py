@@ -1,4 +1,4 @@
-"""The file that backups and archives are: a zip archive with a manifest and a seal.
+"""The file that backups and archives are: a zip archive with a manifest and a checksum.
 
     <entries>        JSON is deflated; payloads, which are compressed already, are stored as they are
     manifest.json    the last entry: what the file is, who wrote it and when, size and SHA-256 of every entry before it
@@ -6,16 +6,16 @@
                      hexadecimal of all the bytes of the file before these 64 digits
 
 Everything can be read with standard tools (zip: APPNOTE.TXT of PKWARE, with ZIP64 where it is needed), and checked with
-``head -c -64 FILE | sha256sum``. The seal finds every damage, also where a zip archive has no checksum, and a file that
-was cut short has none. It does not tell who wrote the file: whatever reads one still mistrusts its contents.
+``head -c -64 FILE | sha256sum``. The checksum finds every damage, also where a zip archive has no checksum of its own,
+and a file that was cut short has none. It does not tell who wrote the file: whatever reads one still mistrusts its
+contents.
 """
 
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Annotated, TypeVar
@@ -25,13 +25,15 @@ import msgspec
 from msgspec import Meta, Struct
 
 from yaptide import __version__
-from yaptide.domain.errors import Conflict, InvalidInput, explain_full_disk
-from yaptide.persistence.zip_safety import BROKEN, open_archive
+from yaptide.disk import explain_full_disk, write_atomically
+from yaptide.domain.errors import Conflict, InvalidInput
+from yaptide.persistence.zip_safety import explain_damage, open_archive
 
 T = TypeVar("T")
 
 _MANIFEST = "manifest.json"
-_SEAL = b"yaptide sha256 "
+_DAMAGED = "its contents are damaged"
+_CHECKSUM = b"yaptide sha256 "
 _DIGITS = 64
 _CHUNK = 1 << 20
 #: No deflated entry is larger: what is deflated can be small in the file and endless in memory.
@@ -91,11 +93,11 @@ class Writer:
         self._entries[name] = Entry(len(data), hashlib.sha256(data).hexdigest())
 
     def finish(self) -> None:
-        """Write the manifest, and make room for the seal."""
+        """Write the manifest, and make room for the checksum."""
         about = msgspec.Raw(msgspec.json.encode(self.about))
         manifest = Manifest(self._form.name, self._form.version, __version__, self.time, about, self._entries)
         self._write(_MANIFEST, msgspec.json.encode(manifest), deflated=True)
-        self._archive.comment = _SEAL + b"0" * _DIGITS
+        self._archive.comment = _CHECKSUM + b"0" * _DIGITS
 
     def _write(self, name: str, data: bytes, deflated: bool) -> None:
         info = ZipInfo(name, self.time.timetuple()[:6])
@@ -130,33 +132,12 @@ def _aside(path: Path) -> Iterator[IO[bytes]]:
         raise InvalidInput(f"There is no folder {folder}")
     if path.exists() and not path.is_file():
         raise InvalidInput(f"{path} is there, and is no file that could be replaced")
-    aside: str | None = None
-    try:
-        with explain_full_disk(f"There is no room for {path}; nothing was written"):
-            descriptor, aside = tempfile.mkstemp(prefix=".yaptide-", dir=folder)  # readable by its owner only
-            with os.fdopen(descriptor, "w+b") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            Path(aside).replace(path)
-            _sync(folder)
-    finally:
-        if aside is not None:
-            with suppress(FileNotFoundError):
-                Path(aside).unlink()
-
-
-def _sync(folder: Path) -> None:
-    """A new name is on the disk only when its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with explain_full_disk(f"There is no room for {path}; nothing was written"), write_atomically(path) as file:
+        yield file
 
 
 class Reader:
-    """A file whose seal and manifest have been checked; every entry is checked when it is read."""
+    """A file whose checksum and manifest have been checked; every entry is checked when it is read."""
 
     def __init__(self, archive: ZipFile, length: int, form: Format) -> None:
         self.length = length
@@ -202,7 +183,7 @@ class Reader:
         # What is stored takes no more memory than it takes room in the file.
         if size > (self.length if info.compress_type == ZIP_STORED else most):
             raise InvalidInput(f"its entry {info.filename} is too large, or packed twice")
-        with _unbroken(), self._archive.open(info) as file:
+        with explain_damage(_DAMAGED), self._archive.open(info) as file:
             data = file.read(size + 1)
         if len(data) != size:
             raise InvalidInput(f"its entry {info.filename} is cut short")
@@ -211,29 +192,20 @@ class Reader:
 
 @contextmanager
 def open_container(path: Path, form: Format) -> Iterator[Reader]:
-    """Read a file of this format, after its seal was checked.
+    """Read a file of this format, after its checksum was checked.
 
     Raises InvalidInput, also in the block where contents are read, for a file that is damaged or of another kind.
     """
     with path.open("rb") as file:
         length = os.fstat(file.fileno()).st_size
-        _check_seal(file, length, path)
+        _verify_checksum(file, length, path)
         try:
-            with _unbroken():
+            with explain_damage(_DAMAGED):
                 archive = open_archive(file, form.most_entries)
             with archive:
                 yield Reader(archive, length, form)
         except InvalidInput as error:
             raise InvalidInput(f"{path} cannot be used: {error}") from error
-
-
-@contextmanager
-def _unbroken() -> Iterator[None]:
-    """Raise InvalidInput for what is wrong with a zip archive."""
-    try:
-        yield
-    except BROKEN as error:
-        raise InvalidInput("its contents are damaged") from error
 
 
 def parse_json(data: bytes | memoryview | msgspec.Raw, kind: type[T]) -> T:
@@ -244,11 +216,11 @@ def parse_json(data: bytes | memoryview | msgspec.Raw, kind: type[T]) -> T:
         raise InvalidInput(f"what it holds is not as expected: {error}") from error
 
 
-def _check_seal(file: IO[bytes], length: int, path: Path) -> None:
+def _verify_checksum(file: IO[bytes], length: int, path: Path) -> None:
     if file.read(4) != b"PK\x03\x04":
         raise InvalidInput(f"{path} is not a file that yaptide wrote")
-    file.seek(max(0, length - len(_SEAL) - _DIGITS))
-    if file.read(len(_SEAL)) != _SEAL:
+    file.seek(max(0, length - len(_CHECKSUM) - _DIGITS))
+    if file.read(len(_CHECKSUM)) != _CHECKSUM:
         raise InvalidInput(f"{path} was cut short, or is not a file that yaptide wrote")
     digest = file.read(_DIGITS)
     if digest != _digest(file, length - _DIGITS).encode():
@@ -276,8 +248,8 @@ def _check_entries(entries: dict[str, Entry], infos: dict[str, ZipInfo]) -> None
 def _digest(file: IO[bytes], length: int) -> str:
     """SHA-256 in hexadecimal of the first `length` bytes of a file."""
     file.seek(0)
-    found = hashlib.sha256()
+    hashed = hashlib.sha256()
     while length > 0 and (piece := file.read(min(_CHUNK, length))):
-        found.update(piece)
+        hashed.update(piece)
         length -= len(piece)
-    return found.hexdigest()
+    return hashed.hexdigest()

@@ -3,7 +3,6 @@
 The rest of the program sees only `Database.reading()` and `Database.writing()`.
 """
 
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -229,7 +228,7 @@ def _make_private(_dialect: object, _record: object, arguments: list[Any], optio
     file = arguments[0]
     if file != ":memory:" and not options.get("uri"):
         with suppress(OSError):  # it is there, or cannot be made, which SQLite tells better
-            os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            Path(file).touch(mode=0o600, exist_ok=False)
 
 
 def _open_sqlite(connection: Any, _record: object) -> None:

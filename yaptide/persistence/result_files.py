@@ -9,8 +9,7 @@ A zip archive (APPNOTE.TXT of PKWARE) whose entries are stored as they are, sinc
 Who stores them mistrusts everything in it (`yaptide.services.results`); this module only finds the bytes.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import IO, Annotated
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
@@ -18,9 +17,10 @@ import msgspec
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.persistence.payload import NewEstimator
-from yaptide.persistence.zip_safety import BROKEN, MOST_PAGES, open_archive
+from yaptide.persistence.zip_safety import MOST_PAGES, explain_damage, open_archive, read_entry
 
 _INDEX = "results.json"
+_UNREADABLE = "The results cannot be read"
 _MOST_INDEX = 16 << 20
 _MOST_METADATA = 16 << 20
 
@@ -72,14 +72,12 @@ class ResultFile:
     """Results that are open for reading; raises InvalidInput if they are not what `write_results` writes."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        with _understood():
+        with explain_damage(_UNREADABLE):
             self._file = file
             self._archive = open_archive(file, MOST_PAGES)
             if any(info.compress_type != ZIP_STORED for info in self._archive.infolist()):
                 raise InvalidInput("The results are compressed twice")
-            if self._archive.getinfo(_INDEX).file_size > _MOST_INDEX:
-                raise InvalidInput("The index of the results is too long")
-            self.estimators = _ENTRIES.decode(self._archive.read(_INDEX))
+            self.estimators = _ENTRIES.decode(read_entry(self._archive, _INDEX, _MOST_INDEX))
             self._check_named()
 
     def _check_named(self) -> None:
@@ -89,15 +87,12 @@ class ResultFile:
 
     def metadata(self, e: int) -> bytes:
         """The payload of an estimator's metadata."""
-        with _understood():
-            info = self._archive.getinfo(f"{e}.json.gz")
-            if info.file_size > _MOST_METADATA:
-                raise InvalidInput("The metadata of an estimator are too long")
-            return self._archive.read(info)
+        with explain_damage(_UNREADABLE):
+            return read_entry(self._archive, f"{e}.json.gz", _MOST_METADATA)
 
     def page(self, e: int, p: int) -> tuple[int, int]:
         """Where the payload of a page begins in the file, and its length."""
-        with _understood():
+        with explain_damage(_UNREADABLE):
             info = self._archive.getinfo(f"{e}-{p}.json.gz")
             with self._archive.open(info):  # reads the header that stands before it, and compares the names
                 start = self._file.tell()
@@ -107,11 +102,3 @@ class ResultFile:
 def _entry(name: str) -> ZipInfo:
     """An entry without a time: the same results are the same bytes."""
     return ZipInfo(name)
-
-
-@contextmanager
-def _understood() -> Iterator[None]:
-    try:
-        yield
-    except (*BROKEN, KeyError, msgspec.MsgspecError) as error:
-        raise InvalidInput(f"The results cannot be read: {error}") from error

@@ -43,7 +43,7 @@ from yaptide.domain.merging import PagesDiffer, merge_pages
 from yaptide.persistence import codec
 from yaptide.persistence.payload import NewEstimator, NewPage, read_pieces
 from yaptide.persistence.prefetch import prefetch_items
-from yaptide.persistence.zip_safety import BROKEN, MOST_PAGES, open_archive
+from yaptide.persistence.zip_safety import MOST_PAGES, explain_damage, open_archive, read_entry
 
 _INDEX = "estimators.json"
 _MOST_INDEX = 64 << 20
@@ -132,9 +132,7 @@ def read_logs(path: Path) -> dict[str, str]:
     with understood, path.open("rb") as file, open_archive(file, MOST_PAGES) as archive:
         if _LOGS not in archive.namelist():
             return {}
-        if archive.getinfo(_LOGS).file_size > _MOST_LOGS:
-            raise InvalidInput(f"The log files of a task may have {_MOST_LOGS} bytes")
-        return _LOG_FILES.decode(archive.read(_LOGS))
+        return _LOG_FILES.decode(read_entry(archive, _LOGS, _MOST_LOGS))
 
 
 def read_output(path: Path) -> tuple[Estimator, ...]:
@@ -220,9 +218,7 @@ def _opened(path: Path) -> Iterator["_Archive"]:
 
 
 def _read_index(file: IO[bytes], archive: ZipFile) -> "_Archive":
-    if archive.getinfo(_INDEX).file_size > _MOST_INDEX:
-        raise InvalidInput("The index of the scores is too long")
-    return _Archive(file, archive, _ENTRIES.decode(archive.read(_INDEX)))
+    return _Archive(file, archive, _ENTRIES.decode(read_entry(archive, _INDEX, _MOST_INDEX)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,9 +354,7 @@ def _check_page(page: _PageEntry, values: int, weights: int | None) -> None:
 def _understood(scores: str, error: type[InvalidInput | SimulationFailed]) -> Iterator[None]:
     """Say of a file that cannot be read whose `scores` these are."""
     try:
-        yield
-    except (*BROKEN, _ISAL, KeyError, OSError, msgspec.MsgspecError) as broken:
-        if isinstance(broken, OSError) and not isinstance(broken, FileNotFoundError):
-            raise
-        what = "are lost" if isinstance(broken, FileNotFoundError) else f"are damaged: {broken}"
-        raise error(f"{scores} {what}") from broken
+        with explain_damage(f"{scores} are damaged", error, _ISAL):
+            yield
+    except FileNotFoundError as missing:
+        raise error(f"{scores} are lost") from missing

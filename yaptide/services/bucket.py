@@ -14,7 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from yaptide.domain.errors import InvalidInput, Unavailable, explain_full_disk
+from yaptide.disk import explain_full_disk
+from yaptide.domain.errors import InvalidInput, Unavailable
 from yaptide.services.spool import NO_ROOM
 from yaptide_client.extras import needed_for
 

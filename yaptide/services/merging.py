@@ -8,7 +8,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from yaptide.domain.errors import Conflict, InvalidInput, SimulationFailed, explain_full_disk
+from yaptide.disk import explain_full_disk
+from yaptide.domain.errors import Conflict, InvalidInput, SimulationFailed
 from yaptide.domain.states import EntityState
 from yaptide.persistence import task_outputs
 from yaptide.persistence.engine import retry_contended

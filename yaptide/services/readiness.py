@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from yaptide.disk import TOO_LITTLE_FREE, has_free_space
 from yaptide.domain.errors import NotConfigured, YaptideError
 from yaptide.persistence import schema
 from yaptide.persistence.engine import PROBE_TIMEOUT
 from yaptide.persistence.schema import Condition
-from yaptide.services import room, runners
+from yaptide.services import runners
 from yaptide.services.backend import Backend
 
 _TABLES = {
@@ -79,10 +80,10 @@ def _storage(data_dir: Path) -> Check:
     try:
         with tempfile.TemporaryFile(dir=folder) as file:  # it never has a name that others could take for a result
             file.write(b"room?")
-        enough = room.is_left(folder)
+        enough = has_free_space(folder)
     except OSError as error:
         reason = os.strerror(error.errno or errno.EIO)
         return Check("storage", False, f"the data folder cannot be written to: {reason}", f"Mend {folder}: {reason}")
     if not enough:
-        return Check("storage", False, room.TOLD, f"Make room where {folder} is: {room.TOLD}")
+        return Check("storage", False, TOO_LITTLE_FREE, f"Make room where {folder} is: {TOO_LITTLE_FREE}")
     return Check("storage", True)

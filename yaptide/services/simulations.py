@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
+from yaptide.disk import require_free_space
 from yaptide.domain.errors import Conflict, Forbidden, InvalidInput, NotAuthenticated, NotFound
 from yaptide.domain.splitting import split_primaries, task_seeds
 from yaptide.domain.states import FINAL_STATES, EntityState
@@ -20,7 +21,7 @@ from yaptide.persistence.queries import batch, simulations, tasks, transitions, 
 from yaptide.persistence.queries.simulations import Page as Page
 from yaptide.persistence.queries.transitions import Audit, Locked
 from yaptide.persistence.queries.users import User
-from yaptide.services import batch_options, lifecycle, logfiles, room, runners, sessions
+from yaptide.services import batch_options, lifecycle, logfiles, runners, sessions
 from yaptide.services.access import NO_SUCH_JOB, NOT_YOURS, Action, find_readable, listed_owner, may, require_access
 from yaptide.services.backend import Backend, utc_now
 from yaptide.services.conversion import choose_simulator, convert_project
@@ -95,7 +96,7 @@ def submit_simulation(backend: Backend, user: User, submission: Submission) -> S
         raise InvalidInput(f"A title has at most {MAX_TITLE} characters")
     ready = _prepare(backend, submission)
     sim_type, checked, submission = ready.sim_type, ready.checked, ready.submission
-    room.require_room(backend.data_dir, "for results, an administrator has to make some")
+    require_free_space(backend.data_dir, "for results, an administrator has to make some")
     shares = split_primaries(checked.primaries, submission.ntasks, checked.quantum)
     seeds = task_seeds(checked.seed, len(shares)) if submission.input_files else [None] * len(shares)
     cause = Audit(user.username, utc_now())

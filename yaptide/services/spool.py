@@ -7,17 +7,15 @@ A file is written aside and renamed: if it is there, it is whole. It is on the d
 task has ended.
 """
 
-import os
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
-from yaptide.domain.errors import explain_full_disk
+from yaptide.disk import create_once, explain_full_disk, sync_folder, write_atomically
 
 NO_ROOM = "No room is left for the scores of tasks"
 _FORGOTTEN = 30 * 24 * 3600.0
@@ -59,13 +57,7 @@ class Folder:
     def place(self) -> str:
         """The name kept in the folder: it goes where the scores go, also to another machine or into a container."""
         name = self.path / ".place"
-        if not name.exists():
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.path, prefix=".place-") as aside:
-                aside.write(secrets.token_hex(6).encode())
-                aside.flush()
-                with suppress(FileExistsError):  # somebody was quicker
-                    os.link(aside.name, name)
+        create_once(name, secrets.token_hex(6).encode())
         return f"{name.read_text()}/"
 
     @contextmanager
@@ -74,17 +66,9 @@ class Folder:
         target = self.path / job_id / f"{task_id}.npz"
         with explain_full_disk(NO_ROOM):
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{task_id}-", delete=False) as aside:
-                try:
-                    yield aside
-                    aside.flush()
-                    os.fsync(aside.fileno())
-                    if not target.exists():
-                        Path(aside.name).rename(target)
-                        _sync_names(target.parent)
-                        _sync_names(self.path)
-                finally:
-                    Path(aside.name).unlink(missing_ok=True)
+            with write_atomically(target, replace=False) as file:
+                yield file
+            sync_folder(self.path)
 
     def fetch(self, job_id: str, task_id: int, aside: Path) -> Path:
         """See `Spool`."""
@@ -106,12 +90,3 @@ class Folder:
             return time.time() - (self.path / job_id).stat().st_mtime > _FORGOTTEN
         except FileNotFoundError:
             return False
-
-
-def _sync_names(folder: Path) -> None:
-    """The names in a folder are on the disk only when the folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,14 +6,14 @@ They are unpacked beside the task's input, which is made anew here, and read as 
 import re
 import stat
 import tempfile
-import zlib
 from dataclasses import replace
 from pathlib import Path
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from zipfile import ZipFile, ZipInfo
 
-from yaptide.domain.errors import InvalidInput, SimulationFailed, explain_full_disk
+from yaptide.disk import explain_full_disk
+from yaptide.domain.errors import InvalidInput, SimulationFailed
 from yaptide.domain.states import EntityState
-from yaptide.persistence.zip_safety import open_archive
+from yaptide.persistence.zip_safety import explain_damage, open_archive
 from yaptide.services import tasks
 from yaptide.services.backend import Backend
 from yaptide.services.tasks import Claim
@@ -24,7 +24,6 @@ _MOST_FILES = 1000
 _MOST_FOLDERS = 4
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+ -]{0,127}", re.ASCII)
 _CHUNK = 1 << 20
-_BROKEN = (BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OverflowError, NotImplementedError)
 
 
 def hand_in(backend: Backend, claimed: Claim, exit_code: int, archive: Path) -> EntityState | None:
@@ -53,15 +52,13 @@ def unpack_archive(archive: Path, folder: Path, most: int) -> None:
 
     Raises InvalidInput for anything that could be somewhere else, or something else, than a file of a run.
     """
-    try:
-        with archive.open("rb") as file, open_archive(file, _MOST_FILES) as opened:
-            entries = opened.infolist()
-            if sum(entry.file_size for entry in entries) > most:
-                raise InvalidInput(f"The files have more than {most} bytes")
-            for entry in entries:
-                _write(opened, entry, _target(entry, folder))
-    except _BROKEN as broken:
-        raise InvalidInput(f"The files cannot be unpacked: {broken}") from None
+    readable = explain_damage("The files cannot be unpacked")
+    with readable, archive.open("rb") as file, open_archive(file, _MOST_FILES) as opened:
+        entries = opened.infolist()
+        if sum(entry.file_size for entry in entries) > most:
+            raise InvalidInput(f"The files have more than {most} bytes")
+        for entry in entries:
+            _write(opened, entry, _target(entry, folder))
 
 
 def _target(entry: ZipInfo, folder: Path) -> Path:

@@ -5,24 +5,19 @@ every few seconds: one query to SLURM, however many jobs there are. Whatever it 
 for by its name before it is submitted, and what was found out is stored at once.
 """
 
-import logging
 import secrets
 import socket
-import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from yaptide.domain.errors import YaptideError
 from yaptide.platforms.batch.session import ClusterSession
 from yaptide.platforms.batch.ssh import Connections
+from yaptide.platforms.loops import Loops, try_step
 from yaptide.services import batch, merging, runners, tasks
 from yaptide.services.backend import Backend
 from yaptide.services.batch import BATCH, Job
 from yaptide.services.runners import Announcement
-
-log = logging.getLogger(__name__)
 
 _POLL = 0.5
 _HEARTBEAT = runners.HEARTBEAT
@@ -53,10 +48,9 @@ class Driver:
         self._url = url
         self._interval = interval
         self._connections = Connections()
-        self._stop = threading.Event()
+        self._loops = Loops()
         self._sites: dict[Key, _Schedule] = {}
         self._merging: set[int] = set()
-        self._threads: list[threading.Thread] = []
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="site")
         self._name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self._announcement = Announcement(backend, f"driver-{self._name}", BATCH)
@@ -65,51 +59,31 @@ class Driver:
     def start(self) -> None:
         """Begin to work."""
         self.owner = f"{self._backend.spool.place}{self._name}"
-        steps: tuple[tuple[str, Callable[[], bool], float], ...] = (
-            ("clusters", self._look, _POLL),
-            ("merging", self._merge, _POLL),
-            ("merging-heart", self._beat, _HEARTBEAT),
-            ("announcing", self._announce, _HEARTBEAT),
-        )
-        for name, step, pause in steps:
-            thread = threading.Thread(target=self._repeat, args=(step, pause), name=name, daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        self._loops.start("clusters", self._look, _POLL)
+        self._loops.start("merging", self._merge, _POLL)
+        self._loops.start("merging-heart", self._beat, _HEARTBEAT)
+        self._loops.start("announcing", self._announce, _HEARTBEAT)
 
     def stop(self) -> None:
         """Stop; what runs on clusters goes on. Waits for what is being said to one."""
-        self._stop.set()
+        self._loops.stopping.set()
         self._connections.close()
-        for thread in self._threads:
-            thread.join()
+        self._loops.stop()
         self._pool.shutdown(cancel_futures=True)
         self._connections.close()  # a visit may have made another one
 
-    def _repeat(self, step: Callable[[], bool], pause: float) -> None:
-        """Take a step again and again, at once if there was something to do; whatever goes wrong, it goes on."""
-        while not self._stop.is_set():
-            try:
-                busy = step()
-            except YaptideError as error:
-                log.warning("%s", error)
-                busy = False
-            except Exception:
-                log.exception("an unexpected error; going on")
-                busy = False
-            if not busy:
-                self._stop.wait(pause)
-
-    def _look(self) -> bool:
+    def _look(self) -> None:
         """Have the sites visited that are due, or where there is something new to do."""
         jobs: dict[Key, dict[int, Job]] = {}
         for job in batch.list_unfinished(self._backend):
             jobs.setdefault((job.user_id, job.cluster_name), {})[job.id] = job
         for key in jobs.keys() - self._sites.keys():
-            site = ClusterSession(self._backend, self._connections, self._stop, *key, self._url, self._interval)
+            site = ClusterSession(
+                self._backend, self._connections, self._loops.stopping, *key, self._url, self._interval
+            )
             self._sites[key] = _Schedule(site)
         for key, schedule in list(self._sites.items()):
             self._see_to(key, schedule, jobs.get(key, {}))
-        return False
 
     def _see_to(self, key: Key, schedule: _Schedule, jobs: dict[int, Job]) -> None:
         if schedule.visit is not None and not schedule.visit.done():
@@ -128,14 +102,7 @@ class Driver:
         schedule.visit = self._pool.submit(self._visit, schedule, list(jobs.values()))
 
     def _visit(self, schedule: _Schedule, jobs: list[Job]) -> None:
-        try:
-            fine = schedule.site.visit(jobs)
-        except YaptideError as error:
-            log.warning("%s", error)
-            fine = False
-        except Exception:
-            log.exception("an unexpected error; going on")
-            fine = False
+        fine = try_step(lambda: schedule.site.visit(jobs))
         schedule.pause = self._interval if fine else min(max(2 * schedule.pause, self._interval), _LONGEST_PAUSE)
         schedule.due = time.monotonic() + schedule.pause
 
@@ -150,11 +117,9 @@ class Driver:
             self._merging.discard(simulation.id)
         return True
 
-    def _announce(self) -> bool:
+    def _announce(self) -> None:
         """Tell that there is somebody who submits to clusters; what these have is kept with them."""
         self._announcement.tell({})
-        return False
 
-    def _beat(self) -> bool:
+    def _beat(self) -> None:
         tasks.beat_leases(self._backend, self.owner, [], list(self._merging))
-        return False

@@ -15,13 +15,16 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from yaptide.disk import has_free_space
 from yaptide.domain.errors import StorageFull, Unavailable, YaptideError
 from yaptide.domain.estimators import TaskOutput
 from yaptide.platforms import lock
 from yaptide.platforms.direct.running import Job, run_task
-from yaptide.services import merging, recovery, room, runners, tasks
+from yaptide.platforms.loops import Loops, try_step
+from yaptide.services import merging, recovery, runners, tasks
 from yaptide.services.backend import Backend, utc_now
 from yaptide.services.runners import Announcement, program_of
 from yaptide.services.tasks import Claim
@@ -53,11 +56,9 @@ class EmbeddedExecutor:
         self._workers = workers or os.cpu_count() or 1
         self._time_limit = time_limit
         self.owner = ""
-        self._stop = threading.Event()
-        self._wake = threading.Condition()
+        self._loops = Loops()
         self._running: dict[Claim, threading.Event] = {}
         self._merging: set[int] = set()
-        self._threads: list[threading.Thread] = []
         self._lock: lock.Lock | None = None
         self._watch = recovery.StallMonitor(backend)
         name = f"executor-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -82,46 +83,30 @@ class EmbeddedExecutor:
         shutil.rmtree(self._folders.work, ignore_errors=True)  # what killed executors were at
         recovery.requeue_stalled(self._backend, utc_now() - self._backend.limits.silence, ours)
         self._watch.begin()
-        self._safely(self._announce)
-        jobs = [("heart", self._keep_beating), ("housekeeping", self._keep_house)]
-        jobs += [(f"worker-{n}", self._work) for n in range(self._workers)]
-        self._threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in jobs]
-        for thread in self._threads:
-            thread.start()
+        try_step(self.announce)
+        self._loops.start("heart", self._beat, _HEARTBEAT)
+        self._loops.start("announcing", self.announce, _HEARTBEAT)
+        # On its own, since merging what was canceled may take longer than a heart may stand still.
+        self._loops.start("housekeeping", partial(recovery.keep_house, self._backend), _HEARTBEAT)
+        for n in range(self._workers):
+            self._loops.start(f"worker-{n}", self._work_once, _POLL, wakes=True)
         return True
 
     def stop(self) -> None:
         """Stop: running tasks are killed and given back. Waits for the threads."""
-        self._stop.set()
-        self._notify()
-        for thread in self._threads:
-            thread.join()
+        self._loops.stop()
         if self._lock is not None:
             self._lock.close()
 
     def dispatch(self, simulation_id: int) -> None:
         """Look for work now; the tasks are found in the database."""
-        self._notify()
+        self._loops.wake()
 
     def revoke(self, simulation_id: int) -> None:
         """Have the running tasks of a simulation ask at once whether they are still wanted."""
         for claim, look in list(self._running.items()):
             if claim.simulation_id == simulation_id:
                 look.set()
-
-    def _notify(self) -> None:
-        with self._wake:
-            self._wake.notify_all()
-
-    def _pause(self, seconds: float) -> None:
-        with self._wake:
-            if not self._stop.is_set():
-                self._wake.wait(seconds)
-
-    def _work(self) -> None:
-        while not self._stop.is_set():
-            if not self._safely(self._work_once):
-                self._pause(_POLL)
 
     def _work_once(self) -> bool:
         simulation = merging.claim_merge(self._backend, self.owner)
@@ -132,7 +117,7 @@ class EmbeddedExecutor:
             finally:
                 self._merging.discard(simulation.id)
             return True
-        here = self._installed() if room.is_left(self._folders.work) else {}
+        here = self._installed() if has_free_space(self._folders.work) else {}
         claim = tasks.claim_task(self._backend, self.owner, list(here)) if here else None
         if claim is None:
             return False
@@ -144,14 +129,14 @@ class EmbeddedExecutor:
         return True
 
     def _run(self, claim: Claim, installation: Installation, look: threading.Event) -> None:
-        reporter = _Reporter(self._backend, claim, self._stop)
+        reporter = _Reporter(self._backend, claim, self._loops.stopping)
         try:
             files = tasks.input_files(self._backend, claim)
             tasks.note_begin(self._backend, claim, installation.version, installation.digest)
             folder = self._folders.work / f"{claim.job_id}-{claim.task_id}-{claim.attempt}-{secrets.token_hex(4)}"
             code = get_simulator(claim.sim_type)
             job = Job(code, installation, files, claim.primaries, claim.seed, folder, self._time_limit)
-            run_task(job, reporter, self._stop, look)
+            run_task(job, reporter, self._loops.stopping, look)
         except YaptideError as error:
             reporter.give_back(str(error))
         except Exception:
@@ -161,39 +146,10 @@ class EmbeddedExecutor:
     def _installed(self) -> dict[str, Installation]:
         return list_installed(self._folders.simulators)
 
-    def _keep_beating(self) -> None:
-        while not self._stop.wait(_HEARTBEAT):
-            self._safely(self._beat)
-            self._safely(self._announce)
-
-    def _keep_house(self) -> None:
-        while True:  # on its own, since merging what was canceled may take longer than a heart may stand still
-            self._safely(self._tidy_up)
-            if self._stop.wait(_HEARTBEAT):
-                return
-
-    def _tidy_up(self) -> bool:
-        recovery.keep_house(self._backend)  # a task may finish while its simulation is canceled and deleted
-        return True
-
-    def _beat(self) -> bool:
+    def _beat(self) -> None:
         # Only for what a thread really works on: what it had to drop, with the database full, is taken up again.
         tasks.beat_leases(self._backend, self.owner, list(self._running), list(self._merging))
-        return bool(self._watch.requeue())
-
-    def _announce(self) -> bool:
-        self.announce()
-        return True
-
-    def _safely(self, step: Callable[[], bool]) -> bool:
-        """Do one step; whatever goes wrong, the thread goes on with the next after a pause."""
-        try:
-            return step()
-        except YaptideError as error:
-            log.warning("%s", error)
-        except Exception:
-            log.exception("an unexpected error; going on")
-        return False
+        self._watch.requeue()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ Workers have no way to the database: the courier asks them through the broker wh
 """
 
 import logging
-import threading
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from yaptide.domain.errors import Unavailable, YaptideError
+from yaptide.domain.errors import Unavailable
 from yaptide.platforms import lock
 from yaptide.platforms.direct.broker import MERGE, MERGE_QUEUE, SIMULATE, Broker, queue_of
+from yaptide.platforms.loops import Loops
 from yaptide.services import outbox, recovery, runners
 from yaptide.services.backend import Backend
 from yaptide.services.runners import Announcement, Program
@@ -36,9 +36,7 @@ class OutboxPublisher:
         self._backend = backend
         self._broker = broker
         self._data = data
-        self._stop = threading.Event()
-        self._wake = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._loops = Loops()
         self._lock: lock.Lock | None = None
         self._suspects: set[str] = set()
         self._watch = recovery.StallMonitor(backend)
@@ -56,31 +54,23 @@ class OutboxPublisher:
         if self._lock is None:
             return False
         self._watch.begin()
-        self._threads = [
-            threading.Thread(target=target, name=name, daemon=True)
-            for name, target in (
-                ("courier", self._deliver),
-                ("recovery", self._recover),
-                ("spool", self._clear),
-                ("announcing", self._announce),
-            )
-        ]
-        for thread in self._threads:
-            thread.start()
+        look = min(_LOOK, self._backend.limits.silence.total_seconds() / 4)
+        self._loops.start("courier", lambda: self.send() > 0, _POLL, wakes=True)
+        self._loops.start("recovery", self._watch.requeue, look)
+        self._loops.start("lost messages", self.find_lost, look)
+        self._loops.start("spool", partial(recovery.keep_house, self._backend), _LOOK)
+        self._loops.start("announcing", self._announce, runners.HEARTBEAT)
         return True
 
     def stop(self) -> None:
         """Stop; what runs on workers goes on."""
-        self._stop.set()
-        self._wake.set()
-        for thread in self._threads:
-            thread.join()
+        self._loops.stop()
         if self._lock is not None:
             self._lock.close()
 
     def dispatch(self, simulation_id: int) -> None:
         """Look for work now."""
-        self._wake.set()
+        self._loops.wake()
 
     def revoke(self, simulation_id: int) -> None:
         """Nothing: workers learn from their next report, within a second, that a task is not wanted any more."""
@@ -113,18 +103,6 @@ class OutboxPublisher:
             outbox.forget_sent(self._backend, sorted(lost))
         return len(lost)
 
-    def _deliver(self) -> None:
-        while not self._stop.is_set():
-            self._wake.clear()
-            if not self._safely(self.send):
-                self._wake.wait(_POLL)
-
-    def _recover(self) -> None:
-        pause = min(_LOOK, self._backend.limits.silence.total_seconds() / 4)
-        while not self._stop.wait(pause):
-            self._safely(self._watch.requeue)
-            self._safely(self.find_lost)
-
     def announce_workers(self) -> int:
         """Announce what those workers have that answer; returns how many did.
 
@@ -143,21 +121,6 @@ class OutboxPublisher:
             announced.tell({code: Program(*program) for code, program in worker.simulators.items()})
         return len(workers)
 
-    def _announce(self) -> None:
-        while not self._stop.is_set():
-            someone = self._safely(self.announce_workers)
-            self._stop.wait(runners.HEARTBEAT if someone else _POLL)
-
-    def _clear(self) -> None:
-        while not self._stop.wait(_LOOK):
-            self._safely(lambda: recovery.keep_house(self._backend))
-
-    def _safely(self, step: Callable[[], int | None]) -> int | None:
-        """Do one step; None, and it is tried again later, if anything goes wrong."""
-        try:
-            return step() or 0
-        except YaptideError as error:
-            log.warning("%s", error)
-        except Exception:
-            log.exception("an unexpected error; going on")
-        return None
+    def _announce(self) -> bool:
+        """Announce the workers; True to ask again at once, after a short pause, while there are none."""
+        return not self.announce_workers() and not self._loops.stopping.wait(_POLL)

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from yaptide.domain.errors import SimulationFailed, StorageFull, Unavailable, YaptideError, is_full
+from yaptide.disk import TOO_LITTLE_FREE, has_free_space, is_full
+from yaptide.domain.errors import SimulationFailed, StorageFull, Unavailable, YaptideError
 from yaptide.domain.estimators import TaskOutput
-from yaptide.services import room
 from yaptide.simulators.base import OUTPUT_LOG, Command, InputFiles, Installation, Simulator, read_log
 
 REPORT_EVERY = 1.0
@@ -97,8 +97,8 @@ def _report_failure(job: Job, reporter: Reporter, error: Exception) -> None:
     full = isinstance(error, OSError) and is_full(error)
     if isinstance(error, StorageFull):
         reporter.give_back(str(error))
-    elif full or not room.is_left(job.folder):
-        reporter.give_back(f"no room is left where it ran: {room.TOLD}")
+    elif full or not has_free_space(job.folder):
+        reporter.give_back(f"no room is left where it ran: {TOO_LITTLE_FREE}")
     else:
         reason = str(error) if isinstance(error, YaptideError) else f"the task could not be run: {error}"
         reporter.fail(reason, read_log(job.folder))

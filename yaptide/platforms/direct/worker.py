@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from yaptide.disk import require_free_space
 from yaptide.domain.errors import (
     Conflict,
     InvalidInput,
@@ -33,7 +34,6 @@ from yaptide.persistence import result_files, task_outputs
 from yaptide.platforms.direct.broker import DESCRIBE, MERGE, MERGE_QUEUE, SIMULATE, durable_queue, make_celery, queue_of
 from yaptide.platforms.direct.running import Job, heartbeat_thread, run_task
 from yaptide.platforms.direct.worker_api import RemoteReporter, Server, is_reached
-from yaptide.services import room
 from yaptide.simulators import get_simulator, list_installed
 from yaptide.simulators.base import Installation
 from yaptide_client.extras import needed_for
@@ -94,7 +94,7 @@ class Worker:
     def simulate(self, simulation_id: int, task_id: int, sim_type: str, update_key: str) -> None:
         """Run a task, if it is still to be run."""
         with self._server(simulation_id, update_key) as server, self._folder() as folder, _dropped():
-            room.require_room(folder, "where tasks run")  # the message counts as lost, and comes again
+            require_free_space(folder, "where tasks run")  # the message counts as lost, and comes again
             installation = get_simulator(sim_type).installation(self._place.simulators)
             told = {"simulator_version": installation.version, "simulator_digest": installation.digest}
             claimed = server.insist(f"/tasks/{task_id}/claim", worker=_name(), **told)

@@ -159,14 +159,14 @@ def _row(line: Line) -> tuple[float, ...]:
     return numbers
 
 
-def _spot(line: Line, value: dict[str, float], which: str) -> None:
-    size, divergence, correlation = (value[name + which] for name in ("SpotSize", "Divergence", "Correlation"))
+def _spot(line: Line, value: dict[str, float], axis: str) -> None:
+    size, divergence, correlation = (value[name + axis] for name in ("SpotSize", "Divergence", "Correlation"))
     if size <= 0 or divergence <= 0 or not abs(correlation) <= 1:
         raise line.refusal(
-            f"SpotSize{which} and Divergence{which} must be more than 0 and Correlation{which} between -1 and 1"
+            f"SpotSize{axis} and Divergence{axis} must be more than 0 and Correlation{axis} between -1 and 1"
         )
     if abs(correlation) * divergence / size < _LEAST_TILT:
         raise line.refusal(
-            f"Correlation{which} x Divergence{which} / SpotSize{which} must be at least {_LEAST_TILT:g}, otherwise "
-            f"MCsquare starts every proton outside the geometry: use a Correlation{which} of 1e-4 instead of 0"
+            f"Correlation{axis} x Divergence{axis} / SpotSize{axis} must be at least {_LEAST_TILT:g}, otherwise "
+            f"MCsquare starts every proton outside the geometry: use a Correlation{axis} of 1e-4 instead of 0"
         )
