@@ -18,34 +18,34 @@ class Line:
     number: int
     words: tuple[str, ...]
 
-    def refusal(self, why: str) -> InvalidInput:
+    def make_error(self, why: str) -> InvalidInput:
         """Return the error to raise when this line is invalid."""
         return InvalidInput(f"{self.file}, line {self.number}: {why}")
 
-    def real(self, index: int, what: str, low: float = -math.inf, high: float = math.inf) -> float:
+    def parse_real(self, index: int, what: str, low: float = -math.inf, high: float = math.inf) -> float:
         """Return the word at `index` as a finite number, `low` <= number <= `high`; raise InvalidInput."""
         if index >= len(self.words):
-            raise self.refusal(f"{what} is missing")
+            raise self.make_error(f"{what} is missing")
         word = self.words[index]
         value = float(word) if _NUMBER.fullmatch(word) else math.nan
         if not math.isfinite(value):
-            raise self.refusal(f"{what} must be a number, not {quote_word(word)}")
+            raise self.make_error(f"{what} must be a number, not {quote_word(word)}")
         if not low <= value <= high:
-            raise self.refusal(f"{what} must be {_limits(low, high)}, not {word[:40]}")
+            raise self.make_error(f"{what} must be {_limits(low, high)}, not {word[:40]}")
         return value
 
-    def integer(self, index: int, what: str, low: int, high: int) -> int:
+    def parse_integer(self, index: int, what: str, low: int, high: int) -> int:
         """Return the word at `index` as an integer (also ``1e5``), `low` <= number <= `high`; raise InvalidInput."""
-        value = self.real(index, what, low, high)
+        value = self.parse_real(index, what, low, high)
         if not value.is_integer():
-            raise self.refusal(f"{what} must be a whole number, not {self.words[index][:40]}")
+            raise self.make_error(f"{what} must be a whole number, not {self.words[index][:40]}")
         return int(value)
 
-    def reals(self, count: int, what: str) -> tuple[float, ...]:
+    def parse_reals(self, count: int, what: str) -> tuple[float, ...]:
         """Return the line as exactly `count` numbers; raise InvalidInput."""
         if len(self.words) != count:
-            raise self.refusal(f"{what}: {count} numbers are needed, found {len(self.words)} words")
-        return tuple(self.real(index, what) for index in range(count))
+            raise self.make_error(f"{what}: {count} numbers are needed, found {len(self.words)} words")
+        return tuple(self.parse_real(index, what) for index in range(count))
 
 
 def _limits(low: float, high: float) -> str:

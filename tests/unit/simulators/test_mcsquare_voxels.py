@@ -140,7 +140,7 @@ def test_points_have_the_same_material_in_the_project_and_in_the_voxels(name):
     project, made = read_project(document), MCsquare().convert(read_project(document))
     corner = scoring.parse_scoring(made.files[scoring.FILE]).corner
     grid = inputs.parse_inputs(made.files).ct.grid
-    low, high = np.array(corner), np.array(corner) + [grid.length(axis) / 10 for axis in range(3)]
+    low, high = np.array(corner), np.array(corner) + [grid.axis_length(axis) / 10 for axis in range(3)]
     points = np.random.default_rng(7).uniform(low, high, (10_000, 3))
     found, voxel = met(made.files, points)
     steps = np.array(np.meshgrid(*[[-0.5, 0, 0.5]] * 3)).reshape(3, -1).T * voxel
@@ -155,7 +155,10 @@ def test_what_matters_is_in_the_grid_and_the_grid_is_not_too_large(name):
     project = read_project(SCENES[name])
     space = make_space(project, [output.detector for output in project.outputs])
     assert space.grid.voxels <= MOST_VOXELS
-    low, high = np.array(space.corner), np.array(space.corner) + [space.grid.length(axis) / 10 for axis in range(3)]
+    low, high = (
+        np.array(space.corner),
+        np.array(space.corner) + [space.grid.axis_length(axis) / 10 for axis in range(3)],
+    )
     points = np.random.default_rng(1).uniform(low - 2, high + 2, (20_000, 3))
     outside = ((points < low - 1e-6) | (points > high + 1e-6)).any(axis=1)
     known = Geometry(project)

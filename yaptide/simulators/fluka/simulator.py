@@ -40,10 +40,10 @@ class Fluka(External):
         cards = {card.words[0].upper()[:8]: card for card in _cards(names[0], files[names[0]])}
         if "START" not in cards:
             raise InvalidInput(f"{names[0]}: the START card is missing, so nothing would be simulated")
-        primaries = cards["START"].integer(1, "WHAT(1) of START, the number of primaries,", 1, MOST_PRIMARIES)
+        primaries = cards["START"].parse_integer(1, "WHAT(1) of START, the number of primaries,", 1, MOST_PRIMARIES)
         seed = 0
         if "RANDOMIZ" in cards and len(cards["RANDOMIZ"].words) > 2:
-            seed = cards["RANDOMIZ"].integer(2, "WHAT(2) of RANDOMIZ, the seed,", 0, _LARGEST_SEED)
+            seed = cards["RANDOMIZ"].parse_integer(2, "WHAT(2) of RANDOMIZ, the seed,", 0, _LARGEST_SEED)
         return Checked(primaries, quantum=1, seed=seed or draw_seed())
 
     def output_of(self, file_name: str, outputs: Sequence[str]) -> int | None:

@@ -94,11 +94,11 @@ def _head(file: str, head: Iterator[Line]) -> tuple[tuple[float, ...], tuple[Ran
     for line in head:
         label = " ".join(line.words)
         if label in _DISTANCES:
-            distances[label] = next(head, line).real(0, f"{label!r} in mm", 1e-3, 1e6)
+            distances[label] = next(head, line).parse_real(0, f"{label!r} in mm", 1e-3, 1e6)
         elif label == "Range Shifter parameters":
             shifters.append(_shifter(line, head))
         else:
-            raise line.refusal(f"unexpected {quote_word(label)}")
+            raise line.make_error(f"unexpected {quote_word(label)}")
     for label in _DISTANCES:
         if label not in distances:
             raise InvalidInput(f"{file}: {label!r} is missing")
@@ -110,17 +110,17 @@ def _shifter(title: Line, head: Iterator[Line]) -> RangeShifter:
     for key in ("RS_ID", "RS_type", "RS_material", "RS_density", "RS_WET"):
         line = next(head, title)
         if len(line.words) != 3 or line.words[:2] != (key, "="):
-            raise line.refusal(f"a range shifter needs the line: {key} = value")
+            raise line.make_error(f"a range shifter needs the line: {key} = value")
         values[key] = line
     kind = values["RS_type"].words[2].lower()
     if kind not in {"binary", "analog"}:
-        raise values["RS_type"].refusal("RS_type must be binary or analog")
+        raise values["RS_type"].make_error("RS_type must be binary or analog")
     return RangeShifter(
         name=values["RS_ID"].words[2],
         kind=kind,
-        material=values["RS_material"].integer(2, "RS_material", FIRST_MATERIAL, LAST_MATERIAL),
-        density=values["RS_density"].real(2, "RS_density in g/cm3", 1e-6, 100),
-        thickness=values["RS_WET"].real(2, "RS_WET in mm", 0, 1e4),
+        material=values["RS_material"].parse_integer(2, "RS_material", FIRST_MATERIAL, LAST_MATERIAL),
+        density=values["RS_density"].parse_real(2, "RS_density in g/cm3", 1e-6, 100),
+        thickness=values["RS_WET"].parse_real(2, "RS_WET in mm", 0, 1e4),
     )
 
 
@@ -130,28 +130,28 @@ def _rows(file: str, table: list[Line]) -> tuple[tuple[float, ...], ...]:
             f"{file}: 'Beam parameters' must be followed by the number of energies, column names and rows"
         )
     count, names, *rows = table
-    if count.integer(0, "The number of energies", 1, 10**6) != len(rows):
-        raise count.refusal(f"{count.words[0]} energies are declared, but there are {len(rows)} rows")
+    if count.parse_integer(0, "The number of energies", 1, 10**6) != len(rows):
+        raise count.make_error(f"{count.words[0]} energies are declared, but there are {len(rows)} rows")
     if names.words[: len(_COLUMNS)] != _COLUMNS:
-        raise names.refusal(f"the columns must be {_NAMES}")
+        raise names.make_error(f"the columns must be {_NAMES}")
     numbers = tuple(_row(line) for line in rows)
     for line, before, after in zip(rows[1:], numbers, numbers[1:], strict=False):
         if after[0] <= before[0]:
-            raise line.refusal("the energy must be larger than that of the row before")
+            raise line.make_error("the energy must be larger than that of the row before")
     return numbers
 
 
 def _row(line: Line) -> tuple[float, ...]:
-    numbers = line.reals(len(_COLUMNS), "A row of the BDL")
+    numbers = line.parse_reals(len(_COLUMNS), "A row of the BDL")
     value = dict(zip(_COLUMNS, numbers, strict=True))
     for name in ("NominalEnergy", "MeanEnergy", "ProtonsMU"):
         if value[name] <= 0:
-            raise line.refusal(f"{name} must be more than 0")
+            raise line.make_error(f"{name} must be more than 0")
     for name in ("EnergySpread", "Weight1", "Weight2"):
         if value[name] < 0:
-            raise line.refusal(f"{name} must be 0 or more")
+            raise line.make_error(f"{name} must be 0 or more")
     if value["Weight1"] + value["Weight2"] == 0:
-        raise line.refusal("Weight1 or Weight2 must be more than 0")
+        raise line.make_error("Weight1 or Weight2 must be more than 0")
     for spot in "12":
         if value["Weight" + spot]:
             _spot(line, value, spot + "x")
@@ -162,11 +162,11 @@ def _row(line: Line) -> tuple[float, ...]:
 def _spot(line: Line, value: dict[str, float], axis: str) -> None:
     size, divergence, correlation = (value[name + axis] for name in ("SpotSize", "Divergence", "Correlation"))
     if size <= 0 or divergence <= 0 or not abs(correlation) <= 1:
-        raise line.refusal(
+        raise line.make_error(
             f"SpotSize{axis} and Divergence{axis} must be more than 0 and Correlation{axis} between -1 and 1"
         )
     if abs(correlation) * divergence / size < _LEAST_TILT:
-        raise line.refusal(
+        raise line.make_error(
             f"Correlation{axis} x Divergence{axis} / SpotSize{axis} must be at least {_LEAST_TILT:g}, otherwise "
             f"MCsquare starts every proton outside the geometry: use a Correlation{axis} of 1e-4 instead of 0"
         )

@@ -67,8 +67,8 @@ def parse_config(text: str) -> Config:
     lines = _by_key(text)
     values = {key: _KEYS[key](line) for key, line in lines.items()}
     primaries = lines.get("Num_Primaries")
-    requested = primaries.integer(1, "Num_Primaries", _LEAST_PRIMARIES, MOST_PRIMARIES) if primaries else 10**7
-    seed = lines["RNG_Seed"].integer(1, "RNG_Seed", 0, _LARGEST_SEED) if "RNG_Seed" in lines else 0
+    requested = primaries.parse_integer(1, "Num_Primaries", _LEAST_PRIMARIES, MOST_PRIMARIES) if primaries else 10**7
+    seed = lines["RNG_Seed"].parse_integer(1, "RNG_Seed", 0, _LARGEST_SEED) if "RNG_Seed" in lines else 0
     return Config(
         primaries=simulated_primaries(requested),
         seed=seed or draw_seed(),
@@ -105,13 +105,13 @@ def _by_key(text: str) -> dict[str, Line]:
         if key not in _KEYS:
             similar = difflib.get_close_matches(key[:80], _KEYS, 1)
             hint = f", did you mean {similar[0]}?" if similar else ""
-            raise line.refusal(f"MCsquare has no key {quote_word(key)}{hint}")
+            raise line.make_error(f"MCsquare has no key {quote_word(key)}{hint}")
         if key in lines:
-            raise line.refusal(f"{key} is repeated, after line {lines[key].number}")
+            raise line.make_error(f"{key} is repeated, after line {lines[key].number}")
         if len(line.words) < 2:
-            raise line.refusal(f"{key} has no value")
+            raise line.make_error(f"{key} has no value")
         if len(line.words) > 2 and key not in _LONG:
-            raise line.refusal(f"{key} has more than one value")
+            raise line.make_error(f"{key} has more than one value")
         lines[key] = line
     return lines
 
@@ -119,26 +119,30 @@ def _by_key(text: str) -> dict[str, Line]:
 def _boolean(line: Line) -> str:
     value = _BOOLEANS.get(line.words[1].lower())
     if value is None:
-        raise line.refusal(f"{line.words[0]} must be True or False, not {quote_word(line.words[1])}")
+        raise line.make_error(f"{line.words[0]} must be True or False, not {quote_word(line.words[1])}")
     return str(value)
 
 
 def _off(line: Line) -> str:
     if _boolean(line) == "True":
-        raise line.refusal(f"{line.words[0]} is not supported: use one dose for the whole plan, on the grid of the CT")
+        raise line.make_error(
+            f"{line.words[0]} is not supported: use one dose for the whole plan, on the grid of the CT"
+        )
     return "False"
 
 
 def _zero(line: Line) -> str:
-    if line.real(1, line.words[0]) != 0:
-        raise line.refusal(f"{line.words[0]} must be 0: the number of primaries must be fixed to split them over tasks")
+    if line.parse_real(1, line.words[0]) != 0:
+        raise line.make_error(
+            f"{line.words[0]} must be 0: the number of primaries must be fixed to split them over tasks"
+        )
     return "0"
 
 
 def _file(line: Line) -> str:
     name = " ".join(line.words[1:])
     if "/" in name or "\\" in name or ".." in name:
-        raise line.refusal(
+        raise line.make_error(
             f"{line.words[0]} must be the name of an input file, without a folder, not {quote_word(name)}"
         )
     return name
@@ -147,14 +151,14 @@ def _file(line: Line) -> str:
 def _one_of(*words: str) -> Callable[[Line], str]:
     def choice(line: Line) -> str:
         if line.words[1] not in words:
-            raise line.refusal(f"{line.words[0]} must be {' or '.join(words)}")
+            raise line.make_error(f"{line.words[0]} must be {' or '.join(words)}")
         return line.words[1]
 
     return choice
 
 
 def _real(low: float, high: float) -> Callable[[Line], str]:
-    return lambda line: repr(line.real(1, line.words[0], low, high))
+    return lambda line: repr(line.parse_real(1, line.words[0], low, high))
 
 
 def _anything(line: Line) -> str:

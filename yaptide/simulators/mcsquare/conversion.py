@@ -12,7 +12,7 @@ import numpy as np
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.editor.geometry import Geometry
-from yaptide.editor.places import short
+from yaptide.editor.places import quote_text
 from yaptide.editor.project import Beam, BeamShape, Output, Project, Quantity, ZoneDetector
 from yaptide.simulators.base import Converted
 from yaptide.simulators.mcsquare import bdl, config, ct, inputs, plan, scoring, tables
@@ -41,7 +41,7 @@ class _Request:
     reason: str | None
 
     def __str__(self) -> str:
-        return f"Output {short(self.output.name)}, quantity {short(self.quantity.name)}: {self.reason}"
+        return f"Output {quote_text(self.output.name)}, quantity {quote_text(self.quantity.name)}: {self.reason}"
 
 
 def convert_project(project: Project) -> Converted:
@@ -54,7 +54,7 @@ def convert_project(project: Project) -> Converted:
     space = make_space(project, [output.detector for output in outputs])
     voxels = CT(space.grid, fill_space(space, geometry))
     lost = [output for output in outputs if _is_lost(output, voxels)]
-    left_out += [f"Output {short(output.name)}: its zone contains no centre of a voxel" for output in lost]
+    left_out += [f"Output {quote_text(output.name)}: its zone contains no centre of a voxel" for output in lost]
     _check_any(remaining := tuple(output for output in outputs if output not in lost), left_out)
     empty = tuple(number for number, material in enumerate(geometry.materials) if material.is_empty)
     scored = Scoring(space.corner, empty, remaining, "" if project.beam.direction[2] > 1 - 1e-12 else _NO_RANGE)
@@ -81,10 +81,12 @@ def _check_beam(project: Project) -> None:
     """Raise InvalidInput for a beam, source or geometry at the source that MCsquare does not support."""
     beam = project.beam
     if not beam.particle.is_proton:
-        raise InvalidInput(f"Unsupported beam particle {short(beam.particle.name)}: MCsquare simulates protons only")
+        raise InvalidInput(
+            f"Unsupported beam particle {quote_text(beam.particle.name)}: MCsquare simulates protons only"
+        )
     if beam.source is not None:
         raise InvalidInput(
-            f"The beam is defined by the file {short(beam.source[0])}, which yaptide cannot convert for MCsquare"
+            f"The beam is defined by the file {quote_text(beam.source[0])}, which yaptide cannot convert for MCsquare"
         )
     if project.special:
         raise InvalidInput(
@@ -107,9 +109,9 @@ def _reason_against(output: Output, quantity: Quantity) -> str | None:
     if output.detector is None:
         return "the output has no detector"
     if quantity.keyword not in scoring.KINDS:
-        return f"MCsquare does not score {short(quantity.keyword)}"
+        return f"MCsquare does not score {quote_text(quantity.keyword)}"
     if quantity.modifiers:
-        return f"MCsquare cannot score differentially in {' and '.join(map(short, quantity.modifiers))}"
+        return f"MCsquare cannot score differentially in {' and '.join(map(quote_text, quantity.modifiers))}"
     if quantity.extras:
         return f"yaptide cannot convert {' and '.join(quantity.extras)} for MCsquare"
     return _reason_against_filter(quantity) or scoring.reason_against(output.detector, quantity.keyword)
@@ -129,7 +131,7 @@ def _reason_against_filter(quantity: Quantity) -> str | None:
 
 
 def _describe_filter(quantity: Quantity) -> str:
-    return "all particles" if quantity.filter is None else f"particles of the filter {short(quantity.filter.name)}"
+    return "all particles" if quantity.filter is None else f"particles of the filter {quote_text(quantity.filter.name)}"
 
 
 def _outputs(requests: list[_Request]) -> tuple[ScoredOutput, ...]:
@@ -168,7 +170,8 @@ def _bins_left_out(outputs: tuple[ScoredOutput, ...], space: Space) -> Iterator[
     for output in outputs:
         widths = zip(bin_widths(output.detector), space.voxel, strict=True)
         if any(width < _ALMOST * voxel for width, voxel in widths):
-            yield f"Output {short(output.name)}: its bins are smaller than the voxels, so several bins share a value"
+            name = quote_text(output.name)
+            yield f"Output {name}: its bins are smaller than the voxels, so several bins share a value"
 
 
 def _settings_left_out(project: Project, scored: Scoring) -> Iterator[str]:
@@ -181,9 +184,9 @@ def _settings_left_out(project: Project, scored: Scoring) -> Iterator[str]:
     materials = {zone.name: zone.material for zone in project.zones}
     for name, material in materials.items():
         if material.ionisation is not None:
-            yield f"Zone {short(name)}: MCsquare uses its own mean ionisation potential of {material.name}"
+            yield f"Zone {quote_text(name)}: MCsquare uses its own mean ionisation potential of {material.name}"
         if material.own_table:
-            yield f"Zone {short(name)}: MCsquare uses its own stopping powers of {material.name}"
+            yield f"Zone {quote_text(name)}: MCsquare uses its own stopping powers of {material.name}"
     if project.physics.straggling == "no straggling":
         yield "Physics: energy straggling cannot be turned off in MCsquare"
     if project.physics.scattering == "no scattering":
@@ -191,7 +194,7 @@ def _settings_left_out(project: Project, scored: Scoring) -> Iterator[str]:
     yield from _beam_left_out(project.beam)
     for output in project.outputs:
         if output.trace:
-            yield f"Output {short(output.name)}: MCsquare does not write particle lists"
+            yield f"Output {quote_text(output.name)}: MCsquare does not write particle lists"
 
 
 def _beam_left_out(beam: Beam) -> Iterator[str]:
@@ -205,7 +208,11 @@ def _beam_left_out(beam: Beam) -> Iterator[str]:
 
 
 def _files(project: Project, geometry: Geometry, space: Space, voxels: CT, scored: Scoring) -> dict[str, str]:
-    places = [*(f"Zone {short(zone.name)}" for zone in project.zones), "The world zone", "What is around the world"]
+    places = [
+        *(f"Zone {quote_text(zone.name)}" for zone in project.zones),
+        "The world zone",
+        "What is around the world",
+    ]
     densities, labels = make_tables(geometry.materials, places)
     library, field = make_source(project.beam, space)
     names = config.TASK_FILES
@@ -223,7 +230,7 @@ def _files(project: Project, geometry: Geometry, space: Space, voxels: CT, score
 def _legend(geometry: Geometry, places: list[str]) -> str:
     """Return comments that map each HU to its zone."""
     zones = enumerate(zip(places, geometry.materials, strict=True))
-    return "".join(f"# HU {hu_of(zone)}: {place}, {short(material.name)}\n" for zone, (place, material) in zones)
+    return "".join(f"# HU {hu_of(zone)}: {place}, {quote_text(material.name)}\n" for zone, (place, material) in zones)
 
 
 def _config(project: Project, scored: Scoring) -> str:

@@ -72,9 +72,9 @@ def make_ct(file: str, text: str) -> CT:
             shapes.append(line)
             continue
         if word not in _ONCE:
-            raise line.refusal(f"a line must begin with {', '.join((*_ONCE, *_SHAPES))}, not {quote_word(word)}")
+            raise line.make_error(f"a line must begin with {', '.join((*_ONCE, *_SHAPES))}, not {quote_word(word)}")
         if word in once:
-            raise line.refusal(f"{word} is repeated, after line {once[word].number}")
+            raise line.make_error(f"{word} is repeated, after line {once[word].number}")
         once[word] = line
     for word in ("grid", "spacing"):
         if word not in once:
@@ -115,8 +115,8 @@ def _fill(line: Line | None) -> float:
     if line is None:
         return 0.0
     if len(line.words) != 2:
-        raise line.refusal("fill needs one HU")
-    return line.real(1, "The HU", -_LIMIT, _LIMIT)
+        raise line.make_error("fill needs one HU")
+    return line.parse_real(1, "The HU", -_LIMIT, _LIMIT)
 
 
 def _fill_shapes(shapes: list[Line], grid: Grid, hu: Voxels) -> None:
@@ -130,30 +130,30 @@ def _fill_shapes(shapes: list[Line], grid: Grid, hu: Voxels) -> None:
             continue
         boxes += word == "box"
         if boxes > _MOST_BOXES:
-            raise line.refusal(f"more than {_MOST_BOXES} boxes: use rows, or send the CT as an image")
+            raise line.make_error(f"more than {_MOST_BOXES} boxes: use rows, or send the CT as an image")
         allowance -= _put_box(line, grid, hu) if word == "box" else _put_rows(line, slices, grid, hu)
         if allowance < 0:
-            raise line.refusal("boxes and rows fill the grid too many times: send the CT as an image")
+            raise line.make_error("boxes and rows fill the grid too many times: send the CT as an image")
 
 
 def _put_box(line: Line, grid: Grid, hu: Voxels) -> int:
     """Fill a box; return the number of its voxels."""
     if len(line.words) != 8:
-        raise line.refusal("box needs x0 x1 y0 y1 z0 z1 in mm, and a HU")
+        raise line.make_error("box needs x0 x1 y0 y1 z0 z1 in mm, and a HU")
     x, y, z = (_inside(line, grid, axis) for axis in range(3))
-    hu[z, y, x] = line.real(7, "The HU", -_LIMIT, _LIMIT)
+    hu[z, y, x] = line.parse_real(7, "The HU", -_LIMIT, _LIMIT)
     return hu[z, y, x].size
 
 
 def _put_rows(line: Line, slices: tuple[int, int] | None, grid: Grid, hu: Voxels) -> int:
     """Fill rows in all of `slices`; return the number of their voxels."""
     if slices is None:
-        raise line.refusal("a line with slices must come first")
+        raise line.make_error("a line with slices must come first")
     first, last = _indices(line, grid, 1)
     runs = [_run(line, word, grid) for word in line.words[3:]]
     counts, values = [count for count, _ in runs], [value for _, value in runs]
     if sum(counts) != grid.shape[0]:
-        raise line.refusal(f"a row has {grid.shape[0]} voxels, not {sum(counts)}")
+        raise line.make_error(f"a row has {grid.shape[0]} voxels, not {sum(counts)}")
     part = hu[slices[0] : slices[1] + 1, first : last + 1]
     part[:] = np.repeat(np.array(values, dtype=np.float32), counts)
     return part.size
@@ -163,23 +163,23 @@ def _run(line: Line, word: str, grid: Grid) -> tuple[int, float]:
     """Parse a number of voxels and their HU: ``40*0``, or ``0`` for one voxel."""
     count, star, value = word.partition("*")
     run = Line(line.file, line.number, (count, value) if star else ("1", count))
-    return run.integer(0, "The number of voxels", 1, grid.shape[0]), run.real(1, "The HU", -_LIMIT, _LIMIT)
+    return run.parse_integer(0, "The number of voxels", 1, grid.shape[0]), run.parse_real(1, "The HU", -_LIMIT, _LIMIT)
 
 
 def _indices(line: Line, grid: Grid, axis: int) -> tuple[int, int]:
     """Parse the first and last of the slices or rows of a line."""
     what, count = line.words[0], grid.shape[axis]
-    first = line.integer(1, f"The first of the {what}", 0, count - 1)
-    return first, line.integer(2, f"The last of the {what}", first, count - 1)
+    first = line.parse_integer(1, f"The first of the {what}", 0, count - 1)
+    return first, line.parse_integer(2, f"The last of the {what}", first, count - 1)
 
 
 def _inside(line: Line, grid: Grid, axis: int) -> slice:
     """Return the voxels of a box along an axis: their centres are in [lower limit, upper limit)."""
-    first, last = (line.real(index, "The box") / grid.spacing[axis] for index in (2 * axis + 1, 2 * axis + 2))
+    first, last = (line.parse_real(index, "The box") / grid.spacing[axis] for index in (2 * axis + 1, 2 * axis + 2))
     # Clip before the conversion to an integer index, which a limit may overflow.
     begin, end = (math.ceil(min(max(edge - 0.5, 0.0), grid.shape[axis])) for edge in (first, last))
     if begin >= end:
-        raise line.refusal(f"the box contains no voxel along {'xyz'[axis]}")
+        raise line.make_error(f"the box contains no voxel along {'xyz'[axis]}")
     return slice(begin, end)
 
 

@@ -59,7 +59,7 @@ class Ray:
 def isocentre_position(field: Field, grid: Grid) -> Vector:
     """Return the isocentre in mm from the corner of the grid, along the axes of the raw data."""
     x, y, z = field.isocentre
-    return grid.length(0) - x, y, z
+    return grid.axis_length(0) - x, y, z
 
 
 def beam_direction(field: Field) -> Vector:
@@ -76,13 +76,13 @@ def central_ray(field: Field, grid: Grid) -> Ray:
     along, position = beam_direction(field), isocentre_position(field, grid)
     behind, ahead = (
         min(
-            abs((grid.length(axis) if (along[axis] > 0) is forward else 0.0) - position[axis]) / abs(along[axis])
+            abs((grid.axis_length(axis) if (along[axis] > 0) is forward else 0.0) - position[axis]) / abs(along[axis])
             for axis in range(3)
             if along[axis]
         )
         for forward in (False, True)
     )
-    x, y, z = (min(max(position[axis] - behind * along[axis], 0.0), grid.length(axis)) for axis in range(3))
+    x, y, z = (min(max(position[axis] - behind * along[axis], 0.0), grid.axis_length(axis)) for axis in range(3))
     return Ray(along, (x, y, z), behind + ahead)
 
 

@@ -85,8 +85,8 @@ def _check_together(inputs: Inputs) -> None:
 def _check_field(where: str, field: plan.Field, inputs: Inputs) -> None:
     grid = inputs.ct.grid
     position = geometry.isocentre_position(field, grid)
-    if not all(0 <= position[axis] <= grid.length(axis) for axis in range(3)):
-        size = " x ".join(f"{grid.length(axis):g}" for axis in range(3))
+    if not all(0 <= position[axis] <= grid.axis_length(axis) for axis in range(3)):
+        size = " x ".join(f"{grid.axis_length(axis):g}" for axis in range(3))
         raise InvalidInput(f"{where} misses the CT: its isocenter must be within {size} mm from the CT's corner")
     least, most = inputs.bdl.energies
     for point in field.points:

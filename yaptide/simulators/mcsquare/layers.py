@@ -43,10 +43,10 @@ class Layers(Protocol):
     slice_normal: Vector
     """Unit vector perpendicular to the slice."""
 
-    def sums(self, values: Voxels, weights: Voxels | None = None) -> Doubles:
+    def sum_layers(self, values: Voxels, weights: Voxels | None = None) -> Doubles:
         """Return the sum of `values`, shape (nz, ny, nx), times `weights` if given, in each layer, shape (n,)."""
 
-    def plane(self, values: Voxels) -> Floats:
+    def cut_slice(self, values: Voxels) -> Floats:
         """Return the values on the slice, shape (along, across); 0 outside the grid."""
 
 
@@ -66,18 +66,18 @@ class Straight:
         self._cut = min(int(ray.entry[normal] / grid.spacing[normal]), grid.shape[normal] - 1)
         self.thickness = grid.spacing[axis]
         self.voxels = float(grid.shape[transverse] * grid.shape[normal])
-        self.depth = Axis("depth", "mm", grid.centres(axis))
-        self.slice_axes = (Axis("xyz"[transverse], "mm", grid.coordinates(transverse)), self.depth)
+        self.depth = Axis("depth", "mm", grid.voxel_centres(axis))
+        self.slice_axes = (Axis("xyz"[transverse], "mm", grid.voxel_coordinates(transverse)), self.depth)
         self.slice_normal = _unit(normal)
 
-    def sums(self, values: Voxels, weights: Voxels | None = None) -> Doubles:
+    def sum_layers(self, values: Voxels, weights: Voxels | None = None) -> Doubles:
         """Return sums over layers of voxels."""
         turned: Floats = self._turned(values)
         if weights is not None:
             turned = turned * self._turned(weights).astype(np.float64)
         return np.asarray(turned.sum(axis=(1, 2), dtype=np.float64))
 
-    def plane(self, values: Voxels) -> Floats:
+    def cut_slice(self, values: Voxels) -> Floats:
         """Return a plane of voxels."""
         return self._turned(values)[:, :, self._cut]
 
@@ -104,7 +104,7 @@ class Oblique:
 
     def __init__(self, grid: Grid, ray: Ray, *, block: bool) -> None:
         self._grid, self._ray, self._block = grid, ray, block
-        corners = np.array(list(itertools.product(*((0.0, grid.length(axis)) for axis in range(3)))))
+        corners = np.array(list(itertools.product(*((0.0, grid.axis_length(axis)) for axis in range(3)))))
         self.thickness = _step(self._along(*corners.T), _size(grid, ray.direction) / 2)
         lowest, highest = self._limits(corners)
         slack = 2 / _FINE  # rounding may move a voxel beyond the edge
@@ -121,7 +121,7 @@ class Oblique:
         self.slice_axes = (Axis("across", "mm", sides), Axis("depth", "mm", depths))
         self.slice_normal = _normalised(np.cross(across, ray.direction))
 
-    def sums(self, values: Voxels, weights: Voxels | None = None) -> Doubles:
+    def sum_layers(self, values: Voxels, weights: Voxels | None = None) -> Doubles:
         """Return sums over the parts of voxels in each layer."""
         fine = np.zeros(self._count * _FINE)
         for chunk in _chunks(self._places.size):
@@ -133,7 +133,7 @@ class Oblique:
         spread = np.convolve(fine, self._kernel)[half : half + fine.size]
         return np.asarray(spread.reshape(-1, _FINE).sum(axis=1))
 
-    def plane(self, values: Voxels) -> Floats:
+    def cut_slice(self, values: Voxels) -> Floats:
         """Return the values of the voxels that contain the points of the slice."""
         return np.where(self._inside, values.reshape(-1)[self._nearest], np.float32(0))
 
@@ -145,7 +145,7 @@ class Oblique:
     def _behind_face(self, axis: int, point: Any) -> Any:
         """Return the distance along the beam of points from the face where it enters along `axis`."""
         part = self._ray.direction[axis]
-        return (point if part > 0 else self._grid.length(axis) - point) / abs(part)
+        return (point if part > 0 else self._grid.axis_length(axis) - point) / abs(part)
 
     def _depth(self, *points: Any) -> Any:
         """Return the depth that counts for points (x, y, z)."""
@@ -172,7 +172,7 @@ class Oblique:
     def _place_voxels(self) -> NDArray[np.int32]:
         """Return the depth of each voxel's centre, in fractions of a layer from the first one, shape (voxels,)."""
         shape, per_mm = self._grid.shape, _FINE / self.thickness
-        x, y, z = (self._grid.centres(axis) for axis in range(3))
+        x, y, z = (self._grid.voxel_centres(axis) for axis in range(3))
         places = np.empty(self._grid.voxels, dtype=np.int32)
         for chunk in _chunks(places.size):
             k, j, i = np.unravel_index(np.arange(chunk.start, chunk.stop), shape[::-1])
@@ -216,8 +216,8 @@ def _size(grid: Grid, along: Vector) -> float:
 
 def _area(grid: Grid, along: Vector) -> float:
     """Return the area in mm2 of the grid seen along a direction."""
-    volume = math.prod(grid.length(axis) for axis in range(3))
-    return sum(abs(along[axis]) * volume / grid.length(axis) for axis in range(3))
+    volume = math.prod(grid.axis_length(axis) for axis in range(3))
+    return sum(abs(along[axis]) * volume / grid.axis_length(axis) for axis in range(3))
 
 
 def _step(places: Doubles, step: float) -> float:

@@ -78,18 +78,18 @@ class Grid:
         """Number of voxels."""
         return math.prod(self.shape)
 
-    def length(self, axis: int) -> float:
+    def axis_length(self, axis: int) -> float:
         """Return the size of the grid along an axis, in mm."""
         return self.shape[axis] * self.spacing[axis]
 
-    def centres(self, axis: int) -> NDArray[np.float64]:
+    def voxel_centres(self, axis: int) -> NDArray[np.float64]:
         """Return the distances in mm of the voxels' centres from the corner of the grid, shape (n,)."""
         return np.asarray((np.arange(self.shape[axis]) + 0.5) * self.spacing[axis])
 
-    def coordinates(self, axis: int) -> NDArray[np.float64]:
+    def voxel_coordinates(self, axis: int) -> NDArray[np.float64]:
         """Return the voxels' centres in the CT's coordinates, in mm, shape (n,)."""
         if self.offset is None:
-            return self.centres(axis)
+            return self.voxel_centres(axis)
         return np.asarray(self.offset[axis] + np.arange(self.shape[axis]) * self.spacing[axis])
 
     def to_ct_coordinates(self, point: tuple[float, float, float]) -> tuple[float, float, float]:
@@ -113,12 +113,12 @@ def parse_grid(shape: Line, spacing: Line, first: int) -> Grid:
     """Parse a grid from two lines whose numbers begin at word `first`; raise InvalidInput."""
     for line in (shape, spacing):
         if len(line.words) != first + 3:
-            raise line.refusal("three numbers are needed, along x, y and z")
-    nx, ny, nz = (shape.integer(first + axis, "The number of voxels", 1, MOST_VOXELS) for axis in range(3))
-    dx, dy, dz = (spacing.real(first + axis, "The spacing in mm", _SMALLEST, _LARGEST) for axis in range(3))
+            raise line.make_error("three numbers are needed, along x, y and z")
+    nx, ny, nz = (shape.parse_integer(first + axis, "The number of voxels", 1, MOST_VOXELS) for axis in range(3))
+    dx, dy, dz = (spacing.parse_real(first + axis, "The spacing in mm", _SMALLEST, _LARGEST) for axis in range(3))
     grid = Grid((nx, ny, nz), (dx, dy, dz))
     if grid.voxels > MOST_VOXELS:
-        raise shape.refusal(f"{grid.voxels} voxels exceed the limit of {MOST_VOXELS}")
+        raise shape.make_error(f"{grid.voxels} voxels exceed the limit of {MOST_VOXELS}")
     return grid
 
 
@@ -179,7 +179,7 @@ class _Fields:
     def one_of(self, key: str, *allowed: str) -> str:
         value = _value(self.line(key))
         if value not in allowed:
-            raise self.line(key).refusal(f"{key} must be {' or '.join(allowed)}, not {quote_word(value)}")
+            raise self.line(key).make_error(f"{key} must be {' or '.join(allowed)}, not {quote_word(value)}")
         return value
 
     def present(self, *keys: str) -> list[Line]:
@@ -191,11 +191,11 @@ def _fields(file: str, text: str) -> _Fields:
     for line in filled_lines(file, text):
         key, equals, value = (part.strip() for part in " ".join(line.words).partition("="))
         if not key or not equals:
-            raise line.refusal("a line of a MetaImage header must be: Key = value")
+            raise line.make_error("a line of a MetaImage header must be: Key = value")
         if key in fields:
-            raise line.refusal(f"{quote_word(key)} is repeated, after line {fields[key].number}")
+            raise line.make_error(f"{quote_word(key)} is repeated, after line {fields[key].number}")
         if len(fields) == _MOST_LINES:
-            raise line.refusal(f"a header may have at most {_MOST_LINES} lines")
+            raise line.make_error(f"a header may have at most {_MOST_LINES} lines")
         fields[key] = Line(file, line.number, (key, "=", *value.split()))
     for key, line in fields.items():
         _check_known(key, line)
@@ -208,7 +208,7 @@ def _check_known(key: str, line: Line) -> None:
         known = {name.lower(): name for name in _KEYS}
         similar = difflib.get_close_matches(key[:80].lower(), known, 1, 0.85)
         if similar:
-            raise line.refusal(f"MetaImage has no key {quote_word(key)}, did you mean {known[similar[0]]}?")
+            raise line.make_error(f"MetaImage has no key {quote_word(key)}, did you mean {known[similar[0]]}?")
 
 
 def _check_numbers(fields: _Fields, grid: Grid) -> None:
@@ -216,24 +216,24 @@ def _check_numbers(fields: _Fields, grid: Grid) -> None:
     for line in fields.present(*_ONLY):
         key = line.words[0]
         if _value(line) not in _ONLY[key]:
-            raise line.refusal(f"{key} must be {_ONLY[key][0]}, not {quote_word(_value(line))}")
+            raise line.make_error(f"{key} must be {_ONLY[key][0]}, not {quote_word(_value(line))}")
     for line in fields.present(*_ONLY_NUMBER):
         key = line.words[0]
         if _reals(line, 1) != [_ONLY_NUMBER[key]]:
-            raise line.refusal(f"{key} must be {_ONLY_NUMBER[key]:g}: the raw file must contain HU")
+            raise line.make_error(f"{key} must be {_ONLY_NUMBER[key]:g}: the raw file must contain HU")
     for line in fields.present("ElementSize"):
         if not np.allclose(_reals(line, 3), grid.spacing, rtol=1e-5, atol=0):
-            raise line.refusal("ElementSize differs from ElementSpacing, and would be ignored: remove it")
+            raise line.make_error("ElementSize differs from ElementSpacing, and would be ignored: remove it")
 
 
 def _check_orientation(fields: _Fields) -> None:
     for line in fields.present(*_MATRIX):
         if np.abs(np.subtract(_reals(line, 9), np.eye(3).ravel())).max() > _TURNED:
-            raise line.refusal(f"{line.words[0]} turns or mirrors the CT, which MCsquare would ignore: {_RESAMPLE}")
+            raise line.make_error(f"{line.words[0]} turns or mirrors the CT, which MCsquare would ignore: {_RESAMPLE}")
     for line in fields.present(_ANATOMY):
         if _value(line) not in _IDENTITY:
             value = quote_word(_value(line))
-            raise line.refusal(f"{_ANATOMY} must be RAI, not {value}: {_RESAMPLE}, or write RAI if they are")
+            raise line.make_error(f"{_ANATOMY} must be RAI, not {value}: {_RESAMPLE}, or write RAI if they are")
 
 
 def _offset(fields: _Fields) -> tuple[float, float, float] | None:
@@ -243,7 +243,7 @@ def _offset(fields: _Fields) -> tuple[float, float, float] | None:
         x, y, z = _reals(line, 3, _FAR)
         points.append((x, y, z))
         if points[0] != points[-1]:
-            raise line.refusal(f"{line.words[0]} contradicts its synonym {fields.present(*_OFFSET)[0].words[0]}")
+            raise line.make_error(f"{line.words[0]} contradicts its synonym {fields.present(*_OFFSET)[0].words[0]}")
     return points[0] if points else None
 
 
@@ -253,8 +253,8 @@ def _value(line: Line) -> str:
 
 def _reals(line: Line, count: int, most: float = math.inf) -> list[float]:
     if len(line.words) != 2 + count:
-        raise line.refusal(f"{line.words[0]}: {count} numbers are needed, but there are {len(line.words) - 2}")
-    return [line.real(index, line.words[0], -most, most) for index in range(2, 2 + count)]
+        raise line.make_error(f"{line.words[0]}: {count} numbers are needed, but there are {len(line.words) - 2}")
+    return [line.parse_real(index, line.words[0], -most, most) for index in range(2, 2 + count)]
 
 
 def _by(grid: Grid) -> str:

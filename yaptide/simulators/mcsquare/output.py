@@ -75,7 +75,7 @@ class _View:
 
     @property
     def axes(self) -> tuple[Axis, ...]:
-        return tuple(Axis("xyz"[axis], "mm", self.grid.coordinates(axis)) for axis in range(3))
+        return tuple(Axis("xyz"[axis], "mm", self.grid.voxel_coordinates(axis)) for axis in range(3))
 
 
 def read_output(folder: Path, exit_code: int) -> TaskOutput:
@@ -168,7 +168,12 @@ def _of_quantity(quantity: str, images: dict[str, Voxels], view: _View) -> Itera
     weighted = _SCORERS[quantity].weighted
     parts: tuple[tuple[str, tuple[Axis, ...], Floats, Floats | None], ...] = (
         (_CURVE, (view.layers.depth,), *_curve(quantity, values, dose, view.layers)),
-        (_SLICE, view.layers.slice_axes, view.layers.plane(values), view.layers.plane(dose) if weighted else None),
+        (
+            _SLICE,
+            view.layers.slice_axes,
+            view.layers.cut_slice(values),
+            view.layers.cut_slice(dose) if weighted else None,
+        ),
         (_GRID, view.axes, values, dose if weighted else None),
     )
     for part, axes, numbers, weights in parts:
@@ -188,10 +193,10 @@ def _of_quantity(quantity: str, images: dict[str, Voxels], view: _View) -> Itera
 def _curve(quantity: str, values: Voxels, dose: Voxels, layers: Layers) -> tuple[Floats, Floats | None]:
     """Return one value per layer, and its weight for an average over dose."""
     if quantity == "Dose":
-        return layers.sums(values) / layers.voxels, None
+        return layers.sum_layers(values) / layers.voxels, None
     if quantity == "Energy":
-        return layers.sums(values), None
-    weight, total = layers.sums(dose), layers.sums(values, dose)
+        return layers.sum_layers(values), None
+    weight, total = layers.sum_layers(dose), layers.sum_layers(values, dose)
     mean = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
     return mean, weight / layers.voxels
 

@@ -77,7 +77,7 @@ class _Entry:
 
     def value(self) -> Line:
         if len(self.values) != 1:
-            raise self.line.refusal(f"{self.tag} needs one line with its value, but there are {len(self.values)}")
+            raise self.line.make_error(f"{self.tag} needs one line with its value, but there are {len(self.values)}")
         return self.values[0]
 
 
@@ -92,13 +92,13 @@ class _Section:
     def find(self, tag: str) -> _Entry | None:
         entries = [entry for entry in self.entries if entry.tag == tag]
         if len(entries) > 1:
-            raise entries[1].line.refusal(f"{tag} is given twice in {self.name}")
+            raise entries[1].line.make_error(f"{tag} is given twice in {self.name}")
         return entries[0] if entries else None
 
     def entry(self, tag: str) -> _Entry:
         entry = self.find(tag)
         if entry is None:
-            raise self.start.refusal(f"{self.name} has no {tag}")
+            raise self.start.make_error(f"{self.name} has no {tag}")
         return entry
 
     def split(self, tag: str, name: str) -> tuple["_Section", list["_Section"]]:
@@ -141,32 +141,32 @@ def _entries(file: str, text: str) -> list[_Entry]:
         line = Line(file, number, tuple(content.split("#")[0].split()))
         if tag:
             if tag[1] not in _TAGS:
-                raise line.refusal(f"unknown tag {quote_word(tag[1])}")
+                raise line.make_error(f"unknown tag {quote_word(tag[1])}")
             heads = _HEADS.get(tag[1])
             if heads and " ".join(tag[2].split()) not in heads:
-                raise line.refusal(f"the columns must be {tag[1]} {heads[0]}, not {quote_word(content.strip('# '))}")
+                raise line.make_error(f"the columns must be {tag[1]} {heads[0]}, not {quote_word(content.strip('# '))}")
             entries.append(_Entry(tag[1], line, []))
         elif line.words:
             if not entries or entries[-1].tag.endswith("DESCRIPTION"):  # such tags have no value
-                raise line.refusal("expected a tag here, e.g. ###GantryAngle")
+                raise line.make_error("expected a tag here, e.g. ###GantryAngle")
             entries[-1].values.append(line)
     return entries
 
 
 def _count(section: _Section, tag: str, parts: Sequence[object]) -> None:
     value = section.entry(tag).value()
-    if value.integer(0, tag, 1, _MANY) != len(parts):
-        raise value.refusal(f"{tag} is {value.words[0]}, but there are {len(parts)}")
+    if value.parse_integer(0, tag, 1, _MANY) != len(parts):
+        raise value.make_error(f"{tag} is {value.words[0]}, but there are {len(parts)}")
 
 
 def _field(section: _Section) -> Field:
     head, points = section.split("ControlPointIndex", f"{section.name}, control point")
     _count(head, "NumberOfControlPoints", points)
-    x, y, z = head.entry("IsocenterPosition").value().reals(3, "IsocenterPosition in mm")
+    x, y, z = head.entry("IsocenterPosition").value().parse_reals(3, "IsocenterPosition in mm")
     name = head.find("RangeShifterID")
     return Field(
-        gantry=head.entry("GantryAngle").value().real(0, "GantryAngle in degrees", -720, 720),
-        couch=head.entry("PatientSupportAngle").value().real(0, "PatientSupportAngle in degrees", -720, 720),
+        gantry=head.entry("GantryAngle").value().parse_real(0, "GantryAngle in degrees", -720, 720),
+        couch=head.entry("PatientSupportAngle").value().parse_real(0, "PatientSupportAngle in degrees", -720, 720),
         isocentre=(x, y, z),
         points=tuple(_point(point, name is not None) for point in points),
         shifter=(name.value().words[0], _kind(head)) if name else None,
@@ -182,24 +182,26 @@ def _point(section: _Section, shifter: bool) -> ControlPoint:
     spots = tuple(_spot(line) for line in table.values)
     _count(section, "NbOfScannedSpots", spots)
     if not any(spot[2] for spot in spots):
-        raise table.line.refusal(f"all weights of {section.name} are 0")
-    energy = section.entry("Energy").value().real(0, "Energy in MeV", 0)
+        raise table.line.make_error(f"all weights of {section.name} are 0")
+    energy = section.entry("Energy").value().parse_real(0, "Energy in MeV", 0)
     return ControlPoint(energy, spots, _setting(section) if shifter else None)
 
 
 def _spot(line: Line) -> Spot:
     if len(line.words) not in {3, 4}:  # the fourth is the time, for an unsupported mode
-        raise line.refusal("a spot must be: x y weight")
-    x, y = (line.real(index, "The spot's position in mm", -_FAR, _FAR) for index in range(2))
-    return x, y, line.real(2, "The spot's weight", 0, _HEAVY)
+        raise line.make_error("a spot must be: x y weight")
+    x, y = (line.parse_real(index, "The spot's position in mm", -_FAR, _FAR) for index in range(2))
+    return x, y, line.parse_real(2, "The spot's weight", 0, _HEAVY)
 
 
 def _setting(section: _Section) -> ShifterSetting:
     setting = section.entry("RangeShifterSetting").value()
     if setting.words[0] not in {"IN", "OUT"}:
-        raise setting.refusal("RangeShifterSetting must be IN or OUT")
-    distance = section.entry("IsocenterToRangeShifterDistance").value().real(0, "The distance in mm", -_FAR, _FAR)
-    thickness = section.entry("RangeShifterWaterEquivalentThickness").value().real(0, "The thickness in mm", 0, _FAR)
+        raise setting.make_error("RangeShifterSetting must be IN or OUT")
+    distance = section.entry("IsocenterToRangeShifterDistance").value().parse_real(0, "The distance in mm", -_FAR, _FAR)
+    thickness = (
+        section.entry("RangeShifterWaterEquivalentThickness").value().parse_real(0, "The thickness in mm", 0, _FAR)
+    )
     return ShifterSetting(setting.words[0], distance, thickness)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from yaptide.domain.depth_dose import NO_RANGE
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.estimators import Axis, Estimator, Floats, Page
-from yaptide.editor.places import Section, short
+from yaptide.editor.places import Section, quote_text
 from yaptide.editor.project import Cylinder, Detector, Everywhere, Mesh, Vector, ZoneDetector
 from yaptide.simulators.mcsquare.materials import hu_of
 from yaptide.simulators.mcsquare.metaimage import Grid, Voxels
@@ -110,15 +110,15 @@ _DETECTORS: dict[type, str] = {Mesh: "mesh", Cylinder: "cylinder", ZoneDetector:
 def parse_scoring(text: str) -> Scoring:
     """Parse the file; raise InvalidInput."""
     whole = Section("document", _document(text), FILE)
-    outputs = tuple(_output(output) for output in whole.items("outputs", "output", _MOST))
+    outputs = tuple(_output(output) for output in whole.read_sections("outputs", "output", _MOST))
     names = [output.name for output in outputs]
     if len(set(names)) < len(names) or not names:
-        raise whole.refusal("outputs must have names, and all of them must differ")
-    empty = Section("document", {"empty": whole.sequence("empty", 10 * _MOST)}, FILE)
+        raise whole.make_error("outputs must have names, and all of them must differ")
+    empty = Section("document", {"empty": whole.read_list("empty", 10 * _MOST)}, FILE)
     numbers = tuple(
-        Section("empty", {"zone": zone}, FILE).integer("zone", None, 0, 10**5) for zone in empty.values["empty"]
+        Section("empty", {"zone": zone}, FILE).read_integer("zone", None, 0, 10**5) for zone in empty.values["empty"]
     )
-    return Scoring(whole.vector("corner"), numbers, outputs, whole.text("no_range")[:300])
+    return Scoring(whole.read_vector("corner"), numbers, outputs, whole.read_text("no_range")[:300])
 
 
 def _document(text: str) -> Mapping[str, Any]:
@@ -132,51 +132,55 @@ def _document(text: str) -> Mapping[str, Any]:
 
 
 def _output(output: Section) -> ScoredOutput:
-    pages = tuple(_scored(page) for page in output.items("pages", "page", _MOST))
-    if not output.text("name") or not pages:
-        raise output.refusal("name or pages are missing")
-    return ScoredOutput(output.text("name"), _detector(output.within("detector")), pages)
+    pages = tuple(_scored(page) for page in output.read_sections("pages", "page", _MOST))
+    if not output.read_text("name") or not pages:
+        raise output.make_error("name or pages are missing")
+    return ScoredOutput(output.read_text("name"), _detector(output.read_section("detector")), pages)
 
 
 def _scored(page: Section) -> Scored:
-    quantity = page.text("quantity")
+    quantity = page.read_text("quantity")
     if quantity not in KINDS:
-        raise page.refusal(f"quantity must be one of {', '.join(KINDS)}, not {short(quantity)}")
-    return Scored(quantity, page.text("name"), page.text("filter"), page.number("rescale", 1.0, -1e300, 1e300))
+        raise page.make_error(f"quantity must be one of {', '.join(KINDS)}, not {quote_text(quantity)}")
+    return Scored(
+        quantity, page.read_text("name"), page.read_text("filter"), page.read_number("rescale", 1.0, -1e300, 1e300)
+    )
 
 
 def _detector(detector: Section) -> Detector:
-    name, kind = detector.text("name"), detector.text("kind")
+    name, kind = detector.read_text("name"), detector.read_text("kind")
     if kind == "everywhere":
         return Everywhere(name)
     if kind == "zone":
-        return ZoneDetector(name, detector.integer("zone", None, 0, 10**5))
-    centre = detector.vector("centre")
+        return ZoneDetector(name, detector.read_integer("zone", None, 0, 10**5))
+    centre = detector.read_vector("centre")
     if kind == "mesh":
         x, y, z = (_positive(detector, "size", index) for index in range(3))
         nx, ny, nz = _bins(detector, 3)
         return Mesh(name, centre, (x, y, z), (nx, ny, nz))
     if kind == "cylinder":
-        inner, radius = detector.number("inner", None, 0), detector.number("radius", None, 1e-9)
+        inner, radius = detector.read_number("inner", None, 0), detector.read_number("radius", None, 1e-9)
         if inner >= radius:
-            raise detector.refusal("inner must be smaller than radius")
+            raise detector.make_error("inner must be smaller than radius")
         rings, layers = _bins(detector, 2)
-        return Cylinder(name, centre, inner, radius, detector.number("depth", None, 1e-9), (rings, layers))
-    raise detector.refusal(f"kind must be one of {', '.join(_DETECTORS.values())}, not {short(kind)}")
+        return Cylinder(name, centre, inner, radius, detector.read_number("depth", None, 1e-9), (rings, layers))
+    raise detector.make_error(f"kind must be one of {', '.join(_DETECTORS.values())}, not {quote_text(kind)}")
 
 
 def _positive(detector: Section, key: str, index: int) -> float:
-    return Section(detector.place, {key: detector.vector(key)[index]}, detector.document).number(key, None, 1e-9)
+    return Section(detector.place, {key: detector.read_vector(key)[index]}, detector.document).read_number(
+        key, None, 1e-9
+    )
 
 
 def _bins(detector: Section, count: int) -> tuple[int, ...]:
-    values = detector.sequence("bins", count)
+    values = detector.read_list("bins", count)
     bins = tuple(
-        Section(detector.place, {"bins": value}, detector.document).integer("bins", None, 1, _MOST_BINS)
+        Section(detector.place, {"bins": value}, detector.document).read_integer("bins", None, 1, _MOST_BINS)
         for value in values
     )
     if len(bins) != count or math.prod(bins) > _MOST_BINS:
-        raise detector.refusal(f"bins must be {count} numbers with a product of at most {_MOST_BINS}")
+        raise detector.make_error(f"bins must be {count} numbers with a product of at most {_MOST_BINS}")
     return bins
 
 
@@ -342,7 +346,7 @@ def _whole(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], Doubles]:
     """Convert areas to parts of rings: of the sampled area if a ring is within the grid, else of its exact area."""
     edges = np.linspace(rings.inner, rings.radius, rings.bins[0] + 1)
-    reach = min(min(-low[axis], low[axis] + grid.length(axis) / _MM) for axis in range(2))
+    reach = min(min(-low[axis], low[axis] + grid.axis_length(axis) / _MM) for axis in range(2))
     sampled = np.bincount(ring, area, rings.bins[0])
     within = edges[1:] <= reach
     ring_areas = np.where(within, sampled, np.pi * np.diff(edges**2))

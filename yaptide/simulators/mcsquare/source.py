@@ -45,7 +45,7 @@ def make_source(beam: Beam, space: Space) -> tuple[bdl.BDL, plan.Plan]:
     size, spots = _spots(beam, turn, max(space.voxel) * _MM)
     point = plan.ControlPoint(beam.energy, tuple(spots))
     x, y, z = space.to_grid(beam.position)
-    centre = (space.grid.length(0) - x, y, z)  # the plan's x is mirrored
+    centre = (space.grid.axis_length(0) - x, y, z)  # the plan's x is mirrored
     return _library(beam, size, turn), plan.Plan((plan.Field(gantry, couch, centre, (point,)),))
 
 

@@ -25,22 +25,24 @@ class Table:
 def parse_densities(file: str, text: str) -> Table:
     """Parse densities in g/cm3, which MCsquare interpolates; raise InvalidInput."""
     # MCsquare crashes on a single row.
-    return _table(file, text, 2, lambda line: line.real(1, "The density in g/cm3", 1e-6, 100))
+    return _table(file, text, 2, lambda line: line.parse_real(1, "The density in g/cm3", 1e-6, 100))
 
 
 def parse_materials(file: str, text: str) -> Table:
     """Parse material labels, each valid up to the HU of the next row; raise InvalidInput."""
-    return _table(file, text, 1, lambda line: line.integer(1, "The material label", FIRST_MATERIAL, LAST_MATERIAL))
+    return _table(
+        file, text, 1, lambda line: line.parse_integer(1, "The material label", FIRST_MATERIAL, LAST_MATERIAL)
+    )
 
 
 def _table(file: str, text: str, least: int, value: Callable[[Line], float]) -> Table:
     rows: list[tuple[float, float]] = []
     for line in filled_lines(file, text):
         if len(line.words) != 2:
-            raise line.refusal(f"a HU and a value are needed, but there are {len(line.words)} words")
-        hu = line.real(0, "The HU")
+            raise line.make_error(f"a HU and a value are needed, but there are {len(line.words)} words")
+        hu = line.parse_real(0, "The HU")
         if rows and hu <= rows[-1][0]:
-            raise line.refusal("the HU must be larger than in the row before")
+            raise line.make_error("the HU must be larger than in the row before")
         rows.append((hu, value(line)))
     if len(rows) < least:
         raise InvalidInput(f"{file}: at least {least} rows of a HU and a value are needed, but there are {len(rows)}")

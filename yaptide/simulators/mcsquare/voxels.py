@@ -73,7 +73,7 @@ class Space:
     def to_grid(self, point: Vector) -> Vector:
         """Convert a point of the project (cm) to mm from the corner of the grid, clipped to the grid."""
         x, y, z = (
-            min(max((at - start) * _MM, 0.0), self.grid.length(axis))
+            min(max((at - start) * _MM, 0.0), self.grid.axis_length(axis))
             for axis, (at, start) in enumerate(zip(point, self.corner, strict=True))
         )
         return x, y, z
@@ -89,7 +89,7 @@ class _Axis:
     planes: list[float] = field(default_factory=list)
     finest: float = _LARGEST
 
-    def lattice(self, coarser: float) -> tuple[float, float, int]:
+    def fit_lattice(self, coarser: float) -> tuple[float, float, int]:
         """Return begin, size and number of the voxels, `coarser` than the best size by this factor."""
         begin, width = min(self.bins, key=lambda bins: bins[1], default=(self.low, self.finest))
         wanted = max(min(self.finest, width, self._thinnest()), _SMALLEST) * coarser
@@ -126,7 +126,7 @@ def make_space(project: Project, detectors: Sequence[Detector]) -> Space:
     most = min(MOST_VOXELS, _MOST_TESTS // max(tests, 1))
     coarser = [1.0, 1.0, 1.0]
     while True:
-        lattices = [axis.lattice(by) for axis, by in zip(axes, coarser, strict=True)]
+        lattices = [axis.fit_lattice(by) for axis, by in zip(axes, coarser, strict=True)]
         if max(size for _, size, _ in lattices) > _COARSEST:
             raise InvalidInput(f"The project is too large: its voxels would be larger than {_COARSEST:g} cm")
         if math.prod(count for _, _, count in lattices) <= most:
@@ -140,7 +140,7 @@ def fill_space(space: Space, geometry: Geometry) -> Voxels:
     """Return the HU of each voxel, shape (nz, ny, nx): that of the zone that contains its centre."""
     shape = space.grid.shape
     hu = np.empty(shape[::-1], dtype=np.float32)
-    centres = [space.corner[axis] + space.grid.centres(axis) / _MM for axis in range(3)]
+    centres = [space.corner[axis] + space.grid.voxel_centres(axis) / _MM for axis in range(3)]
     for corner in itertools.product(*(range(0, count, _BLOCK) for count in shape)):
         parts = [slice(first, first + _BLOCK) for first in corner]
         x, y, z = (coordinates[part] for coordinates, part in zip(centres, parts, strict=True))

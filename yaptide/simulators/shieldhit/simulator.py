@@ -26,6 +26,6 @@ class ShieldHit(External):
         keywords = {line.words[0].upper(): line for line in filled_lines(_BEAM, files[_BEAM], comment="!#*")}
         if "NSTAT" not in keywords:
             raise InvalidInput(f"{_BEAM}: the number of primaries, NSTAT, is missing")
-        primaries = keywords["NSTAT"].integer(1, "NSTAT", 1, MOST_PRIMARIES)
-        seed = keywords["RNDSEED"].integer(1, "RNDSEED", 0, LARGEST_SEED) if "RNDSEED" in keywords else 0
+        primaries = keywords["NSTAT"].parse_integer(1, "NSTAT", 1, MOST_PRIMARIES)
+        seed = keywords["RNDSEED"].parse_integer(1, "RNDSEED", 0, LARGEST_SEED) if "RNDSEED" in keywords else 0
         return Checked(primaries, quantum=1, seed=seed or draw_seed())

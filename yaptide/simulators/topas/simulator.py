@@ -35,12 +35,12 @@ class Topas(External):
         histories = [parameter for name, parameter in parameters.items() if _HISTORIES.fullmatch(name)]
         if not histories:
             raise InvalidInput("No source has a number of primaries: i:So/<source>/NumberOfHistoriesInRun is missing")
-        primaries = sum(line.integer(1, line.words[0], 0, MOST_PRIMARIES) for line in histories)
+        primaries = sum(line.parse_integer(1, line.words[0], 0, MOST_PRIMARIES) for line in histories)
         if not 1 <= primaries <= MOST_PRIMARIES:
-            raise histories[0].refusal(
+            raise histories[0].make_error(
                 f"all sources together must have 1 to {MOST_PRIMARIES} primaries, not {primaries}"
             )
-        seed = parameters["ts/seed"].integer(1, "Ts/Seed", 0, LARGEST_SEED) if "ts/seed" in parameters else 0
+        seed = parameters["ts/seed"].parse_integer(1, "Ts/Seed", 0, LARGEST_SEED) if "ts/seed" in parameters else 0
         return Checked(primaries, quantum=1, seed=seed or draw_seed())
 
 
