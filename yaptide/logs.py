@@ -1,15 +1,13 @@
 """The log: how a line looks, how much is said, and what it is about.
 
 Modules log by `logging.getLogger(__name__)`, or by `structlog.stdlib.get_logger(__name__)` where fields are worth
-having. Both, and libraries, end up on standard error in one format. What `log_context` binds is in every line of the
-thread or task meanwhile. No line holds a local variable, a header, a body, or what a statement was given.
+having. Both, and libraries, end up on standard error in one format. What `bind_log_context` binds is in every line
+of the request. No line holds a local variable, a header, a body, or what a statement was given.
 """
 
 import logging
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -60,15 +58,8 @@ def configure_logging(form: str = "text", level: str = "") -> None:
     threading.excepthook = _last_words_of_thread if json else threading.__excepthook__
 
 
-@contextmanager
-def log_context(**fields: Any) -> Iterator[None]:
-    """Have the lines that are logged meanwhile tell what they are about, such as `job_id`."""
-    with structlog.contextvars.bound_contextvars(**fields):
-        yield
-
-
 def bind_log_context(**fields: Any) -> None:
-    """The same until the request that is being answered ends."""
+    """Have the lines that are logged until the end of the request tell what they are about, such as `job_id`."""
     structlog.contextvars.bind_contextvars(**fields)
 
 

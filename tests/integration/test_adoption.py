@@ -478,12 +478,12 @@ class Broken(Exception):
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        (orphans, "settle"),
-        (accounts, "copy"),
-        (simulations, "copy"),
-        (payloads, "copy"),
+        (orphans, "settle_orphans"),
+        (accounts, "copy_accounts"),
+        (simulations, "copy_simulations"),
+        (payloads, "copy_payloads"),
         (staging, "set_sequences"),
-        (staging, "drop"),
+        (staging, "drop_staged"),
         (staging, "bring_up_to_date"),
     ],
 )

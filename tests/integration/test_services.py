@@ -406,7 +406,7 @@ def test_outputs_are_on_the_disk_before_the_task_has_ended(tmp_path, monkeypatch
         task_outputs.write_output(file, output([1, 2, 3]))
     assert spool.fetch("job", 7, tmp_path).stat().st_size
     aside, job, whole = synced
-    assert aside.startswith(".7-")
+    assert aside.startswith(".yaptide-")
     assert (job, whole) == ("job", "spool")
 
 
@@ -466,7 +466,7 @@ def fail_after(monkeypatch, module: Any, name: str, calls: int) -> None:
         (codec.Payload, "columns", 0),
         (codec.Payload, "columns", 2),
         (results.simulations, "count_bytes", 0),
-        (results.lifecycle, "end", 0),
+        (results.lifecycle, "end_simulation", 0),
     ],
     ids=["at the first row", "between two pages", "behind the last page", "at the move to COMPLETED"],
 )

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -22,6 +23,7 @@ from yaptide.admin.interrupts import Interrupts
 from yaptide.admin.store import Opened, open_store
 from yaptide.application import make_driver, make_executor, make_outbox_publisher, make_server, prepare_to_serve
 from yaptide.domain.errors import Conflict, InvalidInput
+from yaptide.platforms.loops import Loops
 from yaptide.services import recovery, runners
 from yaptide.services.backend import utc_now
 from yaptide.services.conversion import find_stand_in
@@ -61,21 +63,16 @@ def run_server(
     server = make_server(store.settings, store.backend, threads, _GRACE)
     gc.collect()
     gc.freeze()  # scanning the objects that exist now would cost as much as a response about 10,000 tasks
-    stop = threading.Event()
-    supervisors = []
-    if executor:
-        supervisors.append(threading.Thread(target=_keep_working, args=(_start_executor(), stop), name="supervisor"))
     url = http_url(host, port)
+    loops = Loops()
     try:
-        for supervisor in supervisors:
-            supervisor.start()
+        if executor:
+            loops.start("supervisor", partial(_run_executor_process, loops.stopping), _PAUSE)
         _announce(f"yaptide serves {url} (API documentation: {url}/docs); stop with Ctrl-C")
         with published_address(store.settings.data_dir, listener.getsockname()[0], port):
             server.serve_on(listener)
     finally:
-        stop.set()
-        for supervisor in supervisors:
-            supervisor.join()
+        loops.stop()
 
 
 def _offer_simulator(store: Opened) -> None:
@@ -111,25 +108,19 @@ def _listen(host: str, port: int) -> socket.socket:
         raise Conflict(f"Cannot listen on {host}:{port}: {error.strerror}") from error
 
 
-def _start_executor() -> subprocess.Popen[bytes]:
-    """Start a process that runs tasks. The kernel ends it with the thread that started it, see `die_with_parent`.
+def _run_executor_process(stop: threading.Event) -> None:
+    """Run a process that runs tasks, until it ends for any reason, or until `stop` is set.
 
-    Ctrl-C does not reach it: its parent stops it cleanly.
+    The kernel ends it with the thread that started it, see `die_with_parent`. Ctrl-C does not reach it: its parent
+    stops it cleanly.
     """
-    return subprocess.Popen([sys.executable, "-P", "-m", "yaptide", "work", "--wait"], process_group=0)
-
-
-def _keep_working(executor: subprocess.Popen[bytes], stop: threading.Event) -> None:
-    """Restart the executor process whenever it ends, until `stop` is set."""
-    while True:
-        with executor:
-            while executor.poll() is None and not stop.wait(_POLL_SECONDS):
-                pass
-            executor.terminate()
-        if stop.wait(_PAUSE):
-            return
+    command = [sys.executable, "-P", "-m", "yaptide", "work", "--wait"]
+    with subprocess.Popen(command, process_group=0) as executor:
+        while executor.poll() is None and not stop.wait(_POLL_SECONDS):
+            pass
+        executor.terminate()
+    if not stop.is_set():
         log.warning("the executor process has ended (%s); starting another", executor.returncode)
-        executor = _start_executor()
 
 
 @app.command("work")

@@ -1,6 +1,8 @@
 """Routes for results: workers send them, users read them."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote, urlencode
@@ -37,11 +39,20 @@ def post_results() -> Response:
     more than 1 MiB the keys must come in this order, so that the update key is checked before the rest is received.
     """
     request.max_content_length = current_app.config["MAX_RESULTS_LENGTH"]
-    stream: IO[bytes] = request.stream
+    with _received_body(request.stream) as body:
+        posted = results.post_results(get_backend(), body)
+    logs.bind_log_context(job_id=posted.job_id)
+    refused = {"refused": [page._asdict() for page in posted.refused]} if posted.refused else {}
+    return json_response({"message": "Results saved", **refused}, 202)
+
+
+@contextmanager
+def _received_body(stream: IO[bytes]) -> Iterator[bytes | IO[bytes]]:
+    """Yield the body, as a file if it is large; reject a wrong key before the rest is read."""
     head = stream.read(_HEAD)
     key = key_first(head)
-    if key:  # reject a wrong key before the rest is read
-        _check(key)
+    if key:
+        logs.bind_log_context(job_id=results.check_key(get_backend(), key))
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=str(_folder())) as spooled:
         while head:
             spooled.write(head)
@@ -50,10 +61,11 @@ def post_results() -> Response:
                     'Results of more than 1 MiB must begin with {"simulation_id": ..., "update_key": "..."'
                 )
             head = stream.read(_CHUNK)
-        posted = _store(spooled)
-    logs.bind_log_context(job_id=posted.job_id)
-    refused = {"refused": [page._asdict() for page in posted.refused]} if posted.refused else {}
-    return json_response({"message": "Results saved", **refused}, 202)
+        if spooled.tell() > _IN_MEMORY:  # large results are not read into memory
+            yield spooled
+        else:
+            spooled.seek(0)
+            yield spooled.read()
 
 
 def _folder() -> Path:
@@ -61,17 +73,6 @@ def _folder() -> Path:
     folder = get_backend().data_dir
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
-
-
-def _check(key: results.Key) -> None:
-    logs.bind_log_context(job_id=results.check_key(get_backend(), key))
-
-
-def _store(spooled: "tempfile.SpooledTemporaryFile[bytes]") -> results.Posted:
-    if spooled.tell() > _IN_MEMORY:  # large results are not read into memory
-        return results.post_file(get_backend(), spooled)
-    spooled.seek(0)
-    return results.post_results(get_backend(), spooled.read())
 
 
 @blueprint.get("/estimators")

@@ -45,6 +45,22 @@ def take_merge(connection: Connection, simulation: Locked, owner: str) -> bool:
     return transitions.move_simulation(connection, simulation.id, EntityState.MERGING_RUNNING, cause, values)
 
 
+def merge_next(backend: Backend, owner: str, in_progress: set[int], platform: str = DIRECT) -> bool:
+    """Merge the simulation of a platform that has waited longest; False if none waits.
+
+    Its number is in `in_progress` meanwhile: whoever gives it to others if it stalls needs its heartbeats.
+    """
+    simulation = claim_merge(backend, owner, platform)
+    if simulation is None:
+        return False
+    in_progress.add(simulation.id)
+    try:
+        merge_simulation(backend, simulation, owner)
+    finally:
+        in_progress.discard(simulation.id)
+    return True
+
+
 def merge_simulation(backend: Backend, simulation: Locked, owner: str) -> None:
     """Merge a claimed simulation and store its results, which ends it; it fails if its outputs cannot be merged."""
     with backend.database.reading() as connection:

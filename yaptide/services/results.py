@@ -5,7 +5,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Annotated, Any, cast
@@ -114,66 +114,88 @@ class Posted:
     refused: Sequence[RefusedPage]
 
 
-def post_results(backend: Backend, body: bytes) -> Posted:
+def post_results(backend: Backend, body: bytes | IO[bytes]) -> Posted:
     """Store the results that a worker sends, and end the simulation; the same results again change nothing.
 
-    A page that cannot be shown (no numbers, wrong lengths, the number of another) is left out alone, and named in the
-    history. The others are stored as they came, or in the form that `yaptide.services.pages` tells of. Raises
-    InvalidInput for a wrong key or if nothing can be kept, Conflict if the simulation has other results or has failed
-    or been canceled.
+    A body too large to be held in memory waits in a file. A page that cannot be shown (no numbers, wrong lengths, the
+    number of another) is left out alone, and named in the history. The others are stored as they came, or in the form
+    that `yaptide.services.pages` tells of. Raises InvalidInput for a wrong key or if nothing can be kept, Conflict if
+    the simulation has other results or has failed or been canceled.
     """
-    try:
-        return _post(backend, LargeJson(body), None)
-    except _OtherWords:
-        return _post(backend, LargeJson(b"".join(codec.json_words([body]))), None)
-
-
-def post_file(backend: Backend, file: IO[bytes]) -> Posted:
-    """The same for a body too large to be held in memory, which waits in a file."""
-    file.flush()
-    size = os.fstat(file.fileno()).st_size
-    try:
-        return _post(backend, slim_json(read_pieces(file, 0, size)), file)
-    except _OtherWords:
-        with tempfile.TemporaryFile(dir=backend.data_dir) as copy:
-            copy.writelines(codec.json_words(read_pieces(file, 0, size)))
-            copy.flush()
-            return _post(backend, slim_json(read_pieces(copy, 0, copy.tell())), copy)
-
-
-class _OtherWords(InvalidInput):
-    """A body may hold numbers that JSON has no word for."""
-
-
-@retry_contended
-def _post(backend: Backend, body: LargeJson, file: IO[bytes] | None) -> Posted:
-    parsed = _parsed(body)
-    job_id = check_key(backend, parsed)
-    if not parsed.estimators:
-        raise InvalidInput("There are no estimators in the results")
-    with tempfile.TemporaryFile(dir=backend.data_dir) if file else nullcontext() as aside:
-        source = _Source(body, file, aside, backend.data_dir)
-        found = _estimators(parsed.estimators, source)
-        refused = [page for estimator in found for page in estimator.refused]
-        if not any(estimator.pages for estimator in found):
-            raise InvalidInput(f"Nothing of the results can be kept: {refused[0]}")
-        _keep(backend, parsed, found)
+    with ExitStack() as files:
+        posted, source = _parse_body(backend, body, files)
+        job_id = check_key(backend, posted)
+        estimators, refused = _check_estimators(posted.estimators, source)
+        _store_posted(backend, posted, estimators)
     return Posted(job_id, refused[:_MOST_NAMED])
 
 
-def _parsed(body: LargeJson) -> _Body:
+def _parse_body(backend: Backend, body: bytes | IO[bytes], files: ExitStack) -> tuple[_Body, "_Source"]:
+    """The body without its pages' numbers, and where these are; a body with numbers that JSON has no word for as well.
+
+    Temporary files are left to `files`.
+    """
+    source = _open_source(backend, body, files)
     try:
-        with explain_unreadable():
-            return _BODY.decode(body.text)
-    except InvalidInput as error:
-        raise (_OtherWords(str(error)) if codec.holds_other_words([body.text]) else error) from error
+        return _decode_body(source), source
+    except InvalidInput:
+        if not codec.holds_other_words([source.body.text]):
+            raise
+    source = _open_source(backend, _in_json_words(backend, body, files), files)
+    return _decode_body(source), source
 
 
-def _keep(backend: Backend, parsed: "_Body", found: Sequence[NewEstimator]) -> None:
+def _open_source(backend: Backend, body: bytes | IO[bytes], files: ExitStack) -> "_Source":
+    if isinstance(body, bytes):
+        return _Source(LargeJson(body), None, None, backend.data_dir)
+    aside = _temporary_file(backend, files)
+    return _Source(slim_json(_read_file(body)), body, aside, backend.data_dir)
+
+
+def _decode_body(source: "_Source") -> _Body:
+    with explain_unreadable():
+        return _BODY.decode(source.body.text)
+
+
+def _in_json_words(backend: Backend, body: bytes | IO[bytes], files: ExitStack) -> bytes | IO[bytes]:
+    if isinstance(body, bytes):
+        return b"".join(codec.json_words([body]))
+    copy = _temporary_file(backend, files)
+    copy.writelines(codec.json_words(_read_file(body)))
+    return copy
+
+
+def _temporary_file(backend: Backend, files: ExitStack) -> IO[bytes]:
+    return files.enter_context(tempfile.TemporaryFile(dir=backend.data_dir))
+
+
+def _read_file(file: IO[bytes]) -> Iterator[bytes]:
+    file.flush()
+    return read_pieces(file, 0, os.fstat(file.fileno()).st_size)
+
+
+def _check_estimators(
+    posted: Sequence[_Estimator], source: "_Source"
+) -> tuple[Sequence[NewEstimator], Sequence[RefusedPage]]:
+    """The estimators with the pages that can be kept, as payloads, and the pages that cannot.
+
+    Raises InvalidInput if nothing can be kept.
+    """
+    if not posted:
+        raise InvalidInput("There are no estimators in the results")
+    estimators = _estimators(posted, source)
+    refused = [page for estimator in estimators for page in estimator.refused]
+    if not any(estimator.pages for estimator in estimators):
+        raise InvalidInput(f"Nothing of the results can be kept: {refused[0]}")
+    return estimators, refused
+
+
+@retry_contended
+def _store_posted(backend: Backend, key: Key, estimators: Sequence[NewEstimator]) -> None:
     with backend.database.writing() as connection:
-        locked = transitions.lock_simulation(connection, parsed.simulation_id)
-        simulation = lifecycle.check_update_key(backend, locked, parsed.update_key)
-        store_results(connection, simulation, found, Audit(lifecycle.WORKER, utc_now()))
+        locked = transitions.lock_simulation(connection, key.simulation_id)
+        simulation = lifecycle.check_update_key(backend, locked, key.update_key)
+        store_results(connection, simulation, estimators, Audit(lifecycle.WORKER, utc_now()))
 
 
 def store_results(connection: Connection, simulation: Locked, found: Sequence[NewEstimator], cause: Audit) -> None:

@@ -54,6 +54,11 @@ class Submission:
         """How it is stored that the input is files, or a project."""
         return FILES if self.input_json is None else EDITOR
 
+    @property
+    def platform(self) -> str:
+        """Where it is to be run."""
+        return DIRECT if self.batch is None else BATCH
+
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
@@ -83,53 +88,80 @@ class _Ready:
     left_out: tuple[str, ...] = ()
 
 
-@retry_contended
+@dataclass(frozen=True, slots=True)
+class _New:
+    """A simulation ready to be stored: its columns, its tasks, its input, and who submits it when."""
+
+    update_key: str
+    values: dict[str, Any]
+    tasks: list[dict[str, Any]]
+    payload: codec.Payload
+    cause: Audit
+
+
 def submit_simulation(backend: Backend, user: User, submission: Submission) -> Submitted:
     """Check a simulation, split it into tasks, store everything at once, and only then have it run.
 
     Raises, with nothing stored, InvalidInput if anything of it cannot be run as it is, NotConfigured if nobody is there
     who could run it, Conflict if the user's quota is used up, StorageFull if there is no room for results.
     """
+    _check_limits(backend, submission)
+    ready = _prepare(backend, submission)
+    require_free_space(backend.data_dir, "for results, an administrator has to make some")
+    new = _split(backend, user, ready)
+    simulation_id = _store(backend, user, ready, new)
+    backend.dispatcher.dispatch(simulation_id)
+    return Submitted(new.values["job_id"], simulation_id, new.update_key, ready.sim_type, ready.left_out)
+
+
+def _check_limits(backend: Backend, submission: Submission) -> None:
     if not 1 <= submission.ntasks <= backend.limits.tasks:
         raise InvalidInput(f"The number of tasks must be between 1 and {backend.limits.tasks}")
     if len(submission.title) > MAX_TITLE or "\0" in submission.title:
         raise InvalidInput(f"A title has at most {MAX_TITLE} characters")
-    ready = _prepare(backend, submission)
-    sim_type, checked, submission = ready.sim_type, ready.checked, ready.submission
-    require_free_space(backend.data_dir, "for results, an administrator has to make some")
+
+
+def _split(backend: Backend, user: User, ready: _Ready) -> _New:
+    """Name the simulation, and split it into tasks."""
+    submission, checked = ready.submission, ready.checked
     shares = split_primaries(checked.primaries, submission.ntasks, checked.quantum)
     seeds = task_seeds(checked.seed, len(shares)) if submission.input_files else [None] * len(shares)
+    first = 0 if submission.batch is None else 1
+    tasks = [
+        {"task_id": n, "requested_primaries": share, "seed": seed}
+        for n, (share, seed) in enumerate(zip(shares, seeds, strict=True), first)
+    ]
     cause = Audit(user.username, utc_now())
-    platform, first = (DIRECT, 0) if submission.batch is None else (BATCH, 1)
-    job_id = f"{cause.time:%Y%m%d-%H%M%S}-{uuid.uuid4()}{platform}"
+    job_id = f"{cause.time:%Y%m%d-%H%M%S}-{uuid.uuid4()}{submission.platform}"
     update_key = lifecycle.update_key(backend, job_id)
     values = {
         "job_id": job_id,
         "user_id": user.id,
         "start_time": cause.time,
         "title": submission.title,
-        "platform": platform,
+        "platform": submission.platform,
         "input_type": submission.input_type,
-        "sim_type": sim_type,
+        "sim_type": ready.sim_type,
         "job_state": EntityState.PENDING,
         "update_key_hash": lifecycle.hash_update_key(update_key),
     }
-    rows = [
-        {"task_id": n, "requested_primaries": share, "seed": seed}
-        for n, (share, seed) in enumerate(zip(shares, seeds, strict=True), first)
-    ]
-    payload = _input_payload(submission, checked, ready.left_out)
+    return _New(update_key, values, tasks, _input_payload(submission, checked, ready.left_out), cause)
+
+
+@retry_contended
+def _store(backend: Backend, user: User, ready: _Ready, new: _New) -> int:
+    """Store everything at once, and return the number of the simulation; raises as `submit_simulation` does."""
+    submission = ready.submission
     with backend.database.writing() as connection:
-        of_platform = _of_platform(backend, connection, submission, sim_type, len(rows))
+        of_platform = _of_platform(backend, connection, submission, ready.sim_type, len(new.tasks))
         for_others = of_platform.get("options", "") is None
-        wanted = Wanted(sim_type, platform, submission.input_type, for_others)
+        wanted = Wanted(ready.sim_type, submission.platform, submission.input_type, for_others)
         waits = runners.check_runnable(backend, connection, wanted)
-        check_quota(connection, user, len(payload.data))
-        simulation_id = simulations.add_simulation(connection, values, of_platform, payload, rows)
+        check_quota(connection, user, len(new.payload.data))
+        simulation_id = simulations.add_simulation(connection, new.values, of_platform, new.payload, new.tasks)
         reason = " ".join(filter(None, (ready.note, waits))) or None
-        transitions.record_made(connection, simulation_id, EntityState.PENDING, replace(cause, reason=reason))
-    backend.dispatcher.dispatch(simulation_id)
-    return Submitted(job_id, simulation_id, update_key, sim_type, ready.left_out)
+        transitions.record_made(connection, simulation_id, EntityState.PENDING, replace(new.cause, reason=reason))
+    return simulation_id
 
 
 def find_names(database: Database, beginning: str, most: int) -> list[tuple[str, str]]:

@@ -28,7 +28,6 @@ from yaptide.simulators.base import logs_of_task
 RETURNS = 100
 _MOST_REASON = 200
 #: How tasks of a cluster's array are called as workers: number of the job, of the task, and how often it was requeued.
-RUN_ON_CLUSTER = "slurm-{job}_{task}-{restarts}"
 _RUN_ON_CLUSTER = re.compile(r"/(slurm-[0-9]+_[0-9]+)-([0-9]{1,9})$")
 REQUEUED = "the cluster put it back into the queue"
 #: Values of a task that nobody runs.

@@ -62,7 +62,7 @@ def post(request, backend, job, monkeypatch):
             return results.post_results(backend, data)
         with tempfile.TemporaryFile() as file:
             file.write(data)
-            return results.post_file(backend, file)
+            return results.post_results(backend, file)
 
     return posting
 
@@ -243,7 +243,7 @@ def test_what_is_no_body_is_refused(backend, database, data):
     with tempfile.TemporaryFile() as file:
         file.write(data)
         with pytest.raises(InvalidInput):
-            results.post_file(backend, file)
+            results.post_results(backend, file)
     with pytest.raises(InvalidInput):
         results.post_results(backend, data)
     with pytest.raises(InvalidInput):
@@ -363,7 +363,7 @@ def test_a_run_of_numbers_is_no_name_though_little_is_left_of_it(backend, databa
 
     with tempfile.TemporaryFile() as file:
         file.write(with_hidden_numbers(make))
-        [refused] = results.post_file(backend, file).refused
+        [refused] = results.post_results(backend, file).refused
     assert refused.reason.startswith(reason)
     assert [row["name"] for row in rows_of(database, "Estimator")] == ["good"]
 

@@ -107,15 +107,7 @@ class Driver:
         schedule.due = time.monotonic() + schedule.pause
 
     def _merge(self) -> bool:
-        simulation = merging.claim_merge(self._backend, self.owner, BATCH)
-        if simulation is None:
-            return False
-        self._merging.add(simulation.id)
-        try:
-            merging.merge_simulation(self._backend, simulation, self.owner)
-        finally:
-            self._merging.discard(simulation.id)
-        return True
+        return merging.merge_next(self._backend, self.owner, self._merging, BATCH)
 
     def _announce(self) -> None:
         """Tell that there is somebody who submits to clusters; what these have is kept with them."""

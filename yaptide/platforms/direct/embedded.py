@@ -109,13 +109,7 @@ class EmbeddedExecutor:
                 look.set()
 
     def _work_once(self) -> bool:
-        simulation = merging.claim_merge(self._backend, self.owner)
-        if simulation is not None:
-            self._merging.add(simulation.id)
-            try:
-                merging.merge_simulation(self._backend, simulation, self.owner)
-            finally:
-                self._merging.discard(simulation.id)
+        if merging.merge_next(self._backend, self.owner, self._merging):
             return True
         here = self._installed() if has_free_space(self._folders.work) else {}
         claim = tasks.claim_task(self._backend, self.owner, list(here)) if here else None
