@@ -306,7 +306,7 @@ def test_cancel_and_delete(fresh, tmp_path):
     refused = fresh.run("delete", job_id, "--yes")
     assert (refused.code, refused.complaint) == (
         1,
-        f"Error: It is RUNNING: cancel it first with yaptide cancel {job_id}",
+        f"Error: The simulation is RUNNING: cancel it first with yaptide cancel {job_id}",
     )
     assert fresh.run("results", job_id).complaint == "Error: Pages metadata not found"
     assert fresh.run("cancel", job_id) == Done(0, "", "Canceled the simulation\n")
