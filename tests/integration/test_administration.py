@@ -328,5 +328,5 @@ def test_ages_and_states():
             arguments.parse_age(told)
     assert arguments.parse_states("failed, CANCELED") == (EntityState.FAILED, EntityState.CANCELED)
     assert arguments.parse_states("") == ()
-    with pytest.raises(InvalidInput, match="NEW is no state"):
+    with pytest.raises(InvalidInput, match="Unknown state 'NEW'"):
         arguments.parse_states("NEW")

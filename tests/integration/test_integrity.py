@@ -361,5 +361,5 @@ def test_the_command_tells_by_its_exit_code(completed, database, check):
     ]
     damage(database, 'UPDATE "Task" SET simulated_primaries = 500 WHERE simulation_id = 1', *REPAIRS["size"][0])
     done = check("--repair")
-    assert (done.exit_code, done.stderr) == (0, "1 finding, 0 left\n")
+    assert (done.exit_code, done.stderr) == (0, "1 finding, 0 remaining\n")
     assert check("--repair", "--json").exit_code == 0

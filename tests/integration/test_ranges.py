@@ -131,7 +131,7 @@ def test_a_depth_curve_is_found_among_other_pages(job, yaptide):
 
 
 def test_a_long_list_is_not_taken_for_a_curve(job, yaptide, monkeypatch):
-    monkeypatch.setattr(simulations, "_LONGEST_CURVES", 100)
+    monkeypatch.setattr(simulations, "_MAX_CURVES", 100)
     job.post_results(estimator("dose_", dose()))
     assert json.loads(yaptide("status", job.job_id, "--json"))["no_range"].startswith("no page")
 
