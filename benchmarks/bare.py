@@ -126,7 +126,7 @@ class Bare:
         """Return a connection in autocommit mode that does not wait for the disk, as yaptide's for progress reports."""
         if not hasattr(self._local, "relaxed"):
             self._local.relaxed = connect(self._url, waits=False)
-        return self._mine.relaxed
+        return self._local.relaxed
 
     def _now(self) -> Any:
         now = datetime.now(UTC)
