@@ -3,20 +3,20 @@
 #   docker build --target server --tag yaptide-server .
 #   docker build --target worker --tag yaptide-worker .
 #
-# docker-compose.yml builds both; docs/production.md has the rest.
+# docker-compose.yml builds both; see docs/production.md.
 
 FROM python:3.11.14-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
 RUN python -m venv /opt/yaptide
-# What yaptide imports has a layer of its own, which is kept while only yaptide's own code changes.
+# Dependencies are in a separate layer, which is reused while only yaptide's own code changes.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY yaptide/__init__.py yaptide/
 COPY client client
 RUN /opt/yaptide/bin/pip install --constraint constraints.txt ./client ".[all]"
 COPY yaptide yaptide
 RUN /opt/yaptide/bin/pip install --no-deps --force-reinstall .
-# The code where people look for it, with the script of administrators, which loses its run bit in a wheel.
+# The code at its usual place, with the administration script, whose executable bit a wheel does not keep.
 RUN install -d /usr/local/app \
     && ln -s /opt/yaptide/lib/python3.11/site-packages/yaptide /usr/local/app/yaptide \
     && chmod 755 /usr/local/app/yaptide/admin/db_manage.py
@@ -37,10 +37,10 @@ CMD ["yaptide", "up", "--host", "0.0.0.0", "--port", "5000"]
 
 FROM server AS worker
 USER root
-# The build of MCsquare that suits this machine's processor: build the image on the kind of machine that it is to run on.
+# Installs the build of MCsquare for the processor of the build machine: build the image on the same kind of machine.
 RUN PIP_NO_CACHE_DIR=1 yaptide simulators install mcsquare
 USER yaptide
-# The worker itself is asked, through the broker; where that is, it reads from CELERY_BROKER_URL.
+# Pings the worker through the broker in CELERY_BROKER_URL.
 HEALTHCHECK --interval=60s --timeout=30s --start-period=60s --retries=3 \
     CMD celery --quiet inspect --timeout 10 --destination "worker@$HOSTNAME" ping
 CMD ["yaptide", "worker", "--name", "worker"]

@@ -1,23 +1,23 @@
-# `make` lists what there is. Each step that takes time leaves a stamp in .venv, so it is done again only if what it
-# depends on has changed. What needs more than one line of shell is in scripts/setup.
+# `make` lists all targets. Each slow step leaves a stamp in .venv, and is repeated only if its prerequisites have
+# changed. Steps that need more than one line of shell are in scripts/setup.
 
 VENV_PYTHON := .venv/bin/python
-# Tests run in this many processes at once: twice as many as a small machine has cores, since many tests wait for a server.
-# Whoever has nothing left to do takes tests from the others.
+# Tests run in this many processes: twice the cores of a small machine, because many tests wait for a server. Idle
+# processes take over tests from others.
 TEST_PROCESSES := 4
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test mutate stress bench bench-compare lint format docs site constraints lowest clean
 
-help:  ## Show this list
+help:  ## List all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: .venv/.dev  ## Make .venv with everything that yaptide and its tests import
+install: .venv/.dev  ## Create .venv with all packages that yaptide and its tests import
 
 demo: .venv/.runtime  ## Run a small simulation from input to depth-dose curve, in .demo/
 	@YAPTIDE_DATA_DIR="$(CURDIR)/.demo" .venv/bin/yaptide demo
 
-test: lint  ## Lint, then run all tests; brings the servers that they start if they are missing
+test: lint  ## Lint, then run all tests; installs the servers that they need
 	@scripts/setup clients
 	@scripts/setup postgresql
 	@scripts/setup brokers
@@ -28,11 +28,11 @@ test: lint  ## Lint, then run all tests; brings the servers that they start if t
 	@scripts/setup s3proxy
 	$(VENV_PYTHON) -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
-mutate: .venv/.dev  ## Plant small bugs, one at a time, and count those that the unit tests find: make mutate [MODULE=yaptide/services/tasks.py]
+mutate: .venv/.dev  ## Insert small bugs one at a time, and count those that the unit tests find: make mutate [MODULE=yaptide/services/tasks.py]
 	@scripts/setup mutation
 	$(VENV_PYTHON) -m tests.mutation $(MODULE)
 
-stress: .venv/.dev  ## Ten minutes of everything at once, processes killed, then 300 rounds of each race, all faults, floods of strangers, 10,000 requests made from the API's description, and standard errors against MCsquare (docs/reliability.md)
+stress: .venv/.dev  ## Ten minutes of mixed load with killed processes, then 300 rounds of each race, all faults, floods, 10,000 requests generated from the API's description, and standard errors against MCsquare (docs/reliability.md)
 	$(VENV_PYTHON) -m tests.stress
 	RACES=300 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_races.py
 	KILLS=10 STOPPED=60 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_crash_recovery.py
@@ -42,12 +42,12 @@ stress: .venv/.dev  ## Ten minutes of everything at once, processes killed, then
 	$(VENV_PYTHON) -m tests.stress.errors
 	$(VENV_PYTHON) -m benchmarks --quick --results "$$(mktemp -d)"
 
-bench: .venv/.dev  ## Measure every workload beside what the machine can do (docs/performance.md); a quarter of an hour
+bench: .venv/.dev  ## Measure every workload against what the machine can do (docs/performance.md); 15 minutes
 	@scripts/setup postgresql
 	@scripts/setup mcsquare
 	$(VENV_PYTHON) -m benchmarks $(BENCH)
 
-bench-compare: .venv/.dev  ## What a change did: make bench-compare REV=main [BENCH="--only reports"]
+bench-compare: .venv/.dev  ## Compare a revision with this checkout: make bench-compare REV=main [BENCH="--only reports"]
 	@scripts/setup postgresql
 	@scripts/setup mcsquare
 	@scripts/bench-compare "$(REV)" $(BENCH)
@@ -57,14 +57,14 @@ lint: .venv/.dev  ## Check style and types
 	$(VENV_PYTHON) -m ruff format --check
 	$(VENV_PYTHON) -m mypy
 
-format: .venv/.dev  ## Format the code and mend what ruff can mend
+format: .venv/.dev  ## Format the code and fix what ruff can fix
 	$(VENV_PYTHON) -m ruff format
 	$(VENV_PYTHON) -m ruff check --fix
 
-docs: .venv/.runtime  ## Write the parts of docs/ again that are generated from the code
+docs: .venv/.runtime  ## Regenerate the generated documents
 	$(VENV_PYTHON) -m scripts.generate_docs
 
-site: .venv/.site  ## Build the documents as a web site in build/site; a broken link between them is an error
+site: .venv/.site  ## Build the documents as a web site in build/site, and check links between them
 	$(VENV_PYTHON) -m sphinx --quiet --fail-on-warning --keep-going docs build/site
 
 constraints:  ## Pin the newest versions of all dependencies in constraints.txt
@@ -73,7 +73,7 @@ constraints:  ## Pin the newest versions of all dependencies in constraints.txt
 lowest:  ## Run the unit tests with the lowest versions that pyproject.toml allows
 	@scripts/setup lowest
 
-clean:  ## Remove all that make has made: .venv, .demo, caches
+clean:  ## Remove everything that make has created: .venv, .demo, caches
 	rm -rf .venv .demo build dist *.egg-info client/build client/*.egg-info .*_cache .hypothesis
 	find yaptide client tests -name __pycache__ -prune -exec rm -rf {} +
 
@@ -85,7 +85,7 @@ clean:  ## Remove all that make has made: .venv, .demo, caches
 	@scripts/setup site
 	@touch $@
 
-# The tests' tools are apart, so that a demo downloads only what it needs.
+# Separate from the test tools, so that a demo downloads only what it needs.
 .venv/.dev: .venv/.runtime
 	@scripts/setup dev
 	@touch $@

@@ -1,1 +1,1 @@
-"""How fast the store is beside what the machine can do: `python -m benchmarks`, see docs/performance.md."""
+"""Compares the speed of the store with the limits of the machine: `python -m benchmarks`, see docs/performance.md."""

@@ -1,8 +1,8 @@
-"""The limit of rows that are requests: the same server, behind which an application checks nothing.
+"""The limit of rows that are requests: the same server with a minimal application that checks nothing.
 
-It knows no session, no user and no rule, reads of a request what its statement needs, runs the best statement there is
-by the database's driver, and sends the bytes. `python -m benchmarks.bare yaptide up --port 5001` starts it as `yaptide
-up` is started: all but what answers is ours.
+It has no sessions, users or rules. It reads only what its statement needs from a request, runs the best possible
+statement with the database driver, and sends the bytes. `python -m benchmarks.bare yaptide up --port 5001` starts it
+like `yaptide up`: only the application differs.
 """
 
 import sys
@@ -25,23 +25,23 @@ from yaptide.services import lifecycle
 Answer = tuple[int, Sequence[bytes]]
 Query = dict[str, str]
 
-#: Primaries of a task and the time of a report: only of a running task, for who has the key, and never backwards.
-_REPORTED = """simulated_primaries = CASE WHEN {told} <= simulated_primaries THEN simulated_primaries
-        WHEN {told} > requested_primaries THEN requested_primaries ELSE {told} END,
+#: Primaries and time of a report: only for a running task, with the right key, and never backwards.
+_REPORTED = """simulated_primaries = CASE WHEN {done} <= simulated_primaries THEN simulated_primaries
+        WHEN {done} > requested_primaries THEN requested_primaries ELSE {done} END,
     estimated_time = {seconds}, last_update_time = ?, heartbeat_time = ?"""
 _GUARD = """task_state = 'RUNNING' AND EXISTS (SELECT 1 FROM "Simulation" WHERE id = ? AND update_key_hash = ?
     AND job_state NOT IN ('COMPLETED', 'FAILED', 'CANCELED'))"""
-_REPORT = f"""UPDATE "Task" SET {_REPORTED.format(told="?", seconds="?")}
+_REPORT = f"""UPDATE "Task" SET {_REPORTED.format(done="?", seconds="?")}
     WHERE simulation_id = ? AND task_id = ? AND {_GUARD}"""
-_TOLD = {
+_UPDATES = {
     True: """SELECT json_extract(value, '$.task_id') AS task,
         json_extract(value, '$.update_dict.estimated_time') AS seconds,
         json_extract(value, '$.update_dict.simulated_primaries') AS done FROM json_each(?, '$.updates') LIMIT -1""",
     False: """SELECT (value->>'task_id')::int AS task, (value->'update_dict'->>'estimated_time')::int AS seconds,
         (value->'update_dict'->>'simulated_primaries')::bigint AS done FROM json_array_elements(?::json->'updates')""",
 }
-_REPORTS = """UPDATE "Task" SET {reported} FROM ({told}) AS told
-    WHERE simulation_id = ? AND task_id = told.task AND {guard}"""
+_REPORTS = """UPDATE "Task" SET {reported} FROM ({updates}) AS updates
+    WHERE simulation_id = ? AND task_id = updates.task AND {guard}"""
 _LISTING = """SELECT job_id, title, start_time, end_time, platform, input_type, sim_type FROM "Simulation"
     WHERE user_id = ? ORDER BY start_time DESC, id DESC LIMIT 10"""
 _STATUS = """SELECT task_id, task_state, requested_primaries, simulated_primaries, start_time, end_time,
@@ -77,12 +77,12 @@ class _Results(msgspec.Struct):
 
 
 class Bare:
-    """A WSGI application over the database at `url`; each of its threads has connections of its own."""
+    """A WSGI application for the database at `url`; each thread has its own connections."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self.is_sqlite = url.startswith("sqlite")
-        self._mine = threading.local()
+        self._local = threading.local()
         self._routes: dict[tuple[str, str], Callable[[bytes, Query], Answer]] = {
             ("GET", "/"): lambda _body, _query: (200, [b"{}"]),
             ("POST", "/tasks"): self._report,
@@ -97,7 +97,7 @@ class Bare:
         }
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Sequence[bytes]:
-        """Answer a request."""
+        """Respond to a request."""
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         query = dict(parse_qsl(environ.get("QUERY_STRING", "")))
         status, parts = self._routes[environ["REQUEST_METHOD"], environ["PATH_INFO"]](body, query)
@@ -107,45 +107,45 @@ class Bare:
 
     def close(self) -> None:
         """Close the connections of this thread."""
-        for connection in vars(self._mine).values():
+        for connection in vars(self._local).values():
             connection.close()
 
     def sql(self, statement: str) -> str:
-        """A statement with the driver's marks for values."""
+        """Return a statement with the placeholders of the driver."""
         return statement if self.is_sqlite else statement.replace("?", "%s")
 
     @property
     def _connection(self) -> Any:
-        """As durable as ours."""
-        if not hasattr(self._mine, "connection"):
-            self._mine.connection = connect(self._url)
-        return self._mine.connection
+        """Return a connection as durable as yaptide's."""
+        if not hasattr(self._local, "connection"):
+            self._local.connection = connect(self._url)
+        return self._local.connection
 
     @property
     def _relaxed(self) -> Any:
-        """Each statement is a transaction that does not wait for the disk, as ours when a worker reports progress."""
-        if not hasattr(self._mine, "relaxed"):
-            self._mine.relaxed = connect(self._url, waits=False)
-        return self._mine.relaxed
+        """Return a connection in autocommit mode that does not wait for the disk, as yaptide's for progress reports."""
+        if not hasattr(self._local, "relaxed"):
+            self._local.relaxed = connect(self._url, waits=False)
+        return self._local.relaxed
 
     def _now(self) -> Any:
         now = datetime.now(UTC)
         return str(now.replace(tzinfo=None)) if self.is_sqlite else now
 
     def _report(self, body: bytes, _query: Query) -> Answer:
-        told = orjson.loads(body)
-        update, number, now = told["update_dict"], told["simulation_id"], self._now()
+        report = orjson.loads(body)
+        update, number, now = report["update_dict"], report["simulation_id"], self._now()
         done = update["simulated_primaries"]
-        key = lifecycle.hash_update_key(told["update_key"])
-        values = (done, done, done, update["estimated_time"], now, now, number, told["task_id"], number, key)
+        key = lifecycle.hash_update_key(report["update_key"])
+        values = (done, done, done, update["estimated_time"], now, now, number, report["task_id"], number, key)
         self._relaxed.execute(self.sql(_REPORT), values)
         return 202, [b"{}"]
 
     def _report_many(self, body: bytes, _query: Query) -> Answer:
-        told, now = orjson.loads(body), self._now()
-        number, key = told["simulation_id"], lifecycle.hash_update_key(told["update_key"])
-        reported = _REPORTED.format(told="told.done", seconds="told.seconds")
-        statement = _REPORTS.format(reported=reported, told=_TOLD[self.is_sqlite], guard=_GUARD)
+        report, now = orjson.loads(body), self._now()
+        number, key = report["simulation_id"], lifecycle.hash_update_key(report["update_key"])
+        reported = _REPORTED.format(done="updates.done", seconds="updates.seconds")
+        statement = _REPORTS.format(reported=reported, updates=_UPDATES[self.is_sqlite], guard=_GUARD)
         self._connection.execute(self.sql(statement), (now, now, body.decode(), number, number, key))
         self._connection.commit()
         return 202, [b"{}"]
@@ -159,18 +159,18 @@ class Bare:
     def _rows(self, statement: str, number: str) -> bytes:
         cursor = self._connection.execute(self.sql(statement), (int(number),))
         names = [column[0] for column in cursor.description]
-        found = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         self._connection.rollback()
-        return orjson.dumps(found)
+        return orjson.dumps(rows)
 
     def _submit(self, body: bytes, query: Query) -> Answer:
-        told, now = orjson.loads(body), self._now()
+        submission, now = orjson.loads(body), self._now()
         with closing(self._connection.cursor()) as cursor:
             cursor.execute(self.sql(_ADD_SIMULATION), (f"bare-{now}", int(query["user"]), now, "0" * 64))
             (number,) = cursor.fetchone()
             cursor.execute(self.sql(_ADD_INPUT), (number, isal_zlib.compress(body, 2, 31), len(body)))
             statement = _ADD_TASKS.format(numbers=_NUMBERS[self.is_sqlite])
-            cursor.execute(self.sql(statement), (number, told["ntasks"]))
+            cursor.execute(self.sql(statement), (number, submission["ntasks"]))
         self._connection.commit()
         return 202, [b"{}"]
 
@@ -185,18 +185,18 @@ class Bare:
         cursor = self._connection.cursor() if self.is_sqlite else self._connection.cursor(binary=True)
         data = [row[0] for row in cursor.execute(self.sql(_PAYLOADS + more), (int(query["simulation"]),))]
         self._connection.rollback()
-        return 200, data if "packed" in query else [isal_zlib.decompress(each, 31) for each in data]
+        return 200, data if "packed" in query else [isal_zlib.decompress(payload, 31) for payload in data]
 
     def _store(self, body: bytes, _query: Query) -> Answer:
-        told = msgspec.json.decode(body, type=_Results)
-        for estimator in told.estimators:
+        results = msgspec.json.decode(body, type=_Results)
+        for estimator in results.estimators:
             packed = (isal_zlib.compress(page, 2, 31) for page in estimator.pages)
-            self._insert(told.simulation_id, estimator.name, list(packed))
+            self._insert(results.simulation_id, estimator.name, list(packed))
         self._connection.commit()
         return 202, [b"{}"]
 
     def _store_packed(self, body: bytes, query: Query) -> Answer:
-        """The body is the payloads one after the other: those of each estimator have the same `lengths`."""
+        """Store payloads that follow each other in the body; the payloads of each estimator have the same `lengths`."""
         lengths, start = [int(length) for length in query["lengths"].split(",")], 0
         for place in range(int(query["estimators"])):
             packed = []
@@ -215,15 +215,15 @@ class Bare:
 
 
 def main() -> None:
-    """Run yaptide's command line, with this application in the place of ours."""
-    ours = application.create_app
+    """Run the command line of yaptide with this application instead of its own."""
+    create_own_app = application.create_app
 
     def create_app(settings: Any = None, backend: Any = None) -> Any:
-        app = ours(settings, backend)
+        app = create_own_app(settings, backend)
         app.wsgi_app = Bare(app.extensions["sqlalchemy"].address)
         return app
 
-    for module in (application, serving):  # whichever of the two makes what is served
+    for module in (application, serving):  # revisions differ in which of them creates the application
         if hasattr(module, "create_app"):
             module.create_app = create_app
     sys.argv = sys.argv[1:]

@@ -1,4 +1,4 @@
-"""What all workloads need of their surroundings."""
+"""What all workloads use."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from tests.support.processes import place
 
 @dataclass
 class Context:
-    """A temporary folder, stores that are made when they are first asked for, and how long to measure."""
+    """A temporary folder, stores that are created on first use, and the number of rounds."""
 
     folder: Path
     quick: bool
@@ -23,20 +23,20 @@ class Context:
     _postgres: Postgres | None = None
 
     def rounds(self, usual: int, quick: int = 2) -> int:
-        """How many rounds to measure."""
+        """Return the number of rounds to measure."""
         return quick if self.quick else usual
 
     def size(self, usual: int, quick: int) -> int:
-        """How large something is."""
+        """Return `usual`, or `quick` for a quick run."""
         return quick if self.quick else usual
 
     def stores(self) -> list[Store]:
-        """One on each database, with the history of 20,000 simulations and 200,000 tasks."""
-        some = History((200,), 2000) if self.quick else History((20_000,), 200_000)
-        return [self._store(kind, False, ("bench",), some) for kind in (SQLITE, POSTGRESQL)]
+        """Return a store per database, with a history of 20,000 simulations and 200,000 tasks."""
+        history_size = History((200,), 2000) if self.quick else History((20_000,), 200_000)
+        return [self._store(kind, False, ("bench",), history_size) for kind in (SQLITE, POSTGRESQL)]
 
     def large_stores(self) -> list[Store]:
-        """One on each database, with four users of ever more simulations, and 1,000,000 tasks."""
+        """Return a store per database, with four users of increasing numbers of simulations, and 1,000,000 tasks."""
         many = History((10, 100, 200, 400), 3000) if self.quick else History((10, 1000, 20_000, 200_000), 1_000_000)
         names = tuple(f"user{count}" for count in many.users)
         return [self._store(kind, True, names, many) for kind in (SQLITE, POSTGRESQL)]
@@ -48,16 +48,16 @@ class Context:
             if kind == POSTGRESQL:
                 variables["FLASK_SQLALCHEMY_DATABASE_URI"] = self.postgres.create_database()
             name = f"{kind}{'-large' if large else ''}".lower()
-            there = self.stack.enter_context(place(self.folder / name, **variables))
-            store = Store(kind, there, users)
+            store_place = self.stack.enter_context(place(self.folder / name, **variables))
+            store = Store(kind, store_place, users)
             store.prepare()
-            history.load(store, past)
+            history.load_history(store, past)
             self._stores[key] = store
         return self._stores[key]
 
     @property
     def postgres(self) -> Postgres:
-        """A server with the settings of production: every commit waits for the disk."""
+        """A server with production settings: every commit waits for the disk."""
         if self._postgres is None:
             self._postgres = self.stack.enter_context(serve(settings=DURABLE))
         return self._postgres

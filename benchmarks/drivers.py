@@ -1,4 +1,4 @@
-"""How the drivers reach a database without us."""
+"""Connections by the database drivers alone."""
 
 import sqlite3
 from typing import Any
@@ -8,9 +8,9 @@ from sqlalchemy.engine import make_url
 
 
 def connect(url: str, *, waits: bool = True) -> Any:
-    """A connection to a database by its driver alone, as durable as ours, with transactions that begin at once.
+    """Return a connection by the driver alone, as durable as yaptide's, in transactions that begin immediately.
 
-    If it does not wait for the disk, each statement is a transaction.
+    With `waits=False` it does not wait for the disk, and each statement is a transaction.
     """
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":

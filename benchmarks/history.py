@@ -1,7 +1,7 @@
-"""Synthetic history: users with simulations, tasks and inputs, the same for the same seed.
+"""Synthetic history: users with simulations, tasks and inputs, reproducible by seed.
 
-It is written once as one file a table, in the text format of PostgreSQL's COPY, into `benchmarks/cache`, and loaded
-from there: by COPY, or by executemany on SQLite.
+It is written once to `benchmarks/cache`, one file per table in the text format of PostgreSQL's COPY, and loaded by
+COPY, or by executemany on SQLite.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ _STATES = ("COMPLETED",) * 17 + ("FAILED", "CANCELED", "CANCELED")
 
 @dataclass(frozen=True)
 class History:
-    """How many simulations each user has (users are numbered from 1), and how many tasks there are in all."""
+    """Numbers of simulations per user (users are numbered from 1), and the total number of tasks."""
 
     users: tuple[int, ...]
     tasks: int
@@ -46,18 +46,18 @@ class History:
 
     @property
     def simulations(self) -> int:
-        """How many simulations there are."""
+        """Total number of simulations."""
         return sum(self.users)
 
     @property
     def folder(self) -> Path:
-        """Where its files are."""
-        told = repr((_VERSION, self.users, self.tasks, self.seed))
-        return CACHE / hashlib.sha256(told.encode()).hexdigest()[:12]
+        """Folder of its files."""
+        content = repr((_VERSION, self.users, self.tasks, self.seed))
+        return CACHE / hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
-def load(store: Store, history: History) -> None:
-    """Fill an empty, migrated database that has the users already."""
+def load_history(store: Store, history: History) -> None:
+    """Load a history into a migrated database that contains only the users."""
     if not (history.folder / "done").exists():
         _write(history)
     for table, columns in _COLUMNS.items():
@@ -105,7 +105,7 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[list[object]]:
 
 def _write(history: History) -> None:
     history.folder.mkdir(parents=True, exist_ok=True)
-    draw = random.Random(history.seed)  # noqa: S311 - the same history every time
+    draw = random.Random(history.seed)  # noqa: S311 - reproducible
     with ExitStack() as stack:
         files = {name: stack.enter_context((history.folder / name).open("w")) for name in _COLUMNS}
         payload = codec.encode_payload(

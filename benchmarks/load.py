@@ -1,4 +1,4 @@
-"""Processes that do the same thing at once, as many clients would; they are there before the clock starts."""
+"""Load generator: processes that do the same thing at once, like many clients. They start before the measurement."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Self
 
-#: Makes what one process repeats: a call, given the number of the repetition.
+#: Returns the function that a process calls repeatedly, with the number of the repetition.
 Make = Callable[..., Callable[[int], Any]]
 
 _PROCESSES = get_context("spawn")
@@ -16,7 +16,7 @@ _DEADLINE = 300.0
 
 
 class LoadGenerator(AbstractContextManager["LoadGenerator"]):
-    """`count` processes, each of which calls what `make(number, *arguments)` has made in it."""
+    """`count` processes, each of which calls the function returned by `make(number, *arguments)`."""
 
     def __init__(self, count: int, make: Make, *arguments: Any) -> None:
         self._ends: list[Connection] = []
@@ -28,34 +28,34 @@ class LoadGenerator(AbstractContextManager["LoadGenerator"]):
             self._ends.append(ours)
             self._members.append(member)
         for end in self._ends:
-            _hear(end)
+            _receive(end)
 
     def run(self, repetitions: int) -> list[float]:
-        """Have all of them make so many calls at once; the seconds of every call."""
+        """Let all processes make calls at once; return the seconds of every call."""
         for end in self._ends:
             end.send(repetitions)
-        return [taken for end in self._ends for taken in _hear(end)]
+        return [duration for end in self._ends for duration in _receive(end)]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the processes."""
+        """Stop the processes."""
         for end, member in zip(self._ends, self._members, strict=True):
             end.close()
             member.join(10)
             member.kill()
 
     def __enter__(self) -> Self:
-        """Use as a context manager to have them end."""
+        """Return the generator, whose processes end with the block."""
         return self
 
 
-def _hear(end: Connection) -> Any:
+def _receive(end: Connection) -> Any:
     if not end.poll(_DEADLINE):
-        raise TimeoutError(f"a client has said nothing for {_DEADLINE:g} s")
+        raise TimeoutError(f"a client has not responded for {_DEADLINE:g} s")
     reply = end.recv()
     if isinstance(reply, str):
-        raise RuntimeError(reply)  # noqa: TRY004 - the client's own words
+        raise RuntimeError(reply)  # noqa: TRY004 - the client's error message
     return reply
 
 
@@ -66,13 +66,13 @@ def _member(end: Connection, make: Make, number: int, arguments: tuple[Any, ...]
         done = 0
         while True:
             repetitions = end.recv()
-            taken = []
+            durations = []
             for _ in range(repetitions):
                 began = time.perf_counter()
                 action(done)
                 done += 1
-                taken.append(time.perf_counter() - began)
-            end.send(taken)
+                durations.append(time.perf_counter() - began)
+            end.send(durations)
     except EOFError:
         pass
     except Exception as error:  # noqa: BLE001 - sent to the process that started it

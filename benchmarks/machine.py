@@ -1,4 +1,4 @@
-"""The machine that the figures are of, and whether it has been left alone."""
+"""Describes the machine, and detects other load on it."""
 
 import os
 import platform
@@ -26,8 +26,8 @@ _LIBRARIES = (
 )
 
 
-def described(folder: Path) -> dict[str, Any]:
-    """Cores, memory, the disk under `folder`, and versions."""
+def describe_machine(folder: Path) -> dict[str, Any]:
+    """Return cores, memory, the disk of `folder`, and versions."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     postgres = subprocess.run([find_binaries() / "postgres", "--version"], capture_output=True, text=True, check=True)
     return {
@@ -43,18 +43,18 @@ def described(folder: Path) -> dict[str, Any]:
     }
 
 
-def load() -> float:
-    """Processes that want to run, averaged over a minute."""
+def read_load() -> float:
+    """Return the load average of the last minute."""
     return os.getloadavg()[0]
 
 
 def is_busy() -> bool:
-    """Whether others leave less than three quarters of the machine."""
-    return load() > 0.25 * (os.cpu_count() or 1)
+    """Return whether other processes use more than a quarter of the machine."""
+    return read_load() > 0.25 * (os.cpu_count() or 1)
 
 
-def revision() -> str:
-    """The commit that is measured, with a `+` if files have been changed since."""
+def find_revision() -> str:
+    """Return the measured commit, with a `+` if files have changed since."""
     if shutil.which("git") is None:
         return "unknown"
     done = subprocess.run(
@@ -63,10 +63,10 @@ def revision() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def high_water(pid: int | str = "self") -> int:
-    """The most memory that a process has had, bytes: VmHWM, pages of files that it has mapped among them."""
-    found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return int(found[1]) * 1024 if found else 0
+def peak_memory(pid: int | str = "self") -> int:
+    """Return the peak memory of a process in bytes (VmHWM, including mapped files)."""
+    match = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(match[1]) * 1024 if match else 0
 
 
 def _cpu() -> str:

@@ -1,4 +1,4 @@
-"""What a row of the table is, and how our time and the limit's are taken: in turns, so that both meet the same."""
+"""Defines rows of the table, and measures yaptide and the limit alternately, so that both see the same conditions."""
 
 import math
 import statistics
@@ -12,14 +12,14 @@ Action = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Goal:
-    """What a row has to reach; `text` says it, `met` decides on the row's value."""
+    """The goal of a row, as text and as a condition on the row's value."""
 
     kind: str
     bound: float
 
     @property
     def text(self) -> str:
-        """As the table says it."""
+        """The goal as text for the table."""
         return {
             "share": f">= {self.bound:.0%} of the limit",
             "factor": f"<= {self.bound:g}x the limit",
@@ -28,20 +28,20 @@ class Goal:
             "bytes": f"< {self.bound / 1e6:g} MB",
         }[self.kind]
 
-    def met(self, value: float) -> bool:
-        """Whether a value reaches it."""
+    def is_met(self, value: float) -> bool:
+        """Return whether a value meets the goal."""
         return value >= self.bound if self.kind == "share" else value <= self.bound
 
-    def reached(self, value: float) -> float:
-        """How far a value is from the bound: 1 just meets it, less is better."""
+    def relative_value(self, value: float) -> float:
+        """Return a value relative to the bound: 1 just meets it, less is better."""
         return self.bound / value if self.kind == "share" else value / self.bound
 
 
 @dataclass
 class Row:
-    """One line of the table: `ours` and `limit` in seconds for each round (bytes where the goal is one of memory).
+    """A line of the table: `ours` and `limit` in seconds for each round (bytes for goals about memory).
 
-    `beside` says in a line what the limit is.
+    `beside` describes the limit in a line.
     """
 
     name: str
@@ -53,13 +53,13 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """Our time in those of the limit: the median over the rounds, each of which took both right after another."""
+        """Our time divided by the limit's: the median over the rounds, each of which measures both in succession."""
         pairs = zip(self.ours, self.limit, strict=False)
         return statistics.median(ours / limit for ours, limit in pairs) if self.limit else None
 
     @property
     def value(self) -> float | None:
-        """What the goal is about."""
+        """The value that the goal refers to."""
         if self.goal is None:
             return None
         if self.goal.kind == "p95":
@@ -71,11 +71,11 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is reached; None without one."""
-        return None if self.goal is None or self.value is None else self.goal.met(self.value)
+        """Whether the goal is met; None without a goal."""
+        return None if self.goal is None or self.value is None else self.goal.is_met(self.value)
 
     def document(self) -> dict[str, Any]:
-        """The row as it is kept."""
+        """Return the row as it is stored."""
         return {
             "name": self.name,
             "database": self.database,
@@ -85,7 +85,7 @@ class Row:
             "ratio": self.ratio,
             "goal": None if self.goal is None else self.goal.text,
             "value": self.value,
-            "reached": None if self.goal is None or self.value is None else self.goal.reached(self.value),
+            "reached": None if self.goal is None or self.value is None else self.goal.relative_value(self.value),
             "met": self.met,
             "beside": self.beside,
         }
@@ -96,25 +96,25 @@ def _spread(samples: Sequence[float]) -> dict[str, float]:
 
 
 def quantile(samples: Sequence[float], share: float) -> float:
-    """The smallest sample that at least `share` of all do not exceed."""
+    """Return the smallest sample that at least `share` of all samples do not exceed."""
     ordered = sorted(samples)
     return ordered[math.ceil(share * len(ordered)) - 1]
 
 
-def seconds(action: Action) -> float:
-    """How long an action takes."""
+def measure_seconds(action: Action) -> float:
+    """Return the duration of an action in seconds."""
     began = time.perf_counter()
     action()
     return time.perf_counter() - began
 
 
 def in_turns(rounds: int, ours: Action, limit: Action, warm: int = 1) -> tuple[list[float], list[float]]:
-    """Seconds of both in each round; the first `warm` rounds are not counted."""
+    """Return the seconds of both in each round, without the first `warm` rounds."""
     both: tuple[list[float], list[float]] = ([], [])
     for number in range(warm + rounds):
         order = ((0, ours), (1, limit)) if number % 2 else ((1, limit), (0, ours))
         for place, action in order:
-            taken = seconds(action)
+            duration = measure_seconds(action)
             if number >= warm:
-                both[place].append(taken)
+                both[place].append(duration)
     return both

@@ -1,4 +1,4 @@
-"""The figures as people and programs read them: a table, JSON, a picture."""
+"""Writes the measurements as a table, as JSON and as a plot."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,26 +14,28 @@ Document = Mapping[str, Any]
 _BEGIN, _END = "<!-- figures -->", "<!-- end of figures -->"
 
 
-def table(rows: Sequence[Document]) -> Table:
-    """All rows."""
-    found = Table(box=None, header_style="bold", pad_edge=False)
-    found.add_column("workload", overflow="fold", max_width=58)
-    found.add_column("database")
+def make_table(rows: Sequence[Document]) -> Table:
+    """Return a table of all rows."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("workload", overflow="fold", max_width=58)
+    table.add_column("database")
     for name in ("ours", "p95", "limit", "p95", "ratio"):
-        found.add_column(name, justify="right")
-    found.add_column("to reach")
-    found.add_column("met")
-    found.add_column("the limit", overflow="fold", max_width=48)
+        table.add_column(name, justify="right")
+    table.add_column("to reach")
+    table.add_column("met")
+    table.add_column("the limit", overflow="fold", max_width=48)
     for row in rows:
-        found.add_row(*cells(row))
-    return found
+        table.add_row(*format_cells(row))
+    return table
 
 
-def cells(row: Document) -> list[str]:
-    """A row: workload, database, median and p95 of ours and the limit's, ratio, what to reach, whether, the limit."""
+def format_cells(row: Document) -> list[str]:
+    """Return the cells of a row: workload, database, medians and p95 (ours, limit), ratio, goal, met, limit."""
     unit = "B" if str(row["goal"]).endswith("MB") or "memory" in row["name"] else "s"
     times = [
-        told(each[part], unit) if each else "" for each in (row["ours"], row["limit"]) for part in ("median", "p95")
+        format_value(samples[part], unit) if samples else ""
+        for samples in (row["ours"], row["limit"])
+        for part in ("median", "p95")
     ]
     return [row["name"], row["database"], *times, _ratio(row), row["goal"] or "", _met(row), row.get("beside", "")]
 
@@ -44,8 +46,8 @@ def _ratio(row: Document) -> str:
     return f"{row['value']:.0%}" if "%" in (row["goal"] or "") else f"{row['ratio']:.2f}x"
 
 
-def told(value: float, unit: str) -> str:
-    """A number with three digits and a unit that fits."""
+def format_value(value: float, unit: str) -> str:
+    """Return a value with three digits and a suitable unit."""
     if unit == "B":
         return f"{value / 1e6:.0f} MB"
     scales = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
@@ -53,63 +55,63 @@ def told(value: float, unit: str) -> str:
     return f"{value / scale:.3g} {name}"
 
 
-def summary(rows: Sequence[Document]) -> str:
-    """How many rows are met."""
+def summarize_rows(rows: Sequence[Document]) -> str:
+    """Return how many rows meet their goal."""
     with_goal = [row for row in rows if row["met"] is not None]
     return f"{sum(row['met'] for row in with_goal)} of {len(with_goal)} rows are met"
 
 
-def show(document: Document) -> None:
-    """Print everything."""
+def print_report(document: Document) -> None:
+    """Print a run."""
     console = Console(width=210, highlight=False)
-    console.print(table(document["rows"]))
+    console.print(make_table(document["rows"]))
     machine = ", ".join(f"{name} {value}" for name, value in document["machine"].items())
     console.print(f"\n{machine}", soft_wrap=True)
     began, ended = document["load"]
     console.print(f"revision {document['revision']}, {document['date']}, load {began:.2f} before, {ended:.2f} after")
     if document["busy"]:
-        console.print("The machine was BUSY with something else: compare ratios, and not times")
-    console.print(summary(document["rows"]))
+        console.print("The machine was BUSY with other programs: only ratios are meaningful")
+    console.print(summarize_rows(document["rows"]))
 
 
-def markdown(document: Document) -> str:
-    """The run as docs/performance.md has it: the machine, what is met, and all rows."""
+def format_markdown(document: Document) -> str:
+    """Return a run as Markdown for docs/performance.md: the machine, a summary, and all rows."""
     machine = ", ".join(f"{name} {value}" for name, value in document["machine"].items())
     began, ended = document["load"]
-    busy = " **The machine was busy with something else: compare ratios, and not times.**" if document["busy"] else ""
+    busy = " **The machine was busy with other programs: only ratios are meaningful.**" if document["busy"] else ""
     lines = [
         f"Revision {document['revision']}, {document['date']}, load {began:.2f} before and {ended:.2f} after.{busy}",
         f"Machine: {machine}.",
         "",
-        f"**{summary(document['rows'])}**",
+        f"**{summarize_rows(document['rows'])}**",
         "",
         "| workload | database | ours | p95 | limit | p95 | ratio | to reach | met | the limit |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- | --- |",
     ]
-    return "\n".join([*lines, *(f"| {' | '.join(cells(row))} |" for row in document["rows"])])
+    return "\n".join([*lines, *(f"| {' | '.join(format_cells(row))} |" for row in document["rows"])])
 
 
 def write_into(text: str, document: Document) -> str:
-    """A text of Markdown with the figures of this run in the place of those it has."""
+    """Return a Markdown text with its measurements replaced by those of this run."""
     before, begin, rest = text.partition(_BEGIN)
     _, end, after = rest.partition(_END)
-    return f"{before}{begin}\n\n{markdown(document)}\n\n{end}{after}"
+    return f"{before}{begin}\n\n{format_markdown(document)}\n\n{end}{after}"
 
 
-def save(document: Document, folder: Path) -> None:
+def save_report(document: Document, folder: Path) -> None:
     """Write `bench.json`, `bench.txt` and `bench.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bench.json").write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
     with (folder / "bench.txt").open("w") as file:
         console = Console(file=file, width=210, highlight=False)
-        console.print(table(document["rows"]))
-        console.print(summary(document["rows"]))
-    plot(document["rows"], folder / "bench.png")
+        console.print(make_table(document["rows"]))
+        console.print(summarize_rows(document["rows"]))
+    plot_rows(document["rows"], folder / "bench.png")
 
 
-def plot(rows: Sequence[Document], path: Path) -> None:
-    """How far every row is from its bound: what is left of the line is met."""
-    import matplotlib as mpl  # noqa: PLC0415 - it takes long to import
+def plot_rows(rows: Sequence[Document], path: Path) -> None:
+    """Plot every row's value relative to its bound: rows left of the line meet it."""
+    import matplotlib as mpl  # noqa: PLC0415 - importing matplotlib is slow
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt  # noqa: PLC0415
@@ -130,9 +132,9 @@ def plot(rows: Sequence[Document], path: Path) -> None:
     plt.close(figure)
 
 
-def compare(before: Document, after: Document) -> Table:
-    """What a change did: our time in that of the limit, before and after."""
-    found = Table(box=None, header_style="bold", pad_edge=False)
+def compare_runs(before: Document, after: Document) -> Table:
+    """Return a table of two runs: our time relative to the limit, before and after."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
     for name in (
         "workload",
         "database",
@@ -144,30 +146,31 @@ def compare(before: Document, after: Document) -> Table:
         "met",
         "then",
     ):
-        found.add_column(name, justify="left" if name in ("workload", "database") else "right")
+        table.add_column(name, justify="left" if name in ("workload", "database") else "right")
     old = {(row["name"], row["database"]): row for row in before["rows"]}
     for row in after["rows"]:
         was = old.get((row["name"], row["database"]))
         if was is None:
             continue
         unit = "B" if "memory" in row["name"] else "s"
-        first, second = (each["ratio"] or each["ours"]["median"] for each in (was, row))
-        found.add_row(
-            *(row["name"], row["database"], told(was["ours"]["median"], unit), told(row["ours"]["median"], unit)),
+        first, second = (run["ratio"] or run["ours"]["median"] for run in (was, row))
+        table.add_row(
+            *(row["name"], row["database"]),
+            *(format_value(was["ours"]["median"], unit), format_value(row["ours"]["median"], unit)),
             *(f"{was['ratio']:.2f}" if was["ratio"] else "", f"{row['ratio']:.2f}" if row["ratio"] else ""),
             *(f"{second / first - 1:+.0%}", _met(was), _met(row)),
         )
-    return found
+    return table
 
 
 def _met(row: Document) -> str:
     return {True: "yes", False: "NO", None: ""}[row["met"]]
 
 
-def progress(row: Row) -> str:
-    """A row in one line, as soon as it is measured."""
+def format_progress(row: Row) -> str:
+    """Return a row in one line, for progress output."""
     document = row.document()
     unit = "B" if "memory" in row.name else "s"
-    limit = f", limit {told(document['limit']['median'], unit)}" if document["limit"] else ""
+    limit = f", limit {format_value(document['limit']['median'], unit)}" if document["limit"] else ""
     verdict = f"  {_ratio(document)} {row.goal.text}: {'met' if row.met else 'NOT met'}" if row.goal else ""
-    return f"{row.name} [{row.database}]: {told(document['ours']['median'], unit)}{limit}{verdict}"
+    return f"{row.name} [{row.database}]: {format_value(document['ours']['median'], unit)}{limit}{verdict}"

@@ -1,4 +1,4 @@
-"""A database to measure on, how the drivers reach it without us, and a server of ours that serves it."""
+"""A database to measure, connections by its driver alone, and a yaptide server for it."""
 
 import sys
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from yaptide.persistence.engine import Database
 from yaptide.services import lifecycle
 
 SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
-#: With it every running simulation of a benchmark reports.
+#: Update key of every running simulation of a benchmark.
 KEY = "k" * 43
 
 
 @dataclass
 class Store:
-    """A database of the kind `kind` in a place of its own."""
+    """A database of kind `kind` in its own folder."""
 
     kind: str
     place: Place
@@ -33,24 +33,24 @@ class Store:
 
     @property
     def url(self) -> str:
-        """SQLAlchemy's URL."""
+        """URL for SQLAlchemy."""
         return self.place.url
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether it is a file."""
+        """Whether it is an SQLite database."""
         return self.kind == SQLITE
 
     def connect(self) -> Any:
-        """A connection by the driver alone, set up as durable as ours."""
+        """Return a connection by the driver alone, as durable as yaptide's."""
         return connect(self.url)
 
     def sql(self, statement: str) -> str:
-        """A statement with the driver's marks for values."""
+        """Return a statement with the placeholders of the driver."""
         return statement if self.is_sqlite else statement.replace("?", "%s")
 
     def prepare(self) -> None:
-        """Make the tables and the users, numbered from 1, before anything is loaded."""
+        """Create the tables and the users, numbered from 1, before anything is loaded."""
         self.place.data.mkdir(parents=True, exist_ok=True)
         database = Database(self.url)
         schema.upgrade_tables(database)
@@ -60,7 +60,7 @@ class Store:
                 client.register(name, PASSWORD)
 
     def settle(self) -> None:
-        """After much was loaded: PostgreSQL gets to know how much, as it would by itself after a while."""
+        """Update PostgreSQL's statistics after loading, as autovacuum would do after a while."""
         with closing(self.connect()) as connection:
             if self.is_sqlite:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -71,31 +71,31 @@ class Store:
 
     @cached_property
     def server(self) -> Server:
-        """`yaptide up` without an executor, a process of its own."""
+        """A separate process of `yaptide up` without an executor."""
         return self.place.up("--no-executor", YAPTIDE_FOREIGN_WORKERS="mcsquare,shieldhit")
 
     @cached_property
     def bare(self) -> Server:
-        """The same with an application that checks nothing: see `benchmarks.bare`."""
+        """A server with an application that checks nothing: see `benchmarks.bare`."""
         return self.place.up("--no-executor", wrapper=(sys.executable, "-m", "benchmarks.bare"))
 
     def token(self, user: str = "") -> str:
-        """What proves that a request is `user`'s."""
+        """Return the cookie of a session of `user`."""
         with Client(self.server.url) as client:
             client.sign_in(user or self.users[0], PASSWORD)
-            cookies = client._http.cookies.items()  # noqa: SLF001 - a raw client sends one of them
+            cookies = client._http.cookies.items()  # noqa: SLF001 - the raw client needs one of them
             return next(f"{name}={value}" for name, value in cookies if name.startswith("access_token"))
 
     def wire(self) -> Wire:
-        """A kept connection to the server."""
+        """Return a persistent connection to the server."""
         return Wire(self.server.url)
 
     def bare_wire(self) -> Wire:
-        """A kept connection to the one that checks nothing."""
+        """Return a persistent connection to the server that checks nothing."""
         return Wire(self.bare.url)
 
-    def simulations(self, count: int, tasks: int, state: str = "RUNNING", owner: str | None = None) -> list[int]:
-        """Add running simulations of the first user, which report with KEY; their numbers."""
+    def add_simulations(self, count: int, tasks: int, state: str = "RUNNING", owner: str | None = None) -> list[int]:
+        """Add running simulations of the first user, whose update key is KEY; return their numbers."""
         hashed = lifecycle.hash_update_key(KEY)
         now = datetime.now(UTC).replace(tzinfo=None if self.is_sqlite else UTC)
         time = str(now) if self.is_sqlite else now
@@ -131,12 +131,12 @@ class Store:
             connection.commit()
         return numbers
 
-    def one(self, statement: str, *values: Any) -> Any:
-        """The only value of the only row."""
+    def fetch_value(self, statement: str, *values: Any) -> Any:
+        """Return the only value of the only row."""
         with closing(self.connect()) as connection:
-            (found,) = connection.execute(self.sql(statement), values).fetchone()
-            return found
+            (value,) = connection.execute(self.sql(statement), values).fetchone()
+            return value
 
     def job_id(self, simulation: int) -> str:
-        """Public name of a simulation."""
-        return str(self.one('SELECT job_id FROM "Simulation" WHERE id = ?', simulation))
+        """Return the job id of a simulation."""
+        return str(self.fetch_value('SELECT job_id FROM "Simulation" WHERE id = ?', simulation))

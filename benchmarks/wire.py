@@ -1,4 +1,4 @@
-"""A client that costs next to nothing, so that what is measured is the server: raw requests on a kept connection."""
+"""A minimal HTTP client, so that the server dominates the measurement: raw requests on a persistent connection."""
 
 import socket
 from urllib.parse import urlsplit
@@ -8,7 +8,7 @@ _TIMEOUT = 600.0
 
 
 class Wire:
-    """One kept connection to the server at `url`."""
+    """A persistent connection to the server at `url`."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -18,7 +18,7 @@ class Wire:
         self._buffer = memoryview(bytearray(_BUFFER))
 
     def request(self, method: str, path: str, body: bytes = b"", more: int = 0, **headers: str) -> bytes:
-        """The bytes of a request, or of its beginning, if the body has `more` bytes than are given."""
+        """Return the bytes of a request, or of its beginning if the body has `more` bytes."""
         lines = [f"{method} {path} HTTP/1.1", f"Host: {self._host}"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         if body or method in ("POST", "PUT"):
@@ -26,9 +26,9 @@ class Wire:
         return "\r\n".join([*lines, "", ""]).encode() + body
 
     def send(self, request: bytes, expected: int = 200, more: bytes = b"") -> int:
-        """Send a request, with the rest of its body, and drop the body of its answer; returns how many bytes that had.
+        """Send a request with the rest of its body, discard the response body and return its size.
 
-        Raises RuntimeError if the answer is another than `expected`.
+        Raises RuntimeError if the status is not `expected`.
         """
         self._socket.sendall(request)
         self._socket.sendall(more)

@@ -1,4 +1,4 @@
-"""Writes what is made from the code, documents above all: `python -m scripts.generate_docs [--check]`."""
+"""Generates documents and other files from the code: `python -m scripts.generate_docs [--check]`."""
 
 import json
 import sys
@@ -37,7 +37,7 @@ _S = EntityState
 
 
 def generate_documents() -> dict[str, str]:
-    """File name and text of every generated document."""
+    """Return the file name and text of every generated file."""
     makers: dict[str, Callable[[], Iterable[str]]] = {
         "docs/settings.md": _settings,
         "docs/command-line.md": _command_line,
@@ -46,24 +46,24 @@ def generate_documents() -> dict[str, str]:
         "docs/database.md": _database,
     }
     texts = {name: "\n\n".join(block.strip("\n") for block in maker()) + "\n" for name, maker in makers.items()}
-    described = json.dumps(_described(get_command(cli.app), "yaptide", None), indent=1, ensure_ascii=False)
-    return texts | {"docs/images/database.svg": draw_diagram("svg").decode(), _DESCRIPTION: f"{described}\n"}
+    description = json.dumps(_described(get_command(cli.app), "yaptide", None), indent=1, ensure_ascii=False)
+    return texts | {"docs/images/database.svg": draw_diagram("svg").decode(), _DESCRIPTION: f"{description}\n"}
 
 
 def main() -> None:
-    """Write the documents, or with `--check` name those that are not as the code would have them."""
+    """Write the files, or with `--check` list those that are out of date."""
     check = sys.argv[1:] == ["--check"]
     if sys.argv[1:] and not check:
         sys.exit("usage: python -m scripts.generate_docs [--check]")
-    made = generate_documents()
+    documents = generate_documents()
     differing = [
-        name for name, text in made.items() if not (ROOT / name).is_file() or (ROOT / name).read_text() != text
+        name for name, text in documents.items() if not (ROOT / name).is_file() or (ROOT / name).read_text() != text
     ]
     if check:
         sys.exit("\n".join(f"{name} is out of date: make docs" for name in differing) or 0)
     for name in differing:
         (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
-        (ROOT / name).write_text(made[name])
+        (ROOT / name).write_text(documents[name])
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -78,8 +78,8 @@ def _code(text: str, language: str = "") -> str:
 _SETTINGS = """
 # Settings
 
-Settings are environment variables, or lines `NAME=value` in a file: `.env` in the working directory, or the one that
-`YAPTIDE_ENV_FILE` names. A variable wins over the file. A value that cannot be used stops yaptide with a message.
+Settings are environment variables, or lines `NAME=value` in a file: `.env` in the working directory, or the file in
+`YAPTIDE_ENV_FILE`. Variables override the file. An invalid value stops yaptide with a message.
 """
 
 
@@ -89,12 +89,12 @@ def _settings() -> Iterator[str]:
 
 
 def _setting(field: FieldInfo) -> tuple[str, str, str]:
-    """What depends on the machine or is secret is told in words, after "Default:" in the description."""
-    meaning, _, told = (field.description or "").partition(" Default: ")
-    if told:
-        default = told.removesuffix(".")
+    """Return a row for a setting. Secret or machine-dependent defaults follow "Default:" in the description."""
+    meaning, _, default_text = (field.description or "").partition(" Default: ")
+    if default_text:
+        default = default_text.removesuffix(".")
     elif isinstance(field.default, SecretStr) or field.default_factory:
-        raise ValueError(f"The description of {field.validation_alias} has to tell its default in words")
+        raise ValueError(f"The description of {field.validation_alias} must give its default after 'Default:'")
     else:
         default = f"`{field.default}`"
     return f"`{field.validation_alias}`", default, meaning
@@ -103,213 +103,213 @@ def _setting(field: FieldInfo) -> tuple[str, str, str]:
 _COMMAND_LINE = """
 # Command line
 
-Commands work on the database of the [settings](settings.md) directly; none of them needs a running server.
-Data goes to standard output, everything said about it to standard error.
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
+Commands use the database of the [settings](settings.md) directly; they do not need a running server. Data is printed
+to standard output, messages to standard error. Exit codes: 0 success, 1 refused or failed, 2 wrong usage, 130
+interrupted.
 """
 
 _JSON = """
 ## JSON
 
 With `--json` a command prints one JSON object. Times are ISO 8601 with their offset from UTC. Later versions may add
-keys. `a[].b` is the key `b` of each entry of the list `a`.
+keys. `a[].b` is the key `b` of each entry in the list `a`.
 """
 
 _TASK_KEYS = {
     "tasks[].task_id": "number of the task, from 0",
-    "tasks[].task_state": "its state",
-    "tasks[].requested_primaries": "primaries it has to simulate",
-    "tasks[].simulated_primaries": "primaries it has simulated so far",
-    "tasks[].start_time": "when it began to run, or null",
-    "tasks[].end_time": "when it ended, or null",
-    "tasks[].last_update_time": "when it last reported, or null",
-    "tasks[].estimated_time": "seconds left as its simulator sees it, or null",
+    "tasks[].task_state": "state",
+    "tasks[].requested_primaries": "primaries to simulate",
+    "tasks[].simulated_primaries": "primaries simulated so far",
+    "tasks[].start_time": "start, or null",
+    "tasks[].end_time": "end, or null",
+    "tasks[].last_update_time": "last report, or null",
+    "tasks[].estimated_time": "seconds left as estimated by the simulator, or null",
 }
 
 _USER_KEYS = {
     "users[].id": "number of the user",
-    "users[].username": "name to sign in with",
-    "users[].auth_provider": "`YaptideUser`: a password kept here; `KeycloakUser`: signs in through Keycloak",
+    "users[].username": "name for signing in",
+    "users[].auth_provider": "`YaptideUser`: password stored here; `KeycloakUser`: signs in through Keycloak",
     "users[].simulations": "number of simulations",
-    "users[].stored_bytes": "bytes that these take in the store",
-    "users[].quota_bytes": "bytes that they may take; null: no limit",
-    "users[].issuer": "realm of Keycloak in which they sign in; null: none, or not known yet",
-    "users[].subject": "their ID there; null: none, or not known yet",
+    "users[].stored_bytes": "bytes of the simulations in the database",
+    "users[].quota_bytes": "maximum of `stored_bytes`; null: no limit",
+    "users[].issuer": "Keycloak realm for signing in; null: none, or not known yet",
+    "users[].subject": "user ID in this realm; null: none, or not known yet",
 }
 
-#: Keys of what commands print with `--json`: `[]` stands for each entry of a list.
+#: Keys in the JSON output of commands: `[]` stands for each entry of a list.
 JSON: Mapping[str, Mapping[str, str]] = {
     "yaptide run --json, yaptide status --json": {
-        "job_id": "public name of the simulation",
-        "job_state": "its state, see [states.md](states.md)",
-        "title": "what its user calls it",
-        "user": "whose it is",
+        "job_id": "job id of the simulation",
+        "job_state": "state, see [states.md](states.md)",
+        "title": "title given by the user",
+        "user": "owner",
         "sim_type": "simulator",
-        "platform": "`DIRECT`: own workers; `BATCH`: a cluster",
-        "simulator_version": "version of the simulator that ran it; null before the first task",
+        "platform": "`DIRECT`: executor or workers of the server; `BATCH`: cluster",
+        "simulator_version": "version of the simulator; null before the first task",
         "simulator_digest": "SHA-256 of the simulator's program; null before the first task",
-        "start_time": "when it was submitted",
-        "end_time": "when it ended, or null",
+        "start_time": "submission",
+        "end_time": "end, or null",
         "reason": "why it failed, or null",
         "requested_primaries": "primaries of all tasks",
         "simulated_primaries": "primaries simulated so far",
-        "stored_bytes": "bytes that its input, results and log files take in the store",
-        "waiting": "why nobody who is there can take it, or null; only of what is PENDING",
-        "queue": "of tasks that wait on a cluster: how many, and what the cluster says of them",
-        "bragg_peak": "what the first depth-dose curve tells; null if there is no range",
+        "stored_bytes": "bytes of input, results and log files in the database",
+        "waiting": "why a PENDING simulation cannot start, or null",
+        "queue": "number of tasks waiting on a cluster, with the reason given by the cluster",
+        "bragg_peak": "range from the first depth-dose curve (integral or central axis); null if there is none",
         "bragg_peak.depth_mm": "depth of the maximum, in mm whatever the unit of the axis",
-        "bragg_peak.r80_mm": "depth behind it where 80 % of the maximum are left, in mm",
-        "bragg_peak.bin_mm": "distance of the depths that this is interpolated between, in mm",
-        "no_range": "why the results tell no range; null if they do, or if there are no results yet",
-        "refused": "pages of the results that could not be kept: `estimator`, `page`, `reason`",
+        "bragg_peak.r80_mm": "depth behind it where the dose has fallen to 80 % of the maximum, in mm",
+        "bragg_peak.bin_mm": "distance of the depths between which R80 is interpolated, in mm",
+        "no_range": "why there is no range; null if there is one, or no results yet",
+        "refused": "pages left out of the results: `estimator`, `page`, `reason`",
         **_TASK_KEYS,
     },
     "yaptide results --json": {
         "message": "`Results`; with `--pages` the pages follow as `pages[]`, without `estimators`",
         "estimators[].name": "name of the estimator",
-        "estimators[].metadata": "what else is known of it, name to text",
+        "estimators[].metadata": "other information about it, name to text",
         "estimators[].pages[].dimensions": "number of axes",
         "estimators[].pages[].data.name": "name of the quantity",
-        "estimators[].pages[].data.unit": "its unit",
-        "estimators[].pages[].data.values": "values, the first axis fastest",
-        "estimators[].pages[].data.errors": "standard error of each value, null where unknown; left out for one task",
+        "estimators[].pages[].data.unit": "unit",
+        "estimators[].pages[].data.values": "values, first axis fastest",
+        "estimators[].pages[].data.errors": "standard error of each value, null where unknown; missing for one task",
         "estimators[].pages[].axis_dim1.name": "name of the first axis; the others are `axis_dim2` and `axis_dim3`",
-        "estimators[].pages[].axis_dim1.unit": "its unit",
-        "estimators[].pages[].axis_dim1.values": "centres of its bins",
+        "estimators[].pages[].axis_dim1.unit": "unit",
+        "estimators[].pages[].axis_dim1.values": "centres of the bins",
         "estimators[].pages[].metadata": "`page_number`, `name`, `unit`, `aggregation` and more, name to text",
     },
     "yaptide list --json": {
-        "simulations_count": "how many there are in all",
-        "simulations[].job_id": "public name of the simulation",
-        "simulations[].title": "what its user calls it",
-        "simulations[].start_time": "when it was submitted",
-        "simulations[].end_time": "when it ended, or null",
+        "simulations_count": "total number of simulations",
+        "simulations[].job_id": "job id of the simulation",
+        "simulations[].title": "title given by the user",
+        "simulations[].start_time": "submission",
+        "simulations[].end_time": "end, or null",
         "simulations[].platform": "`DIRECT` or `BATCH`",
         "simulations[].input_type": "`FILES` or `EDITOR`",
         "simulations[].sim_type": "simulator",
-        "simulations[].job_state": "its state",
-        "simulations[].waiting": "why nobody who is there can take it, or null",
+        "simulations[].job_state": "state",
+        "simulations[].waiting": "why a PENDING simulation cannot start, or null",
     },
     "yaptide history --json": {
-        "job_id": "public name of the simulation",
+        "job_id": "job id of the simulation",
         "history[].task_id": "number of the task; null: the simulation itself",
-        "history[].from_state": "state before; null: it was made",
+        "history[].from_state": "state before; null: creation",
         "history[].to_state": "state after",
-        "history[].time": "when",
-        "history[].actor": "who: a user, an executor, a worker, the recovery",
-        "history[].reason": "why, or null",
+        "history[].time": "time",
+        "history[].actor": "a user, an executor, a worker, or the recovery",
+        "history[].reason": "reason, or null",
     },
-    "yaptide logs --json": {"logfiles": "name of the file to its text"},
+    "yaptide logs --json": {"logfiles": "name of each file to its text"},
     "yaptide users list --json": _USER_KEYS,
     "yaptide users show --json": {
         **{key.removeprefix("users[]."): meaning for key, meaning in _USER_KEYS.items()},
         "has_certificate": "whether there is an SSH certificate",
-        "certificate_valid_until": "when it ends; null: there is none that can be read",
+        "certificate_valid_until": "expiry of the certificate; null: no readable certificate",
     },
     "yaptide users link --json": {
         "username": "name of the account",
-        "issuer": "realm of Keycloak in which its user signs in; null: whoever signs in next by its name",
-        "subject": "their ID there; null: as above",
+        "issuer": "Keycloak realm of the new owner; null: the next user who signs in with the name",
+        "subject": "user ID in this realm; null: as above",
     },
     "yaptide simulations list --json": {
-        "simulations_count": "how many there are in all",
-        "simulations[].job_id": "public name of the simulation",
-        "simulations[].username": "whose it is",
-        "simulations[].auth_provider": "how that user signs in",
-        "simulations[].title": "what its user calls it",
+        "simulations_count": "total number of simulations",
+        "simulations[].job_id": "job id of the simulation",
+        "simulations[].username": "owner",
+        "simulations[].auth_provider": "how the owner signs in",
+        "simulations[].title": "title given by the user",
         "simulations[].sim_type": "simulator",
         "simulations[].platform": "`DIRECT` or `BATCH`",
-        "simulations[].job_state": "its state",
-        "simulations[].start_time": "when it was submitted",
-        "simulations[].end_time": "when it ended, or null",
-        "simulations[].stored_bytes": "bytes that it takes in the store",
+        "simulations[].job_state": "state",
+        "simulations[].start_time": "submission",
+        "simulations[].end_time": "end, or null",
+        "simulations[].stored_bytes": "bytes in the database",
     },
     "yaptide tasks list --json": {
-        "tasks_count": "how many there are in all",
-        "tasks[].job_id": "public name of the simulation",
+        "tasks_count": "total number of tasks",
+        "tasks[].job_id": "job id of the simulation",
         **{key: meaning for key, meaning in _TASK_KEYS.items() if key != "tasks[].estimated_time"},
-        "tasks[].attempts": "how often it was begun",
+        "tasks[].attempts": "number of attempts",
     },
     "yaptide clusters list --json": {
-        "clusters[].cluster_name": "what users choose it by",
-        "clusters[].host": "host name of its login node, or null",
-        "clusters[].port": "port of its SSH server",
-        "clusters[].scratch_folder": "where job folders are made there, or null",
+        "clusters[].cluster_name": "name of the cluster",
+        "clusters[].host": "host name of the login node, or null",
+        "clusters[].port": "port of the SSH server",
+        "clusters[].scratch_folder": "folder for job folders, or null",
         "clusters[].simulations": "number of simulations",
     },
     "yaptide clusters show --json": {
-        "cluster_name": "what users choose it by",
-        "host": "host name of its login node, or null",
-        "port": "port of its SSH server",
-        "host_key": "its host keys or host CA, as lines of known_hosts, or null",
-        "scratch_folder": "where job folders are made there, or null; `{user}` is the account",
-        "prologue": "shell lines that jobs begin with, or null",
-        "simulators": "paths of simulators there, by name",
+        "cluster_name": "name of the cluster",
+        "host": "host name of the login node, or null",
+        "port": "port of the SSH server",
+        "host_key": "host keys or host CA, as lines of known_hosts, or null",
+        "scratch_folder": "folder for job folders, or null; `{user}` is the account",
+        "prologue": "shell lines that every job runs first, or null",
+        "simulators": "paths of simulators by name",
         "sbatch_options": "options of every job, by name",
-        "max_tasks": "most tasks of one simulation, or null",
-        "max_running": "most tasks of one simulation that run at once, or null",
-        "keep_failed_days": "days for which the folder of a failed job is kept",
+        "max_tasks": "maximum tasks of one simulation, or null",
+        "max_running": "maximum running tasks of one simulation, or null",
+        "keep_failed_days": "days for which folders of failed jobs are kept",
     },
     "yaptide simulators list --json": {
-        "simulators[].name": "its name, as in `--sim-type`",
-        "simulators[].title": "its name as its authors write it",
-        "simulators[].version": "version installed here, or null",
+        "simulators[].name": "name, as in `--sim-type`",
+        "simulators[].title": "official name",
+        "simulators[].version": "installed version, or null",
         "simulators[].program": "path of the program, or null",
         "simulators[].digest": "SHA-256 (hexadecimal) of the program, or null",
-        "simulators[].note": "why it cannot be run here, or null",
+        "simulators[].note": "why it cannot run here, or null",
     },
     "yaptide simulators show --json": {
-        "name": "its name, as in `--sim-type`",
-        "title": "its name as its authors write it",
-        "version": "version installed here, or null",
+        "name": "name, as in `--sim-type`",
+        "title": "official name",
+        "version": "installed version, or null",
         "program": "path of the program, or null",
         "digest": "SHA-256 (hexadecimal) of the program, or null",
-        "note": "why it cannot be run here, or null",
-        "projects": "whether projects of the web editor are made for it",
-        "clusters": "whether it can be run on clusters",
-        "particles": "what it has beams of, as far as it is told",
-        "quantities": "what it scores, as far as it is told",
+        "note": "why it cannot run here, or null",
+        "projects": "whether it accepts projects of the web editor",
+        "clusters": "whether it can run on clusters",
+        "particles": "beam particles, if known",
+        "quantities": "quantities that it scores, if known",
     },
     "yaptide simulations key --json": {
-        "job_id": "public name of the simulation",
-        "simulation_id": "its number, by which workers call it",
-        "update_key": "the key with which they report",
+        "job_id": "job id of the simulation",
+        "simulation_id": "number of the simulation, for workers",
+        "update_key": "update key, for workers' reports",
     },
     "yaptide purge --json": {
-        "dry_run": "whether nothing was to be removed",
-        "keep_inputs": "whether only results and log files were to be removed",
-        "simulations[].job_id": "public name of an old simulation",
-        "simulations[].username": "whose it is",
-        "simulations[].job_state": "its state",
-        "simulations[].end_time": "when it ended",
-        "simulations[].stored_bytes": "bytes that it takes in the store",
-        "simulations[].removed": "whether it, or its outputs, were removed",
+        "dry_run": "whether this was a dry run",
+        "keep_inputs": "whether only results and log files were selected",
+        "simulations[].job_id": "job id of a selected simulation",
+        "simulations[].username": "owner",
+        "simulations[].job_state": "state",
+        "simulations[].end_time": "end",
+        "simulations[].stored_bytes": "bytes in the database",
+        "simulations[].removed": "whether it, or its results and log files, were removed",
     },
     "yaptide db check --json": {
-        "findings[].kind": "which rule is broken",
-        "findings[].where": "the row, as an operator knows it",
-        "findings[].what": "what is wrong with it",
-        "findings[].repairable": "whether `--repair` mends it",
-        "findings[].repaired": "whether it did",
-        "left": "number of findings that are left",
+        "findings[].kind": "violated rule",
+        "findings[].where": "row, in terms of job ids and names",
+        "findings[].what": "problem",
+        "findings[].repairable": "whether `--repair` can repair it",
+        "findings[].repaired": "whether it was repaired",
+        "left": "number of remaining findings",
     },
     "yaptide db stats --json": {
-        "rows": "name of the table to its number of rows",
+        "rows": "name of each table to its number of rows",
         "payloads[].kind": "`input`, `estimator`, `page` or `logfiles`",
-        "payloads[].payloads": "how many there are",
-        "payloads[].stored_bytes": "bytes that they take in the store",
+        "payloads[].payloads": "number of payloads",
+        "payloads[].stored_bytes": "bytes in the database",
         "payloads[].text_bytes": "bytes of their JSON text",
         **_USER_KEYS,
-        "largest[].job_id": "public name of one of the largest simulations",
-        "largest[].username": "whose it is",
-        "largest[].job_state": "its state",
-        "largest[].stored_bytes": "bytes that it takes in the store",
-        "disk_bytes": "bytes that the whole database takes on its disk",
+        "largest[].job_id": "job id of one of the largest simulations",
+        "largest[].username": "owner",
+        "largest[].job_state": "state",
+        "largest[].stored_bytes": "bytes in the database",
+        "disk_bytes": "bytes of the whole database on disk",
     },
     "yaptide db current --json": {
         "revision": "revision of the tables, or null",
-        "head": "revision that this version of yaptide works on",
-        "condition": "`empty`, `current`, `behind`, or `foreign` (not made by yaptide, or by a newer one)",
+        "head": "revision that this version of yaptide needs",
+        "condition": "`empty`, `current`, `behind`, or `foreign` (not created by yaptide, or by a newer version)",
     },
 }
 
@@ -324,7 +324,7 @@ def _command_line() -> Iterator[str]:
 
 
 def _helps(command: Any, name: str, parent: Any) -> Iterator[str]:
-    # The parent's context brings the width and the beginning of the command's name.
+    # The parent's context provides the width and the beginning of the command's name.
     context = command.make_context(name, [], parent=parent, resilient_parsing=True, terminal_width=_WIDTH)
     yield f"## {context.command_path}"
     yield _code(command.get_help(context), "text")
@@ -333,10 +333,10 @@ def _helps(command: Any, name: str, parent: Any) -> Iterator[str]:
 
 
 def _described(command: Any, name: str, parent: Any) -> dict[str, Any]:
-    """What `yaptide.admin.quick_help` has to know of a command and those below it."""
+    """Return what `yaptide.admin.quick_help` needs to know about a command and its subcommands."""
     context = command.make_context(name, [], parent=parent, resilient_parsing=True, terminal_width=_TERMINAL_WIDTH)
     options = [option for option in command.get_params(context) if option.param_type_name == "option"]
-    found = {
+    description = {
         "help": command.get_help(context),
         "short": command.get_short_help_str(_TERMINAL_WIDTH),
         "options": {
@@ -347,52 +347,54 @@ def _described(command: Any, name: str, parent: Any) -> dict[str, Any]:
     }
     commands = getattr(command, "commands", None)
     if commands is None:
-        return found
-    return found | {"commands": {inner: _described(below, inner, context) for inner, below in commands.items()}}
+        return description
+    return description | {
+        "commands": {inner: _described(subcommand, inner, context) for inner, subcommand in commands.items()}
+    }
 
 
 _STATES = """
 # States
 
-The tables in `yaptide/domain/states.py` say which state may follow which. One function moves a simulation or a task:
-a guarded `UPDATE`, which finds nothing to do if the step is not in the table. Each step leaves a row in the history
-(`yaptide history`, `GET /jobs/history`) in the same transaction. A final state never changes.
+The tables in `yaptide/domain/states.py` define which state may follow which. One function changes the state of a
+simulation or task: with a guarded `UPDATE` that does nothing if the transition is not in the table. Each transition
+adds a row to the history (`yaptide history`, `GET /jobs/history`) in the same transaction. A final state never changes.
 """
 
 _STATES_END = """
-An arrow from the frame begins at every state inside: since reports get lost, results or a failure can arrive in any of
-them. `UNKNOWN` is for simulations that another program has put here.
+An arrow from the frame starts at every state inside: reports may get lost, so results or a failure can arrive in any of
+them. `UNKNOWN` is for simulations added by other programs.
 """
 
 _MEANINGS = {
-    _S.UNKNOWN: ("a cluster has not accepted it yet", "a cluster has not accepted it yet"),
-    _S.PENDING: ("no task has begun", "waits for somebody to run it"),
-    _S.RUNNING: ("a task has begun, and not all have ended", "somebody runs it"),
-    _S.MERGING_QUEUED: ("all tasks have ended, and some left scores to merge", ""),
-    _S.MERGING_RUNNING: ("somebody merges the scores of its tasks", ""),
-    _S.COMPLETED: ("every task is completed and the results are stored, or its worker says so", "it left its scores"),
-    _S.FAILED: ("a task failed, or the merge; results of the other tasks are kept", "it failed; its log is kept"),
-    _S.CANCELED: ("its user canceled it", "its simulation was canceled"),
+    _S.UNKNOWN: ("not accepted by the cluster yet", "not accepted by the cluster yet"),
+    _S.PENDING: ("no task has started", "waits to be run"),
+    _S.RUNNING: ("a task has started, and not all have ended", "is running"),
+    _S.MERGING_QUEUED: ("all tasks have ended, and some have results to merge", ""),
+    _S.MERGING_RUNNING: ("the results of its tasks are being merged", ""),
+    _S.COMPLETED: ("all tasks are completed and the results are stored, or a worker reported so", "has results"),
+    _S.FAILED: ("a task or the merge failed; results of other tasks are kept", "failed; its log is kept"),
+    _S.CANCELED: ("canceled by its user", "its simulation was canceled"),
 }
 
-#: When each step happens that does not end a simulation or task.
+#: Causes of the transitions to states that are not final.
 STEPS = {
     "simulation": {
         (_S.UNKNOWN, _S.PENDING): "the cluster accepted it",
-        (_S.UNKNOWN, _S.RUNNING): "a task began",
-        (_S.PENDING, _S.RUNNING): "a task began",
+        (_S.UNKNOWN, _S.RUNNING): "a task started",
+        (_S.PENDING, _S.RUNNING): "a task started",
         (_S.PENDING, _S.MERGING_QUEUED): "all tasks ended, some completed",
         (_S.PENDING, _S.MERGING_RUNNING): "a worker merges",
         (_S.RUNNING, _S.MERGING_QUEUED): "all tasks ended, some completed",
         (_S.RUNNING, _S.MERGING_RUNNING): "a worker merges",
-        (_S.MERGING_QUEUED, _S.MERGING_RUNNING): "somebody merges",
-        (_S.MERGING_RUNNING, _S.MERGING_QUEUED): "who merged went silent",
+        (_S.MERGING_QUEUED, _S.MERGING_RUNNING): "merge claimed",
+        (_S.MERGING_RUNNING, _S.MERGING_QUEUED): "merge stalled",
     },
     "task": {
         (_S.UNKNOWN, _S.PENDING): "the cluster accepted it",
-        (_S.UNKNOWN, _S.RUNNING): "it began",
-        (_S.PENDING, _S.RUNNING): "it began",
-        (_S.RUNNING, _S.PENDING): "who ran it went silent or was stopped",
+        (_S.UNKNOWN, _S.RUNNING): "it started",
+        (_S.PENDING, _S.RUNNING): "it started",
+        (_S.RUNNING, _S.PENDING): "worker stalled or stopped",
     },
 }
 
@@ -416,12 +418,12 @@ def _states() -> Iterator[str]:
 def _state_diagram(
     transitions: Transitions, states: frozenset[EntityState], steps: Mapping[tuple[EntityState, EntityState], str]
 ) -> str:
-    """The diagram of a table of transitions; what may follow every state that is not final is drawn once."""
-    begun = [state for state in EntityState if state in states - FINAL_STATES]
-    common = frozenset.intersection(*(transitions[state] for state in begun))
+    """Return the diagram of a transition table; transitions from all states that are not final are drawn once."""
+    unfinished = [state for state in EntityState if state in states - FINAL_STATES]
+    common = frozenset.intersection(*(transitions[state] for state in unfinished))
     lines = ["stateDiagram-v2", "    direction LR", '    state "not ended" as open {']
-    lines += [f"        {state}" for state in begun]
-    for state in begun:
+    lines += [f"        {state}" for state in unfinished]
+    for state in unfinished:
         for target in (target for target in EntityState if target in transitions[state] - common):
             lines.append(f"        {state} --> {target} : {steps[state, target]}")
     lines.append("    }")
@@ -432,19 +434,19 @@ def _state_diagram(
 _API = """
 # REST API
 
-Bodies and answers are JSON. A running server describes the same at `/openapi.json` (OpenAPI 3.1) and, to read, at
-`/docs`. `/metrics` is for Prometheus: see [serving](serving.md).
+Request and response bodies are JSON. A running server provides the same description at `/openapi.json` (OpenAPI 3.1)
+and as a page at `/docs`. `/metrics` is for Prometheus: see [serving](serving.md).
 
-Signing in sets the cookies `access_token_…` and `refresh_token_…`, and `known_device_…`, which only says that
-somebody has signed in there ([serving](serving.md#signing-in)). The end of their names tells installations on one
-host apart. Scripts may send the access token as `Authorization: Bearer <token>` instead. `GET /auth/refresh` makes a
-new access token. Whoever comes with the cookies of a session that has ended is answered 403, `Log in again`, and 401
-by `GET /auth/refresh`, as if there were none. A worker is no user: it proves itself by the update key of its
-simulation, which is good for that simulation and for `YAPTIDE_UPDATE_KEY_DAYS` only. [Results as
-JSON](command-line.md#yaptide-results---json) says what the estimators and pages of `/results` look like.
+Signing in sets the cookies `access_token_…`, `refresh_token_…` and `known_device_…`, which only records a successful
+sign-in from this browser ([serving](serving.md#signing-in)). The suffix of their names distinguishes installations on
+one host. Scripts can send the access token as `Authorization: Bearer <token>` instead. `GET /auth/refresh` returns a
+new access token. Requests with the cookies of an expired session get 403, `Log in again`; `GET /auth/refresh` gets 401,
+as without cookies. Workers do not sign in: they authenticate with the update key of their simulation, which is valid
+for that simulation only, and until `YAPTIDE_UPDATE_KEY_DAYS` after its end. [Results as
+JSON](command-line.md#yaptide-results---json) describes the estimators and pages of `/results`.
 
-Every error is `{"message": "..."}` with one of these statuses. Each route says which it can answer, beside those that
-any can: {}.
+Every error is `{"message": "..."}` with one of these statuses. Each route lists its errors, except those that every
+route can return: {}.
 """
 
 
@@ -469,15 +471,15 @@ def _api() -> Iterator[str]:
 
 
 def _operations(spec: Any, tag: str) -> list[tuple[list[str], dict[str, Any]]]:
-    """Operations with their routes, in the order of the routes; what several routes do alike is one entry."""
-    found: dict[str, tuple[list[str], dict[str, Any]]] = {}
+    """Return operations with their routes, in the order of the routes; identical operations are merged."""
+    merged: dict[str, tuple[list[str], dict[str, Any]]] = {}
     for path, operations in sorted(spec["paths"].items()):
         for method, operation in sorted(operations.items()):
             name = f"{method.upper()} {path}"
             key = json.dumps([method, operation], sort_keys=True)
             if tag in operation["tags"]:
-                found.setdefault(key, ([], operation))[0].append(name)
-    return list(found.values())
+                merged.setdefault(key, ([], operation))[0].append(name)
+    return list(merged.values())
 
 
 def _errors(operation: Mapping[str, Any]) -> set[str]:
@@ -490,13 +492,13 @@ def _operation(spec: Any, names: Sequence[str], operation: Mapping[str, Any], er
     lines = [f"- For: {operation['x-for']}"]
     for status, response in operation["responses"].items():
         if status.startswith("2"):
-            lines.append(f"- Answers {status}: {_content(spec, response['content'])}")
+            lines.append(f"- Response {status}: {_content(spec, response['content'])}")
     if errors:
-        lines.append(f"- Refuses with {', '.join(sorted(errors))}")
+        lines.append(f"- Errors: {', '.join(sorted(errors))}")
     yield "\n".join(lines)
     query = [
-        (f"`{found['name']}`", "yes" if found["required"] else "", _type(spec, found["schema"]))
-        for found in operation["parameters"]
+        (f"`{parameter['name']}`", "yes" if parameter["required"] else "", _type(spec, parameter["schema"]))
+        for parameter in operation["parameters"]
     ]
     if query:
         yield _table(("query", "required", "value"), query)
@@ -505,73 +507,76 @@ def _operation(spec: Any, names: Sequence[str], operation: Mapping[str, Any], er
         yield "The body is a file."
     elif content:
         schema = content["application/json"]["schema"]
-        body = [(f"`{name}`", "yes" if need else "", _type(spec, found)) for name, need, found in _keys(spec, schema)]
+        body = [(f"`{name}`", "yes" if need else "", _type(spec, value)) for name, need, value in _keys(spec, schema)]
         yield _table(("body", "required", "value"), body)
 
 
 def _content(spec: Any, content: Mapping[str, Any]) -> str:
-    """The keys of an answer, or that it is a file."""
+    """Return the keys of a response, or that it is a file."""
     if _FILE in content:
         return "a file"
     return ", ".join(f"`{name}`" for name, _, _ in _keys(spec, content["application/json"]["schema"]))
 
 
 def _resolved(spec: Any, schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema itself, for a reference, or for something that may be null as well."""
+    """Return the schema behind a reference, or the schema of a value that may also be null."""
     choices = [choice for choice in schema.get("anyOf", ()) if choice.get("type") != "null"]
     if len(choices) == 1:
         return {**{key: value for key, value in schema.items() if key != "anyOf"}, **_resolved(spec, choices[0])}
     if "$ref" in schema:
-        found: Mapping[str, Any] = spec["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-        return found
+        referenced: Mapping[str, Any] = spec["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        return referenced
     return schema
 
 
 def _keys(spec: Any, schema: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, bool, Mapping[str, Any]]]:
-    """Name, whether it is required, and schema of every key of an object, and of the objects in it."""
+    """Yield name, whether it is required, and schema of every key of an object, including nested objects."""
     whole = _resolved(spec, schema)
     for name, value in whole.get("properties", {}).items():
-        found = _resolved(spec, value)
-        inner = _resolved(spec, found.get("items", {}))
+        resolved = _resolved(spec, value)
+        inner = _resolved(spec, resolved.get("items", {}))
         if "properties" in inner:
             yield from _keys(spec, inner, f"{before}{name}[].")
-        elif "properties" in found:
-            yield from _keys(spec, found, f"{before}{name}.")
+        elif "properties" in resolved:
+            yield from _keys(spec, resolved, f"{before}{name}.")
         else:
-            yield f"{before}{name}", name in whole.get("required", ()), found
+            yield f"{before}{name}", name in whole.get("required", ()), resolved
 
 
 _LIMITS = {"minimum": "at least {}", "maximum": "at most {}", "maxLength": "at most {} characters"}
 
 
 def _type(spec: Any, schema: Mapping[str, Any]) -> str:
-    """Type, limits, default and meaning of a value in words."""
-    found = _resolved(spec, schema)
-    if "enum" in found:
-        words = ["one of " + ", ".join(f"`{value}`" for value in found["enum"])]
+    """Return type, limits, default and meaning of a value as text."""
+    resolved = _resolved(spec, schema)
+    if "enum" in resolved:
+        words = ["one of " + ", ".join(f"`{value}`" for value in resolved["enum"])]
     else:
-        words = [str(found.get("type", "any")), *(text.format(found[n]) for n, text in _LIMITS.items() if n in found)]
-    if found.get("default") not in (None, ""):
-        words.append(f"default `{found['default']}`")
-    meaning = found.get("description", "") if "enum" not in found else ""
+        words = [
+            str(resolved.get("type", "any")),
+            *(text.format(resolved[n]) for n, text in _LIMITS.items() if n in resolved),
+        ]
+    if resolved.get("default") not in (None, ""):
+        words.append(f"default `{resolved['default']}`")
+    meaning = resolved.get("description", "") if "enum" not in resolved else ""
     return ", ".join(words) + (f". {meaning}" if meaning else "")
 
 
 _DATABASE = """
 # Database
 
-The models in `yaptide/persistence/models/` describe the tables; `yaptide db upgrade` makes them and brings them up to
-date. They are the same on SQLite and PostgreSQL. Types below are those of PostgreSQL; SQLite keeps times as text in UTC
-and bytes as a BLOB. PostgreSQL wants the names of tables in quotes: `SELECT title FROM "Simulation"`.
+The models in `yaptide/persistence/models/` define the tables; `yaptide db upgrade` creates and upgrades them. They are
+the same on SQLite and PostgreSQL. The types below are those of PostgreSQL; SQLite stores times as text in UTC and bytes
+as BLOB. PostgreSQL needs quotes around names of tables: `SELECT title FROM "Simulation"`.
 
-A column `compressed_data` is one gzip member of JSON text, which any tool reads: in Python,
-`json.loads(gzip.decompress(data))`. `yaptide/persistence/codec.py` says how it is written.
+A column `compressed_data` contains one gzip member of JSON text, which any tool can read: in Python,
+`json.loads(gzip.decompress(data))`. `yaptide/persistence/codec.py` describes its layout.
 
 ## Relations
 
-![The tables with their columns, what inherits from what, and how many belong to how many](images/database.svg)
+![Tables with columns, inheritance and cardinality](images/database.svg)
 
-The same as text; `yaptide db diagram` prints it, and draws the picture.
+The same as text; `yaptide db diagram` prints it and draws the image.
 
 `<|--`: a row of the table below has a row of the same `id` in the table above (joined-table inheritance). `?`: may be
 null. PK: primary key. FK: foreign key.
@@ -599,7 +604,7 @@ def _model(mapper: Mapper[Any]) -> Iterator[str]:
 def _column(column: KeyedColumnElement[Any]) -> tuple[str, ...]:
     keys = ["primary"] if column.primary_key else []
     for key in column.foreign_keys:
-        deleted = "deleted with it" if key.ondelete == "CASCADE" else "keeps it from being deleted"
+        deleted = "deleted with it" if key.ondelete == "CASCADE" else "prevents its deletion"
         keys.append(f"`{key.target_fullname}`, {deleted}")
     kind = column.type.compile(dialect=postgresql.dialect())
     null = "yes" if getattr(column, "nullable", False) else ""
@@ -607,7 +612,7 @@ def _column(column: KeyedColumnElement[Any]) -> tuple[str, ...]:
 
 
 def _rule(rule: Constraint | Index) -> str:
-    """A constraint or an index in words; nothing for the keys, which the columns tell."""
+    """Return a constraint or an index as text; empty for keys, which are shown with the columns."""
     if isinstance(rule, UniqueConstraint):
         return f"Unique: {_names(rule.columns)}"
     if isinstance(rule, CheckConstraint):

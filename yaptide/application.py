@@ -17,7 +17,7 @@ from yaptide.services.runners import FOREIGN_SETTING
 from yaptide.services.spool import Folder, Spool
 from yaptide.services.throttle import Throttle
 from yaptide.settings import Settings, load_settings
-from yaptide.simulators import checked_names
+from yaptide.simulators import check_simulator_names
 from yaptide_client.extras import is_installed
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def make_backend(settings: Settings) -> Backend:
         secret_keys=tuple(settings.secrets),
         keycloak=settings.keycloak,
         throttle=Throttle(settings.sign_ins_per_minute, settings.registrations_per_hour),
-        foreign_workers=checked_names(FOREIGN_SETTING, settings.foreign_workers),
+        foreign_workers=check_simulator_names(FOREIGN_SETTING, settings.foreign_workers),
         editor_simulator=_editor_simulator(settings),
     )
 
@@ -62,7 +62,7 @@ def _editor_simulator(settings: Settings) -> str:
     if name == AUTOMATIC:
         return OFF if settings.broker_url.get_secret_value() else AUTOMATIC
     if name != OFF:
-        checked_names("YAPTIDE_EDITOR_SIMULATOR", (name,))
+        check_simulator_names("YAPTIDE_EDITOR_SIMULATOR", (name,))
     return name
 
 
@@ -152,7 +152,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
         docs_path=None,
         static_folder=None,  # type: ignore[arg-type]  # Flask accepts it, and then serves no files
     )
-    app.security_schemes = openapi.security(cookies.name_of(backend, cookies.ACCESS))
+    app.security_schemes = openapi.security_schemes(cookies.name_of(backend, cookies.ACCESS))
     app.spec_processor(openapi.complete_document)
     app.json = OrjsonProvider(app)
     app.request_class = JsonRequest
@@ -165,7 +165,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     app.extensions["sqlalchemy"] = backend.database
     errors.register_handlers(app)
     request_log.log_requests(app)
-    guards.register(app, settings.origins)
+    guards.register_guards(app, settings.origins)
     if settings.proxies:
         count = settings.proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]

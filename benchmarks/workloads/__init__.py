@@ -1,4 +1,4 @@
-"""What is measured, one module a subject. Each has `rows(context)`, which measures as it is gone through."""
+"""The workloads, one module per subject. Each has `rows(context)`, a generator that measures and yields rows."""
 
 from benchmarks.workloads import jobs, memory, merging, reading, reports, running, storing
 

@@ -1,4 +1,4 @@
-"""What users do all day: list, follow, submit, delete; one at a time, and 200 browsers at once."""
+"""User requests: list, poll, submit and delete, one at a time, and from 200 browsers at once."""
 
 import time
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def rows(context: Context) -> Iterator[Row]:
 
 
 def _listing(context: Context, store: Store) -> Iterator[Row]:
-    taken: dict[str, tuple[list[float], list[float]]] = {}
+    samples: dict[str, tuple[list[float], list[float]]] = {}
     rounds = context.rounds(40)
     with closing(store.wire()) as wire, closing(store.bare_wire()) as bare:
         requests = {}
@@ -46,27 +46,27 @@ def _listing(context: Context, store: Store) -> Iterator[Row]:
             )
             limit = bare.request("GET", f"/user/simulations?user={number}")
             requests[name] = (wire.request("GET", path, Cookie=store.token(name)), limit)
-            taken[name] = ([], [])
-        for _ in range(rounds):  # all of them in each round, so that they can be compared
+            samples[name] = ([], [])
+        for _ in range(rounds):  # all of them in each round, to make them comparable
             for name, (request, limit) in requests.items():
-                once = in_turns(1, partial(wire.send, request), partial(bare.send, limit))
-                taken[name][0].extend(once[0])
-                taken[name][1].extend(once[1])
-    for name, (ours, bares) in taken.items():
+                both = in_turns(1, partial(wire.send, request), partial(bare.send, limit))
+                samples[name][0].extend(both[0])
+                samples[name][1].extend(both[1])
+    for name, (ours, bares) in samples.items():
         yield Row(f"GET /user/simulations, 10 of {int(name[4:]):,}", store.kind, ours, bares, beside=_BESIDE_SELECT)
-    (few, (of_few, _)), (usual, (of_usual, _)), *_ = taken.items()
+    (few, (of_few, _)), (usual, (of_usual, _)), *_ = samples.items()
     name = f"GET /user/simulations, {int(usual[4:]):,} beside {int(few[4:]):,}"
     yield Row(name, store.kind, of_usual, of_few, Goal("factor", 1.3), "ours, of the user with the fewest")
 
 
 def _status(context: Context, store: Store, count: int) -> Row:
-    [number] = store.simulations(1, count)
+    [number] = store.add_simulations(1, count)
     with closing(store.wire()) as wire, closing(store.bare_wire()) as bare:
         request = wire.request("GET", f"/jobs?job_id={store.job_id(number)}", Cookie=store.token())
         limit = bare.request("GET", f"/jobs?simulation={number}")
-        taken = in_turns(context.rounds(25), partial(wire.send, request), partial(bare.send, limit))
+        samples = in_turns(context.rounds(25), partial(wire.send, request), partial(bare.send, limit))
     name = f"GET /jobs, {count:,} task{'s' if count > 1 else ''}"
-    return Row(name, store.kind, *taken, Goal("factor", 1.5), _BESIDE_SELECT)
+    return Row(name, store.kind, *samples, Goal("factor", 1.5), _BESIDE_SELECT)
 
 
 def _submit(context: Context, store: Store, count: int) -> Row:
@@ -75,51 +75,51 @@ def _submit(context: Context, store: Store, count: int) -> Row:
     with closing(store.wire()) as wire, closing(store.bare_wire()) as bare:
         request = wire.request("POST", "/jobs/direct", orjson.dumps(body), Cookie=store.token())
         limit = bare.request("POST", "/jobs/direct?user=1", orjson.dumps(body))
-        taken = in_turns(context.rounds(15), partial(wire.send, request, 202), partial(bare.send, limit, 202))
+        samples = in_turns(context.rounds(15), partial(wire.send, request, 202), partial(bare.send, limit, 202))
     name = f"POST /jobs/direct, {count:,} task{'s' if count > 1 else ''}"
-    return Row(name, store.kind, *taken, Goal("factor", 2.0), _BESIDE_SUBMIT)
+    return Row(name, store.kind, *samples, Goal("factor", 2.0), _BESIDE_SUBMIT)
 
 
 def _delete(context: Context, store: Store, count: int) -> Row:
     rounds = context.rounds(9)
     numbers = _with_results(store, 2 * (rounds + 1), count)
     names = {number: store.job_id(number) for number in numbers}
-    left = iter(numbers)
+    remaining = iter(numbers)
     cookie = store.token()
     with closing(store.wire()) as wire, closing(store.bare_wire()) as bare:
 
         def ours() -> None:
-            path = f"/user/simulations?job_id={names[next(left)]}"
+            path = f"/user/simulations?job_id={names[next(remaining)]}"
             wire.send(wire.request("DELETE", path, Cookie=cookie))
 
         def limit() -> None:
-            bare.send(bare.request("DELETE", f"/user/simulations?simulation={next(left)}"))
+            bare.send(bare.request("DELETE", f"/user/simulations?simulation={next(remaining)}"))
 
-        taken = in_turns(rounds, ours, limit)
+        samples = in_turns(rounds, ours, limit)
     name = f"DELETE /user/simulations, {count:,} tasks and {count:,} pages"
-    return Row(name, store.kind, *taken, Goal("factor", 1.3), "bare: one DELETE")
+    return Row(name, store.kind, *samples, Goal("factor", 1.3), "bare: one DELETE")
 
 
 def _with_results(store: Store, count: int, size: int) -> list[int]:
-    """Completed simulations with so many tasks and pages."""
-    numbers = store.simulations(count, size)
+    """Add completed simulations with `size` tasks and pages."""
+    numbers = store.add_simulations(count, size)
     page = {"dimensions": 0, "data": {"name": "dose", "unit": "Gy", "values": [0.5]}}
     pages = [{**page, "metadata": {"page_number": str(number)}} for number in range(size)]
     with closing(store.wire()) as wire:
         for number in numbers:
-            found = [{"name": "e0", "metadata": {}, "pages": pages}]
-            body = orjson.dumps({"simulation_id": number, "update_key": KEY, "estimators": found})
+            estimators = [{"name": "e0", "metadata": {}, "pages": pages}]
+            body = orjson.dumps({"simulation_id": number, "update_key": KEY, "estimators": estimators})
             wire.send(wire.request("POST", "/results", body), 202)
     return numbers
 
 
 def _browsers(context: Context, store: Store) -> Row:
-    """Browsers that show five open simulations each ask for each of them every 1.5 s (not all at the same moment)."""
+    """Simulate browsers with five open simulations each, which poll each of them every 1.5 s at different moments."""
     browsers = context.size(_BROWSERS, 10)
     seconds = context.size(20, 3)
-    names = [store.job_id(number) for number in store.simulations(_OPEN, 10)]
+    names = [store.job_id(number) for number in store.add_simulations(_OPEN, 10)]
     cookie = store.token()
-    taken: list[float] = []
+    samples: list[float] = []
     begun = time.monotonic() + 0.5
 
     def browse(number: int) -> list[float]:
@@ -127,19 +127,19 @@ def _browsers(context: Context, store: Store) -> Row:
             return _poll(wire, [wire.request("GET", f"/jobs/direct?job_id={n}", Cookie=cookie) for n in names], number)
 
     def _poll(wire: Wire, requests: list[bytes], number: int) -> list[float]:
-        found: list[float] = []
+        durations: list[float] = []
         due = begun + _EVERY * number / browsers
         while due < begun + seconds:
             time.sleep(max(0.0, due - time.monotonic()))
             for request in requests:
-                # From when it was due: a browser that has to wait for its last answer has waited.
-                asked = max(due, time.monotonic() - _EVERY)
+                # Measure from the time when a poll is due: waiting for the previous response counts as well.
+                due_time = max(due, time.monotonic() - _EVERY)
                 wire.send(request)
-                found.append(time.monotonic() - asked)
+                durations.append(time.monotonic() - due_time)
             due += _EVERY
-        return found
+        return durations
 
     with ThreadPoolExecutor(browsers) as pool:
-        for found in pool.map(browse, range(browsers)):
-            taken += found
-    return Row(f"{browsers} browsers with {_OPEN} open simulations each", store.kind, taken, goal=Goal("p95", 0.1))
+        for durations in pool.map(browse, range(browsers)):
+            samples += durations
+    return Row(f"{browsers} browsers with {_OPEN} open simulations each", store.kind, samples, goal=Goal("p95", 0.1))

@@ -1,4 +1,4 @@
-"""How much memory the server takes, above what it has after its start, for one page of 27,000,000 values (300^3)."""
+"""Memory of the server above its memory after start, for a page of 27,000,000 values (300^3)."""
 
 import tempfile
 import zipfile
@@ -25,7 +25,7 @@ _BLOCK = 100_000
 
 
 def rows(context: Context) -> Iterator[Row]:
-    """Measure it on each database, with a server just started for each request."""
+    """Measure it on each database, with a new server for each request."""
     side = context.size(300, 30)
     with tempfile.TemporaryDirectory(dir=context.folder) as folder:
         text = Path(folder) / "page.json"
@@ -38,8 +38,8 @@ def rows(context: Context) -> Iterator[Row]:
 
 
 def _of(store: Store, text: Path, packed: Path, count: int) -> Iterator[Row]:
-    [posted] = store.simulations(1, 1)
-    [merged] = store.simulations(1, 1, "MERGING_RUNNING", _OWNER)
+    [posted] = store.add_simulations(1, 1)
+    [merged] = store.add_simulations(1, 1, "MERGING_RUNNING", _OWNER)
     cookie = store.token()
     read = f"/results?job_id={store.job_id(posted)}"
     what = {
@@ -49,34 +49,34 @@ def _of(store: Store, text: Path, packed: Path, count: int) -> Iterator[Row]:
         "GET /results, not gzip": partial(_get, path=read, cookie=cookie, encoding="identity"),
     }
     for name, action in what.items():
-        fresh = replace(store)  # the same database, with a server of its own
+        fresh = replace(store)  # the same database with a new server
         server = fresh.server
         pid = _serving(server)
-        before = machine.high_water(pid)
+        before = machine.peak_memory(pid)
         with closing(fresh.wire()) as wire:
             action(wire)
-        grown = float(machine.high_water(pid) - before)
+        grown = float(machine.peak_memory(pid) - before)
         server.stop()
         yield Row(f"memory for {count:,} values, {name}", store.kind, [grown], goal=Goal("bytes", 200e6))
 
 
 def _write_page(file: IO[bytes], side: int) -> None:
-    """A dose on a cube: doubles with all their bits where there is some, and zeros around."""
+    """Write a dose on a cube: random doubles in one half of each block, zeros in the other."""
     draw = np.random.default_rng(side)
     axis = {"name": "x", "unit": "mm", "values": [n + 0.5 for n in range(side)]}
     page = {"dimensions": 3, "axis_dim1": axis, "axis_dim2": axis, "axis_dim3": axis, "metadata": {"page_number": "0"}}
     file.write(orjson.dumps(page)[:-1] + b',"data":{"name":"dose","unit":"Gy","values":[')
-    left = side**3
-    while left:
-        count = min(left, _BLOCK)
+    remaining = side**3
+    while remaining:
+        count = min(remaining, _BLOCK)
         values = draw.random(count)
         values[: count // 2] = 0
-        left -= count
-        file.write(orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1] + (b"," if left else b"]}}"))
+        remaining -= count
+        file.write(orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1] + (b"," if remaining else b"]}}"))
 
 
 def _pack(path: Path, text: Path) -> None:
-    """What our worker sends: the file of `yaptide.persistence.result_files`."""
+    """Write the file that yaptide's worker sends, as in `yaptide.persistence.result_files`."""
     page = codec.encode_text(text.read_bytes()).data
     index = [{"name": "e0", "file_name": "e0", "pages": [{"number": 0, "name": "dose", "dimension": 3}]}]
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
@@ -102,5 +102,5 @@ def _get(wire: Wire, path: str, cookie: str, encoding: str) -> None:
 
 
 def _serving(server: Server) -> int:
-    """The process that answers requests: of those started by `yaptide up`, the largest."""
-    return max(descendants(server.running.pid), key=machine.high_water)
+    """Return the process that serves requests: the largest of those started by `yaptide up`."""
+    return max(descendants(server.running.pid), key=machine.peak_memory)

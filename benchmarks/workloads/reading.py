@@ -1,4 +1,4 @@
-"""Reading results over HTTP, compressed and not, and as arrays in Python."""
+"""Reading results over HTTP, compressed and uncompressed, and as arrays in Python."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,7 +14,7 @@ import simdjson
 from benchmarks.context import Context
 from benchmarks.measuring import Goal, Row, in_turns
 from benchmarks.store import KEY, Store
-from benchmarks.workloads.storing import Shape, shapes
+from benchmarks.workloads.storing import Shape, list_shapes
 from yaptide_client import answers
 from yaptide_client.results import Results
 
@@ -25,37 +25,37 @@ _BESIDE_ARRAYS = "simdjson parses, and numpy takes its buffers"
 
 def rows(context: Context) -> Iterator[Row]:
     """Measure them on each database."""
-    for shape in shapes(context):
+    for shape in list_shapes(context):
         for store in context.stores():
             yield from _served(context, store, shape)
-    yield _arrays(context, shapes(context)[0])
+    yield _arrays(context, list_shapes(context)[0])
 
 
 def _served(context: Context, store: Store, shape: Shape) -> Iterator[Row]:
-    [number] = store.simulations(1, 2)
-    found = [{"name": f"e{n}", "metadata": {}, "pages": shape.pages_of()} for n in range(shape.estimators)]
-    body = orjson.dumps({"simulation_id": number, "update_key": KEY, "estimators": found})
+    [number] = store.add_simulations(1, 2)
+    estimators = [{"name": f"e{n}", "metadata": {}, "pages": shape.make_pages()} for n in range(shape.estimators)]
+    body = orjson.dumps({"simulation_id": number, "update_key": KEY, "estimators": estimators})
     cookie, one = store.token(), "&estimator_name=e0"
-    asked = {"all": "", "one estimator": one, "one page": f"{one}&page_numbers=0&values=1"}
+    queries = {"all": "", "one estimator": one, "one page": f"{one}&page_numbers=0&values=1"}
     if shape.pages == 1:
-        del asked["one estimator"]
+        del queries["one estimator"]
     with closing(store.wire()) as wire, closing(store.bare_wire()) as bare:
         wire.send(wire.request("POST", "/results", body), 202)
-        for what, query in asked.items():
+        for what, query in queries.items():
             path = f"/results?job_id={store.job_id(number)}{query}"
             for packed in (True, False):
                 encoding = "gzip" if packed else "identity"
                 request = wire.request("GET", path, Cookie=cookie, Accept_Encoding=encoding)
                 query_bare = {"simulation": number, "what": what} | ({"packed": 1} if packed else {})
                 limit = bare.request("GET", f"/results?{urlencode(query_bare)}")
-                taken = in_turns(context.rounds(11), partial(wire.send, request), partial(bare.send, limit))
+                samples = in_turns(context.rounds(11), partial(wire.send, request), partial(bare.send, limit))
                 name = f"GET /results, {shape.name}, {what}, {'gzip' if packed else 'not gzip'}"
-                yield Row(name, store.kind, *taken, Goal("factor", 1.5), _BESIDE if packed else _BESIDE_INFLATED)
+                yield Row(name, store.kind, *samples, Goal("factor", 1.5), _BESIDE if packed else _BESIDE_INFLATED)
 
 
 def _arrays(context: Context, shape: Shape) -> Row:
-    found = [{"name": "e0", "metadata": {}, "pages": shape.pages_of()}]
-    text = orjson.dumps({"message": "Results", "estimators": found})
+    estimators = [{"name": "e0", "metadata": {}, "pages": shape.make_pages()}]
+    text = orjson.dumps({"message": "Results", "estimators": estimators})
     response = httpx.Response(200, content=text, headers={"Content-Type": "application/json"})
 
     def limit() -> None:
@@ -63,11 +63,11 @@ def _arrays(context: Context, shape: Shape) -> Row:
         for place in ("/data/values", "/axis_dim1/values", "/axis_dim2/values", "/axis_dim3/values"):
             np.frombuffer(page.at_pointer(place).as_buffer(of_type="d"))
 
-    taken = in_turns(context.rounds(11), lambda: read(response), limit)
-    return Row(f"arrays in Python, {shape.name}", "-", *taken, Goal("factor", 1.3), _BESIDE_ARRAYS)
+    samples = in_turns(context.rounds(11), lambda: read_response(response), limit)
+    return Row(f"arrays in Python, {shape.name}", "-", *samples, Goal("factor", 1.3), _BESIDE_ARRAYS)
 
 
-def read(response: httpx.Response) -> Results:
-    """What `yaptide.client` does with an answer."""
-    reader: Any = getattr(answers, "results", answers.read_document)  # where the client has no way of its own to arrays
+def read_response(response: httpx.Response) -> Results:
+    """Read a response as `yaptide.client` does."""
+    reader: Any = getattr(answers, "read_results_document", answers.read_document)  # older clients have no arrays
     return Results.from_document(reader(response))

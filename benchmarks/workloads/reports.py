@@ -1,4 +1,4 @@
-"""Workers report how far they are: one task in a request, by one client and by eight, and many tasks in one request."""
+"""Progress reports of workers: one task per request, by one client and by eight, and many tasks in one request."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -27,26 +27,26 @@ def rows(context: Context) -> Iterator[Row]:
 
 
 def _single(context: Context, store: Store, clients: int) -> Row:
-    numbers = store.simulations(clients, _TASKS)
+    numbers = store.add_simulations(clients, _TASKS)
     each = context.size(200 // clients, 5)
     ours: list[float] = []
     limit: list[float] = []
     with (
-        LoadGenerator(clients, reporter, store.server.url, numbers) as reporters,
-        LoadGenerator(clients, reporter, store.bare.url, numbers) as others,
+        LoadGenerator(clients, make_reporter, store.server.url, numbers) as reporters,
+        LoadGenerator(clients, make_reporter, store.bare.url, numbers) as others,
     ):
         for load in (reporters, others):
             load.run(each)
         for _ in range(context.rounds(15)):
             for load, samples in ((reporters, ours), (others, limit)):
-                # Of as many clients at once, each call's share of the time of all.
+                # With many clients at once: each call's share of the total time.
                 samples.append(sum(load.run(each)) / each / clients**2)
     name = f"POST /tasks, progress, {clients} client{'s' if clients > 1 else ''}"
     return Row(name, store.kind, ours, limit, Goal("share", 0.35), _BESIDE)
 
 
-def reporter(number: int, url: str, simulations: list[int]) -> Callable[[int], Any]:
-    """A worker's reports."""
+def make_reporter(number: int, url: str, simulations: list[int]) -> Callable[[int], Any]:
+    """Return a function that sends a worker's report."""
     wire = Wire(url)
 
     def report(turn: int) -> None:
@@ -59,7 +59,7 @@ def reporter(number: int, url: str, simulations: list[int]) -> Callable[[int], A
 
 def _many(context: Context, store: Store) -> Row:
     count = context.size(1000, 50)
-    [number] = store.simulations(1, count)
+    [number] = store.add_simulations(1, count)
     turn = 0
     with closing(store.wire()) as wire, closing(store.bare_wire()) as bare:
 
@@ -73,6 +73,6 @@ def _many(context: Context, store: Store) -> Row:
             body = orjson.dumps({"simulation_id": number, "update_key": KEY, "updates": updates})
             wire.send(wire.request("POST", "/tasks/list", body), 202)
 
-        taken = in_turns(context.rounds(15), partial(send, wire), partial(send, bare))
+        samples = in_turns(context.rounds(15), partial(send, wire), partial(send, bare))
     name = f"POST /tasks/list, progress of {count} tasks"
-    return Row(name, store.kind, *taken, Goal("share", 0.5), _BESIDE_MANY)
+    return Row(name, store.kind, *samples, Goal("share", 0.5), _BESIDE_MANY)

@@ -1,4 +1,4 @@
-"""From input to results: `yaptide run` beside MCsquare alone, on the same cores."""
+"""From input to results: `yaptide run` compared with MCsquare alone on the same cores."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def rows(context: Context) -> Iterator[Row]:
     source = beam(context.folder / "input", primaries=_TASKS * each, energy=150.0, grid=(40, 200, 40))
     turns = count()
     for store in context.stores():
-        taken = in_turns(
+        samples = in_turns(
             context.rounds(5, 1),
             partial(_ours, store, source),
             lambda: _alone(context.folder / f"alone-{next(turns)}", source, _TASKS * each),
@@ -35,7 +35,7 @@ def rows(context: Context) -> Iterator[Row]:
         )
         name = f"yaptide run, {_TASKS} tasks of {each:,} primaries"
         yield Row(
-            name, store.kind, *taken, Goal("overhead", 0.05), "MCsquare alone, as many at once as there are cores"
+            name, store.kind, *samples, Goal("overhead", 0.05), "MCsquare alone, as many at once as there are cores"
         )
 
 
@@ -46,15 +46,15 @@ def _ours(store: Store, source: Path) -> None:
 
 
 def _alone(folder: Path, source: Path, primaries: int) -> None:
-    """The same tasks, with as many at once as there are cores."""
+    """Run the same tasks, as many at once as there are cores."""
     code, files = MCsquare(), read_folder(source)
-    there = installation()
+    installed = installation()
 
     def run(number: int, share: int, seed: int) -> None:
         place = folder / str(number)
         place.mkdir(parents=True)
         code.prepare(files, share, seed, place)
-        command = code.command(there, place)
+        command = code.command(installed, place)
         with (place / "output.log").open("wb") as log:
             subprocess.run(
                 command.arguments,

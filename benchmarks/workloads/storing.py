@@ -1,4 +1,4 @@
-"""Storing results: as JSON, and as the file that our workers send."""
+"""Storing results: as JSON, and as the file that yaptide's workers send."""
 
 import io
 import math
@@ -25,7 +25,7 @@ _BESIDE_PACKED = "bare: the payloads as they come, INSERTs"
 
 @dataclass(frozen=True)
 class Shape:
-    """So many estimators with so many pages of so many values each."""
+    """A number of estimators, pages per estimator, and the grid of a page."""
 
     estimators: int
     pages: int
@@ -33,18 +33,18 @@ class Shape:
 
     @property
     def values(self) -> int:
-        """Values of a page."""
+        """Number of values in a page."""
         return math.prod(self.grid)
 
     @property
     def name(self) -> str:
-        """As the table says it."""
+        """Description for the table."""
         count = f"{self.values:,} values"
         return f"1 page of {count}" if self.pages == 1 else f"{self.estimators} x {self.pages} pages of {count}"
 
-    def pages_of(self) -> list[dict[str, Any]]:
-        """The pages of one estimator: doubles with all their bits, drawn from one seed."""
-        draw = random.Random(self.values)  # noqa: S311 - the same every time
+    def make_pages(self) -> list[dict[str, Any]]:
+        """Return the pages of an estimator: random doubles from one seed."""
+        draw = random.Random(self.values)  # noqa: S311 - reproducible
         values = [draw.random() for _ in range(self.values)]
         axes = {
             f"axis_dim{number}": {"name": "x", "unit": "mm", "values": [n + 0.5 for n in range(size)]}
@@ -61,41 +61,41 @@ class Shape:
         ]
 
 
-def shapes(context: Context) -> tuple[Shape, Shape]:
-    """The two that results are measured in."""
+def list_shapes(context: Context) -> tuple[Shape, Shape]:
+    """Return the two shapes of results that are measured."""
     side, square = context.size(100, 20), context.size(100, 20)
     return Shape(1, 1, (side, side, side)), Shape(10, 10, (square, square))
 
 
 def rows(context: Context) -> Iterator[Row]:
     """Measure them on each database."""
-    for shape in shapes(context):
-        pages = shape.pages_of()
-        found = [{"name": f"e{n}", "metadata": {"a": "b"}, "pages": pages} for n in range(shape.estimators)]
+    for shape in list_shapes(context):
+        pages = shape.make_pages()
+        estimators = [{"name": f"e{n}", "metadata": {"a": "b"}, "pages": pages} for n in range(shape.estimators)]
         for store in context.stores():
-            yield _json(context, store, shape, found)
+            yield _json(context, store, shape, estimators)
         for store in context.stores():
             yield _compressed(context, store, shape, pages)
 
 
-def _json(context: Context, store: Store, shape: Shape, found: list[dict[str, Any]]) -> Row:
+def _json(context: Context, store: Store, shape: Shape, estimators: list[dict[str, Any]]) -> Row:
     rounds = context.rounds(9)
-    numbers = iter(store.simulations(2 * (rounds + 1), 2))
-    tail = b'"estimators":%b}' % orjson.dumps(found)
+    numbers = iter(store.add_simulations(2 * (rounds + 1), 2))
+    tail = b'"estimators":%b}' % orjson.dumps(estimators)
     with closing(store.wire()) as wire, closing(store.bare_wire()) as bare:
 
         def send(wire: Wire, path: str) -> None:
             head = orjson.dumps({"simulation_id": next(numbers), "update_key": KEY})[:-1] + b","
             wire.send(wire.request("POST", path, head, more=len(tail)), 202, tail)
 
-        taken = in_turns(rounds, partial(send, wire, "/results"), partial(send, bare, "/bare/results"))
-    return Row(f"POST /results, {shape.name}", store.kind, *taken, Goal("factor", 1.6), _BESIDE)
+        samples = in_turns(rounds, partial(send, wire, "/results"), partial(send, bare, "/bare/results"))
+    return Row(f"POST /results, {shape.name}", store.kind, *samples, Goal("factor", 1.6), _BESIDE)
 
 
 def _compressed(context: Context, store: Store, shape: Shape, pages: list[dict[str, Any]]) -> Row:
     rounds = context.rounds(9)
-    numbers = iter(store.simulations(rounds + 1, 2, "MERGING_RUNNING", _OWNER))
-    others = iter(store.simulations(rounds + 1, 2))
+    numbers = iter(store.add_simulations(rounds + 1, 2, "MERGING_RUNNING", _OWNER))
+    others = iter(store.add_simulations(rounds + 1, 2))
     packed = [NewPage(n, "dose", 1, codec.encode_payload(page)) for n, page in enumerate(pages)]
     file = io.BytesIO()
     metadata = codec.encode_payload({"a": "b"})
@@ -116,7 +116,7 @@ def _compressed(context: Context, store: Store, shape: Shape, pages: list[dict[s
             path = f"/bare/results?simulation={next(others)}&estimators={shape.estimators}&lengths={lengths}"
             bare.send(bare.request("PUT", path, more=len(plain)), 200, plain)
 
-        taken = in_turns(rounds, ours, limit)
+        samples = in_turns(rounds, ours, limit)
     return Row(
-        f"the same compressed by our worker, {shape.name}", store.kind, *taken, Goal("factor", 1.6), _BESIDE_PACKED
+        f"the same compressed by our worker, {shape.name}", store.kind, *samples, Goal("factor", 1.6), _BESIDE_PACKED
     )

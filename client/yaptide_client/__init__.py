@@ -1,4 +1,4 @@
-"""The Python client: submit simulations to a yaptide server and get their results as arrays, tables and pictures.
+"""The Python client: submit simulations to a yaptide server and get their results as arrays, tables and plots.
 
 from yaptide_client import Client
 
@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """The classes above, when they are first asked for: whoever needs the errors or states loads no numpy."""
+    """Import the classes above on first access: importing only the errors or states does not load numpy."""
     if name in ("Client", "Job"):
         from yaptide_client import http  # noqa: PLC0415 - see above
 

@@ -1,4 +1,4 @@
-"""What a server's answer means: its document, or the error that it tells of."""
+"""Converts responses of a server to documents, or to the errors that they report."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,7 +22,7 @@ from yaptide_client.errors import (
 if TYPE_CHECKING:
     import httpx
 
-#: Every other status is of something between us and the server, or of a server that is busy: Unavailable.
+#: Any other status comes from a proxy or a busy server: Unavailable.
 _ERRORS: Mapping[int, type[YaptideError]] = {
     400: InvalidInput,
     401: NotAuthenticated,
@@ -34,70 +34,74 @@ _ERRORS: Mapping[int, type[YaptideError]] = {
 }
 
 
-#: Keys whose values are lists of numbers, of any length.
+#: Keys whose values are long lists of numbers.
 _NUMBERS = ("values", "errors")
 
-#: Kinds of numbers for simdjson, and as numpy calls them, the strictest first.
+#: Number types of simdjson and numpy, from the strictest to the most general.
 _KINDS = {"i": np.int64, "u": np.uint64, "d": np.float64}
 
 
 def read_results_document(response: "httpx.Response") -> dict[str, Any]:
-    """The same for an answer of `GET /results`, with arrays of numpy for the long lists of numbers in it."""
-    found = None if response.is_error else with_arrays(response.content)
-    return read_document(response) if found is None else found
+    """Return the document of a response of `GET /results`, with numpy arrays for its long lists of numbers."""
+    document = None if response.is_error else with_arrays(response.content)
+    return read_document(response) if document is None else document
 
 
 def with_arrays(text: bytes) -> dict[str, Any] | None:
-    """A JSON object with arrays of numpy for the long lists of numbers in it; None if simdjson cannot read it as one.
+    """Return a JSON object with numpy arrays for its long lists of numbers; None if simdjson cannot parse it.
 
-    A list of integers becomes an array of integers, since doubles lose digits above 2**53; any other is of doubles.
+    Lists of integers become integer arrays, because doubles lose digits above 2**53; other lists become arrays of
+    doubles.
     """
-    import simdjson  # noqa: PLC0415 - only what reads results needs it
+    import simdjson  # noqa: PLC0415 - only reading results needs it
 
     with suppress(ValueError, RuntimeError):
-        found = simdjson.Parser().parse(text)
-        if isinstance(found, simdjson.Object):
-            return dict(_copied(found))
+        document = simdjson.Parser().parse(text)
+        if isinstance(document, simdjson.Object):
+            return dict(_copied(document))
     return None
 
 
-def _copied(found: Any) -> Any:
-    """A part of a document of simdjson in Python's own types; its parser is gone afterwards."""
-    if hasattr(found, "items"):
-        # Not by items(), which would make lists of everything.
-        return {name: _copied_as(name, found[name]) for name in found}
-    return [_copied(part) for part in found] if hasattr(found, "as_list") else found
+def _copied(element: Any) -> Any:
+    """Copy an element of a simdjson document to Python types, which stay valid without the parser."""
+    if hasattr(element, "items"):
+        # items() would convert all lists to Python lists.
+        return {name: _copied_as(name, element[name]) for name in element}
+    return [_copied(part) for part in element] if hasattr(element, "as_list") else element
 
 
-def _copied_as(name: str, found: Any) -> Any:
-    if name == "metadata" and hasattr(found, "as_dict"):  # whatever it holds, it is no long list
-        return found.as_dict()
-    return _array(found) if name in _NUMBERS else _copied(found)
+def _copied_as(name: str, element: Any) -> Any:
+    if name == "metadata" and hasattr(element, "as_dict"):  # metadata never contains long lists
+        return element.as_dict()
+    return _array(element) if name in _NUMBERS else _copied(element)
 
 
-def _array(found: Any) -> Any:
-    """A list of numbers as an array; whatever else it is, as it is: lists of rows would become one list."""
-    if not hasattr(found, "as_buffer") or (len(found) and hasattr(found[0], "as_list")):
-        return _copied(found)
-    for kind, dtype in _KINDS.items() if len(found) else ():
-        with suppress(TypeError, ValueError):  # it is of another kind, which shows at its first number
-            return np.frombuffer(found.as_buffer(of_type=kind), dtype)
-    return found.as_list()
+def _array(element: Any) -> Any:
+    """Return a list of numbers as an array; anything else as it is, because a list of rows would be flattened."""
+    if not hasattr(element, "as_buffer") or (len(element) and hasattr(element[0], "as_list")):
+        return _copied(element)
+    for kind, dtype in _KINDS.items() if len(element) else ():
+        with suppress(TypeError, ValueError):  # another type, which shows at its first number
+            return np.frombuffer(element.as_buffer(of_type=kind), dtype)
+    return element.as_list()
 
 
-def wants_a_session(response: "httpx.Response") -> bool:
-    """Whether a server wants to be shown a session that goes on: none came along, or one whose token has ended."""
+def needs_session(response: "httpx.Response") -> bool:
+    """Return whether the server rejected the request because the session is missing or its token has expired."""
     return response.status_code == 401 or (response.status_code == 403 and b'"Log in again' in response.content)
 
 
 def read_document(response: "httpx.Response") -> dict[str, Any]:
-    """The JSON object that a server answered with; raises the error of `yaptide_client.errors` that it tells of."""
+    """Return the JSON object of a response; raise the error of `yaptide_client.errors` that it reports."""
     try:
-        found = orjson.loads(response.content)
+        document = orjson.loads(response.content)
     except orjson.JSONDecodeError:
-        found = None
-    if not isinstance(found, dict):
-        raise Unavailable(f"{response.url.host} answered {response.status_code}, and not as yaptide does")
+        document = None
+    if not isinstance(document, dict):
+        raise Unavailable(
+            f"Unexpected response (HTTP {response.status_code}) from {response.url.host}: not a yaptide server, or a "
+            "proxy error"
+        )
     if response.is_error:
-        raise _ERRORS.get(response.status_code, Unavailable)(str(found.get("message")))
-    return found
+        raise _ERRORS.get(response.status_code, Unavailable)(str(document.get("message")))
+    return document

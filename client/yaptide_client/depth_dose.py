@@ -1,4 +1,4 @@
-"""Numbers that physicists read off a depth-dose curve, and which pages are one."""
+"""Ranges of protons from depth-dose curves, and which pages are such curves."""
 
 import math
 import re
@@ -9,12 +9,11 @@ import numpy as np
 from yaptide_client.errors import InvalidInput, NotFound
 from yaptide_client.estimators import Axis, Floats, Page
 
-#: Key of a page's metadata: why no range can be read off it, whatever its curve looks like.
+#: Metadata key of a page: why no range can be determined from it, whatever its curve looks like.
 NO_RANGE = "no_range"
 
-#: The protons' range is the depth behind the peak at which the dose has fallen to this part of the maximum. It hardly
-#: moves with the spread of the beam's energy: B. Gottschalk, "Passive Beam Spreading in Proton Radiation Therapy",
-#: 2004.
+#: The range is R80: the depth behind the peak where the dose has fallen to this fraction of the maximum. R80 hardly
+#: depends on the energy spread of the beam: B. Gottschalk, "Passive Beam Spreading in Proton Radiation Therapy", 2004.
 _DISTAL = 0.8
 
 #: Units of length in mm.
@@ -24,7 +23,7 @@ _LENGTHS = {"nm": 1e-6, "um": 1e-3, "µm": 1e-3, "μm": 1e-3, "mm": 1.0, "cm": 1
 _DOSE_UNIT = re.compile(r"\W*(?:[numckµμ]?(?:Gy|Sv)|[kMG]?eV\s*/\s*[mk]?g|[mk]?J\s*/\s*[mk]?g)\b", re.IGNORECASE)
 _NO_UNIT = {"", "1", "%", "a.u."}
 
-#: What else the name of an axis along z may say: "Position (Z)", "Z [cm]".
+#: Other words in the name of an axis along z: "Position (Z)", "Z [cm]".
 _BESIDE_Z = {"position", "pos", "axis", "coordinate", "nm", "um", "mm", "cm", "dm", "m"}
 
 _FINEST = 9
@@ -32,18 +31,18 @@ _FINEST = 9
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """What a depth-dose curve says of the protons' range, in mm.
+    """The range of protons according to a depth-dose curve, in mm.
 
-    `depth_mm` is the depth of the largest dose, `r80_mm` the depth behind it where the dose has fallen to 80 % of that,
-    `bin_mm` the distance of the two depths between which the latter lies.
+    `depth_mm` is the depth of the maximum dose, `r80_mm` the depth behind it where the dose has fallen to 80 % of the
+    maximum, `bin_mm` the distance of the two depths between which R80 is interpolated.
     """
 
     depth_mm: float
     r80_mm: float
     bin_mm: float
 
-    def show(self, length_mm: float) -> str:
-        """A length with its unit, in steps of the power of ten nearest to a tenth of `bin_mm`.
+    def format_length(self, length_mm: float) -> str:
+        """Return a length with its unit, rounded to the power of ten nearest to a tenth of `bin_mm`.
 
         R80 is interpolated within a bin: 1 mm bins give 0.1 mm, 1 cm bins 1 mm.
         """
@@ -51,43 +50,46 @@ class Range:
         return f"{round(length_mm, digits):.{max(digits, 0)}f} mm"
 
     def __str__(self) -> str:
-        peak, r80 = self.show(self.depth_mm), self.show(self.r80_mm)
+        peak, r80 = self.format_length(self.depth_mm), self.format_length(self.r80_mm)
         return f"Bragg peak at {peak}, R80 = {r80} (bins of {self.bin_mm:.6g} mm)"
 
 
 def length_in_mm(unit: str) -> float | None:
-    """A unit of length in mm, written as in `cm` or `[cm]`; None if it is no such unit, or one not known here."""
+    """Return the mm in a unit of length, written as `cm` or `[cm]`; None if the unit is unknown."""
     return _LENGTHS.get(unit.strip().strip("[]() "))
 
 
 def is_depth_curve(page: Page) -> bool:
-    """Whether a page is dose along the beam, or has its own reason why that says nothing about a range."""
+    """Return whether a page is a depth-dose curve: dose on one axis along the beam.
+
+    It may be an integral depth dose or a dose on the central axis. A page with `NO_RANGE` in its metadata also counts.
+    """
     if page.dimension != 1 or not _scores_dose(page):
         return False
     return NO_RANGE in page.metadata or _is_along_beam(page.axes[0])
 
 
 def _scores_dose(page: Page) -> bool:
-    """Whether a page scores dose: by its unit, or where it has none by the name of page or scorer."""
+    """Return whether a page scores dose: by its unit, or without a unit by the name of the page or scorer."""
     names = f"{page.name} {page.metadata.get('dettyp', '')}".lower()
     return bool(_DOSE_UNIT.match(page.unit)) or (page.unit.strip() in _NO_UNIT and "dose" in names)
 
 
 def _is_along_beam(axis: Axis) -> bool:
-    """Whether an axis is depth by its name, or the z along which the other codes have their beams."""
+    """Return whether an axis is depth by its name, or z, the beam axis of the other codes."""
     words = set(re.findall(r"[a-zµμ]+", axis.name.lower()))
     return "depth" in words or ("z" in words and words <= _BESIDE_Z | {"z"})
 
 
 def read_range(page: Page) -> Range:
-    """The range of a depth-dose curve (`is_depth_curve`); raises NotFound with the reason why it has none."""
+    """Return the range of a depth-dose curve (`is_depth_curve`); raise NotFound with the reason if it has none."""
     if NO_RANGE in page.metadata:
         raise NotFound(str(page.metadata[NO_RANGE]))
     (axis,) = page.axes
     scale = length_in_mm(axis.unit)
     if scale is None:
-        raise NotFound(f"the depths have the unit {axis.unit!r}, which is no known unit of length")
-    with np.errstate(over="ignore"):  # it shows in `_fall_off`
+        raise NotFound(f"unknown unit of length {axis.unit!r} for depths")
+    with np.errstate(over="ignore"):  # `_fall_off` detects the infinity
         depths = axis.values * scale
     try:
         peak, after, r80 = _fall_off(depths, page.values)
@@ -97,21 +99,21 @@ def read_range(page: Page) -> Range:
 
 
 def bragg_peak(depths: Floats, doses: Floats) -> tuple[float, float]:
-    """Depth of the largest dose, and R80: the depth behind it where the dose has fallen to 80 % of that.
+    """Return the depth of the maximum dose, and R80: the depth behind it where the dose has fallen to 80 % of it.
 
-    `depths` (ascending, any unit, which is that of the result) and `doses` (any unit) have the shape (n,). R80 is
-    interpolated linearly between depths. Raises InvalidInput if the curve has no peak with a distal fall-off, or a dose
-    up to there is missing (not finite).
+    `depths` (ascending, in any unit, which is also the unit of the result) and `doses` (any unit) have shape (n,). R80
+    is interpolated linearly between depths. Raises InvalidInput if the curve has no peak with a distal fall-off, or a
+    dose before it is missing (not finite).
     """
     peak, _, r80 = _fall_off(depths, doses)
     return float(depths[peak]), r80
 
 
 def _fall_off(depths: Floats, doses: Floats) -> tuple[int, int, float]:
-    """Index of the largest dose, index of the first depth at or behind R80, and R80."""
+    """Return the index of the maximum dose, the index of the first depth at or behind R80, and R80."""
     depths, doses = np.asarray(depths, dtype=np.float64), np.asarray(doses, dtype=np.float64)
     if depths.ndim != 1 or depths.shape != doses.shape or not np.isfinite(depths).all():
-        raise InvalidInput("A depth-dose curve needs as many depths as doses, all of them numbers")
+        raise InvalidInput("A depth-dose curve needs as many depths as doses, and all depths must be finite")
     with np.errstate(over="ignore"):
         steps = np.diff(depths)
     if not depths.size or not np.all((steps > 0) & np.isfinite(steps)):
@@ -124,7 +126,7 @@ def _fall_off(depths: Floats, doses: Floats) -> tuple[int, int, float]:
         raise InvalidInput("The depth-dose curve has no peak with a distal fall-off")
     after = peak + int(below[0])
     if not known[: after + 1].all():
-        raise InvalidInput("The depth-dose curve has no value at some depths before its fall-off")
+        raise InvalidInput("The depth-dose curve has missing values before its fall-off")
     with np.errstate(over="ignore"):
-        part = (doses[after - 1] - level) / (doses[after - 1] - doses[after])
-    return peak, after, float(depths[after - 1] + part * (depths[after] - depths[after - 1]))
+        fraction = (doses[after - 1] - level) / (doses[after - 1] - doses[after])
+    return peak, after, float(depths[after - 1] + fraction * (depths[after] - depths[after - 1]))

@@ -1,44 +1,44 @@
-"""The errors of which a server or a client says what to do about them.
+"""Errors that users can fix.
 
-Each class is one kind of refusal. The message is written for the person who caused it, and never holds a secret.
+Each class is one kind of rejection. The message tells the user what to do, and never contains a secret.
 """
 
 
 class YaptideError(Exception):
-    """Base of everything yaptide refuses on purpose; ``str(error)`` is the message for the user."""
+    """Base class of all errors that yaptide raises on purpose; ``str(error)`` is the message for the user."""
 
 
 class InvalidInput(YaptideError):
-    """The request or the simulation's input is not acceptable as it is; nothing was changed."""
+    """The request or the input of the simulation is invalid; nothing was changed."""
 
 
 class NotAuthenticated(YaptideError):
-    """Nobody is signed in, or the name and password do not belong together."""
+    """No user is signed in, or the name or password is wrong."""
 
 
 class Forbidden(YaptideError):
-    """Somebody is signed in who may not do this."""
+    """The user is not allowed to do this."""
 
 
 class NotFound(YaptideError):
-    """The thing asked for does not exist."""
+    """The requested object does not exist."""
 
 
 class Conflict(YaptideError):
-    """The thing exists, but its present state does not allow this."""
+    """The current state of the object does not allow this."""
 
 
 class TooLarge(YaptideError):
-    """The body or the result is larger than this installation accepts."""
+    """The body or the results are larger than this installation accepts."""
 
 
 class NotConfigured(YaptideError):
-    """This installation has no such service."""
+    """This service is not configured or not installed."""
 
 
 class StorageFull(YaptideError):
-    """The database or a disk has no room left; nothing was changed."""
+    """The database or a disk is full; nothing was changed."""
 
 
 class Unavailable(YaptideError):
-    """The database cannot be reached or is too busy just now; the same call may work later."""
+    """The server or the database is unreachable or too busy; the same call may succeed later."""

@@ -1,7 +1,7 @@
-"""Scores as numbers: axes, pages, estimators.
+"""Results as numbers: axes, pages, estimators.
 
-A value that does not exist (0/0 in an average, an infinity) is NaN in arrays. In documents, which browsers draw without
-looking for such values, it is a 0 that `data.missing` names; if no value of a page exists, its unit says so too.
+An undefined value (0/0 in an average, an infinity) is NaN in arrays. In documents, which browsers draw without checking
+for such values, it is a 0 listed in `data.missing`; if no value of a page is defined, its unit says so too.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,22 +16,22 @@ from yaptide_client.errors import InvalidInput
 
 Floats = NDArray[np.floating[Any]]
 
-#: The unit of a page in documents if none of its values exists; the true one stays in its metadata.
+#: Unit in documents of a page without defined values; the real unit is in its metadata.
 NO_VALUE = "(no value)"
 
 
 class Aggregation(StrEnum):
-    """How the same page of several tasks becomes one page."""
+    """How a page of several tasks is merged."""
 
     MEAN = "mean"  # quantities per primary: mean weighted by primaries
     SUM = "sum"  # counts
     CONCATENATE = "concatenate"  # lists of particles
-    NONE = "none"  # the same in every task: the first one is taken
+    NONE = "none"  # equal in all tasks: the page of the first task is used
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One axis of a page.
+    """An axis of a page.
 
     `values` are the centres of its bins, shape (n,), in `unit`.
     """
@@ -41,21 +41,21 @@ class Axis:
     values: Floats
 
     def __repr__(self) -> str:
-        """What it is, and how many bins it has."""
+        """Show the name, the unit and the number of bins."""
         return f"<Axis {self.name} [{self.unit}]: {self.values.size} bins>"
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One quantity on a grid of 0 to 3 axes.
+    """A quantity on a grid of 0 to 3 axes.
 
     `values` is flat, shape (n1*n2*n3,), in `unit`, and the first axis varies fastest: ``values[i1 + n1*(i2 + n2*i3)]``;
-    NaN is a value that does not exist. A list of particles (`Aggregation.CONCATENATE`) has no axes and any number of
-    values, row by row; ``metadata["columns"]`` tells how many a row has.
-    `errors` is the standard error of each value, same shape and unit, NaN where it is not known, or None if it is known
-    nowhere (a single task).
-    `weights` (same shape, any unit) is set where a value is an average over something else than primaries: the task
-    then counts in the merge with primaries x weights. LET is an average over deposited energy: weighted by dose.
+    NaN is an undefined value. A list of particles (`Aggregation.CONCATENATE`) has no axes and any number of values, row
+    by row; ``metadata["columns"]`` is the length of a row.
+    `errors` is the standard error of each value, same shape and unit, NaN where unknown, or None if unknown everywhere
+    (a single task).
+    `weights` (same shape, any unit) is set for an average over something other than primaries: in the merge each task
+    then counts with primaries x weights. LET, for example, is averaged over deposited energy and weighted by dose.
     """
 
     number: int
@@ -69,7 +69,7 @@ class Page:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """What it is; the arrays would be a screenful."""
+        """Show what the page is, without its arrays."""
         return f"<Page {self.number}: {self.name} [{self.unit}] on {list(self.axes)}, {self.values.size} values>"
 
     @property
@@ -78,7 +78,7 @@ class Page:
         return len(self.axes)
 
     def document(self) -> dict[str, Any]:
-        """The page as it is stored and as `GET /results` answers it; arrays are left for the JSON writer."""
+        """Return the page as it is stored and returned by `GET /results`; arrays are left to the JSON encoder."""
         data: dict[str, Any] = {"name": self.name, **written_values(self.values, self.unit)}
         if self.errors is not None:
             data["errors"] = self.errors
@@ -96,7 +96,7 @@ class Page:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> "Page":
-        """The page of a document that `document` or a simulator's worker wrote; raises InvalidInput if it is none."""
+        """Return the page in a document written by `document` or a worker; raise InvalidInput if it is not a page."""
         try:
             data, metadata = document["data"], dict(document.get("metadata", {}))
             axes = [document[f"axis_dim{number}"] for number in range(1, int(document["dimensions"]) + 1)]
@@ -112,17 +112,17 @@ class Page:
                 metadata=metadata,
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise InvalidInput(f"This is no page of results: {error!r}") from error
+            raise InvalidInput(f"Not a page of results: {error!r}") from error
 
     def grid(self) -> Floats:
-        """The values with one index for each axis, shape (n1, n2, n3); an array of one value where there is none."""
+        """Return the values with one index per axis, shape (n1, n2, n3); shape (n,) without axes."""
         return self.values.reshape([len(axis.values) for axis in self.axes] or [-1], order="F")
 
 
 def aggregation_of(metadata: Mapping[str, Any]) -> Aggregation:
-    """How a page with this metadata is merged; raises ValueError for a word that says nothing.
+    """Return how a page with this metadata is merged; raise ValueError for an unknown aggregation.
 
-    SHIELD-HIT12A and pymchelper call it `page_normalized`, and 4 a list of particles.
+    SHIELD-HIT12A and pymchelper use the key `page_normalized`; 4 means a list of particles.
     """
     if "aggregation" in metadata:
         return Aggregation(metadata["aggregation"])
@@ -130,7 +130,7 @@ def aggregation_of(metadata: Mapping[str, Any]) -> Aggregation:
 
 
 def written_values(values: Floats, unit: str) -> dict[str, Any]:
-    """What a document says of `values`: unit, values, and where they do not exist, if that is anywhere."""
+    """Return the keys of a document for `values`: unit, values, and the undefined ones, if any."""
     exists = np.isfinite(values)
     if exists.all():
         return {"unit": unit, "values": values}
@@ -139,23 +139,23 @@ def written_values(values: Floats, unit: str) -> dict[str, Any]:
 
 
 def missing_ranges(exists: NDArray[np.bool_]) -> list[list[int]]:
-    """Inclusive ranges of the indices at which `exists`, shape (n,), is False."""
+    """Return the inclusive ranges of indices where `exists`, shape (n,), is False."""
     edges = np.flatnonzero(np.diff(exists.view(np.int8), prepend=np.int8(1), append=np.int8(1)))
     return [[first, end - 1] for first, end in edges.reshape(-1, 2).tolist()]
 
 
 def mark_missing(values: Floats, ranges: Iterable[Iterable[int]]) -> Floats:
-    """`values` with NaN in inclusive `ranges` of indices; raises ValueError for ranges that are none."""
+    """Return `values` with NaN in inclusive `ranges` of indices; raise ValueError for invalid ranges."""
     marked = np.array(values, dtype=np.float64)
     for first, last in ranges:
         if not 0 <= first <= last < len(marked):
-            raise ValueError(f"{first} to {last} is no range of {len(marked)} values")
+            raise ValueError(f"{first} to {last} is not a range of {len(marked)} values")
         marked[first : last + 1] = np.nan
     return marked
 
 
 def _read_values(data: Mapping[str, Any]) -> Floats:
-    """The values of a document: integers where all of them are, since doubles lose digits above 2**53."""
+    """Return the values of a document: integers if all of them are, because doubles lose digits above 2**53."""
     values = np.asarray(data["values"])
     if values.dtype.kind not in "iu" or not values.size:
         values = np.asarray(data["values"], dtype=np.float64)
@@ -165,7 +165,7 @@ def _read_values(data: Mapping[str, Any]) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Estimator:
-    """One scorer's output: `name` as the user knows it, `file_name` as the simulator called it, pages by number."""
+    """The output of a scorer: `name` for users, `file_name` from the simulator, and pages by number."""
 
     name: str
     file_name: str

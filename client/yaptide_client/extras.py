@@ -1,11 +1,11 @@
-"""Libraries that only some need come with extras of the package, such as `pip install 'yaptide[hpc]'`."""
+"""Optional libraries come with extras of the package, e.g. `pip install 'yaptide[hpc]'`."""
 
 from importlib.util import find_spec
 from types import TracebackType
 
 from yaptide_client.errors import NotConfigured
 
-#: The extra that brings a library, by the name under which that is imported.
+#: Extra of each library, by its import name.
 EXTRAS = {
     "celery": "workers",
     "kombu": "workers",
@@ -17,22 +17,22 @@ EXTRAS = {
 }
 
 
-class needed_for:  # noqa: N801 - it reads as words: with needed_for("Drawing"): import matplotlib
-    """Around imports: raises NotConfigured, with the extra to install, if a library of one is missing.
+class needed_for:  # noqa: N801 - used like a function: with needed_for("Drawing"): import matplotlib
+    """Raise NotConfigured, with the extra to install, if an import within the block lacks a library.
 
-    `purpose` is what cannot be done without it, as the beginning of a sentence.
+    `purpose` is what needs the library, as the beginning of a sentence.
     """
 
     def __init__(self, purpose: str) -> None:
         self._purpose = purpose
 
     def __enter__(self) -> None:
-        """Nothing is done before."""
+        """Enter the block."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Any other error, such as a module of ours that is missing, stays as it is."""
+        """Convert a missing library to NotConfigured; other errors, such as a missing module of yaptide, stay."""
         if isinstance(error, ModuleNotFoundError):
             library = (error.name or "").partition(".")[0]
             if library in EXTRAS:
@@ -40,13 +40,13 @@ class needed_for:  # noqa: N801 - it reads as words: with needed_for("Drawing"):
 
 
 def require_extra(library: str, purpose: str) -> None:
-    """The same for a library of an extra that somebody else is going to import."""
+    """Raise NotConfigured if a library of an extra is not installed, before other code imports it."""
     if not is_installed(library):
         raise _missing(library, purpose)
 
 
 def is_installed(library: str) -> bool:
-    """Whether a library could be imported; it is not."""
+    """Return whether a library is installed, without importing it."""
     return find_spec(library) is not None
 
 

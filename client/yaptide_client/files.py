@@ -1,4 +1,4 @@
-"""Input as the API carries it: a folder of files as name to text (binary ones in base64), a project as its document."""
+"""Input in the form that the API expects: a folder as name to text (binary files in base64), a project as JSON."""
 
 import base64
 import json
@@ -11,24 +11,24 @@ _LARGEST = 512 * 2**20
 
 
 def read_folder(folder: Path | str) -> dict[str, str]:
-    """The files of `folder` (hidden ones and subfolders left out) as name to text.
+    """Return the files of `folder` as name to text, without hidden files and subfolders.
 
-    A file that is no text is given as base64 under its name with `.base64` added. Raises InvalidInput if `folder` is no
-    folder, holds nothing, or more than 512 MiB.
+    A binary file is returned as base64, and `.base64` is appended to its name. Raises InvalidInput if `folder` does not
+    exist, is empty, or holds more than 512 MiB.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InvalidInput(f"{folder} is no folder of input files")
+        raise InvalidInput(f"No such input directory: {folder}")
     paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     if not paths:
-        raise InvalidInput(f"There are no input files in {folder}")
+        raise InvalidInput(f"No input files in {folder}")
     if sum(path.stat().st_size for path in paths) > _LARGEST:
-        raise InvalidInput(f"The files in {folder} are larger than {_LARGEST // 2**20} MiB in all")
+        raise InvalidInput(f"The files in {folder} are larger than {_LARGEST // 2**20} MiB in total")
     return dict(map(_read, paths))
 
 
 def read_project(path: Path | str) -> dict[str, Any]:
-    """The project of the web editor in a JSON file; raises InvalidInput if it holds none."""
+    """Return the project of the web editor in a JSON file; raise InvalidInput if there is none."""
     try:
         return parse_project(Path(path).read_bytes(), str(path))
     except OSError as error:
@@ -36,13 +36,13 @@ def read_project(path: Path | str) -> dict[str, Any]:
 
 
 def parse_project(text: bytes, name: str) -> dict[str, Any]:
-    """The project in a JSON text, called `name` in errors; raises InvalidInput if it holds none."""
+    """Return the project in a JSON text; raise InvalidInput, with `name` for the text, if it is not a JSON object."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{name} is not JSON: {error}") from None
     if not isinstance(document, dict):
-        raise InvalidInput(f"{name} is no project of the web editor: its JSON has to be an object")
+        raise InvalidInput(f"{name} is not a project of the web editor: its JSON must be an object")
     return document
 
 

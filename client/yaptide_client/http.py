@@ -1,4 +1,4 @@
-"""Talking to a yaptide server."""
+"""The HTTP client of a yaptide server."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -16,23 +16,23 @@ from yaptide_client.states import FINAL_STATES, EntityState
 
 
 class Client:
-    """A connection to the server at `url`, such as `http://localhost:5000`; `timeout` in seconds for each request.
+    """A connection to the server at `url`, e.g. `http://localhost:5000`; `timeout` in seconds per request.
 
-    Every call raises the error of `yaptide_client.errors` that fits the server's answer, with its message, or
-    Unavailable if there is no answer.
+    Every call raises the error of `yaptide_client.errors` that matches the server's response, with its message, or
+    Unavailable without a response.
     """
 
     def __init__(self, url: str, timeout: float = 60.0) -> None:
-        import httpx  # noqa: PLC0415 - commands import this package for its results, and most of them call no server
+        import httpx  # noqa: PLC0415 - most commands import this package, but do not call a server
 
         self._http = httpx.Client(base_url=url, timeout=timeout, follow_redirects=True)
 
     def __repr__(self) -> str:
-        """With the server, and without what proves who is signed in."""
+        """Show the server, but no credentials."""
         return f"<Client of {self._http.base_url}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy in another process needs: the server, and the session, so keep a pickle to yourself."""
+        """Return the server and the session for a copy in another process. Keep such a pickle secret."""
         return {
             "url": str(self._http.base_url),
             "timeout": self._http.timeout.read,
@@ -40,13 +40,13 @@ class Client:
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """A connection of its own."""
+        """Open a new connection."""
         self.__init__(state["url"], state["timeout"])  # type: ignore[misc]
         for cookie in state["cookies"]:
             self._http.cookies.jar.set_cookie(cookie)
 
     def __enter__(self) -> Self:
-        """Use as a context manager to close the connection at the end."""
+        """Return the client, whose connection is closed at the end of the block."""
         return self
 
     def __exit__(
@@ -64,7 +64,7 @@ class Client:
         self.call("PUT", "/auth/register", json={"username": username, "password": password})
 
     def sign_in(self, username: str, password: str) -> None:
-        """Sign in; the session is kept as long as this client is used."""
+        """Sign in. The session lasts as long as this client is used."""
         self.call("POST", "/auth/login", json={"username": username, "password": password})
 
     def submit(
@@ -74,70 +74,70 @@ class Client:
         sim_type: str = "common",
         title: str | None = None,
     ) -> "Job":
-        """Submit input files (a folder, or name to text) or a web editor's project (a JSON file) as `ntasks` tasks."""
+        """Submit input files (a folder, or name to text) or a web editor project (a JSON file) as `ntasks` tasks."""
         body: dict[str, Any] = {"ntasks": ntasks, "sim_type": sim_type}
         if isinstance(source, Mapping):
-            name, given = "Untitled", {"input_type": "files", "input_files": dict(source)}
+            name, content = "Untitled", {"input_type": "files", "input_files": dict(source)}
         elif Path(source).is_file():
-            name, given = Path(source).stem, {"input_type": "editor", "input_json": read_project(source)}
+            name, content = Path(source).stem, {"input_type": "editor", "input_json": read_project(source)}
         else:
-            name, given = Path(source).resolve().name, {"input_type": "files", "input_files": read_folder(source)}
-        body |= {"title": title or name, **given}
+            name, content = Path(source).resolve().name, {"input_type": "files", "input_files": read_folder(source)}
+        body |= {"title": title or name, **content}
         return Job(self, self.call("POST", "/jobs/direct", json=body)["job_id"])
 
     def convert(self, project: Path | str | Mapping[str, Any], simulator: str) -> dict[str, Any]:
-        """A project of the web editor (a JSON file, or its document) as input files of a simulator.
+        """Convert a project of the web editor (a JSON file, or its document) to input files of a simulator.
 
-        Returns `input_files` (name to text), `resolution`, and in `left_out` sentences that say what of the project is
-        not in them.
+        Returns `input_files` (name to text), `resolution`, and `left_out`, sentences about parts of the project that
+        the files leave out.
         """
         document = project if isinstance(project, Mapping) else read_project(project)
         answer = self.call("POST", "/convert", json={"input_json": document, "sim_type": simulator})
         return {name: answer[name] for name in ("input_files", "resolution", "left_out")}
 
     def job(self, job_id: str) -> "Job":
-        """A simulation that was submitted before."""
+        """Return a simulation that was submitted before."""
         return Job(self, job_id)
 
     def simulations(self, page: int = 1, size: int = 100) -> list[dict[str, Any]]:
-        """Your simulations, newest first."""
-        found = self.call("GET", "/user/simulations", params={"page_idx": page, "page_size": size})
-        return list(found["simulations"])
+        """Return your simulations, newest first."""
+        document = self.call("GET", "/user/simulations", params={"page_idx": page, "page_size": size})
+        return list(document["simulations"])
 
     def call(
         self, method: str, path: str, read: Callable[[Any], dict[str, Any]] = answers.read_document, **options: Any
     ) -> Any:
-        """One request of any endpoint; the JSON of its answer, as `read` makes it of the response."""
+        """Send a request to any endpoint; return the JSON of the response, converted by `read`."""
         import httpx  # noqa: PLC0415 - see above
 
         try:
             response = self._http.request(method, path, **options)
-            if path != "/auth/login" and answers.wants_a_session(response) and self._refreshed():
+            if path != "/auth/login" and answers.needs_session(response) and self._refreshed():
                 response = self._http.request(method, path, **options)
         except httpx.HTTPError as error:
-            raise Unavailable(f"No answer from {self._http.base_url}: {error}") from error
+            raise Unavailable(f"No response from {self._http.base_url}: {error}") from error
         return read(response)
 
     def _refreshed(self) -> bool:
-        """Whether the session could be prolonged: the access token ends after minutes."""
+        """Refresh the access token, which expires after minutes; return whether this succeeded."""
         return bool(self._http.get("/auth/refresh").is_success)
 
 
 class Job:
-    """One simulation on the server."""
+    """A simulation on the server."""
 
     def __init__(self, client: Client, job_id: str) -> None:
         self.job_id = job_id
         self._client = client
 
     def __repr__(self) -> str:
-        """With its name."""
+        """Show the job id."""
         return f"<Job {self.job_id}>"
 
     def status(self) -> dict[str, Any]:
-        """The answer of `GET /jobs`: `job_state`, and `job_tasks_status` with a dictionary for each task.
+        """Return the response of `GET /jobs`: `job_state`, and `job_tasks_status` with a dictionary per task.
 
-        If nobody who is there can take it, `waiting` says why.
+        If nothing can run the simulation now, `waiting` tells why.
         """
         status: dict[str, Any] = self._get("/jobs")
         return status
@@ -148,9 +148,9 @@ class Job:
         every: float = 1.0,
         follow: Callable[[dict[str, Any]], object] | None = None,
     ) -> EntityState:
-        """Wait until the simulation has ended and return its state; `follow` is called with each status on the way.
+        """Wait until the simulation ends and return its state; `follow` is called with each status.
 
-        Raises Unavailable after `timeout` seconds. `every`: seconds between two looks.
+        Raises Unavailable after `timeout` seconds. `every`: seconds between two requests.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -161,49 +161,49 @@ class Job:
             if state in FINAL_STATES:
                 return state
             if time.monotonic() + every > deadline:
-                why = f": {status['waiting']}" if "waiting" in status else ""
-                raise Unavailable(f"{self.job_id} is {state} after {timeout:g} seconds{why}")
+                reason = f": {status['waiting']}" if "waiting" in status else ""
+                raise Unavailable(f"{self.job_id} is {state} after {timeout:g} seconds{reason}")
             time.sleep(every)
 
     def results(self, estimator: str | None = None, pages: str | int | Iterable[int] | None = None) -> Results:
-        """Results as arrays: all, those of one estimator, or some of its pages; nothing else is downloaded.
+        """Return results as arrays: all, those of one estimator, or some of its pages. Only these are downloaded.
 
-        `pages` are their numbers, or a text of ranges like `0-2,5`. Raises NotFound if there are none.
+        `pages` are page numbers, or a text of ranges like `0-2,5`. Raises NotFound if there are no such results.
         """
         query = {"job_id": self.job_id}
         if estimator is not None:
             query["estimator_name"] = estimator
         if pages is not None:
             query["page_numbers"] = str(pages) if isinstance(pages, str | int) else ",".join(map(str, pages))
-            query["values"] = "1"  # of grids, which are an address otherwise
-        found = self._client.call("GET", "/results", answers.read_results_document, params=query)
-        return Results.from_document(found, estimator)
+            query["values"] = "1"  # otherwise large grids are returned as addresses
+        document = self._client.call("GET", "/results", answers.read_results_document, params=query)
+        return Results.from_document(document, estimator)
 
     def update_key(self) -> str:
-        """The key with which workers of others report about it; docs/workers.md says how."""
+        """Return the key for reports of external workers, see docs/workers.md."""
         key: str = self._get("/jobs/key")["update_key"]
         return key
 
     def inputs(self) -> dict[str, Any]:
-        """What was submitted."""
-        found: dict[str, Any] = self._get("/inputs")["input"]
-        return found
+        """Return the submitted input."""
+        submitted: dict[str, Any] = self._get("/inputs")["input"]
+        return submitted
 
     def logfiles(self) -> dict[str, str]:
-        """Log files, name to text (with `<`, `>` and `&` escaped)."""
-        found: dict[str, str] = self._get("/logfiles")["logfiles"]
-        return found
+        """Return the log files, name to text (with `<`, `>` and `&` escaped)."""
+        texts: dict[str, str] = self._get("/logfiles")["logfiles"]
+        return texts
 
     def history(self) -> list[dict[str, Any]]:
-        """Every change of state: when, who, why."""
+        """Return every change of state: when, by whom, and why."""
         return list(self._get("/jobs/history")["history"])
 
     def cancel(self) -> None:
-        """Cancel it, unless it has ended."""
+        """Cancel the simulation, unless it has ended."""
         self._client.call("DELETE", "/jobs", params={"job_id": self.job_id})
 
     def delete(self) -> None:
-        """Delete it with everything about it."""
+        """Delete the simulation with all its data."""
         self._client.call("DELETE", "/user/simulations", params={"job_id": self.job_id})
 
     def _get(self, path: str) -> Any:

@@ -1,4 +1,4 @@
-"""Pictures of results, for people who would rather look than read."""
+"""Plots of results."""
 
 import textwrap
 from pathlib import Path
@@ -21,15 +21,15 @@ _MARK = "#b5402c"
 
 
 def draw_overview(results: Results, title: str) -> Figure:
-    """Depth-dose curve with its standard-error band (and R80), and a slice through the dose, side by side.
+    """Plot a depth-dose curve with its standard-error band and R80, and a slice through the dose, side by side.
 
-    Without a depth-dose curve the first page with one axis is drawn. Raises NotFound if the results hold no page with
-    one or two axes. What is missing is left blank.
+    Without a depth-dose curve, plots the first page with one axis. Raises NotFound without a page with one or two axes.
+    Missing values are left blank.
     """
     curve, plane = results.depth_curve() or _first_page(results, 1), _first_page(results, 2)
     if curve is None and plane is None:
-        raise NotFound("There is no depth-dose curve and no slice in these results to draw")
-    with mpl.rc_context({"text.parse_math": False}):  # a name with dollars is no formula
+        raise NotFound("Nothing to plot: the results contain no page with one or two axes")
+    with mpl.rc_context({"text.parse_math": False}):  # dollar signs in names are not formulas
         figure = Figure(figsize=(13, 5), layout="constrained")
         figure.suptitle(title)
         grid = figure.add_gridspec(4, 2)
@@ -43,7 +43,7 @@ def draw_overview(results: Results, title: str) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path | str) -> None:
-    """Write a picture; the ending of the name chooses the format (png, pdf, svg)."""
+    """Write a figure to a file; the suffix determines the format (png, pdf, svg)."""
     figure.savefig(path, dpi=130)
 
 
@@ -70,22 +70,22 @@ def _draw_curve(axes: Axes, page: Page) -> None:
 
 
 def _mark_range(axes: Axes, page: Page) -> None:
-    """Draw R80 of a depth-dose curve; say above it why it has none."""
+    """Draw R80 of a depth-dose curve, or the reason why it has none as the title."""
     if not is_depth_curve(page):
         return
     scale = length_in_mm(page.axes[0].unit)
     try:
-        found = read_range(page)
+        proton_range = read_range(page)
     except NotFound as error:
         axes.set_title(textwrap.fill(textwrap.shorten(f"no range: {error}", 240), 80), fontsize="small")
         return
     if scale is not None:
-        label = f"R80 = {found.show(found.r80_mm)}"
-        axes.axvline(found.r80_mm / scale, color=_MARK, linestyle="--", label=label)
+        label = f"R80 = {proton_range.format_length(proton_range.r80_mm)}"
+        axes.axvline(proton_range.r80_mm / scale, color=_MARK, linestyle="--", label=label)
 
 
 def _draw_error(axes: Axes, page: Page) -> None:
-    """The standard error again, on a scale where it can be seen, up to where nearly no dose is left."""
+    """Plot the relative standard error up to where the dose falls below 1 % of its maximum."""
     depth, values = page.axes[0], _finite(page.values)
     if page.errors is not None and np.any(values > 0):
         reached = values > 0.01 * np.nanmax(values)
@@ -104,13 +104,13 @@ def _draw_slice(figure: Figure, axes: Axes, page: Page) -> None:
 
 
 def _finite(numbers: Floats) -> Floats:
-    """Numbers as doubles; whatever is no number is missing, and nothing is drawn there."""
+    """Return numbers as doubles, with NaN for infinities: nothing is drawn there."""
     doubles = np.asarray(numbers, dtype=np.float64)
     return np.where(np.isfinite(doubles), doubles, np.nan)
 
 
 def _edges(centres: Floats) -> Floats:
-    """Between which bins lie whose centres are given, half way between these."""
+    """Return the edges of bins from their centres, half way between these."""
     if centres.size < 2:
         return np.array([centres[0] - 0.5, centres[0] + 0.5])
     middle = centres[:-1] / 2 + centres[1:] / 2

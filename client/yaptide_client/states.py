@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class EntityState(StrEnum):
-    """State of a simulation or of one of its tasks."""
+    """State of a simulation or task."""
 
     UNKNOWN = "UNKNOWN"
     PENDING = "PENDING"

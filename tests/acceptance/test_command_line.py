@@ -157,7 +157,7 @@ def test_json_is_all_of_standard_output_and_has_the_documented_keys(there, finis
     shared = item.keys() & finished.keys()
     assert shared >= {"job_id", "title", "job_state", "start_time", "end_time"}
     assert {key: item[key] for key in shared} == {key: finished[key] for key in shared}
-    assert "There is no local user 'bob'" in there.run("list", "--user", "bob", "--json").complaint
+    assert "No such local user: 'bob'" in there.run("list", "--user", "bob", "--json").complaint
 
 
 def test_tables_say_what_json_says(there, finished):
@@ -208,7 +208,7 @@ def number_in(row: dict[str, str], column: str) -> float:
 def test_a_running_server_runs_what_the_command_line_submits(fresh, water):
     server = fresh.up()
     findings = {each["subject"]: each for each in fresh.run("doctor", "--json").json["findings"]}
-    assert (findings["server"]["verdict"], findings["server"]["message"]) == ("ok", f"{server.url} answers")
+    assert (findings["server"]["verdict"], findings["server"]["message"]) == ("ok", f"{server.url} responds")
     done = fresh.run("run", water, "--json")
     assert (done.code, done.json["job_state"]) == (0, "COMPLETED")
     assert "Another process runs the tasks" in done.err
@@ -267,7 +267,7 @@ def test_ctrl_c_keeps_the_simulation_which_goes_on_later(fresh, tmp_path, water)
     os.killpg(running.pid, signal.SIGINT)
     done = running.wait()
     assert (done.code, done.out) == (130, "")
-    assert "The simulation is kept, and its tasks begin anew with the next `yaptide up`" in done.err
+    assert "The simulation is kept; its tasks start again with the next `yaptide up`" in done.err
     assert not fresh.simulators()
     (kept,) = fresh.run("list", "--json").json["simulations"]
     assert f"yaptide cancel {kept['job_id']}" in done.err
@@ -292,7 +292,7 @@ def test_ctrl_c_says_that_another_process_goes_on(fresh, tmp_path, water):
     os.killpg(running.pid, signal.SIGINT)
     done = running.wait()
     assert (done.code, done.out) == (130, "")
-    assert "The simulation is kept, and goes on now, run by another process" in done.err
+    assert "The simulation is kept; another process continues it" in done.err
     assert fresh.simulators()
 
 
@@ -306,20 +306,20 @@ def test_cancel_and_delete(fresh, tmp_path):
     refused = fresh.run("delete", job_id, "--yes")
     assert (refused.code, refused.complaint) == (
         1,
-        f"Error: It is RUNNING: cancel it first with yaptide cancel {job_id}",
+        f"Error: The simulation is RUNNING: cancel it first with yaptide cancel {job_id}",
     )
     assert fresh.run("results", job_id).complaint == "Error: Pages metadata not found"
-    assert fresh.run("cancel", job_id) == Done(0, "", "The simulation was canceled\n")
+    assert fresh.run("cancel", job_id) == Done(0, "", "Canceled the simulation\n")
     until(lambda: not fresh.simulators(), "the simulators are stopped", 20)
     done = running.wait()
     assert (done.code, done.json["job_state"]) == (1, "CANCELED")
     assert {task["task_state"] for task in done.json["tasks"]} == {"CANCELED"}
-    assert fresh.run("cancel", job_id) == Done(0, "", "There is nothing to cancel: it is CANCELED\n")
+    assert fresh.run("cancel", job_id) == Done(0, "", "Nothing to cancel: the simulation is CANCELED\n")
     asked = fresh.run("delete", job_id)
     assert asked.code == 1
     assert f"Delete {job_id} of alice" in asked.err
     assert fresh.run("list", "--json").json["simulations_count"] == 1
-    assert fresh.run("delete", job_id, "--yes") == Done(0, "", "The simulation was deleted\n")
+    assert fresh.run("delete", job_id, "--yes") == Done(0, "", "Deleted the simulation\n")
     assert fresh.run("list", "--json").json == EMPTY
     assert fresh.left() == []
 
@@ -381,7 +381,7 @@ def test_simulators_are_listed_and_a_missing_one_is_said_before_anything_is_stor
 @pytest.mark.parametrize("where", ["there", "on_server"])
 def test_the_tables_are_current_and_right(request, where, finished):
     there = request.getfixturevalue(where)
-    assert "was up to date" in there.run("db", "upgrade").err
+    assert "is up to date" in there.run("db", "upgrade").err
     assert there.run("db", "current", "--json").json == {"revision": HEAD, "head": HEAD, "condition": "current"}
     assert there.run("db", "check").code == 0
     shown, whole = there.run("db", "url").out.strip(), there.run("db", "url", "--show-password").out.strip()
@@ -412,11 +412,11 @@ def test_an_oblique_beam_stops_at_its_range_and_two_beams_say_that_they_have_non
 # --- what it refuses
 
 REFUSED = {
-    ("run", "missing"): "missing is no folder of input files",
-    ("run", "empty"): "There are no input files in empty",
+    ("run", "missing"): "No such input directory: missing",
+    ("run", "empty"): "No input files in empty",
     ("run", "typo"): "did you mean Num_Primaries?",
     ("run", "mirrored"): "ct.mhd, line 5: TransformMatrix turns or mirrors the CT, which MCsquare would ignore",
-    ("run", "water", "--sim-type", "geant"): "There is no simulator 'geant'",
+    ("run", "water", "--sim-type", "geant"): "Unknown simulator 'geant'",
     ("run", "water", "--tasks", "0"): "The number of tasks must be between 1 and 10000",
     ("run", "water", "--tasks", "-1"): "The number of tasks must be between 1 and 10000",
     ("run", "water", "--tasks", str(10**9)): "The number of tasks must be between 1 and 10000",

@@ -81,7 +81,7 @@ def test_a_long_path_to_the_installation_makes_no_difference(installation, tmp_p
     """MCsquare has room for 190 characters."""
     home = tmp_path / ("d" * 200) / ("e" * 200)
     shutil.copytree(installation.program.parent, home)
-    MCsquare().prove(replace(installation, program=home / installation.program.name))
+    MCsquare().test_program(replace(installation, program=home / installation.program.name))
 
 
 @pytest.mark.parametrize("gantry", [90.0, 270.0])
@@ -236,7 +236,7 @@ def test_exit_code_0_is_not_believed(simulate, name, old, new, words):
     [
         ("config.txt", "RNG_Seed 1", "RNG_Seed -1", "RNG_Seed"),
         ("config.txt", "plan.txt", "none.txt", "MCsquare"),
-        ("config.txt", "HU_Material.txt", "none.txt", "gave up"),
+        ("config.txt", "HU_Material.txt", "none.txt", "aborted"),
         ("plan.txt", "NumberOfFields\n1", "NumberOfFields\n2", "crashed"),
         ("HU_Material.txt", " 17", " 99", "crashed"),
     ],
@@ -253,7 +253,7 @@ def test_a_run_that_is_stopped_has_no_result(installation, tmp_path):
     running = start(installation, tmp_path)
     running.terminate()
     assert running.wait(processes.DEADLINE) == -signal.SIGTERM
-    with pytest.raises(SimulationFailed, match="told to stop"):
+    with pytest.raises(SimulationFailed, match="terminated"):
         MCsquare().read(tmp_path, running.returncode)
 
 

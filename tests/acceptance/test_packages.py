@@ -65,7 +65,7 @@ def test_the_demo_works_in_an_empty_environment_and_folder(tmp_path, wheels):
     assert done.returncode == 0, done.stderr
     assert "4 COMPLETED" in done.stdout
     assert "R80" in done.stdout
-    assert done.stderr.splitlines()[-1].startswith("No picture: Drawing needs matplotlib")
+    assert done.stderr.splitlines()[-1].startswith("No plot: Drawing needs matplotlib")
     assert "pip install 'yaptide[plots]'" in done.stderr
     assert (environment.run("yaptide", "example").returncode, [path.name for path in environment.empty.iterdir()]) == (
         0,

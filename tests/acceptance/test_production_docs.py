@@ -153,7 +153,7 @@ def check_workers(there: Machine) -> None:
     """Each serves the queues it was told to, and says that it is well when it is asked as containers are."""
     for name, queues in {"1": "simulate.mcsquare, merge", "2": "simulate.mcsquare, merge", "merge": "merge"}.items():
         log = there.root / f"log/yaptide-worker@{name}"
-        says = f'"event": "The worker {name}@{socket.gethostname()} takes tasks: {queues}, '
+        says = f'"event": "Worker {name}@{socket.gethostname()} takes tasks: {queues}, '
         until(lambda log=log, says=says: says in log.read_text(), f"{log} has {says}")
     (check,) = re.findall(r"CMD (celery .*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     settings = (there.root / "etc/yaptide/worker.env").read_text()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stress.storm import DEEDS, storm
+from tests.stress.storm import DEEDS, run_storm
 from tests.support.postgres import Postgres
 
 SECONDS = 8.0
@@ -19,6 +19,6 @@ def test_nothing_is_lost_or_wrong_when_everything_happens_at_once(
     else:
         server: Postgres = request.getfixturevalue("postgres")
         url = server.create_database()
-    report = storm(url, tmp_path / "storm", SECONDS, seed=7)
+    report = run_storm(url, tmp_path / "storm", SECONDS, seed=7)
     assert report["wrong"] == []
     assert report["acknowledged"].keys() >= DEEDS

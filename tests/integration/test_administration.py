@@ -264,7 +264,7 @@ def test_a_yes_removes_what_was_shown(yaptide, job):
     done = yaptide("simulations", "remove", job.job_id, answers="y\n")
     assert f"Remove {job.job_id} (COMPLETED) with 1 task, 1 estimator, 1 page, 0 logs (" in done.stderr
     done = yaptide("users", "remove", "alice", "--yes")
-    assert done.stderr == "User alice was removed, with 0 simulations (0 B)\n"
+    assert done.stderr == "Removed user alice with 0 simulations (0 B)\n"
     assert printed(yaptide("users", "list", "--json")) == {"users": []}
 
 
@@ -276,7 +276,7 @@ def test_passwords_are_asked_for_or_read(yaptide, backend, tmp_path):
     assert yaptide("users", "add", "b", "--password-file", file).exit_code == 0
     assert yaptide("users", "add", "c", "--password-file", "-", answers="from a pipe\n").exit_code == 0
     given = yaptide("users", "add", "d", "--password-on-command-line", "seen by all")
-    assert given.stderr.startswith("Warning: others can see")
+    assert given.stderr.startswith("Warning: other users can read")
     for name, password in (("a", "typed by hand"), ("b", "from a file"), ("c", "from a pipe"), ("d", "seen by all")):
         user_services.check_password(backend, name, password)
     assert yaptide("users", "passwd", "a", "--password-file", file).exit_code == 0
@@ -311,7 +311,7 @@ def test_sizes(told, size):
 
 @pytest.mark.parametrize("told", ["", "GB", "-1", "1e3", "5XB", "9999999TB", "1.GB", "5\u0664"])
 def test_no_sizes(told):
-    with pytest.raises(InvalidInput, match="is no size"):
+    with pytest.raises(InvalidInput, match="Invalid size"):
         arguments.parse_size(told)
 
 
@@ -319,9 +319,9 @@ def test_ages_and_states():
     assert arguments.parse_age("90d") == timedelta(days=90)
     assert arguments.parse_age("12h") == timedelta(hours=12)
     for told in ("", "d", "90", "-1d", "1.5d", "9999999d", "90 d"):
-        with pytest.raises(InvalidInput, match="is no age"):
+        with pytest.raises(InvalidInput, match="Invalid age"):
             arguments.parse_age(told)
     assert arguments.parse_states("failed, CANCELED") == (EntityState.FAILED, EntityState.CANCELED)
     assert arguments.parse_states("") == ()
-    with pytest.raises(InvalidInput, match="NEW is no state"):
+    with pytest.raises(InvalidInput, match="Unknown state 'NEW'"):
         arguments.parse_states("NEW")

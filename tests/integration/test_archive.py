@@ -469,6 +469,6 @@ def test_the_commands(home, database, tmp_path, monkeypatch):
     taken = invoke(cli.app, ["import", file, "--json"])
     assert json.loads(taken.stdout) == {"user": "me", "imported": [DIRECT_JOB], "skipped": []}
     again = invoke(cli.app, ["import", file])
-    assert "0 simulations were imported for me, 1 were here already" in again.stderr
+    assert "Imported 0 simulations for me; 1 existed already" in again.stderr
     unknown = invoke(cli.app, ["import", file, "--user", "typo"])
     assert isinstance(unknown.exception, NotFound)

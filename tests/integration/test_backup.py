@@ -442,12 +442,12 @@ def test_the_commands(database, tmp_path, monkeypatch):
     report = json.loads(made.stdout)
     assert report["tables"]["Session"]["rows"] == 9
     assert (tmp_path / "a.zip").stat().st_mode & 0o777 == 0o600
-    assert "the keys in them" in made.stderr
+    assert "settings, keys" in made.stderr
     assert json.loads(invoke(cli.app, ["db", "verify", file, "--json"]).stdout) == report
     monkeypatch.setenv("FLASK_SQLALCHEMY_DATABASE_URI", f"sqlite:///{tmp_path / 'new.db'}")
     restored = invoke(cli.app, ["db", "restore", file])
     assert restored.exit_code == 0, restored.output
-    assert "Restored and checked" in restored.stderr
+    assert "Restored and verified" in restored.stderr
     restored = sqlite(tmp_path / "new.db")
     assert contents(restored) == contents(database)
     restored.close()

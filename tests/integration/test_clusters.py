@@ -189,5 +189,5 @@ def test_a_cluster_without_a_host_is_not_tested(yaptide, tmp_path):
     yaptide("add", "ares")
     with pytest.raises(InvalidInput, match="has no host"):
         yaptide("test", "ares", "--login", "alice", "--private-key-file", tmp_path / "key")
-    with pytest.raises(InvalidInput, match="which host"):
+    with pytest.raises(InvalidInput, match="has no host"):
         yaptide("update", "ares", "--scan")

@@ -38,7 +38,7 @@ def test_a_beginning_that_only_one_has_is_enough(job, yaptide, database):
 def test_a_beginning_that_several_have_lists_them(job, yaptide, signed_in, database):
     others = [submit(signed_in).job_id for _ in range(12)]
     beginning = job.job_id[:6]
-    with pytest.raises(Conflict, match=rf"Several simulations begin with '{beginning}': .*{others[-1]}.* and more$"):
+    with pytest.raises(Conflict, match=rf"several simulations begin with '{beginning}': .*{others[-1]}.* and more$"):
         naming.find_job(database, beginning)
     assert isinstance(yaptide("delete", beginning, "--yes").exception, Conflict)
     assert naming.find_job(database, job.job_id) == job.job_id
@@ -58,7 +58,7 @@ def test_shells_complete_names(job, settings, monkeypatch, tmp_path):
 def test_a_list_says_whose_it_is(job, yaptide, app):
     submit(sign_in(app, "bob"))
     mine, bobs, everybodys = (yaptide("list", *words).stderr for words in ([], ["--user", "bob"], ["--all"]))
-    assert mine.splitlines()[0] == "1 of 1 simulations of alice; of another user: --user NAME, of all: --all"
+    assert mine.splitlines()[0] == "1 of 1 simulations of alice; other users: --user NAME, all users: --all"
     assert bobs.startswith("1 of 1 simulations of bob; ")
     assert everybodys.splitlines()[0] == "2 of 2 simulations of all users"
 

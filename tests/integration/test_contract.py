@@ -273,7 +273,7 @@ def test_a_database_that_is_away_is_told_of_without_its_address(client, app, mon
     monkeypatch.setitem(app.extensions, "yaptide", replace(app.extensions["yaptide"], database=away))
     response = client.post("/auth/login", json={"username": "alice", "password": "x"})
     assert response.status_code == 503
-    assert response.json == {"message": "The server cannot do this just now; try again later"}
+    assert response.json == {"message": "The server is temporarily unavailable; try again later"}
     assert "127.0.0.1" in caplog.text
 
 

@@ -13,7 +13,7 @@ from yaptide.settings import Settings
 
 pytestmark = pytest.mark.parametrize("database", ["memory"], indirect=True)
 
-REFUSED = "A page from elsewhere may not change anything here"
+REFUSED = "State-changing requests from pages of other origins are not allowed"
 #: Headers that a browser sends with what a page asks for, as the page has no say in them.
 ELSEWHERE = {
     "another host": {"Origin": "http://evil.example"},
@@ -143,5 +143,5 @@ def test_no_route_takes_a_key_of_the_query_twice(app, signed_in, job) -> None:
             for query in ("job_id=a&job_id=b", f"job_id={job.job_id}&job%5Fid={job.job_id}", "x=&x="):
                 response = signed_in.open(f"{path}?{query}", method=method, json={})
                 assert response.status_code == 400, (method, path)
-                assert "more than once" in response.json["message"]
+                assert "is repeated" in response.json["message"]
     assert job.status["job_state"] == "PENDING"

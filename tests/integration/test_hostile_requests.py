@@ -669,7 +669,7 @@ def test_the_key_may_come_last_in_small_results_only(client, job, database, leng
     upload = io.BytesIO(key_last(job, 12 * MIB))
     response = send(client, "POST", "/results", upload, length and 12 * MIB)
     check_refusal(response, 400)
-    assert "have to begin with" in response.json["message"]
+    assert "must begin with" in response.json["message"]
     assert upload.tell() <= 2 * MIB + 4096
     assert contents(database) == before
     small = key_last(job, MIB)
@@ -718,5 +718,5 @@ def test_a_data_folder_without_room_is_told_and_nothing_is_changed(client, job, 
     before = contents(database)
     monkeypatch.setattr(tempfile, "TemporaryFile", no_room)
     response = client.post("/results", data=large_results(job, "1"))
-    assert (response.status_code, response.json) == (507, {"message": "No room is left on the server: try again later"})
+    assert (response.status_code, response.json) == (507, {"message": "The server's disk is full: try again later"})
     assert contents(database) == before

@@ -326,11 +326,11 @@ def check(database, monkeypatch):
 
 def test_the_command_tells_by_its_exit_code(completed, database, check):
     done = check()
-    assert (done.exit_code, done.stderr, done.stdout) == (0, "Nothing is wrong\n", "")
+    assert (done.exit_code, done.stderr, done.stdout) == (0, "No findings\n", "")
     damage(database, *REPAIRS["bytes"][0], *DAMAGES["more primaries than asked for"][0])
     done = check()
     assert done.exit_code == 1
-    assert done.stderr == "2 findings; 1 of them can be mended with: yaptide db check --repair\n"
+    assert done.stderr == "2 findings, 1 repairable with: yaptide db check --repair\n"
     assert f"{completed.job_id}, task 0" in done.stdout
     assert "  it is COMPLETED with 501 of 500 primaries" in done.stdout
     done = check("--json")
@@ -350,5 +350,5 @@ def test_the_command_tells_by_its_exit_code(completed, database, check):
     ]
     damage(database, 'UPDATE "Task" SET simulated_primaries = 500 WHERE simulation_id = 1', *REPAIRS["size"][0])
     done = check("--repair")
-    assert (done.exit_code, done.stderr) == (0, "1 finding, 0 left\n")
+    assert (done.exit_code, done.stderr) == (0, "1 finding, 0 remaining\n")
     assert check("--repair", "--json").exit_code == 0

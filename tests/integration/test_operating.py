@@ -237,8 +237,8 @@ def test_the_session_of_an_operator_is_as_it_is_told(terminal, url, tmp_path):
     others = Users(url, tmp_path)
     meanwhile = {
         "# alice and bob submit simulations; half a year passes": others.work,
-        "# somebody changes rows by hand": others.meddle,
-        "# and takes back what only they know about": others.mend,
+        "# an operator changes rows by hand": others.meddle,
+        "# and reverts the change of page_name": others.mend,
     }
     try:
         shown = replay(session(), terminal, url, meanwhile)

@@ -98,7 +98,7 @@ def test_a_range_is_in_mm_everywhere(job, yaptide, remote, unit, peak, r80, bins
             page(name="DLET") | {"data": {"name": "DLET", "unit": "keV/um", "values": [1, 3, 1]}},
             "no page with one axis",
         ),
-        (dose("parsec"), "the depths have the unit 'parsec', which is no known unit of length"),
+        (dose("parsec"), "unknown unit of length 'parsec' for depths"),
         (dose(values=(1.0, 2.0, 3.0)), "The depth-dose curve has no peak with a distal fall-off"),
         (
             dose(no_range="3 fields: a range is defined for one beam"),
@@ -131,7 +131,7 @@ def test_a_depth_curve_is_found_among_other_pages(job, yaptide):
 
 
 def test_a_long_list_is_not_taken_for_a_curve(job, yaptide, monkeypatch):
-    monkeypatch.setattr(simulations, "_LONGEST_CURVES", 100)
+    monkeypatch.setattr(simulations, "_MAX_CURVES", 100)
     job.post_results(estimator("dose_", dose()))
     assert json.loads(yaptide("status", job.job_id, "--json"))["no_range"].startswith("no page")
 

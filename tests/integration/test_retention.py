@@ -133,11 +133,11 @@ def test_the_command_shows_before_it_asks(yaptide, jobs, database):
     before = contents(database)
     done = yaptide("purge", "--older-than", "90d", "--dry-run")
     assert (done.exit_code, jobs["FAILED"].job_id in done.stdout) == (0, True)
-    assert done.stderr.startswith("Nothing was removed; to be removed: 2 simulations (")
+    assert done.stderr.startswith("Nothing was removed; would remove: 2 simulations (")
     assert yaptide("purge", "--older-than", "90d", input="n\n").exit_code == 1
     for words in (("--older-than", "90"), ("--older-than", "90d", "--states", "RUNNING")):
         assert isinstance(yaptide("purge", *words).exception, InvalidInput)
-    assert yaptide("purge", "--older-than", "92d").stderr == "Nothing was removed; to be removed: 0 simulations (0 B)\n"
+    assert yaptide("purge", "--older-than", "92d").stderr == "Nothing was removed; would remove: 0 simulations (0 B)\n"
     assert contents(database) == before
     done = yaptide("purge", "--older-than", "90d", "--states", "COMPLETED", "--keep-inputs", "--yes", "--json")
     (entry,) = json.loads(done.stdout)["simulations"]

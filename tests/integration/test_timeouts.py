@@ -68,7 +68,7 @@ def test_a_client_is_told_to_try_again(app, backend, job, database, impatient, m
         lock_all(holder)
         answer = job.post_results()
     assert answer.status_code == 503
-    assert answer.json == {"message": "The server cannot do this just now; try again later"}
+    assert answer.json == {"message": "The server is temporarily unavailable; try again later"}
     assert job.state == "PENDING"
 
 

@@ -1,7 +1,7 @@
-"""Mutation testing: how many small bugs, planted one at a time, the unit tests of a module find (`make mutate`).
+"""Mutation testing: counts how many small bugs, inserted one at a time, a module's unit tests find (`make mutate`).
 
-Each module is judged by its own unit tests alone, `tests/unit/FOLDER/test_MODULE.py`. Cosmic Ray plants the bugs, in a
-copy of the checkout: also in what runs at import, such as the conditions of queries, and in decorated functions.
+Each module is tested by its own unit tests alone, `tests/unit/FOLDER/test_MODULE.py`. Cosmic Ray inserts the bugs in a
+copy of the checkout, including code that runs at import, such as conditions of queries, and decorated functions.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from cosmic_ray.work_db import use_db
 from cosmic_ray.work_item import TestOutcome, WorkerOutcome
 
 ROOT = Path(__file__).parents[2]
-#: What is asked for in docs/reliability.md, and the modules that do it.
+#: Modules for the table in docs/reliability.md.
 GROUPS = {
     "domain": [
         *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "yaptide/domain").glob("[!_]*.py")),
@@ -35,8 +35,8 @@ GROUPS = {
 }
 LOWEST_SCORE = 0.85
 
-# Every operator is replaced by what it is most easily mistaken for. All the others, such as `**` for a `-`, mostly end
-# in a TypeError, which any test finds: they would only raise the score. `|` stands in annotations nearly always.
+# Every operator is replaced only by similar ones. Other replacements, such as `**` for `-`, mostly raise a TypeError,
+# which any test finds, so they would only raise the score. `|` is almost always part of an annotation.
 _BINARY = "Add_Sub|Sub_Add|Mul_Div|Div_Mul|FloorDiv_Div|Pow_Mul|BitAnd_BitOr"
 _UNARY = "USub_UAdd|Delete_Not|Delete_Invert"
 _COMPARISON = "Eq_NotEq|NotEq_Eq|Lt_LtE|Lt_GtE|LtE_Lt|LtE_Gt|Gt_GtE|Gt_LtE|GtE_Gt|GtE_Lt|Is_IsNot|IsNot_Is"
@@ -54,47 +54,47 @@ _PYTEST = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """How many bugs were planted in a module, those that its tests have not found, and how long it took, seconds."""
+    """Results of a module: number of inserted bugs, bugs that its tests missed, and duration in seconds."""
 
     module: str
-    planted: int
+    inserted: int
     missed: Sequence[str]
     seconds: float
 
     @property
-    def found(self) -> int:
-        """How many were found."""
-        return self.planted - len(self.missed)
+    def detected(self) -> int:
+        """Number of bugs that the tests detected."""
+        return self.inserted - len(self.missed)
 
 
 def tests_of(module: str) -> str:
-    """The file with the unit tests of a module."""
+    """Return the file with the unit tests of a module."""
     path = Path(module).relative_to("yaptide")
     return str(Path("tests/unit", path.parent, f"test_{path.name}"))
 
 
-def judge(module: str) -> Outcome:
-    """Plant all bugs in a module, one after the other, in a copy of the checkout.
+def run_mutants(module: str) -> Outcome:
+    """Insert all bugs into a module, one after the other, in a copy of the checkout.
 
-    Whatever takes five times as long as the tests of the unharmed module has been found.
+    A bug that makes the tests take five times as long counts as detected.
     """
     begun = time.monotonic()
     if not (ROOT / tests_of(module)).is_file():
-        raise SystemExit(f"{module} has no unit tests of its own: {tests_of(module)} is missing")
+        raise SystemExit(f"{module} has no unit tests: {tests_of(module)} is missing")
     with tempfile.TemporaryDirectory() as folder:
         copy = _copied(Path(folder) / "checkout")
         session = Path(folder) / "session.sqlite"
         command = f"{shlex.quote(sys.executable)} -m pytest {_PYTEST} {tests_of(module)}"
-        unharmed = time.monotonic()
+        start = time.monotonic()
         _run(copy, *shlex.split(command))
-        limit = 10 + 5 * (time.monotonic() - unharmed)
+        limit = 10 + 5 * (time.monotonic() - start)
         config = Path(folder) / "config.toml"
         config.write_text(_CONFIG.format(*map(json.dumps, (module, limit, command, _LEFT_OUT))))
         _run(copy, str(_BIN / "cosmic-ray"), "init", str(config), str(session))
         _run(copy, str(_BIN / "cr-filter-operators"), str(session), str(config))
         _run(copy, str(_BIN / "cosmic-ray"), "exec", str(config), str(session))
-        planted, missed = _read(session)
-    return Outcome(module, planted, missed, time.monotonic() - begun)
+        inserted, missed = _read(session)
+    return Outcome(module, inserted, missed, time.monotonic() - begun)
 
 
 _CONFIG = """
@@ -116,7 +116,7 @@ def _copied(copy: Path) -> Path:
         if (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, copy / name)
-    # Compiled modules that are told by their text: two bugs in one second may leave files of one age and size.
+    # Compile modules with checked hashes: two bugs within a second could give files of the same age and size.
     compiled = (
         "compileall",
         "-q",
@@ -138,23 +138,23 @@ def _run(folder: Path, *words: str) -> str:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Not the checkout's modules, but those of the copy; and only the plugins of pytest that are needed."""
+    """Return variables that make the copy's modules, and only the required pytest plugins, importable."""
     path = os.pathsep.join((str(folder), str(folder / "client")))
     return {**os.environ, "PYTHONPATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 def _read(session: Path) -> tuple[int, list[str]]:
-    planted, missed = 0, []
+    inserted, missed = 0, []
     with use_db(session) as database:
         results = dict(database.results)
         for item in database.work_items:
             result = results[item.job_id]
             if result.worker_outcome is WorkerOutcome.SKIPPED:
                 continue
-            planted += 1
+            inserted += 1
             if result.test_outcome is not TestOutcome.KILLED:
                 missed += [_described(mutation, result.diff) for mutation in item.mutations]
-    return planted, sorted(missed)
+    return inserted, sorted(missed)
 
 
 def _described(mutation: object, diff: str) -> str:
@@ -163,41 +163,41 @@ def _described(mutation: object, diff: str) -> str:
     return f"{mutation.module_path}:{line:04}: {mutation.operator_name.removeprefix('core/')}: {' '.join(lines)[:200]}"
 
 
-def score(group: str, outcomes: Sequence[Outcome]) -> tuple[list[Outcome], int, int]:
-    """The modules of a group that were judged, the bugs that were planted in them, and those that were found."""
-    own = [outcome for outcome in outcomes if outcome.module in GROUPS[group] and outcome.planted]
-    return own, sum(outcome.planted for outcome in own), sum(outcome.found for outcome in own)
+def summarize_group(group: str, outcomes: Sequence[Outcome]) -> tuple[list[Outcome], int, int]:
+    """Return the outcomes of a group, and the numbers of inserted and of detected bugs."""
+    own = [outcome for outcome in outcomes if outcome.module in GROUPS[group] and outcome.inserted]
+    return own, sum(outcome.inserted for outcome in own), sum(outcome.detected for outcome in own)
 
 
-def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """The scores as docs/reliability.md has them."""
-    yield "| modules | bugs planted | found by their tests | score |"
+def format_table(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """Yield the lines of the table in docs/reliability.md."""
+    yield "| modules | bugs inserted | found by their tests | score |"
     yield "| --- | --- | --- | --- |"
     for group in GROUPS:
-        own, planted, found = score(group, outcomes)
-        if planted:
+        own, inserted, detected = summarize_group(group, outcomes)
+        if inserted:
             names = ", ".join(f"`{outcome.module.removeprefix('yaptide/')}`" for outcome in own)
-            yield f"| {group}: {names} | {planted} | {found} | {found / planted:.0%} |"
+            yield f"| {group}: {names} | {inserted} | {detected} | {detected / inserted:.0%} |"
 
 
 def main() -> int:
-    """Judge all modules, or those that are named; 1 if too much was missed in a group."""
+    """Test all modules, or the given ones; return 1 if too many bugs were missed in a group."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
-    parser.add_argument("modules", nargs="*", metavar="MODULE", help="such as yaptide/services/tasks.py; default: all")
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help="e.g. yaptide/services/tasks.py; default: all")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    # The longest first, so that the processes end together.
+    # Longest first, so that the processes end at about the same time.
     every = sorted((m for group in GROUPS.values() for m in group), key=lambda m: -(ROOT / m).stat().st_size)
     outcomes = []
     with ThreadPoolExecutor(options.processes) as pool:
-        for outcome in pool.map(judge, options.modules or every):
-            told = f"{outcome.module}: {outcome.found} of {outcome.planted} found, {outcome.seconds:.0f} s"
-            sys.stdout.writelines(f"{line}\n" for line in (told, *outcome.missed))
+        for outcome in pool.map(run_mutants, options.modules or every):
+            line = f"{outcome.module}: {outcome.detected} of {outcome.inserted} found, {outcome.seconds:.0f} s"
+            sys.stdout.writelines(f"{text}\n" for text in (line, *outcome.missed))
             sys.stdout.flush()
             outcomes.append(outcome)
-    sys.stdout.writelines(f"{line}\n" for line in ("", *table(outcomes)))
-    scores = [(planted, found) for _, planted, found in (score(group, outcomes) for group in GROUPS)]
-    return int(any(found < LOWEST_SCORE * planted for planted, found in scores))
+    sys.stdout.writelines(f"{line}\n" for line in ("", *format_table(outcomes)))
+    scores = [(inserted, detected) for _, inserted, detected in (summarize_group(group, outcomes) for group in GROUPS)]
+    return int(any(detected < LOWEST_SCORE * inserted for inserted, detected in scores))
 
 
 if __name__ == "__main__":

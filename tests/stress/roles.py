@@ -23,12 +23,12 @@ from yaptide.services.tasks import Update
 TASKS = 4
 PRIMARIES = 1000
 SILENCE = timedelta(seconds=2)
-#: Simulations of this type are run by runners, those of the other by reporters and senders.
+#: Simulations of the first type are run by runners, those of the second by reporters and senders.
 OURS, THEIRS = "shieldhit", "fluka"
 
 
 class Role:
-    """One process: what it works on, and the journal of what the store has acknowledged."""
+    """A process with its store and the journal of what the store has acknowledged."""
 
     def __init__(self, url: str, folder: Path, seed: int) -> None:
         self.backend = Backend(Database(url), Folder(folder / "spool"), b"0" * 32, foreign_workers=FOREIGN)
@@ -39,11 +39,11 @@ class Role:
         self._journal = (folder / f"{os.getpid()}-{seed}.journal").open("ab", buffering=0)
 
     def acknowledge(self, did: str, simulation: int, **what: Any) -> None:
-        """Write down what the store has promised, in one write, so that a kill leaves whole lines behind."""
+        """Record what the store has acknowledged, in one write, so that a kill leaves only complete lines."""
         self._journal.write(json.dumps({"did": did, "simulation": simulation, **what}).encode() + b"\n")
 
-    def pick(self) -> dict[str, Any] | None:
-        """One of the simulations that were submitted lately."""
+    def pick_simulation(self) -> dict[str, Any] | None:
+        """Return one of the recently submitted simulations."""
         path = self.folder / "submitted"
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
         return json.loads(self.draw.choice(lines[-40:])) if lines else None
@@ -60,36 +60,40 @@ class Role:
         os.write(descriptor, json.dumps(entry).encode() + b"\n")
         os.close(descriptor)
         self.acknowledge("submit", done.simulation_id)
-        time.sleep(0.05)  # the others need something to meet on
+        time.sleep(0.05)  # so that other processes work on the same simulations
 
     def reporter(self) -> None:
-        """Report a task: mostly progress, sometimes a state, possibly one that does not fit any more."""
-        found = self.pick()
-        if found is None or found["type"] == OURS:
+        """Report on a task: mostly progress, sometimes a state, possibly an outdated one."""
+        simulation = self.pick_simulation()
+        if simulation is None or simulation["type"] == OURS:
             return
         task, simulated = self.draw.randrange(TASKS), self.draw.randrange(PRIMARIES)
         state = self.draw.choice([EntityState.RUNNING] * 12 + [EntityState.COMPLETED] * 3 + [EntityState.FAILED])
-        after = tasks.report_task(self.backend, found["id"], task, found["key"], Update(state, None, simulated))
+        after = tasks.report_task(
+            self.backend, simulation["id"], task, simulation["key"], Update(state, None, simulated)
+        )
         promised = {"simulated": simulated} if after is EntityState.RUNNING else {}
-        self.acknowledge("report", found["id"], task=task, state=after, **promised)
+        self.acknowledge("report", simulation["id"], task=task, state=after, **promised)
 
     def sender(self) -> None:
-        """Send results, every now and then twice, or say that all has failed."""
-        found = self.pick()
-        if found is None or found["type"] == OURS or self.draw.random() < 0.5:
+        """Send results, sometimes twice, or report a failure."""
+        simulation = self.pick_simulation()
+        if simulation is None or simulation["type"] == OURS or self.draw.random() < 0.5:
             return
         if self.draw.random() < 0.05:
-            state = simulations.report_simulation(self.backend, found["id"], found["key"], Report(EntityState.FAILED))
-            self.acknowledge("fail", found["id"], state=state)
+            state = simulations.report_simulation(
+                self.backend, simulation["id"], simulation["key"], Report(EntityState.FAILED)
+            )
+            self.acknowledge("fail", simulation["id"], state=state)
             return
         pages = [payloads.page(number) for number in range(3)]
         estimators = [payloads.estimator("dose", *pages), payloads.estimator("fluence", *pages)]
-        body = {"simulation_id": found["id"], "update_key": found["key"], "estimators": estimators}
+        body = {"simulation_id": simulation["id"], "update_key": simulation["key"], "estimators": estimators}
         results.post_results(self.backend, json.dumps(body).encode())
-        self.acknowledge("results", found["id"], pages=6)
+        self.acknowledge("results", simulation["id"], pages=6)
 
     def runner(self) -> None:
-        """Merge what waits, otherwise run a task, as an executor does."""
+        """Merge a waiting simulation, otherwise run a task, like an executor."""
         simulation = merging.claim_merge(self.backend, self.owner)
         if simulation is not None:
             merging.merge_simulation(self.backend, simulation, self.owner)
@@ -101,7 +105,7 @@ class Role:
         for simulated in range(0, PRIMARIES, 250):
             if not tasks.report_progress(self.backend, claim, simulated, None):
                 return
-            time.sleep(0.002)  # simulating takes time, in which one can be killed or canceled
+            time.sleep(0.002)  # leaves time to be killed or canceled
         if self.draw.random() < 0.05:
             tasks.fail_task(self.backend, claim, "bad luck", {"output.log": "bad luck"})
         elif tasks.complete_task(self.backend, claim, output(claim)):
@@ -109,27 +113,33 @@ class Role:
 
     def canceller(self) -> None:
         """Cancel a simulation."""
-        found = self.pick()
+        simulation = self.pick_simulation()
         time.sleep(0.1)
-        if found is not None and simulations.cancel_simulation(self.backend, self.user, found["job_id"]) is None:
-            self.acknowledge("cancel", found["id"], state="CANCELED")
+        if (
+            simulation is not None
+            and simulations.cancel_simulation(self.backend, self.user, simulation["job_id"]) is None
+        ):
+            self.acknowledge("cancel", simulation["id"], state="CANCELED")
 
     def deleter(self) -> None:
         """Delete a simulation that has ended."""
-        found = self.pick()
+        simulation = self.pick_simulation()
         time.sleep(0.1)
-        if found is not None and simulations.delete_simulation(self.backend, self.user, found["job_id"]) is None:
-            self.acknowledge("delete", found["id"])
+        if (
+            simulation is not None
+            and simulations.delete_simulation(self.backend, self.user, simulation["job_id"]) is None
+        ):
+            self.acknowledge("delete", simulation["id"])
 
     def sweeper(self) -> None:
-        """Give to others what the dead have left."""
+        """Requeue tasks of killed processes."""
         time.sleep(0.2)
         recovery.requeue_stalled(self.backend, utc_now() - SILENCE)
         recovery.clear_spool(self.backend)
 
 
-def play(name: str, url: str, folder: Path, seed: int) -> None:
-    """Do one role until killed; what the store refuses is part of the game, anything else ends the process."""
+def play_role(name: str, url: str, folder: Path, seed: int) -> None:
+    """Play a role until killed. Errors of yaptide are expected; any other error ends the process."""
     role = Role(url, folder, seed)
     step: Callable[[], None] = getattr(role, name)
     while True:

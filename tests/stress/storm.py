@@ -1,7 +1,7 @@
-"""A storm: processes that submit, report, send results, run, merge, cancel, delete and sweep, at once, on one store.
+"""A storm: processes that submit, report, send results, run, merge, cancel, delete and sweep at once on one store.
 
-Each process is one *role*. It repeats its step until it is killed with SIGKILL (then another takes its place), and
-writes what the store has acknowledged into a journal of its own. At the end the journals are held against the store.
+Each process plays one *role*. It repeats its step until it is killed with SIGKILL (then another one starts), and
+records what the store has acknowledged in its own journal. At the end the journals are compared with the store.
 """
 
 import json
@@ -16,28 +16,28 @@ from typing import Any
 
 from sqlalchemy import text
 
-from tests.stress.roles import OURS, play
+from tests.stress.roles import OURS, play_role
 from tests.support.invariants import broken_invariants
 from yaptide.persistence import codec, schema
 from yaptide.persistence.engine import Database
 
-#: How many processes of each role run at once.
+#: Number of processes per role.
 CREW = {"submitter": 1, "reporter": 3, "sender": 2, "runner": 2, "canceller": 1, "deleter": 1, "sweeper": 1}
 KILL_EVERY = 0.5
 PATIENCE = 120.0
 
-#: What the crew can have done, by its journals.
+#: Actions that must appear in the journals.
 DEEDS = {"submit", "report", "results", "complete", "merge", "cancel", "delete"}
 
-# A server that has imported everything makes processes that are at work at once.
+# A fork server that has imported everything starts processes quickly.
 _PROCESSES = get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["tests.stress.roles"])
 
 Report = dict[str, Any]
 
 
-def storm(url: str, folder: Path, seconds: float, seed: int) -> Report:
-    """Let it blow over the database at `url` for `seconds`; what was done, how often, and what was wrong afterwards."""
+def run_storm(url: str, folder: Path, seconds: float, seed: int) -> Report:
+    """Run a storm on the database at `url` for `seconds`; return what was done, how often, and what is wrong."""
     folder.mkdir(parents=True)
     database = Database(url)
     schema.upgrade_tables(database)
@@ -71,25 +71,25 @@ def storm(url: str, folder: Path, seconds: float, seed: int) -> Report:
 
 
 def _all_done(folder: Path, deadline: float) -> bool:
-    """Whether everything that can be done was done, or the patience is over: a busy machine takes longer."""
+    """Return whether every action occurs in the journals, or the deadline has passed: busy machines take longer."""
     return {entry["did"] for entry in _journals(folder)} >= DEEDS or time.monotonic() > deadline
 
 
 def _start(role: str, url: str, folder: Path, seed: int) -> ForkServerProcess:
-    process = _PROCESSES.Process(target=play, args=(role, url, folder, seed), daemon=True)
+    process = _PROCESSES.Process(target=play_role, args=(role, url, folder, seed), daemon=True)
     process.start()
     return process
 
 
 def _journals(folder: Path) -> Iterator[dict[str, Any]]:
-    """Every entry of every journal; the last line of a process that was killed may be cut short."""
+    """Yield every entry of every journal; a killed process may leave an incomplete last line."""
     for path in folder.glob("*.journal"):
         for line in path.read_bytes().split(b"\n")[:-1]:
             yield json.loads(line)
 
 
 def _broken_promises(database: Database, folder: Path) -> list[str]:
-    """What the store has acknowledged and does not hold."""
+    """Return what the store has acknowledged, but does not contain."""
     with database.reading() as connection:
         rows = connection.execute(text('SELECT id, job_state FROM "Simulation"'))
         simulations: dict[int, str] = dict(map(tuple, rows))
@@ -104,19 +104,19 @@ def _broken_promises(database: Database, folder: Path) -> list[str]:
     entries = list(_journals(folder))
     deleted = {entry["simulation"] for entry in entries if entry["did"] == "delete"}
     wrong = [f"{number} was deleted and is there" for number in deleted & simulations.keys()]
-    # A deleter that was killed between the commit and its journal leaves no entry: what is missing then is no loss.
+    # A deleter killed between the commit and its journal leaves no entry, so a missing simulation is not a loss.
     for entry in entries:
         number = entry["simulation"]
         if number not in simulations:
             continue
         if "pages" in entry and pages.get(number) != entry["pages"]:
-            wrong.append(f"{number} was acknowledged with {entry['pages']} pages and has {pages.get(number)}")
+            wrong.append(f"{number} was acknowledged with {entry['pages']} pages, but has {pages.get(number)}")
         if entry.get("state") in ("COMPLETED", "FAILED", "CANCELED"):
             now = tasks[number, entry["task"]][0] if "task" in entry else simulations[number]
             if now != entry["state"]:
-                wrong.append(f"{entry} was acknowledged, now it is {now}")
+                wrong.append(f"{entry} was acknowledged, but it is {now}")
         if "simulated" in entry and tasks[number, entry["task"]][1] < entry["simulated"]:
-            wrong.append(f"{entry} was acknowledged, now it is {tasks[number, entry['task']][1]}")
+            wrong.append(f"{entry} was acknowledged, but it is {tasks[number, entry['task']][1]}")
     wrong += [
         f"{number} has {count} pages, neither all nor none" for number, count in pages.items() if count not in (1, 6)
     ]
@@ -124,7 +124,7 @@ def _broken_promises(database: Database, folder: Path) -> list[str]:
 
 
 def _miscounted(database: Database) -> list[str]:
-    """Merged results that do not count just the tasks that completed, each of them once."""
+    """Return merged results that do not contain each completed task exactly once."""
     query = text("""
         SELECT e.simulation_id, e.compressed_data,
                (SELECT SUM(t.simulated_primaries) FROM "Task" t
@@ -135,5 +135,5 @@ def _miscounted(database: Database) -> list[str]:
         for number, metadata, completed in connection.execute(query, {"ours": OURS}):
             counted = int(codec.decode_payload(metadata)["number_of_primaries"])
             if counted != completed:
-                wrong.append(f"the results of {number} count {counted} primaries, its tasks {completed}")
+                wrong.append(f"the results of {number} contain {counted} primaries, its completed tasks {completed}")
     return wrong

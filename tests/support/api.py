@@ -1,4 +1,4 @@
-"""The REST API as its users and workers call it, and what is seen of the database behind it."""
+"""The REST API as called by users and workers, and the contents of the database behind it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ UI = "http://localhost:3000"
 
 @dataclass(frozen=True)
 class Job:
-    """A submitted simulation: what its user asks about it, and what its workers report."""
+    """A submitted simulation: requests of its user, and reports of its workers."""
 
     client: FlaskClient
     job_id: str
@@ -40,44 +40,44 @@ class Job:
 
     @property
     def status(self) -> dict[str, Any]:
-        """What `GET /jobs/direct` answers."""
+        """Response of `GET /jobs/direct`."""
         return self.get("/jobs/direct").json
 
     @property
     def state(self) -> str:
-        """The simulation's state."""
+        """State of the simulation."""
         return self.status["job_state"]
 
     def task(self, task_id: int = 0) -> dict[str, Any]:
-        """A task as `GET /jobs/direct` shows it."""
+        """Return a task as shown by `GET /jobs/direct`."""
         return next(task for task in self.status["job_tasks_status"] if task["task_id"] == task_id)
 
     def report_task(self, task_id: int = 0, **update: Any) -> TestResponse:
-        """`POST /tasks`."""
+        """Send `POST /tasks`."""
         body = {"simulation_id": self.simulation_id, "task_id": task_id, "update_key": self.update_key}
         return self.client.post("/tasks", json={**body, "update_dict": update})
 
-    def report_tasks(self, told: dict[int, dict[str, Any]], /, **changes: Any) -> TestResponse:
-        """`POST /tasks/list`: an update for each number of a task."""
-        updates = [{"task_id": number, "update_dict": update} for number, update in told.items()]
+    def report_tasks(self, reports: dict[int, dict[str, Any]], /, **changes: Any) -> TestResponse:
+        """Send `POST /tasks/list` with an update per task number."""
+        updates = [{"task_id": number, "update_dict": update} for number, update in reports.items()]
         body = {"simulation_id": self.simulation_id, "update_key": self.update_key, "updates": updates}
         return self.client.post("/tasks/list", json=body | changes)
 
     def report(self, **values: Any) -> TestResponse:
-        """`POST /jobs`."""
+        """Send `POST /jobs`."""
         return self.client.post("/jobs", json={"sim_id": self.simulation_id, "update_key": self.update_key, **values})
 
     def post_results(self, *estimators: dict[str, Any]) -> TestResponse:
-        """`POST /results`, by default of one estimator with one page."""
+        """Send `POST /results`, by default with one estimator with one page."""
         return self.client.post("/results", json=self.results(*estimators))
 
     def results(self, *estimators: dict[str, Any]) -> dict[str, Any]:
-        """A body of `POST /results`."""
-        found = list(estimators or (payloads.estimator(),))
-        return {"simulation_id": self.simulation_id, "update_key": self.update_key, "estimators": found}
+        """Return a body of `POST /results`."""
+        body = list(estimators or (payloads.estimator(),))
+        return {"simulation_id": self.simulation_id, "update_key": self.update_key, "estimators": body}
 
     def bring_to(self, state: str) -> "Job":
-        """Have the workers report what leads to `state`."""
+        """Send the reports of workers that lead to `state`."""
         if state == "CANCELED":
             self.delete("/jobs/direct")
         elif state == "COMPLETED":
@@ -89,19 +89,19 @@ class Job:
 
 
 def cookie_name(app: Flask, kind: str) -> str:
-    """What the cookie `access_token`, `refresh_token` or `known_device` is called where `app` runs."""
+    """Return the name of the cookie `access_token`, `refresh_token` or `known_device` in `app`."""
     return cookies.name_of(app.extensions["yaptide"], kind)
 
 
 def cookie_of(client: FlaskClient, kind: str) -> str:
-    """The value of such a cookie of a client."""
+    """Return the value of such a cookie of a client."""
     cookie = client.get_cookie(cookie_name(client.application, kind))
     assert cookie is not None, kind
     return cookie.value
 
 
 def sign_in(app: Flask, username: str) -> FlaskClient:
-    """A client of a new user."""
+    """Return a client of a new user who is signed in."""
     users.register_user(app.extensions["yaptide"], username, PASSWORD)
     client = app.test_client()
     response = client.post("/auth/login", json={"username": username, "password": PASSWORD})
@@ -110,14 +110,14 @@ def sign_in(app: Flask, username: str) -> FlaskClient:
 
 
 def of_keycloak(backend: Backend, username: str) -> User:
-    """A user who signs in through Keycloak, as if they had done so."""
+    """Return a user who has signed in through Keycloak."""
     return users.ensure_keycloak_user(
         backend, Subject("https://sso.example.org/realms/science", f"id of {username}"), username
     )
 
 
 def submit(client: FlaskClient, *outputs: str, **changes: Any) -> Job:
-    """Submit a project over the API."""
+    """Submit a project through the API."""
     response = client.post("/jobs/direct", json=payloads.submission(*outputs, **changes))
     assert response.status_code == 202, response.json
     backend: Backend = client.application.extensions["yaptide"]
@@ -126,7 +126,7 @@ def submit(client: FlaskClient, *outputs: str, **changes: Any) -> Job:
 
 
 def contents(database: Database) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of every table."""
+    """Return all rows of all tables."""
     with database.reading() as connection:
         return {
             name: sorted(map(tuple, connection.execute(select(table))), key=repr)
@@ -135,12 +135,12 @@ def contents(database: Database) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def counts(database: Database) -> dict[str, int]:
-    """How many rows each table has."""
+    """Return the number of rows per table."""
     return {name: len(rows) for name, rows in contents(database).items()}
 
 
 def fill(database: Database) -> None:
-    """Forbid an SQLite database to grow by a single page, as a full disk would."""
+    """Keep an SQLite database from growing by even a page, like a full disk."""
     with database.engine.connect() as connection:
         pages = connection.execute(text("PRAGMA page_count")).scalar_one()
         connection.execute(text(f"PRAGMA max_page_count = {pages}"))

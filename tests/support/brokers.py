@@ -1,4 +1,4 @@
-"""Real brokers for tests: Redis and RabbitMQ, plain processes of their own, in a temporary folder, on free ports."""
+"""Real brokers for tests: Redis and RabbitMQ as separate processes, in a temporary folder, on free ports."""
 
 import contextlib
 import os
@@ -15,24 +15,24 @@ from kombu import Connection
 from tests.support.postgres import free_port
 from tests.support.processes import until
 
-#: More than a broker ever took to start, on a busy machine too.
+#: Longer than a broker takes to start on a busy machine.
 _DEADLINE = 120.0
 
 
 class BrokerMissing(Exception):
-    """A broker's programs are not on this machine."""
+    """A broker's programs are not installed."""
 
 
 def _program(name: str, *folders: str) -> str:
-    found = shutil.which(name, path=os.pathsep.join([*folders, os.environ["PATH"], "/usr/sbin"]))
-    if found is None:
+    path = shutil.which(name, path=os.pathsep.join([*folders, os.environ["PATH"], "/usr/sbin"]))
+    if path is None:
         raise BrokerMissing(f"These tests need {name}: run `scripts/setup brokers`")
-    return found
+    return path
 
 
 @dataclass
 class Broker:
-    """A broker that runs in `folder`; `url` is what Celery is told."""
+    """A broker in `folder`; `url` is for Celery."""
 
     folder: Path
     url: str
@@ -41,7 +41,7 @@ class Broker:
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self) -> None:
-        """Start it unless it runs, and wait until it answers."""
+        """Start the broker unless it is running, and wait until it responds."""
         if self._processes:
             return
         for command in self.commands:
@@ -65,17 +65,17 @@ class Broker:
         try:
             with Connection(self.url, connect_timeout=2) as connection:
                 connection.ensure_connection(max_retries=1, timeout=2)
-        except Exception:  # noqa: BLE001 - each broker has errors of its own
+        except Exception:  # noqa: BLE001 - each broker raises its own errors
             return False
         return True
 
     def restart(self) -> None:
-        """Have it run, with nothing in it that is not on its disk."""
+        """Restart the broker; only what is on its disk survives."""
         self.kill()
         self.start()
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill the broker, like a crash."""
         for process in self._processes:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -85,7 +85,7 @@ class Broker:
 
 @contextlib.contextmanager
 def redis() -> Iterator[Broker]:
-    """A Redis that keeps nothing on its disk: restarted, it is empty."""
+    """Run a Redis without persistence: after a restart it is empty."""
     with tempfile.TemporaryDirectory(prefix="yaptide-redis-") as name:
         folder, port = Path(name), free_port()
         options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", name]
@@ -99,7 +99,7 @@ def redis() -> Iterator[Broker]:
 
 @contextlib.contextmanager
 def rabbitmq() -> Iterator[Broker]:
-    """A RabbitMQ, with its own port mapper, so that nothing of it is left afterwards."""
+    """Run a RabbitMQ with its own port mapper, so that everything ends with it."""
     with tempfile.TemporaryDirectory(prefix="yaptide-rabbitmq-") as name:
         folder, port, mapper = Path(name), free_port(), free_port()
         environment = {
@@ -118,7 +118,7 @@ def rabbitmq() -> Iterator[Broker]:
         (folder / "plugins").write_text("[].\n")
         commands = [
             [_program("epmd"), "-address", "127.0.0.1", "-port", str(mapper)],
-            # The program itself: what is on the PATH insists on an account of its own.
+            # The program itself: the script on the PATH requires an account of its own.
             [_program("rabbitmq-server", "/usr/lib/rabbitmq/bin")],
         ]
         broker = Broker(folder, f"amqp://guest:guest@127.0.0.1:{port}//", commands, environment)

@@ -1,11 +1,11 @@
-"""A real browser, which shows what the script of a page has written into it."""
+"""A real browser, which shows what the scripts of a page write."""
 
 import html
 import re
 import subprocess
 import tempfile
 
-#: Nothing but this machine is to be asked for anything.
+#: Connections to other machines are blocked.
 _CHROMIUM = (
     *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -15,10 +15,10 @@ _OBJECT = re.compile(rb"<body>(\{.*\})</body>", re.DOTALL)
 
 
 def text_of(url: str, *options: str) -> str:
-    """The JSON object that the body of a page holds once its script has come to its end, as text."""
+    """Return the JSON object that a page's body contains after its scripts have finished, as text."""
     with tempfile.TemporaryDirectory() as profile:
         command = [*_CHROMIUM, *options, f"--user-data-dir={profile}", url]
         done = subprocess.run(command, capture_output=True, check=False, timeout=120)
-    found = _OBJECT.search(done.stdout)
-    assert found, (done.returncode, done.stdout[:500], done.stderr[-2000:])
-    return html.unescape(found[1].decode())
+    match = _OBJECT.search(done.stdout)
+    assert match, (done.returncode, done.stdout[:500], done.stderr[-2000:])
+    return html.unescape(match[1].decode())

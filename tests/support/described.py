@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of an answer, and whether it is so."""
+"""Checks responses against the OpenAPI document."""
 
 import re
 from functools import lru_cache
@@ -10,35 +10,35 @@ from flask.testing import FlaskClient
 from werkzeug.exceptions import HTTPException
 from werkzeug.test import TestResponse
 
-#: Answers of more bytes are not looked into: they are results.
+#: Larger responses are results, and are not parsed.
 _MOST = 1 << 20
 _JSON = "application/json"
 
 
 class CheckedClient(FlaskClient):
-    """A client that fails where the document does not have what a route answers."""
+    """A client that fails if a response does not match the OpenAPI document."""
 
     def open(self, *arguments: Any, **named: Any) -> TestResponse:
-        """Ask, and check the answer."""
+        """Send a request and check the response."""
         response = super().open(*arguments, **named)
         check_answer(self.application, response)
         return response
 
 
 def check_answer(app: Flask, response: TestResponse) -> None:
-    """Fail unless status, type and JSON of an answer are as the document has them for that route."""
+    """Fail unless status, type and JSON of a response match the document."""
     route = _route(app, response)
     answers = _answers(app).get(route)
-    if answers is None:  # a page for people, or no route at all
+    if answers is None:  # an HTML page or an unknown route
         return
     status = response.status_code
-    assert status in answers, f"{route} has answered {status}: {response.get_data()[:500]!r}"
+    assert status in answers, f"{route} has responded {status}: {response.get_data()[:500]!r}"
     schema = answers[status].get(_JSON)
-    assert response.mimetype in answers[status], f"{route} has answered {status} as {response.mimetype}"
+    assert response.mimetype in answers[status], f"{route} has responded {status} as {response.mimetype}"
     if schema is None or response.content_encoding or (response.content_length or _MOST) >= _MOST:
         return
     fault = next(schema.iter_errors(response.json), None)
-    assert fault is None, f"{route} has answered {status} with what is not described: {fault}"
+    assert fault is None, f"{route} has responded {status} with undocumented JSON: {fault}"
 
 
 def _route(app: Flask, response: TestResponse) -> str:
@@ -53,7 +53,7 @@ def _route(app: Flask, response: TestResponse) -> str:
 
 @lru_cache(1)
 def _answers(app: Flask) -> dict[str, dict[int, dict[str, Any]]]:
-    """Of each route, of each status: the schema of each type of its content."""
+    """Return the schema of each content type, by route and status."""
     with app.app_context():
         document: dict[str, Any] = app.spec  # type: ignore[attr-defined]
     return {

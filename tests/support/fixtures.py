@@ -1,4 +1,4 @@
-"""Fixtures that need nothing but the code: mutation testing loads these alone, since the others take long to import."""
+"""Fixtures that need only the code: mutation testing loads only these, because others are slow to import."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from yaptide.services import passwords, runners
 from yaptide.services.backend import Backend
 from yaptide.services.spool import Folder
 
-# The same examples every time: what fails here fails everywhere. A slow machine is no failure.
+# The same examples in every run, so that failures are reproducible. Slow machines are not failures.
 hypothesis_settings.register_profile(
     "yaptide",
     derandomize=True,
@@ -21,7 +21,7 @@ hypothesis_settings.register_profile(
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-# Whether an example fails is all that mutation testing wants to know, not which is the smallest.
+# Mutation testing needs to know whether an example fails, but not the smallest one.
 hypothesis_settings.register_profile(
     "mutation", hypothesis_settings.get_profile("yaptide"), phases=(Phase.explicit, Phase.generate)
 )
@@ -30,7 +30,7 @@ hypothesis_settings.load_profile("yaptide")
 
 @pytest.fixture(scope="session")
 def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite file, to be copied."""
+    """A migrated SQLite file to copy."""
     path = tmp_path_factory.mktemp("migrated") / "yaptide.db"
     database = Database(f"sqlite:///{path}")
     schema.upgrade_tables(database)
@@ -40,13 +40,13 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def backend(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
-    """The services over `database`. Hashing a password costs nothing; what is dispatched is only remembered.
+    """The services on `database`, with fast password hashing and a dispatcher that only records.
 
-    Somebody has MCsquare and somebody submits to clusters; what is for other simulators, workers of others take.
+    An executor with MCsquare and a driver of clusters are announced; external workers run the other simulators.
     """
     monkeypatch.setattr(passwords, "_argon2", lambda: PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
     key = b"a key for tests, 32 bytes or more"
-    made = Backend(
+    backend = Backend(
         database,
         Folder(tmp_path / "spool"),
         key,
@@ -54,6 +54,8 @@ def backend(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         data_dir=tmp_path,
         foreign_workers=FOREIGN,
     )
-    runners.announce_runner(made, "executor-of-tests", runners.DIRECT, {"mcsquare": runners.Program("1.1", "ab" * 32)})
-    runners.announce_runner(made, "driver-of-tests", runners.BATCH, {})
-    return made
+    runners.announce_runner(
+        backend, "executor-of-tests", runners.DIRECT, {"mcsquare": runners.Program("1.1", "ab" * 32)}
+    )
+    runners.announce_runner(backend, "driver-of-tests", runners.BATCH, {})
+    return backend

@@ -1,4 +1,4 @@
-"""A small real HTTP server that answers as a test wants it."""
+"""A small real HTTP server whose responses a test defines."""
 
 import contextlib
 import json
@@ -14,27 +14,27 @@ Answer = tuple[int, bytes]
 
 @dataclass
 class Service:
-    """What it answers (a function of nothing, which may take its time), and what it was asked: path and bearer."""
+    """The function that returns the response, and the requests received so far: path and bearer token."""
 
     url: str
     answer: Callable[[], Answer] = lambda: (404, b"")
     asked: list[tuple[str, str]] = field(default_factory=list)
 
     def answers(self, document: Any, status: int = 200) -> None:
-        """Answer with JSON from now on."""
+        """Respond with JSON from now on."""
         body = json.dumps(document).encode()
         self.answer = lambda: (status, body)
 
 
 @contextlib.contextmanager
 def serve(tls: ssl.SSLContext | None = None) -> Iterator[Service]:
-    """Such a server on a free loopback port, by TLS if there is a context for it."""
+    """Run such a server on a free loopback port, with TLS if a context is given."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             service.asked.append((self.path, self.headers.get("Authorization", "")))
             status, body = service.answer()
-            # Who asked may not want to hear it any more.
+            # The client may have gone away.
             with contextlib.suppress(ConnectionError):
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))

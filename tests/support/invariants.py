@@ -1,4 +1,4 @@
-"""What must hold in every store at every moment, asked in plain SQL, apart from the code that keeps it so."""
+"""Invariants of every store, as plain SQL that is independent of the code that enforces them."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from yaptide.persistence.engine import Database
 
 FINAL = "('COMPLETED', 'FAILED', 'CANCELED')"
 
-#: Each query finds the rows that must not be.
+#: Each query returns rows that violate an invariant.
 QUERIES = {
     "an ended simulation has an open task": f"""
         SELECT s.id, t.task_id FROM "Simulation" s JOIN "Task" t ON t.simulation_id = s.id
@@ -66,40 +66,40 @@ _PAYLOADS = """
 
 
 def broken_invariants(database: Database) -> list[str]:
-    """One line for each thing that is wrong in the store; empty if nothing is."""
+    """Return one line per violation; empty if there is none."""
     with database.reading() as connection:
-        found = [
+        violations = [
             f"{what}: {row}"
             for what, query in QUERIES.items()
             for row in map(tuple, connection.execute(text(query)).fetchmany(5))
         ]
-        found += _broken_history(connection.execute(text(_HISTORY)).all(), connection.execute(text(_STATES)).all())
+        violations += _broken_history(connection.execute(text(_HISTORY)).all(), connection.execute(text(_STATES)).all())
         for (data,) in connection.execute(text(_PAYLOADS)):
             codec.decode_payload(data)
-    return found
+    return violations
 
 
 def _broken_history(history: Any, states: Any) -> list[str]:
-    """The history of each thing is a chain of allowed moves from nothing to its present state, into each state once."""
-    found = []
+    """Check that each history is a chain of allowed transitions from nothing to the current state, ending once."""
+    violations = []
     last: dict[Any, str] = {}
     ends: dict[Any, int] = {}
     for simulation, task, before, after in history:
         key = (simulation, task)
         table = SIMULATION_TRANSITIONS if task is None else TASK_TRANSITIONS
         if last.get(key) != before:
-            found.append(f"history of {key}: {before} -> {after} follows {last.get(key)}")
-        if before == after:  # a remark, not a move
+            violations.append(f"history of {key}: {before} -> {after} follows {last.get(key)}")
+        if before == after:  # a note, not a transition
             continue
         if before is not None and after not in table[before]:
-            found.append(f"history of {key}: {before} -> {after} is not allowed")
+            violations.append(f"history of {key}: {before} -> {after} is not allowed")
         last[key] = after
         ends[key] = ends.get(key, 0) + (after in ("COMPLETED", "FAILED", "CANCELED"))
         if ends[key] > 1:
-            found.append(f"history of {key}: it ended twice")
-    found += [
+            violations.append(f"history of {key}: it ended twice")
+    violations += [
         f"{(s, t)} is {state}, its history says {last.get((s, t))}"
         for s, t, state in states
         if last.get((s, t)) != state
     ]
-    return found
+    return violations

@@ -1,8 +1,8 @@
-"""Starts programs and ends all that came of them when whoever asked for them is gone, however that happened.
+"""Starts programs, and ends all their descendants when its parent is gone, however that happens.
 
-Run as a program of its own. Each line of standard input is a JSON object: `command`, `environment`, `log`; the answer
-is the process's number. When standard input ends (the tests did, or were killed), every process that descends from
-this one is killed, those that went into the background too, and the commands of the argument, a JSON list, are run.
+Runs as a separate program. Each line of standard input is a JSON object with `command`, `environment` and `log`; the
+response is the process id. When standard input ends (the tests have finished or were killed), every descendant process
+is killed, including those in the background, and the commands in the argument, a JSON list, are run.
 """
 
 import ctypes
@@ -21,26 +21,26 @@ _GIVE_UP_AFTER = 30.0
 
 
 def _parents() -> dict[int, int]:
-    """Parent of every process of the machine."""
-    found = {}
+    """Return the parent of every process on the machine."""
+    parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):  # it has ended meanwhile
-                found[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    return found
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    return parents
 
 
 def descendants(of: int) -> set[int]:
-    """Children of a process, their children, and so on."""
+    """Return the children of a process, their children, and so on."""
     parents = _parents()
-    found = {of}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found - {of}
+    family = {of}
+    while more := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= more
+    return family - {of}
 
 
 def _reap() -> None:
-    """Take note of the end of children, also of those that were left to this process."""
+    """Reap children, including adopted orphans."""
     while True:
         try:
             os.waitpid(-1, 0)
@@ -50,8 +50,8 @@ def _reap() -> None:
 
 def _end_all() -> None:
     end = time.monotonic() + _GIVE_UP_AFTER
-    while (left := descendants(os.getpid())) and time.monotonic() < end:
-        for pid in left:
+    while (remaining := descendants(os.getpid())) and time.monotonic() < end:
+        for pid in remaining:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
@@ -59,17 +59,17 @@ def _end_all() -> None:
 
 def main(afterwards: list[list[str]]) -> None:
     """Serve standard input until it ends."""
-    # Orphans among the descendants become children of this process, not of the machine's first.
+    # Orphaned descendants become children of this process instead of the init process.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for the tests; this one ends after them
-        signal.signal(number, lambda *_: None)  # what is ignored would be ignored by every program below, too
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for the tests; this process ends after them
+        signal.signal(number, lambda *_: None)  # SIG_IGN would be inherited by every program started here
     threading.Thread(target=_reap, daemon=True).start()
     for line in sys.stdin:
-        asked = json.loads(line)
-        with Path(asked["log"]).open("ab") as log:
+        request = json.loads(line)
+        with Path(request["log"]).open("ab") as log:
             process = subprocess.Popen(
-                asked["command"],
-                env=asked["environment"],
+                request["command"],
+                env=request["environment"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,4 +1,4 @@
-"""A real Keycloak for tests: a process of its own, with its database in memory, on a free loopback port."""
+"""A real Keycloak for tests: a separate process with an in-memory database on a free loopback port."""
 
 import base64
 import contextlib
@@ -28,9 +28,9 @@ REALM = Path(__file__).parents[1] / "fixtures" / "keycloak-realm.json"
 UI = "yaptide-ui"
 PASSWORD = "correct horse"
 REDIRECT = "http://localhost:3000/back"
-#: It takes 10 s on an idle machine, and much more of a busy one.
+#: It takes 10 s on an idle machine, and much longer on a busy one.
 START = 300.0
-#: For a server that lives for a minute: compile quickly, take little memory.
+#: For a short-lived server: fast compilation, little memory.
 _JAVA = "-Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Djava.net.preferIPv4Stack=true -Dfile.encoding=UTF-8"
 
 
@@ -40,14 +40,14 @@ class KeycloakMissing(Exception):
 
 @dataclass(frozen=True)
 class Realm:
-    """A realm of a running Keycloak, as the front end and its administrator see it."""
+    """A realm of a running Keycloak, as seen by the front end and by its administrator."""
 
     server: "Server"
     name: str
 
     @property
     def issuer(self) -> str:
-        """Its URL."""
+        """URL of the realm."""
         return f"{self.server.url}/realms/{self.name}"
 
     @property
@@ -55,20 +55,20 @@ class Realm:
         return f"{self.issuer}/protocol/openid-connect/token"
 
     def tokens(self, username: str = "alice", client: str = UI, **headers: str) -> dict[str, Any]:
-        """What the password grant gives: `access_token`, `id_token` and more."""
+        """Return the response of the password grant: `access_token`, `id_token` and more."""
         form = {"grant_type": "password", "client_id": client, "username": username, "password": PASSWORD}
         response = httpx.post(self._tokens, data={**form, "scope": "openid"}, headers=headers, timeout=60)
         assert response.status_code == 200, response.text
-        found: dict[str, Any] = response.json()
-        return found
+        tokens: dict[str, Any] = response.json()
+        return tokens
 
     def token(self, username: str = "alice", client: str = UI, **headers: str) -> str:
-        """An access token, by the password grant."""
-        found: str = self.tokens(username, client, **headers)["access_token"]
-        return found
+        """Return an access token by the password grant."""
+        token: str = self.tokens(username, client, **headers)["access_token"]
+        return token
 
     def token_of_browser(self, username: str = "alice") -> str:
-        """An access token as the front end gets it: authorization code with PKCE, through the login form."""
+        """Return an access token as the front end gets it: authorization code with PKCE, through the login form."""
         verifier = secrets.token_urlsafe(48)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
         query = {
@@ -83,54 +83,54 @@ class Realm:
         with httpx.Client(timeout=60) as browser:
             form = browser.get(f"{self.issuer}/protocol/openid-connect/auth", params=query)
             (action,) = re.findall(r'<form[^>]* action="([^"]+)"', form.text)
-            # Its cookies are Secure. To this very machine browsers send such ones without TLS, httpx does not.
+            # Its cookies are Secure. Browsers send them to localhost without TLS, but httpx does not.
             cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in browser.cookies.jar)
             credentials = {"username": username, "password": PASSWORD}
             sent = browser.post(html.unescape(action), data=credentials, headers={"Cookie": cookies})
             assert sent.status_code == 302, sent.text
             code = httpx.URL(sent.headers["location"]).params["code"]
-            given = {"grant_type": "authorization_code", "client_id": UI, "code": code, "redirect_uri": REDIRECT}
-            response = browser.post(self._tokens, data={**given, "code_verifier": verifier})
+            form_data = {"grant_type": "authorization_code", "client_id": UI, "code": code, "redirect_uri": REDIRECT}
+            response = browser.post(self._tokens, data={**form_data, "code_verifier": verifier})
         assert response.status_code == 200, response.text
         token: str = response.json()["access_token"]
         return token
 
     def rename_user(self, username: str, new_name: str) -> None:
-        """Give a user another name."""
-        (user,) = self._asked("GET", "/users", params={"username": username, "exact": "true"}).json()
-        self._asked("PUT", f"/users/{user['id']}", json={**user, "username": new_name})
+        """Rename a user."""
+        (user,) = self._request("GET", "/users", params={"username": username, "exact": "true"}).json()
+        self._request("PUT", f"/users/{user['id']}", json={**user, "username": new_name})
 
     def add_user(self, username: str) -> None:
-        """Add a user with the password of all, and the roles of alice in the fixture."""
+        """Add a user with the common password, and the roles of alice in the fixture."""
         names = {"email": f"{username}-{secrets.token_hex(4)}@example.org", "firstName": "N", "lastName": "N"}
         secret = {"type": "password", "value": PASSWORD, "temporary": False}
-        self._asked("POST", "/users", json={"username": username, "enabled": True, "credentials": [secret], **names})
-        (user,) = self._asked("GET", "/users", params={"username": username, "exact": "true"}).json()
-        role = self._asked("GET", "/roles/PLG_YAPTIDE_ACCESS").json()
-        self._asked("POST", f"/users/{user['id']}/role-mappings/realm", json=[role])
+        self._request("POST", "/users", json={"username": username, "enabled": True, "credentials": [secret], **names})
+        (user,) = self._request("GET", "/users", params={"username": username, "exact": "true"}).json()
+        role = self._request("GET", "/roles/PLG_YAPTIDE_ACCESS").json()
+        self._request("POST", f"/users/{user['id']}/role-mappings/realm", json=[role])
 
-    def _asked(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+    def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         return self.server.ask(method, f"/{self.name}{path}", **arguments)
 
     def public_keys(self) -> list[dict[str, str]]:
-        """What it publishes of its keys."""
-        found: list[dict[str, str]] = httpx.get(f"{self.issuer}/protocol/openid-connect/certs").json()["keys"]
-        return found
+        """Return the public keys of the realm."""
+        keys: list[dict[str, str]] = httpx.get(f"{self.issuer}/protocol/openid-connect/certs").json()["keys"]
+        return keys
 
     def key_providers(self) -> list[str]:
-        """What makes the keys that it signs with."""
+        """Return the ids of the components that provide signing keys."""
         query = {"type": "org.keycloak.keys.KeyProvider"}
-        found = self.server.ask("GET", f"/{self.name}/components", params=query).json()
-        return [provider["id"] for provider in found if provider["providerId"] == "rsa-generated"]
+        components = self.server.ask("GET", f"/{self.name}/components", params=query).json()
+        return [provider["id"] for provider in components if provider["providerId"] == "rsa-generated"]
 
     def add_key(self, priority: int) -> None:
-        """Have it sign with a new key, if no other has a higher priority; it goes on publishing the old ones."""
+        """Add a signing key, which is used if no other has a higher priority; old keys are still published."""
         config = {"priority": [str(priority)], "enabled": ["true"], "active": ["true"], "algorithm": ["RS256"]}
         provider = {"name": "new", "providerId": "rsa-generated", "providerType": "org.keycloak.keys.KeyProvider"}
         self.server.ask("POST", f"/{self.name}/components", json={**provider, "config": config})
 
     def remove_key(self, provider: str) -> None:
-        """Have it forget a key."""
+        """Remove a key."""
         self.server.ask("DELETE", f"/{self.name}/components/{provider}")
 
 
@@ -142,25 +142,25 @@ class Server:
     admin: tuple[str, str]
 
     def answers(self) -> bool:
-        """Whether it answers."""
+        """Return whether the server responds."""
         try:
             return httpx.get(f"{self.url}/realms/master", timeout=60).is_success
         except httpx.TransportError:
             return False
 
     def ask(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        """A call of the admin API below `/admin/realms`."""
+        """Call the admin API below `/admin/realms`."""
         name, password = self.admin
         form = {"grant_type": "password", "client_id": "admin-cli", "username": name, "password": password}
         with httpx.Client(timeout=60) as client:
-            given = client.post(f"{self.url}/realms/master/protocol/openid-connect/token", data=form).json()
-            headers = {"Authorization": f"Bearer {given['access_token']}"}
+            tokens = client.post(f"{self.url}/realms/master/protocol/openid-connect/token", data=form).json()
+            headers = {"Authorization": f"Bearer {tokens['access_token']}"}
             response = client.request(method, f"{self.url}/admin/realms{path}", headers=headers, **arguments)
         assert response.is_success, response.text
         return response
 
     def new_realm(self, alice: str = "alice") -> Realm:
-        """A realm of its own with the clients and users of the fixture; the first of them may be called otherwise."""
+        """Create a realm with the clients and users of the fixture; the first user can have another name."""
         name = f"science-{secrets.token_hex(4)}"
         realm = json.loads(REALM.read_text())
         realm["users"][0]["username"] = alice
@@ -170,7 +170,7 @@ class Server:
 
 @contextlib.contextmanager
 def serve(folder: Path) -> Iterator[Server]:
-    """A Keycloak that runs, and of which nothing is left afterwards."""
+    """Run a Keycloak, and remove everything afterwards."""
     if not list(HOME.glob("ready-*")):
         raise KeycloakMissing("These tests need Keycloak: run `scripts/setup keycloak`.")
     port, log = free_port(), folder / "keycloak.log"
@@ -185,7 +185,7 @@ def serve(folder: Path) -> Iterator[Server]:
     options = ["--optimized", "--cache=local", "--http-enabled=true", "--hostname-strict=false"]
     command = ["bash", HOME / "bin/kc.sh", "start", *options, "--http-host=127.0.0.1", f"--http-port={port}"]
     if setpriv := shutil.which("setpriv"):
-        # If the tests are killed, so that no fixture can clean up, the kernel still ends the server.
+        # If the tests are killed and no fixture can clean up, the kernel ends the server.
         command = [setpriv, "--pdeathsig=KILL", "--", *command]
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -215,27 +215,27 @@ def serve(folder: Path) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def shared(folder: Path) -> Iterator[Server]:
-    """The Keycloak of all processes that run tests together and have `folder` in common.
+    """Share one Keycloak between all test processes that have `folder` in common.
 
-    The first of them starts it, and ends it once the others need it no more: they hold `using` until then. Who holds
-    `changing` may start or end it.
+    The first process starts it, and ends it when the others, which hold the lock `using`, have finished. The lock
+    `changing` is held while it is started or ended.
     """
-    told = folder / "keycloak.json"
+    file = folder / "keycloak.json"
     with (
         (folder / "changing").open("w") as changing,
         (folder / "using").open("w") as using,
         contextlib.ExitStack() as own,
     ):
         fcntl.flock(changing, fcntl.LOCK_EX)
-        if told.exists():
-            found = json.loads(told.read_text())
-            server = Server(found["url"], tuple(found["admin"]))
+        if file.exists():
+            description = json.loads(file.read_text())
+            server = Server(description["url"], tuple(description["admin"]))
             fcntl.flock(using, fcntl.LOCK_SH)
             own.callback(fcntl.flock, using, fcntl.LOCK_UN)
         else:
             server = own.enter_context(serve(folder))
-            told.write_text(json.dumps({"url": server.url, "admin": server.admin}))
-            own.callback(told.unlink)
+            file.write_text(json.dumps({"url": server.url, "admin": server.admin}))
+            own.callback(file.unlink)
             own.callback(fcntl.flock, using, fcntl.LOCK_EX)
             own.callback(fcntl.flock, changing, fcntl.LOCK_EX)
         fcntl.flock(changing, fcntl.LOCK_UN)

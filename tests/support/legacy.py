@@ -1,4 +1,4 @@
-"""Databases as the existing YAPTIDE backend leaves them, in each of its revisions, with whatever nothing forbids."""
+"""Databases as left by the existing YAPTIDE backend, in each of its revisions, with invalid data that it allowed."""
 
 import gzip
 import json
@@ -14,7 +14,7 @@ from werkzeug.security import generate_password_hash
 REVISIONS = ("06c32cf470e7", "3f9d1f1bec46", "4027fc5cbcb1", "41149fa64bd2", "5003b9acb1f4")
 NEWEST = REVISIONS[-1]
 
-#: Columns that a revision lacks.
+#: Columns that a revision does not have.
 MISSING = {
     **{revision: {"file_name", "page_name", "page_dimension"} for revision in REVISIONS[:3]},
     REVISIONS[3]: {"page_name", "page_dimension"},
@@ -25,7 +25,7 @@ YEARS_AGO = NOW - timedelta(days=1200)
 PASSWORDS = {"alice": "correct horse", "bob": "battery staple"}
 PRIVATE_KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nbm90aGluZyBzZWNyZXQ=\n-----END OPENSSH PRIVATE KEY-----\n"
 
-#: As Python's json module writes them.
+#: As written by Python's json module.
 PAGE_WITH_NAN = (
     '{"dimensions": 1, "data": {"name": "NaN Infinity \\" NaN", "unit": "", "values": [NaN, Infinity, -Infinity]}, '
 )
@@ -33,12 +33,12 @@ PAGE_WITH_NAN += '"axis_dim1": {"name": "Z", "unit": "cm", "values": [0.0, 1.0, 
 
 
 def packed(value: Any) -> bytes:
-    """A payload."""
+    """Return a payload."""
     return gzip.compress(json.dumps(value).encode(), mtime=0)
 
 
 def page(number: int = 0, name: str = "DOSE", value: float = 0.1) -> dict[str, Any]:
-    """A page of one axis."""
+    """Return a page with one axis."""
     return {
         "dimensions": 1,
         "data": {"name": name, "unit": "MeV/g", "values": [value, value * 2]},
@@ -48,7 +48,7 @@ def page(number: int = 0, name: str = "DOSE", value: float = 0.1) -> dict[str, A
 
 
 def tables(revision: str | None) -> sa.MetaData:
-    """The tables of a revision; without one, those that the application made itself."""
+    """Return the tables of a revision; without one, those that the application created itself."""
     metadata = sa.MetaData()
     missing = MISSING.get(revision or "", set())
 
@@ -116,7 +116,7 @@ def tables(revision: str | None) -> sa.MetaData:
 
 
 class Old:
-    """An old database that rows can be put into."""
+    """An old database to fill with rows."""
 
     def __init__(self, url: str, revision: str | None = NEWEST, *, foreign_keys: bool = True) -> None:
         self.url = url
@@ -132,12 +132,12 @@ class Old:
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether it may hold orphans."""
+        """Whether it may contain orphans."""
         return self.engine.dialect.name == "sqlite"
 
     @contextmanager
     def filling(self) -> Iterator["Filler"]:
-        """A transaction in which rows are put in; sequences go on after them."""
+        """Open a transaction to add rows; sequences are adjusted afterwards."""
         with self.engine.begin() as connection:
             yield Filler(connection, self.tables.tables)
             if not self.is_sqlite:
@@ -147,18 +147,18 @@ class Old:
                         connection.execute(sa.text(f'SELECT setval({sequence}, max(id)) FROM "{name}"'))
 
     def rows(self) -> dict[str, list[tuple[Any, ...]]]:
-        """Every row of every table there is, as it is, the definitions included."""
+        """Return every row of every table, and all definitions."""
         with self.engine.connect() as connection:
             names = sa.inspect(connection).get_table_names()
-            found = {
+            rows = {
                 name: sorted(map(tuple, connection.exec_driver_sql(f'SELECT * FROM "{name}"')), key=repr)
                 for name in sorted(names)
             }
-            return found | {"definitions": definitions(connection)}
+            return rows | {"definitions": definitions(connection)}
 
 
 def definitions(connection: sa.Connection) -> list[tuple[Any, ...]]:
-    """Everything that the database knows of its tables, constraints, indexes and sequences."""
+    """Return all definitions of tables, constraints, indexes and sequences."""
     if connection.dialect.name == "sqlite":
         query = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_stat%'"
     else:
@@ -178,31 +178,31 @@ def definitions(connection: sa.Connection) -> list[tuple[Any, ...]]:
     return sorted(map(tuple, connection.exec_driver_sql(query)), key=repr)
 
 
-_hashed = cache(generate_password_hash)  # slow on purpose
+_hashed = cache(generate_password_hash)  # deliberately slow
 
 
 class Filler:
-    """Puts rows into an old database."""
+    """Adds rows to an old database."""
 
     def __init__(self, connection: sa.Connection, tables: Mapping[str, sa.Table]) -> None:
         self.connection = connection
         self.tables = tables
 
     def add(self, name: str, /, **values: Any) -> int:
-        """Add a row, leaving out what the revision has no column for; returns its number."""
+        """Add a row without columns that the revision does not have; return its id."""
         table = self.tables[name]
         known = {column: value for column, value in values.items() if column in table.c}
         done = self.connection.execute(sa.insert(table).values(known))
         return int(done.inserted_primary_key[0])
 
     def user(self, username: str, password: str = "", method: str = "scrypt:32768:8:1") -> int:
-        """A user with a password."""
+        """Add a user with a password."""
         number = self.add("User", username=username, auth_provider="YaptideUser")
         self.add("YaptideUser", id=number, password_hash=_hashed(password, method))
         return number
 
     def simulation(self, job_id: str, user_id: int | None, state: str = "COMPLETED", **values: Any) -> int:
-        """A simulation on the platform DIRECT, without anything below it."""
+        """Add a simulation on the platform DIRECT, without dependent rows."""
         start = values.setdefault("start_time", YEARS_AGO)
         values.setdefault("end_time", start and start + timedelta(hours=1))
         usual = {"title": f"Title of {job_id}", "input_type": "EDITOR", "sim_type": "shieldhit", "platform": "DIRECT"}
@@ -212,7 +212,7 @@ class Filler:
         return number
 
     def task(self, simulation_id: int | None, task_id: int = 0, state: str = "COMPLETED", **values: Any) -> int:
-        """A task."""
+        """Add a task."""
         usual = {"requested_primaries": 500, "simulated_primaries": 500, "platform": "DIRECT", "estimated_time": 0}
         usual |= {"start_time": YEARS_AGO, "end_time": YEARS_AGO + timedelta(minutes=50), "last_update_time": YEARS_AGO}
         values = usual | values
@@ -224,7 +224,7 @@ class Filler:
         return number
 
     def input(self, simulation_id: int | None, title: str = "first") -> int:
-        """An input."""
+        """Add an input."""
         project = {
             "input_type": "editor",
             "number_of_all_primaries": 1000,
@@ -234,7 +234,7 @@ class Filler:
         return self.add("Input", simulation_id=simulation_id, compressed_data=packed(project))
 
     def estimator(self, simulation_id: int, name: str = "dose", *pages: Any) -> int:
-        """An estimator with pages: their values, or bytes as they are stored."""
+        """Add an estimator with pages, given as values, or as stored bytes."""
         metadata = packed({"name": f"{name}_", "number_of_primaries": "1000"})
         usual = {"name": name, "file_name": f"{name}_", "compressed_data": metadata}
         number = self.add("Estimator", simulation_id=simulation_id, **usual)
@@ -243,24 +243,24 @@ class Filler:
         return number
 
     def page(self, estimator_id: int, number: int, value: Any) -> int:
-        """A page."""
+        """Add a page."""
         stored = packed(value) if isinstance(value, dict) else value
         name = value["metadata"]["name"] if isinstance(value, dict) else "LET"
         usual = {"page_name": name, "page_dimension": 1, "compressed_data": stored}
         return self.add("Page", estimator_id=estimator_id, page_number=number, **usual)
 
     def logfiles(self, simulation_id: int, **texts: str) -> int:
-        """Log files."""
+        """Add log files."""
         return self.add("Logfiles", simulation_id=simulation_id, compressed_data=packed(texts))
 
 
 def fill(filler: Filler) -> None:
-    """What is to be found in a database on either kind of server."""
+    """Add everything that can occur in a database of either kind."""
     alice = filler.user("alice", PASSWORDS["alice"])
     bob = filler.user("bob", PASSWORDS["bob"], "pbkdf2:sha256:1000")
     carol = filler.add("User", username="carol", auth_provider="KeycloakUser")
     filler.add("KeycloakUser", id=carol, cert="ssh-cert", private_key=PRIVATE_KEY)
-    filler.add("User", username="dave", auth_provider="YaptideUser")  # its credentials are missing
+    filler.add("User", username="dave", auth_provider="YaptideUser")  # without credentials
 
     clusters = [filler.add("Cluster", cluster_name=name) for name in ("ares", "ares", "helios")]
     _whole(filler, alice)
@@ -353,7 +353,7 @@ def _odd_numbers(filler: Filler, user: int) -> None:
 
 
 def fill_orphans(filler: Filler) -> None:
-    """Orphans of every kind: what SQLite keeps where foreign keys are off."""
+    """Add orphans of every kind, which SQLite keeps without foreign keys."""
     filler.simulation("gone-user", 987)
     filler.add("YaptideUser", id=901, password_hash="scrypt:1:1:1$a$b")
     filler.add("KeycloakUser", id=902, cert=None, private_key=PRIVATE_KEY)

@@ -1,4 +1,4 @@
-"""The log of the program under test, put back as it was."""
+"""Restores the logging configuration of the process."""
 
 import contextlib
 import logging
@@ -11,14 +11,14 @@ import structlog
 
 @contextlib.contextmanager
 def left_alone() -> Iterator[None]:
-    """Undo afterwards what `yaptide.logs.configure_logging` and `bind` do to the process."""
+    """Undo the changes of `yaptide.logs.configure_logging` and `bind` at the end of the block."""
     root = logging.getLogger()
     before = root.handlers[:], root.level, sys.excepthook, threading.excepthook
     try:
         yield
     finally:
         for handler in set(root.handlers) - set(before[0]):
-            if type(handler) is logging.StreamHandler:  # those of pytest come and go with the steps of a test
+            if type(handler) is logging.StreamHandler:  # those of pytest change with the phases of a test
                 root.removeHandler(handler)
         root.setLevel(before[1])
         sys.excepthook, threading.excepthook = before[2:]

@@ -1,8 +1,8 @@
-"""What a test machine lacks to be set up as docs/production.md says: root, apt-get, users of its own, systemd.
+"""Stands in for what a test machine lacks to follow docs/production.md: root, apt-get, accounts, systemd.
 
-Run under the name of one of these programs (through a link), this stands in for it. systemd's part is played with the
-real unit files: their commands are started, with their environment, as they are written. Everything else that the
-document types is the program itself, such as psql, redis-server, nginx, openssl, curl and yaptide.
+Run under the name of one of these programs (through a link), it replaces that program. systemd is simulated with the
+real unit files: their commands are started with their environment, as written. Everything else in the document is run
+for real, e.g. psql, redis-server, nginx, openssl, curl and yaptide.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from pathlib import Path
 
 PROGRAMS = ("sudo", "apt-get", "useradd", "install", "systemctl", "nginx", "python3", "pip")
 
-#: What Debian's packages install that the document uses.
+#: Programs of the Debian packages that the document uses.
 _PACKAGES = {
     "postgresql": "psql",
     "redis-server": "redis-server",
@@ -30,23 +30,23 @@ _DEADLINE = 60.0
 
 
 def main() -> int:
-    """Do what the program of this name would."""
+    """Run the replacement of the program with this name."""
     name, words = Path(sys.argv[0]).name, sys.argv[1:]
     return _STAND_INS[name](Path(os.environ["MACHINE"]), words)
 
 
 def real(name: str) -> str:
-    """The program that this one stands in for."""
-    ours = os.environ["PATH"].split(os.pathsep)[0]
-    others = [folder for folder in os.environ["PATH"].split(os.pathsep) if folder != ours]
-    found = shutil.which(name, path=os.pathsep.join([*others, "/usr/sbin"]))
-    if found is None:
+    """Return the path of the real program."""
+    own_folder = os.environ["PATH"].split(os.pathsep)[0]
+    others = [folder for folder in os.environ["PATH"].split(os.pathsep) if folder != own_folder]
+    path = shutil.which(name, path=os.pathsep.join([*others, "/usr/sbin"]))
+    if path is None:
         sys.exit(f"{name} is not installed: run `scripts/setup nginx` and `scripts/setup brokers`")
-    return found
+    return path
 
 
 def _sudo(root: Path, words: list[str]) -> int:
-    """Whoever it is to be, it is us; but PostgreSQL is told who we are."""
+    """Run a command as the current user, with credentials of PostgreSQL where needed."""
     environment = dict(os.environ)
     if words[0] == "-u":
         if words[1] == "postgres":
@@ -56,7 +56,7 @@ def _sudo(root: Path, words: list[str]) -> int:
 
 
 def _apt_get(root: Path, words: list[str]) -> int:
-    """Nothing is installed, but it has to be there already."""
+    """Check that packages are installed already."""
     if words[0] == "install":
         for package in (word for word in words[1:] if not word.startswith("-")):
             real(_PACKAGES[package])
@@ -69,7 +69,7 @@ def _useradd(root: Path, words: list[str]) -> int:
 
 
 def _install(root: Path, words: list[str]) -> int:
-    """As it is, but owned by us; the owners have to be known."""
+    """Install files as the current user, and check that the owners exist."""
     known = {"root", *((root / "users").read_text().split())}
     while {"-o", "-g"} & set(words):
         at = next(place for place, word in enumerate(words) if word in ("-o", "-g"))
@@ -85,7 +85,7 @@ def _nginx(root: Path, words: list[str]) -> int:
 
 
 def _python3(root: Path, words: list[str]) -> int:
-    """Makes no environment: the one of the tests has everything in it."""
+    """Skip creating environments: the environment of the tests has everything."""
     if words[:2] != ["-m", "venv"]:
         return subprocess.run([sys.executable, *words], check=False).returncode
     folder = Path(words[2]) / "bin"
@@ -97,7 +97,7 @@ def _python3(root: Path, words: list[str]) -> int:
 
 
 def _pip(root: Path, words: list[str]) -> int:
-    """Installs nothing, but what it is told to install has to be there."""
+    """Install nothing, but check that the project exists."""
     project = Path(words[-1].removesuffix("[all]"), "pyproject.toml")
     if not Path(words[words.index("--constraint") + 1]).is_file() or not project.is_file():
         sys.exit("pip: no such file")
@@ -108,7 +108,7 @@ def _systemctl(root: Path, words: list[str]) -> int:
     verb, names = words[0], [word for word in words[1:] if not word.startswith("-")]
     for name in names:
         if verb == "reload" and name == "nginx":
-            stop(root, name)  # it may not run yet, and a listening port of another configuration is of no use
+            stop(root, name)  # it may not run yet, or listen on a port of another configuration
         if verb == "restart":
             stop(root, name)
         _start(root, name)
@@ -116,27 +116,27 @@ def _systemctl(root: Path, words: list[str]) -> int:
 
 
 def unit(root: Path, name: str) -> dict[str, list[str]]:
-    """The assignments of a unit file, `%i` filled in."""
+    """Return the assignments of a unit file, with `%i` filled in."""
     stem, at, instance = name.partition("@")
-    found: dict[str, list[str]] = {}
+    assignments: dict[str, list[str]] = {}
     for line in (root / f"etc/systemd/system/{stem}{at}.service").read_text().splitlines():
         key, equals, value = line.partition("=")
         if equals and not line.startswith("#"):
-            found.setdefault(key, []).append(value.replace("%i", instance))
-    return found
+            assignments.setdefault(key, []).append(value.replace("%i", instance))
+    return assignments
 
 
 def commands(root: Path, name: str) -> tuple[list[list[str]], dict[str, str], Path]:
-    """What a unit runs, the last of it as the service; with which environment, and where."""
-    told = unit(root, name)
-    environment = dict(assignment.split("=", 1) for assignment in told["Environment"])
-    for file in told.get("EnvironmentFile", []):
+    """Return the commands of a unit, the service last, with their environment and folder."""
+    assignments = unit(root, name)
+    environment = dict(line.split("=", 1) for line in assignments["Environment"])
+    for file in assignments.get("EnvironmentFile", []):
         path = Path(file.removeprefix("-"))
         if path.exists() or not file.startswith("-"):
             environment |= dict(line.split("=", 1) for line in path.read_text().splitlines())
-    lines = [*told.get("ExecStartPre", []), *told["ExecStart"]]
+    lines = [*assignments.get("ExecStartPre", []), *assignments["ExecStart"]]
     filled = [[_filled(word, environment) for word in shlex.split(line)] for line in lines]
-    return filled, environment, Path(told["WorkingDirectory"][0])
+    return filled, environment, Path(assignments["WorkingDirectory"][0])
 
 
 def _filled(word: str, environment: dict[str, str]) -> str:
@@ -154,7 +154,7 @@ def _start(root: Path, name: str) -> None:
         before, environment, place = commands(root, name)
     place.mkdir(parents=True, exist_ok=True)
     *first, service = before
-    # As systemd does it: of our own environment nothing is handed on.
+    # Like systemd, pass on nothing of our own environment.
     clean = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "MACHINE": str(root), **environment}
     with (root / "log" / name).open("ab") as log:
         for command in first:
@@ -172,7 +172,7 @@ def _start(root: Path, name: str) -> None:
 
 
 def stop(root: Path, name: str) -> None:
-    """End a service as systemd does with KillMode=mixed: its first process, and after that what is left of it."""
+    """Stop a service like systemd with KillMode=mixed: first its main process, then the remaining ones."""
     file = root / "run" / name
     if not file.exists():
         return

@@ -1,4 +1,4 @@
-"""A store with very many simulations that have ended, made by the database itself, and what statements cost in it."""
+"""A store with very many finished simulations, created by the database, and the costs of statements in it."""
 
 import json
 import re
@@ -16,10 +16,10 @@ GROWING = {
     *("Simulation", "CelerySimulation", "BatchSimulation", "StateHistory", "Task", "CeleryTask", "BatchTask"),
     *("Input", "Estimator", "Page", "Logfiles"),
 }
-#: Indexes of the few rows with which something is left to do: to read all of one is no scan.
+#: Indexes of the few rows that still need work: reading one completely does not count as a scan.
 SMALL = {"ix_Simulation_open", "ix_Task_waiting", "ix_BatchSimulation_left"}
 
-_FIRST = 1000  # below is room for what was there before
+_FIRST = 1000  # lower ids are for rows that exist already
 _ROWS = """
 INSERT INTO "Simulation" (id, job_id, user_id, start_time, end_time, title, platform, input_type, sim_type, job_state)
     SELECT n, 'job-' || n, CASE WHEN n % 4 < 2 THEN :user ELSE :other END, {time}, {time}, 't',
@@ -63,7 +63,7 @@ def fill(database: Database, user_id: int, other_id: int, count: int) -> None:
             "time": "timestamptz '2026-01-01Z' + n * interval '1 minute'",
             "empty": "'\\x00'::bytea",
         }
-    with database.migrating() as connection:  # which looks for lost parents once, and not at each row
+    with database.migrating() as connection:  # checks foreign keys once instead of for each row
         if not database.is_sqlite:
             connection.execute(text("SET LOCAL session_replication_role = replica"))
         connection.execute(text("""INSERT INTO "Cluster" (id, cluster_name) VALUES (1, 'ares')"""))
@@ -74,11 +74,11 @@ def fill(database: Database, user_id: int, other_id: int, count: int) -> None:
             _go_on(connection)
     if not database.is_sqlite:
         with database.autocommit() as connection:
-            connection.execute(text("VACUUM ANALYZE"))  # as PostgreSQL does by itself
+            connection.execute(text("VACUUM ANALYZE"))  # as autovacuum would
 
 
 def _go_on(connection: Connection) -> None:
-    """Have the sequences go on behind what was added."""
+    """Move the sequences behind the added rows."""
     for table in ("Simulation", "Task", "StateHistory", "Input", "Estimator", "Page", "Logfiles"):
         sequence = f"""pg_get_serial_sequence('"{table}"', 'id')"""
         connection.execute(text(f'SELECT setval({sequence}, (SELECT max(id) FROM "{table}"))'))
@@ -86,9 +86,9 @@ def _go_on(connection: Connection) -> None:
 
 @dataclass
 class Statement:
-    """A statement that was executed: what it was for, its plan as far as it reads growing tables, and what it cost.
+    """An executed statement: its cause, the scans of growing tables in its plan, and its cost.
 
-    `steps` are those of SQLite's virtual machine; for PostgreSQL the rows that it has read, in all nodes of the plan.
+    `steps` are steps of SQLite's virtual machine; for PostgreSQL the rows read by all nodes of the plan.
     """
 
     cause: str
@@ -99,7 +99,7 @@ class Statement:
 
 @dataclass
 class Watch:
-    """Notes every statement that is executed while it watches a database."""
+    """Records every statement that a database executes."""
 
     database: Database
     statements: list[Statement] = field(default_factory=list)
@@ -107,13 +107,13 @@ class Watch:
     _cause: str = ""
 
     def begin(self, cause: str) -> None:
-        """Say what the statements from now on are for."""
+        """Set the cause of the following statements."""
         self._cause = cause
         self.causes.add(cause)
 
     @contextmanager
     def watching(self) -> Iterator["Watch"]:
-        """Have all statements noted in the block."""
+        """Record all statements in the block."""
         event.listen(Engine, "before_cursor_execute", self._note)
         try:
             yield self
@@ -127,11 +127,11 @@ class Watch:
         driver = connection.connection.driver_connection
         first = values[0] if many and values else values
         if self.database.is_sqlite:
-            noted = Statement(self._cause, statement, _scans_of_sqlite(driver, statement, first))
-            self.statements.append(noted)
+            recorded = Statement(self._cause, statement, _scans_of_sqlite(driver, statement, first))
+            self.statements.append(recorded)
 
             def count() -> int:
-                noted.steps += 1
+                recorded.steps += 1
                 return 0
 
             driver.set_progress_handler(count, 1)  # also while rows are fetched, until the next statement
@@ -153,23 +153,23 @@ def _scans_of_sqlite(driver: Any, statement: str, values: Any) -> list[str]:
 
 
 def _is_scan(line: str, statement: str) -> bool:
-    """Whether a line of SQLite's plan is about reading all of a table that grows."""
-    found = re.match(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?", line)
-    if found is None or found[2] in SMALL:
+    """Return whether a line of SQLite's plan reads a whole growing table."""
+    match = re.match(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?", line)
+    if match is None or match[2] in SMALL:
         return False
-    alias = re.search(rf'"?(\w+)"? AS "?{found[1]}"?', statement)
-    return (alias[1] if alias else found[1]) in GROWING
+    alias = re.search(rf'"?(\w+)"? AS "?{match[1]}"?', statement)
+    return (alias[1] if alias else match[1]) in GROWING
 
 
 def _scans_of_postgresql(driver: Any, statement: str, values: Any) -> tuple[list[str], int]:
-    """Run a statement for its plan, and take back what it has changed."""
+    """Run a statement to get its plan, and roll back its changes."""
     begin, back = ("BEGIN", "ROLLBACK") if driver.autocommit else ("SAVEPOINT plan", "ROLLBACK TO plan")
     with driver.cursor() as cursor:
         cursor.execute(begin)
         cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", values)
-        (found,) = cursor.fetchone()
+        (plan_json,) = cursor.fetchone()
         cursor.execute(back)
-    plan = found if isinstance(found, list) else json.loads(found)
+    plan = plan_json if isinstance(plan_json, list) else json.loads(plan_json)
     nodes = list(_nodes([plan[0]["Plan"]]))
     scans = [
         f"{node['Node Type']} on {node['Relation Name']}"

@@ -1,4 +1,4 @@
-"""Our two packages as somebody gets them: built from what is in git, and installed into environments of their own."""
+"""Both packages as users get them: built from git, and installed into environments of their own."""
 
 import os
 import shutil
@@ -18,15 +18,15 @@ LIBRARIES = Path(sysconfig.get_path("purelib"))
 
 
 def files_of_git(folder: Path = ROOT) -> list[Path]:
-    """Files of the checkout, with those that are not committed yet, relative to it."""
+    """Return the files of the checkout, including uncommitted ones, relative to it."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    found = map(Path, filter(None, done.stdout.split("\0")))
-    return [path for path in found if (ROOT / path).is_file() and not (ROOT / path).is_symlink()]
+    paths = map(Path, filter(None, done.stdout.split("\0")))
+    return [path for path in paths if (ROOT / path).is_file() and not (ROOT / path).is_symlink()]
 
 
 def build(folder: Path) -> list[Path]:
-    """Sdist and wheel of both packages, the wheels made from the sdists, in `folder`."""
+    """Build sdist and wheel of both packages in `folder`, the wheels from the sdists."""
     checkout, made = folder / "checkout", folder / "dist"
     for path in files_of_git():
         (checkout / path).parent.mkdir(parents=True, exist_ok=True)
@@ -39,31 +39,31 @@ def build(folder: Path) -> list[Path]:
 
 
 def needed(*names: str) -> Iterator[Distribution]:
-    """Distributions that those named need, installed here, without themselves and without extras not asked for."""
-    waiting, seen = [Requirement(name) for name in names], set()
+    """Yield the installed distributions that `names` require, without `names` themselves and unrequested extras."""
+    waiting, visited = [Requirement(name) for name in names], set()
     while waiting:
         wanted = waiting.pop()
         key = (wanted.name.lower(), *sorted(wanted.extras))
-        if key in seen:
+        if key in visited:
             continue
-        seen.add(key)
+        visited.add(key)
         try:
-            found = distribution(wanted.name)
-        except PackageNotFoundError:  # for another system
+            installed = distribution(wanted.name)
+        except PackageNotFoundError:  # for another operating system
             continue
         if wanted.name not in names:
-            yield found
+            yield installed
         extras = {"", *wanted.extras}
         waiting += [
             requirement
-            for requirement in map(Requirement, found.requires or [])
+            for requirement in map(Requirement, installed.requires or [])
             if not requirement.marker or any(requirement.marker.evaluate({"extra": extra}) for extra in extras)
         ]
 
 
 @dataclass
 class Environment:
-    """A virtual environment without pip, whose libraries are those of the tests that are named, and no others."""
+    """A virtual environment without pip, with only the named libraries from the environment of the tests."""
 
     folder: Path
     libraries: Iterable[Distribution] = ()
@@ -84,22 +84,22 @@ class Environment:
 
     @property
     def empty(self) -> Path:
-        """The folder that commands are run in."""
+        """Working folder of commands."""
         return self.folder / "empty"
 
     def pip(self, *words: object) -> None:
-        """Run the pip of the tests on this environment, without an index."""
+        """Run pip of the tests on this environment, without an index."""
         python = self.folder / "venv/bin/python"
         command = [sys.executable, "-m", "pip", "--python", python, *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
 
     def install(self, *wheels: Path) -> None:
-        """Install wheels, and nothing with them."""
+        """Install wheels without dependencies."""
         self.pip("install", "--quiet", "--no-index", "--no-deps", *wheels)
 
     def run(self, program: str, *words: object, **options: object) -> "subprocess.CompletedProcess[str]":
-        """Run a program of this environment in an empty folder, for somebody with a fresh home folder."""
+        """Run a program of this environment in an empty folder, with a new home folder."""
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder / "home"), "LANG": "C.UTF-8"}
         return subprocess.run(
             [self.folder / "venv/bin" / program, *map(str, words)],

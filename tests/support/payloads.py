@@ -1,16 +1,16 @@
-"""Small valid bodies of requests, to be changed where a test wants to."""
+"""Small valid request bodies for tests to modify."""
 
 import struct
 from collections.abc import Callable
 from typing import Any
 
 PRIMARIES = 1000
-#: Bytes that are looked at together where long lists are left out: `yaptide.services.large_json`.
+#: Size of the blocks in which `yaptide.services.large_json` searches for long lists.
 BLOCK = 1 << 15
 
 
 def project(*outputs: str, primaries: Any = PRIMARIES) -> dict[str, Any]:
-    """A project of the web editor for SHIELD-HIT12A with a 1-D dose in each of its `outputs`."""
+    """Return a web editor project for SHIELD-HIT12A with a 1-D dose in each of its `outputs`."""
     scored = [
         {
             "name": name,
@@ -33,13 +33,13 @@ def project(*outputs: str, primaries: Any = PRIMARIES) -> dict[str, Any]:
 
 
 def submission(*outputs: str, ntasks: Any = 2, primaries: Any = PRIMARIES, **changes: Any) -> dict[str, Any]:
-    """A body of `POST /jobs/direct` with a `project`."""
+    """Return a body of `POST /jobs/direct` with a `project`."""
     body = {"input_type": "editor", "ntasks": ntasks, "sim_type": "shieldhit", "title": "Water phantom"}
     return body | {"input_json": project(*outputs, primaries=primaries)} | changes
 
 
 def shieldhit_files(primaries: Any = PRIMARIES) -> dict[str, str]:
-    """The four input files of SHIELD-HIT12A."""
+    """Return the four input files of SHIELD-HIT12A."""
     return {
         "beam.dat": f"RNDSEED 89736501\nNSTAT {primaries} -1\n",
         "mat.dat": "MEDIUM 1\nICRU 276\nEND\n",
@@ -49,7 +49,7 @@ def shieldhit_files(primaries: Any = PRIMARIES) -> dict[str, str]:
 
 
 def page(number: int = 0, name: str = "DOSE", values: tuple[float, ...] = (0.1, 1 / 3, 2e-300)) -> dict[str, Any]:
-    """A page with one axis, as SHIELD-HIT12A's converter writes it."""
+    """Return a page with one axis, as written by SHIELD-HIT12A's converter."""
     return {
         "dimensions": 1,
         "data": {"name": name, "unit": "MeV/g", "values": list(values)},
@@ -59,15 +59,15 @@ def page(number: int = 0, name: str = "DOSE", values: tuple[float, ...] = (0.1, 
 
 
 def estimator(name: str = "dose_", *pages: dict[str, Any]) -> dict[str, Any]:
-    """An estimator of `POST /results`, by default with one page."""
+    """Return an estimator for `POST /results`, by default with one page."""
     return {"name": name, "metadata": {"number_of_primaries": "1000"}, "pages": list(pages or (page(),))}
 
 
 def with_hidden_numbers(make: Callable[[str, str], bytes]) -> bytes:
-    """What `make` makes of a text without commas and, after that, of a name that is nothing but numbers.
+    """Return `make` applied to a text without commas and to a name that consists of numbers.
 
-    Of the name, little is left where long lists are left out: it begins at the end of a block, and ends soon after
-    another one began.
+    Little of the name remains where long lists are left out: it begins at the end of a block, and ends just after the
+    start of another one.
     """
     name = "1," * (BLOCK + 3) + "1"
     start = make("", name).index(b'"1,1,')
@@ -75,5 +75,5 @@ def with_hidden_numbers(make: Callable[[str, str], bytes]) -> bytes:
 
 
 def bits(number: float) -> bytes:
-    """The bits of a double: -0.0 is not 0.0."""
+    """Return the bytes of a double, which distinguish -0.0 from 0.0."""
     return struct.pack("<d", number)

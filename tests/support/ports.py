@@ -1,21 +1,21 @@
-"""Ports for the servers under test."""
+"""Ports for servers in tests."""
 
 import contextlib
 import random
 import socket
 
-#: Below those that the kernel gives to outgoing connections.
+#: Below the range that the kernel uses for outgoing connections.
 RANGE = (20_000, 32_000)
 
 
 def free_port() -> int:
-    """A free port that no other process of tests on this machine is given as long as this one lives.
+    """Return a free port that no other test process on this machine gets while this one lives.
 
-    So a server may come late, or be stopped and started again. What keeps the others away is a Unix socket with the
-    port's number for a name, which is in no folder (that is what the zero byte says). It is left open on purpose: the
-    kernel closes it at the end of this process, however that comes.
+    So a server may start late, or be restarted. A Unix socket in the abstract name space (zero byte), with the port in
+    its name, reserves it. It is left open on purpose: the kernel closes it when this process ends, however that
+    happens.
     """
-    draw = random.SystemRandom()  # Hypothesis gives the same seed to all processes
+    draw = random.SystemRandom()  # Hypothesis seeds `random` equally in all processes
     while True:
         port = draw.randrange(*RANGE)
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as claim, socket.socket() as probe:

@@ -1,4 +1,4 @@
-"""A real PostgreSQL server for tests: a plain process of its own, in a temporary folder, on a free port."""
+"""A real PostgreSQL server for tests: a separate process in a temporary folder, on a free port."""
 
 import contextlib
 import itertools
@@ -21,26 +21,26 @@ from sqlalchemy.engine import URL, make_url
 
 from tests.support.ports import free_port
 
-#: Survives kill(), but not a power cut: nothing waits for the disk.
+#: Survives kill(), but not a power failure: nothing waits for the disk.
 FAST: Mapping[str, str] = {"fsync": "off", "full_page_writes": "off"}
 #: As in production.
 DURABLE: Mapping[str, str] = {}
 
 SUPERUSER = "postgres"
-#: More than any of the steps below ever took, on a busy machine too.
+#: Longer than any of the steps below takes on a busy machine.
 DEADLINE = 120.0
 
 
 class PostgresMissing(Exception):
-    """PostgreSQL's programs are not on this machine."""
+    """PostgreSQL's programs are not installed."""
 
 
 def find_binaries() -> Path:
-    """The folder with PostgreSQL's programs, of the newest version that is installed."""
-    # Debian keeps them, one folder a version, off the PATH.
-    found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
-    if found:
-        return max(found, key=lambda folder: float(folder.parent.name))
+    """Return the folder with PostgreSQL's programs, of the newest installed version."""
+    # Debian installs them in one folder per version, which is not on the PATH.
+    folders = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    if folders:
+        return max(folders, key=lambda folder: float(folder.parent.name))
     if initdb := shutil.which("initdb"):
         return Path(initdb).resolve().parent
     raise PostgresMissing(
@@ -50,7 +50,7 @@ def find_binaries() -> Path:
 
 
 def find_account() -> pwd.struct_passwd | None:
-    """Whom to run the server as: PostgreSQL refuses to be root."""
+    """Return the account for the server, because PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return None
     try:
@@ -61,7 +61,7 @@ def find_account() -> pwd.struct_passwd | None:
 
 @dataclass
 class Postgres:
-    """A server and how to reach it; `serve` makes one."""
+    """A server and how to connect to it; created by `serve`."""
 
     folder: Path
     binaries: Path = field(default_factory=find_binaries)
@@ -69,27 +69,27 @@ class Postgres:
     password: str | None = None
     settings: Mapping[str, str] = field(default_factory=lambda: FAST)
     _process: subprocess.Popen[bytes] | None = None
-    #: The end of a pipe whose other end the server and all its children hold: it ends when the last of them has.
+    #: Read end of a pipe whose write end the server and its children hold: it is closed when the last one ends.
     _alive: int = -1
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def data(self) -> Path:
-        """The database cluster."""
+        """Folder of the database cluster."""
         return self.folder / "data"
 
     @property
     def log(self) -> Path:
-        """What the server has to say."""
+        """Log file of the server."""
         return self.folder / "log"
 
     def url(self, database: str = "postgres") -> str:
-        """SQLAlchemy's URL of a database."""
+        """Return the URL of a database for SQLAlchemy."""
         url = URL.create("postgresql+psycopg", SUPERUSER, self.password, "127.0.0.1", self.port, database)
         return url.render_as_string(hide_password=False)
 
     def connect(self, database: str = "postgres") -> psycopg.Connection:
-        """A plain connection, each statement of which is a transaction."""
+        """Return a plain connection in autocommit mode."""
         return psycopg.connect(
             host="127.0.0.1",
             port=self.port,
@@ -101,9 +101,9 @@ class Postgres:
         )
 
     def create_database(self, template: str = "template1", encoding: str = "UTF8") -> str:
-        """The URL of a new database, a copy of another one that nobody is connected to; takes some 50 ms.
+        """Create a database as a copy of another one without connections (about 50 ms); return its URL.
 
-        Another encoding takes `template0`, and the locale that goes with every one.
+        Another encoding needs `template0`, and a locale that allows every encoding.
         """
         name = f"test_{next(self._numbers)}"
         words = "CREATE DATABASE {} TEMPLATE {} ENCODING {}" + ("" if encoding == "UTF8" else " LOCALE 'C'")
@@ -113,13 +113,13 @@ class Postgres:
         return self.url(name)
 
     def drop_database(self, url: str) -> None:
-        """Remove a database, whoever is still connected to it."""
+        """Remove a database, even if there are connections to it."""
         with self.connect() as connection:
             name = sql.Identifier(make_url(url).database or "")
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
 
     def initialize(self) -> None:
-        """Make the database cluster."""
+        """Create the database cluster."""
         command = [
             *(self.binaries / "initdb", "--pgdata", self.data, "--username", SUPERUSER),
             *("--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--auth=trust"),
@@ -142,9 +142,9 @@ class Postgres:
             raise RuntimeError(f"initdb failed:\n{done.stdout.decode()}")
 
     def start(self) -> None:
-        """Start the server and wait until it answers."""
+        """Start the server and wait until it responds."""
         if self._process:
-            raise RuntimeError("it is running")
+            raise RuntimeError("the server is running already")
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
@@ -159,7 +159,7 @@ class Postgres:
             *(f"--{name}={value}" for name, value in settings.items()),
         ]
         if setpriv := shutil.which("setpriv"):
-            # If the tests are killed, so that no fixture can clean up, the kernel still stops the server.
+            # If the tests are killed and no fixture can clean up, the kernel stops the server.
             command = [setpriv, "--pdeathsig=QUIT", "--", *command]
         self._alive, held = os.pipe()
         try:
@@ -171,7 +171,7 @@ class Postgres:
                     stdout=log,
                     stderr=log,
                     pass_fds=[held],
-                    # Ctrl-C is for the tests: they may still want the database to clean up.
+                    # Ctrl-C is for the tests, which may still need the database to clean up.
                     start_new_session=True,
                     **self._as_account(),
                 )
@@ -184,22 +184,22 @@ class Postgres:
             raise
 
     def stop(self) -> None:
-        """Stop the server in good order, closing all connections; nothing happens if it does not run."""
+        """Shut the server down cleanly, closing all connections; does nothing if it is not running."""
         self._end(signal.SIGINT)
 
     def kill(self) -> None:
-        """End the server as a crash would; what was committed comes back with the next start."""
+        """Kill the server, like a crash; committed data is recovered at the next start."""
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
-        """Stop the server if it runs, and start it at the same address."""
+        """Stop the server if it is running, and start it at the same address."""
         self.stop()
         self.start()
 
     def close(self) -> None:
         """Stop the server at once, for good."""
         if self._process is None and (self.data / "postmaster.pid").exists():
-            # It was killed. The shared memory that it left is found and removed by a new one only.
+            # It was killed. Only a new server finds and removes the shared memory that it left.
             self.start()
         self._end(signal.SIGQUIT)
 
@@ -218,7 +218,7 @@ class Postgres:
             self._wait_for_children()
 
     def _wait_for_children(self) -> None:
-        """Until the last one is gone, no new server can start: they outlive a killed one for a moment."""
+        """Wait for the last child: children briefly outlive a killed server, and prevent a new one from starting."""
         ended, _, _ = select.select([self._alive], [], [], DEADLINE)
         os.close(self._alive)
         if not ended:
@@ -233,7 +233,7 @@ class Postgres:
                 if self._process is None or self._process.poll() is not None:
                     raise RuntimeError(f"PostgreSQL ended at once:\n{self.log.read_text()}") from error
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"PostgreSQL does not answer:\n{self.log.read_text()}") from error
+                    raise TimeoutError(f"PostgreSQL does not respond:\n{self.log.read_text()}") from error
                 time.sleep(0.02)
             else:
                 return
@@ -249,9 +249,9 @@ class Postgres:
 
 @contextlib.contextmanager
 def serve(password: str | None = None, settings: Mapping[str, str] = FAST) -> Iterator[Postgres]:
-    """A server that runs, and of which nothing is left afterwards.
+    """Run a server, and remove everything afterwards.
 
-    `settings` are lines of postgresql.conf. With a password it wants that from everybody, else nobody is asked for one.
+    `settings` are lines of postgresql.conf. With a password, every connection needs it; otherwise none does.
     """
     with tempfile.TemporaryDirectory(prefix="yaptide-postgres-") as folder:
         server = Postgres(Path(folder), password=password, settings=settings)

@@ -1,4 +1,4 @@
-"""yaptide as its users run it: commands and servers as real processes, with real MCsquare on an input of a moment."""
+"""yaptide as its users run it: commands and servers as real processes, with real MCsquare on a small input."""
 
 import contextlib
 import fcntl
@@ -30,25 +30,25 @@ from yaptide.simulators.mcsquare.sample import water_sample
 YAPTIDE = Path(sys.executable).with_name("yaptide")
 SIMULATORS = Path(sys.prefix) / "share" / "yaptide" / "simulators"
 USER, PASSWORD = "alice", "correct horse battery"
-#: More than any of the steps ever took, on a busy machine too.
+#: Longer than any of the steps takes on a busy machine.
 DEADLINE = 120.0
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
-def until(look: Callable[[], Found], what: str, deadline: float = DEADLINE, every: float = 0.02) -> Found:
-    """What `look` finds as soon as it finds something; TimeoutError if that takes too long."""
+def until(look: Callable[[], Result], what: str, deadline: float = DEADLINE, every: float = 0.02) -> Result:
+    """Return the first true value that `look` returns; raise TimeoutError if it takes too long."""
     end = time.monotonic() + deadline
-    while not (found := look()):
+    while not (result := look()):
         if time.monotonic() > end:
             raise TimeoutError(f"not within {deadline:g} s: {what}")
         time.sleep(every)
-    return found
+    return result
 
 
 @cache
 def installation() -> Installation:
-    """MCsquare, which is fetched if it is missing, by one of the processes that run tests."""
+    """Return MCsquare, installing it first if it is missing; only one test process does this."""
     SIMULATORS.mkdir(parents=True, exist_ok=True)
     with SIMULATORS.with_name("simulators.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -66,7 +66,7 @@ def beam(
     spacing: tuple[float, float, float] = (3, 1, 3),
     seed: int = 1,
 ) -> Path:
-    """A folder with the input of a beam into the middle of a block of water."""
+    """Create a folder with the input of a beam into the middle of a block of water."""
     files = water_sample(int(primaries), energy, seed=seed)
     middle = " ".join(str(count * size / 2) for count, size in zip(grid, spacing, strict=True))
     files["ct.txt"] = f"grid {' '.join(map(str, grid))}\nspacing {' '.join(map(str, spacing))}\nfill 0\n"
@@ -78,7 +78,7 @@ def beam(
 
 
 def fake(simulators: Path, script: str) -> Path:
-    """A folder of simulators whose MCsquare is a shell script; `$MCSQUARE` in it is the real one."""
+    """Create a folder of simulators with a shell script as MCsquare; `$MCSQUARE` in it is the real program."""
     home = simulators / "mcsquare"
     home.mkdir(parents=True)
     program = home / "MCsquare"
@@ -91,7 +91,7 @@ def fake(simulators: Path, script: str) -> Path:
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a command."""
+    """Result of a finished command."""
 
     code: int
     out: str
@@ -99,12 +99,12 @@ class Done:
 
     @property
     def json(self) -> Any:
-        """Standard output, all of which is one JSON document."""
+        """Standard output parsed as one JSON document."""
         return orjson.loads(self.out)
 
     @property
     def complaint(self) -> str:
-        """The one line in which a command says why it did nothing."""
+        """The error line of a command that has failed without other output."""
         (line,) = self.err.splitlines()
         assert line.startswith("Error: "), line
         assert self.out == ""
@@ -113,19 +113,19 @@ class Done:
 
 @dataclass
 class Running:
-    """A process that was started, with its output in files, which nobody has to read for it to go on."""
+    """A running process, with its output in files, so that it never waits for a reader."""
 
     process: subprocess.Popen[bytes]
     files: tuple[Path, Path]
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """Process id."""
         return self.process.pid
 
     @property
     def said(self) -> str:
-        """What it has said so far, on both of its outputs."""
+        """Output so far, of standard output and standard error."""
         return "".join(file.read_text() for file in self.files)
 
     def wait(self, deadline: float = DEADLINE) -> Done:
@@ -134,14 +134,14 @@ class Running:
         return Done(code, *(file.read_text() for file in self.files))
 
     def signal(self, number: signal.Signals) -> Done:
-        """Send it a signal and wait for its end."""
+        """Send a signal and wait for the end."""
         self.process.send_signal(number)
         return self.wait()
 
 
 @dataclass
 class Place:
-    """A folder of its own with everything that an installation of yaptide writes, and the processes started in it."""
+    """A folder with all files of an installation of yaptide, and the processes started in it."""
 
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
@@ -165,7 +165,7 @@ class Place:
     def start(
         self, *arguments: object, stdin: str | None = None, wrapper: Sequence[str] = (), **variables: str
     ) -> Running:
-        """Start `yaptide`, by the command `wrapper` if there is one; it dies with the tests, however they end."""
+        """Start `yaptide`, through the command `wrapper` if given; it is killed when the tests end."""
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
@@ -177,13 +177,13 @@ class Place:
             **variables,
         }
         setpriv = shutil.which("setpriv")
-        leash = [setpriv, "--pdeathsig=KILL", "--"] if setpriv else []
+        death_signal = [setpriv, "--pdeathsig=KILL", "--"] if setpriv else []
         number = next(self._numbers)
         files = (self.folder / f"{number}.out", self.folder / f"{number}.err")
         with contextlib.ExitStack() as stack:
             out, err = (stack.enter_context(file.open("wb")) for file in files)
             process = subprocess.Popen(
-                [*leash, *wrapper, YAPTIDE, *map(str, arguments)],
+                [*death_signal, *wrapper, YAPTIDE, *map(str, arguments)],
                 cwd=self.folder,
                 env=environment,
                 stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
@@ -208,38 +208,38 @@ class Place:
             return list(pool.map(lambda command: self.run(*command[0], **command[1]), commands))
 
     def up(self, *arguments: object, port: int = 0, wrapper: Sequence[str] = (), **variables: str) -> "Server":
-        """Start `yaptide up`, on a free port unless told, and wait until it answers."""
+        """Start `yaptide up`, on a free port by default, and wait until it responds."""
         port = port or free_port()
         running = self.start("up", "--port", port, *arguments, wrapper=wrapper, **variables)
         server = Server(self, running, f"http://127.0.0.1:{port}")
-        until(server.answers, f"{server.url} answers")
+        until(server.answers, f"{server.url} responds")
         return server
 
     def simulators(self) -> set[int]:
-        """Processes that work in a folder of a task, whosever children they are by now."""
+        """Return the processes that work in folders of tasks, whoever their parents are."""
         return {pid for pid, folder in working_folders() if folder.is_relative_to(self.data / "work")}
 
     def left(self) -> list[str]:
-        """What there is in the folders of running and of unmerged tasks, but for the name of the spool."""
-        found = [path for name in ("work", "spool") for path in (self.data / name).glob("*")]
-        return [str(path) for path in found if path.name != ".place"]
+        """Return the contents of the folders of running and of unmerged tasks, except the name of the staging area."""
+        paths = [path for name in ("work", "spool") for path in (self.data / name).glob("*")]
+        return [str(path) for path in paths if path.name != ".place"]
 
     @cached_property
     def database(self) -> Database:
-        """A look at the database behind yaptide's back."""
+        """A direct connection to the database."""
         return Database(self.url)
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
-        """Rows of the database."""
+        """Return the rows of a query."""
         with self.database.reading() as connection:
             return [tuple(row) for row in connection.exec_driver_sql(statement)]
 
     def said(self) -> str:
-        """Everything that any process has said."""
+        """Return the output of all processes."""
         return "".join(running.said for running in self.started)
 
     def close(self) -> None:
-        """Kill what still runs; no traceback may ever have been shown to anybody."""
+        """Kill remaining processes, and check that no process has printed a traceback."""
         for running in self.started:
             for pid in session(running.pid):
                 with contextlib.suppress(ProcessLookupError):
@@ -259,7 +259,7 @@ class Server:
     url: str
 
     def answers(self) -> bool:
-        """Whether it answers; RuntimeError if it never will."""
+        """Return whether the server responds; raise RuntimeError if it has ended."""
         if self.running.process.poll() is not None:
             raise RuntimeError(f"yaptide up has ended: {self.running.said}")
         try:
@@ -268,24 +268,24 @@ class Server:
             return False
 
     def register(self, name: str = USER, password: str = PASSWORD) -> "Server":
-        """Add a user who can sign in."""
+        """Add a user."""
         with Client(self.url) as client:
             client.register(name, password)
         return self
 
     @contextlib.contextmanager
     def client(self, name: str = USER, password: str = PASSWORD) -> Iterator[Client]:
-        """The Python client of a user who is signed in."""
+        """Yield a Python client of a signed-in user."""
         with Client(self.url) as client:
             client.sign_in(name, password)
             yield client
 
     def worker(self) -> int | None:
-        """The process that runs the tasks; None while there is none."""
+        """Return the process of the executor; None while there is none."""
         return next((pid for pid in descendants(self.running.pid) if "work" in command_line(pid)), None)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> Done:
-        """Send a signal and wait for the end of it and of everything it has started."""
+        """Send a signal and wait until the server and all its descendants have ended."""
         below = descendants(self.running.pid)
         done = self.running.signal(number)
         until(lambda: not any(map(alive, below)), f"everything of {self.url} has ended")
@@ -294,22 +294,22 @@ class Server:
 
 @contextlib.contextmanager
 def place(folder: Path, **variables: str) -> Iterator[Place]:
-    """A `Place`, and nothing of it that still runs afterwards."""
-    there = Place(folder, variables)
+    """Yield a `Place`, and end all its processes afterwards."""
+    new_place = Place(folder, variables)
     try:
-        yield there
+        yield new_place
     finally:
-        there.close()
+        new_place.close()
 
 
 def _status(pid: int) -> tuple[str, int, int]:
-    """State, parent and session of a process."""
+    """Return the state, parent and session of a process."""
     state, parent, _, leader, *_ = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return state, int(parent), int(leader)
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that only waits to be noticed does not."""
+    """Return whether a process is running; zombies are not."""
     try:
         return _status(pid)[0] not in "ZX"
     except OSError:
@@ -317,35 +317,35 @@ def alive(pid: int) -> bool:
 
 
 def processes() -> list[int]:
-    """All processes of this machine that run."""
+    """Return all running processes of this machine."""
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and alive(int(entry.name))]
 
 
 def descendants(pid: int) -> set[int]:
-    """Children of a process, their children, and so on."""
+    """Return the children of a process, their children, and so on."""
     parents = {}
     for other in processes():
         with contextlib.suppress(OSError):
             parents[other] = _status(other)[1]
-    found, new = set(), {pid}
+    family, new = set(), {pid}
     while new:
-        new = {child for child, parent in parents.items() if parent in new} - found
-        found |= new
-    return found
+        new = {child for child, parent in parents.items() if parent in new} - family
+        family |= new
+    return family
 
 
 def session(leader: int) -> list[int]:
-    """The processes of a session: its leader and what that has started, but for what made a session of its own."""
-    found = []
+    """Return the processes of a session: its leader and descendants, except those with sessions of their own."""
+    members = []
     for pid in processes():
         with contextlib.suppress(OSError):
             if _status(pid)[2] == leader:
-                found.append(pid)
-    return found
+                members.append(pid)
+    return members
 
 
 def command_line(pid: int) -> list[str]:
-    """A process' arguments."""
+    """Return the arguments of a process."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     except OSError:
@@ -353,9 +353,9 @@ def command_line(pid: int) -> list[str]:
 
 
 def working_folders() -> list[tuple[int, Path]]:
-    """Every process with the folder it works in."""
-    found = []
+    """Return every process with its working folder."""
+    folders = []
     for pid in processes():
         with contextlib.suppress(OSError):
-            found.append((pid, Path(f"/proc/{pid}/cwd").readlink()))
-    return found
+            folders.append((pid, Path(f"/proc/{pid}/cwd").readlink()))
+    return folders

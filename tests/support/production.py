@@ -1,4 +1,4 @@
-"""The production platform: PostgreSQL, a broker, the server, and Celery workers, each a process of its own."""
+"""The production platform: PostgreSQL, a broker, the server, and Celery workers, each as separate processes."""
 
 import os
 import signal
@@ -24,13 +24,13 @@ TASKS = 4
 PRIMARIES = 80_000
 
 
-#: After so many seconds without a sign of life a worker counts as dead.
+#: Seconds without a heartbeat after which a worker counts as dead.
 SILENCE = 3
 
 
 @dataclass
 class Production:
-    """A server and its workers, which share nothing with it but the broker and the server's address."""
+    """A server and its workers, which share only the broker and the server's address."""
 
     server_place: Place
     broker: Broker
@@ -39,17 +39,17 @@ class Production:
 
     @property
     def url(self) -> str:
-        """The server's address."""
+        """URL of the server."""
         return f"http://127.0.0.1:{self.port}"
 
     def serve(self) -> Server:
-        """Start the server, at the same address each time."""
+        """Start the server, always at the same address."""
         return self.server_place.up(port=self.port)
 
     def serve_with_full_spool(self) -> tuple[Server, Path]:
-        """Start the server with a spool on a disk of its own that is full, and the file that fills it.
+        """Start the server with a full staging area on a separate disk; return also the file that fills it.
 
-        The disk is there for the server alone: it is mounted in a name space, which needs no privileges.
+        Only the server sees the disk: it is mounted in a mount namespace, which needs no privileges.
         """
         spool = self.server_place.data / "spool"
         spool.mkdir(parents=True)
@@ -59,53 +59,55 @@ class Production:
         return server, Path(f"/proc/{server.running.pid}/root{spool}/.balloon")
 
     def work(self, *arguments: object, backend_url: str = "", **variables: str) -> Running:
-        """Start a worker with one process, in a place of its own; returns when it takes messages."""
+        """Start a worker with one process in its own folder; return when it accepts messages."""
         folder = self.server_place.folder.parent / f"worker-{len(self.workers)}"
-        there = Place(folder, {"CELERY_BROKER_URL": self.broker.url, "YAPTIDE_BACKEND_URL": backend_url or self.url})
-        self.workers.append(there)
-        running = there.start("worker", "--concurrency", 1, *arguments, **variables)
-        until(partial(self.is_ready, running), "the worker takes messages")
+        worker_place = Place(
+            folder, {"CELERY_BROKER_URL": self.broker.url, "YAPTIDE_BACKEND_URL": backend_url or self.url}
+        )
+        self.workers.append(worker_place)
+        running = worker_place.start("worker", "--concurrency", 1, *arguments, **variables)
+        until(partial(self.is_ready, running), "the worker accepts messages")
         return running
 
     def is_ready(self, worker: Running) -> bool:
-        """Whether a worker takes messages; RuntimeError if it never will."""
+        """Return whether a worker accepts messages; raise RuntimeError if it has ended."""
         if worker.process.poll() is not None:
             raise RuntimeError(f"the worker has ended: {worker.said}")
         return "takes tasks" in worker.said
 
     def running(self) -> list[tuple[int, Path]]:
-        """The simulators that run, with their folders."""
-        works = [there.data / "work" for there in self.workers]
-        found = working_folders()
-        return [(pid, folder) for pid, folder in found if any(folder.is_relative_to(work) for work in works)]
+        """Return the running simulators with their folders."""
+        works = [worker.data / "work" for worker in self.workers]
+        folders = working_folders()
+        return [(pid, folder) for pid, folder in folders if any(folder.is_relative_to(work) for work in works)]
 
     def in_the_middle(self) -> bool:
-        """Whether a simulator is between its start and its end."""
+        """Return whether a simulator is between its start and its end."""
         return any(0 < MCsquare().progress(folder, 100) < 100 for _, folder in self.running())
 
     def simulator_of(self, worker: Running) -> int | None:
-        """The simulator that a worker runs, or None."""
+        """Return the simulator that a worker runs, or None."""
         below = descendants(worker.pid)
         return next((pid for pid, _ in self.running() if pid in below), None)
 
     def kill(self, running: Running) -> None:
-        """Kill a process, and what it has started but for what left its session, at once."""
+        """Kill a process and its descendants in the same session, at once."""
         for pid in session(running.pid):
             os.kill(pid, signal.SIGKILL)
         running.wait()
 
     def queues_empty(self) -> bool:
-        """Whether no message waits."""
+        """Return whether no message is queued."""
         return not any(celery.Broker(self.broker.url, 3600).count_messages().values())
 
     def update_key(self, job_id: str) -> str:
-        """What workers of a simulation report with."""
+        """Return the update key of a simulation."""
         key = (self.server_place.data / "signing.key").read_bytes()
         backend = Backend(self.server_place.database, Folder(self.server_place.data / "spool"), key)
         return lifecycle.update_key(backend, job_id)
 
     def resend(self) -> None:
-        """Send every message once more, though nobody asked for it."""
+        """Send every message again without being asked to."""
         rows = self.server_place.query(
             'SELECT s.id, s.job_id, t.task_id FROM "Simulation" s JOIN "Task" t ON t.simulation_id = s.id'
         )
@@ -117,13 +119,13 @@ class Production:
 
 
 def submit(server: Server, source: Path, tasks: int = TASKS) -> str:
-    """Submit a simulation; its public name."""
+    """Submit a simulation; return its job id."""
     with server.register().client() as client:
         return client.submit(source, ntasks=tasks).job_id
 
 
 def check_whole(server: Server, job_id: str, undisturbed: str) -> list[dict[str, Any]]:
-    """The simulation completes, each task once, with the numbers of the embedded system's run; its history."""
+    """Check that each task completes once with the results of an undisturbed run; return the history."""
     with server.client() as client:
         job = client.job(job_id)
         assert job.wait(120, every=0.1) is EntityState.COMPLETED, job.history()
@@ -139,20 +141,20 @@ def check_whole(server: Server, job_id: str, undisturbed: str) -> list[dict[str,
 
 @contextmanager
 def installed(folder: Path, postgres: Postgres, broker: Broker, silence: int = SILENCE) -> Iterator[Production]:
-    """A production platform of which nothing is left afterwards; no server and no worker runs yet."""
+    """Yield a production platform without running server and workers, and remove everything afterwards."""
     url = postgres.create_database()
     variables = {
         "FLASK_SQLALCHEMY_DATABASE_URI": url,
         "CELERY_BROKER_URL": broker.url,
         "YAPTIDE_SILENCE_SECONDS": str(silence),
-        "YAPTIDE_FOREIGN_WORKERS": "mcsquare",  # nobody need wait until the server has heard of a worker
+        "YAPTIDE_FOREIGN_WORKERS": "mcsquare",  # submissions are accepted before a worker has announced itself
     }
-    with place(folder / "server", **variables) as there:
-        assert there.run("db", "upgrade").code == 0
-        made = Production(there, broker, free_port())
+    with place(folder / "server", **variables) as server_place:
+        assert server_place.run("db", "upgrade").code == 0
+        production = Production(server_place, broker, free_port())
         try:
-            yield made
+            yield production
         finally:
-            for worker in made.workers:
+            for worker in production.workers:
                 worker.close()
     postgres.drop_database(url)

@@ -1,4 +1,4 @@
-"""Projects of the web editor, put together from a few words."""
+"""Builds web editor projects from a few words."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def _data(kind: str, at: tuple, rotation: tuple, **parameters: Any) -> dict[str,
 
 
 def box(name: str, size: tuple, at: tuple = (0, 0, 0), rotation: tuple = (0, 0, 0)) -> dict[str, Any]:
-    """A box of full `size`, cm."""
+    """Return a box of full `size`, cm."""
     sides = dict(zip(("width", "height", "depth"), size, strict=True))
     data = _data("BoxGeometry", at, rotation, **sides)
     return {"uuid": name, "name": name, "type": "BoxFigure", "geometryData": data}
@@ -40,13 +40,13 @@ def box(name: str, size: tuple, at: tuple = (0, 0, 0), rotation: tuple = (0, 0, 
 def tube(
     name: str, radius: float, depth: float, at: tuple = (0, 0, 0), rotation: tuple = (0, 0, 0), inner: float = 0
 ) -> dict[str, Any]:
-    """A cylinder along z, hollow if there is an `inner` radius."""
+    """Return a cylinder along z, hollow if there is an `inner` radius."""
     data = _data("HollowCylinderGeometry", at, rotation, radius=radius, depth=depth, innerRadius=inner)
     return {"uuid": name, "name": name, "type": "CylinderFigure", "geometryData": data}
 
 
 def ball(name: str, radius: float, at: tuple = (0, 0, 0)) -> dict[str, Any]:
-    """A sphere."""
+    """Return a sphere."""
     return {
         "uuid": name,
         "name": name,
@@ -56,7 +56,7 @@ def ball(name: str, radius: float, at: tuple = (0, 0, 0)) -> dict[str, Any]:
 
 
 def zone(name: str, material: tuple, *terms: str, **more: Any) -> dict[str, Any]:
-    """A zone: the union of `terms` such as ``a & b - c``."""
+    """Return a zone: the union of `terms` such as ``a & b - c``."""
     rows = [_row(term.split()) for term in terms]
     return {"uuid": name, "name": name, "materialUuid": material[0], "unionOperations": rows, **more}
 
@@ -67,7 +67,7 @@ def _row(words: list[str]) -> list[dict[str, str]]:
 
 
 def mesh(name: str, size: tuple, bins: tuple, at: tuple = (0, 0, 0)) -> dict[str, Any]:
-    """A detector of boxes."""
+    """Return a detector of boxes."""
     sides = dict(zip(("width", "height", "depth"), size, strict=True))
     segments = dict(zip(("xSegments", "ySegments", "zSegments"), bins, strict=True))
     return {"uuid": name, "name": name, "geometryData": _data("Mesh", at, (0, 0, 0), **sides, **segments)}
@@ -76,33 +76,33 @@ def mesh(name: str, size: tuple, bins: tuple, at: tuple = (0, 0, 0)) -> dict[str
 def rings(
     name: str, radius: float, depth: float, bins: tuple, at: tuple = (0, 0, 0), inner: float = 0
 ) -> dict[str, Any]:
-    """A detector of rings around z."""
+    """Return a detector of rings around z."""
     sizes = {"radius": radius, "innerRadius": inner, "depth": depth, "radialSegments": bins[0], "zSegments": bins[1]}
     return {"uuid": name, "name": name, "geometryData": _data("Cyl", at, (0, 0, 0), **sizes)}
 
 
 def zone_detector(name: str, zone: str) -> dict[str, Any]:
-    """A detector that is a zone."""
+    """Return a detector that is a zone."""
     return {"uuid": name, "name": name, "geometryData": _data("Zone", (0, 0, 0), (0, 0, 0), zoneUuid=zone)}
 
 
 def everywhere(name: str) -> dict[str, Any]:
-    """A detector that is the whole world."""
+    """Return a detector that covers the whole world."""
     return {"uuid": name, "name": name, "geometryData": _data("All", (0, 0, 0), (0, 0, 0))}
 
 
 def output(name: str, detector: str, *quantities: dict[str, Any]) -> dict[str, Any]:
-    """An output of a detector; the dose if nothing else is said."""
+    """Return an output of a detector, by default with the dose."""
     return {"name": name, "detectorUuid": detector, "quantities": list(quantities or [quantity("Dose")])}
 
 
 def quantity(keyword: str, name: str = "", **more: Any) -> dict[str, Any]:
-    """A quantity of an output."""
+    """Return a quantity of an output."""
     return {"keyword": keyword, "name": name or keyword, "modifiers": [], **more}
 
 
 def world(size: tuple, material: tuple = BLACK_HOLE, at: tuple = (0, 0, 0), **more: Any) -> dict[str, Any]:
-    """A world that is a box."""
+    """Return a world that is a box."""
     return {**box("World Zone", size, at), "materialUuid": material[0], "autoCalculate": False, **more}
 
 
@@ -114,7 +114,7 @@ def project(
     outputs: list[dict[str, Any]],
     **beam: Any,
 ) -> dict[str, Any]:
-    """A project as the editor sends it; what is said of the `beam` replaces a beam of protons of 100 MeV along z."""
+    """Return a project as the editor sends it; `beam` overrides keys of a 100 MeV proton beam along z."""
     return {
         "metadata": {"version": "0.12", "type": "Editor"},
         "project": {"title": "A test"},
@@ -144,7 +144,7 @@ def project(
 
 
 def water_phantom(**beam: Any) -> dict[str, Any]:
-    """A cylinder of water in vacuum, with depth doses, slabs, and quantities that not every code can do."""
+    """Return a cylinder of water in vacuum, with depth doses, slabs, and quantities that not every code supports."""
     return project(
         tube("phantom", 5, 20, at=(0, 0, 10)),
         tube("chamber", 5.5, 22, at=(0, 0, 10.5)),
@@ -173,7 +173,7 @@ def water_phantom(**beam: Any) -> dict[str, Any]:
 
 
 def nested() -> dict[str, Any]:
-    """A project whose figures lie in each other, each with its own material."""
+    """Return a project with nested figures, each with its own material."""
 
     def made_of(figure: dict[str, Any], material: tuple, *children: dict[str, Any]) -> dict[str, Any]:
         name, icru, density = material
@@ -196,7 +196,7 @@ def nested() -> dict[str, Any]:
 
 
 def from_older_version() -> dict[str, Any]:
-    """A project without what later versions of the editor have added, and with a material that one zone has changed."""
+    """Return a project without keys that later editor versions added, with a material that a zone overrides."""
     lead = {"uuid": "changed", "name": "LEAD", "icru": 82, "density": 11.35, "originalMaterialUuid": "LEAD"}
     changed = {"density": 11.36, "averageIonisationPotential": 7.53}
     whole = project(

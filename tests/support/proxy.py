@@ -1,4 +1,4 @@
-"""A bad network: a proxy before a server that drops requests, loses answers, delays, or stops within a body."""
+"""A bad network: a proxy that drops requests, loses responses, delays, or stops within a body."""
 
 import contextlib
 import http.client
@@ -13,13 +13,13 @@ _CHUNK = 1 << 16
 
 
 class Fate(Enum):
-    """What becomes of a request."""
+    """What happens to a request."""
 
     PASS = "passed on"
-    DROP = "dropped before the server sees it"
-    LOSE = "done by the server, whose answer is lost"
+    DROP = "dropped before the server receives it"
+    LOSE = "processed by the server, whose response is lost"
     DELAY = "passed on after a second"
-    HOLD = "stopped in the middle of its body, until it is released"
+    HOLD = "stopped in the middle of its body until released"
 
 
 Judge = Callable[[str, str], Fate]
@@ -27,7 +27,7 @@ Judge = Callable[[str, str], Fate]
 
 @dataclass
 class Proxy:
-    """Stands before the server on `port`; `judge` says for each method and path what becomes of the request."""
+    """A proxy for the server on `port`; `judge` decides by method and path what happens to a request."""
 
     port: int
     judge: Judge = lambda *_: Fate.PASS
@@ -37,7 +37,7 @@ class Proxy:
     url: str = ""
 
     def handle(self, request: "_Handler") -> None:
-        """Do with a request what its fate is."""
+        """Treat a request according to its fate."""
         fate = self.judge(request.command, request.path)
         self.fates.append((fate, request.command, request.path))
         if fate is Fate.DROP:
@@ -67,21 +67,21 @@ class Proxy:
         request.wfile.write(body)
 
     def _send(self, request: "_Handler", server: http.client.HTTPConnection, *, hold: bool) -> None:
-        left = int(request.headers.get("Content-Length", 0))
+        remaining = int(request.headers.get("Content-Length", 0))
         server.putrequest(request.command, request.path, skip_host=True, skip_accept_encoding=True)
         for name, value in request.headers.items():
             if name.lower() != "connection":
                 server.putheader(name, value)
         server.endheaders()
         if hold:
-            half = request.rfile.read(left // 2)
+            half = request.rfile.read(remaining // 2)
             server.send(half)
-            left -= len(half)
+            remaining -= len(half)
             self.held.set()
             self.released.wait(60)
-        while left and (chunk := request.rfile.read(min(left, _CHUNK))):
+        while remaining and (chunk := request.rfile.read(min(remaining, _CHUNK))):
             server.send(chunk)
-            left -= len(chunk)
+            remaining -= len(chunk)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -95,28 +95,28 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815 - the library's names
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that was killed is no error here."""
+        """Ignore killed clients."""
 
 
 @contextlib.contextmanager
 def proxy(port: int) -> Iterator[Proxy]:
-    """A proxy before the server on `port` of this machine."""
-    made = Proxy(port)
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": made}))
-    made.url = f"http://127.0.0.1:{server.server_address[1]}"
+    """Run a proxy for the server on `port` of this machine."""
+    running_proxy = Proxy(port)
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": running_proxy}))
+    running_proxy.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield made
+        yield running_proxy
     finally:
-        made.released.set()
+        running_proxy.released.set()
         server.shutdown()
         thread.join()
         server.server_close()

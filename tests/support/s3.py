@@ -1,4 +1,4 @@
-"""A real store that speaks S3, in front of a temporary folder."""
+"""A real store with an S3 interface, in front of a temporary folder."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ _BUCKET = "scores"
 
 @dataclass
 class Store:
-    """A store that runs: the variables by which it is found, and its bucket's URL."""
+    """A running store: the variables that configure clients, and its bucket's URL."""
 
     variables: dict[str, str]
     url: str
@@ -29,7 +29,7 @@ class Store:
 
 @contextlib.contextmanager
 def store() -> Iterator[Store]:
-    """S3Proxy with one bucket, of which nothing is left afterwards."""
+    """Run S3Proxy with one bucket, and remove everything afterwards."""
     if not _PROGRAM.is_file():
         raise FileNotFoundError("These tests need S3Proxy: run `scripts/setup s3proxy`")
     with tempfile.TemporaryDirectory(prefix="yaptide-s3-") as name:
@@ -58,7 +58,7 @@ def store() -> Iterator[Store]:
                 stderr=log,
             )
         try:
-            until(lambda: _answers(process, url, folder / "log"), f"{url} answers", 120)
+            until(lambda: _answers(process, url, folder / "log"), f"{url} responds", 120)
             variables = {
                 "AWS_ENDPOINT_URL": url,
                 "AWS_ACCESS_KEY_ID": _KEY,

@@ -1,7 +1,7 @@
 """A real cluster for tests: SLURM with one node, and the SSH server of its login node.
 
-Everything is a plain process on loopback and free ports, under one temporary folder, without systemd, as root or not.
-As root, jobs run as an account that is made for them; otherwise as whoever runs the tests.
+Everything runs as plain processes on loopback and free ports, in one temporary folder, without systemd, with or without
+root. As root, jobs run as an account created for them; otherwise as the current user.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from tests.support import keeper
 from tests.support.ports import free_port
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "sinfo", "sshd")
-#: More than any of the steps below ever took, on a busy machine too.
+#: Longer than any of the steps below takes on a busy machine.
 DEADLINE = 90.0
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
@@ -99,13 +99,13 @@ Subsystem sftp internal-sftp
 
 
 class SlurmMissing(Exception):
-    """Programs of SLURM or OpenSSH are not on this machine."""
+    """Programs of SLURM or OpenSSH are not installed."""
 
 
 def find_program(name: str) -> str:
-    """Full path of a program: sshd wants to be called by it, and daemons are off the PATH of most users."""
-    if found := shutil.which(name, path=_PATH):
-        return found
+    """Return the full path of a program: sshd must be called by it, and daemons are not on most users' PATH."""
+    if path := shutil.which(name, path=_PATH):
+        return path
     raise SlurmMissing(
         f"These tests need {name}: run `scripts/setup slurm`, or install it (on Debian: apt-get install "
         "--no-install-recommends slurmctld slurmd slurm-client munge openssh-server)."
@@ -114,23 +114,23 @@ def find_program(name: str) -> str:
 
 @dataclass
 class Keys:
-    """Keys of the login node and of its users; a certificate from `ca` lets any key in."""
+    """Keys of the login node and of its users; a certificate from `ca` makes any key valid."""
 
     host: asyncssh.SSHKey = field(default_factory=lambda: asyncssh.generate_private_key("ssh-ed25519"))
     ca: asyncssh.SSHKey = field(default_factory=lambda: asyncssh.generate_private_key("ssh-ed25519"))
     user: asyncssh.SSHKey = field(default_factory=lambda: asyncssh.generate_private_key("ssh-ed25519"))
 
     def certificate(self, principal: str, begin: str | int = "-1m", end: str | int = "+2h") -> str:
-        """A certificate of the user's key for the account `principal`; `begin` and `end` as ssh-keygen takes them."""
-        made = self.ca.generate_user_certificate(
+        """Return a certificate of the user's key for the account `principal`; `begin` and `end` as for ssh-keygen."""
+        certificate = self.ca.generate_user_certificate(
             self.user, "test", principals=[principal], valid_after=begin, valid_before=end
         )
-        return made.export_certificate().decode()
+        return certificate.export_certificate().decode()
 
 
 @dataclass
 class SlurmCluster:
-    """A cluster and how to reach it; `serve` makes one."""
+    """A cluster and how to connect to it; created by `serve`."""
 
     folder: Path
     account: str
@@ -148,7 +148,7 @@ class SlurmCluster:
 
     @property
     def host_key(self) -> str:
-        """The login node's host key, as a line of known_hosts."""
+        """Host key of the login node, as a line of known_hosts."""
         return f"[{self.host}]:{self.ssh_port} {_public(self.keys.host)}"
 
     @property
@@ -158,7 +158,7 @@ class SlurmCluster:
 
     @property
     def private_key(self) -> str:
-        """The private key that certificates are for; it has no passphrase."""
+        """Private key of the certificates, without a passphrase."""
         return self.keys.user.export_private_key().decode()
 
     @property
@@ -168,11 +168,11 @@ class SlurmCluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the commands of SLURM need in their environment."""
+        """Environment for commands of SLURM."""
         return {"PATH": _PATH, "SLURM_CONF": str(self.folder / "slurm.conf"), "LANG": "C.UTF-8"}
 
     def command(self, *words: str) -> str:
-        """What a command of SLURM prints, run by its administrator; RuntimeError with what it says if it fails."""
+        """Return the output of a SLURM command run by the administrator; raise RuntimeError if it fails."""
         done = subprocess.run(
             words, env=self.environment, capture_output=True, text=True, check=False, timeout=DEADLINE
         )
@@ -181,15 +181,15 @@ class SlurmCluster:
         return done.stdout
 
     def reach_time_limit(self, job: str) -> None:
-        """Let a running job reach its time limit; a minute is the shortest limit that one can be submitted with.
+        """Let a running job reach its time limit; the shortest limit for a submission is a minute.
 
-        SLURM refuses an end that is over when the request arrives, so the end is a few seconds away.
+        SLURM rejects an end time that has passed when the request arrives, so it is set a few seconds ahead.
         """
         self.command("scontrol", "update", f"JobId={job}", "EndTime=now+3")
 
     @contextlib.contextmanager
     def holding(self) -> Iterator[None]:
-        """Take jobs, and begin none of them, until the block has ended."""
+        """Accept jobs, but start none of them within the block."""
         self.command("scontrol", "update", "PartitionName=main", "State=DOWN")
         try:
             yield
@@ -217,12 +217,12 @@ class SlurmCluster:
         self.start_slurmd()
         self._start_sshd()
         self._wait_until("the node is idle", lambda: self._answers("idle", "sinfo", "--noheader", "--format=%T"))
-        # Even then jobs may not start: one that has run is the proof.
+        # Jobs may still not start: only a job that has run proves it.
         probe = ("srun", "--ntasks=1", "--mem=20", "--job-name=probe", "echo", "up")
         self._wait_until("a first job", lambda: self._answers("up", *probe))
 
     def close(self) -> None:
-        """End everything at once and leave nothing behind."""
+        """End everything at once and remove it."""
         if self._keeper is not None:
             self._keeper.stdin.close()
             self._keeper.wait(DEADLINE)
@@ -230,24 +230,24 @@ class SlurmCluster:
             self._keeper = None
 
     def start_slurmctld(self, *options: str) -> None:
-        """Start the controller; it goes on with the jobs it knew."""
+        """Start the controller; it continues the jobs it knows."""
         self._spawn("slurmctld", "-D", "-f", str(self.folder / "slurm.conf"), *options)
 
     def start_slurmd(self) -> None:
-        """Start the node's daemon."""
+        """Start the daemon of the node."""
         self._spawn("slurmd", "-D", "-f", str(self.folder / "slurm.conf"), "-N", self._node)
 
     def stop(self, name: str) -> None:
-        """End a daemon in good order; one that is killed forgets the jobs of its last seconds."""
+        """Stop a daemon cleanly; a killed one would forget the jobs of its last seconds."""
         pid = self.pids.pop(name)
         os.kill(pid, signal.SIGTERM)
         self._wait_until(f"{name} has ended", lambda: not Path(f"/proc/{pid}").exists())
 
     def drop_connections(self) -> None:
-        """Cut all SSH connections, as a network does."""
+        """Drop all SSH connections, like a network failure."""
         for pid in keeper.descendants(self.pids["sshd"]):
             with contextlib.suppress(OSError):  # it has ended meanwhile
-                # Not what runs in a session: its end could be told before the connection is gone.
+                # Do not kill processes of a session: their end could be reported before the connection is gone.
                 if Path(f"/proc/{pid}/comm").read_text() == "sshd\n":
                     os.kill(pid, signal.SIGKILL)
 
@@ -275,7 +275,7 @@ class SlurmCluster:
         (self.folder / "ssh" / "authorized_keys").touch()
         if _is_root():
             home = self.folder / "home"
-            # A '!' for a password, which locks the account, would keep sshd from letting even keys in.
+            # A password of '!' locks the account, and sshd would not even accept keys.
             options = ("--no-create-home", "--user-group", "--shell=/bin/bash", "--password=*", f"--home-dir={home}")
             subprocess.run([find_program("useradd"), *options, self.account], check=True, timeout=DEADLINE)
             owner = pwd.getpwnam(self.account)
@@ -303,8 +303,8 @@ class SlurmCluster:
         self._wait_until("sshd listens", listens)
 
     def _spawn(self, name: str, *options: str) -> None:
-        asked = {"command": [find_program(name), *options], "environment": self.environment}
-        self._keeper.stdin.write(json.dumps({**asked, "log": str(self._log(name))}) + "\n")
+        request = {"command": [find_program(name), *options], "environment": self.environment}
+        self._keeper.stdin.write(json.dumps({**request, "log": str(self._log(name))}) + "\n")
         self._keeper.stdin.flush()
         self.pids[name] = int(self._keeper.stdout.readline())
 
@@ -312,7 +312,7 @@ class SlurmCluster:
         return self.folder / f"{name}.log"
 
     def _answers(self, expected: str, *words: str) -> bool:
-        """Whether a command says what is expected; those of SLURM can hang where its controller is gone."""
+        """Return whether a command prints the expected text; SLURM commands can hang without a controller."""
         try:
             done = subprocess.run(words, env=self.environment, capture_output=True, text=True, check=False, timeout=15)
         except subprocess.TimeoutExpired:
@@ -339,8 +339,9 @@ def _public(key: asyncssh.SSHKey) -> str:
 
 @contextlib.contextmanager
 def serve() -> Iterator[SlurmCluster]:
-    """A cluster that runs, and of which nothing is left afterwards."""
-    # A short path: sockets have room for a hundred characters. Everybody may look in: jobs run as another account.
+    """Run a cluster, and remove everything afterwards."""
+    # A short path, because sockets allow about a hundred characters. It is readable, because jobs run as another
+    # account.
     folder = Path(tempfile.mkdtemp(prefix="yaptide-slurm-", dir="/tmp"))
     account = f"yaptide-{folder.name[-8:].replace('_', '-')}".lower() if _is_root() else getpass.getuser()
     cluster = SlurmCluster(folder, account)

@@ -1,4 +1,4 @@
-"""SSH keys, and certificates as an authority issues them."""
+"""SSH keys, and certificates issued by an authority."""
 
 import base64
 from dataclasses import dataclass, field
@@ -17,13 +17,13 @@ from cryptography.hazmat.primitives.serialization import (
 
 
 def text_of(key: Any, form: PrivateFormat = PrivateFormat.OpenSSH, passphrase: bytes = b"") -> str:
-    """A private key as it is in a file."""
+    """Return a private key as file contents."""
     encryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
     return key.private_bytes(Encoding.PEM, form, encryption).decode()
 
 
 def locked() -> str:
-    """A private key in OpenSSH's format that asks for a passphrase, and that no passphrase opens."""
+    """Return an OpenSSH private key with an unknown passphrase."""
 
     def text(data: bytes) -> bytes:
         return len(data).to_bytes(4, "big") + data
@@ -49,7 +49,7 @@ class Authority:
         lasts: timedelta = timedelta(hours=12),
         kind: SSHCertificateType = SSHCertificateType.USER,
     ) -> str:
-        """A certificate for a private key and these names, valid from `since` for as long as it `lasts`, from now."""
+        """Return a certificate for a private key and names, valid from now + `since` for `lasts`."""
         now = datetime.now(UTC)
         builder = SSHCertificateBuilder().public_key(key.public_key()).serial(1).type(kind).key_id(b"test")
         builder = builder.valid_principals([name.encode() for name in names or ("alice",)])
@@ -57,6 +57,6 @@ class Authority:
         return builder.sign(self.key).public_bytes().decode()
 
     def pair(self, *names: str, **times: timedelta) -> dict[str, str]:
-        """A new private key with its certificate, as the certificate service answers and `POST /user/update` takes."""
+        """Return a new private key with certificate, as from the certificate service and for `POST /user/update`."""
         key = Ed25519PrivateKey.generate()
         return {"cert": self.issue(key, *names, **times), "private": text_of(key)}

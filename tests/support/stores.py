@@ -1,4 +1,4 @@
-"""A small store with rows in every table, among them what is hard to carry from one database to another."""
+"""A small store with rows in every table, including data that is hard to copy between databases."""
 
 import gzip
 import hashlib
@@ -35,11 +35,11 @@ from yaptide.persistence.models import (
 
 START = datetime(2026, 3, 29, 0, 59, 59, 999999, tzinfo=UTC)  # a microsecond before Europe's clocks change
 END = START + timedelta(hours=2, microseconds=1)
-#: No double is that.
+#: Cannot be represented as a double.
 MANY = 2**53 + 1
 WORDS = "żółw 🐢 \"'\\ \n\t\x7f\u2028"
 DIRECT_JOB, BATCH_JOB, OPEN_JOB = "20260329-direct.DIRECT", "20260329-batch.BATCH", "20260329-open.DIRECT"
-#: In each of them is one simulation.
+#: There is one simulation in each of them.
 STATES = (EntityState.CANCELED, EntityState.COMPLETED, EntityState.RUNNING)
 CLUSTER = "ares"
 CONNECTION = {
@@ -56,19 +56,19 @@ INPUT = {"input_type": "FILES", "number_of_all_primaries": MANY, "input_files": 
 
 
 def ours(value: object) -> dict[str, Any]:
-    """The columns of a payload as yaptide writes it."""
+    """Return the columns of a payload written by yaptide."""
     return codec.encode_payload(value).columns()
 
 
 def foreign(value: object) -> dict[str, Any]:
-    """The columns of a payload as other writers made it."""
+    """Return the columns of a payload written by another program."""
     text = json.dumps(value).encode()
     digest = hashlib.sha256(text).hexdigest()
     return {"compressed_data": gzip.compress(text, mtime=0), "content_size": len(text), "content_sha256": digest}
 
 
 def fill(database: Database) -> None:
-    """Add three simulations (COMPLETED, CANCELED on a cluster, RUNNING) and everything around them."""
+    """Add three simulations (COMPLETED, CANCELED on a cluster, RUNNING) with all related rows."""
     with database.writing() as connection:
         _add(connection, UserModel, id=3, username="alice", auth_provider="YaptideUser", quota_bytes=2**40)
         local = {"password_hash": "$argon2id$" + WORDS, "name_skeleton": make_skeleton("alice")}
@@ -76,7 +76,7 @@ def fill(database: Database) -> None:
         _add(connection, UserModel, id=7, username="alice", auth_provider="KeycloakUser")
         subject = {"issuer": "https://sso.example.org/realms/science", "subject": "5a1c6f0e"}
         _add(connection, KeycloakUserModel, id=7, cert="ssh-rsa-cert", private_key="gAAAA\n" + WORDS, **subject)
-        for number in range(9):  # mixed case: databases sort that differently
+        for number in range(9):  # mixed case, which databases sort differently
             _add(connection, SessionModel, id=f"{'aBcD_-'[number % 6]}{number}", user_id=3, expires=END)
         _add(connection, ClusterModel, id=2, cluster_name=CLUSTER, host="login.example", **CONNECTION)
         _add_direct(connection)
@@ -86,7 +86,7 @@ def fill(database: Database) -> None:
         _add(connection, RunnerModel, id=6, name="driver", platform="BATCH", heartbeat_time=START)
         program = {"sim_type": "mcsquare", "version": "1.1.0", "digest": "ab" * 32}
         _add(connection, RunnerSimulatorModel, runner_id=4, **program)
-        # The highest number that was ever given must not be given again.
+        # The highest id that was ever used must not be used again.
         _add(connection, SimulationModel, **_simulation(99, "gone", EntityState.FAILED))
         connection.execute(delete(SimulationModel).where(SimulationModel.id == 99))
 

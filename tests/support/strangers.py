@@ -1,4 +1,4 @@
-"""Strangers who are slow, who break off, and who guess passwords."""
+"""Clients that are slow, break off, or guess passwords."""
 
 import contextlib
 import socket
@@ -12,18 +12,18 @@ import httpx
 
 from tests.support.processes import DEADLINE, PASSWORD, USER, Server
 
-#: How many guess at once.
+#: Number of clients that guess at once.
 STRANGERS = 40
 
 
 @contextlib.contextmanager
 def connections(server: Server, count: int, start: bytes) -> Iterator[list[socket.socket]]:
-    """Connections on which so much has been sent."""
+    """Open connections and send `start` on each."""
     host, port = server.url.removeprefix("http://").split(":")
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(socket.socket()) for _ in range(count)]
         for connection in opened:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # the kernel reads ahead no further
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # limits how much the kernel reads ahead
             connection.settimeout(60)
             connection.connect((host, int(port)))
             connection.sendall(start)
@@ -42,7 +42,7 @@ def log_in(http: httpx.Client, address: str, password: str = PASSWORD, name: str
 
 
 class Flood:
-    """Strangers who guess until they are told to stop."""
+    """Clients that guess passwords until the end of a block."""
 
     def __init__(self, server: Server) -> None:
         self._url = server.url
@@ -53,7 +53,7 @@ class Flood:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Inside, all of them guess, each of them for the second time at least."""
+        """Guess passwords within the block; each client has guessed at least once before it begins."""
         with ThreadPoolExecutor(STRANGERS) as pool:
             strangers = pool.map(self._guess_on, range(STRANGERS))
             self._all_guessed.wait(DEADLINE)

@@ -45,5 +45,5 @@ def test_the_command_writes_what_is_asked_for(tmp_path):
 
 def test_a_terminal_gets_no_picture(monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    with pytest.raises(InvalidInput, match="give a file"):
+    with pytest.raises(InvalidInput, match="needs a file name"):
         show_diagram(None, Format.PNG)

@@ -208,9 +208,9 @@ def test_who_may_call_a_route_is_documented_as_it_is(web):
         if path in PAGES or path.startswith("/worker/"):  # those: tests/integration/test_contract_work.py
             continue
         answer = web.test_client().open(f"{path}?job_id=x", method=method, json=bodies.get((method, path)))
-        told = WHO.get(f"{method} {path}", "signed in")
+        told = WHO.get(f"{method} {path}", "signed-in users")
         asks_for_a_token = answer.json["message"] == "No token provided"
-        assert asks_for_a_token == (told.startswith("signed in") or "cookie" in told), (method, path)
+        assert asks_for_a_token == (told.startswith("signed-in users") or "cookie" in told), (method, path)
         if "update key" in told:
             assert answer.json["message"] in ("Invalid update key", "Simulation does not exist"), (method, path)
     assert set(WHO) | set(OWN_ERRORS) <= {f"{method} {path}" for method, path in routes(web)}

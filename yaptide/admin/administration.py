@@ -1,4 +1,4 @@
-"""`yaptide simulations` and `yaptide tasks`, and the same in `db_manage.py`: what all users have stored."""
+"""`yaptide simulations` and `yaptide tasks`: simulations and tasks of all users; also in `db_manage.py`."""
 
 from typing import Annotated
 
@@ -25,20 +25,20 @@ tasks = typer.Typer(help="List and remove tasks of simulations.", no_args_is_hel
 
 @simulations.command("list")
 def list_simulations(
-    user: Annotated[str, typer.Option(help="Only those of this user.", show_default=False)] = "",
+    user: Annotated[str, typer.Option(help="Only of this user.", show_default=False)] = "",
     provider: Provider = "",
     states: States = "",
     limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:
-    """List the simulations of all users, the newest first.
+    """List the simulations of all users, newest first.
 
     Example: yaptide simulations list --user alice --states RUNNING,PENDING
     """
-    wanted = parse_states(states)
+    selected_states = parse_states(states)
     database = connect_database()
-    whose = administration.find_user(database, user, provider) if user else None
-    total, rows = administration.list_simulations(database, whose, wanted, limit)
+    owner = administration.find_user(database, user, provider) if user else None
+    total, rows = administration.list_simulations(database, owner, selected_states, limit)
     if as_json:
         print_json({"simulations_count": total, "simulations": [dict(row._mapping) for row in rows]})
         return
@@ -54,33 +54,38 @@ def list_simulations(
 def remove_simulation(
     job_id: JobId,
     yes: Yes = False,
-    force: Annotated[bool, typer.Option("--force", help="Also one whose tasks may still run.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Remove it even if its tasks may still run.")] = False,
 ) -> None:
-    """Remove a simulation with everything about it, after showing what that is.
+    """Remove a simulation with all its data, after showing how much it is.
 
     Example: yaptide simulations remove 20260301-100000-...DIRECT
     """
     database = connect_database()
-    seen = administration.count_contents(database, job_id)
-    ask_confirmation(f"Remove {job_id} ({seen.job_state}) with {_parts(seen)}?", yes)
-    administration.remove_simulation(database, job_id, seen, force=force)
-    print_message(f"Simulation {job_id} was removed, with {_parts(seen)}")
+    contents = administration.count_contents(database, job_id)
+    ask_confirmation(f"Remove {job_id} ({contents.job_state}) with {_describe_contents(contents)}?", yes)
+    administration.remove_simulation(database, job_id, contents, force=force)
+    print_message(f"Removed simulation {job_id} with {_describe_contents(contents)}")
 
 
-def _parts(seen: Contents) -> str:
-    counts = {"task": seen.tasks, "estimator": seen.estimators, "page": seen.pages, "log": seen.logfiles}
+def _describe_contents(contents: Contents) -> str:
+    counts = {
+        "task": contents.tasks,
+        "estimator": contents.estimators,
+        "page": contents.pages,
+        "log": contents.logfiles,
+    }
     parts = ", ".join(format_count(count, noun) for noun, count in counts.items())
-    return f"{parts} ({format_bytes(seen.stored_bytes)})"
+    return f"{parts} ({format_bytes(contents.stored_bytes)})"
 
 
 @tasks.command("list")
 def list_tasks(
-    job_id: Annotated[str | None, typer.Argument(metavar="JOB_ID", help="Of this simulation only.")] = None,
+    job_id: Annotated[str | None, typer.Argument(metavar="JOB_ID", help="Only of this simulation.")] = None,
     states: States = "",
     limit: Limit = 1000,
     as_json: AsJson = False,
 ) -> None:
-    """List the tasks of a simulation, or of all of them.
+    """List the tasks of a simulation, or of all simulations.
 
     Example: yaptide tasks list --states RUNNING
     """
@@ -105,23 +110,23 @@ def list_tasks(
 @tasks.command("remove")
 def remove_task(
     job_id: JobId,
-    task_id: Annotated[int, typer.Argument(metavar="TASK", min=0, help="Its number in this simulation.")],
+    task_id: Annotated[int, typer.Argument(metavar="TASK", min=0, help="Number of the task in the simulation.")],
     yes: Yes = False,
 ) -> None:
-    """Remove a task of a simulation, after showing what goes with it. Results that are stored stay as they are.
+    """Remove a task of a simulation, after showing it. Stored results are kept.
 
-    Refused is a task that may still run, one whose scores are being merged, and the only one.
+    A task cannot be removed while it may still run, while its results are being merged, or if it is the only one.
 
     Example: yaptide tasks remove 20260301-100000-...DIRECT 3
     """
     database = connect_database()
-    seen = administration.find_task(database, job_id, task_id)
-    ask_confirmation(f"Remove {_described(seen)} of {job_id}?", yes)
-    administration.remove_task(database, job_id, task_id, seen)
-    print_message(f"Removed was {_described(seen)} of {job_id}")
+    task = administration.find_task(database, job_id, task_id)
+    ask_confirmation(f"Remove {_described(task)} of {job_id}?", yes)
+    administration.remove_task(database, job_id, task_id, task)
+    print_message(f"Removed {_described(task)} of {job_id}")
 
 
 def _described(seen: TaskSeen) -> str:
-    found = seen.task
-    primaries = f"{found.simulated_primaries:,} of {found.requested_primaries:,} primaries"
-    return f"task {found.task_id} ({found.task_state}, {primaries}) with {format_count(seen.history, 'row')} of history"
+    task = seen.task
+    primaries = f"{task.simulated_primaries:,} of {task.requested_primaries:,} primaries"
+    return f"task {task.task_id} ({task.task_state}, {primaries}) with {format_count(seen.history, 'row')} of history"

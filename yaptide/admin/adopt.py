@@ -23,16 +23,15 @@ app = typer.Typer()
 
 @app.command("adopt")
 def adopt_database(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do everything, report it, and take it back.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Convert, report, then roll back.")] = False,
     stale_after: Annotated[
-        float, typer.Option(min=0, help="Days without a sign of life after which a simulation counts as stale.")
+        float, typer.Option(min=0, help="Days without activity after which a simulation counts as stale.")
     ] = 7.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Turn a database of the existing YAPTIDE backend into one of ours, in place, all or nothing.
+    """Convert a database of the existing YAPTIDE backend to this schema, in place, all or nothing.
 
-    Stop that backend and make a backup first. Everything that had to be decided is reported; a second run changes
-    nothing.
+    Stop that backend and make a backup first. Every decision is reported. Running it again changes nothing.
 
     Example: yaptide db adopt --dry-run
     """
@@ -51,23 +50,23 @@ def adopt_database(
 
 
 def _check_file(database: Database) -> None:
-    """Raise InvalidInput rather than make an SQLite file where there is none."""
+    """Raise InvalidInput if the SQLite file does not exist, because connecting would create it."""
     file = database.engine.url.database
     if database.is_sqlite and (file is None or not Path(file).is_file()):
-        raise InvalidInput(f"There is no database file {file or ''}; check FLASK_SQLALCHEMY_DATABASE_URI")
+        raise InvalidInput(f"No such database file: {file or ''}; check FLASK_SQLALCHEMY_DATABASE_URI")
 
 
 def _show(report: Report, *, dry_run: bool) -> None:
     if not report.adopted:
-        print_message("The database is one of ours already; nothing was changed")
+        print_message("The database already has the schema of yaptide; nothing was changed")
         return
     rows = [(entry.where, entry.whose, entry.what, entry.why) for entry in report.decisions]
-    print_table(("row", "of", "what was done", "why"), rows, "Decisions")
-    print_table(("table", "rows"), report.rows.items(), "Now there are")
+    print_table(("row", "user", "decision", "reason"), rows, "Decisions")
+    print_table(("table", "rows"), report.rows.items(), "Rows after the conversion")
     kinds = Counter(entry.where.split()[0] for entry in report.decisions)
     summary = ", ".join(f"{count} about {kind}" for kind, count in kinds.items()) or "none"
     print_message(f"Decisions: {summary}")
-    print_message("A dry run: nothing was changed" if dry_run else "The database was taken over")
+    print_message("Dry run: nothing was changed" if dry_run else "Database converted")
 
 
 @contextmanager

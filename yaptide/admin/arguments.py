@@ -1,4 +1,4 @@
-"""What several commands are told: how to ask for passwords, sizes, ages and states, and whether to go on."""
+"""Options and arguments that several commands share, and parsers of passwords, sizes, ages and states."""
 
 import re
 import sys
@@ -23,11 +23,11 @@ _AGES = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1
 _MAX_SIZE = 2**63 - 1
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-JobId = Annotated[str, typer.Argument(metavar="JOB_ID", help="Public name of the simulation.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Skip the confirmation.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB_ID", help="Job id of the simulation.")]
 UserName = Annotated[str, typer.Argument(metavar="NAME", help="User name.")]
-States = Annotated[str, typer.Option(help="Only those in these states, separated by commas.", show_default=False)]
-Limit = Annotated[int, typer.Option(min=1, help="At most so many.")]
+States = Annotated[str, typer.Option(help="Only these states, separated by commas.", show_default=False)]
+Limit = Annotated[int, typer.Option(min=1, help="Maximum number of rows.")]
 PasswordFile = Annotated[
     Path | None,
     typer.Option("--password-file", help="Read the password from this file (- for standard input) instead of asking."),
@@ -37,12 +37,12 @@ PasswordGiven = Annotated[
     typer.Option(
         "--password-on-command-line",
         metavar="PASSWORD",
-        help="Take it from here, where everybody on this machine can see it.",
+        help="The password itself. Every user of this machine can see it.",
     ),
 ]
 
 
-def _known(provider: str) -> str:
+def _check_provider(provider: str) -> str:
     if provider not in ("", YAPTIDE_USER, KEYCLOAK_USER):
         raise typer.BadParameter(f"{YAPTIDE_USER} or {KEYCLOAK_USER}")
     return provider
@@ -52,21 +52,21 @@ Provider = Annotated[
     str,
     typer.Option(
         metavar="PROVIDER",
-        help=f"{YAPTIDE_USER} or {KEYCLOAK_USER}, where both have a user of this name.",
-        callback=_known,
+        help=f"{YAPTIDE_USER} or {KEYCLOAK_USER}; needed only if both have a user of this name.",
+        callback=_check_provider,
         show_default=False,
     ),
 ]
 
 
-def ask_password(file: Path | None, given: str | None) -> str:
-    """A password: from a file, from the command line if it has to be, otherwise asked for twice and not shown."""
-    if given is not None:
-        print_message("Warning: others can see what is on a command line; use --password-file, or let it be asked for")
-        return given
+def ask_password(file: Path | None, password_argument: str | None) -> str:
+    """Return the password from the command line or a file, or prompt for it twice without echo."""
+    if password_argument is not None:
+        print_message("Warning: other users can read the command line; use --password-file or the prompt")
+        return password_argument
     if file is None:
-        asked: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
-        return asked
+        password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        return password
     text = (sys.stdin.read() if str(file) == "-" else file.read_text()).rstrip("\r\n")
     if not text:
         raise InvalidInput("The password is empty")
@@ -74,34 +74,34 @@ def ask_password(file: Path | None, given: str | None) -> str:
 
 
 def ask_confirmation(question: str, yes: bool) -> None:
-    """Go on only if the answer is yes, or was given beforehand."""
+    """Ask for confirmation unless `yes` is set; abort the command if the answer is no."""
     if not yes:
         typer.confirm(question, abort=True, err=True)
 
 
 def parse_size(text: str) -> int | None:
-    """Bytes of a size such as ``5GB``, ``1.5 TB``, ``200MiB`` or ``1000``; None for ``none``. Raises InvalidInput."""
+    """Return the bytes of a size such as ``5GB``, ``1.5 TB``, ``200MiB`` or ``1000``; None for ``none``."""
     if text.lower() == "none":
         return None
-    found = _SIZE.fullmatch(text.strip().lower())
-    if found is None or found[2] not in _UNITS or float(found[1]) * _UNITS[found[2]] > _MAX_SIZE:
-        raise InvalidInput(f"{text!r} is no size; examples: 5GB, 200MiB, none")
-    whole = found[1].isdigit()
-    return int(found[1]) * _UNITS[found[2]] if whole else round(float(found[1]) * _UNITS[found[2]])
+    match = _SIZE.fullmatch(text.strip().lower())
+    if match is None or match[2] not in _UNITS or float(match[1]) * _UNITS[match[2]] > _MAX_SIZE:
+        raise InvalidInput(f"Invalid size {text!r}: use e.g. 5GB, 200MiB or none")
+    whole = match[1].isdigit()
+    return int(match[1]) * _UNITS[match[2]] if whole else round(float(match[1]) * _UNITS[match[2]])
 
 
 def parse_age(text: str) -> timedelta:
-    """The time that ``90d``, ``12h`` or ``4w`` means; raises InvalidInput."""
+    """Return the timedelta of an age such as ``90d``, ``12h`` or ``4w``."""
     number, unit = text[:-1], text[-1:]
     if not number.isascii() or not number.isdigit() or unit not in _AGES or len(number) > 5:
-        raise InvalidInput(f"{text!r} is no age; examples: 90d, 12h, 4w")
+        raise InvalidInput(f"Invalid age {text!r}: use e.g. 90d, 12h")
     return int(number) * _AGES[unit]
 
 
 def parse_states(text: str) -> tuple[EntityState, ...]:
-    """The states in ``FAILED,CANCELED``; raises InvalidInput for one that there is not."""
+    """Return the states in a text such as ``FAILED,CANCELED``; raise InvalidInput for an unknown state."""
     names = [name.strip().upper() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in EntityState.__members__]
     if unknown:
-        raise InvalidInput(f"{unknown[0]} is no state; there are {', '.join(EntityState)}")
+        raise InvalidInput(f"Unknown state {unknown[0]!r}: use {', '.join(EntityState)}")
     return tuple(EntityState(name) for name in names)

@@ -21,65 +21,66 @@ db = typer.Typer()
 #: Commands of `yaptide`.
 app = typer.Typer()
 
-_NOT_IN_IT = (
-    "Not in it: the settings and the keys in them or in the data folder (without these everybody signs in again, and "
-    "stored SSH keys cannot be read), and outputs of tasks that are not merged yet"
+_NOT_INCLUDED = (
+    "Not included: settings, keys (without the same keys all users must sign in again, and stored SSH keys cannot be "
+    "decrypted), and task results that are not merged yet"
 )
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="The file.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The backup or archive file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @db.command("backup")
 def write_backup(file: File, as_json: AsJson = False) -> None:
-    """Write everything in the database to a file, as it is at one moment, while others go on using it.
+    """Write a consistent snapshot of the whole database to a file, while the server keeps running.
 
-    The file can be restored into a database of either kind. It replaces a file of that name when it is whole.
+    The backup can be restored to SQLite and to PostgreSQL. An existing file is replaced only when the new one is
+    complete.
 
     Example: yaptide db backup yaptide-2026-03-01.zip
     """
-    with _bar() as watch:
-        report = backups.write_backup(_existing(), file, watch)
+    with _bar() as show_progress:
+        report = backups.write_backup(_existing(), file, show_progress)
     _show(file, report, as_json)
-    print_message(f"Everything was written to {file}. Keep it as safe as the database. {_NOT_IN_IT}")
+    print_message(f"Backup written to {file}. Keep it as safe as the database. {_NOT_INCLUDED}")
 
 
 @db.command("restore")
 def restore_backup(file: File, as_json: AsJson = False) -> None:
-    """Fill an empty database from a backup, bring it up to date, and check every row.
+    """Restore a backup into an empty database, upgrade it to this version, and verify every row.
 
     Example: FLASK_SQLALCHEMY_DATABASE_URI=postgresql+psycopg://me@localhost/new yaptide db restore backup.zip
     """
-    with _bar() as watch:
-        report = backups.restore_backup(configured_database(), file, watch)
+    with _bar() as show_progress:
+        report = backups.restore_backup(configured_database(), file, show_progress)
     _show(file, report, as_json)
-    print_message(f"Restored and checked: {report.rows} rows of {len(report.tables)} tables. {_NOT_IN_IT}")
+    print_message(f"Restored and verified: {report.rows} rows of {len(report.tables)} tables. {_NOT_INCLUDED}")
 
 
 @db.command("verify")
 def verify_backup(file: File, as_json: AsJson = False) -> None:
-    """Check a backup without restoring it: every byte, every row, and all counts.
+    """Verify a backup without restoring it: checksums, rows and counts.
 
     Example: yaptide db verify yaptide-2026-03-01.zip
     """
-    with _bar() as watch:
-        report = backups.verify_backup(file, watch)
+    with _bar() as show_progress:
+        report = backups.verify_backup(file, show_progress)
     _show(file, report, as_json)
-    print_message(f"The backup is whole: {report.rows} rows of {len(report.tables)} tables")
+    print_message(f"The backup is complete: {report.rows} rows of {len(report.tables)} tables")
 
 
 @app.command("export")
 def export_simulations(
-    job_ids: Annotated[list[str], typer.Argument(metavar="JOB_ID...", help="Public names of the simulations.")],
+    job_ids: Annotated[list[str], typer.Argument(metavar="JOB_ID...", help="Job ids of the simulations.")],
     file: File,
     as_json: AsJson = False,
 ) -> None:
-    """Write simulations that have ended, with everything about them, to a file for another installation.
+    """Export finished simulations with all their data to a file for another installation.
 
     Example: yaptide export 20260301-100000-...DIRECT simulation.zip
     """
-    with _bar() as watch:
-        report = archives.export_simulations(open_store().backend, job_ids, file, watch)
+    with _bar() as show_progress:
+        report = archives.export_simulations(open_store().backend, job_ids, file, show_progress)
     if as_json:
         print_json({"file": str(file), **msgspec.to_builtins(report)})
     print_message(
@@ -90,33 +91,33 @@ def export_simulations(
 @app.command("import")
 def import_simulations(
     file: File,
-    user: Annotated[str, typer.Option("--user", help="Whose they become; default: you.", show_default=False)] = "",
+    user: Annotated[str, typer.Option("--user", help="New owner; default: you.", show_default=False)] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Add the simulations in an exported file, all or none. Those that are here already are left alone.
+    """Import simulations from an exported file, all or none. Simulations that exist already are skipped.
 
     Example: yaptide import simulation.zip --user alice
     """
     backend = open_store().backend
     name = user or local_user(backend, "").username
-    with _bar() as watch:
-        report = archives.import_simulations(backend, file, name, watch)
+    with _bar() as show_progress:
+        report = archives.import_simulations(backend, file, name, show_progress)
     if as_json:
         print_json(msgspec.to_builtins(report))
     else:
-        rows = [(job_id, "imported") for job_id in report.imported] + [(job_id, "here") for job_id in report.skipped]
+        rows = [(job_id, "imported") for job_id in report.imported] + [(job_id, "exists") for job_id in report.skipped]
         print_table(("simulation", ""), rows)
     print_message(
-        f"{len(report.imported)} simulations were imported for {report.user}, {len(report.skipped)} were here already"
+        f"Imported {len(report.imported)} simulations for {report.user}; {len(report.skipped)} existed already"
     )
 
 
 def _existing() -> Database:
-    """The configured database; raises NotFound rather than make an SQLite file where there is none."""
+    """Return the configured database; raise NotFound if its SQLite file does not exist, rather than create it."""
     database = configured_database()
     file = database.engine.url.database
     if database.is_sqlite and file and not Path(file).exists():
-        raise NotFound(f"There is no database file {file}")
+        raise NotFound(f"No such database file: {file}; check FLASK_SQLALCHEMY_DATABASE_URI")
     return database
 
 
@@ -133,7 +134,7 @@ def _show(file: Path, report: Report, as_json: bool) -> None:
 
 @contextmanager
 def _bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on standard error that shows what is being done, and goes at the end."""
+    """Show a progress bar on standard error, and remove it at the end."""
     columns: tuple[Any, ...] = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -143,7 +144,7 @@ def _bar() -> Iterator[Callable[[str, int, int], None]]:
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         bar = progress.add_task("", total=None)
 
-        def watch(what: str, done: int, total: int) -> None:
+        def show_progress(what: str, done: int, total: int) -> None:
             progress.update(bar, description=what, completed=done, total=total)
 
-        yield watch
+        yield show_progress

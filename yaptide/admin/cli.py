@@ -1,4 +1,4 @@
-"""The `yaptide` command: puts the groups together."""
+"""The `yaptide` command: assembles the groups of commands."""
 
 from typing import Annotated
 
@@ -29,7 +29,7 @@ from yaptide.admin.entry import new_app, run_command
 
 app = new_app(
     "yaptide",
-    "Run particle-therapy Monte Carlo simulations as parallel tasks, and keep everything about them.\n\n"
+    "Run particle-therapy Monte Carlo simulations as parallel tasks and store everything about them.\n\n"
     "Example: yaptide demo",
 )
 for group in (serving.app, simulations.app, convert.app, demo.app, doctor.app, backups.app, retention.app):
@@ -58,11 +58,11 @@ def set_up(
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """What all commands have in common."""
+    """Define the options of `yaptide` itself."""
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the `yaptide` command."""
     run_command(app)
 
 

@@ -1,4 +1,4 @@
-"""`yaptide clusters`, and the same in `db_manage.py` but for what connects to a cluster."""
+"""`yaptide clusters`. `db_manage.py` has the same commands, except `test`, which connects to the cluster."""
 
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -15,47 +15,45 @@ from yaptide.services.clusters import Cluster, known_as
 
 app = typer.Typer(help="List, add, change, remove and test HPC clusters.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="What users choose it by.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the cluster.")]
 Host = Annotated[str | None, typer.Option(help="Host name of the login node.", show_default=False)]
-Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Port of its SSH server [22].", show_default=False)]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the SSH server [22].", show_default=False)]
 Scratch = Annotated[
     str | None,
     typer.Option(
-        help="Where job folders are made there, such as /scratch/{user}/yaptide; {user} is the account.",
+        help="Folder for job folders on the cluster, e.g. /scratch/{user}/yaptide; {user} is the account.",
         show_default=False,
     ),
 ]
 HostKeyFile = Annotated[
     Path | None,
-    typer.Option(help="Its host keys or host CA: lines of known_hosts, or a .pub file.", show_default=False),
+    typer.Option(help="File with the host keys or host CA: known_hosts lines, or a .pub file.", show_default=False),
 ]
-Scan = Annotated[bool, typer.Option("--scan", help="Ask the host for its key, show the fingerprint, and ask you.")]
+Scan = Annotated[bool, typer.Option("--scan", help="Fetch the host key and ask you to confirm its fingerprint.")]
 Simulators = Annotated[
     list[str] | None,
-    typer.Option("--simulator", metavar="NAME=PATH", help="A simulator there; can be repeated.", show_default=False),
+    typer.Option("--simulator", metavar="NAME=PATH", help="Path of a simulator there; repeatable.", show_default=False),
 ]
 Options = Annotated[
     list[str] | None,
     typer.Option(
         "--sbatch-option",
         metavar="OPTION=VALUE",
-        help="For every job, such as --sbatch-option=--partition=plgrid; can be repeated.",
+        help="sbatch option for every job, e.g. --sbatch-option=--partition=plgrid; repeatable.",
         show_default=False,
     ),
 ]
 PrologueFile = Annotated[
     Path | None,
-    typer.Option(help="Shell lines that jobs begin with, such as `module load mcsquare`.", show_default=False),
+    typer.Option(help="File with shell lines to start jobs with, e.g. module load x.", show_default=False),
 ]
-MaxTasks = Annotated[int | None, typer.Option(min=1, help="Most tasks of one simulation.", show_default=False)]
+MaxTasks = Annotated[int | None, typer.Option(min=1, help="Maximum tasks of one simulation.", show_default=False)]
 MaxRunning = Annotated[
-    int | None, typer.Option(min=1, help="Most tasks of one simulation that run at once.", show_default=False)
+    int | None, typer.Option(min=1, help="Maximum running tasks of one simulation.", show_default=False)
 ]
 KeepDays = Annotated[
     int | None,
-    typer.Option(
-        "--keep-failed-days", min=0, help="Days for which folders of failed jobs are kept [7].", show_default=False
-    ),
+    typer.Option("--keep-failed-days", min=0, help="Days to keep folders of failed jobs [7].", show_default=False),
 ]
 
 
@@ -75,7 +73,7 @@ def list_clusters(as_json: AsJson = False) -> None:
 
 @app.command("show")
 def show_cluster(name: Name, as_json: AsJson = False) -> None:
-    """Show all that is known of a cluster.
+    """Show the configuration of a cluster.
 
     Example: yaptide clusters show ares
     """
@@ -102,17 +100,17 @@ def add_cluster(
     max_running: MaxRunning = None,
     keep_failed_days: KeepDays = None,
 ) -> None:
-    """Add a cluster; `yaptide clusters test` then tells whether it can be used.
+    """Add a cluster. Then check it with `yaptide clusters test`.
 
     Example: yaptide clusters add ares --host login.example.org --scan --scratch-folder '/scratch/{user}'
     """
-    values = _given(locals())
+    values = _cluster_values(locals())
     database = connect_database()
     cluster = clusters.check_cluster(Cluster(name, **values))
     if scan:
-        cluster = replace(cluster, host_key=_scanned(cluster))
+        cluster = replace(cluster, host_key=_confirm_host_key(cluster))
     clusters.add_cluster(database, cluster)
-    print_message(f"Cluster {name} was added")
+    print_message(f"Added cluster {name}")
 
 
 @app.command("update")
@@ -130,23 +128,24 @@ def update_cluster(
     max_running: MaxRunning = None,
     keep_failed_days: KeepDays = None,
 ) -> None:
-    """Change what is given of a cluster; the simulators or options that are given replace all there were.
+    """Change the given values of a cluster. Given simulators or sbatch options replace all existing ones.
 
     Example: yaptide clusters update ares --sbatch-option=--partition=plgrid --sbatch-option=--account=plgyaptide
     """
-    values = _given(locals())
+    values = _cluster_values(locals())
     database = connect_database()
     if scan:
-        values["host_key"] = _scanned(clusters.check_cluster(replace(clusters.find_cluster(database, name), **values)))
+        cluster = clusters.check_cluster(replace(clusters.find_cluster(database, name), **values))
+        values["host_key"] = _confirm_host_key(cluster)
     if not values:
-        raise InvalidInput("Nothing was given to change; see: yaptide clusters update --help")
+        raise InvalidInput("No values to change; see: yaptide clusters update --help")
     clusters.change_cluster(database, name, values)
-    print_message(f"Cluster {name} was changed")
+    print_message(f"Changed cluster {name}")
 
 
 @app.command("remove")
 def remove_cluster(name: Name, yes: Yes = False) -> None:
-    """Remove a cluster on which no simulation that is kept has run.
+    """Remove a cluster. A cluster that stored simulations refer to cannot be removed.
 
     Example: yaptide clusters remove ares
     """
@@ -154,25 +153,25 @@ def remove_cluster(name: Name, yes: Yes = False) -> None:
     clusters.find_cluster(database, name)
     ask_confirmation(f"Remove the cluster {name}?", yes)
     clusters.remove_cluster(database, name)
-    print_message(f"Cluster {name} was removed")
+    print_message(f"Removed cluster {name}")
 
 
 @app.command("test")
 def try_cluster(
     name: Name,
-    login: Annotated[str, typer.Option(help="The account there.", show_default=False)],
-    private_key_file: Annotated[Path, typer.Option(help="The SSH key of the account.", show_default=False)],
+    login: Annotated[str, typer.Option(help="Account on the cluster.", show_default=False)],
+    private_key_file: Annotated[Path, typer.Option(help="Private SSH key of the account.", show_default=False)],
     certificate_file: Annotated[
-        Path | None, typer.Option(help="The certificate of the key, if there is one.", show_default=False)
+        Path | None, typer.Option(help="SSH certificate of the key, if it has one.", show_default=False)
     ] = None,
-    wait: Annotated[float, typer.Option(min=1, help="Seconds for which the job may wait and run.")] = 120,
+    wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for the job to start and finish.")] = 120,
     as_json: AsJson = False,
 ) -> None:
-    """Try out a cluster: connect, look for what simulations need, and run a job of a second.
+    """Test a cluster: connect, check what simulations need, and run a one-second job.
 
     Example: yaptide clusters test ares --login plgalice --private-key-file id_ed25519
     """
-    from yaptide.platforms.batch import checking, ssh  # noqa: PLC0415 - what does not connect loads no SSH
+    from yaptide.platforms.batch import checking, ssh  # noqa: PLC0415 - other commands need no SSH
 
     cluster = clusters.find_cluster(connect_database(), name)
     if cluster.host is None:
@@ -195,12 +194,12 @@ def try_cluster(
         raise typer.Exit(1)
 
 
-def _given(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The values of a cluster that were given on the command line."""
+def _cluster_values(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a cluster that were given on the command line."""
     known = {entry.name for entry in fields(Cluster)}
     values = {key: value for key, value in arguments.items() if key in known and value is not None}
     if arguments["scan"] and arguments["host_key_file"] is not None:
-        raise InvalidInput("Give --scan or --host-key-file, not both")
+        raise InvalidInput("Use --scan or --host-key-file, not both")
     for name in ("host_key", "prologue"):
         if arguments[f"{name}_file"] is not None:
             values[name] = arguments[f"{name}_file"].read_text()
@@ -212,24 +211,24 @@ def _given(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for text in texts:
         name, _, value = text.partition("=")
-        if name in found:
+        if name in values:
             raise InvalidInput(f"{name} is given twice")
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
-def _scanned(cluster: Cluster) -> str:
-    """The host key that the host shows, as a line of known_hosts, once a human has compared its fingerprint."""
-    from yaptide.platforms.batch import ssh  # noqa: PLC0415 - what does not connect loads no SSH
+def _confirm_host_key(cluster: Cluster) -> str:
+    """Fetch the host key and return it as a known_hosts line, after a human has confirmed its fingerprint."""
+    from yaptide.platforms.batch import ssh  # noqa: PLC0415 - other commands need no SSH
 
     if cluster.host is None:
-        raise InvalidInput("Say which host with --host")
+        raise InvalidInput("Cluster has no host: give --host")
     key, fingerprint = ssh.scan_host_key(cluster.host, cluster.port)
-    print_message(f"{cluster.host} shows the host key {key.split()[0]} {fingerprint}")
-    ask_confirmation("Is this the fingerprint that its administrators publish?", yes=False)
+    print_message(f"{cluster.host} presents the host key {key.split()[0]} {fingerprint}")
+    ask_confirmation("Does this fingerprint match the one published by its administrators?", yes=False)
     return f"{known_as(cluster.host, cluster.port)} {key}"
 
 

@@ -1,4 +1,4 @@
-"""`yaptide convert`: projects of the web editor as input files."""
+"""`yaptide convert`: convert projects of the web editor to input files."""
 
 import sys
 from collections.abc import Mapping
@@ -19,32 +19,32 @@ app = typer.Typer()
 @app.command("convert")
 def convert_to_folder(
     project: Annotated[Path, typer.Argument(metavar="PROJECT", help="The project's JSON file (- for standard input).")],
-    simulator: Annotated[str, typer.Option("--for", metavar="CODE", help="Whose input files, such as mcsquare.")],
-    folder: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write them into.")],
+    simulator: Annotated[str, typer.Option("--for", metavar="CODE", help="Simulator to convert for, e.g. mcsquare.")],
+    folder: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the input files.")],
     as_json: AsJson = False,
 ) -> None:
-    """Write the input files of a simulator for a project of the web editor, and say what is left out of them.
+    """Convert a project of the web editor to input files of a simulator, and list what they leave out.
 
     Example: yaptide convert project.json --for mcsquare -o beam
     """
-    made = convert_project(_document(project), simulator)
-    _write(made.files, folder)
+    conversion = convert_project(_document(project), simulator)
+    _write(conversion.files, folder)
     if as_json:
-        found = {"simulator": simulator, "folder": str(folder), "files": sorted(made.files)}
-        print_json({**found, "resolution": made.resolution, "left_out": list(made.left_out)})
+        document = {"simulator": simulator, "folder": str(folder), "files": sorted(conversion.files)}
+        print_json({**document, "resolution": conversion.resolution, "left_out": list(conversion.left_out)})
         return
-    print_message(f"Wrote {format_count(len(made.files), 'file')} into {folder}: {made.resolution}")
-    for sentence in made.left_out:
+    print_message(f"Wrote {format_count(len(conversion.files), 'file')} into {folder}: {conversion.resolution}")
+    for sentence in conversion.left_out:
         print_message(f"Left out: {sentence}")
 
 
 def _document(file: Path) -> Mapping[str, Any]:
-    """The JSON document in a file; raises InvalidInput if it is none."""
+    """Return the JSON document in a file; raise InvalidInput if it is not JSON."""
     return parse_project(sys.stdin.buffer.read(), "standard input") if str(file) == "-" else read_project(file)
 
 
 def _write(files: Mapping[str, str], folder: Path) -> None:
-    """Write new files into a folder, which is made if it is not there; raises Conflict if one of them is there."""
+    """Write new files into a folder, creating it if needed; raise Conflict if one of them exists."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in files:
         if (folder / name).exists():

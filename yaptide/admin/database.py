@@ -1,4 +1,4 @@
-"""`yaptide db`: the tables of the database."""
+"""`yaptide db`: administer the database."""
 
 import sys
 from enum import StrEnum
@@ -13,45 +13,45 @@ from yaptide.domain.errors import InvalidInput
 from yaptide.persistence import schema
 from yaptide.persistence.diagram import class_diagram
 
-app = typer.Typer(
-    help="Look after the database: its tables, what is in it, and whether all of it is sound.", no_args_is_help=True
-)
+app = typer.Typer(help="Manage the database: schema, contents, integrity, backups.", no_args_is_help=True)
 
 
 @app.command("upgrade")
 def upgrade_tables() -> None:
-    """Make the tables, or bring them up to date. Nothing is lost; a database that is not ours is left alone.
+    """Create the tables, or upgrade them to this version. Data is kept; foreign databases are not touched.
 
     Example: FLASK_SQLALCHEMY_DATABASE_URI=postgresql+psycopg://me@localhost/yaptide yaptide db upgrade
     """
     database = configured_database()
     before = schema.schema_condition(database)
     schema.upgrade_tables(database)
-    done = "was up to date" if before is schema.Condition.CURRENT else "is up to date now"
-    print_message(f"The database {done}: revision {schema.HEAD}")
+    if before is schema.Condition.CURRENT:
+        print_message(f"The database is up to date: revision {schema.HEAD}")
+    else:
+        print_message(f"Upgraded the database to revision {schema.HEAD}")
 
 
 @app.command("current")
 def show_revision(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show which revision the tables have, and which this version of yaptide works on.
+    """Show the revision of the database and the revision that this version of yaptide needs.
 
     Example: yaptide db current
     """
     database = configured_database()
-    found = schema.schema_condition(database)
+    condition = schema.schema_condition(database)
     with database.reading() as connection:
         revision = schema.read_revision(connection)
     if as_json:
-        print_json({"revision": revision, "head": schema.HEAD, "condition": found.value})
+        print_json({"revision": revision, "head": schema.HEAD, "condition": condition.value})
     else:
-        out.print(f"{revision or 'no tables'} ({found.value}); this version works on {schema.HEAD}")
+        out.print(f"{revision or 'no tables'} ({condition.value}); this version needs {schema.HEAD}")
 
 
 @app.command("url")
 def show_url(
     show_password: Annotated[bool, typer.Option("--show-password", help="Do not hide the password.")] = False,
 ) -> None:
-    """Print the database's URL.
+    """Print the URL of the database.
 
     Example: yaptide db url
     """
@@ -59,7 +59,7 @@ def show_url(
 
 
 class Format(StrEnum):
-    """Kinds of diagrams."""
+    """Format of a diagram."""
 
     MERMAID = "mermaid"
     SVG = "svg"
@@ -70,23 +70,23 @@ class Format(StrEnum):
 def show_diagram(
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="FILE", help="Where to write it; default: standard output.", show_default=False),
+        typer.Argument(metavar="FILE", help="Output file; default: standard output.", show_default=False),
     ] = None,
-    kind: Annotated[Format, typer.Option("--format", help="Text for mermaid, or a picture.")] = Format.MERMAID,
+    kind: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.MERMAID,
 ) -> None:
-    """Draw the tables as they are in the code: fields with types, inheritance, and how many belong to how many.
+    """Draw the tables defined in the code: columns with types, inheritance, and relations with cardinality.
 
     Example: yaptide db diagram --format svg database.svg
     """
     if kind is Format.MERMAID:
         content = class_diagram().encode()
     else:
-        from yaptide.admin import diagram  # noqa: PLC0415 - matplotlib takes longer to import than all the rest
+        from yaptide.admin import diagram  # noqa: PLC0415 - importing matplotlib is slow
 
         content = diagram.draw_diagram(kind)
     if file is not None:
         file.write_bytes(content)
     elif kind is Format.PNG and sys.stdout.isatty():
-        raise InvalidInput("A picture is nothing for a terminal: give a file to write it to")
+        raise InvalidInput("PNG output needs a file name")
     else:
         sys.stdout.buffer.write(content)

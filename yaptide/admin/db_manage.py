@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""Administers the database from anywhere, with its URL in FLASK_SQLALCHEMY_DATABASE_URI.
+"""Manage the database from any machine, with its URL in FLASK_SQLALCHEMY_DATABASE_URI.
 
-It needs a checkout of yaptide, SQLAlchemy, a driver (psycopg, for PostgreSQL) and typer. The commands are those of
-`yaptide users`, `simulations`, `tasks` and `clusters`.
+Needs a checkout of yaptide, SQLAlchemy, a driver (psycopg for PostgreSQL) and typer. The commands are those of `yaptide
+users`, `simulations`, `tasks` and `clusters`.
 """
 
 import sys
 from pathlib import Path
 
 if not __package__:
-    # Run as a file: Python looks beside it, where modules of ours have the names of the standard library's, and not
-    # where the package begins.
+    # Run as a script: sys.path begins with this folder, where modules have names of the standard library, instead of
+    # with the folder of the package.
     _HERE = Path(__file__).resolve().parent
-    _OURS = (_HERE.parents[1], _HERE.parents[1] / "client")
-    sys.path[:] = [*map(str, _OURS), *(folder for folder in sys.path if Path(folder).resolve() != _HERE)]
+    _PACKAGES = (_HERE.parents[1], _HERE.parents[1] / "client")
+    sys.path[:] = [*map(str, _PACKAGES), *(folder for folder in sys.path if Path(folder).resolve() != _HERE)]
 
 from yaptide.admin import administration, clusters, users
 from yaptide.admin.entry import new_app, run_command

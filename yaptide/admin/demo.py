@@ -1,4 +1,4 @@
-"""`yaptide demo`: the whole system on one example, in a minute; `yaptide example` gives its input files."""
+"""`yaptide demo` runs an example end to end in a minute; `yaptide example` writes its input files."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from yaptide.admin.display import print_message
-from yaptide.admin.simulations import draw_results, print_summary, run_to_the_end
+from yaptide.admin.simulations import draw_results, print_summary, run_to_end
 from yaptide.admin.store import open_store
 from yaptide.domain.errors import Conflict, NotConfigured
 from yaptide.domain.states import EntityState
@@ -17,7 +17,7 @@ from yaptide_client.files import read_folder
 
 app = typer.Typer()
 
-#: A proton beam in water.
+#: A proton beam in a water phantom.
 EXAMPLE = Path(__file__).parents[1] / "examples" / "proton-150MeV-water"
 
 
@@ -26,38 +26,38 @@ def run_demo(
     path: Annotated[
         Path | None, typer.Argument(help="Folder of input files; default: the example.", show_default=False)
     ] = None,
-    png: Annotated[Path, typer.Option(help="Where to draw the dose.")] = Path("demo.png"),
+    png: Annotated[Path, typer.Option(help="Output file for the plot of the dose.")] = Path("demo.png"),
 ) -> None:
-    """Install the simulator of the example, if it is missing, and simulate a proton beam in water as 4 tasks.
+    """Simulate a proton beam in water as 4 tasks. Installs the simulator if it is missing.
 
     Example: yaptide demo
     """
-    at = open_store()
+    store = open_store()
     folder = path or EXAMPLE
     files = read_folder(folder)
     code = resolve_simulator(COMMON, files)
-    code.install(at.settings.simulators_dir, print_message)
+    code.install(store.settings.simulators_dir, print_message)
     submission = Submission(code.name, 4, folder.resolve().name, files)
-    job_id, status = run_to_the_end(at, submission, "")
-    print_summary(at.backend, job_id)
+    job_id, status = run_to_end(store, submission, "")
+    print_summary(store.backend, job_id)
     if status.simulation.job_state is not EntityState.COMPLETED:
         raise typer.Exit(1)
     try:
-        draw_results(at.backend, job_id, png)
+        draw_results(store.backend, job_id, png)
     except NotConfigured as missing:
-        print_message(f"No picture: {missing}")
+        print_message(f"No plot: {missing}")
 
 
 @app.command("example")
 def write_example(
-    folder: Annotated[Path, typer.Argument(help="Folder to make.")] = Path(EXAMPLE.name),
+    folder: Annotated[Path, typer.Argument(help="Folder to create.")] = Path(EXAMPLE.name),
 ) -> None:
-    """Write the input files of an example into a new folder: a proton beam of 150 MeV in water.
+    """Write example input files into a new folder: a 150 MeV proton beam in water.
 
     Example: yaptide example proton-150MeV-water
     """
     try:
         shutil.copytree(EXAMPLE, folder, copy_function=shutil.copyfile)
     except FileExistsError:
-        raise Conflict(f"{folder} is there already; choose another name") from None
+        raise Conflict(f"{folder} exists already: choose another name") from None
     print_message(f"Run it with: yaptide run {folder}")

@@ -1,6 +1,6 @@
-"""Draws the tables, from the models: `yaptide db diagram`, and the picture in docs/.
+"""Draws a diagram of the tables from the models, for `yaptide db diagram` and docs/.
 
-A table is right of what it belongs to, and what inherits from it hangs below it. Lengths are in inches, y upwards.
+A table is to the right of its parent, and subclasses are below their base class. Lengths are in inches, y points up.
 """
 
 import io
@@ -26,7 +26,7 @@ _TITLE = 0.28
 _GAP = 0.35
 _INDENT = 0.3
 _CHANNEL = 1.5
-_LABELS = 0.6  # at the right end of a channel
+_LABELS = 0.6  # space for labels at the right end of a channel
 _MARGIN = 0.3
 
 _INK, _PALE, _HEAD, _LINE = "#1c2733", "#66788a", "#dbe9f6", "#5b7083"
@@ -34,7 +34,7 @@ _INK, _PALE, _HEAD, _LINE = "#1c2733", "#66788a", "#dbe9f6", "#5b7083"
 
 @dataclass(frozen=True, slots=True)
 class _Box:
-    """A table and the place of its upper left corner."""
+    """A table and the position of its upper left corner."""
 
     mapper: Mapper[Any]
     left: float
@@ -42,7 +42,7 @@ class _Box:
 
     @property
     def column(self) -> float:
-        """Where the column of tables begins: what inherits is indented."""
+        """Return the left edge of the column of tables; subclasses are indented."""
         return round(self.left - (_INDENT if self.mapper.inherits else 0), 3)
 
     @property
@@ -56,7 +56,7 @@ class _Box:
 
 @dataclass(slots=True)
 class _Line:
-    """The line of a relationship, from the box of the one to a box of the many. `turn` is where it goes up or down."""
+    """The line of a relationship, from the "one" side to the "many" side. `turn` is the x of its vertical part."""
 
     relationship: RelationshipProperty[Any]
     start: _Box
@@ -66,18 +66,18 @@ class _Line:
 
     @property
     def end_y(self) -> float:
-        """Beside the title; the line of inheritance ends there too, further down."""
+        """Return the y where the line ends: beside the title, above the end of the inheritance line."""
         return self.end.top - _TITLE / (4 if self.end.mapper.inherits else 2)
 
 
 def draw_diagram(kind: str) -> bytes:
-    """The picture of all tables as a file of this kind, svg or png. The same models give the same bytes."""
-    # Names in the file come from its contents, and texts stay texts.
+    """Return the diagram of all tables as svg or png. The same models give the same bytes."""
+    # Element ids depend on the contents only, and text is not converted to paths.
     with mpl.rc_context({"svg.hashsalt": "yaptide", "svg.fonttype": "none", "font.family": "DejaVu Sans"}):
         figure = _figure()
         file = io.BytesIO()
-        nothing = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-        figure.savefig(file, format=kind, dpi=130, metadata=nothing)
+        metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+        figure.savefig(file, format=kind, dpi=130, metadata=metadata)
     return file.getvalue()
 
 
@@ -100,11 +100,11 @@ def _height(mapper: Mapper[Any]) -> float:
     return _TITLE + _ROW * len(mapper.local_table.columns)
 
 
-# Places
+# Layout
 
 
 def _boxes() -> dict[Mapper[Any], _Box]:
-    """Where each table is; columns of tables are centred."""
+    """Return the position of each table. Columns of tables are centred vertically."""
     columns: dict[int, list[Mapper[Any]]] = defaultdict(list)
     mappers = diagram.list_mappers()
     depths = _depths(mappers)
@@ -127,7 +127,7 @@ def _total(stack: Sequence[Mapper[Any]]) -> float:
 
 
 def _depths(mappers: Iterable[Mapper[Any]]) -> dict[Mapper[Any], int]:
-    """How many relationships lead to each table that inherits from none."""
+    """Return the length of the longest chain of relationships that leads to each base table."""
     owners = defaultdict(list)
     for mapper in mappers:
         for relationship in diagram.owned_relationships(mapper):
@@ -140,7 +140,7 @@ def _depths(mappers: Iterable[Mapper[Any]]) -> dict[Mapper[Any], int]:
 
 
 def _lines(boxes: dict[Mapper[Any], _Box]) -> list[_Line]:
-    """The lines of all relationships. Those between the same two columns turn at different places."""
+    """Return the lines of all relationships. Lines between the same two columns turn at different x."""
     channels: dict[float, list[_Line]] = defaultdict(list)
     for mapper, box in boxes.items():
         lines = [_Line(relation, box, boxes[relation.mapper]) for relation in diagram.owned_relationships(mapper)]
@@ -154,9 +154,9 @@ def _lines(boxes: dict[Mapper[Any], _Box]) -> list[_Line]:
 
 
 def _spread(lines: list[_Line], begin: float) -> None:
-    """Of lines that go up, the one that goes highest turns first, and of those that go down, the one that goes lowest.
+    """Choose the turns so that lines do not cross.
 
-    So they do not cross.
+    Of the lines that go up, the one that ends highest turns first; of those that go down, the one that ends lowest.
     """
     up = sorted((line for line in lines if line.end_y > line.y), key=lambda line: -line.end_y)
     down = sorted((line for line in lines if line.end_y <= line.y), key=lambda line: line.end_y)
@@ -186,7 +186,7 @@ def _draw_box(axes: Axes, box: _Box) -> None:
 
 
 def _draw_inheritance(axes: Axes, parent: _Box, children: Sequence[_Box]) -> None:
-    """A hollow arrow head below the parent, from which the lines to its children hang."""
+    """Draw a hollow arrow head below the parent, and the lines from it to the children."""
     if not children:
         return
     x, tip = parent.left + _INDENT / 2, parent.bottom

@@ -1,4 +1,4 @@
-"""How things are shown in a terminal. Data goes to standard output, everything said about it to standard error."""
+"""Terminal output. Data goes to standard output, messages to standard error."""
 
 import json
 import sys
@@ -14,13 +14,13 @@ from rich.text import Text
 
 from yaptide.domain.states import EntityState
 
-if TYPE_CHECKING:  # where little is installed, it cannot be imported
+if TYPE_CHECKING:  # db_manage.py runs without the packages that this needs
     from yaptide.services.simulations import Status
 
-#: Names of simulations are long: a terminal narrower than this wraps the lines itself.
+#: Job ids are long: let a narrower terminal wrap the lines itself.
 _WIDTH = 120
 
-# With a height as well: without one, rich takes a terminal that knows no control codes for 80 columns wide.
+# Set the height too: without it, rich assumes 80 columns for terminals without control codes.
 out = Console(width=max(Console().width, _WIDTH), height=Console().height)
 err = Console(stderr=True)
 
@@ -31,37 +31,37 @@ _COLOURS = {
     EntityState.RUNNING: "cyan",
 }
 _MOST_BARS = 16
-#: JSON escapes control characters of 7 bits only; terminals know some of 8.
+#: JSON escapes only the 7-bit control characters; terminals also interpret 8-bit ones.
 _ESCAPED = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
 
 def print_message(text: str) -> None:
-    """Tell what is going on."""
+    """Print a message to standard error."""
     err.print(escape_control(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_error(text: str) -> None:
-    """Say in one line what went wrong."""
+    """Print an error to standard error, in one line."""
     err.print(
         f"Error: {escape_control(' '.join(text.split()))}", markup=False, highlight=False, style="red", soft_wrap=True
     )
 
 
 def print_json(document: Any) -> None:
-    """One JSON object on standard output; times as ISO 8601."""
+    """Print a JSON object to standard output; times as ISO 8601."""
     text = json.dumps(document, indent=2, ensure_ascii=False, default=datetime.isoformat)
     sys.stdout.write(text.translate(_ESCAPED) + "\n")
 
 
 def print_text(title: str, text: str) -> None:
-    """A text of many lines on standard output, below its title."""
+    """Print a text of several lines below a title."""
     out.rule(Text(escape_control(title)))
     out.print(escape_control(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """A table on standard output."""
-    name, *rest = columns  # the name of a thing is what one copies: it is never cut short
+    """Print a table to standard output."""
+    name, *rest = columns  # names are copied by users, so never truncate them
     first = Column(name, no_wrap=True, overflow="ignore")
     table = Table(
         first,
@@ -78,34 +78,34 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
 
 
 def _cell(value: object) -> Text:
-    """What users call their things is shown as it is: it is no markup."""
+    """Return a value as plain text: names chosen by users must not be interpreted as markup."""
     if isinstance(value, Text):
         return value
     return Text("" if value is None else escape_control(str(value)))
 
 
 def escape_control(text: str) -> str:
-    """A text that moves no cursor, but to the next line or column, and changes no colour, whoever wrote it."""
+    """Replace control characters other than newline and tab by spaces, so that text cannot control the terminal."""
     return "".join(character if character.isprintable() or character in "\n\t" else " " for character in text)
 
 
 def print_facts(facts: dict[str, object], title: str) -> None:
-    """Names and values, one a line."""
+    """Print names and values, one pair per line."""
     print_table(("", ""), facts.items(), title)
 
 
 def format_state(value: EntityState) -> Text:
-    """A state in its colour."""
+    """Return a state in its colour."""
     return Text(str(value), style=_COLOURS.get(value, ""))
 
 
 def format_time(value: datetime | None) -> str:
-    """A time in the local time zone."""
+    """Return a time in the local time zone, or an empty string."""
     return "" if value is None else value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def format_duration(start: datetime | None, end: datetime | None) -> str:
-    """The time between two times, without fractions of a second above ten."""
+    """Return the time between two times, without fractions of a second from 10 s."""
     if start is None or end is None:
         return ""
     seconds = (end - start).total_seconds()
@@ -113,7 +113,7 @@ def format_duration(start: datetime | None, end: datetime | None) -> str:
 
 
 def format_bytes(count: int) -> str:
-    """A number of bytes."""
+    """Return a number of bytes with its unit."""
     number = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1000 or unit == "GB":
@@ -123,17 +123,17 @@ def format_bytes(count: int) -> str:
 
 
 def format_count(count: int, noun: str) -> str:
-    """How many there are of something."""
+    """Return a count with its noun in singular or plural."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def format_limit(count: int | None) -> str:
-    """A number of bytes that may not be exceeded."""
+    """Return a limit in bytes, "-" for no limit."""
     return "-" if count is None else format_bytes(count)
 
 
-class Bars:
-    """A progress bar for the whole simulation and one for each of its first tasks."""
+class ProgressBars:
+    """A progress bar for the simulation and one for each of its first tasks."""
 
     def __init__(self) -> None:
         self._progress = Progress(
@@ -143,7 +143,7 @@ class Bars:
             TextColumn("primaries  {task.fields[state]}"),
             TimeElapsedColumn(),
             console=err,
-            auto_refresh=err.is_terminal,  # elsewhere only the last picture is printed
+            auto_refresh=err.is_terminal,  # print only the final state to a file
             refresh_per_second=5,
         )
         self._bars: dict[int, TaskID] = {}
@@ -155,11 +155,11 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def show(self, status: "Status") -> None:
-        """Draw how far everything is."""
+    def show_status(self, status: "Status") -> None:
+        """Update all bars."""
         tasks = status.tasks
         done = sum(task.simulated_primaries for task in tasks)
-        self._draw(-1, "whole", done, sum(task.requested_primaries for task in tasks), status.simulation.job_state)
+        self._draw(-1, "total", done, sum(task.requested_primaries for task in tasks), status.simulation.job_state)
         for task in tasks[:_MOST_BARS]:
             name = f"task {task.task_id}"
             self._draw(task.task_id, name, task.simulated_primaries, task.requested_primaries, task.task_state)

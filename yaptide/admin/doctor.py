@@ -1,4 +1,4 @@
-"""`yaptide doctor`: what is up, what is stuck, and what to do."""
+"""`yaptide doctor`: diagnose the installation."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -22,106 +22,106 @@ from yaptide_client.extras import require_extra
 app = typer.Typer()
 
 _TIMEOUT = 3.0
-_MARKS = {Verdict.OK: "ok", Verdict.WARNING: "look", Verdict.ERROR: "broken"}
+_LABELS = {Verdict.OK: "ok", Verdict.WARNING: "warning", Verdict.ERROR: "error"}
 
 
 @app.command("doctor")
 def run_doctor(as_json: AsJson = False) -> None:
-    """Say what is up, what is stuck, and what to do about it; exit code 1 if something is broken.
+    """Diagnose the installation: what works, what is stuck, and what to do; exit code 1 on errors.
 
-    Looks at the database, the data folder, the server, the broker, its workers, and every task that is under way, and
-    changes nothing.
+    Checks the database, the data folder, the server, the broker, its workers and every unfinished task. Changes
+    nothing.
 
     Example: yaptide doctor
     """
     settings = load_settings()
     backend = make_backend(settings)
-    found = [*_surroundings(settings, backend), *_simulations(backend)]
+    findings = [*_check_services(settings, backend), *_simulations(backend)]
     backend.database.close()
     if as_json:
-        print_json({"findings": [asdict(each) for each in found]})
+        print_json({"findings": [asdict(finding) for finding in findings]})
     else:
-        rows = [(each.subject, _MARKS[each.verdict], each.message, each.remedy) for each in found]
-        print_table(("what", "is", "found", "what to do"), rows)
-    if any(each.verdict is Verdict.ERROR for each in found):
+        rows = [(finding.subject, _LABELS[finding.verdict], finding.message, finding.remedy) for finding in findings]
+        print_table(("subject", "status", "message", "what to do"), rows)
+    if any(finding.verdict is Verdict.ERROR for finding in findings):
         sys.exit(1)
 
 
-def _surroundings(settings: Settings, backend: Backend) -> Iterator[Finding]:
+def _check_services(settings: Settings, backend: Backend) -> Iterator[Finding]:
     checks = readiness.run_checks(backend)
     yield from (
-        Finding(each.name, Verdict.OK if each.ok else Verdict.ERROR, each.message, each.remedy) for each in checks
+        Finding(check.name, Verdict.OK if check.ok else Verdict.ERROR, check.message, check.remedy) for check in checks
     )
     yield _server(address.read_address(settings.data_dir) or settings.backend_url)
     yield _executor(settings.data_dir)
-    missing = (each for each in readiness.check_simulators(backend, checks) if not each.ok)  # others have a line each
-    yield from (Finding(each.name, Verdict.WARNING, each.message, each.remedy) for each in missing)
+    missing = (check for check in readiness.check_simulators(backend, checks) if not check.ok)  # one line each
+    yield from (Finding(check.name, Verdict.WARNING, check.message, check.remedy) for check in missing)
     yield from _clusters(backend)
     broker = make_broker(settings)
     if broker is None:
-        yield Finding("broker", Verdict.OK, "none is set (CELERY_BROKER_URL): tasks run on this machine")
+        yield Finding("broker", Verdict.OK, "No broker is set (CELERY_BROKER_URL): tasks run on this machine")
         return
     try:
         workers = broker.list_workers()
         depths = broker.count_messages()
     except YaptideError as error:
-        yield Finding("broker", Verdict.ERROR, f"{broker}: {error}", "start it; nothing is lost meanwhile")
+        yield Finding("broker", Verdict.ERROR, f"{broker}: {error}", "Start it; no task is lost meanwhile")
         return
-    yield Finding("broker", Verdict.OK, f"{broker}; messages waiting: {_listed(depths)}")
+    yield Finding("broker", Verdict.OK, f"{broker}; queued messages: {_listed(depths)}")
     served = {queue for worker in workers.values() for queue in worker.queues}
     for name, worker in workers.items():
-        text = f"{name} runs {worker.busy} of {worker.slots}, takes {', '.join(worker.queues)}"
+        text = f"{name} runs {worker.busy} of {worker.slots} tasks, consumes {', '.join(worker.queues)}"
         if worker.reaches_server:
             yield Finding("worker", Verdict.OK, text)
         else:
-            text += "; it does not reach the server"
-            yield Finding("worker", Verdict.ERROR, text, "mend its YAPTIDE_BACKEND_URL, or the network")
+            text += "; it cannot reach the server"
+            yield Finding("worker", Verdict.ERROR, text, "Check its YAPTIDE_BACKEND_URL and the network")
     if not workers:
-        yield Finding("worker", Verdict.ERROR, "none answers", "start one: yaptide worker")
+        yield Finding("worker", Verdict.ERROR, "No worker responds", "Start one: yaptide worker")
         return
     for queue, depth in depths.items():
         if depth and queue not in served:
-            text = f"nobody takes {queue}, where {depth} wait"
-            yield Finding("worker", Verdict.ERROR, text, "install the simulator on a worker")
+            text = f"No worker consumes queue {queue}, where {depth} messages wait"
+            yield Finding("worker", Verdict.ERROR, text, "Install the simulator on a worker")
 
 
 def _server(url: str) -> Finding:
-    import httpx  # noqa: PLC0415 - the other commands start without it
+    import httpx  # noqa: PLC0415 - other commands do not need it
 
     try:
-        answer = httpx.get(f"{url.rstrip('/')}/healthz", timeout=_TIMEOUT)
+        response = httpx.get(f"{url.rstrip('/')}/healthz", timeout=_TIMEOUT)
     except httpx.HTTPError as error:
-        text = f"{url} does not answer ({type(error).__name__})"
-        return Finding("server", Verdict.ERROR, text, "start it: yaptide up; or mend YAPTIDE_BACKEND_URL")
-    if not answer.is_success:
-        return Finding("server", Verdict.ERROR, f"{url} answers {answer.status_code}", "look at its log")
-    return Finding("server", Verdict.OK, f"{url} answers")
+        text = f"{url} does not respond ({type(error).__name__})"
+        return Finding("server", Verdict.ERROR, text, "Start it: yaptide up; or correct YAPTIDE_BACKEND_URL")
+    if not response.is_success:
+        return Finding("server", Verdict.ERROR, f"{url} responds with HTTP {response.status_code}", "Check its log")
+    return Finding("server", Verdict.OK, f"{url} responds")
 
 
 def _executor(data: Path) -> Finding:
     if lock.is_held(data):
-        return Finding("dispatch", Verdict.OK, "submitted simulations are seen to")
-    return Finding(
-        "dispatch", Verdict.ERROR, "nothing has submitted simulations run", "start it: yaptide up, or yaptide work"
-    )
+        return Finding("dispatch", Verdict.OK, "Executor is running")
+    text = "No executor is running, so submitted simulations will not start"
+    return Finding("dispatch", Verdict.ERROR, text, "Start one: yaptide up, or yaptide work")
 
 
 def _clusters(backend: Backend) -> Iterator[Finding]:
-    """Without SSH nothing runs on clusters, and what was submitted to them before waits."""
+    """Yield an error if clusters are configured but SSH is not installed: their simulations would wait forever."""
     try:
         if clusters.list_names(backend):
             require_extra("asyncssh", "Running on clusters")
     except NotConfigured as error:
         yield Finding("clusters", Verdict.ERROR, str(error))
     except YaptideError:
-        pass  # the database has a line of its own
+        pass  # the check of the database reports it
 
 
 def _simulations(backend: Backend) -> Iterator[Finding]:
     try:
         yield from list(diagnosis.diagnose_simulations(backend))
     except YaptideError:
-        yield Finding("tasks", Verdict.ERROR, "nobody can tell while the database does not answer")
+        text = "Cannot check tasks: the database does not respond"
+        yield Finding("tasks", Verdict.ERROR, text)
 
 
 def _listed(depths: Mapping[str, int]) -> str:

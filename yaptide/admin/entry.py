@@ -1,6 +1,6 @@
-"""How a command line of ours begins and ends: errors become one line and an exit code.
+"""Runs a command line: errors become one line and an exit code.
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
+Exit codes: 0 success, 1 refused or failed, 2 wrong usage, 130 interrupted.
 """
 
 import getpass
@@ -16,7 +16,7 @@ from yaptide.domain.errors import YaptideError
 
 
 def new_app(name: str, text: str) -> typer.Typer:
-    """An app of ours, with plain help and plain errors, the same in every terminal."""
+    """Return a typer app with plain help and plain errors, the same in every terminal."""
     return typer.Typer(
         name=name,
         help=text,
@@ -28,26 +28,26 @@ def new_app(name: str, text: str) -> typer.Typer:
 
 
 def run_command(app: typer.Typer) -> None:
-    """Run the command that the arguments name: no traceback for what yaptide refuses on purpose."""
-    _have_a_name()
+    """Run the command given on the command line; print errors of yaptide without a traceback."""
+    _set_user_name()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         _run_and_flush(app)
     except YaptideError as error:
         print_error(str(error))
         sys.exit(1)
-    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor does it want what is left at the end
+    except BrokenPipeError:  # the reader of the pipe, e.g. head, has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # discard what Python flushes at exit
         sys.exit(0)
     except OSError as error:
         print_error(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
         sys.exit(1)
 
 
-def _have_a_name() -> None:
-    """Give a user id that the system knows nothing of, as in a container, a name and a home as containers do.
+def _set_user_name() -> None:
+    """Set a user name and home for a user id without a passwd entry, as in a container.
 
-    Libraries ask for them, too, and fail.
+    Libraries look them up, too, and fail.
     """
     try:
         getpass.getuser()
@@ -60,7 +60,7 @@ def _have_a_name() -> None:
 
 
 def _run_and_flush(app: typer.Typer) -> None:
-    """Run it, with a pipe that was closed as the error that it is: typer would end by exit code 1."""
+    """Run the app and re-raise BrokenPipeError, which typer turns into exit code 1."""
     try:
         app()
     except SystemExit as ended:

@@ -1,4 +1,4 @@
-"""`yaptide db check`: whether everything in the store is as it has to be."""
+"""`yaptide db check`: verify the integrity of the store."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,65 +20,68 @@ app = typer.Typer()
 @app.command("check")
 def check_store(
     as_json: AsJson = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended without losing anything.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Repair findings that can be repaired without loss.")
+    ] = False,
 ) -> None:
-    """Check all that is stored: tables, payloads, counts, states and histories. Exit code 1 if anything is wrong.
+    """Check everything that is stored: tables, payloads, counts, states and histories. Exit code 1 on findings.
 
-    It changes nothing without --repair, and may run while the database is in use. With --repair, exit code 1 says that
-    something is left that cannot be mended.
+    Changes nothing without --repair, and can run while the database is in use. With --repair, exit code 1 means that
+    some findings remain.
 
     Example: yaptide db check --json
     """
     database = connect_database()
-    with _bar() as watch:
-        found = integrity.check_store(database, watch)
-    left = found
-    if repair and any(finding.repair for finding in found):
-        integrity.repair_findings(database, found)
-        left = integrity.check_store(database)
-    marks = [_mark(finding, left, repair) for finding in found]
+    with _bar() as show_progress:
+        findings = integrity.check_store(database, show_progress)
+    remaining = findings
+    if repair and any(finding.repair for finding in findings):
+        integrity.repair_findings(database, findings)
+        remaining = integrity.check_store(database)
+    statuses = [_repair_status(finding, remaining, repair) for finding in findings]
     if as_json:
         documents = [
-            finding.document() | {"repaired": mark == "done"} for finding, mark in zip(found, marks, strict=True)
+            finding.document() | {"repaired": status == "done"}
+            for finding, status in zip(findings, statuses, strict=True)
         ]
-        print_json({"findings": documents, "left": len(left)})
+        print_json({"findings": documents, "left": len(remaining)})
     else:
-        _print(found, marks)
+        _print(findings, statuses)
         print_message(
-            "Nothing is wrong"
-            if not found
-            else f"{format_count(len(found), 'finding')}, {len(left)} left"
+            "No findings"
+            if not findings
+            else f"{format_count(len(findings), 'finding')}, {len(remaining)} remaining"
             if repair
-            else _advice(found)
+            else _advice(findings)
         )
-    raise typer.Exit(1 if left else 0)
+    raise typer.Exit(1 if remaining else 0)
 
 
-def _mark(finding: Finding, left: list[Finding], repaired: bool) -> str:
+def _repair_status(finding: Finding, remaining: list[Finding], is_repair: bool) -> str:
     if finding.repair is None:
         return "no"
-    gone = (finding.kind, finding.where) not in {(other.kind, other.where) for other in left}
-    return "done" if repaired and gone else "possible"
+    repaired = (finding.kind, finding.where) not in {(other.kind, other.where) for other in remaining}
+    return "done" if is_repair and repaired else "possible"
 
 
-def _print(found: list[Finding], marks: list[str]) -> None:
-    """The names of simulations are long: what is wrong with them stands below."""
-    if found:
-        places = [Text(f"{escape_control(finding.where)}\n  {escape_control(finding.what)}") for finding in found]
-        kinds = [finding.kind for finding in found]
-        print_table(("kind", "repair", "where, and what is wrong"), zip(kinds, marks, places, strict=True))
+def _print(findings: list[Finding], statuses: list[str]) -> None:
+    """Print the findings as a table; each description is below its location, because job ids are long."""
+    if findings:
+        places = [Text(f"{escape_control(finding.where)}\n  {escape_control(finding.what)}") for finding in findings]
+        kinds = [finding.kind for finding in findings]
+        print_table(("kind", "repair", "location and problem"), zip(kinds, statuses, places, strict=True))
 
 
-def _advice(found: list[Finding]) -> str:
-    possible = sum(finding.repair is not None for finding in found)
-    return f"{format_count(len(found), 'finding')}; {possible} of them can be mended with: yaptide db check --repair"
+def _advice(findings: list[Finding]) -> str:
+    possible = sum(finding.repair is not None for finding in findings)
+    return f"{format_count(len(findings), 'finding')}, {possible} repairable with: yaptide db check --repair"
 
 
 @contextmanager
 def _bar() -> Iterator[Watch]:
-    """A bar that moves with the payloads, where there is a terminal to move it in."""
+    """Show a progress bar of the payloads on a terminal."""
     columns = (TextColumn("payloads"), BarColumn(), MofNCompleteColumn())
-    still = not err.is_terminal or err.is_dumb_terminal
-    with Progress(*columns, console=err, transient=True, disable=still) as progress:
+    is_static = not err.is_terminal or err.is_dumb_terminal
+    with Progress(*columns, console=err, transient=True, disable=is_static) as progress:
         task = progress.add_task("payloads", total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -1,8 +1,8 @@
-"""Ctrl-C, and being told to stop, while threads are at work: noted, and acted on where nothing is held.
+"""Handles SIGINT and SIGTERM safely while threads run: signals are recorded, and acted on where no lock is held.
 
-The exception that Python raises for Ctrl-C comes at any point of the main thread, also after a lock was taken and
-before the code that gives it back, and then all threads wait for that lock for ever. Nor can a handler set an Event,
-whose own lock may be held by what it has interrupted.
+Python raises KeyboardInterrupt at any point of the main thread, also between acquiring a lock and the code that
+releases it; then all threads wait for that lock forever. A handler cannot set an Event either: the interrupted code may
+hold the lock of that Event.
 """
 
 import signal
@@ -11,33 +11,33 @@ from typing import Any, Self
 
 
 class Interrupts:
-    """Within its block, signals are noted in `came`; a second Ctrl-C raises KeyboardInterrupt, as it usually does.
+    """Record signals in `received` within a `with` block; a second Ctrl-C raises KeyboardInterrupt.
 
-    What was ignored before stays ignored: a shell has Ctrl-C not reach what it runs in the background.
+    Signals that were ignored before stay ignored: shells ignore SIGINT for background processes.
     """
 
     def __init__(self, *signals: signal.Signals) -> None:
         self._signals = signals
         self._before: dict[signal.Signals, Any] = {}
-        self.came = False
+        self.received = False
 
-    def check(self) -> None:
-        """Raise KeyboardInterrupt if one came: to be called where nothing is held."""
-        if self.came:
+    def raise_if_interrupted(self) -> None:
+        """Raise KeyboardInterrupt if a signal was received. Call it where no lock is held."""
+        if self.received:
             raise KeyboardInterrupt
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.came and number == signal.SIGINT:
+    def _record(self, number: int, frame: FrameType | None) -> None:
+        if self.received and number == signal.SIGINT:
             signal.default_int_handler(number, frame)
-        self.came = True
+        self.received = True
 
     def __enter__(self) -> Self:
-        """Begin to note; only the main thread can."""
-        heard = [number for number in self._signals if signal.getsignal(number) is not signal.SIG_IGN]
-        self._before = {number: signal.signal(number, self._note) for number in heard}
+        """Install the handlers; only the main thread can."""
+        handled = [number for number in self._signals if signal.getsignal(number) is not signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._record) for number in handled}
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Have them do again what they did before."""
+        """Restore the previous handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""`yaptide simulations key`: the key with which workers of others report about a simulation."""
+"""`yaptide simulations key`: show the key that external workers need for their reports."""
 
 import typer
 
@@ -13,10 +13,10 @@ app = typer.Typer()
 
 @app.command("key")
 def show_key(job_id: JobId, as_json: AsJson = False) -> None:
-    """Print the update key of a simulation, and nothing else on standard output: whoever has it can report.
+    """Print the update key of a simulation to standard output. Anyone with the key can report on the simulation.
 
-    It is the same each time, unless the key that signs tokens was changed: then it is a new one, and the old one is
-    good for nothing. docs/workers.md says what is reported with it.
+    The key changes only if the key that signs tokens is changed; then the old update key is invalid. docs/workers.md
+    describes the reports.
 
     Example: yaptide simulations key 20260301-100000-...DIRECT
     """

@@ -1,4 +1,4 @@
-"""Names of simulations on the command line: a beginning that only one of them has is enough, and shells complete it."""
+"""Abbreviated job ids on the command line: a unique prefix is enough, and shells complete it."""
 
 from contextlib import closing
 from pathlib import Path
@@ -12,22 +12,22 @@ _MOST = 10
 _MOST_COMPLETED = 100
 
 
-def find_job(database: Database, beginning: str) -> str:
-    """The name of the simulation that begins so; if there is none, what was asked for.
+def find_job(database: Database, prefix: str) -> str:
+    """Return the job id with this prefix, or `prefix` itself if there is none.
 
-    Raises Conflict with the names if there are several and none of them is exactly that.
+    Raises Conflict with the candidates if several simulations match and none matches exactly.
     """
-    names = [name for name, _ in simulations.find_names(database, beginning, _MOST + 1)] if beginning else []
-    if not names or beginning in names:
-        return beginning
+    names = [name for name, _ in simulations.find_names(database, prefix, _MOST + 1)] if prefix else []
+    if not names or prefix in names:
+        return prefix
     if len(names) > 1:
         listed = ", ".join(names[:_MOST]) + (" and more" if len(names) > _MOST else "")
-        raise Conflict(f"Several simulations begin with {beginning!r}: {listed}")
+        raise Conflict(f"Ambiguous: several simulations begin with {prefix!r}: {listed}")
     return names[0]
 
 
 def complete_job(incomplete: str) -> list[tuple[str, str]]:
-    """Names that begin so, with titles, for a shell; nothing if there is no database, and none is made."""
+    """Return job ids with this prefix and their titles for a shell; nothing if there is no database."""
     try:
         database = Database(load_settings().url)
         file = database.engine.url.database or ""

@@ -1,6 +1,6 @@
-"""Help, version and completion from a description of all commands, since loading the commands takes a second.
+"""Prints help, version and completions from a description of all commands, because importing them takes a second.
 
-`make docs` makes `commands.json`, the description, from the commands; a test compares them.
+`make docs` generates `commands.json`, the description, from the commands; a test compares them.
 """
 
 import json
@@ -19,12 +19,12 @@ FILE = Path(__file__).with_name("commands.json")
 COMPLETE = "_YAPTIDE_COMPLETE"
 
 
-class _OnlyTheyKnowError(Exception):
-    """Raised for what has to be asked of the commands themselves."""
+class _NeedsCommandsError(Exception):
+    """The answer needs the commands themselves."""
 
 
 def answer_quickly(words: Sequence[str], variables: Mapping[str, str]) -> bool:
-    """Print what a command line asks for if that is help, the version or a completion; False if it is not answered."""
+    """Print help, version or completions if the command line asks for them; return False if it does not."""
     if COMPLETE in variables:
         return _complete()
     if list(words) == ["--version"]:
@@ -38,46 +38,46 @@ def answer_quickly(words: Sequence[str], variables: Mapping[str, str]) -> bool:
     return bool(text)
 
 
-def _help_text(described: Mapping[str, Any], words: list[str]) -> str:
-    """Help of the command that words name; nothing if it is not all that they ask for."""
-    while words and words[0] in described.get("commands", ()):
-        described, words = described["commands"][words[0]], words[1:]
-    is_asked = "commands" not in described or words[0] in ("--help", "-h")
-    return str(described["help"]) if is_asked and "--" not in words else ""
+def _help_text(description: Mapping[str, Any], words: list[str]) -> str:
+    """Return the help of the command that the words name; empty if they ask for more than help."""
+    while words and words[0] in description.get("commands", ()):
+        description, words = description["commands"][words[0]], words[1:]
+    is_requested = "commands" not in description or words[0] in ("--help", "-h")
+    return str(description["help"]) if is_requested and "--" not in words else ""
 
 
 def _complete() -> bool:
-    """Print completions and exit; False if they depend on more than the names of commands and options."""
-    with suppress(_OnlyTheyKnowError):
+    """Print completions and exit; return False if they depend on more than names of commands and options."""
+    with suppress(_NeedsCommandsError):
         _group(json.loads(FILE.read_bytes()))(prog_name="yaptide")
     return False
 
 
-def _group(described: Mapping[str, Any]) -> typer.Typer:
-    """Commands that are complete but for what they do."""
-    app = typer.Typer(help=described["short"])
-    app.callback()(_with_options(described))
-    for name, below in described["commands"].items():
-        if "commands" in below:
-            app.add_typer(_group(below), name=name)
+def _group(description: Mapping[str, Any]) -> typer.Typer:
+    """Return an app with the names, options and help of the commands, but no behaviour."""
+    app = typer.Typer(help=description["short"])
+    app.callback()(_with_options(description))
+    for name, subcommand in description["commands"].items():
+        if "commands" in subcommand:
+            app.add_typer(_group(subcommand), name=name)
         else:
-            app.command(name, help=below["short"])(_with_options(below, words=list[str]))
+            app.command(name, help=subcommand["short"])(_with_options(subcommand, words=list[str]))
     return app
 
 
-def _with_options(described: Mapping[str, Any], **arguments: type) -> Callable[..., None]:
-    """A function whose parameters are options, and arguments of which nothing is known."""
+def _with_options(description: Mapping[str, Any], **arguments: type) -> Callable[..., None]:
+    """Return a function with these options as parameters; `arguments` have no known values."""
 
     def command(**_: Any) -> None:
-        raise _OnlyTheyKnowError
+        raise _NeedsCommandsError
 
     options = {
         f"option{number}": typer.Option(
             None, *names.split(), help=text, autocompletion=_values if takes_value else None
         )
-        for number, (names, (text, takes_value)) in enumerate(described["options"].items())
+        for number, (names, (text, takes_value)) in enumerate(description["options"].items())
     }
-    types = [str if takes_value else bool for _, takes_value in described["options"].values()]
+    types = [str if takes_value else bool for _, takes_value in description["options"].values()]
     defaults = options | {name: typer.Argument(None, autocompletion=_values) for name in arguments}
     command.__annotations__ = dict(zip(options, types, strict=True)) | arguments
     parameters = [
@@ -89,4 +89,4 @@ def _with_options(described: Mapping[str, Any], **arguments: type) -> Callable[.
 
 
 def _values() -> NoReturn:
-    raise _OnlyTheyKnowError
+    raise _NeedsCommandsError

@@ -1,4 +1,4 @@
-"""`yaptide purge`: remove what is old."""
+"""`yaptide purge`: remove old simulations."""
 
 from typing import Annotated
 
@@ -27,45 +27,45 @@ app = typer.Typer()
 
 @app.command("purge")
 def purge_simulations(
-    older_than: Annotated[str, typer.Option(metavar="AGE", help="What ended so long ago: 90d, 12h, 4w.")],
-    states: Annotated[str, typer.Option(help="In one of these final states, separated by commas.")] = "FAILED,CANCELED",
+    older_than: Annotated[str, typer.Option(metavar="AGE", help="Minimum age since the end: 90d, 12h, 4w.")],
+    states: Annotated[str, typer.Option(help="Final states to remove, separated by commas.")] = "FAILED,CANCELED",
     keep_inputs: Annotated[
-        bool, typer.Option("--keep-inputs", help="Remove only results and log files; all the rest stays.")
+        bool, typer.Option("--keep-inputs", help="Remove only results and log files, keep the rest.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove simulations that ended long ago, after showing which.
+    """Remove simulations that ended long ago, after listing them.
 
     Example: yaptide purge --older-than 90d --states FAILED,CANCELED --dry-run
     """
     database = connect_database()
-    which = Old(utc_now() - parse_age(older_than), parse_states(states), keep_inputs)
-    found = retention.find_old(database, which)
+    criteria = Old(utc_now() - parse_age(older_than), parse_states(states), keep_inputs)
+    candidates = retention.find_old(database, criteria)
     if not as_json:
-        _print(found)
+        _print(candidates)
     removed: list[str] = []
-    if found and not dry_run:
-        ask_confirmation(f"Remove {_described(found, keep_inputs)}?", yes)
+    if candidates and not dry_run:
+        ask_confirmation(f"Remove {_described(candidates, keep_inputs)}?", yes)
         removed = retention.purge_simulations(
-            database, make_spool(load_settings()), which, [row.job_id for row in found]
+            database, make_spool(load_settings()), criteria, [row.job_id for row in candidates]
         )
-    gone = [row for row in found if row.job_id in set(removed)]
+    removed_rows = [row for row in candidates if row.job_id in set(removed)]
     if as_json:
-        documents = [dict(row._mapping) | {"removed": row in gone} for row in found]
+        documents = [dict(row._mapping) | {"removed": row in removed_rows} for row in candidates]
         print_json({"dry_run": dry_run, "keep_inputs": keep_inputs, "simulations": documents})
-    elif dry_run or not found:
-        print_message(f"Nothing was removed; to be removed: {_described(found, keep_inputs)}")
+    elif dry_run or not candidates:
+        print_message(f"Nothing was removed; would remove: {_described(candidates, keep_inputs)}")
     else:
-        print_message(f"Removed: {_described(gone, keep_inputs)}")
+        print_message(f"Removed: {_described(removed_rows, keep_inputs)}")
 
 
-def _print(found: list[Record]) -> None:
-    if found:
+def _print(candidates: list[Record]) -> None:
+    if candidates:
         rows = [
             (r.job_id, r.username, format_state(r.job_state), format_time(r.end_time), format_bytes(r.stored_bytes))
-            for r in found
+            for r in candidates
         ]
         print_table(("simulation", "user", "state", "ended", "stored"), rows)
 

@@ -1,4 +1,4 @@
-"""`yaptide secrets`: keys that private keys in the database are encrypted with."""
+"""`yaptide secrets`: keys that encrypt private SSH keys in the database."""
 
 import typer
 
@@ -6,7 +6,7 @@ from yaptide.admin.display import out, print_message
 from yaptide.admin.store import open_store
 from yaptide.domain.errors import NotConfigured
 
-app = typer.Typer(help="Make and change the keys that secrets are encrypted with.", no_args_is_help=True)
+app = typer.Typer(help="Create and rotate the keys that encrypt stored secrets.", no_args_is_help=True)
 
 
 @app.command("new-key")
@@ -22,17 +22,17 @@ def new_key() -> None:
 
 @app.command("rotate")
 def rotate_secrets() -> None:
-    """Encrypt all secrets with the first key of YAPTIDE_SECRET_KEYS; after that the others can be removed from it.
+    """Re-encrypt all secrets with the first key of YAPTIDE_SECRET_KEYS. Then remove the old keys from it.
 
     Example: YAPTIDE_SECRET_KEYS=NEW,OLD yaptide secrets rotate
     """
     from yaptide.services import secrets  # noqa: PLC0415 - see above
 
-    place = open_store()
-    if not place.settings.secrets:
+    store = open_store()
+    if not store.settings.secrets:
         raise NotConfigured(
-            "There is no key to encrypt with: set YAPTIDE_SECRET_KEYS to the new one and those in use before, "
-            "separated by commas; make one with: yaptide secrets new-key"
+            "No encryption key: set YAPTIDE_SECRET_KEYS to the new key followed by the old ones, separated by commas; "
+            "create a key with: yaptide secrets new-key"
         )
-    changed, total = secrets.rotate_secrets(place.backend.database, secrets.Vault(place.settings.secrets))
-    print_message(f"{changed} of {total} secrets were encrypted anew; all of them fit the first key now")
+    changed, total = secrets.rotate_secrets(store.backend.database, secrets.Vault(store.settings.secrets))
+    print_message(f"Re-encrypted {changed} of {total} secrets; all of them use the first key now")

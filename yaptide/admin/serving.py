@@ -1,4 +1,4 @@
-"""`yaptide up` serves; `yaptide work` runs tasks. The first keeps the second running, as a process of its own."""
+"""`yaptide up` serves the API; `yaptide work` runs tasks. The former runs the latter as a child process."""
 
 import ctypes
 import gc
@@ -37,7 +37,7 @@ _PR_SET_PDEATHSIG = 1
 _GRACE = 10
 _PARENT = "YAPTIDE_PARENT_PID"
 _BACKLOG = 1024
-_LOOK_EVERY = 0.2
+_POLL_SECONDS = 0.2
 _PAUSE = 1.0
 
 
@@ -45,62 +45,62 @@ _PAUSE = 1.0
 def run_server(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
-    threads: Annotated[int, typer.Option(min=1, max=512, help="Requests answered at once.")] = 16,
-    executor: Annotated[bool, typer.Option(help="Run the tasks here as well.")] = True,
+    threads: Annotated[int, typer.Option(min=1, max=512, help="Number of concurrent requests.")] = 16,
+    executor: Annotated[bool, typer.Option(help="Also run tasks.")] = True,
 ) -> None:
-    """Serve the API, and run the tasks that are submitted, until it is interrupted.
+    """Serve the API and run submitted tasks until interrupted.
 
     Example: yaptide up --port 5000
     """
-    # The database is there and current, or this says what to do, before anything listens.
-    at = open_store()
-    prepare_to_serve(at.backend)
+    # Check the database before anything listens, so that problems are reported at once.
+    store = open_store()
+    prepare_to_serve(store.backend)
     listener = _listen(host, port)
     if executor:
-        _offer_simulator(at)
-        _announce_ahead(at)
+        _offer_simulator(store)
+        _announce_ahead(store)
     os.environ[_PARENT] = str(os.getpid())
-    server = make_server(at.settings, at.backend, threads, _GRACE)
+    server = make_server(store.settings, store.backend, threads, _GRACE)
     gc.collect()
-    gc.freeze()  # what is there now stays: to look through it again costs as much as to answer about 10,000 tasks
+    gc.freeze()  # scanning the objects that exist now would cost as much as a response about 10,000 tasks
     url = http_url(host, port)
     loops = Loops()
     try:
         if executor:
-            loops.start("keeper", partial(_run_worker, loops.stopping), _PAUSE)
-        _announce(f"yaptide serves {url} (its API is described at {url}/docs); stop with Ctrl-C")
-        with published_address(at.settings.data_dir, listener.getsockname()[0], port):
+            loops.start("supervisor", partial(_run_executor_process, loops.stopping), _PAUSE)
+        _announce(f"yaptide serves {url} (API documentation: {url}/docs); stop with Ctrl-C")
+        with published_address(store.settings.data_dir, listener.getsockname()[0], port):
             server.serve_on(listener)
     finally:
         loops.stop()
 
 
-def _offer_simulator(at: Opened) -> None:
-    """If the simulator that runs projects of the web editor is missing, ask whether to install it, or say how."""
-    with at.backend.database.read_committed() as connection:
-        code = find_stand_in(at.backend, connection)
-    if code is None or code.name in list_installed(at.settings.simulators_dir):
+def _offer_simulator(store: Opened) -> None:
+    """Offer to install the simulator for projects of the web editor if it is missing; without a terminal say how."""
+    with store.backend.database.read_committed() as connection:
+        code = find_stand_in(store.backend, connection)
+    if code is None or code.name in list_installed(store.settings.simulators_dir):
         return
     if sys.stdin.isatty() and sys.stderr.isatty():
         question = f"{code.title}, which runs projects of the web editor, is not installed. Install it now?"
         if typer.confirm(question, default=True, err=True):
-            code.install(at.settings.simulators_dir, print_message)
+            code.install(store.settings.simulators_dir, print_message)
     else:
         print_message(f"{code.title}, which runs projects of the web editor, is not installed: {code.remedy}")
 
 
-def _announce_ahead(at: Opened) -> None:
-    """Announce what the process that runs the tasks will, so that it is known before anything can be submitted."""
-    make_executor(at.settings, at.backend)[1].announce()
-    runners.announce_runner(at.backend, f"server-{socket.gethostname()}-{os.getpid()}", runners.BATCH, {})
+def _announce_ahead(store: Opened) -> None:
+    """Announce the programs of the executor before it has started, so that submissions are accepted at once."""
+    make_executor(store.settings, store.backend)[1].announce()
+    runners.announce_runner(store.backend, f"server-{socket.gethostname()}-{os.getpid()}", runners.BATCH, {})
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there; raises Conflict if it cannot, since somebody else does or the host is elsewhere."""
+    """Return a listening socket; raise Conflict if the port is in use or the address is not local."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that ended do not count
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignore connections in TIME_WAIT
             listener.bind(address)
             listener.listen(_BACKLOG)
             return listener.dup()
@@ -108,44 +108,46 @@ def _listen(host: str, port: int) -> socket.socket:
         raise Conflict(f"Cannot listen on {host}:{port}: {error.strerror}") from error
 
 
-def _run_worker(stop: threading.Event) -> None:
-    """Run a process that runs tasks, until it ends, whatever killed it, or until `stop`.
+def _run_executor_process(stop: threading.Event) -> None:
+    """Run a process that runs tasks, until it ends for any reason, or until `stop` is set.
 
-    The kernel ends it with the thread that started it, see `die_with_parent`. Ctrl-C does not reach it: the process
-    that started it ends it, in good order.
+    The kernel ends it with the thread that started it, see `die_with_parent`. Ctrl-C does not reach it: its parent
+    stops it cleanly.
     """
     command = [sys.executable, "-P", "-m", "yaptide", "work", "--wait"]
-    with subprocess.Popen(command, process_group=0) as worker:
-        while worker.poll() is None and not stop.wait(_LOOK_EVERY):
+    with subprocess.Popen(command, process_group=0) as executor:
+        while executor.poll() is None and not stop.wait(_POLL_SECONDS):
             pass
-        worker.terminate()
+        executor.terminate()
     if not stop.is_set():
-        log.warning("the process that runs the tasks has ended (%s); starting another", worker.returncode)
+        log.warning("the executor process has ended (%s); starting another", executor.returncode)
 
 
 @app.command("work")
 def run_executor(
-    wait: Annotated[bool, typer.Option("--wait", help="Take over when another process that runs them ends.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for another executor to end, and take over.")] = False,
 ) -> None:
-    """Run submitted tasks, without serving anything, until it is interrupted.
+    """Run submitted tasks until interrupted, without serving the API.
 
     Example: yaptide work
     """
     die_with_parent(signal.SIGTERM)
     with Interrupts(signal.SIGINT, signal.SIGTERM) as interrupts:
-        at = open_store()
-        _, executor = make_executor(at.settings, at.backend)
+        store = open_store()
+        _, executor = make_executor(store.settings, store.backend)
         if not executor.start():
             if not wait:
-                raise Conflict("Another process runs the tasks of this data folder already")
-            _announce("Another process runs the tasks of this data folder; this one takes over when that ends")
-            while not interrupts.came and not executor.start():
-                time.sleep(_LOOK_EVERY)
-        driver = make_driver(at.settings, at.backend)
+                raise Conflict(
+                    "Another process runs the tasks of this data folder already; use --wait to take over later"
+                )
+            _announce("Another process runs the tasks of this data folder; this one takes over when that process ends")
+            while not interrupts.received and not executor.start():
+                time.sleep(_POLL_SECONDS)
+        driver = make_driver(store.settings, store.backend)
         if driver is not None:
             driver.start()
-        while not interrupts.came:
-            time.sleep(_LOOK_EVERY)
+        while not interrupts.received:
+            time.sleep(_POLL_SECONDS)
         if driver is not None:
             driver.stop()
         executor.stop()
@@ -153,40 +155,38 @@ def run_executor(
 
 @app.command("sweep")
 def run_maintenance(as_json: AsJson = False) -> None:
-    """Do once what a running server does all the time: give the work of the dead to others, tell workers, clean up.
+    """Run the maintenance pass once: requeue tasks of dead workers, notify workers, clean up.
 
-    Dead is who was silent for ten times YAPTIDE_SILENCE_SECONDS: this command cannot know whether the server could have
-    heard them.
+    A running server does this continuously. A worker is considered dead after 10 x YAPTIDE_SILENCE_SECONDS without a
+    heartbeat: unlike the server, this command cannot know whether the server was able to receive heartbeats.
 
     Example: yaptide sweep
     """
-    at = open_store()
-    requeued = recovery.requeue_stalled(at.backend, utc_now() - 10 * at.backend.limits.silence)
-    courier = make_outbox_publisher(at.settings, at.backend)
-    sent = 0 if courier is None else courier.send_messages()
-    recovery.clear_spool(at.backend)
+    store = open_store()
+    requeued = recovery.requeue_stalled(store.backend, utc_now() - 10 * store.backend.limits.silence)
+    publisher = make_outbox_publisher(store.settings, store.backend)
+    sent = 0 if publisher is None else publisher.send_messages()
+    recovery.clear_spool(store.backend)
     if as_json:
         print_json({"requeued": requeued, "sent": sent})
     else:
-        print_message(
-            f"Given to others: {format_count(requeued, 'task or merge')}; sent: {format_count(sent, 'message')}"
-        )
+        print_message(f"Requeued: {format_count(requeued, 'task or merge')}; sent: {format_count(sent, 'message')}")
 
 
 @app.command("worker")
 def run_worker(
-    concurrency: Annotated[int, typer.Option(min=0, max=1024, help="Tasks run at once; 0: YAPTIDE_WORKERS.")] = 0,
-    queues: Annotated[str, typer.Option(help="Queues to serve, separated by commas; empty: all it can.")] = "",
-    name: Annotated[str, typer.Option(help="Name of the worker, when several run on a machine.")] = "",
+    concurrency: Annotated[int, typer.Option(min=0, max=1024, help="Concurrent tasks; 0: YAPTIDE_WORKERS.")] = 0,
+    queues: Annotated[str, typer.Option(help="Queues to consume, separated by commas; empty: all possible.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the worker if several run on a machine.")] = "",
 ) -> None:
-    """Run tasks that a server gives away through its broker (CELERY_BROKER_URL), until it is interrupted.
+    """Run tasks from the message broker (CELERY_BROKER_URL) until interrupted.
 
-    It needs the URL of the server (YAPTIDE_BACKEND_URL) and the simulators, and neither database nor shared folder.
-    Interrupted, it gives back what it runs.
+    A worker needs the URL of the server (YAPTIDE_BACKEND_URL) and the simulators, but no database and no shared folder.
+    When interrupted, it returns its tasks to the server.
 
     Example: yaptide worker --concurrency 4
     """
-    from yaptide.platforms.direct.worker import (  # noqa: PLC0415 - Celery takes long to load
+    from yaptide.platforms.direct.worker import (  # noqa: PLC0415 - importing Celery is slow
         Place,
         keep_logging,
         make_worker,
@@ -198,23 +198,23 @@ def run_worker(
     keep_logging()
     broker_url = settings.broker_url.get_secret_value()
     if not broker_url:
-        raise InvalidInput("A worker needs a broker: set CELERY_BROKER_URL, such as redis://host:6379/0")
+        raise InvalidInput("A worker needs a broker: set CELERY_BROKER_URL, e.g. redis://host:6379/0")
     place = Place(settings.backend_url, settings.simulators_dir, settings.work, settings.task_hours * 3600)
     celery, served_queues = make_worker(broker_url, place)
     chosen = [queue for queue in queues.split(",") if queue] or served_queues
     unknown = sorted(set(chosen) - set(served_queues))
     if unknown:
-        raise InvalidInput(f"There is no queue {unknown[0]!r} here; this worker can serve {', '.join(served_queues)}")
+        raise InvalidInput(f"Unknown queue {unknown[0]!r}: this worker can consume {', '.join(served_queues)}")
     slots = concurrency or settings.workers or os.cpu_count() or 1
     host = f"{name or 'worker-' + str(os.getpid())}@{socket.gethostname()}"
-    told = f"The worker {host} takes tasks: {', '.join(chosen)}, {slots} at once, for {settings.backend_url}"
-    on_ready(lambda: _announce(told))
+    message = f"Worker {host} takes tasks: {', '.join(chosen)}, {slots} at once, for {settings.backend_url}"
+    on_ready(lambda: _announce(message))
     options = [f"--concurrency={slots}", f"--queues={','.join(chosen)}", f"--hostname={host}"]
     celery.worker_main(["--quiet", "worker", "--without-gossip", "--without-mingle", *options])
 
 
 def _announce(text: str) -> None:
-    """Tell people what is going on, or the log if programs read it."""
+    """Print a message for people, or log it if programs read the log."""
     if load_settings().log_format == "json":
         log.info(text)
     else:
@@ -222,10 +222,10 @@ def _announce(text: str) -> None:
 
 
 def die_with_parent(by: signal.Signals) -> None:
-    """Have the kernel send this process a signal when `yaptide up`, its parent, dies in whatever way (prctl(2))."""
+    """Let the kernel send a signal to this process when its parent `yaptide up` dies for any reason (prctl(2))."""
     parent = os.environ.get(_PARENT)
     if parent is None:
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)
-    if str(os.getppid()) != parent:  # it died before we could ask
+    if str(os.getppid()) != parent:  # the parent died before prctl took effect
         sys.exit(1)

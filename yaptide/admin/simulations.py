@@ -1,4 +1,4 @@
-"""`yaptide run`, `status`, `list`, `results`, `logs`, `history`, `cancel`, `delete`."""
+"""`yaptide run`, `status`, `list`, `results`, `logs`, `history`, `cancel` and `delete`."""
 
 import signal
 import time
@@ -13,7 +13,7 @@ import orjson
 import typer
 
 from yaptide.admin.display import (
-    Bars,
+    ProgressBars,
     format_bytes,
     format_count,
     format_duration,
@@ -51,44 +51,44 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-_LOOK_EVERY = 0.1
-#: Bytes of text; of particles there can be gigabytes.
-_LONGEST_CURVES = 16 << 20
+_POLL_SECONDS = 0.1
+#: Maximum bytes of JSON text; lists of particles can have gigabytes.
+_MAX_CURVES = 16 << 20
 _PICTURES = (".png", ".pdf", ".svg")
 
 JobId = Annotated[
     str,
-    typer.Argument(metavar="JOB_ID", help="Name of the simulation, or its beginning.", autocompletion=complete_job),
+    typer.Argument(metavar="JOB_ID", help="Job id of the simulation, or its beginning.", autocompletion=complete_job),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _picture(path: Path | None) -> Path | None:
-    """A file that a picture can be written to, or wrong usage: said before anything is run, not after."""
+    """Check the name of a picture before the command runs anything; raise BadParameter if it cannot be written."""
     if path is not None and path.suffix.lower() not in _PICTURES:
-        raise typer.BadParameter(f"the name of a picture ends in one of {' '.join(_PICTURES)}")
+        raise typer.BadParameter(f"the file name must end in one of {' '.join(_PICTURES)}")
     if path is not None and not path.absolute().parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {path.parent}")
+        raise typer.BadParameter(f"no such folder: {path.parent}")
     if path is not None:
         require_extra("matplotlib", "Drawing")
     return path
 
 
-Picture = Annotated[Path | None, typer.Option(help="Draw the dose into this file.", callback=_picture)]
-UserName = Annotated[str, typer.Option("--user", help="Whose it is; default: you.", show_default=False)]
+Picture = Annotated[Path | None, typer.Option(help="Plot the dose to this file.", callback=_picture)]
+UserName = Annotated[str, typer.Option("--user", help="Owner; default: you.", show_default=False)]
 
 
 @app.command("run")
 def run_simulation(
-    path: Annotated[Path, typer.Argument(help="Folder of input files, or JSON file of a project of the web editor.")],
-    tasks: Annotated[int, typer.Option("--tasks", "-n", help="Into how many tasks to split it.")] = 1,
-    sim_type: Annotated[str, typer.Option(help="Simulator; common: found out from the files.")] = COMMON,
-    title: Annotated[str, typer.Option(help="What to call it; default: the path's name.", show_default=False)] = "",
+    path: Annotated[Path, typer.Argument(help="Folder of input files, or JSON file of a web editor project.")],
+    tasks: Annotated[int, typer.Option("--tasks", "-n", help="Number of tasks.")] = 1,
+    sim_type: Annotated[str, typer.Option(help="Simulator; common: detect it from the files.")] = COMMON,
+    title: Annotated[str, typer.Option(help="Title; default: the name of the path.", show_default=False)] = "",
     user: UserName = "",
     png: Picture = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a simulation to its end, following every task, and show what came out.
+    """Run a simulation, follow its tasks until it ends, and show a summary.
 
     Example: yaptide run proton-150MeV-water --tasks 4 --png dose.png
     """
@@ -96,9 +96,9 @@ def run_simulation(
         submission = Submission(sim_type, tasks, title or path.stem, input_json=read_project(path))
     else:
         submission = Submission(sim_type, tasks, title or path.resolve().name, read_folder(path))
-    at = open_store()
-    backend = at.backend
-    job_id, status = run_to_the_end(at, submission, user)
+    store = open_store()
+    backend = store.backend
+    job_id, status = run_to_end(store, submission, user)
     if png is not None and status.simulation.job_state is EntityState.COMPLETED:
         draw_results(backend, job_id, png)
     if as_json:
@@ -109,127 +109,129 @@ def run_simulation(
         raise typer.Exit(1)
 
 
-def run_to_the_end(at: Opened, submission: Submission, user: str) -> tuple[str, Status]:
-    """Submit a simulation and follow it to its end; returns its public name and how it ended.
+def run_to_end(store: Opened, submission: Submission, user: str) -> tuple[str, Status]:
+    """Submit a simulation and follow it until it ends; return its job id and final status.
 
-    Raises NotConfigured, with nothing stored, if nobody is there who can run it.
+    Raises NotConfigured, with nothing stored, if nothing can run the simulation.
     """
-    _, executor = make_executor(at.settings, at.backend)
+    _, executor = make_executor(store.settings, store.backend)
     executor.announce()
     try:
-        submitted = simulations.submit_simulation(at.backend, local_user(at.backend, user), submission)
+        submitted = simulations.submit_simulation(store.backend, local_user(store.backend, user), submission)
         job_id = submitted.job_id
         for sentence in submitted.left_out:
             print_message(f"Left out: {sentence}")
-        with _executing(at, executor, job_id) as take_over:
-            return job_id, follow_simulation(at.backend, job_id, take_over)
+        with _executing(store, executor, job_id) as keep_running:
+            return job_id, follow_simulation(store.backend, job_id, keep_running)
     finally:
         executor.withdraw()
 
 
 @contextmanager
 def _executing(
-    at: Opened, executor: "EmbeddedExecutor | OutboxPublisher", job_id: str
+    store: Opened, executor: "EmbeddedExecutor | OutboxPublisher", job_id: str
 ) -> Iterator[Callable[[], object]]:
-    """Have tasks run meanwhile: by this process, or by another one that works on the same data folder already.
+    """Run tasks within the block, unless another process on the same data folder runs them already.
 
-    What it gives is to be called again and again: it takes over if that other process has ended, and raises
+    Yields a function to call repeatedly: it starts the executor if that other process has ended, and raises
     KeyboardInterrupt after Ctrl-C.
     """
     with Interrupts(signal.SIGINT) as interrupts:
-        runs = executor.start()
-        if not runs:
+        is_running = executor.start()
+        if not is_running:
             print_message(
                 "Another process runs the tasks of this data folder; this one follows them, and takes over when that "
-                "ends"
+                "process ends"
             )
 
-        def take_over() -> None:
-            nonlocal runs
-            interrupts.check()
-            runs = runs or executor.start()
+        def keep_running() -> None:
+            nonlocal is_running
+            interrupts.raise_if_interrupted()
+            is_running = is_running or executor.start()
 
         try:
-            yield take_over
+            yield keep_running
         except KeyboardInterrupt:
             executor.stop()
-            print_message(f"The simulation is kept, and {_goes_on(at, runs)}. To cancel it: yaptide cancel {job_id}")
+            print_message(
+                f"The simulation is kept; {_what_next(store, is_running)}. Cancel it: yaptide cancel {job_id}"
+            )
             raise
         finally:
             executor.stop()
 
 
-def _goes_on(at: Opened, was_run_here: bool) -> str:
-    """When a simulation goes on that nobody follows any more."""
+def _what_next(store: Opened, was_run_here: bool) -> str:
+    """Return what happens to a simulation after this command stops following it."""
     if not was_run_here:
-        return "goes on now, run by another process"
-    if at.settings.broker_url.get_secret_value():
-        return "workers end the tasks that they have; the rest goes on with the next `yaptide up`, `work` or `run`"
-    return "its tasks begin anew with the next `yaptide up`, `work` or `run`"
+        return "another process continues it"
+    if store.settings.broker_url.get_secret_value():
+        return "workers finish their current tasks; the rest continues with the next `yaptide up`, `work` or `run`"
+    return "its tasks start again with the next `yaptide up`, `work` or `run`"
 
 
 def follow_simulation(backend: Backend, job_id: str, meanwhile: Callable[[], object]) -> Status:
-    """Show how far a simulation is until it has ended."""
+    """Show the progress of a simulation until it ends; call `meanwhile` between updates."""
     print_message(f"Simulation {job_id}")
-    with Bars() as bars:
+    with ProgressBars() as bars:
         while True:
             status = simulations.read_status(backend, ADMINISTRATOR, job_id)
-            bars.show(status)
+            bars.show_status(status)
             if status.simulation.job_state in FINAL_STATES:
                 return status
-            time.sleep(_LOOK_EVERY)
+            time.sleep(_POLL_SECONDS)
             meanwhile()
 
 
 def summarize_simulation(backend: Backend, job_id: str) -> dict[str, Any]:
-    """Everything worth knowing about a simulation, as `--json` prints it; docs/command-line.md documents it."""
+    """Return a summary of a simulation as `--json` prints it; docs/command-line.md describes the keys."""
     status = simulations.read_status(backend, ADMINISTRATOR, job_id)
-    found, tasks = _parts(status)
-    seen, no_range = _range(backend, job_id)
+    simulation, tasks = _parts(status)
+    bragg_peak, no_range = _range(backend, job_id)
     return {
         "job_id": job_id,
-        "job_state": found.job_state,
-        "title": found.title,
+        "job_state": simulation.job_state,
+        "title": simulation.title,
         "user": users.owner_of(backend, job_id).username,
-        "sim_type": found.sim_type,
-        "platform": found.platform,
-        "simulator_version": found.simulator_version,
-        "simulator_digest": found.simulator_digest,
-        "start_time": found.start_time,
-        "end_time": found.end_time,
+        "sim_type": simulation.sim_type,
+        "platform": simulation.platform,
+        "simulator_version": simulation.simulator_version,
+        "simulator_digest": simulation.simulator_digest,
+        "start_time": simulation.start_time,
+        "end_time": simulation.end_time,
         "reason": simulations.failure_reason(backend, ADMINISTRATOR, job_id),
         "waiting": status.waiting,
         "queue": batch.waiting_tasks(backend, job_id),
         "requested_primaries": sum(task.requested_primaries for task in tasks),
         "simulated_primaries": sum(task.simulated_primaries for task in tasks),
-        "stored_bytes": found.stored_bytes,
-        "bragg_peak": seen and asdict(seen),
+        "stored_bytes": simulation.stored_bytes,
+        "bragg_peak": bragg_peak and asdict(bragg_peak),
         "no_range": no_range,
-        "refused": orjson.loads(found.refused_pages or "[]"),
+        "refused": orjson.loads(simulation.refused_pages or "[]"),
         "tasks": [dict(task._mapping) for task in tasks],
     }
 
 
 def print_summary(backend: Backend, job_id: str) -> None:
-    """The same as a table."""
-    found = summarize_simulation(backend, job_id)
-    peak = found["bragg_peak"] and Range(**found["bragg_peak"])
-    states = [task["task_state"] for task in found["tasks"]]
+    """Print the summary of a simulation as a table."""
+    summary = summarize_simulation(backend, job_id)
+    peak = summary["bragg_peak"] and Range(**summary["bragg_peak"])
+    states = [task["task_state"] for task in summary["tasks"]]
     facts: dict[str, object] = {
-        "simulation": f"{job_id} ({found['title']}, {found['sim_type']})",
-        "state": format_state(found["job_state"]),
-        "reason": found["reason"],
-        "waits": found["waiting"],
-        "in the queue": found["queue"],
+        "simulation": f"{job_id} ({summary['title']}, {summary['sim_type']})",
+        "state": format_state(summary["job_state"]),
+        "reason": summary["reason"],
+        "waiting": summary["waiting"],
+        "queue": summary["queue"],
         "tasks": ", ".join(f"{states.count(value)} {value}" for value in dict.fromkeys(states)),
-        "primaries": f"{found['simulated_primaries']:,} of {found['requested_primaries']:,}",
-        "duration": format_duration(found["start_time"], found["end_time"]),
-        "bytes stored": format_bytes(found["stored_bytes"]),
-        "Bragg peak at": peak and peak.show(peak.depth_mm),
-        "R80": peak and peak.show(peak.r80_mm),
+        "primaries": f"{summary['simulated_primaries']:,} of {summary['requested_primaries']:,}",
+        "duration": format_duration(summary["start_time"], summary["end_time"]),
+        "stored": format_bytes(summary["stored_bytes"]),
+        "Bragg peak at": peak and peak.format_length(peak.depth_mm),
+        "R80": peak and peak.format_length(peak.r80_mm),
         "depth bins": peak and f"{peak.bin_mm:.6g} mm",
-        "no range": found["no_range"],
-        "left out": "\n".join(str(RefusedPage(**page)) for page in found["refused"]) or None,
+        "no range": summary["no_range"],
+        "rejected": "\n".join(str(RefusedPage(**page)) for page in summary["refused"]) or None,
     }
     print_facts({name: value for name, value in facts.items() if value is not None}, "Result")
 
@@ -239,9 +241,9 @@ def _parts(status: Status) -> tuple[Any, list[Any]]:
 
 
 def _range(backend: Backend, job_id: str) -> tuple[Range | None, str | None]:
-    """The range that the results tell, or why they tell none; neither if there are no results.
+    """Return the range determined from the results, or the reason why there is none; neither without results.
 
-    Estimators are read one after the other, and of each the pages with one axis, up to the first one with a range.
+    Reads one estimator after the other, and of each the pages with one axis, up to the first with a range.
     """
     try:
         estimators = results.pages_metadata(backend, ADMINISTRATOR, job_id)
@@ -260,12 +262,12 @@ def _range(backend: Backend, job_id: str) -> tuple[Range | None, str | None]:
 
 
 def _curves(backend: Backend, job_id: str, estimator: str, numbers: list[int]) -> Results:
-    """Some pages of an estimator, as far as they are curves and not long lists of particles."""
+    """Return the pages of an estimator as curves; empty if they are too long, such as lists of particles."""
     parts = results.read_pages(backend, ADMINISTRATOR, job_id, estimator, [(number, number) for number in numbers])
     text = bytearray()
     for piece in codec.inflate_parts(parts):
         text += piece
-        if len(text) > _LONGEST_CURVES:
+        if len(text) > _MAX_CURVES:
             return Results(())
     return Results.from_document({"pages": orjson.loads(text)}, estimator)
 
@@ -273,35 +275,35 @@ def _curves(backend: Backend, job_id: str, estimator: str, numbers: list[int]) -
 def load_results(
     backend: Backend, job_id: str, estimator: str | None = None, pages: str | None = None
 ) -> tuple[bytes, Results]:
-    """Results of a simulation: the JSON text that `GET /results` answers, and the same as arrays."""
-    answer = results.read_answer(backend, ADMINISTRATOR, job_id, estimator, pages)
-    text = b"".join(codec.inflate_parts(answer))
-    found = Results.from_document(answers.with_arrays(text) or orjson.loads(text), estimator)
-    for line in found.left_out:
-        print_message(f"Left out: {line}")
-    return text, found
+    """Return the results of a simulation as the JSON text of `GET /results` and as arrays."""
+    parts = results.read_answer(backend, ADMINISTRATOR, job_id, estimator, pages)
+    text = b"".join(codec.inflate_parts(parts))
+    loaded = Results.from_document(answers.with_arrays(text) or orjson.loads(text), estimator)
+    for reason in loaded.left_out:
+        print_message(f"Left out: {reason}")
+    return text, loaded
 
 
 def draw_results(
     backend: Backend, job_id: str, path: Path, estimator: str | None = None, pages: str | None = None
 ) -> None:
-    """Draw the dose of a simulation into a file."""
-    from yaptide_client import plots  # noqa: PLC0415 - matplotlib takes longer to import than all the rest
+    """Plot the dose of a simulation to a file."""
+    from yaptide_client import plots  # noqa: PLC0415 - importing matplotlib is slow
 
     title = simulations.read_status(backend, ADMINISTRATOR, job_id).simulation.title
     plots.save_figure(plots.draw_overview(load_results(backend, job_id, estimator, pages)[1], title), path)
-    print_message(f"Picture: {path}")
+    print_message(f"Plot: {path}")
 
 
-def open_job(beginning: str) -> tuple[Backend, str]:
-    """The services, and the name of the simulation that begins so, as `opened` and `find_job` have them."""
+def open_job(prefix: str) -> tuple[Backend, str]:
+    """Open the store, and return the services and the job id with this prefix."""
     backend = open_store().backend
-    return backend, find_job(backend.database, beginning)
+    return backend, find_job(backend.database, prefix)
 
 
 @app.command("status")
 def show_status(job_id: JobId, as_json: AsJson = False) -> None:
-    """Show how a simulation and its tasks stand.
+    """Show the state of a simulation and its tasks.
 
     Example: yaptide status 20260301-100000-...DIRECT
     """
@@ -327,53 +329,55 @@ def show_status(job_id: JobId, as_json: AsJson = False) -> None:
 @app.command("list")
 def list_simulations(
     user: UserName = "",
-    everybody: Annotated[bool, typer.Option("--all", help="Of all users.")] = False,
-    page: Annotated[int, typer.Option(min=1, help="Which page.")] = 1,
-    page_size: Annotated[int, typer.Option(min=1, max=1000, help="Simulations on a page.")] = 20,
+    all_users: Annotated[bool, typer.Option("--all", help="List simulations of all users.")] = False,
+    page: Annotated[int, typer.Option(min=1, help="Page number.")] = 1,
+    page_size: Annotated[int, typer.Option(min=1, max=1000, help="Simulations per page.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List simulations, the newest first.
+    """List simulations, newest first.
 
     Example: yaptide list --all
     """
     backend = open_store().backend
-    whose = ADMINISTRATOR if everybody else local_user(backend, user)
-    found = simulations.list_simulations(backend, whose, Page(page, page_size))
+    owner = ADMINISTRATOR if all_users else local_user(backend, user)
+    listing = simulations.list_simulations(backend, owner, Page(page, page_size))
     if as_json:
-        rows = [{**row._mapping, "waiting": found.waiting.get(row.job_id)} for row in found.rows]
-        print_json({"simulations_count": found.total, "simulations": rows})
+        rows = [{**row._mapping, "waiting": listing.waiting.get(row.job_id)} for row in listing.rows]
+        print_json({"simulations_count": listing.total, "simulations": rows})
         return
-    table = [(r.job_id, format_state(r.job_state), format_time(r.start_time), r.title) for r in found.rows]
+    table = [(r.job_id, format_state(r.job_state), format_time(r.start_time), r.title) for r in listing.rows]
     print_table(("simulation", "state", "submitted", "title"), table)
-    print_message(f"{len(found.rows)} of {found.total} simulations of {_whose(whose)}")
-    for reason, count in Counter(found.waiting.values()).items():
+    print_message(f"{len(listing.rows)} of {listing.total} simulations of {_describe_owner(owner)}")
+    for reason, count in Counter(listing.waiting.values()).items():
         print_message(f"{format_count(count, 'simulation')} of them: {reason}")
 
 
-def _whose(user: User) -> str:
-    return "all users" if user is ADMINISTRATOR else f"{user.username}; of another user: --user NAME, of all: --all"
+def _describe_owner(user: User) -> str:
+    return "all users" if user is ADMINISTRATOR else f"{user.username}; other users: --user NAME, all users: --all"
 
 
 @app.command("results")
 def show_results(
     job_id: JobId,
-    estimator: Annotated[str | None, typer.Option(help="Only those of this estimator.", show_default=False)] = None,
+    estimator: Annotated[str | None, typer.Option(help="Only this estimator.", show_default=False)] = None,
     pages: Annotated[
-        str | None, typer.Option(help="Only these pages of it, such as 0-2,5.", show_default=False)
+        str | None, typer.Option(help="Only these pages of the estimator, e.g. 0-2,5.", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what GET /results answers, with all numbers.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print every value as a line.")] = False,
-    npz: Annotated[Path | None, typer.Option(help="Write the arrays to this numpy file.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the response of GET /results, with all values.")
+    ] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one line per value.")] = False,
+    npz: Annotated[Path | None, typer.Option(help="Write the arrays to this NumPy file.")] = None,
     png: Picture = None,
 ) -> None:
-    """Show the results of a simulation, or write them to a file; docs/results.md describes the files.
+    """Show the results of a simulation, or write them to a file. docs/results.md describes the files.
 
     Example: yaptide results 20260301-100000-...DIRECT --npz dose.npz --png dose.png
 
     Example: yaptide results 20260301-100000-...DIRECT --estimator Dose --pages 0 --csv
     """
     if as_json and as_csv:
-        raise typer.BadParameter("choose one of --json and --csv")
+        raise typer.BadParameter("use --json or --csv, not both")
     if pages is not None and estimator is None:
         raise typer.BadParameter("--pages needs --estimator")
     backend, job_id = open_job(job_id)
@@ -383,23 +387,23 @@ def show_results(
         if png is None:
             _print_pages(backend, job_id, estimator, pages)
         return
-    text, found = load_results(backend, job_id, estimator, pages)
+    text, loaded = load_results(backend, job_id, estimator, pages)
     if npz is not None:
-        found.save_npz(npz)
+        loaded.save_npz(npz)
         print_message(f"Arrays: {npz}")
     if as_json:
         typer.get_binary_stream("stdout").write(text + b"\n")
     elif as_csv:
-        found.write_csv(typer.get_text_stream("stdout"))
+        loaded.write_csv(typer.get_text_stream("stdout"))
 
 
 def _print_pages(backend: Backend, job_id: str, estimator: str | None, pages: str | None) -> None:
     numbers = None if pages is None else results.parse_page_numbers(pages)
     rows = [
-        (found["name"], page["page_number"], page["page_name"], page["page_dimension"])
-        for found in results.pages_metadata(backend, ADMINISTRATOR, job_id)
-        for page in found["pages_metadata"]
-        if estimator in (None, found["name"])
+        (metadata["name"], page["page_number"], page["page_name"], page["page_dimension"])
+        for metadata in results.pages_metadata(backend, ADMINISTRATOR, job_id)
+        for page in metadata["pages_metadata"]
+        if estimator in (None, metadata["name"])
         and (numbers is None or any(first <= page["page_number"] <= last for first, last in numbers))
     ]
     if not rows:
@@ -409,22 +413,22 @@ def _print_pages(backend: Backend, job_id: str, estimator: str | None, pages: st
 
 @app.command("logs")
 def show_logs(job_id: JobId, as_json: AsJson = False) -> None:
-    """Print what the simulators of a simulation have printed.
+    """Print the output of the simulators of a simulation.
 
     Example: yaptide logs 20260301-100000-...DIRECT
     """
     backend, job_id = open_job(job_id)
-    found = logfiles.read_logfiles(backend, ADMINISTRATOR, job_id)
+    texts = logfiles.read_logfiles(backend, ADMINISTRATOR, job_id)
     if as_json:
-        print_json({"logfiles": found})
+        print_json({"logfiles": texts})
         return
-    for name, text in found.items():
+    for name, text in texts.items():
         print_text(name, text)
 
 
 @app.command("history")
 def show_history(job_id: JobId, as_json: AsJson = False) -> None:
-    """Print every change of state of a simulation and its tasks: when, who, why.
+    """Print every state change of a simulation and its tasks: when, by whom, and why.
 
     Example: yaptide history 20260301-100000-...DIRECT
     """
@@ -449,27 +453,29 @@ def show_history(job_id: JobId, as_json: AsJson = False) -> None:
 
 @app.command("cancel")
 def cancel_simulation(job_id: JobId) -> None:
-    """Cancel a simulation and all its tasks that have not ended.
+    """Cancel a simulation and all its unfinished tasks.
 
     Example: yaptide cancel 20260301-100000-...DIRECT
     """
     backend, job_id = open_job(job_id)
     ended = simulations.cancel_simulation(backend, ADMINISTRATOR, job_id, "canceled on the command line")
-    print_message(f"There is nothing to cancel: it is {ended}" if ended else "The simulation was canceled")
+    print_message(f"Nothing to cancel: the simulation is {ended}" if ended else "Canceled the simulation")
 
 
 @app.command("delete")
-def delete_simulation(job_id: JobId, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
-    """Delete a simulation with everything about it.
+def delete_simulation(
+    job_id: JobId, yes: Annotated[bool, typer.Option("--yes", help="Skip the confirmation.")] = False
+) -> None:
+    """Delete a simulation with all its data.
 
     Example: yaptide delete 20260301-100000-...DIRECT
     """
     backend, job_id = open_job(job_id)
     if not yes:
         owner = users.owner_of(backend, job_id)
-        kept = format_bytes(simulations.read_status(backend, ADMINISTRATOR, job_id).simulation.stored_bytes)
-        typer.confirm(f"Delete {job_id} of {owner.username} ({kept})?", abort=True, err=True)
-    standing = simulations.delete_simulation(backend, ADMINISTRATOR, job_id)
-    if standing is not None:
-        raise Conflict(f"It is {standing}: cancel it first with yaptide cancel {job_id}")
-    print_message("The simulation was deleted")
+        size = format_bytes(simulations.read_status(backend, ADMINISTRATOR, job_id).simulation.stored_bytes)
+        typer.confirm(f"Delete {job_id} of {owner.username} ({size})?", abort=True, err=True)
+    state = simulations.delete_simulation(backend, ADMINISTRATOR, job_id)
+    if state is not None:
+        raise Conflict(f"The simulation is {state}: cancel it first with yaptide cancel {job_id}")
+    print_message("Deleted the simulation")

@@ -1,4 +1,4 @@
-"""`yaptide simulators`: which Monte Carlo codes are installed on this machine, installing them, pointing to them."""
+"""`yaptide simulators`: list, install and add the Monte Carlo codes of this machine."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,33 +12,33 @@ from yaptide.settings import load_settings
 from yaptide.simulators import get_simulator, list_names
 from yaptide.simulators.base import Simulator
 
-app = typer.Typer(help="Install simulators, point to them, and see which there are.", no_args_is_help=True)
+app = typer.Typer(help="List, install and add simulators.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(metavar="CODE", help="Its name, such as mcsquare.")]
+Name = Annotated[str, typer.Argument(metavar="CODE", help="Name of the simulator, e.g. mcsquare.")]
 
 
 @app.command("list")
 def list_simulators(as_json: AsJson = False) -> None:
-    """List the simulators, with the version of those installed here.
+    """List the simulators, with the versions installed on this machine.
 
     Example: yaptide simulators list
     """
-    found = [_entry(name) for name in list_names()]
+    entries = [_entry(name) for name in list_names()]
     if as_json:
-        print_json({"simulators": found})
+        print_json({"simulators": entries})
     else:
-        rows = [(entry["name"], entry["title"], entry["version"] or "-", entry["note"]) for entry in found]
+        rows = [(entry["name"], entry["title"], entry["version"] or "-", entry["note"]) for entry in entries]
         print_table(("name", "simulator", "version", "note"), rows)
 
 
 def _entry(name: str) -> dict[str, Any]:
-    """What is known of a simulator on this machine; one that is broken says so, and hides no other."""
+    """Return what is known of a simulator on this machine; a broken one does not hide the others."""
     entry: dict[str, Any] = dict.fromkeys(("title", "version", "program", "digest", "note"))
     try:
         code = get_simulator(name)
         entry["title"] = code.title
-        found = code.installation(load_settings().simulators_dir)
-        entry |= {"version": found.version, "program": str(found.program), "digest": found.digest}
+        installation = code.installation(load_settings().simulators_dir)
+        entry |= {"version": installation.version, "program": str(installation.program), "digest": installation.digest}
     except YaptideError as error:
         entry["note"] = str(error)
     return {"name": name, **entry}
@@ -46,16 +46,16 @@ def _entry(name: str) -> dict[str, Any]:
 
 @app.command("show")
 def show_simulator(name: Name, as_json: AsJson = False) -> None:
-    """Show what a simulator takes and can do, and where its program is on this machine.
+    """Show what a simulator supports, and where its program is on this machine.
 
     Example: yaptide simulators show mcsquare
     """
     code = get_simulator(name)
-    found = {**_entry(name), **_abilities(code)}
+    document = {**_entry(name), **_abilities(code)}
     if as_json:
-        print_json(found)
+        print_json(document)
         return
-    facts = {key: ", ".join(value) if isinstance(value, list) else value for key, value in found.items()}
+    facts = {key: ", ".join(value) if isinstance(value, list) else value for key, value in document.items()}
     print_facts({key: value for key, value in facts.items() if value not in (None, "")}, code.title)
 
 
@@ -70,7 +70,7 @@ def _abilities(code: Simulator) -> dict[str, Any]:
 
 @app.command("install")
 def install_simulator(name: Name) -> None:
-    """Fetch a simulator and prove it by a run. One that is installed and works is kept.
+    """Download and install a simulator, and run it to verify that it works. A working installation is kept.
 
     Example: yaptide simulators install mcsquare
     """
@@ -81,11 +81,11 @@ def install_simulator(name: Name) -> None:
 @app.command("add")
 def add_simulator(
     name: Name,
-    program: Annotated[Path, typer.Option(help="Where the program is on this machine.", show_default=False)],
+    program: Annotated[Path, typer.Option(help="Path of the program on this machine.", show_default=False)],
 ) -> None:
-    """Point to a program of your own: it has to run a sample whose result is known, and is used from then on.
+    """Use a program of your own. It must pass a test run with a known result, and is used from then on.
 
-    Its version and digest are kept: if the program is changed, it is not used until it is added again.
+    Its version and digest are stored: after a change of the program, it is not used until it is added again.
 
     Example: yaptide simulators add mcsquare --program /opt/mcsquare/MCsquare
     """

@@ -1,4 +1,4 @@
-"""`yaptide db stats`: how much there is, and whose it is."""
+"""`yaptide db stats`: show how much is stored, and by whom."""
 
 from typing import Annotated
 
@@ -15,36 +15,36 @@ app = typer.Typer()
 
 @app.command("stats")
 def show_stats(
-    largest: Annotated[int, typer.Option(min=0, help="How many of the largest simulations to show.")] = 5,
+    largest: Annotated[int, typer.Option(min=0, help="Number of largest simulations to show.")] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """Show how much is stored: rows by table, bytes by kind of payload and by user, and the largest simulations.
+    """Show how much is stored: rows per table, bytes per kind of payload and per user, and the largest simulations.
 
     Example: yaptide db stats --largest 10
     """
-    found = services.collect_stats(connect_database(), largest)
+    stats = services.collect_stats(connect_database(), largest)
     if as_json:
-        lists = {"payloads": found.payloads, "users": found.users, "largest": found.largest}
+        lists = {"payloads": stats.payloads, "users": stats.users, "largest": stats.largest}
         documents = {name: [dict(row._mapping) for row in rows] for name, rows in lists.items()}
-        print_json({"rows": found.rows, **documents, "disk_bytes": found.disk_bytes})
+        print_json({"rows": stats.rows, **documents, "disk_bytes": stats.disk_bytes})
     else:
-        _print(found)
+        _print(stats)
 
 
-def _print(found: Stats) -> None:
-    print_table(("table", "rows"), [(table, f"{count:,}") for table, count in found.rows.items()])
+def _print(stats: Stats) -> None:
+    print_table(("table", "rows"), [(table, f"{count:,}") for table, count in stats.rows.items()])
     kinds = [
         (row.kind, f"{row.payloads:,}", format_bytes(row.stored_bytes), format_bytes(row.text_bytes))
-        for row in found.payloads
+        for row in stats.payloads
     ]
-    taken = sum(row.stored_bytes for row in found.payloads)
-    print_table(("payloads", "number", "stored", "as text"), [*kinds, ("all", "", format_bytes(taken), "")])
+    stored_bytes = sum(row.stored_bytes for row in stats.payloads)
+    print_table(("payloads", "count", "stored", "as text"), [*kinds, ("all", "", format_bytes(stored_bytes), "")])
     users = [
-        (row.username, row.simulations, format_bytes(row.stored_bytes), limited(row.quota_bytes)) for row in found.users
+        (row.username, row.simulations, format_bytes(row.stored_bytes), limited(row.quota_bytes)) for row in stats.users
     ]
     print_table(("user", "simulations", "stored", "quota"), users)
     largest = [
-        (row.job_id, row.username, format_state(row.job_state), format_bytes(row.stored_bytes)) for row in found.largest
+        (row.job_id, row.username, format_state(row.job_state), format_bytes(row.stored_bytes)) for row in stats.largest
     ]
     print_table(("largest simulations", "user", "state", "stored"), largest)
-    print_table(("on disk",), [(format_bytes(found.disk_bytes),)])
+    print_table(("on disk",), [(format_bytes(stats.disk_bytes),)])

@@ -1,4 +1,4 @@
-"""How commands open the database: alone, which works where little is installed, or with the services on it."""
+"""Opens the database for commands: alone, which needs few packages, or with the services."""
 
 import atexit
 import getpass
@@ -24,28 +24,28 @@ LEAST_PASSWORD = "YAPTIDE_MIN_PASSWORD_LENGTH"  # noqa: S105 - the name of a set
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The settings, and the services on a database that is up to date."""
+    """The settings, and the services on an up-to-date database."""
 
     settings: "Settings"
     backend: Backend
 
 
 def open_store() -> Opened:
-    """Open the configured database; raises Conflict if its tables are not current."""
-    from yaptide import logs  # noqa: PLC0415 - where little is installed, these cannot be imported
+    """Open the configured database with the services; raise Conflict if its tables are not current."""
+    from yaptide import logs  # noqa: PLC0415 - db_manage.py runs without their dependencies
     from yaptide.application import make_backend, prepare_database  # noqa: PLC0415
     from yaptide.settings import load_settings  # noqa: PLC0415
 
     settings = load_settings()
     logs.configure_logging(settings.log_format, settings.log_level)
     backend = make_backend(settings)
-    atexit.register(backend.database.close)  # a server notes every client that leaves without a word
+    atexit.register(backend.database.close)  # PostgreSQL logs clients that disconnect without closing
     prepare_database(backend)
     return Opened(settings, backend)
 
 
 def configured_database() -> Database:
-    """The configured database, whatever tables it has or has not."""
+    """Return the configured database without checking its tables."""
     from yaptide.settings import load_settings  # noqa: PLC0415 - as above
 
     settings = load_settings()
@@ -57,10 +57,10 @@ def configured_database() -> Database:
 
 
 def connect_database() -> Database:
-    """The database that the environment or, where yaptide is installed as a whole, its settings name.
+    """Return the database in the environment variable or, with yaptide fully installed, in the settings.
 
-    Its tables are left as they are: raises Conflict unless they are those that this version works on, NotFound for an
-    SQLite file that is not there. Only the embedded system's own file, which nobody had to name, is made on first use.
+    Raises Conflict if its tables are not those of this version, NotFound if its SQLite file does not exist. Only the
+    default file of the embedded system is created on first use.
     """
     url = os.environ.get(VARIABLE)
     database = Database(url) if url else _of_settings()
@@ -85,32 +85,32 @@ def _of_settings() -> Database:
 
 
 def _check_file(database: Database) -> None:
-    """SQLite would make a file of the wrong name, and then say that it is empty."""
+    """Raise NotFound for a missing file, which SQLite would create and report as empty."""
     name = database.engine.url.database or ""
     if database.is_sqlite and not database.in_memory and not name.startswith("file:") and not Path(name).is_file():
-        raise NotFound(f"There is no database file {name}; check {VARIABLE}, or make it with: yaptide db upgrade")
+        raise NotFound(f"No such database file: {name}; check {VARIABLE}, or create it with: yaptide db upgrade")
 
 
 def least_password() -> int:
-    """Characters of a new password at least, by the environment or the settings; raises InvalidInput."""
+    """Return the minimum length of new passwords from the environment or the settings; raise InvalidInput."""
     try:
         from yaptide.settings import load_settings  # noqa: PLC0415 - as above
     except ModuleNotFoundError:
-        given = os.environ.get(LEAST_PASSWORD, str(passwords.LEAST))
-        if not (given.isascii() and given.isdigit() and len(given) < 5):
-            raise InvalidInput(f"The setting {LEAST_PASSWORD} has to be a number of characters") from None
-        return int(given)
+        value = os.environ.get(LEAST_PASSWORD, str(passwords.LEAST))
+        if not (value.isascii() and value.isdigit() and len(value) < 5):
+            raise InvalidInput(f"The setting {LEAST_PASSWORD} must be a number of characters") from None
+        return int(value)
     return load_settings().min_password_length
 
 
 def local_user(backend: Backend, name: str) -> User:
-    """The user to act as: the one named, otherwise the one who is signed in to this machine (made if need be).
+    """Return the named user, or without a name the user of this machine, who is added if needed.
 
-    Raises NotFound for a name that nobody has: it is more likely mistyped than meant to be a new user's.
+    Raises NotFound for an unknown name, which is probably a typing error.
     """
     if not name:
         return users.ensure_user(backend, getpass.getuser())
     user = users.find_user(backend, name)
     if user is None:
-        raise NotFound(f"There is no local user {name!r}; add one with: yaptide users add {shlex.quote(name)}")
+        raise NotFound(f"No such local user: {name!r}; add one with: yaptide users add {shlex.quote(name)}")
     return user

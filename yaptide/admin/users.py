@@ -1,4 +1,4 @@
-"""`yaptide users`, and the same in `db_manage.py`."""
+"""`yaptide users`; `db_manage.py` has the same commands."""
 
 from typing import Annotated
 
@@ -35,7 +35,7 @@ app = typer.Typer(help="List, add, change and remove users.", no_args_is_help=Tr
 
 @app.command("list")
 def list_users(as_json: AsJson = False) -> None:
-    """List all users, with what they store and how much they may.
+    """List all users with their stored bytes and quotas.
 
     Example: yaptide users list
     """
@@ -47,12 +47,12 @@ def list_users(as_json: AsJson = False) -> None:
         (row.username, row.auth_provider, row.simulations, format_bytes(row.stored_bytes), limited(row.quota_bytes))
         for row in rows
     ]
-    print_table(("user", "signs in as", "simulations", "stored", "quota"), table)
+    print_table(("user", "provider", "simulations", "stored", "quota"), table)
 
 
 @app.command("show")
 def show_user(name: UserName, provider: Provider = "", as_json: AsJson = False) -> None:
-    """Show a user: what they store, how much they may, and until when their SSH certificate is good.
+    """Show a user: stored bytes, quota, and when the SSH certificate expires.
 
     Example: yaptide users show alice
     """
@@ -68,13 +68,15 @@ def show_user(name: UserName, provider: Provider = "", as_json: AsJson = False) 
         return
     facts: dict[str, object] = {
         "user": row.username,
-        "signs in as": row.auth_provider,
+        "provider": row.auth_provider,
         "simulations": row.simulations,
         "stored": format_bytes(row.stored_bytes),
         "quota": limited(row.quota_bytes),
     }
     if user.is_keycloak:
-        facts["at Keycloak"] = f"{row.subject} of {row.issuer}" if row.subject else "whoever signs in next by this name"
+        facts["Keycloak ID"] = (
+            f"{row.subject} of {row.issuer}" if row.subject else "set at the next sign-in by this name"
+        )
     if certificate is not None:
         facts["SSH certificate"] = f"valid until {format_time(until)}" if until else "cannot be read"
     elif user.is_keycloak:
@@ -87,53 +89,53 @@ def add_user(
     name: UserName,
     password_file: PasswordFile = None,
     password_on_command_line: PasswordGiven = None,
-    quota: Annotated[str, typer.Option(help="Bytes that the simulations may take, such as 5GB.")] = "none",
+    quota: Annotated[str, typer.Option(help="Maximum stored bytes, e.g. 5GB; none: no limit.")] = "none",
 ) -> None:
-    """Add a user. The password is asked for.
+    """Add a user. Prompts for the password.
 
     Example: yaptide users add alice
     """
     name = administration.check_new_name(name)
     limit = parse_size(quota)
-    secret = ask_password(password_file, password_on_command_line)
-    administration.add_user(connect_database(), name, secret, limit, least_password())
-    print_message(f"User {name} was added")
+    password = ask_password(password_file, password_on_command_line)
+    administration.add_user(connect_database(), name, password, limit, least_password())
+    print_message(f"Added user {name}")
 
 
 @app.command("update")
 def update_user(
     name: UserName,
     provider: Provider = "",
-    new_name: Annotated[str | None, typer.Option(help="Another name.", show_default=False)] = None,
-    quota: Annotated[str | None, typer.Option(help="As `quota` takes it.", show_default=False)] = None,
+    new_name: Annotated[str | None, typer.Option(help="New name.", show_default=False)] = None,
+    quota: Annotated[str | None, typer.Option(help="New quota, e.g. 5GB; none: no limit.", show_default=False)] = None,
     password_file: PasswordFile = None,
     password_on_command_line: PasswordGiven = None,
 ) -> None:
-    """Change a user: the name, the quota or the password, which is asked for if nothing else is to be changed.
+    """Change the name, quota or password of a user. Without options, prompts for a new password.
 
     Example: yaptide users update alice --quota 5GB
     """
     limit = None if quota is None else parse_size(quota)
     database = connect_database()
     user = administration.find_user(database, name, provider)
-    secret = password_file is not None or password_on_command_line is not None
-    if secret or (new_name is None and quota is None):
-        given = ask_password(password_file, password_on_command_line)
-        administration.set_password(database, user, given, least_password())
-        print_message(f"User {name} has a new password")
+    has_password = password_file is not None or password_on_command_line is not None
+    if has_password or (new_name is None and quota is None):
+        password = ask_password(password_file, password_on_command_line)
+        administration.set_password(database, user, password, least_password())
+        print_message(f"Changed the password of user {name}")
     if quota is not None:
         administration.set_quota(database, user, limit)
-        print_message(f"User {name} may store {_may(limit)}")
+        print_message(f"Changed the quota of user {name} to {_format_quota(limit)}")
     if new_name is not None:
         administration.rename_user(database, user, new_name)
-        print_message(f"User {name} is now {new_name}")
+        print_message(f"Renamed user {name} to {new_name}")
 
 
 @app.command("passwd")
 def set_password(
     name: UserName, password_file: PasswordFile = None, password_on_command_line: PasswordGiven = None
 ) -> None:
-    """Give a user another password, and end their sessions.
+    """Change the password of a user and end their sessions.
 
     Example: yaptide users passwd alice --password-file secret.txt
     """
@@ -143,10 +145,10 @@ def set_password(
 @app.command("quota")
 def set_quota(
     name: UserName,
-    limit: Annotated[str, typer.Argument(metavar="SIZE", help="Such as 5GB or 200MiB; none: no limit.")],
+    limit: Annotated[str, typer.Argument(metavar="SIZE", help="Maximum, e.g. 5GB or 200MiB; none: no limit.")],
     provider: Provider = "",
 ) -> None:
-    """Limit the bytes that a user's simulations may take. What is stored already stays; more is refused.
+    """Limit the bytes that a user's simulations may store. Stored data stays; new data over the limit is rejected.
 
     Example: yaptide users quota alice 5GB
     """
@@ -155,59 +157,62 @@ def set_quota(
 
 @app.command("remove")
 def remove_user(name: UserName, provider: Provider = "", yes: Yes = False) -> None:
-    """Remove a user with all their simulations, after showing what goes with them.
+    """Remove a user with all their simulations, after showing how many.
 
     Example: yaptide users remove alice
     """
     database = connect_database()
     user = administration.find_user(database, name, provider)
-    seen = administration.count_holdings(database, user)
-    ask_confirmation(f"Remove {user.username} ({user.auth_provider}) with {_held(seen)}?", yes)
-    administration.remove_user(database, user, seen)
-    print_message(f"User {name} was removed, with {_held(seen)}")
+    holdings = administration.count_holdings(database, user)
+    ask_confirmation(f"Remove {user.username} ({user.auth_provider}) with {_describe_holdings(holdings)}?", yes)
+    administration.remove_user(database, user, holdings)
+    print_message(f"Removed user {name} with {_describe_holdings(holdings)}")
 
 
 @app.command("link")
 def link_user(
     name: UserName,
-    subject: Annotated[
-        str, typer.Option(metavar="SUB", help="To the user with this ID at Keycloak.", show_default=False)
-    ] = "",
+    subject: Annotated[str, typer.Option(metavar="SUB", help="Keycloak ID of the new owner.", show_default=False)] = "",
     issuer: Annotated[
-        str, typer.Option(metavar="URL", help="In this realm; default: the present one.", show_default=False)
+        str,
+        typer.Option(metavar="URL", help="Realm of the new owner; default: the configured one.", show_default=False),
     ] = "",
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Give an account to another user of Keycloak, with all its simulations: who has the name now, or was made anew.
+    """Give an account with all its simulations to another Keycloak user, e.g. one that was created anew.
 
-    Without --subject it goes to whoever signs in next by its name. Sessions end, SSH credentials are removed. To leave
-    the simulations with who has them, and the name to the other one: yaptide users update NAME --new-name OTHER.
+    Without --subject, the account goes to the next user who signs in with its name. Its sessions end, and its SSH
+    credentials are removed. To keep the simulations with the current user and free the name instead: yaptide users
+    update NAME --new-name OTHER.
 
     Example: yaptide users link alice
     """
     database = connect_database()
     user = administration.find_user(database, name, KEYCLOAK_USER)
-    whose = administration.chosen_subject(database, user, subject, issuer)
-    seen = administration.count_holdings(database, user)
-    to = (
-        f"the user {whose.subject} of {whose.issuer}"
-        if whose
-        else f"who signs in through Keycloak as {user.username} next"
+    identity = administration.chosen_subject(database, user, subject, issuer)
+    holdings = administration.count_holdings(database, user)
+    recipient = (
+        f"the user {identity.subject} of {identity.issuer}"
+        if identity
+        else f"the next user who signs in through Keycloak as {user.username}"
     )
-    ask_confirmation(f"Give {user.username} ({user.auth_provider}) with {_held(seen)} to {to}?", yes)
-    administration.link_user(database, user, whose)
+    ask_confirmation(
+        f"Give {user.username} ({user.auth_provider}) with {_describe_holdings(holdings)} to {recipient}?", yes
+    )
+    administration.link_user(database, user, identity)
     if as_json:
-        facts = {"username": user.username, "issuer": whose and whose.issuer, "subject": whose and whose.subject}
-        print_json(facts)
+        keycloak = {"issuer": identity and identity.issuer, "subject": identity and identity.subject}
+        print_json({"username": user.username, **keycloak})
     else:
-        print_message(f"User {user.username} belongs to {to}")
+        print_message(f"User {user.username} now belongs to {recipient}")
 
 
-def _held(seen: Holdings) -> str:
-    still = f", {seen.open} of them not ended" if seen.open else ""
-    return f"{format_count(seen.simulations, 'simulation')} ({format_bytes(seen.stored_bytes)}{still})"
+def _describe_holdings(holdings: Holdings) -> str:
+    unfinished = f", {holdings.open} of them unfinished" if holdings.open else ""
+    size = format_bytes(holdings.stored_bytes)
+    return f"{format_count(holdings.simulations, 'simulation')} ({size}{unfinished})"
 
 
-def _may(limit: int | None) -> str:
-    return "without limit" if limit is None else format_bytes(limit)
+def _format_quota(limit: int | None) -> str:
+    return "no limit" if limit is None else format_bytes(limit)

@@ -1,6 +1,6 @@
-"""The REST API: thin routes that turn requests into calls of the services, and answers into JSON.
+"""The REST API: thin routes that translate requests into calls of the services, and results into JSON.
 
-`ALL` are the blueprints, one a subject.
+`ALL` are the blueprints, one per subject.
 """
 
 from yaptide.api.clusters import blueprint as clusters

@@ -1,4 +1,4 @@
-"""HPC clusters."""
+"""Routes for HPC clusters."""
 
 from apiflask import APIBlueprint
 from flask import Response
@@ -14,7 +14,7 @@ blueprint = APIBlueprint("clusters", __name__, tag="Clusters")
 @blueprint.get("/clusters")
 @blueprint.output(schemas.Clusters)
 def list_clusters() -> Response:
-    """All clusters, for users who sign in through Keycloak."""
+    """List all clusters, for users who sign in through Keycloak."""
     if not get_user().is_keycloak:
         raise Forbidden("User is not allowed to use this endpoint")
     names = clusters.list_names(get_backend())

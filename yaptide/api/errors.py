@@ -1,4 +1,4 @@
-"""Errors in one shape: a status and `{"message": ...}` that a user can act on. No traceback leaves the server."""
+"""Errors in one shape: a status and `{"message": ...}` that tells users what to do. Tracebacks are only logged."""
 
 import logging
 
@@ -49,9 +49,9 @@ STATUS: dict[type[YaptideError], int] = {
 
 
 def register_handlers(app: APIFlask) -> None:
-    """Give every error of `app` the one shape."""
+    """Register handlers that give every error of `app` the same shape."""
     app.config["VALIDATION_ERROR_STATUS_CODE"] = 400
-    app.config["AUTO_VALIDATION_ERROR_RESPONSE"] = app.config["AUTO_404_RESPONSE"] = False  # `description` says it
+    app.config["AUTO_VALIDATION_ERROR_RESPONSE"] = app.config["AUTO_404_RESPONSE"] = False  # openapi.py adds them
     app.error_processor(_refused_by_framework)
     app.register_error_handler(YaptideError, _refused)
     app.register_error_handler(OSError, _refused_by_system)
@@ -60,9 +60,10 @@ def register_handlers(app: APIFlask) -> None:
 
 
 def _refused(error: YaptideError) -> Response:
-    if isinstance(error, Unavailable):  # what the database says of itself, its address and its user, is for the log
+    if isinstance(error, Unavailable):  # the database's message names its address and user: only for the log
         log.warning("%s: %s", request.url_rule, error)
-        return json_response({"message": "The server cannot do this just now; try again later"}, STATUS[Unavailable])
+        message = "The server is temporarily unavailable; try again later"
+        return json_response({"message": message}, STATUS[Unavailable])
     response = json_response({"message": str(error)}, STATUS.get(type(error), 400))
     if isinstance(error, RetryLater):
         response.headers["Retry-After"] = str(error.seconds)
@@ -72,10 +73,10 @@ def _refused(error: YaptideError) -> Response:
 def _refused_by_framework(error: HTTPError) -> Response:
     detail = error.detail if isinstance(error.detail, dict) else {}
     fields = [
-        f"{name}: {', '.join(map(str, told))}" if name != "_schema" else ", ".join(map(str, told))
+        f"{name}: {', '.join(map(str, problems))}" if name != "_schema" else ", ".join(map(str, problems))
         for place in detail.values()
         if isinstance(place, dict)
-        for name, told in place.items()
+        for name, problems in place.items()
     ]
     return json_response({"message": "; ".join(fields) or error.message}, error.status_code)
 
@@ -91,9 +92,9 @@ def _refused_by_http(error: HTTPException) -> Response:
 def _refused_by_system(error: OSError) -> Response:
     if not is_full(error):
         return _unexpected(error)
-    return _refused(StorageFull("No room is left on the server: try again later"))
+    return _refused(StorageFull("The server's disk is full: try again later"))
 
 
 def _unexpected(error: Exception) -> Response:
     log.error("%s failed", request.url_rule, exc_info=error)
-    return json_response({"message": "An internal error; the server's log has the details"}, 500)
+    return json_response({"message": "Internal error; see the server's log for details"}, 500)

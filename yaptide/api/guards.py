@@ -1,8 +1,8 @@
-"""What is seen to before a route, whichever it is, and what each answer tells the browser.
+"""Checks before every route, and security headers of every response.
 
-Browsers send the cookies of a user along with what any page asks for. So whatever changes something is refused to pages
-from elsewhere, signing in as well: otherwise a page could sign its reader in as somebody else. Programs that are no
-browsers send neither of the headers that tell, and are none of this module's business.
+Browsers send a user's cookies with requests that any page makes. So state-changing requests from pages of other origins
+are rejected. This includes sign-in: otherwise a page could sign its visitor in as another user. Other programs send
+neither `Origin` nor `Sec-Fetch-Site` and are not affected.
 """
 
 from collections.abc import Collection
@@ -14,7 +14,7 @@ from yaptide.domain.errors import Forbidden, InvalidInput
 
 _ORIGINS = "ORIGINS"
 _READS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-#: Of pages: they fetch nothing from elsewhere, run no script, are in nobody's frame, and tell nobody where a link was.
+#: Headers of HTML pages: no external resources, no scripts, no embedding in frames, no referrer.
 _OF_PAGES = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
@@ -22,27 +22,27 @@ _OF_PAGES = {
 }
 
 
-def register(app: APIFlask, origins: Collection[str]) -> None:
-    """Guard all routes of `app`; pages from `origins` may do whatever those of the server itself may."""
+def register_guards(app: APIFlask, origins: Collection[str]) -> None:
+    """Guard all routes of `app`; pages from `origins` are treated like the server's own pages."""
     app.config[_ORIGINS] = frozenset(map(str.lower, origins))
-    app.before_request(_refuse_pages_from_elsewhere)
-    app.before_request(_refuse_doubled_keys)
-    app.after_request(_tell_browsers)
+    app.before_request(_refuse_cross_site_requests)
+    app.before_request(_refuse_repeated_keys)
+    app.after_request(_add_security_headers)
 
 
-def _refuse_pages_from_elsewhere() -> None:
-    if request.method not in _READS and _is_from_elsewhere():
+def _refuse_cross_site_requests() -> None:
+    if request.method not in _READS and _is_cross_site():
         raise Forbidden(
-            "A page from elsewhere may not change anything here; "
-            "an administrator can allow its origin by YAPTIDE_CORS_ORIGINS"
+            "State-changing requests from pages of other origins are not allowed; "
+            "an administrator can allow an origin with YAPTIDE_CORS_ORIGINS"
         )
 
 
-def _is_from_elsewhere() -> bool:
-    """Whether a browser says that a page of another origin asks, and not one of a front end that is known.
+def _is_cross_site() -> bool:
+    """Return whether a browser sends this request for a page of an origin that is not allowed.
 
-    What the browser itself makes of the two origins (`Sec-Fetch-Site`) comes first: a proxy may have changed the name
-    that the server goes by. Browsers send it by TLS and to this machine only, but no page can change it.
+    `Sec-Fetch-Site`, the browser's own comparison of the origins, comes first, because a proxy may have changed the
+    host name of the server. Browsers send it only over TLS and to localhost; pages cannot change it.
     """
     origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
     if site == "same-origin" or (origin or "").lower() in current_app.config[_ORIGINS]:
@@ -52,16 +52,16 @@ def _is_from_elsewhere() -> bool:
     return origin is not None and origin.lower() != f"{request.scheme}://{request.host}".lower()
 
 
-def _refuse_doubled_keys() -> None:
-    """Which of two values counts would depend on who reads the query: a proxy, a log, or we."""
-    if b"&" not in request.query_string:  # as of nearly all requests
+def _refuse_repeated_keys() -> None:
+    """Reject repeated query keys: proxies, logs and the server could read different values."""
+    if b"&" not in request.query_string:  # true for most requests
         return
     for key, values in request.args.lists():
         if len(values) > 1:
-            raise InvalidInput(f"The query has {key[:100]!r} more than once")
+            raise InvalidInput(f"Query parameter {key[:100]!r} is repeated")
 
 
-def _tell_browsers(response: Response) -> Response:
+def _add_security_headers(response: Response) -> Response:
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     if response.mimetype == "text/html":

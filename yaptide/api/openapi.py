@@ -1,24 +1,24 @@
-"""What the OpenAPI document says that the schemas of the routes do not: who may call, and how they are refused."""
+"""Parts of the OpenAPI document that the schemas of the routes do not contain: access and errors."""
 
 from typing import Any
 
 from yaptide.api.schemas import ResultsReport
 
-_SIGNED_IN = "signed in"
-_KEY = "who has the update key"
-_KEYCLOAK = "signed in through Keycloak"
+_SIGNED_IN = "signed-in users"
+_KEY = "workers with the update key"
+_KEYCLOAK = "signed-in users of Keycloak"
 
-#: Who may call what, where being signed in is not what it takes; `x-for` in the document.
+#: Callers of the routes that do not need a session; `x-for` in the document.
 WHO = {
-    "GET /": "anybody",
-    "GET /healthz": "anybody",
-    "GET /readyz": "anybody",
-    "PUT /auth/register": "anybody",
-    "POST /auth/login": "anybody",
-    "POST /auth/keycloak": "who has an access token of Keycloak",
-    "DELETE /auth/logout": "anybody",
-    "DELETE /auth/keycloak": "anybody",
-    "GET /auth/refresh": "who has the cookie `refresh_token_…`",
+    "GET /": "anyone",
+    "GET /healthz": "anyone",
+    "GET /readyz": "anyone",
+    "PUT /auth/register": "anyone",
+    "POST /auth/login": "anyone",
+    "POST /auth/keycloak": "clients with an access token of Keycloak",
+    "DELETE /auth/logout": "anyone",
+    "DELETE /auth/keycloak": "anyone",
+    "GET /auth/refresh": "clients with the cookie `refresh_token_…`",
     "POST /jobs": _KEY,
     "POST /tasks": _KEY,
     "POST /tasks/list": _KEY,
@@ -29,28 +29,28 @@ WHO = {
 }
 
 
-#: What a status of an error means; the answer is `{"message": ...}`.
+#: Meaning of each error status; the response is `{"message": ...}`.
 ERRORS = {
-    400: "the request is not acceptable as it is",
-    401: "nobody is signed in, name and password do not belong together, or the simulation to delete is not yours",
-    403: "not allowed; also a token that is forged or too old, or a change that a page from elsewhere asks for",
-    404: "there is no such thing",
-    408: "the request came too slowly",
-    409: "the present state does not allow it",
+    400: "the request is invalid",
+    401: "not signed in, wrong name or password, or the simulation to delete belongs to another user",
+    403: "not allowed; also an invalid or expired token, or a change requested by a page of another origin",
+    404: "not found",
+    408: "the request was sent too slowly",
+    409: "not possible in the current state",
     413: "the body is too large",
-    429: "too many wrong passwords, sign-ins or registrations: wait for as many seconds as `Retry-After` says",
-    431: "the head of the request is too long",
-    500: "an internal error; the server's log has the details",
-    503: "not configured on this server, or the database cannot be reached, or, with `Retry-After`, too much to do",
-    507: "no room is left",
+    429: "too many wrong passwords, sign-ins or registrations: wait `Retry-After` seconds",
+    431: "the request header is too long",
+    500: "internal error; see the server's log for details",
+    503: "not configured on this server, the database is unavailable, or, with `Retry-After`, the server is busy",
+    507: "a disk or the database is full",
 }
 
-#: Content of a body, or of an answer, that is a file.
+#: Content of a body or response that is a file.
 FILE = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
-#: Errors of every route: what cannot be read, a query with a key twice, a server or a disk that cannot do it just now.
+#: Errors of every route: malformed requests, repeated query keys, an unavailable server, a full disk.
 _ANYWHERE = frozenset({400, 408, 431, 500, 503, 507})
-#: Errors of single routes, beside those that follow from what they ask for (`errors_of`).
+#: Errors of single routes, in addition to those that `errors_of` derives.
 OWN_ERRORS = {
     "PUT /auth/register": {429},
     "POST /auth/login": {401, 429},
@@ -67,27 +67,27 @@ OWN_ERRORS = {
 
 
 def who_may_call(method: str, path: str) -> str:
-    """Who may call a route."""
+    """Return who may call a route."""
     return _KEY if path.startswith("/worker/") else WHO.get(f"{method} {path}", _SIGNED_IN)
 
 
 def errors_of(method: str, path: str, query: frozenset[str]) -> set[int]:
-    """Statuses of all errors that a route with these keys in its query can answer."""
+    """Return the statuses of all errors of a route with these query keys."""
     who = who_may_call(method, path)
     errors = {*_ANYWHERE, *OWN_ERRORS.get(f"{method} {path}", ())}
     if method != "GET":
-        errors.add(403)  # a page from elsewhere
+        errors.add(403)  # request from a page of another origin
     if method in ("POST", "PUT"):
         errors.add(413)
-    if who.startswith(_SIGNED_IN):
+    if who in (_SIGNED_IN, _KEYCLOAK):
         errors |= {401, 403}
     if who == _KEY or "job_id" in query:
         errors.add(404)
     return errors
 
 
-def security(cookie: str) -> dict[str, dict[str, str]]:
-    """How users prove who they are, `cookie` being the name of what holds the access token, and how workers do."""
+def security_schemes(cookie: str) -> dict[str, dict[str, str]]:
+    """Return the security schemes for users and workers; `cookie` is the name of the cookie with the access token."""
     return {
         "cookie": {"type": "apiKey", "in": "cookie", "name": cookie, "description": "Set by signing in"},
         "bearer": {"type": "http", "scheme": "bearer", "description": "The access token, for scripts"},
@@ -96,27 +96,27 @@ def security(cookie: str) -> dict[str, dict[str, str]]:
 
 
 def complete_document(spec: dict[str, Any] | str) -> dict[str, Any] | str:
-    """Complete the document that APIFlask makes of the routes."""
-    if isinstance(spec, str):  # it would be YAML, which nobody asks for
+    """Complete the document that APIFlask generates from the routes."""
+    if isinstance(spec, str):  # YAML, which is not served
         return spec
     for path, operations in spec["paths"].items():
         for method, operation in operations.items():
             _complete(operation, method.upper(), path)
     components = spec["components"]
-    components["schemas"]["ResultsReport"] = ResultsReport.model_json_schema()  # read by its own route, not by APIFlask
+    components["schemas"]["ResultsReport"] = ResultsReport.model_json_schema()  # parsed by its route, not by APIFlask
     components["responses"] = {f"Error{status}": _error(status, meaning) for status, meaning in ERRORS.items()}
     return spec
 
 
 def _complete(operation: dict[str, Any], method: str, path: str) -> None:
     who = operation["x-for"] = who_may_call(method, path)
-    query = frozenset(given["name"] for given in operation["parameters"] if given["in"] == "query")
+    query = frozenset(parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "query")
     for status in sorted(errors_of(method, path, query)):
         operation["responses"].setdefault(str(status), {"$ref": f"#/components/responses/Error{status}"})
     if path.startswith("/worker/"):
         operation["security"] = [{"update_key": []}]
     else:
-        operation["security"] = [{"cookie": []}, {"bearer": []}] if who.startswith(_SIGNED_IN) else []
+        operation["security"] = [{"cookie": []}, {"bearer": []}] if who in (_SIGNED_IN, _KEYCLOAK) else []
     if f"{method} {path}" == "POST /results":
         operation["requestBody"] = {"content": json_content("ResultsReport")}
     elif method == "PUT" and path.startswith("/worker/"):
@@ -126,12 +126,12 @@ def _complete(operation: dict[str, Any], method: str, path: str) -> None:
 
 
 def respond_with(status: int, description: str, content: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    """What `doc(responses=...)` of a route takes for an answer that no schema of pydantic describes."""
+    """Return `responses` for `doc()` of a route whose response no pydantic schema describes."""
     return {status: {"description": description, "content": content}}
 
 
 def json_content(schema: str) -> dict[str, Any]:
-    """Content that is JSON, of the schema of this name."""
+    """Return JSON content with the schema of this name."""
     return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
 
 

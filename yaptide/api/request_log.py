@@ -1,6 +1,6 @@
-"""Watches every request from outside of Flask: one line in the log, and the figures of `yaptide.services.metrics`.
+"""Logs every request in one line, and counts it in `yaptide.services.metrics`.
 
-Neither has anything that a client chose freely: the route is the template of its path, the method one of those known.
+Neither contains text chosen by a client: the route is its path template, the method is one of the known methods.
 """
 
 import re
@@ -17,7 +17,7 @@ from yaptide.services import metrics
 
 log = structlog.stdlib.get_logger(__name__)
 
-#: What monitoring asks for every few seconds: it is not worth a line.
+#: Polled by monitoring every few seconds: logged at debug level only.
 QUIET = {"/healthz", "/readyz", "/metrics"}
 
 _ROUTE = "yaptide.route"
@@ -28,48 +28,48 @@ _JOB_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(DIR
 
 
 def log_requests(app: APIFlask) -> None:
-    """Watch the requests of `app`; called before anything else is to be done before requests."""
-    app.before_request(_note)
-    app.wsgi_app = _Watch(app.wsgi_app)  # type: ignore[method-assign]  # as Flask wants it done
+    """Log the requests of `app`. Call it before other functions are registered with `before_request`."""
+    app.before_request(_bind_route)
+    app.wsgi_app = _RequestLog(app.wsgi_app)  # type: ignore[method-assign]  # Flask's documented way
 
 
-def _note() -> None:
-    """Remember which route it is, and which simulation it is about."""
+def _bind_route() -> None:
+    """Record the route and the simulation of the request."""
     if request.url_rule is not None:
         request.environ[_ROUTE] = request.url_rule.rule
     for name, value in (request.view_args or {}).items():
         if name in _NUMBERS:
             logs.bind_log_context(**{_NUMBERS[name]: value})
     job_id = request.args.get("job_id", "")
-    if _JOB_ID.fullmatch(job_id):  # anything else may be a secret in the wrong place
+    if _JOB_ID.fullmatch(job_id):  # anything else could be a secret in the wrong place
         logs.bind_log_context(job_id=job_id)
 
 
-class _Watch:
-    """A WSGI application around another."""
+class _RequestLog:
+    """A WSGI middleware."""
 
     def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
         self._app = app
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        seen = _Seen(environ)
+        record = _Record(environ)
 
         def start(status: str, *rest: Any) -> Any:
-            seen.status = int(status[:3])
+            record.status = int(status[:3])
             return start_response(status, *rest)
 
         structlog.contextvars.clear_contextvars()
         try:
-            answer = self._app(environ, start)
+            response = self._app(environ, start)
         except BaseException:
-            seen.end()
+            record.finish()
             raise
-        seen.context = structlog.contextvars.get_contextvars()
-        return _Answer(answer, seen)
+        record.context = structlog.contextvars.get_contextvars()
+        return _Response(response, record)
 
 
-class _Seen:
-    """What is known of a request so far."""
+class _Record:
+    """The log record of a request."""
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self.status = 500
@@ -80,8 +80,8 @@ class _Seen:
         self._body = environ["wsgi.input"] = _Body(environ["wsgi.input"])
         self._ended = False
 
-    def end(self) -> None:
-        """The answer has been sent, or nobody wants it any more."""
+    def finish(self) -> None:
+        """Log the request when its response was sent or abandoned."""
         if self._ended:
             return
         self._ended = True
@@ -91,38 +91,38 @@ class _Seen:
         route = self._environ.get(_ROUTE, _NOWHERE)
         metrics.observe_request(method, route, self.status, seconds, self._body.received, self.sent)
         structlog.contextvars.clear_contextvars()
-        tell = log.debug if route in QUIET else log.info
+        write = log.debug if route in QUIET else log.info
         fields = {"method": method, "route": route, "status": self.status, "milliseconds": round(seconds * 1000, 1)}
-        tell("request", **fields, **self.context)
+        write("request", **fields, **self.context)
 
 
-class _Answer:
-    """The parts of an answer, counted on their way out."""
+class _Response:
+    """The parts of a response, counted when sent."""
 
-    def __init__(self, parts: Iterable[bytes], seen: _Seen) -> None:
+    def __init__(self, parts: Iterable[bytes], record: _Record) -> None:
         self._parts = parts
-        self._seen = seen
+        self._record = record
 
     def __iter__(self) -> Iterator[bytes]:
-        # One part behind: a client that has all of its answer finds it counted.
-        kept = b""
+        # Log the request before the last part is sent, so that the log is complete when the client has the response.
+        pending = b""
         for part in self._parts:
-            if kept:
-                yield kept
-            kept = part
-            self._seen.sent += len(part)
-        self._seen.end()
-        yield kept
+            if pending:
+                yield pending
+            pending = part
+            self._record.sent += len(part)
+        self._record.finish()
+        yield pending
 
     def close(self) -> None:
         try:
             getattr(self._parts, "close", lambda: None)()
         finally:
-            self._seen.end()
+            self._record.finish()
 
 
 class _Body:
-    """The body of a request, counted on its way in."""
+    """The body of a request, counted when received."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""Results: workers send them, users read them."""
+"""Routes for results: workers send them, users read them."""
 
 import tempfile
 from collections.abc import Iterator
@@ -23,20 +23,20 @@ _HEAD = 4096
 _CHUNK = 1 << 20
 _IN_MEMORY = 8 << 20
 _ANY_ORDER = 1 << 20
-#: Characters of the name of a file to download.
-_LONGEST_NAME = 200
+#: Maximum length of the name of a downloaded file.
+_MAX_NAME = 200
 
 
 @blueprint.post("/results")
 @blueprint.output(schemas.ResultsSaved, status_code=202)
 @blueprint.doc(tags=["Workers"])
 def post_results() -> Response:
-    """Results that a worker sends, with its update key; stored all at once. The same again change nothing.
+    """Store all results that a worker sends with its update key. Sending the same results again changes nothing.
 
-    A page that cannot be kept is left out alone, and named in `refused`.
+    An invalid page does not affect the other pages: it is left out, and reported in `refused`.
 
-    Body: `{"simulation_id", "update_key", "estimators": [{"name", "metadata", "pages": [page, ...]}]}`. In one of more
-    than 1 MiB the keys come in this order, so that the update key is checked before the rest is taken in.
+    Body: `{"simulation_id", "update_key", "estimators": [{"name", "metadata", "pages": [page, ...]}]}`. In a body of
+    more than 1 MiB the keys must come in this order, so that the update key is checked before the rest is received.
     """
     request.max_content_length = current_app.config["MAX_RESULTS_LENGTH"]
     with _received_body(request.stream) as body:
@@ -48,7 +48,7 @@ def post_results() -> Response:
 
 @contextmanager
 def _received_body(stream: IO[bytes]) -> Iterator[bytes | IO[bytes]]:
-    """The body, in a file if it is large; a wrong key is refused with the rest still unread."""
+    """Yield the body, as a file if it is large; reject a wrong key before the rest is read."""
     head = stream.read(_HEAD)
     key = key_first(head)
     if key:
@@ -58,10 +58,10 @@ def _received_body(stream: IO[bytes]) -> Iterator[bytes | IO[bytes]]:
             spooled.write(head)
             if not key and spooled.tell() > _ANY_ORDER:
                 raise InvalidInput(
-                    'Results of more than 1 MiB have to begin with {"simulation_id": ..., "update_key": "..."'
+                    'Results of more than 1 MiB must begin with {"simulation_id": ..., "update_key": "..."'
                 )
             head = stream.read(_CHUNK)
-        if spooled.tell() > _IN_MEMORY:  # it stays on the disk
+        if spooled.tell() > _IN_MEMORY:  # large results are not read into memory
             yield spooled
         else:
             spooled.seek(0)
@@ -69,7 +69,7 @@ def _received_body(stream: IO[bytes]) -> Iterator[bytes | IO[bytes]]:
 
 
 def _folder() -> Path:
-    """The data folder, where large results wait to be checked: it has the room for them that `/tmp` may not have."""
+    """Return the data folder, where large results are stored for validation: `/tmp` may be too small."""
     folder = get_backend().data_dir
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
@@ -79,35 +79,36 @@ def _folder() -> Path:
 @blueprint.input(schemas.JobQuery, location="query", arg_name="query")
 @blueprint.output(schemas.Estimators)
 def list_estimators(query: schemas.JobQuery) -> Response:
-    """Names and dimensions of all pages, without their numbers."""
-    found = results.pages_metadata(get_backend(), get_user(), query.job_id)
-    return json_response({"message": "Estimators metadata", "estimators_metadata": found})
+    """List the names and dimensions of all pages, without their values."""
+    estimators = results.pages_metadata(get_backend(), get_user(), query.job_id)
+    return json_response({"message": "Estimators metadata", "estimators_metadata": estimators})
 
 
 @blueprint.get("/results")
 @blueprint.input(schemas.ResultsQuery, location="query", arg_name="query")
 @blueprint.output(schemas.ResultsPages)
 def get_results(query: schemas.ResultsQuery) -> Response:
-    """All results, those of one estimator, or some of its pages, in ascending order.
+    """Return all results, those of one estimator, or some of its pages in ascending order.
 
-    Pages with three axes or more that are asked for by `page_numbers` come without their numbers, which may be hundreds
-    of megabytes: `{"dimensions": 3, "results_url", "metadata"}`. Their `results_url`, an absolute path with a query,
-    downloads such a page alone. With `values=1` every page is whole, and the answer a download.
+    Pages with three or more axes that are requested by `page_numbers` are returned without values, which could be
+    hundreds of megabytes: `{"dimensions": 3, "results_url", "metadata"}`. `results_url` (an absolute path with a query)
+    downloads the page. With `values=1` every page includes its values, and the response is a download.
     """
-    asked = (query.job_id, query.estimator_name, query.page_numbers)
-    found = results.read_answer(get_backend(), get_user(), *asked, address=None if query.values else _address(query))
-    response = stitched_response(found, found.length)
+    selection = (query.job_id, query.estimator_name, query.page_numbers)
+    address = None if query.values else _address(query)
+    answer = results.read_answer(get_backend(), get_user(), *selection, address=address)
+    response = stitched_response(answer, answer.length)
     if query.values:
-        name = secure_filename("-".join(filter(None, asked)).replace(",", "_"))[:_LONGEST_NAME]
+        name = secure_filename("-".join(filter(None, selection)).replace(",", "_"))[:_MAX_NAME]
         response.headers.set("Content-Disposition", "attachment", filename=f"{name}.json")
     return response
 
 
 def _address(query: schemas.ResultsQuery) -> results.Address:
-    """Where each page of the estimator can be downloaded."""
+    """Return a function from page numbers to the addresses where they can be downloaded."""
 
     def address(page_number: int) -> str:
-        asked = {"job_id": query.job_id, "estimator_name": query.estimator_name, "page_numbers": page_number}
-        return f"{request.script_root}{request.path}?{urlencode(asked | {'values': 1}, quote_via=quote)}"
+        selection = {"job_id": query.job_id, "estimator_name": query.estimator_name, "page_numbers": page_number}
+        return f"{request.script_root}{request.path}?{urlencode(selection | {'values': 1}, quote_via=quote)}"
 
     return address

@@ -1,4 +1,4 @@
-"""Bodies of requests, and the shapes of answers for the API's description."""
+"""Schemas of requests and responses, also for the OpenAPI document."""
 
 import json
 from datetime import UTC, datetime
@@ -15,24 +15,24 @@ Key = Annotated[StrictStr, Field(max_length=500)]
 
 
 def _in_utc(value: object) -> object:
-    """Workers write UTC without saying so."""
+    """Parse a time; times without a time zone are UTC, as workers send them."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
         except ValueError as error:
-            raise ValueError("a time is written like 2026-03-01 10:00:00.000000, in UTC") from error
+            raise ValueError("a time must look like 2026-03-01 10:00:00.000000, in UTC") from error
     if not isinstance(value, datetime):
-        raise ValueError("a time is text")  # noqa: TRY004 - pydantic turns only this one into an answer
-    # Further away, and a time zone's offset takes it out of what a datetime can hold.
+        raise ValueError("a time must be a string")  # noqa: TRY004 - pydantic reports only ValueError
+    # A time further away could leave the range of datetime when its offset is applied.
     if not 1970 <= value.year < 9000:
-        raise ValueError("a time is between the years 1970 and 9000")
+        raise ValueError("a time must be between the years 1970 and 9000")
     return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 def _as_state(value: object) -> object:
     if isinstance(value, str) and value.upper() in EntityState.__members__:
         return EntityState(value.upper())
-    raise ValueError(f"a state is one of {', '.join(EntityState)}")
+    raise ValueError(f"a state must be one of {', '.join(EntityState)}")
 
 
 def _as_text(value: object) -> str:
@@ -40,7 +40,7 @@ def _as_text(value: object) -> str:
 
 
 def _none_if_zero(value: object) -> object:
-    """Some workers write 0 for a number that they do not know."""
+    """Some workers send 0 for an unknown number."""
     return None if value == 0 and type(value) is int else value
 
 
@@ -50,11 +50,11 @@ State = Annotated[EntityState, BeforeValidator(_as_state)]
 
 
 class Body(BaseModel):
-    """A body in which unknown keys are ignored."""
+    """A body whose unknown keys are ignored."""
 
 
 class StrictBody(BaseModel):
-    """A body in which unknown keys are refused."""
+    """A body whose unknown keys are rejected."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -67,7 +67,7 @@ class Credentials(Body):
 
 
 class KeycloakName(Body):
-    """Who signs in through Keycloak: the `preferred_username` of the token."""
+    """A user who signs in through Keycloak: the `preferred_username` of the token."""
 
     username: StrictStr
 
@@ -76,16 +76,16 @@ class Project(Body):
     """A simulation to run."""
 
     input_type: Literal["editor", "files"]
-    ntasks: StrictInt = Field(ge=1, description="Into how many tasks it is split")
-    sim_type: Text = Field(description="Name of a simulator, such as mcsquare; common: found out from the files")
+    ntasks: StrictInt = Field(ge=1, description="Number of tasks")
+    sim_type: Text = Field(description="Name of a simulator, e.g. mcsquare; common: detect it from the files")
     title: Text = "Untitled"
-    input_json: dict[str, Any] | None = Field(None, description="For editor: the project")
-    input_files: dict[StrictStr, StrictStr] | None = Field(None, description="For files: name to text")
+    input_json: dict[str, Any] | None = Field(None, description="For input_type editor: the project")
+    input_files: dict[StrictStr, StrictStr] | None = Field(None, description="For input_type files: name to text")
     batch_options: dict[str, Any] | None = Field(None, description="For clusters")
 
 
 class SimulationReport(Body):
-    """What a worker says of a simulation. Log files that are no text are kept as JSON text."""
+    """A worker's report on a simulation. Log files that are not text are stored as JSON text."""
 
     sim_id: Number
     update_key: Key
@@ -98,7 +98,7 @@ class SimulationReport(Body):
 
 
 class TaskUpdate(StrictBody):
-    """What a worker says of a task; `estimated_time` in seconds, times in UTC."""
+    """A worker's report on a task; `estimated_time` in seconds, times in UTC."""
 
     task_state: State | None = None
     requested_primaries: Annotated[Annotated[StrictInt, Field(ge=1, le=2**62)] | None, _NONE_IF_ZERO] = None
@@ -112,7 +112,7 @@ class TaskUpdate(StrictBody):
 
 
 class TaskReport(StrictBody):
-    """What a worker says of a task, and what entitles it to."""
+    """A worker's report on a task, with the update key."""
 
     simulation_id: Number
     task_id: Number
@@ -121,14 +121,14 @@ class TaskReport(StrictBody):
 
 
 class NumberedUpdate(StrictBody):
-    """What a worker says of the task of this number."""
+    """A worker's report on the task with this number."""
 
     task_id: Number
     update_dict: TaskUpdate
 
 
 class TaskReports(StrictBody):
-    """What a worker says of many tasks of one simulation, each of them once, and what entitles to it."""
+    """A worker's reports on several tasks of a simulation, each task once, with the update key."""
 
     simulation_id: Number
     update_key: Key
@@ -145,20 +145,20 @@ class Logfiles(StrictBody):
 
 Worker = Annotated[StrictStr, Field(min_length=1, max_length=200, pattern=r"^[^/\x00]+$")]
 Owner = Annotated[str, Field(min_length=1, max_length=400, pattern=r"^[^\x00]+$")]
-_ATTEMPT: Any = Field(0, description="Not looked at; workers of the version before send it")
+_ATTEMPT: Any = Field(0, description="Ignored; sent by workers of the previous version")
 
 
 class TaskClaim(StrictBody):
-    """Who is to run a task: a name that no other run has; and with which simulator."""
+    """The worker that claims a task, with a name that no other run has, and its simulator."""
 
     worker: Worker
     simulator_version: Text
     simulator_digest: Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{0,64}$")]
-    with_input: StrictBool = Field(True, description="Whether the answer is to hold the input files")
+    with_input: StrictBool = Field(True, description="Whether to return the input files")
 
 
 class TaskProgress(StrictBody):
-    """How far a claimed task is; `estimated_time` is the time left, seconds."""
+    """The progress of a claimed task; `estimated_time` is the time left in seconds."""
 
     owner: Owner
     attempt: Number = _ATTEMPT
@@ -167,7 +167,7 @@ class TaskProgress(StrictBody):
 
 
 class TaskEnd(StrictBody):
-    """Why a claimed task ends, and its log files."""
+    """The end of a claimed task: the reason, and its log files."""
 
     owner: Owner
     attempt: Number = _ATTEMPT
@@ -176,7 +176,7 @@ class TaskEnd(StrictBody):
 
 
 class RunQuery(StrictBody):
-    """Which run of a task the scores are of, and over how many primaries."""
+    """The run of a task that produced the results, and its primaries."""
 
     owner: Owner
     attempt: Annotated[int, Field(ge=0, le=2**31 - 1)] = _ATTEMPT
@@ -184,7 +184,7 @@ class RunQuery(StrictBody):
 
 
 class FilesQuery(StrictBody):
-    """Which run of a task has left the files, and how its simulator ended; below zero: by which signal."""
+    """The run of a task that wrote the files, and exit code of its simulator; negative: the signal that ended it."""
 
     owner: Owner
     attempt: Annotated[int, Field(ge=0, le=2**31 - 1)] = _ATTEMPT
@@ -192,25 +192,25 @@ class FilesQuery(StrictBody):
 
 
 class MergeClaim(StrictBody):
-    """Who is to merge: a name that no other merge has."""
+    """The worker that claims a merge, with a name that no other merge has."""
 
     worker: Worker
 
 
 class MergeOwner(StrictBody):
-    """Whose merge."""
+    """The owner of a merge."""
 
     owner: Owner
 
 
 class MergeFailure(MergeOwner):
-    """Why there is nothing to store."""
+    """The reason why a merge failed."""
 
     reason: Annotated[StrictStr, Field(max_length=10_000, pattern=r"^[^\x00]*$")]
 
 
 class Listing(Body):
-    """Which simulations to list."""
+    """Selection, page and order of a list of simulations."""
 
     page_idx: int = Field(1, ge=1, le=10**6)
     page_size: int = Field(6, ge=1, le=100)
@@ -220,36 +220,36 @@ class Listing(Body):
 
 
 class UserUpdate(Body):
-    """A new password, with the present one; or SSH credentials; or nothing."""
+    """A new password with the current one, or SSH credentials, or nothing."""
 
     password: StrictStr | None = None
     new_password: StrictStr | None = None
-    cert: StrictStr | None = Field(None, description="SSH certificate, OpenSSH text, of a user of Keycloak")
-    private: StrictStr | None = Field(None, description="Its private key, without a passphrase")
+    cert: StrictStr | None = Field(None, description="SSH certificate in OpenSSH format; for users of Keycloak")
+    private: StrictStr | None = Field(None, description="Private key of the certificate, without a passphrase")
 
 
 class JobQuery(Body):
-    """Which simulation."""
+    """A simulation."""
 
     job_id: str
 
 
 class ResultsQuery(JobQuery):
-    """Which results: all, those of one estimator, or pages of it such as `0-2,5`."""
+    """Selection of results: all, those of one estimator, or pages of it such as `0-2,5`."""
 
     estimator_name: str | None = None
     page_numbers: str | None = None
-    values: bool = Field(False, description="1: with the numbers of every page, as a download")
+    values: bool = Field(False, description="1: include the values of every page, as a download")
 
 
 class Message(BaseModel):
-    """An answer that says what was done."""
+    """A response with a message."""
 
     message: str
 
 
 class RefusedPage(BaseModel):
-    """A page of results that could not be kept, and why; `page` is null if that holds for the whole estimator."""
+    """A page that was left out of the results, and the reason; `page` is null for a whole estimator."""
 
     estimator: str
     page: int | None
@@ -257,46 +257,46 @@ class RefusedPage(BaseModel):
 
 
 class ResultsSaved(Message):
-    """The answer to results."""
+    """The response to posted results."""
 
-    refused: list[RefusedPage] | None = Field(None, description="Pages that could not be kept; missing if none")
+    refused: list[RefusedPage] | None = Field(None, description="Pages that were left out; missing if none")
 
 
 class Readiness(Message):
-    """What was checked: name to `ok` or what is wrong; `simulators`: those that can be run, or why none can."""
+    """Results of the checks: name to `ok` or the problem; `simulators`: what can run now, or why nothing can."""
 
     checks: dict[str, str]
 
 
 class SignedIn(Message):
-    """Times at which the tokens end, milliseconds since the epoch."""
+    """Expiry times of the tokens in milliseconds since the epoch."""
 
     access_exp: int
     refresh_exp: int | None = None
 
 
 class Reported(Message):
-    """What the simulation or the task is now, whatever was reported: a worker learns from it that it was canceled."""
+    """The current state of the simulation or task, whatever was reported: it tells workers about a cancellation."""
 
-    job_state: str | None = Field(None, description="Of `POST /jobs`")
-    task_state: str | None = Field(None, description="Of `POST /tasks`")
+    job_state: str | None = Field(None, description="In the response of `POST /jobs`")
+    task_state: str | None = Field(None, description="In the response of `POST /tasks`")
 
 
 class TaskState(BaseModel):
-    """What a task is now."""
+    """The current state of a task."""
 
     task_id: int
     task_state: str
 
 
 class ReportedTasks(Message):
-    """What the tasks are now, in the order of the reports, whatever was reported."""
+    """The current states of the tasks, in the order of the reports, whatever was reported."""
 
     tasks: list[TaskState]
 
 
 class ClaimedTask(Message):
-    """What to run, and as whom to report."""
+    """A claimed task, with the owner to name in reports."""
 
     job_id: str
     sim_type: str
@@ -308,36 +308,36 @@ class ClaimedTask(Message):
 
 
 class TaskToMerge(BaseModel):
-    """A task whose scores are to be merged."""
+    """A task whose results are to be merged."""
 
     task_id: int
     primaries: int
 
 
 class ClaimedMerge(Message):
-    """What to merge, in this order, and as whom to report."""
+    """A claimed merge: its tasks in the order to merge them, and the owner to name in reports."""
 
     owner: str
     tasks: list[TaskToMerge]
 
 
 class Wanted(Message):
-    """Whether what was reported about is still the worker's to do."""
+    """Whether the worker should continue."""
 
     wanted: bool
 
 
-class Somebody(Message):
-    """Who is signed in."""
+class CurrentUser(Message):
+    """The signed-in user."""
 
     username: str
     certificate_exp: int | None = Field(
-        None, description="When the SSH certificate of a user of Keycloak ends, milliseconds since the epoch"
+        None, description="Expiry of the SSH certificate of a user of Keycloak, in milliseconds since the epoch"
     )
 
 
 class ResultsReport(BaseModel):
-    """Results that a worker sends; see `GET /results` for the estimators."""
+    """Results that a worker sends; `GET /results` describes the estimators."""
 
     simulation_id: int
     update_key: str
@@ -345,7 +345,7 @@ class ResultsReport(BaseModel):
 
 
 class Submitted(Message):
-    """The public name of the new simulation, what runs it, and what of a project is not simulated, in sentences."""
+    """Job id and simulator of the new simulation, and sentences about parts of a project that are not simulated."""
 
     job_id: str
     sim_type: str
@@ -353,14 +353,14 @@ class Submitted(Message):
 
 
 class ProjectToConvert(BaseModel):
-    """A project of the web editor, and the simulator whose input files are wanted."""
+    """A project of the web editor, and the simulator to convert it for."""
 
     input_json: dict[str, Any]
     sim_type: str
 
 
 class ConvertedProject(Message):
-    """Input files, how fine they are, and in sentences what of the project is not in them."""
+    """Input files, their resolution, and sentences about parts of the project that they leave out."""
 
     sim_type: str
     input_files: dict[str, str]
@@ -369,7 +369,7 @@ class ConvertedProject(Message):
 
 
 class UpdateKey(Message):
-    """Number of a simulation, and the key that its workers report with."""
+    """The number of a simulation, and the key for its workers' reports."""
 
     simulation_id: int
     update_key: str
@@ -384,7 +384,7 @@ class TimeLeft(BaseModel):
 
 
 class TaskStatus(BaseModel):
-    """How a task stands."""
+    """The state of a task."""
 
     task_id: int
     task_state: str
@@ -397,12 +397,12 @@ class TaskStatus(BaseModel):
 
 
 class JobStatus(Message):
-    """How a simulation and its tasks stand."""
+    """The state of a simulation and its tasks."""
 
     job_state: str
     job_tasks_status: list[TaskStatus]
-    refused: list[RefusedPage] | None = Field(None, description="Pages of results that could not be kept")
-    waiting: str | None = Field(None, description="Why nobody who is there can take it; only of what is PENDING")
+    refused: list[RefusedPage] | None = Field(None, description="Pages that were left out of the results")
+    waiting: str | None = Field(None, description="Why a PENDING simulation cannot start")
 
 
 class SimulationMetadata(BaseModel):
@@ -412,7 +412,7 @@ class SimulationMetadata(BaseModel):
     server: str
     input_type: str
     sim_type: str
-    waiting: str | None = Field(None, description="Why nobody who is there can take it; only of what is PENDING")
+    waiting: str | None = Field(None, description="Why a PENDING simulation cannot start")
 
 
 class SimulationItem(BaseModel):
@@ -434,7 +434,7 @@ class Simulations(Message):
 
 
 class PageMetadata(BaseModel):
-    """A page without its numbers."""
+    """A page without its values."""
 
     page_number: int
     page_name: str
@@ -442,38 +442,38 @@ class PageMetadata(BaseModel):
 
 
 class EstimatorMetadata(BaseModel):
-    """An estimator without its numbers."""
+    """An estimator without its values."""
 
     name: str
     pages_metadata: list[PageMetadata]
 
 
 class Estimators(Message):
-    """All estimators of a simulation, without numbers."""
+    """All estimators of a simulation, without values."""
 
     estimators_metadata: list[EstimatorMetadata]
 
 
 class ResultsPages(Message):
-    """Results: `pages` if pages were asked for, otherwise `estimators`."""
+    """Results: `pages` if pages were requested, otherwise `estimators`."""
 
     pages: list[dict[str, Any]] | None = Field(
-        None, description='With three axes or more and without `values=1`: `{"dimensions", "results_url", "metadata"}`'
+        None, description='With three or more axes and without `values=1`: `{"dimensions", "results_url", "metadata"}`'
     )
     estimators: list[dict[str, Any]] | None = None
 
 
 class Input(Message):
-    """What was submitted: `input_type`, `number_of_all_primaries`, `input_files`, `input_json`.
+    """The submitted input: `input_type`, `number_of_all_primaries`, `input_files`, `input_json`.
 
-    Of a project that was converted there are both; `left_out` says in sentences what of it is not simulated.
+    A converted project has both; `left_out` contains sentences about its parts that are not simulated.
     """
 
     input: dict[str, Any]
 
 
 class LogfilesAnswer(Message):
-    """Log files, name to text (with `<`, `>`, `&` escaped, since the front end writes them into a page)."""
+    """Log files, name to text (with `<`, `>`, `&` escaped, because the front end inserts them into a page)."""
 
     logfiles: dict[str, str]
 

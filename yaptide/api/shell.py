@@ -1,11 +1,12 @@
-"""The asynchronous shell around the WSGI application (PEP 3333): nobody's slow line holds a thread.
+"""The asynchronous shell around the WSGI application (PEP 3333): slow clients do not occupy threads.
 
-A body is taken in before a thread is asked for, in memory or in a file, and an answer is sent while no thread waits for
-its reader. Each has a deadline that moves with what has come through: `Rules.grace` seconds, and one more for each
-`Rules.rate` bytes. A body that is too slow is answered 408, an answer that is read too slowly ends with its connection.
+A body is received before a thread is needed, in memory or in a file. A response is sent without a thread waiting for
+its reader. Each has a deadline that depends on the transferred bytes: `Rules.grace` seconds, plus one second per
+`Rules.rate` bytes. A body that is too slow is answered with 408; a response that is read too slowly ends with its
+connection.
 
-Large bodies of those who have proven nothing wait in files, few of them at a time; `Rules.entitled` says who has.
-Health routes have a thread each that nobody else gets. The server that calls this speaks ASGI 3.
+Large bodies of unauthenticated senders are stored in files, a few at a time; `Rules.entitled` authenticates senders.
+Health routes have one thread each of their own. The server calls this as ASGI 3.
 """
 
 import asyncio
@@ -49,7 +50,7 @@ _AT_ONCE = 64 << 10
 _WATCH_EVERY = 5.0
 _LONG_NAME = 64
 _PIECE = 1 << 20
-#: Seconds after which a reader of a long answer is slow.
+#: Seconds after which the reader of a long response counts as slow.
 _SLOW = 1.0
 _MOST_KEPT = 256 << 20
 _EAGER = 2
@@ -59,13 +60,13 @@ _NOTHING = io.BytesIO()
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the shell asks of clients.
+    """Limits for clients.
 
-    `grace` in seconds and `rate` in bytes per second make deadlines. Anybody may send `small` bytes, more than `most`
-    nobody. Large bodies of which nobody knows who sends them may be `unproven` at a time, with `unproven_bytes` in all.
-    `entitled` gets the request and, on the paths in `by_head`, the first bytes of its body. It says whether whoever
-    sends it may have us take all of it in: None if that can only be seen in the whole body. `folder` is where bodies
-    wait, and up to `kept_bytes` of answers that are read slowly.
+    `grace` (seconds) and `rate` (bytes per second) define deadlines. Anyone may send up to `small` bytes, nobody more
+    than `most`. There may be `unproven` large bodies of unauthenticated senders at a time, with `unproven_bytes` in
+    total. `entitled` gets the request and, on the paths in `by_head`, the first bytes of its body. It returns whether
+    the sender may send all of it; None if only the whole body can tell. `folder` is for stored bodies, and for up to
+    `kept_bytes` of responses with slow readers. All threads busy for `stuck` seconds count as a problem.
     """
 
     folder: Path
@@ -82,7 +83,7 @@ class Rules:
 
 
 class _Refused(Exception):
-    """A request that is answered here: status, and a message for whoever sent it."""
+    """A request that the shell rejects, with a status and a message for its sender."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -95,22 +96,23 @@ class _Gone(Exception):
 
 
 class Connection(Protocol):
-    """What the shell asks of the connection that a request has come over.
+    """What the shell needs from the connection of a request.
 
-    At the `deadline`, a time of `time.monotonic` or None, it answers 408 if there is no answer yet, and ends.
+    At the `deadline`, a time of `time.monotonic` or None, the connection responds 408 if there is no response yet, and
+    closes.
     """
 
     deadline: float | None
 
     def is_closing(self) -> bool:
-        """Whether nothing can be sent any more."""
+        """Return whether nothing can be sent any more."""
 
     def abort(self) -> None:
-        """End it at once, whatever was not sent."""
+        """Close the connection at once and drop unsent data."""
 
 
 class Shell:
-    """An ASGI application that has `threads` threads answer by the WSGI application `app`."""
+    """An ASGI application that runs the WSGI application `app` in `threads` threads."""
 
     def __init__(self, app: Wsgi, threads: int, rules: Rules) -> None:
         self._app = app
@@ -126,7 +128,7 @@ class Shell:
         self._watchdog: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request, which has come over `scope["state"]["connection"]`."""
+        """Process one request, received over `scope["state"]["connection"]`."""
         if scope["type"] != "http":
             return
         if self._watchdog is None:
@@ -135,8 +137,8 @@ class Shell:
         self._in_progress += 1
         try:
             with _Body(self._rules.folder, self._unproven) as body:
-                await self._take_in(environ, receive, connection, body)
-                environ["wsgi.input"] = body.rewound()
+                await self._receive_body(environ, receive, connection, body)
+                environ["wsgi.input"] = body.rewind()
                 if body.is_in_file:
                     environ[BODY_FILE] = body.file
                 await self._answer(environ, send, connection)
@@ -144,10 +146,10 @@ class Shell:
             await _send_refusal(send, refused)
         except _Gone:
             pass
-        except asyncio.CancelledError:  # the server ends
+        except asyncio.CancelledError:  # the server stops
             connection.abort()
         except Exception:
-            log.exception("a request could not be answered")
+            log.exception("request failed")
             connection.abort()
         finally:
             connection.deadline = None
@@ -155,8 +157,8 @@ class Shell:
 
     # Bodies
 
-    async def _take_in(self, environ: Environ, receive: Receive, connection: Connection, body: "_Body") -> None:
-        """Take in the body of a request, as much of it as its sender is entitled to; raises _Refused, _Gone."""
+    async def _receive_body(self, environ: Environ, receive: Receive, connection: Connection, body: "_Body") -> None:
+        """Receive as much of the body as its sender may send; raise _Refused or _Gone."""
         declared = int(environ.get("CONTENT_LENGTH") or 0)
         least = _HEAD if environ["PATH_INFO"] in self._rules.by_head else 0
         start, decided = time.monotonic(), False
@@ -164,7 +166,7 @@ class Shell:
         while True:
             expected = max(declared, body.size)
             if expected > self._rules.most:
-                return  # what is there is enough for the application to refuse it
+                return  # the application rejects it without reading more
             if expected > self._rules.small and not decided and (body.size >= least or not more):
                 decided = True
                 entitled = await self._pool.call(partial(self._rules.entitled, environ, body.head))
@@ -183,52 +185,52 @@ class Shell:
         connection.deadline = None
         environ["CONTENT_LENGTH"] = str(body.size)
 
-    # Answers
+    # Responses
 
     async def _answer(self, environ: Environ, send: Send, connection: Connection) -> None:
         pool = self._health.get(environ["PATH_INFO"], self._pool)
-        connection.deadline = None  # from here on it is our turn
-        answer = await pool.call(partial(_Answer, self._app, environ))
+        connection.deadline = None  # the client has sent everything
+        response = await pool.call(partial(_Response, self._app, environ))
         try:
-            await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-            start, sent, chunk = time.monotonic(), 0, answer.first
-            while not answer.complete:
+            await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
+            start, sent, chunk = time.monotonic(), 0, response.first
+            while not response.complete:
                 connection.deadline = start + self._rules.grace + sent / self._rules.rate
-                await self._send(send, chunk, answer, pool)
+                await self._send(send, chunk, response, pool)
                 if connection.is_closing():
                     return
                 sent += len(chunk)
-                chunk = await pool.call(answer.next)
-            connection.deadline = None  # the connection sees to the end of it
+                chunk = await pool.call(response.next)
+            connection.deadline = None  # the connection limits the time for the rest
             await send({"type": "http.response.body", "body": chunk})
         finally:
-            self._kept -= answer.kept
-            if not answer.complete:
-                await pool.call(answer.close)
+            self._kept -= response.kept
+            if not response.complete:
+                await pool.call(response.close)
 
-    async def _send(self, send: Send, chunk: bytes, answer: "_Answer", pool: "_Pool") -> None:
-        """Send a part of a long answer; if that takes long, the rest is made and waits in a file meanwhile."""
+    async def _send(self, send: Send, chunk: bytes, response: "_Response", pool: "_Pool") -> None:
+        """Send a part of a long response; if its reader is slow, produce the rest meanwhile and store it in a file."""
         sending = asyncio.ensure_future(send({"type": "http.response.body", "body": chunk, "more_body": True}))
         try:
             await asyncio.wait({sending}, timeout=_SLOW)
-            if not sending.done() and not answer.kept:
-                await self._keep(answer, pool)
+            if not sending.done() and not response.kept:
+                await self._keep(response, pool)
             await sending
         finally:
             sending.cancel()
 
-    async def _keep(self, answer: "_Answer", pool: "_Pool") -> None:
+    async def _keep(self, response: "_Response", pool: "_Pool") -> None:
         room = min(self._rules.kept_bytes - self._kept, _MOST_KEPT)
         if room <= 0:
-            return  # the rest is made when its turn comes
+            return  # the rest is produced when it can be sent
         self._kept += room
         try:
-            await pool.call(partial(answer.keep, self._rules.folder, room))
+            await pool.call(partial(response.keep, self._rules.folder, room))
         finally:
-            self._kept -= room - answer.kept
+            self._kept -= room - response.kept
 
     async def _watch(self) -> None:
-        """Tell once when all threads stay busy: nobody is answered then but who asks for the server's health."""
+        """Log once when all threads stay busy, because then only health checks get a response."""
         while True:
             await asyncio.sleep(_WATCH_EVERY)
             busy_since = self._pool.busy_since()
@@ -242,26 +244,27 @@ _Work = tuple[Callable[[], Any], "asyncio.Future[Any]"]
 
 
 class _Pool:
-    """Threads that make calls for tasks. They do not keep the process.
+    """Threads that make calls for asyncio tasks. They do not keep the process alive.
 
-    Threads of Python that compute at once take turns, and each turn costs: `_EAGER` of them make all calls as long as
-    those are short. What takes longer than `_PATIENCE`, for a disk or a database, has another thread go on meanwhile.
+    Threads that compute at the same time take turns (GIL), and each switch costs time. So `_EAGER` threads make all
+    calls while these are short. When a call takes longer than `_PATIENCE`, for a disk or a database, another thread
+    continues meanwhile.
 
-    A call goes to the thread that was busy last: what that has of the database, and the processor of both, is warm.
+    A call goes to the thread that was busy last, because its database connection and caches are warm.
     """
 
     def __init__(self, name: str, count: int) -> None:
         self._count = count
         self._idle = [SimpleQueue[_Work]() for _ in range(count)]
-        self._began: dict[int, float] = {}  # of the calls that are being made, by the thread's queue
+        self._began: dict[int, float] = {}  # start of running calls, by the id of the thread's queue
         self._waiting = deque[_Work]()
         self._looks_again = False
-        self._lock = threading.Lock()  # for the moves between them
+        self._lock = threading.Lock()  # protects the four fields above
         for number, queue in enumerate(self._idle):
             threading.Thread(target=self._serve, args=(queue,), name=f"{name}-{number}", daemon=True).start()
 
     async def call(self, call: Callable[[], Any]) -> Any:
-        """What a call returns, made in one of the threads; raises what it raises."""
+        """Make a call in one of the threads; return what it returns, raise what it raises."""
         loop = asyncio.get_running_loop()
         future = loop.create_future()
         with self._lock:
@@ -270,16 +273,16 @@ class _Pool:
         return await future
 
     def busy(self) -> int:
-        """Threads that are at work."""
+        """Return the number of busy threads."""
         return len(self._began)
 
     def busy_since(self) -> float | None:
-        """Since when all of them are, in the time of `time.monotonic`; None if one is idle."""
+        """Return since when all threads are busy, in the time of `time.monotonic`; None if one is idle."""
         began = list(self._began.copy().values())
         return max(began) if len(began) == self._count else None
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Have idle threads make calls that wait, as many as are to; look again soon if calls are left."""
+        """Give waiting calls to idle threads; check again soon if calls are left."""
         now = time.monotonic()
         with self._lock:
             at_work = sum(began > now - _PATIENCE for began in self._began.values())
@@ -303,13 +306,13 @@ class _Pool:
             work = self._work(work or queue.get(), queue)
 
     def _work(self, work: _Work, queue: "SimpleQueue[_Work]") -> _Work | None:
-        """Make a call; returns the next one if one waits, otherwise the thread is idle."""
+        """Make a call; return the next waiting call, or None after marking the thread idle."""
         call, future = work
         result, error = None, None
         if not future.cancelled():
             try:
                 result = call()
-            except BaseException as raised:  # noqa: BLE001 - for the task that waits for it
+            except BaseException as raised:  # noqa: BLE001 - re-raised in the waiting task
                 error = raised
         with self._lock:
             following = self._waiting.popleft() if self._waiting else None
@@ -318,7 +321,7 @@ class _Pool:
                 del self._began[id(queue)]
             else:
                 self._began[id(queue)] = time.monotonic()
-        with suppress(RuntimeError):  # the server has ended meanwhile
+        with suppress(RuntimeError):  # the event loop has closed meanwhile
             future.get_loop().call_soon_threadsafe(_resolve, future, result, error)
         return following
 
@@ -333,27 +336,27 @@ def _resolve(future: "asyncio.Future[Any]", result: Any, error: BaseException | 
 
 
 class _Unproven:
-    """Large bodies of those who have proven nothing: how many there are, and the room that they take."""
+    """Counts large bodies of unauthenticated senders, and the bytes that they use."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._bodies = self._bytes = 0
 
     def take(self, bodies: int, size: int) -> None:
-        """Make room; raises _Refused if there is none."""
+        """Reserve room; raise _Refused if there is none."""
         if self._bodies + bodies > self._rules.unproven or self._bytes + size > self._rules.unproven_bytes:
-            raise _Refused(503, "Too many large requests at once: try again in a moment, or prove the key in a header")
+            raise _Refused(503, "Too many large requests: try again in a moment, or send the update key in a header")
         self._bodies += bodies
         self._bytes += size
 
     def give_back(self, size: int) -> None:
-        """A body is gone."""
+        """Release the room of a body."""
         self._bodies -= 1
         self._bytes -= size
 
 
 class _Body:
-    """The body of a request: in memory as long as it is short, then in a file."""
+    """The body of a request: in memory while it is short, then in a file."""
 
     def __init__(self, folder: Path, unproven: _Unproven) -> None:
         self.file: IO[bytes] = _NOTHING
@@ -374,7 +377,7 @@ class _Body:
             self.file.close()
 
     def write(self, chunk: bytes) -> None:
-        """Add what has come; raises _Refused if it needs room that it cannot have."""
+        """Add received bytes; raise _Refused if there is no room."""
         if len(self.head) < _HEAD:
             self.head += chunk[:_HEAD]
         self.size += len(chunk)
@@ -390,26 +393,26 @@ class _Body:
         except OSError as error:
             if not is_full(error):
                 raise
-            raise _Refused(507, "There is no room left on the server for this body: try again later") from error
+            raise _Refused(507, "The server's disk is full: try again later") from error
 
-    def rewound(self) -> IO[bytes]:
-        """All of it, to be read."""
+    def rewind(self) -> IO[bytes]:
+        """Return the whole body as a file, at its beginning."""
         self.file.seek(0)
         return self.file
 
     def _move(self) -> None:
-        file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - it is closed with the body
+        file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed with the body
         file.write(cast("io.BytesIO", self.file).getbuffer())
         self.file, self.is_in_file = file, True
 
     def become_unproven(self, size: int) -> None:
-        """Count it among the unproven ones, with `size` bytes; raises _Refused if there are too many."""
+        """Count this body as unauthenticated, with `size` bytes; raise _Refused if there are too many."""
         self._unproven.take(1, size)
         self._room = size
 
 
-class _Answer:
-    """What the WSGI application answers: all of it if it is short (`complete`), otherwise its `first` bytes."""
+class _Response:
+    """The response of the WSGI application: all of it if it is short (`complete`), otherwise its `first` bytes."""
 
     def __init__(self, app: Wsgi, environ: Environ) -> None:
         self.status = 500
@@ -422,15 +425,15 @@ class _Answer:
         self.first = self._gather()
 
     def next(self) -> bytes:
-        """The next bytes; the last ones once it is `complete`."""
+        """Return the next bytes; after the last ones the response is `complete`."""
         return self._gather()
 
     def keep(self, folder: Path, most: int) -> None:
-        """Make what is left, or `most` bytes of it, and leave it in a file (`kept` bytes), not in memory."""
-        file = self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed with the answer
+        """Produce the rest of the response, or `most` bytes of it, and store it in a file (`kept` bytes)."""
+        file = self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed with the response
         while self.kept < most and (part := next(self._rest, None)) is not None:
             self.kept += file.write(part)
-        if self.kept < most:  # all of it: what it was made of is not needed any more
+        if self.kept < most:  # complete: release its sources
             getattr(self._parts, "close", lambda: None)()
             self._parts = ()
         _give_back_memory()
@@ -438,7 +441,7 @@ class _Answer:
         self._rest = chain(iter(partial(file.read, _PIECE), b""), self._rest)
 
     def close(self) -> None:
-        """Nobody wants the rest."""
+        """Discard the rest of the response."""
         self.complete = True
         if self._file is not None:
             self._file.close()
@@ -464,11 +467,11 @@ class _Answer:
 
     @staticmethod
     def _no_write(data: bytes) -> None:
-        raise NotImplementedError("an answer is returned, not written")
+        raise NotImplementedError("return the response instead of writing it")
 
 
 def environ_of(scope: Message) -> Environ:
-    """The request of an ASGI scope as PEP 3333 has it, without its body."""
+    """Return the WSGI environment (PEP 3333) of an ASGI scope, without the body."""
     path = scope.get("raw_path") or scope["path"].encode()
     server, client = scope.get("server") or ("", 0), scope.get("client") or ("", 0)
     environ: Environ = {
@@ -497,7 +500,7 @@ def environ_of(scope: Message) -> Environ:
 
 
 def _key(name: bytes) -> str:
-    """The key of a header in the environment."""
+    """Return the key of a header in the WSGI environment."""
     text = name.decode("latin-1").upper().replace("-", "_")
     return text if text in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{text}"
 
@@ -506,8 +509,8 @@ _known_key = lru_cache(1024)(_key)
 
 
 def _give_back_memory() -> None:
-    """Have the C library give to the system what is free; it may keep hundreds of megabytes for a next time."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of the GNU one
+    """Return free memory of the C library to the system; it may otherwise keep hundreds of megabytes."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
     if trim is not None:
         trim(0)
 

@@ -1,4 +1,4 @@
-"""Simulations: submit, follow, cancel, list, delete; their input, history and log files."""
+"""Routes for simulations: submit, follow, cancel, list, delete; input, history and log files."""
 
 import html
 from dataclasses import replace
@@ -22,7 +22,7 @@ blueprint = APIBlueprint("simulations", __name__, tag="Simulations")
 @blueprint.input(schemas.Project, location="json")
 @blueprint.output(schemas.Submitted, status_code=202)
 def submit_direct(json_data: schemas.Project) -> Response:
-    """Submit a simulation to the server's own workers."""
+    """Submit a simulation to the executor or workers of the server."""
     return _started(simulations.submit_simulation(get_backend(), get_user(), _submission(json_data)))
 
 
@@ -49,19 +49,21 @@ def _started(submitted: simulations.Submitted) -> Response:
 @blueprint.input(schemas.ProjectToConvert, location="json")
 @blueprint.output(schemas.ConvertedProject)
 def convert_project_json(json_data: schemas.ProjectToConvert) -> Response:
-    """A project of the web editor as input files of a simulator; nothing is stored."""
+    """Convert a project of the web editor to input files of a simulator. Nothing is stored."""
     get_user()
-    made = conversion.convert_project(json_data.input_json, json_data.sim_type)
-    document = {"message": "Project converted", "sim_type": json_data.sim_type, "input_files": made.files}
-    return json_response({**document, "resolution": made.resolution, "left_out": made.left_out})
+    conversion_result = conversion.convert_project(json_data.input_json, json_data.sim_type)
+    document = {"message": "Project converted", "sim_type": json_data.sim_type, "input_files": conversion_result.files}
+    return json_response(
+        {**document, "resolution": conversion_result.resolution, "left_out": conversion_result.left_out}
+    )
 
 
 def _submission(project: schemas.Project) -> simulations.Submission:
     name = "input_json" if project.input_type == "editor" else "input_files"
-    given = getattr(project, name)
-    if given is None:
+    content = getattr(project, name)
+    if content is None:
         raise InvalidInput(f"input_type {project.input_type} needs {name}")
-    return simulations.Submission(project.sim_type, project.ntasks, project.title, **{name: given})
+    return simulations.Submission(project.sim_type, project.ntasks, project.title, **{name: content})
 
 
 @blueprint.get("/jobs")
@@ -70,39 +72,39 @@ def _submission(project: schemas.Project) -> simulations.Submission:
 @blueprint.input(schemas.JobQuery, location="query", arg_name="query")
 @blueprint.output(schemas.JobStatus)
 def get_status(query: schemas.JobQuery) -> Response:
-    """How a simulation and its tasks stand."""
-    asking, found = simulations.poll_status(get_backend(), access_token(), query.job_id)
-    logs.bind_log_context(user=asking.username)
-    state = found.simulation.job_state
-    tasks = [_task(task) for task in found.tasks]
+    """Show the state of a simulation and its tasks."""
+    user, status = simulations.poll_status(get_backend(), access_token(), query.job_id)
+    logs.bind_log_context(user=user.username)
+    state = status.simulation.job_state
+    tasks = [_task(task) for task in status.tasks]
     document = {"message": f"Job state: {state}", "job_state": state, "job_tasks_status": tasks}
-    if found.waiting is not None:
-        document["waiting"] = found.waiting
-    if found.simulation.refused_pages is not None:
-        document["refused"] = orjson.loads(found.simulation.refused_pages)
+    if status.waiting is not None:
+        document["waiting"] = status.waiting
+    if status.simulation.refused_pages is not None:
+        document["refused"] = orjson.loads(status.simulation.refused_pages)
     return json_response(document)
 
 
 def _task(task: Any) -> dict[str, Any]:
-    # There may be 10,000: a row is taken apart at once, and nothing is looped over.
-    number, state, requested, simulated, start, end, update, left = task
-    found = {
+    # There may be 10,000 tasks: unpacking the row at once is faster than a loop over its fields.
+    number, state, requested, simulated, start, end, update, seconds_left = task
+    document = {
         "task_id": number,
         "task_state": state,
         "requested_primaries": requested,
         "simulated_primaries": simulated,
     }
     if start is not None:
-        found["start_time"] = http_date(start)
+        document["start_time"] = http_date(start)
     if end is not None:
-        found["end_time"] = http_date(end)
+        document["end_time"] = http_date(end)
     if update is not None:
-        found["last_update_time"] = http_date(update)
-    if left is not None:
-        minutes, seconds = divmod(left, 60)
+        document["last_update_time"] = http_date(update)
+    if seconds_left is not None:
+        minutes, seconds = divmod(seconds_left, 60)
         hours, minutes = divmod(minutes, 60)
-        found["estimated_time"] = {"hours": hours, "minutes": minutes, "seconds": seconds}
-    return found
+        document["estimated_time"] = {"hours": hours, "minutes": minutes, "seconds": seconds}
+    return document
 
 
 @blueprint.delete("/jobs")
@@ -111,7 +113,7 @@ def _task(task: Any) -> dict[str, Any]:
 @blueprint.input(schemas.JobQuery, location="query", arg_name="query")
 @blueprint.output(schemas.Message)
 def cancel_simulation(query: schemas.JobQuery) -> Response:
-    """Cancel a simulation; one that has ended stays as it is."""
+    """Cancel a simulation. A finished simulation stays as it is."""
     ended = simulations.cancel_simulation(get_backend(), get_user(), query.job_id)
     return json_response({"message": f"Cannot cancel job which is in {ended} state" if ended else "Job canceled"})
 
@@ -121,10 +123,10 @@ def cancel_simulation(query: schemas.JobQuery) -> Response:
 @blueprint.output(schemas.Reported, status_code=202)
 @blueprint.doc(tags=["Workers"])
 def report_simulation(json_data: schemas.SimulationReport) -> Response:
-    """What a worker says of a simulation, with its update key."""
+    """Store a worker's report on a simulation, sent with its update key."""
     batch = json_data.model_dump(include={"job_dir", "array_id", "collect_id"}, exclude_none=True)
-    told = simulations.Report(json_data.job_state, json_data.end_time, json_data.log, batch)
-    state = simulations.report_simulation(get_backend(), json_data.sim_id, json_data.update_key, told)
+    report = simulations.Report(json_data.job_state, json_data.end_time, json_data.log, batch)
+    state = simulations.report_simulation(get_backend(), json_data.sim_id, json_data.update_key, report)
     return json_response({"message": "Job updated", "job_state": state}, 202)
 
 
@@ -132,7 +134,7 @@ def report_simulation(json_data: schemas.SimulationReport) -> Response:
 @blueprint.input(schemas.JobQuery, location="query", arg_name="query")
 @blueprint.output(schemas.History)
 def get_history(query: schemas.JobQuery) -> Response:
-    """Every change of state: when, who, why."""
+    """List every change of state: when, by whom, and why."""
     rows = simulations.read_history(get_backend(), get_user(), query.job_id)
     changes = [{**row._mapping, "time": http_date(row.time)} for row in rows]
     return json_response({"message": "Job history", "history": changes})
@@ -142,37 +144,38 @@ def get_history(query: schemas.JobQuery) -> Response:
 @blueprint.input(schemas.JobQuery, location="query", arg_name="query")
 @blueprint.output(schemas.UpdateKey)
 def read_update_key(query: schemas.JobQuery) -> Response:
-    """The key with which workers of others report about a simulation, for its owner; see docs/workers.md."""
+    """Return the update key of a simulation, for external workers; see docs/workers.md."""
     number, key = simulations.read_update_key(get_backend(), get_user(), query.job_id)
-    return json_response({"message": "Whoever has this key can report", "simulation_id": number, "update_key": key})
+    return json_response({"message": "Anyone with this key can report", "simulation_id": number, "update_key": key})
 
 
 @blueprint.get("/user/simulations")
 @blueprint.input(schemas.Listing, location="query", arg_name="query")
 @blueprint.output(schemas.Simulations)
 def list_simulations(query: schemas.Listing) -> Response:
-    """A page of the user's simulations."""
+    """List the user's simulations, one page at a time."""
     states = tuple(_state(name) for name in query.job_state.split(",") if name)
     page = simulations.Page(query.page_idx, query.page_size, query.order_by, query.order_type == "descend", states)
-    found = simulations.list_simulations(get_backend(), get_user(), page)
+    listing = simulations.list_simulations(get_backend(), get_user(), page)
     return json_response(
         {
             "message": "User simulations",
-            "page_count": -(-found.total // page.size),
-            "simulations_count": found.total,
-            "simulations": [_item(row, found.waiting.get(row.job_id)) for row in found.rows],
+            "page_count": -(-listing.total // page.size),
+            "simulations_count": listing.total,
+            "simulations": [_item(row, listing.waiting.get(row.job_id)) for row in listing.rows],
         }
     )
 
 
 def _state(name: str) -> EntityState:
     if name not in EntityState.__members__:
-        raise InvalidInput(f"job_state: {name[:40]!r} is no state")
+        raise InvalidInput(f"job_state: unknown state {name[:40]!r}; use {', '.join(EntityState)}")
     return EntityState(name)
 
 
 def _item(row: Any, waiting: str | None) -> dict[str, Any]:
-    # The front end lets every key of an item win over the status: nothing may be added here. Metadata it only shows.
+    # In the front end every key of an item overrides the status, so no key may be added here. Metadata is only
+    # displayed.
     metadata = {
         "platform": row.platform,
         "server": "Yaptide",
@@ -194,7 +197,7 @@ def _item(row: Any, waiting: str | None) -> dict[str, Any]:
 @blueprint.input(schemas.JobQuery, location="query", arg_name="query")
 @blueprint.output(schemas.Message)
 def delete_simulation(query: schemas.JobQuery) -> Response:
-    """Delete a simulation with everything about it; a running one has to be canceled first."""
+    """Delete a simulation with all its data. Cancel a running one first."""
     state = simulations.delete_simulation(get_backend(), get_user(), query.job_id)
     if state is not None:
         raise Forbidden(f"Cannot delete job which is in {state} state")
@@ -205,7 +208,7 @@ def delete_simulation(query: schemas.JobQuery) -> Response:
 @blueprint.input(schemas.JobQuery, location="query", arg_name="query")
 @blueprint.output(schemas.Input)
 def read_input(query: schemas.JobQuery) -> Response:
-    """What was submitted."""
+    """Return the submitted input."""
     stored = simulations.read_input(get_backend(), get_user(), query.job_id)
     return stitched_response([b'{"message":"Input of the job","input":', stored, b"}"])
 
@@ -214,9 +217,9 @@ def read_input(query: schemas.JobQuery) -> Response:
 @blueprint.input(schemas.JobQuery, location="query", arg_name="query")
 @blueprint.output(schemas.LogfilesAnswer)
 def read_logfiles(query: schemas.JobQuery) -> Response:
-    """Log files; markup in them is escaped, since the front end writes them into a page as they come."""
-    found = logfiles.read_logfiles(get_backend(), get_user(), query.job_id)
-    escaped = {html.escape(name, quote=False): html.escape(text, quote=False) for name, text in found.items()}
+    """Return the log files. Markup is escaped, because the front end inserts them into a page as they are."""
+    texts = logfiles.read_logfiles(get_backend(), get_user(), query.job_id)
+    escaped = {html.escape(name, quote=False): html.escape(text, quote=False) for name, text in texts.items()}
     return json_response({"message": "Logfiles", "logfiles": escaped})
 
 
@@ -225,6 +228,6 @@ def read_logfiles(query: schemas.JobQuery) -> Response:
 @blueprint.output(schemas.Message, status_code=202)
 @blueprint.doc(tags=["Workers"])
 def post_logfiles(json_data: schemas.Logfiles) -> Response:
-    """Log files that a worker sends, with its update key."""
+    """Store log files that a worker sends with its update key."""
     logfiles.post_logfiles(get_backend(), json_data.simulation_id, json_data.update_key, json_data.logfiles)
     return json_response({"message": "Log files saved"}, 202)

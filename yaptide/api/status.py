@@ -1,4 +1,4 @@
-"""Whether the server is there and can do its work, for people, load balancers and Prometheus."""
+"""Routes that show whether the server works, for people, load balancers and Prometheus."""
 
 import logging
 from ipaddress import ip_address
@@ -17,7 +17,7 @@ from yaptide.services.readiness import Check
 
 log = logging.getLogger(__name__)
 
-#: What `app.extensions` has the shell around this application under, if there is one.
+#: Key of `app.extensions` for the shell around this application, if there is one.
 SHELL = "yaptide.shell"
 
 blueprint = APIBlueprint("status", __name__, tag="Status")
@@ -28,14 +28,14 @@ _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-P
 @blueprint.get("/")
 @blueprint.output(schemas.Message)
 def get_root() -> Response:
-    """Whether the server is there; the front end asks this before anything else."""
+    """Confirm that the server is running; the front end requests this first."""
     return json_response({"message": "yaptide is running"})
 
 
 @blueprint.get("/healthz")
 @blueprint.output(schemas.Message)
 def get_health() -> Response:
-    """Whether the process answers; nothing else is looked at. To restart it would help where it does not."""
+    """Confirm that the process responds. If it does not, restart it."""
     return json_response({"message": "ok"})
 
 
@@ -43,48 +43,48 @@ def get_health() -> Response:
 @blueprint.output(schemas.Readiness)
 @blueprint.doc(responses=respond_with(503, "Not ready", json_content("Readiness")))
 def get_readiness() -> Response:
-    """Whether requests should be sent here: the database answers, its tables are current, the data folder has room.
+    """Check whether the server is ready: database available, tables current, room in the data folder.
 
-    503 with the same keys if not; each of the `checks` is `ok` or what is wrong. `simulators` tells which can be run
-    just now: the server is ready without any, and refuses submissions.
+    Responds 503 with the same keys if not; each of the `checks` is `ok` or the problem. `simulators` lists what can run
+    now: without any, the server is ready, but rejects submissions.
     """
-    found = [*readiness.run_checks(get_backend()), *_threads()]
-    wrong = [check for check in found if not check.ok]
-    for check in wrong:
+    checks = [*readiness.run_checks(get_backend()), *_threads()]
+    failed = [check for check in checks if not check.ok]
+    for check in failed:
         log.warning("not ready: %s: %s. %s", check.name, check.message, check.remedy)
-    told = {check.name: check.message for check in (*found, *readiness.check_simulators(get_backend(), found))}
-    message = f"not ready: {', '.join(check.name for check in wrong)}" if wrong else "ready"
-    return json_response({"message": message, "checks": told}, 503 if wrong else 200)
+    messages = {check.name: check.message for check in (*checks, *readiness.check_simulators(get_backend(), checks))}
+    message = f"not ready: {', '.join(check.name for check in failed)}" if failed else "ready"
+    return json_response({"message": message, "checks": messages}, 503 if failed else 200)
 
 
 def _threads() -> list[Check]:
-    """Whether a thread is free now and then, where the shell of `yaptide up` knows."""
+    """Check whether threads become free, if the application runs in the shell of `yaptide up`."""
     shell = current_app.extensions.get(SHELL)
     if shell is None:
         return []
     if shell.is_stuck:
-        return [Check("threads", False, "all are busy, and stay so", "See what the log says, or restart the server")]
+        return [Check("threads", False, "all threads stay busy", "Check the log, or restart the server")]
     return [Check("threads", True)]
 
 
 @blueprint.get("/metrics")
 @blueprint.doc(hide=True)
 def get_metrics() -> Response:
-    """Figures for Prometheus, for those who may see them; for others there is no such page."""
-    if not _may_see_figures(current_app.config["METRICS"]):
+    """Return metrics for Prometheus; 404 for clients that may not see them."""
+    if not _may_see_metrics(current_app.config["METRICS"]):
         raise NotFound
     return Response(metrics.metrics_exposition(get_backend()), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
-def _may_see_figures(who: str) -> bool:
-    """Whether a request comes from where the setting has it from. One that a proxy passed on comes from anywhere."""
+def _may_see_metrics(who: str) -> bool:
+    """Return whether the setting allows this client. A request forwarded by a proxy could come from anywhere."""
     if who == "off" or any(name in request.headers for name in _FORWARDED):
         return False
     return who == "network" or _is_local(request.environ)
 
 
 def _is_local(environ: dict[str, Any]) -> bool:
-    """Whether a program on this machine asks, without a proxy between."""
+    """Return whether the request comes from this machine, without a proxy in between."""
     try:
         return ip_address(environ.get("REMOTE_ADDR", "")).is_loopback
     except ValueError:

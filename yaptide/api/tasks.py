@@ -1,4 +1,4 @@
-"""Tasks: what workers report."""
+"""Routes for external workers' reports on tasks."""
 
 from apiflask import APIBlueprint
 from flask import Response
@@ -16,7 +16,7 @@ blueprint = APIBlueprint("tasks", __name__, tag="Workers")
 @blueprint.input(schemas.TaskReport, location="json")
 @blueprint.output(schemas.Reported, status_code=202)
 def report_task(json_data: schemas.TaskReport) -> Response:
-    """What a worker says of a task, with its update key; the answer's `task_state` tells it whether to go on."""
+    """Store a report on a task, sent with its update key. The `task_state` of the response tells whether to go on."""
     logs.bind_log_context(simulation=json_data.simulation_id, task=json_data.task_id)
     update = tasks.Update(**vars(json_data.update_dict))
     state = tasks.report_task(get_backend(), json_data.simulation_id, json_data.task_id, json_data.update_key, update)
@@ -27,11 +27,11 @@ def report_task(json_data: schemas.TaskReport) -> Response:
 @blueprint.input(schemas.TaskReports, location="json")
 @blueprint.output(schemas.ReportedTasks, status_code=202)
 def report_tasks(json_data: schemas.TaskReports) -> Response:
-    """What a worker says of many tasks of one simulation, as `POST /tasks` does of one; all or nothing."""
+    """Store a worker's reports on several tasks of a simulation, as `POST /tasks` does for one; all or nothing."""
     logs.bind_log_context(simulation=json_data.simulation_id)
-    updates = {told.task_id: tasks.Update(**vars(told.update_dict)) for told in json_data.updates}
+    updates = {report.task_id: tasks.Update(**vars(report.update_dict)) for report in json_data.updates}
     if len(updates) < len(json_data.updates):
         raise InvalidInput("A task is reported twice")
     states = tasks.report_tasks(get_backend(), json_data.simulation_id, json_data.update_key, updates)
-    found = [{"task_id": number, "task_state": state} for number, state in states.items()]
-    return json_response({"message": "Tasks updated", "tasks": found}, 202)
+    task_states = [{"task_id": number, "task_state": state} for number, state in states.items()]
+    return json_response({"message": "Tasks updated", "tasks": task_states}, 202)

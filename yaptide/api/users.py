@@ -1,4 +1,4 @@
-"""Signing in and out, and a user's own account."""
+"""Routes for signing in and out, and for the user's own account."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def register_user(json_data: schemas.Credentials) -> Response:
     try:
         users.sign_up(get_backend(), json_data.username, json_data.password, request.remote_addr or "")
     except Conflict as error:
-        raise Forbidden(str(error)) from error  # the status that existing clients know
+        raise Forbidden(str(error)) from error  # existing clients expect 403
     return json_response({"message": "User created"}, 201)
 
 
@@ -31,30 +31,30 @@ def register_user(json_data: schemas.Credentials) -> Response:
 @blueprint.input(schemas.Credentials, location="json")
 @blueprint.output(schemas.SignedIn, status_code=202)
 def sign_in(json_data: schemas.Credentials) -> Response:
-    """Sign in; sets the cookies `access_token_…` and `refresh_token_…`, and `known_device_…`, which signs nobody in."""
-    return _welcome(sessions.sign_in(get_backend(), json_data.username, json_data.password, _origin()))
+    """Sign in. Sets the cookies `access_token_…`, `refresh_token_…` and `known_device_…`; the last grants no access."""
+    return _signed_in(sessions.sign_in(get_backend(), json_data.username, json_data.password, _origin()))
 
 
 def _origin() -> Origin:
     return Origin(request.remote_addr or "", _cookie(DEVICE))
 
 
-def _welcome(signed_in: sessions.SignedIn) -> Response:
+def _signed_in(signed_in: sessions.SignedIn) -> Response:
     remark = f"; {signed_in.remark}" if signed_in.remark else ""
     times = {
         "access_exp": to_milliseconds(signed_in.access.expires),
         "refresh_exp": to_milliseconds(signed_in.refresh.expires),
     }
     response = json_response({"message": f"Successfully logged in{remark}", **times}, 202)
-    cookies.keep(get_backend(), response, ACCESS, signed_in.access)
-    cookies.keep(get_backend(), response, REFRESH, signed_in.refresh)
+    cookies.set_token(get_backend(), response, ACCESS, signed_in.access)
+    cookies.set_token(get_backend(), response, REFRESH, signed_in.refresh)
     if signed_in.device is not None:
-        cookies.keep(get_backend(), response, DEVICE, signed_in.device)
+        cookies.set_token(get_backend(), response, DEVICE, signed_in.device)
     return response
 
 
 def _cookie(kind: str) -> str | None:
-    return cookies.read(get_backend(), kind)
+    return cookies.read_token(get_backend(), kind)
 
 
 @blueprint.get("/auth/refresh")
@@ -63,18 +63,18 @@ def refresh_token() -> Response:
     """Get a new access token for the refresh token in the cookie."""
     token = sessions.refresh_access(get_backend(), _cookie(REFRESH))
     response = json_response({"message": "User refreshed", "access_exp": to_milliseconds(token.expires)})
-    cookies.keep(get_backend(), response, ACCESS, token)
+    cookies.set_token(get_backend(), response, ACCESS, token)
     return response
 
 
 @blueprint.get("/auth/status")
-@blueprint.output(schemas.Somebody)
+@blueprint.output(schemas.CurrentUser)
 def get_session() -> Response:
-    """Who is signed in."""
-    somebody = get_user()
-    document: dict[str, Any] = {"message": "User status", "username": somebody.username}
-    if somebody.is_keycloak:
-        ends = credentials.certificate_end(administration.read_certificate(get_backend().database, somebody))
+    """Show the signed-in user."""
+    user = get_user()
+    document: dict[str, Any] = {"message": "User status", "username": user.username}
+    if user.is_keycloak:
+        ends = credentials.certificate_end(administration.read_certificate(get_backend().database, user))
         document |= {} if ends is None else {"certificate_exp": to_milliseconds(ends)}
     return json_response(document)
 
@@ -82,10 +82,10 @@ def get_session() -> Response:
 @blueprint.delete("/auth/logout")
 @blueprint.output(schemas.Message)
 def sign_out() -> Response:
-    """Sign out; also fine for those who are not signed in."""
+    """Sign out. Also succeeds without a session."""
     sessions.sign_out(get_backend(), _cookie(ACCESS) or access_token(), _cookie(REFRESH))
     response = json_response({"message": "User logged out"})
-    cookies.clear(get_backend(), response)
+    cookies.clear_tokens(get_backend(), response)
     return response
 
 
@@ -93,16 +93,16 @@ def sign_out() -> Response:
 @blueprint.input(schemas.KeycloakName, location="json")
 @blueprint.output(schemas.SignedIn, status_code=202)
 def keycloak_login(json_data: schemas.KeycloakName) -> Response:
-    """Sign in with an access token of Keycloak as `Authorization: Bearer`, or go on with the session; sets the cookies.
+    """Sign in with an access token of Keycloak (`Authorization: Bearer`), or continue the session; sets the cookies.
 
-    The session ends with that token. The message also says what did not work, such as getting an SSH certificate.
+    The session ends when that token expires. The message also reports problems, e.g. with getting an SSH certificate.
     """
     tokens = bearer_token(), json_data.username, _cookie(ACCESS), _cookie(REFRESH)
     try:
-        return _welcome(sessions.sign_in_through_keycloak(get_backend(), *tokens))
-    except NotAuthenticated as error:  # a logout has the last word; the next sign-in begins anew
+        return _signed_in(sessions.sign_in_through_keycloak(get_backend(), *tokens))
+    except NotAuthenticated as error:  # signed out meanwhile: the next sign-in starts a new session
         response = json_response({"message": str(error)}, 401)
-        cookies.clear(get_backend(), response)
+        cookies.clear_tokens(get_backend(), response)
         return response
 
 
@@ -117,15 +117,15 @@ def keycloak_logout() -> Response:
 @blueprint.input(schemas.UserUpdate, location="json")
 @blueprint.output(schemas.Message, status_code=202)
 def update_user(json_data: schemas.UserUpdate) -> Response:
-    """Change the password, which ends all sessions of the user; or store SSH credentials of a user of Keycloak."""
-    somebody = get_user()
+    """Change the password, which ends all sessions of the user, or store SSH credentials of a user of Keycloak."""
+    user = get_user()
     if (json_data.cert is None) != (json_data.private is None):
-        raise InvalidInput("cert and private belong together: send both, or none of them")
+        raise InvalidInput("cert and private belong together: send both or neither")
     if json_data.cert is not None and json_data.private is not None:
-        credentials.store_credentials(get_backend(), somebody, json_data.cert, json_data.private)
+        credentials.store_credentials(get_backend(), user, json_data.cert, json_data.private)
     if json_data.new_password is not None:
-        if somebody.is_keycloak:
-            raise Conflict("You sign in through Keycloak, and have your password there")
-        users.confirm_password(get_backend(), somebody, json_data.password or "")
-        users.set_password(get_backend(), somebody.username, json_data.new_password)
+        if user.is_keycloak:
+            raise Conflict("You sign in through Keycloak: change your password there")
+        users.confirm_password(get_backend(), user, json_data.password or "")
+        users.set_password(get_backend(), user.username, json_data.new_password)
     return json_response({"message": "User updated"}, 202)

@@ -1,7 +1,7 @@
-"""What workers on other machines call while they run tasks and merge: claim, progress, scores, failures.
+"""Routes for yaptide's workers on other machines: claim, progress, results and failures of tasks and merges.
 
-They prove what they may do by `Authorization: Bearer <update key>`, which is looked at before a body is read. Every
-call can be repeated after a lost answer.
+Workers authenticate with `Authorization: Bearer <update key>`, which is checked before a body is read. Every call can
+be repeated after a lost response.
 """
 
 import tempfile
@@ -28,11 +28,10 @@ _CHUNK = 1 << 20
 @blueprint.input(schemas.TaskClaim, location="json")
 @blueprint.output(schemas.ClaimedTask)
 def claim_task(simulation_id: int, task_id: int, json_data: schemas.TaskClaim) -> Response:
-    """Take a task to run, and get its input; 409 if it is not to be run (any more)."""
-    told = json_data
-    version, digest = told.simulator_version, told.simulator_digest
+    """Claim a task and get its input; 409 if the task does not wait to be run."""
+    version, digest = json_data.simulator_version, json_data.simulator_digest
     claimed, files = workers.claim_task(
-        get_backend(), get_worker(), task_id, told.worker, version, digest, with_input=told.with_input
+        get_backend(), get_worker(), task_id, json_data.worker, version, digest, with_input=json_data.with_input
     )
     document = {
         "message": "The task is yours",
@@ -51,7 +50,7 @@ def claim_task(simulation_id: int, task_id: int, json_data: schemas.TaskClaim) -
 @blueprint.input(schemas.TaskProgress, location="json")
 @blueprint.output(schemas.Wanted)
 def report_progress(simulation_id: int, task_id: int, json_data: schemas.TaskProgress) -> Response:
-    """How far a task is; the answer says whether to go on."""
+    """Report the progress of a task. The response tells whether to continue."""
     lease = Lease(simulation_id, task_id, json_data.owner)
     wanted = workers.report_progress(
         get_backend(), get_worker(), lease, json_data.simulated_primaries, json_data.estimated_time
@@ -63,7 +62,7 @@ def report_progress(simulation_id: int, task_id: int, json_data: schemas.TaskPro
 @blueprint.input(schemas.RunQuery, location="query", arg_name="query")
 @blueprint.output(schemas.Wanted)
 def upload_output(simulation_id: int, task_id: int, query: schemas.RunQuery) -> Response:
-    """The scores of a finished task, as the file that yaptide's workers write (.npz)."""
+    """Upload the results of a finished task, as a file written by yaptide's workers (.npz)."""
     _allow_large()
     lease = Lease(simulation_id, task_id, query.owner)
     if query.primaries is None:
@@ -74,8 +73,8 @@ def upload_output(simulation_id: int, task_id: int, query: schemas.RunQuery) -> 
 @blueprint.put("/tasks/<int:task_id>/files")
 @blueprint.input(schemas.FilesQuery, location="query", arg_name="query")
 @blueprint.output(schemas.Wanted)
-def hand_in(simulation_id: int, task_id: int, query: schemas.FilesQuery) -> Response:
-    """What the simulator of a finished task has written, as a zip archive, to be read here."""
+def upload_files(simulation_id: int, task_id: int, query: schemas.FilesQuery) -> Response:
+    """Upload the output files of a simulator as a zip archive, which the server parses."""
     _allow_large()
     proof = get_worker()
     with tempfile.NamedTemporaryFile(dir=get_backend().data_dir) as file:
@@ -90,7 +89,7 @@ def hand_in(simulation_id: int, task_id: int, query: schemas.FilesQuery) -> Resp
 @blueprint.input(schemas.TaskEnd, location="json")
 @blueprint.output(schemas.Wanted)
 def report_failure(simulation_id: int, task_id: int, json_data: schemas.TaskEnd) -> Response:
-    """A task has failed: why, and its log files."""
+    """Report that a task has failed: the reason and its log files."""
     lease = Lease(simulation_id, task_id, json_data.owner)
     return _wanted(workers.fail_task(get_backend(), get_worker(), lease, json_data.reason, json_data.logfiles))
 
@@ -99,7 +98,7 @@ def report_failure(simulation_id: int, task_id: int, json_data: schemas.TaskEnd)
 @blueprint.input(schemas.TaskEnd, location="json")
 @blueprint.output(schemas.Wanted)
 def report_canceled(simulation_id: int, task_id: int, json_data: schemas.TaskEnd) -> Response:
-    """Log files of a task that was canceled while it ran."""
+    """Upload the log files of a task that was canceled while it ran."""
     lease = Lease(simulation_id, task_id, json_data.owner)
     workers.explain_cancel(get_backend(), get_worker(), lease, json_data.logfiles)
     return _wanted(False)
@@ -108,18 +107,18 @@ def report_canceled(simulation_id: int, task_id: int, json_data: schemas.TaskEnd
 @blueprint.post("/tasks/<int:task_id>/return")
 @blueprint.input(schemas.TaskEnd, location="json")
 @blueprint.output(schemas.Wanted)
-def give_back(simulation_id: int, task_id: int, json_data: schemas.TaskEnd) -> Response:
-    """A worker that has to stop has others run its task."""
+def return_task(simulation_id: int, task_id: int, json_data: schemas.TaskEnd) -> Response:
+    """Return a task of a worker that must stop, so that another worker runs it."""
     lease = Lease(simulation_id, task_id, json_data.owner)
     return _wanted(workers.give_back(get_backend(), get_worker(), lease, json_data.reason))
 
 
 @blueprint.get("/tasks/<int:task_id>/output")
-@blueprint.doc(responses=respond_with(200, "The scores, as they were sent", FILE))
+@blueprint.doc(responses=respond_with(200, "The results as they were uploaded", FILE))
 def download_output(simulation_id: int, task_id: int) -> Response:
-    """The scores of a task, for the worker that merges them."""
-    with tempfile.TemporaryDirectory() as aside:  # open, a file can be read after its name is gone
-        path = workers.fetch_output(get_backend(), get_worker(), task_id, Path(aside))
+    """Download the results of a task, for the worker that merges them."""
+    with tempfile.TemporaryDirectory() as folder:  # an open file can be read after its name is removed
+        path = workers.fetch_output(get_backend(), get_worker(), task_id, Path(folder))
         size = path.stat().st_size
         response = Response(_chunks(path.open("rb")), mimetype="application/octet-stream")
     response.content_length = size
@@ -130,7 +129,7 @@ def download_output(simulation_id: int, task_id: int) -> Response:
 @blueprint.input(schemas.MergeClaim, location="json")
 @blueprint.output(schemas.ClaimedMerge)
 def claim_merge(simulation_id: int, json_data: schemas.MergeClaim) -> Response:
-    """Take a simulation whose tasks have all ended, to merge their scores; 409 if there is nothing to merge."""
+    """Claim the merge of a simulation whose tasks have all ended; 409 if there is nothing to merge."""
     merge = workers.claim_merge(get_backend(), get_worker(), json_data.worker)
     tasks = [{"task_id": task_id, "primaries": primaries} for task_id, primaries in merge.completed]
     return json_response({"message": "The merge is yours", "owner": merge.owner, "tasks": tasks})
@@ -139,16 +138,16 @@ def claim_merge(simulation_id: int, json_data: schemas.MergeClaim) -> Response:
 @blueprint.post("/merge/heartbeat")
 @blueprint.input(schemas.MergeOwner, location="json")
 @blueprint.output(schemas.Wanted)
-def merge_heartbeat(simulation_id: int, json_data: schemas.MergeOwner) -> Response:
-    """A merge goes on; the answer says whether it is still wanted."""
+def send_merge_heartbeat(simulation_id: int, json_data: schemas.MergeOwner) -> Response:
+    """Send a heartbeat of a merge. The response tells whether to continue."""
     return _wanted(workers.merge_heartbeat(get_backend(), get_worker(), json_data.owner))
 
 
 @blueprint.post("/merge/failure")
 @blueprint.input(schemas.MergeFailure, location="json")
 @blueprint.output(schemas.Wanted)
-def merge_failed(simulation_id: int, json_data: schemas.MergeFailure) -> Response:
-    """The scores cannot be merged: why."""
+def report_merge_failure(simulation_id: int, json_data: schemas.MergeFailure) -> Response:
+    """Report that the results cannot be merged, with the reason."""
     return _wanted(workers.merge_failed(get_backend(), get_worker(), json_data.owner, json_data.reason))
 
 
@@ -156,7 +155,7 @@ def merge_failed(simulation_id: int, json_data: schemas.MergeFailure) -> Respons
 @blueprint.input(schemas.MergeOwner, location="query", arg_name="query")
 @blueprint.output(schemas.Wanted)
 def upload_merged(simulation_id: int, query: schemas.MergeOwner) -> Response:
-    """Merged results, as the file that yaptide's workers write (a zip archive); their payloads are kept as they are."""
+    """Upload merged results, as a file written by yaptide's workers (zip); payloads are stored unchanged."""
     _allow_large()
     proof = get_worker()
     with tempfile.TemporaryFile(dir=get_backend().data_dir) as file:

@@ -1,4 +1,4 @@
-"""Which zone, and which material, is at a point: the geometry of a project, for many points at a time."""
+"""The geometry of a project: finds the zone and material at points, for many points at a time."""
 
 from collections.abc import Iterable
 
@@ -10,17 +10,17 @@ from yaptide.editor.project import BLACK_HOLE, Doubles, Figure, Material, Mode, 
 Booleans = NDArray[np.bool_]
 Integers = NDArray[np.intp]
 
-#: Relative slack of surfaces: a point on one is inside, whatever the rounding.
+#: Relative tolerance of surfaces: a point on a surface is inside despite rounding.
 _SLACK = 1e-12
 
-#: Outside of the world.
+#: Material outside the world.
 NOTHING = Material("BLACK HOLE", BLACK_HOLE, 0.0)
 
 
-def rotation(angles: Vector) -> Doubles:
-    """The matrix, shape (3, 3), that turns a figure as the editor draws it: about z first, then y, then x (degrees).
+def rotation_matrix(angles: Vector) -> Doubles:
+    """Return the matrix, shape (3, 3), that rotates a figure like the editor: about z, then y, then x (degrees).
 
-    This is the order "XYZ" of the Euler angles of three.js.
+    This is the order "XYZ" of Euler angles in three.js.
     """
     cosines, sines = np.cos(np.radians(angles)), np.sin(np.radians(angles))
     about_x = np.array([[1, 0, 0], [0, cosines[0], -sines[0]], [0, sines[0], cosines[0]]])
@@ -29,8 +29,8 @@ def rotation(angles: Vector) -> Doubles:
     return np.asarray(about_x @ about_y @ about_z)
 
 
-def contains(figure: Figure, points: Doubles) -> Booleans:
-    """Whether each of `points`, shape (n, 3), is in a figure; shape (n,)."""
+def figure_contains(figure: Figure, points: Doubles) -> Booleans:
+    """Return whether each of `points`, shape (n, 3), is in a figure; shape (n,)."""
     x, y, z = (np.abs((points - np.array(figure.centre)) @ figure.axes)).T
     half = np.array(figure.size) / 2 * (1 + _SLACK)
     if figure.solid is Solid.BOX:
@@ -43,16 +43,16 @@ def contains(figure: Figure, points: Doubles) -> Booleans:
 
 
 def zone_contains(zone: Zone, points: Doubles, around: Doubles) -> Booleans:
-    """Whether each of `points`, shape (n, 3), in a box `around` them, is in a zone; shape (n,).
+    """Return whether each of `points`, shape (n, 3), in a box `around` them, is in a zone; shape (n,).
 
-    Whatever the zones before it are.
+    Zones with a higher priority are ignored.
     """
     inside = np.zeros(len(points), dtype=bool)
     for term in zone.terms:
         part = np.zeros(len(points), dtype=bool)
         for mode, figure in term:
             if intersection_of_boxes(box_of_figure(figure), around) is not None:
-                part = _combined(mode, part, contains(figure, points))
+                part = _combined(mode, part, figure_contains(figure, points))
             elif mode is Mode.INTERSECTION:
                 part[:] = False
         inside |= part
@@ -66,7 +66,7 @@ def _combined(mode: Mode, before: Booleans, figure: Booleans) -> Booleans:
 
 
 class Geometry:
-    """The zones of a project, the world around them, and the black hole around that, numbered in this order."""
+    """The zones of a project, the surrounding world, and the black hole around it, numbered in this order."""
 
     def __init__(self, project: Project) -> None:
         self._zones, self._world = project.zones, project.world
@@ -76,32 +76,32 @@ class Geometry:
             project.world.material,
             NOTHING,
         )
-        """What each zone is made of, then the world, then what is outside of it."""
+        """Materials of the zones, of the world, and of the black hole around it."""
 
     def zones_at(self, points: Doubles) -> Integers:
-        """The number of the zone at each of `points` (cm), shape (n, 3); shape (n,).
+        """Return the number of the zone at each of `points` (cm), shape (n, 3); shape (n,).
 
-        The world has the number after the last zone's, and the black hole around it the next. Zones may reach out of
-        the world. Points that are near to each other take less time: figures that are elsewhere are left out.
+        The world's number follows that of the last zone; the black hole around it is the next. Zones may extend beyond
+        the world. Points that are close together are faster, because distant figures are skipped.
         """
-        in_world = contains(self._world.figure, points)
+        in_world = figure_contains(self._world.figure, points)
         numbers = np.where(in_world, len(self._zones), len(self._zones) + 1).astype(np.intp)
-        left, around = np.arange(len(points)), box_of_points(points)
+        remaining, around = np.arange(len(points)), box_of_points(points)
         for number, (zone, box) in enumerate(zip(self._zones, self._boxes, strict=True)):
             if box is None or intersection_of_boxes(box, around) is None:
                 continue
-            there = zone_contains(zone, points[left], around)
-            numbers[left[there]] = number
-            left = left[~there]
+            inside = zone_contains(zone, points[remaining], around)
+            numbers[remaining[inside]] = number
+            remaining = remaining[~inside]
         return numbers
 
     def material_at(self, point: Vector) -> Material:
-        """The material at one point."""
+        """Return the material at a point."""
         return self.materials[int(self.zones_at(np.array([point], dtype=float))[0])]
 
 
 def box_of_figure(figure: Figure) -> Doubles:
-    """The smallest box along the axes around a figure: lowest and highest corner, shape (2, 3)."""
+    """Return the smallest box along the axes around a figure: lowest and highest corner, shape (2, 3)."""
     half = np.array(figure.size) / 2
     if figure.solid is Solid.SPHERE:
         reach = np.full(3, figure.radius)
@@ -115,7 +115,7 @@ def box_of_figure(figure: Figure) -> Doubles:
 
 
 def box_of_zone(zone: Zone) -> Doubles | None:
-    """A box along the axes around a zone, shape (2, 3); None if the zone is empty for certain."""
+    """Return a box along the axes around a zone, shape (2, 3); None if the zone is certainly empty."""
     return union_of_boxes(box for term in zone.terms if (box := _box_of_term(term)) is not None)
 
 
@@ -130,13 +130,13 @@ def _box_of_term(term: Iterable[tuple[Mode, Figure]]) -> Doubles | None:
 
 
 def box_of_project(project: Project) -> Doubles:
-    """A box along the axes around the world and all zones, shape (2, 3): outside of it there is nothing."""
+    """Return a box along the axes around the world and all zones, shape (2, 3)."""
     boxes = (box_of_zone(zone) for zone in project.zones)
     return _around([box_of_figure(project.world.figure), *(box for box in boxes if box is not None)])
 
 
 def box_of_points(points: Doubles) -> Doubles:
-    """The smallest box around points, shape (n, 3); a place where nothing is if there are none."""
+    """Return the smallest box around points, shape (n, 3); a box at infinity without points."""
     if not len(points):
         return np.full((2, 3), np.inf)
     columns = [points[:, axis] for axis in range(3)]
@@ -144,7 +144,7 @@ def box_of_points(points: Doubles) -> Doubles:
 
 
 def union_of_boxes(boxes: Iterable[Doubles]) -> Doubles | None:
-    """The smallest box around boxes; None if there are none."""
+    """Return the smallest box around boxes; None without boxes."""
     corners = list(boxes)
     return _around(corners) if corners else None
 
@@ -155,6 +155,6 @@ def _around(boxes: list[Doubles]) -> Doubles:
 
 
 def intersection_of_boxes(one: Doubles, other: Doubles) -> Doubles | None:
-    """What two boxes have in common; None if that is nothing."""
+    """Return the intersection of two boxes; None if it is empty."""
     box = np.array([np.maximum(one[0], other[0]), np.minimum(one[1], other[1])])
     return box if (box[1] >= box[0]).all() else None

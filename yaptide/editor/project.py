@@ -1,6 +1,6 @@
-"""A project of the web editor as it is meant: beam, figures, zones, materials, detectors and outputs.
+"""A parsed project of the web editor: beam, figures, zones, materials, detectors and outputs.
 
-Lengths are in cm, angles in degrees, energies in MeV. `yaptide.editor.reading` checks everything that it makes.
+Lengths are in cm, angles in degrees, energies in MeV. `yaptide.editor.reading` validates everything that it creates.
 """
 
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 Vector = tuple[float, float, float]
 Doubles = NDArray[np.float64]
 
-#: ICRU numbers with a meaning of their own.
+#: ICRU numbers with a special meaning.
 BLACK_HOLE, VACUUM = 0, 1000
 
 
 class BeamShape(Enum):
-    """How the particles are spread over the plane in which they start."""
+    """Distribution of the particles over the plane where they start."""
 
     GAUSSIAN = "Gaussian"
     SQUARE = "Flat square"
@@ -26,7 +26,7 @@ class BeamShape(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Particle:
-    """What is shot."""
+    """A beam particle."""
 
     name: str
     is_proton: bool
@@ -37,10 +37,10 @@ class Beam:
     """The beam.
 
     `energy` and `spread` (one standard deviation) are in MeV of the whole particle. `size` along the beam's own x and y
-    is one standard deviation for a Gaussian, half of the sides for a square, and the radius, twice, for a circle.
-    `divergence` is in mrad, `focus` the distance to the focal point that it belongs to. `source` is the name and the
-    text of the file that describes the particles instead, if there is one; `distances` (SAD) are then those from the
-    source to the axis, None if the particles are parallel.
+    is one standard deviation of a Gaussian, half of the sides of a square, or twice the radius of a circle.
+    `divergence` is in mrad, `focus` is the distance to its focal point. `source` is the name and text of a file that
+    describes the particles instead, if there is one; `distances` (SAD) are the distances from the source to the axis,
+    None for parallel particles.
     """
 
     particle: Particle
@@ -61,8 +61,8 @@ class Beam:
     def axes(self) -> tuple[Vector, Vector]:
         """Unit vectors along the beam's own x and y.
 
-        The frame of the laboratory is turned by the polar angle about y, then by the azimuth about z, so that a beam
-        along z has the axes of the laboratory.
+        The laboratory frame is rotated by the polar angle about y, then by the azimuth about z, so that a beam along z
+        has the axes of the laboratory.
         """
         dx, dy, dz = self.direction
         sine = float(np.hypot(dx, dy))
@@ -72,10 +72,10 @@ class Beam:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What a zone is made of: `density` in g/cm3.
+    """The material of a zone: `density` in g/cm3.
 
-    `ionisation` is the mean ionisation potential that somebody has asked for, in eV; `own_table` says that a table of
-    stopping powers of one's own was asked for.
+    `ionisation` is the mean ionisation potential if the user sets one, in eV; `own_table` tells whether the user
+    provides a table of stopping powers.
     """
 
     name: str
@@ -86,12 +86,12 @@ class Material:
 
     @property
     def is_black_hole(self) -> bool:
-        """Whether it swallows everything."""
+        """Whether it absorbs all particles."""
         return self.icru == BLACK_HOLE
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing in it that particles meet."""
+        """Whether particles do not interact in it."""
         return self.icru in (BLACK_HOLE, VACUUM)
 
 
@@ -107,8 +107,8 @@ class Solid(Enum):
 class Figure:
     """A solid: `centre`, and `axes`, shape (3, 3), whose columns are its own x, y and z.
 
-    `size` is the full length along its own axes, which are all there is of a box. A cylinder along its z and a sphere
-    have a `radius`, a cylinder may have an `inner` one.
+    `size` is the full length along its own axes, which defines a box. A cylinder along its z and a sphere have a
+    `radius`; a cylinder may have an `inner` radius.
     """
 
     name: str
@@ -121,7 +121,7 @@ class Figure:
 
 
 class Mode(Enum):
-    """What the next figure does to what the ones before it are."""
+    """How a figure is combined with those before it."""
 
     UNION = "union"
     INTERSECTION = "intersection"
@@ -132,7 +132,7 @@ class Mode(Enum):
 class Zone:
     """A part of the world made of one material.
 
-    It is the union of `terms`. Each term begins with nothing, and its operations are done one after the other.
+    It is the union of `terms`. Each term begins empty, and its operations are applied in order.
     """
 
     name: str
@@ -143,7 +143,7 @@ class Zone:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What is around the zones. Outside of `figure`, which may have no volume, is a black hole."""
+    """The surroundings of the zones. Outside `figure`, which may have no volume, is a black hole."""
 
     figure: Figure
     material: Material
@@ -151,7 +151,7 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """A detector that is a grid of boxes along x, y, z: full `size` and number of `bins` along each."""
+    """A detector with a grid of boxes along x, y, z: full `size` and number of `bins` along each."""
 
     name: str
     centre: Vector
@@ -161,7 +161,7 @@ class Mesh:
 
 @dataclass(frozen=True, slots=True)
 class Cylinder:
-    """A detector that is a grid of rings around a line along z: bins of the radius and of z."""
+    """A detector with a grid of rings around a line along z: bins along the radius and z."""
 
     name: str
     centre: Vector
@@ -173,7 +173,7 @@ class Cylinder:
 
 @dataclass(frozen=True, slots=True)
 class ZoneDetector:
-    """A detector that is a zone; `zone` is its place among the project's zones."""
+    """A detector that is a zone; `zone` is its index in the project's zones."""
 
     name: str
     zone: int
@@ -181,7 +181,7 @@ class ZoneDetector:
 
 @dataclass(frozen=True, slots=True)
 class Everywhere:
-    """A detector that is everything inside of the world."""
+    """A detector that covers the whole world."""
 
     name: str
 
@@ -191,9 +191,9 @@ Detector = Mesh | Cylinder | ZoneDetector | Everywhere
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which particles are counted: all `rules` (keyword, operator, value) hold. Without rules it counts all.
+    """The particles that are counted: all `rules` (keyword, operator, value) hold. Without rules, all are counted.
 
-    `other` says in words what cannot be said by rules.
+    `other` describes conditions that rules cannot express.
     """
 
     name: str
@@ -202,16 +202,16 @@ class Filter:
 
     @property
     def is_protons(self) -> bool:
-        """Whether it counts protons, primary and secondary, and nothing else."""
+        """Whether it counts only protons, primary and secondary."""
         return not self.other and set(self.rules) == {("Z", "==", 1.0), ("A", "==", 1.0)}
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """What is scored: `keyword` such as ``Dose``, the user's own `name`, and how.
+    """A quantity to score: `keyword` such as ``Dose``, and the user's `name`.
 
-    `modifiers` are the variables (such as energy) by which it is differential. `rescale` multiplies the result.
-    `extras` are other settings, in words.
+    `modifiers` are the variables (e.g. energy) of a differential quantity. The result is multiplied by `rescale`.
+    `extras` describe other settings.
     """
 
     name: str
@@ -224,7 +224,7 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Quantities scored in a detector, None if there is none yet; `trace` asks for a list of particles too."""
+    """Quantities scored in a detector, None if not chosen yet; `trace` also requests a list of particles."""
 
     name: str
     detector: Detector | None
@@ -234,7 +234,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Physics:
-    """How particles are transported; names of models are the editor's."""
+    """Transport of particles; names of models are the editor's."""
 
     nuclear_reactions: bool
     straggling: str
@@ -243,9 +243,9 @@ class Physics:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A whole project. Where zones overlap, the one that comes first counts.
+    """A whole project. Where zones overlap, the first one wins.
 
-    `special` names what else stands in the way of the beam: a modulator, a CT.
+    `special` names other objects in the beam: a modulator, a CT.
     """
 
     title: str

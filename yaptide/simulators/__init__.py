@@ -1,6 +1,6 @@
-"""The Monte Carlo codes that there are, by name: entry points of the group `yaptide.simulators`.
+"""The available Monte Carlo codes by name: entry points of the group `yaptide.simulators`.
 
-Any installed package may bring one; docs/new-code.md says how. A code is loaded when it is first asked for something.
+Any installed package can provide a code; docs/new-code.md describes how. A code is loaded on first use.
 """
 
 import logging
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 GROUP = "yaptide.simulators"
 
-#: `sim_type` of input files whose simulator the sender does not know.
+#: `sim_type` of input files whose simulator is to be detected.
 COMMON = "common"
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -27,133 +27,133 @@ _broken: set[str] = set()
 
 
 def list_names() -> list[str]:
-    """The names of all simulators: ours, then those of other packages."""
+    """Return the names of all simulators: built-in ones first, then those of other packages."""
     return list(_entries())
 
 
 def is_known(name: str) -> bool:
-    """Whether there is a simulator of this name."""
+    """Return whether a simulator has this name."""
     return name in _entries()
 
 
 def known_simulators() -> Iterator[Simulator]:
-    """All simulators that can be loaded, in the order of `list_names`."""
+    """Yield all simulators that can be loaded, in the order of `list_names`."""
     for name in _entries():
         with suppress(NotConfigured):
             yield get_simulator(name)
 
 
 def get_simulator(name: str) -> Simulator:
-    """The simulator called `name`.
+    """Return the simulator with this name.
 
-    Raises InvalidInput, with the names there are, for an unknown one, NotConfigured if its package is broken.
+    Raises InvalidInput, with the known names, for an unknown name, NotConfigured if its package is broken.
     """
     if name not in _entries():
-        raise InvalidInput(f"There is no simulator {name[:40]!r}: choose one of {', '.join(_entries())}")
-    found = _loaded(name)
-    if isinstance(found, str):
-        raise NotConfigured(found)
-    return found
+        raise InvalidInput(f"Unknown simulator {name[:40]!r}: choose one of {', '.join(_entries())}")
+    loaded = _loaded(name)
+    if isinstance(loaded, str):
+        raise NotConfigured(loaded)
+    return loaded
 
 
-def checked_names(setting: str, asked: Iterable[str]) -> frozenset[str]:
-    """The names in a setting; raises InvalidInput if one of them is none of a simulator's."""
-    unknown = sorted(set(asked) - _entries().keys()) if asked else []
+def check_simulator_names(setting: str, names: Iterable[str]) -> frozenset[str]:
+    """Return the names in a setting; raise InvalidInput if one of them is not a simulator."""
+    unknown = sorted(set(names) - _entries().keys()) if names else []
     if unknown:
         known = ", ".join(_entries())
-        raise InvalidInput(f"The setting {setting} names no simulator with {unknown[0][:40]!r}: there are {known}")
-    return frozenset(asked)
+        raise InvalidInput(f"The setting {setting} contains the unknown simulator {unknown[0][:40]!r}: use {known}")
+    return frozenset(names)
 
 
 def list_converters() -> list[str]:
-    """The names of the simulators whose input files are written here for projects of the web editor."""
+    """Return the names of the simulators that can convert projects of the web editor."""
     return [name for name in list_names() if is_converter(name)]
 
 
 def is_converter(name: str) -> bool:
-    """Whether input files of this simulator are written here for projects of the web editor."""
+    """Return whether this simulator can convert projects of the web editor."""
     try:
         return isinstance(get_simulator(name), Converter)
-    except (InvalidInput, NotConfigured):  # its package is broken, or gone
+    except (InvalidInput, NotConfigured):  # its package is broken, or was removed
         return False
 
 
 def resolve_simulator(name: str, files: InputFiles) -> Simulator:
-    """As `get_simulator`, but ``common`` means the one that recognises `files`; raises InvalidInput if none does."""
+    """Return the simulator with this name, or for ``common`` the one that recognises `files`."""
     if name != COMMON:
         return get_simulator(name)
-    for known in known_simulators():
-        with _tolerated(known):
-            if known.recognises(files):
-                return known
-    titles = ", ".join(known.title for known in known_simulators())
-    raise InvalidInput(f"These files look like the input of none of {titles}")
+    for candidate in known_simulators():
+        with _tolerated(candidate):
+            if candidate.recognises(files):
+                return candidate
+    titles = ", ".join(candidate.title for candidate in known_simulators())
+    raise InvalidInput(f"Unrecognised input: none of {titles} matches these files")
 
 
 def list_installed(folder: Path) -> dict[str, Installation]:
-    """What is installed under `folder`, by name of simulator."""
-    found = {}
-    for known in known_simulators():
-        with _tolerated(known):
-            found[known.name] = known.installation(folder)
-    return found
+    """Return the installations under `folder` by name of simulator."""
+    installations = {}
+    for candidate in known_simulators():
+        with _tolerated(candidate):
+            installations[candidate.name] = candidate.installation(folder)
+    return installations
 
 
 def find_output(name: str, file_name: str, outputs: Sequence[str]) -> int | None:
-    """Which of the outputs of a project the results in a file are of, None if of none.
+    """Return the index of the project output that a file of results belongs to; None if there is none.
 
-    By the rule of the simulator called `name`; workers of others may report in the manner of another.
+    Tries the rule of the simulator called `name` first, then those of the others: external workers may use any of them.
     """
-    for known in sorted(known_simulators(), key=lambda known: known.name != name):
-        with _tolerated(known):
-            found = known.output_of(file_name, outputs)
-            if found is not None:
-                return found
+    for candidate in sorted(known_simulators(), key=lambda candidate: candidate.name != name):
+        with _tolerated(candidate):
+            index = candidate.output_of(file_name, outputs)
+            if index is not None:
+                return index
     return None
 
 
 @contextmanager
 def _tolerated(code: Simulator) -> Iterator[None]:
-    """Have what is wrong with one simulator not take the others with it; it is logged once."""
+    """Keep errors of one simulator from affecting the others; log an unexpected one once."""
     try:
         yield
     except YaptideError:
-        pass  # the usual way of saying that it is not there
+        pass  # the regular way to report that it is not available
     except Exception:
         if code.name not in _broken:
-            log.exception("the simulator %s does what it may not", code.name)
+            log.exception("the simulator %s raised an unexpected error", code.name)
         _broken.add(code.name)
 
 
 @cache
 def _entries() -> dict[str, EntryPoint]:
-    """Entry points by name. Of two of one name ours counts, or that of the package whose module comes first."""
-    found = sorted(entry_points(group=GROUP), key=lambda entry: (not _is_ours(entry), entry.name, entry.value))
+    """Return entry points by name. Built-in ones win over others, otherwise the first module name wins."""
+    candidates = sorted(entry_points(group=GROUP), key=lambda entry: (not _is_builtin(entry), entry.name, entry.value))
     entries: dict[str, EntryPoint] = {}
-    for entry in found:
+    for entry in candidates:
         if not _NAME.fullmatch(entry.name) or entry.name == COMMON:
-            log.warning("%s cannot be the name of a simulator: %s is left out", entry.name, entry.value)
+            log.warning("%s is not a valid name of a simulator: skipped %s", entry.name, entry.value)
         elif entries.setdefault(entry.name, entry).value != entry.value:
-            log.warning("there are two simulators %s: %s is left out", entry.name, entry.value)
+            log.warning("duplicate simulator %s: skipped %s", entry.name, entry.value)
     return entries
 
 
-def _is_ours(entry: EntryPoint) -> bool:
+def _is_builtin(entry: EntryPoint) -> bool:
     return entry.module.startswith(f"{__name__}.")
 
 
 @cache
 def _loaded(name: str) -> Simulator | str:
-    """The simulator, or why it cannot be used."""
+    """Return the simulator, or the reason why it cannot be used."""
     entry = _entries()[name]
     try:
         code = entry.load()()
         missing = [member for member in MEMBERS if not hasattr(code, member)]
-        called = code.name
+        actual_name = code.name
     except Exception as error:
         log.warning("the simulator %s cannot be loaded", name, exc_info=True)
         return f"The simulator {name} cannot be loaded from {entry.module}: {error}"
-    if missing or called != name:
-        wrong = f"{', '.join(missing)} is missing" if missing else f"it calls itself {called!r}"
-        return f"The simulator {name} of {entry.module} does not fit this version of yaptide: {wrong}"
+    if missing or actual_name != name:
+        problem = f"{', '.join(missing)} is missing" if missing else f"its name is {actual_name!r}"
+        return f"The simulator {name} of {entry.module} does not fit this version of yaptide: {problem}"
     return cast("Simulator", code)

@@ -1,4 +1,4 @@
-"""The protocol of a Monte Carlo code: `Simulator`. Nothing here depends on where the code runs.
+"""The interface of a Monte Carlo code, independent of where it runs: `Simulator`.
 
 Input that is accepted will run: `check` reads the whole input when it is submitted, before anything is stored. It
 rejects everything that `prepare` or the code would reject later, as far as the files show it: a task must not fail
@@ -15,10 +15,10 @@ from typing import Protocol, runtime_checkable
 from yaptide.domain.estimators import TaskOutput
 from yaptide.editor.project import Project
 
-#: Input files: name to text. See `yaptide.simulators.files` for what a name may be.
+#: Input files, name to text. `yaptide.simulators.files` defines valid names.
 InputFiles = Mapping[str, str]
 
-#: The log in the folder of a task: standard output and standard error of the simulator.
+#: File in a task's folder with the output of the simulator, including standard error.
 OUTPUT_LOG = "output.log"
 
 Say = Callable[[str], None]
@@ -28,7 +28,7 @@ _KEPT = ("PATH", "HOME", "LANG", "TMPDIR")
 
 
 def read_log(folder: Path) -> dict[str, str]:
-    """The end of the log in the `folder` of a task, by file name; empty if there is no log."""
+    """Return the end of the simulator's output in `folder` as a log file; empty if there is none."""
     try:
         with (folder / OUTPUT_LOG).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL))
@@ -38,16 +38,16 @@ def read_log(folder: Path) -> dict[str, str]:
 
 
 def logs_of_task(task_id: int, logs: Mapping[str, str]) -> dict[str, str]:
-    """The log files of a task, under their names among the log files of the simulation."""
+    """Return the log files of a task under their names in the simulation."""
     return {f"task-{task_id}-{name}": text for name, text in logs.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class ProgressRule:
-    """How to determine the progress of a run from a file: plain data, which the agent on a cluster uses too.
+    """How to determine the progress of a run from a file. Plain data, because clusters have no yaptide installed.
 
-    The rule reads the last `tail` bytes of `file` in the folder of the task. If the regular expression `done` matches
-    there, all primaries are simulated; otherwise the first group of the last match of `percent` is the percentage.
+    The last `tail` bytes of `file` in the task's folder are read. If they match the regular expression `done`, the run
+    is complete; otherwise the last match of `percent`, whose first group is a number, is the progress.
     """
 
     file: str
@@ -56,7 +56,7 @@ class ProgressRule:
     done: str
 
     def primaries(self, folder: Path, primaries: int) -> int:
-        """Primaries simulated so far, out of `primaries`; 0 if the file does not exist yet."""
+        """Return the primaries simulated so far, of `primaries`; 0 while there is nothing to read."""
         try:
             with (folder / self.file).open("rb") as log:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - self.tail))
@@ -71,7 +71,7 @@ class ProgressRule:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Input that will run: total `primaries`, to be split in multiples of `quantum`, and the `seed`."""
+    """The result of checking an input: total `primaries`, simulated in batches of `quantum`, and the `seed`."""
 
     primaries: int
     quantum: int
@@ -89,9 +89,9 @@ class Installation:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How to start a task: the argument list, and variables to add to the environment.
+    """The argument list of a task, and variables to add to its environment.
 
-    `links` (name to target) are created in the folder of the task first, for programs that do not support long paths.
+    `links` (name to target) are created in the task's folder first, for programs that do not support long paths.
     """
 
     arguments: tuple[str, ...]
@@ -100,92 +100,92 @@ class Command:
 
     @property
     def whole_environment(self) -> dict[str, str]:
-        """The environment of the run, without secrets of the server."""
+        """Return the environment of the run, without secrets of yaptide."""
         return {name: os.environ[name] for name in _KEPT if name in os.environ} | dict(self.environment)
 
     def make_links(self, folder: Path) -> None:
-        """Create the links in the folder of the task; raises OSError."""
+        """Create the links in the task's folder; raises OSError."""
         for name, target in self.links.items():
             (folder / name).symlink_to(target)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a code can do: particles of its beams, and quantities that it scores. Empty: unknown."""
+    """Particles that a code has beams of, and quantities that it scores. Empty: unknown."""
 
     particles: tuple[str, ...] = ()
     quantities: tuple[str, ...] = ()
 
 
 class Simulator(Protocol):
-    """One Monte Carlo code: everything that differs between codes.
+    """A Monte Carlo code: everything that differs between codes.
 
-    The class is instantiated once, without arguments, and the object is used by several threads at a time.
-    docs/new-code.md has an example. `yaptide.simulators.programs.PointedProgram` implements everything that is common
-    to programs that a site has installed itself.
+    One object is created, without arguments, and used by many threads concurrently. docs/new-code.md has an example.
+    `yaptide.simulators.programs.PointedProgram` implements what programs installed by a site have in common.
     """
 
     name: str
-    """`sim_type` in the API, such as ``mcsquare``; also the name of its entry point."""
+    """`sim_type` in the API, e.g. ``mcsquare``: the name of its entry point."""
 
     title: str
-    """The name as its authors write it, such as ``MCsquare``."""
+    """The official name of the code, e.g. ``MCsquare``."""
 
     takes_projects: bool
-    """Whether it can run projects of the web editor, and not only input files."""
+    """Whether it accepts projects of the web editor, in addition to input files."""
 
     progress_rule: ProgressRule | None
     """How to determine the progress of a run; None for a code that cannot run on clusters."""
 
     limits: Limits
-    """What it can do."""
+    """Supported particles and quantities."""
 
     remedy: str
-    """What an administrator can do where it is not installed; shown after a colon: "an administrator can ..."."""
+    """What an administrator can do if it is not installed, as the end of a sentence: "an administrator can ..."."""
 
     def recognises(self, files: InputFiles) -> bool:
-        """Whether these files look like input of this code. A guess: `check` decides."""
+        """Return whether these files look like input of this code."""
 
     def check(self, files: InputFiles) -> Checked:
-        """Check the whole input at submission. Input that passes will run, with any seed and any share of primaries.
+        """Check the whole input before it is stored; raise InvalidInput with what to fix.
 
-        Raises InvalidInput with one line that says what to fix. Nothing is stored then.
+        Input that passes will run, with any seed and any share of the primaries.
         """
 
     def install(self, folder: Path, say: Say) -> Installation:
-        """Download the code into `folder` and test it by a run; `say` gets the steps. Raises NotConfigured."""
+        """Download the code into `folder`, test it, and report steps to `say`; raise NotConfigured."""
 
     def add(self, folder: Path, program: Path, say: Say) -> Installation:
-        """Test an existing `program` by a run, and store its path in `folder`; raises NotConfigured."""
+        """Test a program of the site, and store its path in `folder`; raise NotConfigured."""
 
     def installation(self, folder: Path) -> Installation:
-        """The code that `folder` holds or points to; raises NotConfigured with the command that installs it."""
+        """Return the code installed in `folder`; raise NotConfigured with the command that installs it."""
 
     def prepare(self, files: InputFiles, primaries: int, seed: int, folder: Path) -> None:
-        """Write the input of one task into the empty `folder`. Must not fail for input that `check` has accepted."""
+        """Write the input of a task into the empty `folder`; must not fail for input that `check` accepted."""
 
     def command(self, installation: Installation, folder: Path) -> Command:
-        """The command that runs the task prepared in `folder`, which is also the working directory."""
+        """Return the command for the task prepared in `folder`, which is also the working directory."""
 
     def progress(self, folder: Path, primaries: int) -> int:
-        """Primaries simulated so far, 0 to `primaries`, from the files that the run has written to `folder`."""
+        """Return the primaries simulated so far, 0 .. `primaries`, from the files in `folder`."""
 
     def read(self, folder: Path, exit_code: int) -> TaskOutput:
-        """The results of a finished run; raises SimulationFailed if they are not valid, whatever the exit code is."""
+        """Return the results of a run; raise SimulationFailed if they are not valid, whatever the exit code."""
 
     def output_of(self, file_name: str, outputs: Sequence[str]) -> int | None:
-        """Index of the project's output whose results are in a file, matched by name; None if there is none."""
+        """Return the index of the project output that a file of results belongs to, never by its position."""
 
 
-#: The attributes that every `Simulator` must have.
+#: Members that an object must have to be a `Simulator`.
 MEMBERS = tuple(member for member in (*Simulator.__annotations__, *vars(Simulator)) if not member.startswith("_"))
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """Input files made from a project of the web editor.
+    """Input files converted from a project of the web editor.
 
-    `left_out` has a sentence for each part of the project that the files lack; `resolution` describes the grid.
+    `left_out` contains sentences about parts of the project that are not in them, `resolution` describes their
+    resolution.
     """
 
     files: InputFiles
@@ -195,11 +195,12 @@ class Converted:
 
 @runtime_checkable
 class Converter(Protocol):
-    """Also implemented by a simulator if yaptide converts projects of the web editor to its input files."""
+    """An additional member of simulators for which yaptide converts projects to input files."""
 
     def convert(self, project: Project) -> Converted:
-        """The input files for a project; raises InvalidInput if nothing in the project can be simulated.
+        """Return the input files for a project; raise InvalidInput if none of its outputs can be simulated.
 
-        The estimators that `read` returns have the names of the outputs of the project, and contain the quantities
-        before the first one that is left out. Each later quantity is a separate estimator, ``output: quantity``.
+        The estimators that `read` returns for them have the names of the project's outputs, and contain their
+        quantities up to the first one that is left out. Each later quantity is an estimator of its own, called
+        ``output: quantity``.
         """

@@ -1,4 +1,4 @@
-"""Codes that yaptide cannot run by itself yet: it checks their input, and keeps what workers of others report."""
+"""Codes that yaptide cannot run itself yet: it checks their input and stores the reports of external workers."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,9 +10,9 @@ from yaptide.simulators.outputs import output_by_name
 
 
 class External:
-    """A simulator that cannot run here; a subclass adds `recognises` and `check`.
+    """A simulator that cannot run here; subclasses add `recognises` and `check`.
 
-    See `yaptide.simulators.base.Simulator` for what each call means; those that need the code raise NotConfigured.
+    Methods that need the code raise NotConfigured; `yaptide.simulators.base.Simulator` describes all methods.
     """
 
     name: str
@@ -25,51 +25,51 @@ class External:
     def remedy(self) -> str:
         """What an administrator can do."""
         return (
-            f"yaptide checks its input, and cannot run it by itself yet. Where workers of others have {self.title}, an "
-            f"administrator can let them take it: YAPTIDE_FOREIGN_WORKERS={self.name}"
+            f"yaptide can check its input, but not run it yet. If external workers have {self.title}, an administrator "
+            f"can allow them to run it: YAPTIDE_FOREIGN_WORKERS={self.name}"
         )
 
     def install(self, folder: Path, say: Say) -> Installation:
-        """Not possible: a licence has to be asked for."""
+        """Raise NotConfigured: the code needs a licence."""
         self._refuse()
 
     def add(self, folder: Path, program: Path, say: Say) -> Installation:
-        """Not possible yet."""
+        """Raise NotConfigured."""
         self._refuse()
 
     def installation(self, folder: Path) -> Installation:
-        """Not possible."""
+        """Raise NotConfigured."""
         self._refuse()
 
     def prepare(self, files: InputFiles, primaries: int, seed: int, folder: Path) -> None:
-        """Not possible."""
+        """Raise NotConfigured."""
         self._refuse()
 
     def command(self, installation: Installation, folder: Path) -> Command:
-        """Not possible."""
+        """Raise NotConfigured."""
         self._refuse()
 
     def progress(self, folder: Path, primaries: int) -> int:
-        """Not possible."""
+        """Raise NotConfigured."""
         self._refuse()
 
     def read(self, folder: Path, exit_code: int) -> NoReturn:
-        """Not possible."""
+        """Raise NotConfigured."""
         self._refuse()
 
     def output_of(self, file_name: str, outputs: Sequence[str]) -> int | None:
-        """By name."""
+        """Match by name."""
         return output_by_name(file_name, outputs)
 
     def _refuse(self) -> NoReturn:
         raise NotConfigured(
-            f"{self.title} cannot be run by yaptide itself yet; its input is checked here, and workers of others that "
-            "have it report their results (docs/workers.md)"
+            f"yaptide cannot run {self.title} itself yet; it checks the input, and external workers report the results "
+            "(docs/workers.md)"
         )
 
 
 def require_files(files: InputFiles, names: Iterable[str], title: str) -> None:
-    """Refuse input in which one of the files `names` is missing; raises InvalidInput."""
+    """Raise InvalidInput if one of the files `names` is missing."""
     for name in names:
         if name not in files:
             raise InvalidInput(f"{title} needs the input file {name!r}")

@@ -9,7 +9,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+ -]{0,127}")
 
 
 def check_names(files: InputFiles) -> None:
-    """Refuse names that could lead out of a task's folder; raises InvalidInput naming the first one."""
+    """Raise InvalidInput, with the first invalid name, for names that could refer to files outside a task's folder."""
     for name in files:
         if not _NAME.fullmatch(name) or name.endswith((".", " ")):
             raise InvalidInput(

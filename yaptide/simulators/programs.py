@@ -1,6 +1,6 @@
-"""What is the same for all codes whose program a site has somewhere: pointing to it, proving it, finding it again.
+"""What all programs installed by a site have in common: storing the path, testing the program, finding it again.
 
-Where it is, is kept in the simulators' folder as ``<name>.json``: program, version, digest.
+The path, version and digest are stored in the simulators' folder as ``<name>.json``.
 """
 
 import functools
@@ -29,14 +29,14 @@ from yaptide.simulators.base import (
 )
 from yaptide.simulators.outputs import output_by_name
 
-_TIMEOUT = 600  # s, for a sample that takes seconds
-_SAID = 300
+_TIMEOUT = 600  # s, for a sample that runs for seconds
+_MAX_OUTPUT = 300
 
 
 class PointedProgram(ABC):
-    """A simulator (see `yaptide.simulators.base.Simulator`) that is a program of the site's own.
+    """A simulator (see `yaptide.simulators.base.Simulator`) that is installed by the site.
 
-    A subclass has `name`, `title` and, where they differ, the other attributes, and what is abstract here.
+    A subclass defines `name`, `title`, the abstract methods, and other attributes whose defaults do not fit.
     """
 
     name: str
@@ -72,56 +72,56 @@ class PointedProgram(ABC):
 
     @abstractmethod
     def version(self, program: Path) -> str:
-        """The version of a program; raises NotConfigured if it is not this code."""
+        """Return the version of a program; raise NotConfigured if it is not this code."""
 
     @abstractmethod
     def sample(self) -> InputFiles:
-        """A small input that takes seconds, whose result is known."""
+        """Return a small input that runs for seconds, with a known result."""
 
     @abstractmethod
     def judge(self, output: TaskOutput) -> None:
-        """Compare the result of the sample with what is known; raises NotConfigured if it is another one."""
+        """Compare the result of the sample with the known result; raise NotConfigured if they differ."""
 
     def progress(self, folder: Path, primaries: int) -> int:
         """See `Simulator`."""
         return 0 if self.progress_rule is None else self.progress_rule.primaries(folder, primaries)
 
     def output_of(self, file_name: str, outputs: Sequence[str]) -> int | None:
-        """By name."""
+        """Match by name."""
         return output_by_name(file_name, outputs)
 
     def install(self, folder: Path, say: Say) -> Installation:
-        """Not possible, unless a subclass knows where to get the code; raises NotConfigured."""
+        """Raise NotConfigured; subclasses that can download the code override this."""
         raise NotConfigured(
-            f"{self.title} cannot be fetched; point to your own: yaptide simulators add {self.name} --program PATH"
+            f"{self.title} cannot be downloaded; add your own: yaptide simulators add {self.name} --program PATH"
         )
 
     def add(self, folder: Path, program: Path, say: Say) -> Installation:
         """See `Simulator`."""
         program = program.absolute()
         if not program.is_file() or not os.access(program, os.X_OK):
-            raise InvalidInput(f"{program} is no program")
+            raise InvalidInput(f"{program} is not an executable file")
         try:
             installation = Installation(program, self.version(program), sha256_of(program))
             say(f"{self.title} {installation.version}: running a sample")
-            self.prove(installation)
+            self.test_program(installation)
         except (OSError, subprocess.SubprocessError) as error:
             raise NotConfigured(f"{program} does not run: {error}") from None
-        keep_pointer(folder, self.name, installation)
+        write_pointer(folder, self.name, installation)
         return installation
 
     def installation(self, folder: Path) -> Installation:
         """See `Simulator`."""
-        found = read_pointer(folder, self.name)
-        if found is None:
+        installation = read_pointer(folder, self.name)
+        if installation is None:
             raise NotConfigured(
-                f"{self.title} is not installed on this machine, point to it with: "
+                f"{self.title} is not installed on this machine; add it with: "
                 f"yaptide simulators add {self.name} --program PATH"
             )
-        return found
+        return installation
 
-    def prove(self, installation: Installation) -> None:
-        """Run the sample and look at what comes out; raises NotConfigured."""
+    def test_program(self, installation: Installation) -> None:
+        """Run the sample and check its result; raise NotConfigured."""
         files = self.sample()
         checked = self.check(files)
         with tempfile.TemporaryDirectory(prefix=f"{self.name}-sample-") as name:
@@ -131,13 +131,14 @@ class PointedProgram(ABC):
             try:
                 output = self.read(folder, exit_code)
             except SimulationFailed as error:
-                said = read_log(folder).get(OUTPUT_LOG, "").strip()[-_SAID:]
-                raise NotConfigured(f"the sample failed: {error}" + (f"; it said: {said}" if said else "")) from None
+                printed = read_log(folder).get(OUTPUT_LOG, "").strip()[-_MAX_OUTPUT:]
+                detail = f"; its output: {printed}" if printed else ""
+                raise NotConfigured(f"the sample failed: {error}{detail}") from None
         self.judge(output)
 
 
-def keep_pointer(folder: Path, name: str, installation: Installation) -> None:
-    """Keep where a program is."""
+def write_pointer(folder: Path, name: str, installation: Installation) -> None:
+    """Store the path of a program."""
     folder.mkdir(parents=True, exist_ok=True)
     document = {
         "program": str(installation.program),
@@ -150,47 +151,49 @@ def keep_pointer(folder: Path, name: str, installation: Installation) -> None:
 
 
 def remove_pointer(folder: Path, name: str) -> None:
-    """Forget where a program is."""
+    """Remove the stored path of a program."""
     (folder / f"{name}.json").unlink(missing_ok=True)
 
 
 def read_pointer(folder: Path, name: str) -> Installation | None:
-    """Where a program is; None if nobody has pointed to one. Raises NotConfigured if it is another one since."""
+    """Return the stored program; None if there is none. Raise NotConfigured if the program has changed since."""
     path = folder / f"{name}.json"
     try:
         document = json.loads(path.read_text())
-        kept = Installation(Path(document["program"]), str(document["version"]), str(document["digest"]))
+        installation = Installation(Path(document["program"]), str(document["version"]), str(document["digest"]))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):
-        raise NotConfigured(f"{path} cannot be read; point to the program again: {_again(name)}") from None
+        raise NotConfigured(f"{path} cannot be read; add the program again: {_add_command(name)}") from None
     try:
-        digest = digest_of(kept.program)
+        digest = digest_of(installation.program)
     except OSError:
-        raise NotConfigured(f"{kept.program} is gone; point to the program again: {_again(name)}") from None
-    if digest != kept.digest:
-        raise NotConfigured(f"{kept.program} is another program than the one that was tried; try it: {_again(name)}")
-    return kept
+        raise NotConfigured(f"{installation.program} is missing; add the program again: {_add_command(name)}") from None
+    if digest != installation.digest:
+        raise NotConfigured(
+            f"{installation.program} has changed since it was added; add it again: {_add_command(name)}"
+        )
+    return installation
 
 
 def digest_of(program: Path) -> str:
-    """SHA-256 of a program, reckoned again only when its time or size has changed; raises OSError."""
+    """Return the SHA-256 of a program, computed again only when its time or size changes; raises OSError."""
     stat = program.stat()
     return _digest(program, (stat.st_mtime_ns, stat.st_size))
 
 
 @functools.lru_cache(maxsize=64)
-def _digest(program: Path, state: tuple[int, int]) -> str:  # noqa: ARG001 - the state is the key of the cache
+def _digest(program: Path, state: tuple[int, int]) -> str:  # noqa: ARG001 - part of the cache key
     return sha256_of(program)
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
+    """Return the SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _again(name: str) -> str:
+def _add_command(name: str) -> str:
     return f"yaptide simulators add {name} --program PATH"
 
 

@@ -1,14 +1,14 @@
-"""What is the same for the runs of every simulator."""
+"""Limits and seeds for runs of every simulator."""
 
 import secrets
 
-#: A run of that many primaries takes years; more of them are a typing error.
+#: More primaries would run for years: probably a typing error.
 MOST_PRIMARIES = 10**12
 
-#: Whole numbers up to here are exact in every language that may meet them on their way.
+#: Integers up to this value are exact as doubles, and therefore in JSON.
 LARGEST_SEED = 2**53 - 1
 
 
-def drawn_seed() -> int:
-    """A seed in 1 .. 2**31-1 for an input that has none."""
+def draw_seed() -> int:
+    """Return a random seed in 1 .. 2**31-1, for an input without one."""
     return 1 + secrets.randbelow(2**31 - 1)

@@ -11,18 +11,18 @@ from yaptide.admin.interrupts import Interrupts
 def test_a_signal_is_noted_and_raises_where_it_is_asked_for():
     before = signal.getsignal(signal.SIGINT)
     with Interrupts(signal.SIGINT, signal.SIGTERM) as interrupts:
-        interrupts.check()
+        interrupts.raise_if_interrupted()
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
-            interrupts.check()
+            interrupts.raise_if_interrupted()
     assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_who_is_in_a_hurry_presses_it_twice():
     with Interrupts(signal.SIGINT) as interrupts:
         signal.raise_signal(signal.SIGINT)
-        assert interrupts.came
+        assert interrupts.received
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
@@ -32,7 +32,7 @@ def test_what_is_ignored_stays_so():
     try:
         with Interrupts(signal.SIGINT) as interrupts:
             signal.raise_signal(signal.SIGINT)
-        assert not interrupts.came
+        assert not interrupts.received
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
@@ -55,4 +55,4 @@ def test_it_leaves_no_lock_behind():
         sender.join()
         assert condition.acquire(timeout=10)
         condition.release()
-    assert interrupts.came
+    assert interrupts.received

@@ -285,6 +285,6 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
         length = (b"content-length", b"200000")
         await shell(scope(line, "POST", "/long", length), receiving(b"x" * 100_000, b"x" * 100_000), line.send)
         assert line.said[0]["status"] == 507
-        assert b"no room left" in line.body
+        assert b"disk is full" in line.body
 
     run(scenario)

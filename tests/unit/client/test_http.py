@@ -56,7 +56,7 @@ def test_results_come_through_a_pickle():
 def test_paths_may_be_texts(tmp_path):
     (tmp_path / "config.txt").write_text("Num_Primaries 1000\n")
     assert read_folder(str(tmp_path)) == read_folder(tmp_path) == {"config.txt": "Num_Primaries 1000\n"}
-    with pytest.raises(InvalidInput, match="is no folder"):
+    with pytest.raises(InvalidInput, match="No such input directory"):
         read_folder(str(tmp_path / "missing"))
     RESULTS.save_npz(str(tmp_path / "dose.npz"))
     with np.load(tmp_path / "dose.npz") as loaded:

@@ -47,10 +47,10 @@ def test_r80_is_drawn_where_it_is_and_told_in_mm(tmp_path):
     ("page", "reason"),
     [
         (curve(no_range="3 fields: a range is defined for one beam"), "3 fields: a range is defined for one beam"),
-        (curve(unit="?"), "the depths have the unit '?'"),
+        (curve(unit="?"), "unknown unit of length '?'"),
         (curve([0.0, 0.0]), "The depth-dose curve has no peak"),
         (curve([np.nan, np.nan], errors=[np.nan, np.nan]), "The depth-dose curve has no peak"),
-        (curve([np.nan, 5.0, 0.0], errors=[np.nan, np.nan, 0.5]), "The depth-dose curve has no value"),
+        (curve([np.nan, 5.0, 0.0], errors=[np.nan, np.nan, 0.5]), "The depth-dose curve has missing values"),
     ],
 )
 def test_a_curve_without_a_range_says_why(tmp_path, page, reason):
@@ -85,5 +85,5 @@ def test_a_slice_says_its_units_whatever_they_are(tmp_path):
 
 def test_there_may_be_nothing_to_draw(tmp_path):
     point = Page(0, "Dose", "Gy", (), np.array([1.0]))
-    with pytest.raises(NotFound, match="There is no depth-dose curve and no slice"):
+    with pytest.raises(NotFound, match="Nothing to plot"):
         drawn(tmp_path, point)

@@ -250,14 +250,16 @@ def test_a_page_that_cannot_be_read_is_left_out_alone():
     found = Results.from_document({"estimators": [{"name": "e", "pages": pages}]})
     assert [page.values.tolist() for page in found.estimators[0].pages] == [[1, 2], [3, 4]]
     assert len(found.left_out) == 3
-    assert found.left_out[0] == "e, page 1 of those sent: it has 3 values, its axes ask for 2"
+    assert found.left_out[0] == "e, page 1 of the response: it has 3 values, but 2 points on its axes"
 
 
 def test_a_grid_that_came_as_an_address_is_left_out_with_what_to_ask_for():
     address = {"dimensions": 3, "results_url": "/results?values=1", "metadata": {"page_number": "1", "name": "q"}}
     found = Results.from_document({"pages": [sent([1, 2]), address]}, "e")
     assert [page.values.tolist() for page in found.estimators[0].pages] == [[1, 2]]
-    assert found.left_out == ("e, page 1 of those sent: its values were not asked for (values=1)",)
+    assert found.left_out == (
+        "e, page 1 of the response: the response does not include its values; request them with values=1",
+    )
 
 
 def test_errors_of_another_length_are_not_known():
@@ -297,7 +299,7 @@ def test_the_first_curve_with_a_range_is_taken():
     [
         ([curve("lateral", axis="Position (X)")], "no page with one axis along the beam scores dose"),
         ([a_page(0, 2)], "no page with one axis along the beam scores dose"),
-        ([curve("q", unit="furlong")], "the depths have the unit 'furlong', which is no known unit of length"),
+        ([curve("q", unit="furlong")], "unknown unit of length 'furlong' for depths"),
         ([curve("q", doses=[1.0, 2.0, 3.0])], "The depth-dose curve has no peak with a distal fall-off"),
         ([curve("q", metadata={"no_range": "2 fields"}), curve("q", doses=[0.0] * 3)], "2 fields"),
     ],

@@ -69,7 +69,7 @@ def test_a_range_is_in_mm_whatever_the_unit_of_the_axis(unit, mm):
 @pytest.mark.parametrize("unit", ["", "g/cm2", "MeV", "M", "inch", "cm cm"])
 def test_an_unknown_unit_of_depth_is_no_unit(unit):
     assert length_in_mm(unit) is None
-    with pytest.raises(NotFound, match="no known unit of length"):
+    with pytest.raises(NotFound, match="unknown unit of length"):
         read_range(curve(unit=unit))
 
 
@@ -129,7 +129,7 @@ def test_a_missing_dose_behind_the_fall_off_does_not_matter():
     ],
 )
 def test_no_more_digits_are_printed_than_the_bins_carry(width, printed):
-    assert Range(0.0, 157.691, width).show(157.691) == printed
+    assert Range(0.0, 157.691, width).format_length(157.691) == printed
 
 
 def test_a_range_is_printed_with_its_bins():

@@ -22,7 +22,7 @@ WATER = Material("water", 276, 1.0)
 @st.composite
 def figures(draw):
     """Any figure."""
-    solid, axes = draw(st.sampled_from(Solid)), geometry.rotation(draw(_ANGLES))
+    solid, axes = draw(st.sampled_from(Solid)), geometry.rotation_matrix(draw(_ANGLES))
     radius = draw(_SIZE)
     size = {
         Solid.BOX: draw(st.tuples(_SIZE, _SIZE, _SIZE)),
@@ -40,7 +40,7 @@ def points(seed=0, count=2000, reach=8.0):
 
 @given(_ANGLES, _VECTORS)
 def test_rotations_are_orthogonal_and_keep_the_hand(angles, vector):
-    matrix = geometry.rotation(angles)
+    matrix = geometry.rotation_matrix(angles)
     assert matrix @ matrix.T == pytest.approx(np.eye(3), abs=1e-12)
     assert np.linalg.det(matrix) == pytest.approx(1)
     assert np.linalg.norm(matrix @ np.array(vector)) == pytest.approx(np.linalg.norm(vector))
@@ -51,15 +51,17 @@ def test_rotations_are_orthogonal_and_keep_the_hand(angles, vector):
     [((90, 0, 0), (0, 0, 1)), ((0, 0, 90), (-1, 0, 0)), ((0, 90, 0), (0, 1, 0)), ((90, 0, 90), (-1, 0, 0))],
 )
 def test_what_is_along_y_is_turned_as_the_editor_draws_it(angles, image):
-    assert geometry.rotation(angles) @ np.array([0, 1, 0]) == pytest.approx(image)
+    assert geometry.rotation_matrix(angles) @ np.array([0, 1, 0]) == pytest.approx(image)
 
 
 @given(figures(), _ANGLES, _VECTORS)
 def test_moving_a_figure_and_the_points_changes_nothing(figure, angles, shift):
-    matrix, places = geometry.rotation(angles), points()
+    matrix, places = geometry.rotation_matrix(angles), points()
     centre = matrix @ np.array(figure.centre) + np.array(shift)
     moved = Figure("f", figure.solid, tuple(centre), matrix @ figure.axes, figure.size, figure.radius, figure.inner)
-    same = geometry.contains(moved, places @ matrix.T + np.array(shift)) == geometry.contains(figure, places)
+    same = geometry.figure_contains(moved, places @ matrix.T + np.array(shift)) == geometry.figure_contains(
+        figure, places
+    )
     assert same.mean() > 0.999  # all but points on a surface
 
 
@@ -67,7 +69,7 @@ def test_moving_a_figure_and_the_points_changes_nothing(figure, angles, shift):
 def test_a_figure_is_in_its_box(figure):
     low, high = geometry.box_of_figure(figure)
     places = points()
-    inside = places[geometry.contains(figure, places)]
+    inside = places[geometry.figure_contains(figure, places)]
     assert (inside >= low - 1e-9).all()
     assert (inside <= high + 1e-9).all()
 
@@ -77,7 +79,7 @@ def test_a_figure_is_in_its_box(figure):
 def test_volumes(figure):
     low, high = geometry.box_of_figure(figure)
     places = np.random.default_rng(1).uniform(low, high, (20_000, 3))
-    part = geometry.contains(figure, places).mean()
+    part = geometry.figure_contains(figure, places).mean()
     own = {
         Solid.BOX: np.prod(figure.size),
         Solid.CYLINDER: np.pi * (figure.radius**2 - figure.inner**2) * figure.size[2],
@@ -94,7 +96,7 @@ def made(*terms):
 @given(figures(), figures())
 def test_laws_of_unions_intersections_and_differences(a, b):
     places = points()
-    one, other = geometry.contains(a, places), geometry.contains(b, places)
+    one, other = geometry.figure_contains(a, places), geometry.figure_contains(b, places)
 
     def zone(*terms):
         return geometry.zone_contains(made(*terms), places, geometry.box_of_points(places))

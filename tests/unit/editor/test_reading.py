@@ -124,38 +124,41 @@ def test_an_output_may_be_of_a_zone_or_of_nothing_yet():
 
 
 REFUSED = {
-    "no beam": (("beam", None), "Project, beam: it is missing"),
-    "no direction": (("beam", "direction", [0, 0, 0]), "beam: direction is 0 0 0"),
-    "two numbers": (("beam", "position", [0, 0]), "beam: position has to be three numbers"),
-    "true": (("beam", "energy", True), "beam: energy has to be a number"),
-    "huge": (("beam", "energy", 10**400), "beam: energy has to be a number"),
+    "no beam": (("beam", None), "Project, beam: missing"),
+    "no direction": (("beam", "direction", [0, 0, 0]), "beam: direction must not be 0 0 0"),
+    "two numbers": (("beam", "position", [0, 0]), "beam: position must be three numbers"),
+    "true": (("beam", "energy", True), "beam: energy must be a number"),
+    "huge": (("beam", "energy", 10**400), "beam: energy must be a number"),
     "no primaries": (("beam", "numberOfParticles", None), "beam: numberOfParticles is missing"),
-    "half a primary": (("beam", "numberOfParticles", 1.5), "has to be a whole number"),
+    "half a primary": (("beam", "numberOfParticles", 1.5), "must be a whole number"),
     "unknown figure": (
         ("zoneManager", "zones", 0, "unionOperations", 0, 0, "objectUuid", "gone"),
         "Project, zone 'Water': figure 'gone' does not exist",
     ),
     "unknown material": (("zoneManager", "zones", 0, "materialUuid", "gone"), "zone 'Water': its material 'gone' does"),
-    "unknown mode": (("zoneManager", "zones", 0, "unionOperations", 0, 0, "mode", "xor"), "zone 'Water': mode has to"),
+    "unknown mode": (("zoneManager", "zones", 0, "unionOperations", 0, 0, "mode", "xor"), "zone 'Water': mode must"),
     "unknown solid": (
         ("figureManager", "figures", 0, "geometryData", "geometryType", "Cone"),
-        "figure 'phantom': its geometryType 'Cone' is none of",
+        "figure 'phantom': unknown geometryType 'Cone'",
     ),
     "no radius": (("figureManager", "figures", 0, "geometryData", "parameters", {}), "figure 'phantom': radius is"),
-    "two of one uuid": (("figureManager", "figures", 0, "uuid", "chamber"), "another one has its uuid 'chamber' too"),
+    "two of one uuid": (("figureManager", "figures", 0, "uuid", "chamber"), "duplicate uuid 'chamber'"),
     "unknown detector": (("scoringManager", "outputs", 0, "detectorUuid", "gone"), "output 'z_profile': its detector"),
     "unknown filter": (
         ("scoringManager", "outputs", 0, "quantities", 1, "filter", "gone"),
         "quantity 'FluenceProtons': its filter 'gone' does not exist",
     ),
-    "two outputs": (("scoringManager", "outputs", 0, "name", "entrance"), "two of them are called 'entrance'"),
-    "rotated": (("detectorManager", "detectors", 0, "geometryData", "rotation", [0, 9, 0]), "detector 'along': it is"),
+    "two outputs": (("scoringManager", "outputs", 0, "name", "entrance"), "duplicate name 'entrance'"),
+    "rotated": (
+        ("detectorManager", "detectors", 0, "geometryData", "rotation", [0, 9, 0]),
+        "detector 'along': rotated",
+    ),
     "bins": (
         ("detectorManager", "detectors", 1, "geometryData", "parameters", "xSegments", 10**6),
         "detector 'plane': it has 32000000000 bins",
     ),
-    "heavy": (("materialManager", "materials", 0, "density", 200), "material 'WATER, LIQUID': density has to be"),
-    "a list": (("zoneManager", "zones", {}), "zones: zones has to be a list"),
+    "heavy": (("materialManager", "materials", 0, "density", 200), "material 'WATER, LIQUID': density must be"),
+    "a list": (("zoneManager", "zones", {}), "zones: zones must be a list"),
 }
 
 
@@ -174,7 +177,7 @@ def test_figures_may_lie_in_each_other_as_deep_as_they_like():
     document["figureManager"]["figures"] = [figure]
     assert len(read_project(document).zones) == 990
     document["figureManager"]["figures"] = [figure] * 20
-    with pytest.raises(InvalidInput, match="there are more than 1000 figures"):
+    with pytest.raises(InvalidInput, match="more than 1000 figures"):
         read_project(document)
 
 

@@ -54,7 +54,7 @@ def test_free_format(first, line):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("STOP\n", "no START card"),
+        ("STOP\n", "START card is missing"),
         (card("START", "0.0"), "line 1: WHAT\\(1\\) of START"),
         (card("START", "-5.0"), "WHAT\\(1\\) of START"),
         (card("START", "many"), "must be a number"),
@@ -69,9 +69,9 @@ def test_wrong_cards(text, words):
 
 
 def test_one_input_file():
-    with pytest.raises(InvalidInput, match="found 0"):
+    with pytest.raises(InvalidInput, match="there are 0"):
         Fluka().check({"water.txt": INPUT})
-    with pytest.raises(InvalidInput, match="found 2"):
+    with pytest.raises(InvalidInput, match="there are 2"):
         Fluka().check({"a.inp": INPUT, "b.inp": INPUT})
 
 

@@ -91,7 +91,7 @@ def test_dos_line_ends_are_fine(name):
         ("LET_MHD_Output True", "LET_MHD_Output maybe", "True or False"),
         ("LET_MHD_Output True", "LET_MHDOutput True", "did you mean LET_MHD_Output"),
         ("LET_MHD_Output True", "LET_MHD_Output=True", "no key"),
-        ("LET_MHD_Output True", "Num_Primaries 3200", "given before, in line 1"),
+        ("LET_MHD_Output True", "Num_Primaries 3200", "is repeated, after line 1"),
         ("LET_MHD_Output True", "Stat_uncertainty 1.0", "must be 0"),
         ("LET_MHD_Output True", "Max_Simulation_time 5", "must be 0"),
         ("LET_MHD_Output True", "Beamlet_Mode True", "not supported"),
@@ -113,11 +113,11 @@ def test_configuration(old, new, words):
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("##NumberOfFields\n1", "##NumberOfFields\n2", "announces 2, but there are 1"),
-        ("###NumberOfControlPoints\n1", "###NumberOfControlPoints\n2", "announces 2, but there are 1"),
-        ("####NbOfScannedSpots\n1", "####NbOfScannedSpots\n2", "announces 2, but there are 1"),
+        ("##NumberOfFields\n1", "##NumberOfFields\n2", "is 2, but there are 1"),
+        ("###NumberOfControlPoints\n1", "###NumberOfControlPoints\n2", "is 2, but there are 1"),
+        ("####NbOfScannedSpots\n1", "####NbOfScannedSpots\n2", "is 2, but there are 1"),
         ("####NbOfScannedSpots\n1", "####NbOfScannedSpots\n0", "NbOfScannedSpots"),
-        ("0 0 1\n", "", "announces 1, but there are 0"),
+        ("0 0 1\n", "", "is 1, but there are 0"),
         ("0 0 1\n", "0 0 0\n", "weights of field 1, control point 1 are 0"),
         ("0 0 1\n", "0 0 heavy\n", "weight must be a number"),
         ("0 0 1\n", "0 0 -1\n", "weight must be between 0"),
@@ -125,8 +125,8 @@ def test_configuration(old, new, words):
         ("0 0 1\n", "0 0\n", "x y weight"),
         ("0 0 1\n", "0 0 nan\n", "must be a number"),
         ("150.0", "fast", "Energy in MeV must be a number"),
-        ("150.0", "69.9", "from 70 to 230"),
-        ("150.0", "230.1", "from 70 to 230"),
+        ("150.0", "69.9", "covers 70 to 230"),
+        ("150.0", "230.1", "covers 70 to 230"),
         ("####Energy (MeV)\n150.0\n", "", "has no Energy"),
         ("###IsocenterPosition\n60 100 60\n", "", "has no IsocenterPosition"),
         ("60 100 60", "60 100", "3 numbers"),
@@ -135,10 +135,10 @@ def test_configuration(old, new, words):
         ("###GantryAngle\n0.0\n", "###GantryAngle\nup\n", "GantryAngle"),
         ("###GantryAngle\n0.0\n", "###GantryAngle\n0.0\n###GantryAngle\n90\n", "given twice"),
         ("###GantryAngle\n0.0\n", "###GantryAngle\n", "one line with its value"),
-        ("###GantryAngle\n0.0\n", "###GantryAngel\n0.0\n", "no tag 'GantryAngel'"),
-        ("#SPOTS-DESCRIPTION", "#SPOTS-DESCRIPTION\nrubbish\n", "a tag must come here"),
-        ("####Energy (MeV)", "####Energy (keV)", "the numbers must be Energy (MeV), not 'Energy (keV)'"),
-        ("####X Y Weight", "####X Weight Y", "the numbers must be X Y Weight, not 'X Weight Y'"),
+        ("###GantryAngle\n0.0\n", "###GantryAngel\n0.0\n", "unknown tag 'GantryAngel'"),
+        ("#SPOTS-DESCRIPTION", "#SPOTS-DESCRIPTION\nrubbish\n", "expected a tag here"),
+        ("####Energy (MeV)", "####Energy (keV)", "the columns must be Energy (MeV), not 'Energy (keV)'"),
+        ("####X Y Weight", "####X Weight Y", "the columns must be X Y Weight, not 'X Weight Y'"),
     ],
 )
 def test_plan(old, new, words):
@@ -161,8 +161,8 @@ ROW = "150 150 0.6 1e8 1 4 0.003 0.0001 4 0.003 0.0001 0 4 0.003 0.0001 4 0.003 
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("3 energies", "4 energies", "4 energies are announced, but there are 3"),
-        ("3 energies", "2 energies", "2 energies are announced, but there are 3"),
+        ("3 energies", "4 energies", "4 energies are declared, but there are 3"),
+        ("3 energies", "2 energies", "2 energies are declared, but there are 3"),
         ("3 energies", "0 energies", "number of energies"),
         ("3 energies", "some energies", "number of energies"),
         ("--UPenn", "UPenn", "first line"),
@@ -210,7 +210,7 @@ def with_shifter(bdl=SHIFTER, field=FIELD_SHIFTER, point=POINT_SHIFTER):
 
 def test_range_shifter():
     assert MCsquare().check(with_shifter())
-    assert "range shifter that the BDL does not have" in refusal(with_shifter(bdl="Beam parameters"))
+    assert "range shifter that is not in the BDL" in refusal(with_shifter(bdl="Beam parameters"))
     assert "IN or OUT" in refusal(with_shifter(point=POINT_SHIFTER.replace("IN", "HALF")))
     assert "has no RangeShifterSetting" in refusal(with_shifter(point="####NbOfScannedSpots"))
     assert "RS_WET" in refusal(with_shifter(bdl=SHIFTER.replace("RS_WET = 74.1\n", "")))
@@ -220,15 +220,15 @@ def test_range_shifter():
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("HU_Density.txt", "0 1\n", "2 or more, found 1"),
-        ("HU_Density.txt", "# nothing\n", "2 or more, found 0"),
+        ("HU_Density.txt", "0 1\n", "at least 2 rows of a HU and a value are needed, but there are 1"),
+        ("HU_Density.txt", "# nothing\n", "at least 2 rows of a HU and a value are needed, but there are 0"),
         ("HU_Density.txt", "-1000 0\n0 1\n", "density"),
         ("HU_Density.txt", "-1000 air\n0 1\n", "density"),
-        ("HU_Density.txt", "0 1\n-1000 0.001\n", "larger than that of the row before"),
-        ("HU_Density.txt", "0 1\n0 1\n", "larger than that of the row before"),
-        ("HU_Density.txt", "0 1 1\n10 1 1\n", "found 3 words"),
-        ("HU_Density.txt", "1 1\n10 1.1\n", "begins at HU 1, but the CT goes down to 0"),
-        ("HU_Material.txt", "", "1 or more, found 0"),
+        ("HU_Density.txt", "0 1\n-1000 0.001\n", "larger than in the row before"),
+        ("HU_Density.txt", "0 1\n0 1\n", "larger than in the row before"),
+        ("HU_Density.txt", "0 1 1\n10 1 1\n", "but there are 3 words"),
+        ("HU_Density.txt", "1 1\n10 1.1\n", "begins at HU 1, but the CT contains 0"),
+        ("HU_Material.txt", "", "at least 1 rows of a HU and a value are needed, but there are 0"),
         ("HU_Material.txt", "-1000 0\n", "between 1 and 82"),
         ("HU_Material.txt", "-1000 83\n", "between 1 and 82"),
         ("HU_Material.txt", "-1000 17.5\n", "whole number"),
@@ -247,9 +247,9 @@ def test_tables(name, text, words):
         ("NDims = 3\n", "", "NDims is missing"),
         ("DimSize = 4 3 2", "DimSize = 4 3", "three numbers"),
         ("DimSize = 4 3 2", "DimSize = 4 3 0", "number of voxels"),
-        ("DimSize = 4 3 2", "DimSize = 4 3 3", "72 bytes are needed for 4 x 3 x 3 voxels, found 48"),
+        ("DimSize = 4 3 2", "DimSize = 4 3 3", "72 bytes are needed for 4 x 3 x 3 voxels, but there are 48"),
         ("DimSize = 4 3 2", "DimSize = 4 3 1", "24 bytes are needed"),
-        ("DimSize = 4 3 2", "DimSize = 9999 9999 9999", "too many"),
+        ("DimSize = 4 3 2", "DimSize = 9999 9999 9999", "exceed the limit"),
         ("ElementSpacing = 30 67 60", "ElementSpacing = 30 67 0", "spacing"),
         ("MET_SHORT", "MET_UCHAR", "ElementType must be"),
         ("NDims = 3", "NDims = 3\nElementByteOrderMSB = True", "must be False"),
@@ -325,13 +325,13 @@ def test_a_ct_that_its_header_turns_or_mirrors_is_refused(line):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("TransformMatrix = 1 0 0 0 1 0", "9 numbers are needed, found 6"),
+        ("TransformMatrix = 1 0 0 0 1 0", "9 numbers are needed, but there are 6"),
         ("TransformMatrix = 1 0 0 0 1 0 0 0 one", "must be a number"),
         ("Offset = 1 2", "3 numbers are needed"),
         ("Offset = 0 0 1e300", "between -1e+06 and 1e+06"),
-        ("Offset = 1 2 3\nOrigin = 1 2 4", "line 2: Origin is another name of Offset, and differs"),
-        ("NDims = 3", "line 2: 'NDims' was given before, in line 1"),
-        ("ElementSpacing = 3 6.7 6", "'ElementSpacing' was given before, in line 1"),
+        ("Offset = 1 2 3\nOrigin = 1 2 4", "line 2: Origin contradicts its synonym Offset"),
+        ("NDims = 3", "line 2: 'NDims' is repeated, after line 1"),
+        ("ElementSpacing = 3 6.7 6", "'ElementSpacing' is repeated, after line 1"),
         ("ObjectType = Mesh", "ObjectType must be Image, not 'Mesh'"),
         ("BinaryData = False", "BinaryData must be True, not 'False'"),
         ("BinaryDataByteOrderMSB = True", "must be False"),
@@ -342,13 +342,13 @@ def test_a_ct_that_its_header_turns_or_mirrors_is_refused(line):
         ("ElementSize = 30 67 61", "ElementSize differs from ElementSpacing"),
         ("ElementToIntensityFunctionSlope = 2", "ElementToIntensityFunctionSlope must be 1"),
         ("ElementToIntensityFunctionOffset = -1024", "ElementToIntensityFunctionOffset must be 0"),
-        ("RescaleSlope = 0.5", "RescaleSlope must be 1: write the HU themselves into the raw file"),
+        ("RescaleSlope = 0.5", "RescaleSlope must be 1: the raw file must contain HU"),
         ("RescaleIntercept = -1024", "RescaleIntercept must be 0"),
         ("offset = 1 2 3", "did you mean Offset?"),
         ("TransfromMatrix = -1 0 0 0 1 0 0 0 1", "did you mean TransformMatrix?"),
         ("ElementByteOrder = MSB", "did you mean ElementByteOrderMSB?"),
         (" = 3", "Key = value"),
-        ("\n".join(f"key{number} = 1" for number in range(1000)), "1000 lines at most"),
+        ("\n".join(f"key{number} = 1" for number in range(1000)), "at most 1000 lines"),
     ],
 )
 def test_what_a_header_says_beside_is_not_ignored(line, words):
@@ -359,7 +359,7 @@ def test_what_a_header_says_beside_is_not_ignored(line, words):
 def test_an_image_with_senseless_voxels(bad):
     values = np.zeros(24)
     values[7] = bad
-    assert "without a sensible HU" in refusal(with_image(HEADER.replace("SHORT", "DOUBLE"), values, "<f8"))
+    assert "have an invalid HU" in refusal(with_image(HEADER.replace("SHORT", "DOUBLE"), values, "<f8"))
 
 
 def test_times_beside_the_spots_are_fine():

@@ -86,7 +86,7 @@ def test_no_page_gets_the_title_of_another(tmp_path_factory, asked):
     )
     can = {"dose", "gray", "energy", "let"}
     if not any(each["name"] in can for row in asked for each in row):
-        with pytest.raises(InvalidInput, match="MCsquare can score nothing of this project"):
+        with pytest.raises(InvalidInput, match="MCsquare cannot score any output of this project"):
             converted(document)
         return
     estimators = results(document, tmp_path_factory.mktemp("task"))
@@ -104,7 +104,7 @@ def test_an_output_without_a_detector_is_left_out():
     document["scoringManager"]["outputs"].append({**projects.output("new", "along"), "detectorUuid": None})
     made = converted(document)
     assert made.left_out == ("Output 'new', quantity 'Dose': the output has no detector",)
-    assert [output.name for output in scoring.parse(made.files[scoring.FILE]).outputs] == ["out"]
+    assert [output.name for output in scoring.parse_scoring(made.files[scoring.FILE]).outputs] == ["out"]
 
 
 def test_no_two_estimators_have_one_name():
@@ -112,7 +112,7 @@ def test_no_two_estimators_have_one_name():
     quantities = document["scoringManager"]["outputs"][0]["quantities"]
     quantities += [projects.quantity("Dose", "q"), projects.quantity("Dose", "q")]
     document["scoringManager"]["outputs"].append(projects.output("out: q", "along"))
-    made = scoring.parse(converted(document).files[scoring.FILE])
+    made = scoring.parse_scoring(converted(document).files[scoring.FILE])
     assert [output.name for output in made.outputs] == ["out", "out: q (2)", "out: q (3)", "out: q"]
 
 
@@ -123,7 +123,7 @@ def test_what_is_left_out_is_said():
         "Output 'yz_profile', quantity 'FluenceProtons': MCsquare does not score 'Fluence'",
         "Output 'entrance', quantity 'KineticEnergyPrimaries': MCsquare does not score 'AvgEnergy'",
     )
-    assert left_out[-1].startswith("Physics: for the LET of protons alone")
+    assert left_out[-1].startswith("Physics: to score the LET of protons alone")
 
 
 def asking(quantity, **changes):
@@ -136,12 +136,15 @@ def asking(quantity, **changes):
 @pytest.mark.parametrize(
     ("quantity", "reason"),
     [
-        (projects.quantity("dLET", "q"), "averages LET over all protons, primary and secondary, and not over all"),
-        (projects.quantity("dLET", "q", filter="primaries"), "not over those of the filter 'Primaries'"),
-        (projects.quantity("Dose", "q", filter="protons"), "of all particles together, and not of those of the filter"),
-        (projects.quantity("Dose", "q", modifiers=[{"diffType": "E"}]), "scores nothing differential in 'E'"),
-        (projects.quantity("Dose", "q", medium="WATER"), "for a medium of its own"),
-        (projects.quantity("Dose", "q", primaries=1e6), "for a number of primaries of its own"),
+        (projects.quantity("dLET", "q"), "averages LET over all primary and secondary protons, not over all"),
+        (projects.quantity("dLET", "q", filter="primaries"), "not over particles of the filter 'Primaries'"),
+        (
+            projects.quantity("Dose", "q", filter="protons"),
+            "scores all particles together, not particles of the filter",
+        ),
+        (projects.quantity("Dose", "q", modifiers=[{"diffType": "E"}]), "cannot score differentially in 'E'"),
+        (projects.quantity("Dose", "q", medium="WATER"), "cannot convert its own medium"),
+        (projects.quantity("Dose", "q", primaries=1e6), "cannot convert its own number of primaries"),
     ],
 )
 def test_quantities_that_mean_something_else_are_left_out(quantity, reason):
@@ -155,7 +158,7 @@ def test_a_filter_without_rules_counts_all_and_a_factor_is_kept():
     document["scoringManager"]["filters"].append({"uuid": "all", "name": "All", "rules": []})
     made = converted(document)
     assert not made.left_out
-    assert scoring.parse(made.files[scoring.FILE]).outputs[0].pages[1].rescale == 2.5
+    assert scoring.parse_scoring(made.files[scoring.FILE]).outputs[0].pages[1].rescale == 2.5
 
 
 def beam(**changes):
@@ -171,17 +174,23 @@ def with_material(icru, name):
 _MODULATOR = {**projects.water_phantom(), "specialComponentsManager": {"modulator": {"name": "wheel"}}}
 
 REFUSED = {
-    "carbon ions": (beam(particle={"id": 25, "name": "Carbon", "a": 12, "z": 6}), "The beam is of 'Carbon': MCsquare"),
-    "a file": (beam(sourceType="file", sourceFile={"name": "sobp.dat", "value": "1"}), "by the file 'sobp.dat', from"),
-    "high": (beam(energy=300), "The beam has 300 MeV: MCsquare takes 1 to 250 MeV"),
-    "wide": (beam(energySpread=21), "The beam has 100 MeV with a spread of 21 MeV, which is too wide"),
+    "carbon ions": (
+        beam(particle={"id": 25, "name": "Carbon", "a": 12, "z": 6}),
+        "Unsupported beam particle 'Carbon': MCsquare",
+    ),
+    "a file": (beam(sourceType="file", sourceFile={"name": "sobp.dat", "value": "1"}), "by the file 'sobp.dat', which"),
+    "high": (beam(energy=300), "The beam has 300 MeV: MCsquare supports 1 to 250 MeV"),
+    "wide": (beam(energySpread=21), "The energy spread 21 MeV is too wide for a beam of 100 MeV"),
     "a black hole": (beam(position=[0, 0, -1.2]), "The beam starts in a black hole, at 0 0 -1.2 cm"),
     "outside": (beam(position=[0, 0, 22.5]), "The beam starts in a black hole"),
-    "kapton": (with_material(179, "KAPTON"), "Zone 'Water' is made of KAPTON (ICRU 179), which MCsquare does not have"),
-    "a modulator": (_MODULATOR, "The project has a beam modulator, which yaptide does not make for MCsquare"),
+    "kapton": (
+        with_material(179, "KAPTON"),
+        "Zone 'Water' consists of KAPTON (ICRU 179), which MCsquare does not support",
+    ),
+    "a modulator": (_MODULATOR, "The project has a beam modulator, which yaptide cannot convert for MCsquare"),
     "nothing": (
         projects.from_older_version(),
-        "MCsquare can score nothing of this project. Output 'slab', quantity 'Fluence': MCsquare does not score",
+        "MCsquare cannot score any output of this project. Output 'slab', quantity 'Fluence': MCsquare does not score",
     ),
 }
 
@@ -204,10 +213,10 @@ def test_a_zone_that_is_lost_between_the_voxels_is_left_out():
         outputs=[projects.output("dust", "dust"), projects.output("water", "water")],
     )
     made = converted(document)
-    assert made.left_out == ("Output 'dust': no voxel's centre is in its zone",)
-    assert [output.name for output in scoring.parse(made.files[scoring.FILE]).outputs] == ["water"]
+    assert made.left_out == ("Output 'dust': its zone contains no centre of a voxel",)
+    assert [output.name for output in scoring.parse_scoring(made.files[scoring.FILE]).outputs] == ["water"]
     document["scoringManager"]["outputs"].pop()
-    with pytest.raises(InvalidInput, match="no voxel's centre is in its zone"):
+    with pytest.raises(InvalidInput, match="its zone contains no centre of a voxel"):
         converted(document)
 
 
@@ -219,7 +228,7 @@ def test_the_physics_of_the_project_is_that_of_the_run():
     assert settings.physics["Simulate_Nuclear_Interactions"] == "False"
     assert settings.primaries == 12_480  # a multiple of 160
     assert MCsquare().check(made.files).primaries == 12_480
-    assert "Physics: MCsquare cannot do without straggling of energy" in made.left_out
+    assert "Physics: energy straggling cannot be turned off in MCsquare" in made.left_out
 
 
 def test_it_is_said_when_voxels_are_larger_than_bins():
@@ -227,7 +236,7 @@ def test_it_is_said_when_voxels_are_larger_than_bins():
     parameters = document["detectorManager"]["detectors"][0]["geometryData"]["parameters"]
     parameters["zSegments"] = 100_000
     (sentence,) = converted(document).left_out
-    assert sentence == "Output 'out': its bins are smaller than the voxels, and share their values"
+    assert sentence == "Output 'out': its bins are smaller than the voxels, so several bins share a value"
 
 
 def test_a_wide_beam_is_none_that_mcsquare_loses():
@@ -253,7 +262,7 @@ def test_it_is_known_who_can_be_converted_for():
     assert list_converters() == ["mcsquare"]
     with pytest.raises(InvalidInput, match="Cannot convert projects to input of FLUKA: use mcsquare"):
         convert_project(projects.water_phantom(), "fluka")
-    with pytest.raises(InvalidInput, match="There is no simulator 'geant'"):
+    with pytest.raises(InvalidInput, match="Unknown simulator 'geant'"):
         convert_project(projects.water_phantom(), "geant")
 
 
@@ -313,7 +322,7 @@ def test_the_command_writes_files_that_can_be_run(yaptide, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [("{", "is not JSON"), ("[]", "is no project"), ("{}", "beam: it is miss")]
+    ("text", "reason"), [("{", "is not JSON"), ("[]", "is not a project"), ("{}", "beam: missing")]
 )
 def test_the_command_refuses_what_is_no_project(yaptide, tmp_path, text, reason):
     (tmp_path / "project.json").write_text(text)

@@ -77,7 +77,7 @@ def test_without_pip_one_is_put_into_an_environment_of_its_own(tmp_path, monkeyp
 
 def test_nothing_that_could_fetch_it(tmp_path, monkeypatch, without_pip):
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    assert "takes pip or uv: install one of them" in failure(tmp_path)
+    assert "pip or uv is needed" in failure(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -99,7 +99,7 @@ def builds(tmp_path, monkeypatch):
 
         monkeypatch.setattr(install, "_download", lambda _: wheel)
         monkeypatch.setattr(install, "_WHEEL_SHA256", sha256_of(wheel))
-        monkeypatch.setattr(MCsquare, "prove", lambda _, found: prove(found))
+        monkeypatch.setattr(MCsquare, "test_program", lambda _, found: prove(found))
         return tmp_path / "simulators"
 
     return make
@@ -111,8 +111,8 @@ def test_a_processor_that_takes_an_old_build_hears_of_no_failure(builds):
     found = MCsquare().install(builds({last}, {last}), said.append)
     assert found.version == "1.1"
     assert said[1:] == [
-        "Choosing the fastest of its builds that suits this processor",
-        f"That is {last}",
+        "Testing builds to find the fastest for this processor",
+        f"Using {last}",
         "MCsquare 1.1 is installed and works",
     ]
 
@@ -120,7 +120,7 @@ def test_a_processor_that_takes_an_old_build_hears_of_no_failure(builds):
 def test_if_no_build_works_each_says_why(builds):
     first, *_ = install._BUILDS
     with pytest.raises(
-        NotConfigured, match=rf"{first}: protons stop elsewhere; MCsquare_linux_avx2: it is for another"
+        NotConfigured, match=rf"{first}: protons stop elsewhere; MCsquare_linux_avx2: this build does not run"
     ):
         MCsquare().install(builds({first}, set()), lambda _: None)
 

@@ -196,7 +196,7 @@ def test_several_fields_have_no_range(tmp_path, fields, reason):
 @pytest.mark.parametrize(
     ("gantry", "spots", "reason"),
     [
-        (45, ["0 0 1", "60 0 1"], "the spots lie 42.4 mm from the ray (root mean square), which is 45.0 degrees from"),
+        (45, ["0 0 1", "60 0 1"], "the spots are 42.4 mm from the ray (root mean square), which is 45.0 degrees from"),
         (45, ["0 0 1", "0 0 5"], None),
         (45, ["0 60 0", "0 0 1"], None),  # a spot without weight
         (5, ["0 0 1", "60 0 1"], None),  # 4 mm, in layers of 25 mm
@@ -269,9 +269,9 @@ def test_only_let_carries_weights_and_they_are_the_dose(tmp_path):
     ("code", "words"),
     [
         (-signal.SIGSEGV, "crashed"),
-        (-signal.SIGBUS, "cut short"),
+        (-signal.SIGBUS, "truncated"),
         (-signal.SIGABRT, "missing"),
-        (-signal.SIGTERM, "told to stop"),
+        (-signal.SIGTERM, "terminated"),
         (-signal.SIGKILL, "memory"),
         (128 + signal.SIGSEGV, "crashed"),  # as a shell reports it
         (-55, "signal 55"),
@@ -320,7 +320,7 @@ def test_no_dose_is_a_failure(tmp_path):
 
 
 def test_a_dose_that_is_no_number_is_a_failure(tmp_path):
-    with pytest.raises(SimulationFailed, match="no numbers"):
+    with pytest.raises(SimulationFailed, match="not numbers"):
         MCsquare().read(finished(tmp_path, Dose=np.full(GRID.shape[::-1], np.nan, np.float32)), 0)
 
 

@@ -86,7 +86,7 @@ def test_boxes_fill_the_voxels_whose_centres_they_hold(boxes):
         empty |= not expected[inside].size
         expected[inside] = hu
     if empty:
-        with pytest.raises(InvalidInput, match="holds no voxel"):
+        with pytest.raises(InvalidInput, match="contains no voxel"):
             ct.make_ct("ct.txt", "\n".join(lines))
     else:
         assert np.array_equal(ct.make_ct("ct.txt", "\n".join(lines)).hu, expected)
@@ -98,7 +98,7 @@ def test_a_ct_survives_its_description_row_by_row(values, extruded):
     if extruded:
         hu = np.repeat(hu[:1], 5, axis=0)
     given = ct.CT(Grid((3, 4, 5), (0.1, 2.5, 1 / 3)), hu)
-    text = ct.described_text(given)
+    text = ct.format_ct(given)
     found = ct.make_ct("ct.txt", text)
     assert found.grid == given.grid
     assert np.array_equal(found.hu, given.hu)
@@ -114,23 +114,23 @@ def test_what_comes_later_in_a_description_wins():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("spacing 1 1 1", "no line with the grid"),
-        ("grid 2 2 2", "no line with the spacing"),
+        ("spacing 1 1 1", "the line grid is missing"),
+        ("grid 2 2 2", "the line spacing is missing"),
         ("grid 2 2\nspacing 1 1 1", "ct.txt, line 1: three numbers"),
-        ("grid 301 300 300\nspacing 1 1 1", "too many, the limit is 27000000"),
+        ("grid 301 300 300\nspacing 1 1 1", "exceed the limit of 27000000"),
         ("grid 2 2 2\nspacing 1 -1 1", "line 2: The spacing"),
         ("grid 2 2 2\nspacing 1 1 1\nfill", "line 3: fill needs one HU"),
         (
             "grid 2 2 2\nspacing 1 1 1\n\nball 1 2 3",
-            "line 4: a line begins with grid, spacing, fill, box, slices, rows, not 'ball'",
+            "line 4: a line must begin with grid, spacing, fill, box, slices, rows, not 'ball'",
         ),
-        ("grid 2 2 2\nspacing 1 1 1\ngrid 3 3 3", "line 3: grid was given before, in line 1"),
+        ("grid 2 2 2\nspacing 1 1 1\ngrid 3 3 3", "line 3: grid is repeated, after line 1"),
         ("grid 2 2 2\nspacing 1 1 1\nbox 0 1 0 1 0 1", "line 3: box needs"),
-        ("grid 2 2 2\nspacing 1 1 1\nbox 0 1 0 1 5 9 0", "holds no voxel along z"),
-        ("grid 2 2 2\nspacing 1 1 1\nbox 0 1e300 0 1 0 -1e300 0", "holds no voxel along z"),
+        ("grid 2 2 2\nspacing 1 1 1\nbox 0 1 0 1 5 9 0", "contains no voxel along z"),
+        ("grid 2 2 2\nspacing 1 1 1\nbox 0 1e300 0 1 0 -1e300 0", "contains no voxel along z"),
         ("grid 2 2 2\nspacing 1 1 1\nfill nan", "must be a number"),
-        ("grid 2 2 2\nspacing 1 1 1\n" + "box 0 1 0 1 0 1 0\n" * 1001, "line 1003: there are more than 1000 boxes"),
-        ("grid 2 2 2\nspacing 1 1 1\nrows 0 1 2*0", "line 3: a line with slices has to come first"),
+        ("grid 2 2 2\nspacing 1 1 1\n" + "box 0 1 0 1 0 1 0\n" * 1001, "line 1003: more than 1000 boxes"),
+        ("grid 2 2 2\nspacing 1 1 1\nrows 0 1 2*0", "line 3: a line with slices must come first"),
         ("grid 2 2 2\nspacing 1 1 1\nslices 0 2", "line 3: The last of the slices must be between 0 and 1"),
         ("grid 2 2 2\nspacing 1 1 1\nslices 0 1\nrows 1 0 2*0", "line 4: The last of the rows must be between 1 and 1"),
         ("grid 2 2 2\nspacing 1 1 1\nslices 0 1\nrows 0 0 1*0 2*5", "line 4: a row has 2 voxels, not 3"),

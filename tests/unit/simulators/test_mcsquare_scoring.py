@@ -23,7 +23,7 @@ def scored(detector, *quantities, images=None, hu=None, **more):
     images = images or {"Dose": np.random.default_rng(1).uniform(0, 9, SHAPE).astype(np.float32)}
     hu = np.zeros(SHAPE, dtype=np.float32) if hu is None else hu
     made = Scoring(CORNER, more.pop("empty", (1,)), (output,), **more)
-    return scoring.estimators(made, GRID, images, hu)[0].pages
+    return scoring.make_estimators(made, GRID, images, hu)[0].pages
 
 
 @st.composite
@@ -134,7 +134,7 @@ def test_rescaling_and_gray():
     output = ScoredOutput("out", mesh, (Scored("Dose", "Dose", "", 5.0),))
     images = {"Dose": np.random.default_rng(1).uniform(0, 9, SHAPE).astype(np.float32)}
     made = Scoring(CORNER, (), (output,))
-    (estimator,) = scoring.estimators(made, GRID, images, np.zeros(SHAPE, dtype=np.float32))
+    (estimator,) = scoring.make_estimators(made, GRID, images, np.zeros(SHAPE, dtype=np.float32))
     assert estimator.pages[0].values == pytest.approx(5 * plain.values)
 
 
@@ -158,7 +158,7 @@ WHOLE = Scoring(
 
 
 def test_the_file_survives_writing_and_reading():
-    assert scoring.parse(scoring.formatted(WHOLE)) == WHOLE
+    assert scoring.parse_scoring(scoring.format_scoring(WHOLE)) == WHOLE
     assert WHOLE.images == ("Dose", "LET", "Energy")
 
 
@@ -169,7 +169,7 @@ def _places(value, path=()):
             yield from _places(part, (*path, key))
 
 
-_DOCUMENT = json.loads(scoring.formatted(WHOLE))
+_DOCUMENT = json.loads(scoring.format_scoring(WHOLE))
 _ODD = st.sampled_from([None, True, -1, 0, 1e300, float("nan"), 10**400, "x", [], {}, [[]], [{}], [1, 2]])
 
 
@@ -182,7 +182,7 @@ def test_a_mangled_file_is_read_or_refused_in_one_line(path, odd):
     place[path[-1]] = odd
     said = "scoring.json"
     try:
-        assert isinstance(scoring.parse(json.dumps(document)), Scoring)
+        assert isinstance(scoring.parse_scoring(json.dumps(document)), Scoring)
     except InvalidInput as refusal:
         said = str(refusal)
     assert said.startswith("scoring.json")
@@ -192,4 +192,4 @@ def test_a_mangled_file_is_read_or_refused_in_one_line(path, odd):
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"outputs": []}', "x" * 20_000_000])
 def test_what_is_no_such_file_is_refused(text):
     with pytest.raises(InvalidInput, match=r"^scoring.json"):
-        scoring.parse(text)
+        scoring.parse_scoring(text)

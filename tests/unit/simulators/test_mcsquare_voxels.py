@@ -109,7 +109,7 @@ SCENES = {
 
 def met(files, points):
     """Density and label, shape (n, 2), that MCsquare finds in the voxels of `points` (cm) by the input files."""
-    found, corner = inputs.parse_inputs(files), scoring.parse(files[scoring.FILE]).corner
+    found, corner = inputs.parse_inputs(files), scoring.parse_scoring(files[scoring.FILE]).corner
     grid = found.ct.grid
     indices = np.floor((points - np.array(corner)) * 10 / np.array(grid.spacing)).astype(int)
     x, y, z = np.clip(indices, 0, np.array(grid.shape) - 1).T
@@ -138,9 +138,9 @@ def test_points_have_the_same_material_in_the_project_and_in_the_voxels(name):
     """Up to the size of a voxel: of 10,000 points each has the material of one of 27 around it within half a voxel."""
     document = SCENES[name]
     project, made = read_project(document), MCsquare().convert(read_project(document))
-    corner = scoring.parse(made.files[scoring.FILE]).corner
+    corner = scoring.parse_scoring(made.files[scoring.FILE]).corner
     grid = inputs.parse_inputs(made.files).ct.grid
-    low, high = np.array(corner), np.array(corner) + [grid.length(axis) / 10 for axis in range(3)]
+    low, high = np.array(corner), np.array(corner) + [grid.axis_length(axis) / 10 for axis in range(3)]
     points = np.random.default_rng(7).uniform(low, high, (10_000, 3))
     found, voxel = met(made.files, points)
     steps = np.array(np.meshgrid(*[[-0.5, 0, 0.5]] * 3)).reshape(3, -1).T * voxel
@@ -155,7 +155,10 @@ def test_what_matters_is_in_the_grid_and_the_grid_is_not_too_large(name):
     project = read_project(SCENES[name])
     space = make_space(project, [output.detector for output in project.outputs])
     assert space.grid.voxels <= MOST_VOXELS
-    low, high = np.array(space.corner), np.array(space.corner) + [space.grid.length(axis) / 10 for axis in range(3)]
+    low, high = (
+        np.array(space.corner),
+        np.array(space.corner) + [space.grid.axis_length(axis) / 10 for axis in range(3)],
+    )
     points = np.random.default_rng(1).uniform(low - 2, high + 2, (20_000, 3))
     outside = ((points < low - 1e-6) | (points > high + 1e-6)).any(axis=1)
     known = Geometry(project)
@@ -192,7 +195,7 @@ def test_bins_that_are_too_many_make_coarser_voxels():
 def test_gantry_and_couch_are_those_of_any_direction(z, azimuth):
     radius = math.sqrt(1 - z * z)
     along = (radius * math.cos(azimuth), radius * math.sin(azimuth), z)
-    gantry, couch = geometry.angles(along)
+    gantry, couch = geometry.beam_angles(along)
     field = geometry.Field(gantry, couch, (0, 0, 0), ())
     assert geometry.beam_direction(field) == pytest.approx(along, abs=2e-6)
     x, y = (np.array(axis) for axis in geometry.spot_axes(gantry, couch))

@@ -12,7 +12,7 @@ import pytest
 from yaptide import simulators
 from yaptide.domain.errors import InvalidInput, NotConfigured
 from yaptide.simulators import (
-    checked_names,
+    check_simulator_names,
     find_output,
     get_simulator,
     known_simulators,
@@ -74,7 +74,7 @@ def test_what_cannot_be_run_yet_says_so(name, tmp_path):
         lambda: code.read(tmp_path, 0),
     ]
     for call in calls:
-        with pytest.raises(NotConfigured, match=f"{code.title} cannot be run by yaptide itself yet"):
+        with pytest.raises(NotConfigured, match=f"yaptide cannot run {code.title}"):
             call()
 
 
@@ -132,7 +132,7 @@ def test_another_package_adds_a_simulator(others):
     [
         (ImportError("no module named numpy"), "cannot be loaded from other.package: no module named numpy"),
         (SimpleNamespace(name="fake"), "does not fit this version of yaptide: title, .* is missing"),
-        (fake(name="other"), "it calls itself 'other'"),
+        (fake(name="other"), "its name is 'other'"),
     ],
 )
 def test_a_broken_package_takes_nobody_with_it(others, made, words, tmp_path):
@@ -176,13 +176,13 @@ def test_names_are_known_without_loading_anything():
 
 
 def test_the_setting_of_workers_of_others_names_simulators():
-    assert checked_names("SETTING", ["fluka", "topas"]) == {"fluka", "topas"}
+    assert check_simulator_names("SETTING", ["fluka", "topas"]) == {"fluka", "topas"}
     with pytest.raises(InvalidInput, match=r"SETTING.*'geant4'.*fluka, mcsquare"):
-        checked_names("SETTING", ["fluka", "geant4"])
+        check_simulator_names("SETTING", ["fluka", "geant4"])
 
 
 def test_nothing_outside_knows_the_name_of_a_code():
-    """Words for people may name one: an example of a command, or what follows "such as"."""
+    """Words for people may name one: an example of a command, or what follows "such as" or "e.g."."""
     code = re.compile("|".join([*list_names(), *(known.title for known in known_simulators())]), re.IGNORECASE)
     package = Path(simulators.__file__).parents[1]
     found = [
@@ -190,6 +190,6 @@ def test_nothing_outside_knows_the_name_of_a_code():
         for path in sorted(package.rglob("*.py"))
         if not path.is_relative_to(package / "simulators")
         for number, line in enumerate(path.read_text().splitlines(), 1)
-        if code.search(line) and not ("Example: " in line or "such as" in line)
+        if code.search(line) and not ("Example: " in line or "such as" in line or "e.g. " in line)
     ]
     assert found == []

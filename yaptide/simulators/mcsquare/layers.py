@@ -1,7 +1,7 @@
-"""Layers of the grid across a beam, for the depth curve, and the slice of it that holds the beam's central ray.
+"""Layers of the grid across a beam, for the depth curve, and the slice of the grid with the beam's central ray.
 
 A beam along an axis has layers of voxels, and a slice of voxels. Any other beam has layers perpendicular to its ray: a
-voxel counts in each layer with the part of its volume that lies in it.
+voxel contributes to each layer according to the part of its volume in the layer.
 """
 
 import itertools
@@ -18,45 +18,45 @@ from yaptide.simulators.mcsquare.metaimage import Grid, Voxels
 
 Doubles = NDArray[np.float64]
 
-#: Parts of a layer to which the centre of a voxel is rounded.
+#: Centres of voxels are rounded to this fraction of a layer.
 _FINE = 32
-#: A grid may be a single row of millions of voxels. It gets thicker layers, so that its slice is no larger than it is.
+#: A grid may be a single row of millions of voxels. Thicker layers keep its slice as small as the grid.
 _MOST_STEPS = 2048
 _CHUNK = 1 << 20
 
 
 class Layers(Protocol):
-    """How a grid is seen along a beam."""
+    """A grid as seen along a beam."""
 
     depth: Axis
-    """Along the ray, with 0 where it comes into the grid."""
+    """Depth along the ray, 0 where it enters the grid."""
 
     thickness: float
     """Thickness of the layers in mm."""
 
     voxels: float
-    """How many voxels make up a layer that is as large as the grid is when seen along the beam."""
+    """Number of voxels in a layer with the area of the grid as seen along the beam."""
 
     slice_axes: tuple[Axis, Axis]
-    """Across the beam and along it."""
+    """Axes across the beam and along it."""
 
     slice_normal: Vector
     """Unit vector perpendicular to the slice."""
 
-    def sums(self, values: Voxels, weights: Voxels | None = None) -> Doubles:
-        """Sum of `values`, shape (nz, ny, nx), in each layer, shape (n,); each multiplied by its weight, if any."""
+    def sum_layers(self, values: Voxels, weights: Voxels | None = None) -> Doubles:
+        """Return the sum of `values`, shape (nz, ny, nx), times `weights` if given, in each layer, shape (n,)."""
 
-    def plane(self, values: Voxels) -> Floats:
-        """The values on the slice, shape (along, across); 0 outside of the grid."""
+    def cut_slice(self, values: Voxels) -> Floats:
+        """Return the values on the slice, shape (along, across); 0 outside the grid."""
 
 
 def make_layers(grid: Grid, ray: Ray, *, block: bool) -> Layers:
-    """The layers across `ray`; see `Oblique` for `block`."""
+    """Return the layers across `ray`; `Oblique` explains `block`."""
     return Oblique(grid, ray, block=block) if ray.is_oblique else Straight(grid, ray)
 
 
 class Straight:
-    """Layers of voxels, for a beam along an axis. The slice is the plane of voxels that holds the ray."""
+    """Layers of voxels, for a beam along an axis. The slice is the plane of voxels that contains the ray."""
 
     def __init__(self, grid: Grid, ray: Ray) -> None:
         axis, normal = ray.axis, ray.normal
@@ -66,48 +66,48 @@ class Straight:
         self._cut = min(int(ray.entry[normal] / grid.spacing[normal]), grid.shape[normal] - 1)
         self.thickness = grid.spacing[axis]
         self.voxels = float(grid.shape[transverse] * grid.shape[normal])
-        self.depth = Axis("depth", "mm", grid.centres(axis))
-        self.slice_axes = (Axis("xyz"[transverse], "mm", grid.coordinates(transverse)), self.depth)
+        self.depth = Axis("depth", "mm", grid.voxel_centres(axis))
+        self.slice_axes = (Axis("xyz"[transverse], "mm", grid.voxel_coordinates(transverse)), self.depth)
         self.slice_normal = _unit(normal)
 
-    def sums(self, values: Voxels, weights: Voxels | None = None) -> Doubles:
-        """Sums over layers of voxels."""
+    def sum_layers(self, values: Voxels, weights: Voxels | None = None) -> Doubles:
+        """Return sums over layers of voxels."""
         turned: Floats = self._turned(values)
         if weights is not None:
             turned = turned * self._turned(weights).astype(np.float64)
         return np.asarray(turned.sum(axis=(1, 2), dtype=np.float64))
 
-    def plane(self, values: Voxels) -> Floats:
-        """A plane of voxels."""
+    def cut_slice(self, values: Voxels) -> Floats:
+        """Return a plane of voxels."""
         return self._turned(values)[:, :, self._cut]
 
     def _turned(self, values: Voxels) -> Voxels:
-        """View of `values` as (depth, transverse, normal), with depth 0 where the beam enters."""
+        """Return `values` as a view (depth, transverse, normal), with depth 0 where the beam enters."""
         turned = values.transpose(self._order)
         return turned[::-1] if self._backwards else turned
 
 
 class Oblique:
-    """Layers perpendicular to the ray, half as thick as a voxel is along it.
+    """Layers perpendicular to the ray, half as thick as a voxel along it.
 
-    Measured with a beam of 70 MeV at 24 random angles in voxels of 3.1 x 2.7 x 2.3 mm: R80 is then right to 0.3 mm
-    (root mean square), with layers of a whole voxel to 0.5 mm. Voxels of the grid's corner that is nearer to the source
-    than where the ray enters have negative depths.
+    Measured with a 70 MeV beam at 24 random angles in voxels of 3.1 x 2.7 x 2.3 mm: the error of R80 is then 0.3 mm
+    (root mean square), with layers of a whole voxel 0.5 mm. Voxels in the corner of the grid that is nearer to the
+    source than the entry point have negative depths.
 
-    If the grid is a `block` of matter, protons that enter beside the ray through another face have run outside of the
-    block up to there, and this does not count as depth. So the curve is that of a block whose face across the beam
-    (the one perpendicular to the axis nearest to the ray) has no edges.
+    If the grid is a `block` of matter, protons that enter beside the ray through another face have travelled outside
+    the block up to there, which does not count as depth. So the curve is that of a block whose face across the beam
+    (perpendicular to the axis nearest to the ray) is infinite.
 
-    The slice is spanned by the ray and the direction perpendicular to it and to the axis least along it. It has a point
-    for each voxel along and across, each with the value of the voxel in which it lies; 0 outside of the grid.
+    The slice is spanned by the ray and the direction perpendicular to the ray and to the axis farthest from it. It has
+    one point per voxel along and across, with the value of the voxel that contains it; 0 outside the grid.
     """
 
     def __init__(self, grid: Grid, ray: Ray, *, block: bool) -> None:
         self._grid, self._ray, self._block = grid, ray, block
-        corners = np.array(list(itertools.product(*((0.0, grid.length(axis)) for axis in range(3)))))
+        corners = np.array(list(itertools.product(*((0.0, grid.axis_length(axis)) for axis in range(3)))))
         self.thickness = _step(self._along(*corners.T), _size(grid, ray.direction) / 2)
         lowest, highest = self._limits(corners)
-        slack = 2 / _FINE  # a voxel at the edge may be rounded to beyond it
+        slack = 2 / _FINE  # rounding may move a voxel beyond the edge
         self._first = math.floor(lowest / self.thickness - slack)
         self._count = math.ceil(highest / self.thickness + slack) - self._first
         self.depth = Axis("depth", "mm", (self._first + np.arange(self._count) + 0.5) * self.thickness)
@@ -121,8 +121,8 @@ class Oblique:
         self.slice_axes = (Axis("across", "mm", sides), Axis("depth", "mm", depths))
         self.slice_normal = _normalised(np.cross(across, ray.direction))
 
-    def sums(self, values: Voxels, weights: Voxels | None = None) -> Doubles:
-        """Sums over what lies of each voxel in a layer."""
+    def sum_layers(self, values: Voxels, weights: Voxels | None = None) -> Doubles:
+        """Return sums over the parts of voxels in each layer."""
         fine = np.zeros(self._count * _FINE)
         for chunk in _chunks(self._places.size):
             numbers = values.reshape(-1)[chunk].astype(np.float64)
@@ -133,35 +133,35 @@ class Oblique:
         spread = np.convolve(fine, self._kernel)[half : half + fine.size]
         return np.asarray(spread.reshape(-1, _FINE).sum(axis=1))
 
-    def plane(self, values: Voxels) -> Floats:
-        """The voxels in which the points of the slice lie."""
+    def cut_slice(self, values: Voxels) -> Floats:
+        """Return the values of the voxels that contain the points of the slice."""
         return np.where(self._inside, values.reshape(-1)[self._nearest], np.float32(0))
 
     def _along(self, *points: Any) -> Any:
-        """Depth of the foot on the ray of points at (x, y, z)."""
+        """Return the depth of the projection of points (x, y, z) on the ray."""
         parts = zip(self._ray.direction, points, self._ray.entry, strict=True)
         return sum(part * (point - start) for part, point, start in parts)
 
     def _behind_face(self, axis: int, point: Any) -> Any:
-        """Distance along the beam of points from the plane of the face through which it comes along `axis`."""
+        """Return the distance along the beam of points from the face where it enters along `axis`."""
         part = self._ray.direction[axis]
-        return (point if part > 0 else self._grid.length(axis) - point) / abs(part)
+        return (point if part > 0 else self._grid.axis_length(axis) - point) / abs(part)
 
     def _depth(self, *points: Any) -> Any:
-        """Depth at which points at (x, y, z) count."""
+        """Return the depth that counts for points (x, y, z)."""
         if not self._block:
             return self._along(*points)
         behind = [self._behind_face(axis, points[axis]) for axis in range(3) if self._ray.direction[axis]]
-        inside = np.minimum.reduce(behind)  # the way of the protons in the block
+        inside = np.minimum.reduce(behind)  # path length of the protons in the block
         outside = self._behind_face(self._ray.axis, points[self._ray.axis]) - inside
         return self._along(*points) - outside + self._lead()
 
     def _lead(self) -> float:
-        """How far the ray has run outside of the block, behind the plane of the face across the beam."""
+        """Return how far the ray has travelled outside the block, behind the plane of the face across the beam."""
         return float(self._behind_face(self._ray.axis, self._ray.entry[self._ray.axis]))
 
     def _limits(self, corners: Doubles) -> tuple[float, float]:
-        """Depths below and above which no point of the grid counts."""
+        """Return the minimum and maximum depth of points in the grid."""
         along = self._along(*corners.T)
         if not self._block:
             return float(along.min()), float(along.max())
@@ -170,9 +170,9 @@ class Oblique:
         return float((along - behind).min() - voxel / 2) + self._lead(), float(along.max()) + self._lead()
 
     def _place_voxels(self) -> NDArray[np.int32]:
-        """Where the centre of each voxel counts, in parts of a layer from the first on, shape (voxels,)."""
+        """Return the depth of each voxel's centre, in fractions of a layer from the first one, shape (voxels,)."""
         shape, per_mm = self._grid.shape, _FINE / self.thickness
-        x, y, z = (self._grid.centres(axis) for axis in range(3))
+        x, y, z = (self._grid.voxel_centres(axis) for axis in range(3))
         places = np.empty(self._grid.voxels, dtype=np.int32)
         for chunk in _chunks(places.size):
             k, j, i = np.unravel_index(np.arange(chunk.start, chunk.stop), shape[::-1])
@@ -183,7 +183,7 @@ class Oblique:
 def _nearest(
     grid: Grid, ray: Ray, across: Vector, depths: Doubles, sides: Doubles
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Number of the voxel in which each point of the slice lies, and whether it lies in one; shape (along, across)."""
+    """Return the index of the voxel at each point of the slice, and whether there is one; shape (along, across)."""
     nearest = np.zeros((depths.size, sides.size), dtype=np.int64)
     inside = np.ones(nearest.shape, dtype=bool)
     for axis in (2, 1, 0):
@@ -195,7 +195,7 @@ def _nearest(
 
 
 def _across(ray: Ray) -> Vector:
-    """Unit vector perpendicular to the ray and to the axis least along it; its largest part is positive."""
+    """Return the unit vector perpendicular to the ray and its farthest axis; its largest component is positive."""
     vector = np.cross(_unit(ray.normal), ray.direction)
     return _normalised(vector if vector[np.argmax(np.abs(vector))] > 0 else -vector)
 
@@ -210,30 +210,30 @@ def _unit(axis: int) -> Vector:
 
 
 def _size(grid: Grid, along: Vector) -> float:
-    """Width in mm of the box that has the same spread as a voxel seen from the side; along an axis its spacing."""
+    """Return the width in mm of a box with the same spread as a voxel seen from the side; along an axis its spacing."""
     return math.hypot(*(part * size for part, size in zip(along, grid.spacing, strict=True)))
 
 
 def _area(grid: Grid, along: Vector) -> float:
-    """Area in mm2 of the grid as seen in a direction."""
-    volume = math.prod(grid.length(axis) for axis in range(3))
-    return sum(abs(along[axis]) * volume / grid.length(axis) for axis in range(3))
+    """Return the area in mm2 of the grid seen along a direction."""
+    volume = math.prod(grid.axis_length(axis) for axis in range(3))
+    return sum(abs(along[axis]) * volume / grid.axis_length(axis) for axis in range(3))
 
 
 def _step(places: Doubles, step: float) -> float:
-    """`step`, or more if too many would lie between the first and the last of `places`."""
+    """Return `step`, or a larger step if there would be too many between the first and last of `places`."""
     return float(max(step, np.ptp(places) / _MOST_STEPS))
 
 
 def _points(places: Doubles, step: float, offset: float) -> Doubles:
-    """Points between the first and the last of `places` in mm, each at a whole number of steps and an `offset`."""
+    """Return points between the first and last of `places` in mm, each at a multiple of the step plus `offset`."""
     step = _step(places, step)
     first, last = math.ceil(places.min() / step - offset), math.floor(places.max() / step - offset)
     return np.asarray((np.arange(first, max(last, first) + 1) + offset) * step)
 
 
 def _kernel(grid: Grid, along: Vector, step: float) -> Doubles:
-    """How a voxel's volume is distributed along a direction, in steps of `step` mm about its centre; the sum is 1."""
+    """Return the distribution of a voxel's volume along a direction, in steps of `step` mm around its centre; sum 1."""
     kernel = np.ones(1)
     for part, size in zip(along, grid.spacing, strict=True):
         kernel = np.convolve(kernel, _box(abs(part) * size / step))
@@ -241,8 +241,8 @@ def _kernel(grid: Grid, along: Vector, step: float) -> Doubles:
 
 
 def _box(width: float) -> Doubles:
-    """A box of `width` steps about the middle, by the share that lies in each step; the sum is 1."""
-    if width < 1:  # less than what is rounded
+    """Return a box of `width` steps around the middle as its share in each step; sum 1."""
+    if width < 1:  # smaller than the rounding
         return np.ones(1)
     reach = math.ceil(width / 2 + 0.5)
     return np.asarray(np.diff(np.clip(np.arange(-reach - 0.5, reach + 1), -width / 2, width / 2)) / width)

@@ -1,7 +1,7 @@
-"""What MCsquare has for the materials of the editor, and the tables of HU made for a project.
+"""MCsquare's labels for the materials of the editor, and the HU tables of a project.
 
-Each zone has a HU of its own, so that the voxels tell which zone they are of. Around it the density does not change,
-since MCsquare interpolates between the rows of its table.
+Each zone has its own HU, so a voxel's HU identifies its zone. The density is constant around each HU, because MCsquare
+interpolates between the rows of its table.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from yaptide.domain.errors import InvalidInput
 from yaptide.editor.project import Material
 from yaptide.simulators.mcsquare import tables
 
-#: MCsquare's label for each ICRU number that it has; the densities are the project's own.
+#: MCsquare's label for each supported ICRU number; densities are those of the project.
 LABELS = {
     1: 1,  # hydrogen
     6: 2,  # carbon
@@ -50,25 +50,25 @@ LABELS = {
 }
 
 _AIR, _HYDROGEN = 13, 1
-#: Vacuum is air of the least density that the table takes: 10 m of it are like 0.01 mm of water.
+#: Vacuum is air of the lowest density that the table allows: 10 m of it equal 0.01 mm of water.
 _THIN = 1e-6
-#: A black hole is hydrogen of the largest density that the table takes: 1 mm of it stops protons of 200 MeV, and none
-#: of them comes back, since protons cannot scatter back off protons.
+#: A black hole is hydrogen of the highest density that the table allows: 1 mm stops 200 MeV protons, and none
+#: scatters back, because protons cannot scatter backwards off protons.
 _DENSE = 100.0
 
-#: HU from one zone to the next.
+#: Difference between the HU of consecutive zones.
 STEP = 10
 
 
 def hu_of(zone: int) -> int:
-    """The HU of the zone with a number."""
+    """Return the HU of the zone with this number."""
     return STEP * zone
 
 
 def make_tables(materials: Sequence[Material], where: Sequence[str]) -> tuple[tables.Table, tables.Table]:
-    """Densities and labels by HU, for zones made of `materials`; raises InvalidInput for one that MCsquare has not.
+    """Return densities and labels by HU for zones of `materials`; raise InvalidInput for an unsupported material.
 
-    `where` names the zones in errors. As MCsquare needs at least two rows of densities, each zone has two.
+    `where` names the zones in errors. Each zone has two rows of densities, because MCsquare needs at least two rows.
     """
     densities, labels = [], []
     for zone, (material, place) in enumerate(zip(materials, where, strict=True)):
@@ -79,14 +79,14 @@ def make_tables(materials: Sequence[Material], where: Sequence[str]) -> tuple[ta
 
 
 def _properties(material: Material, where: str) -> tuple[int, float]:
-    """Label and density in g/cm3."""
+    """Return the label and the density in g/cm3."""
     if material.is_black_hole:
         return _HYDROGEN, _DENSE
     if material.is_empty:
         return _AIR, _THIN
     if material.icru not in LABELS:
         raise InvalidInput(
-            f"{where} is made of {material.name} (ICRU {material.icru}), which MCsquare does not have: choose one that "
-            "docs/mcsquare.md lists"
+            f"{where} consists of {material.name} (ICRU {material.icru}), which MCsquare does not support: choose a "
+            "material from the list in docs/mcsquare.md"
         )
     return LABELS[material.icru], max(material.density, _THIN)

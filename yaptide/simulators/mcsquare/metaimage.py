@@ -1,8 +1,8 @@
-"""MetaImage: a text header (``.mhd``) beside a file of raw numbers, x fastest, then y, then z.
+"""MetaImage: a text header (``.mhd``) and a file of raw numbers, x fastest, then y, then z.
 
-The format is described in the documentation of the Insight Toolkit. MCsquare ignores the orientation and whatever else
-changes the meaning of the numbers: a header that says such things is refused here. It also counts millimetres from the
-corner of the grid, whatever the Offset, which is for the axes of the results only.
+The format is documented by the Insight Toolkit. MCsquare ignores the orientation and other keys that change the meaning
+of the numbers, so headers with such keys are rejected here. It also measures positions from the corner of the grid,
+whatever the Offset, which only affects the axes of the results.
 """
 
 import difflib
@@ -23,10 +23,10 @@ MOST_VOXELS = 300**3
 _TYPES = {"MET_FLOAT": "f4", "MET_DOUBLE": "f8", "MET_SHORT": "i2", "MET_INT": "i4"}
 _YES, _NO = ("True", "true", "T", "1"), ("False", "false", "F", "0")
 
-#: Keys that must be there.
+#: Required keys.
 _SHAPE = ("NDims", "DimSize", "ElementSpacing", "ElementType", "ElementDataFile")
-#: Keys that may be left out, with the only values on which MCsquare acts. The raw file has the size of the grid, so a
-#: HeaderSize of -1, all that is before the voxels, means 0.
+#: Optional keys with the only values that MCsquare supports. The raw file has the size of the grid, so HeaderSize -1
+#: (skip everything before the voxels) is equivalent to 0.
 _ONLY = {
     "ObjectType": ("Image",),
     "BinaryData": _YES,
@@ -39,34 +39,34 @@ _ONLY = {
     "DistanceUnits": ("mm", "?"),
     "Modality": ("MET_MOD_CT", "MET_MOD_OTHER", "MET_MOD_UNKNOWN"),
 }
-#: The same for numbers: a voxel holds its HU.
+#: Optional keys with the only numbers that MCsquare supports: voxels contain HU.
 _ONLY_NUMBER = {
     "ElementToIntensityFunctionSlope": 1.0,
     "ElementToIntensityFunctionOffset": 0.0,
     "RescaleSlope": 1.0,
     "RescaleIntercept": 0.0,
 }
-_MATRIX = ("TransformMatrix", "Orientation", "Rotation")  # three names of one thing
+_MATRIX = ("TransformMatrix", "Orientation", "Rotation")  # synonyms
 _OFFSET = ("Offset", "Position", "Origin")
 _ANATOMY = "AnatomicalOrientation"
-_IDENTITY = ("RAI", "???")  # from right, anterior and inferior on; not told
+_IDENTITY = ("RAI", "???")  # right, anterior, inferior; unknown
 _WITHOUT_EFFECT = ("CenterOfRotation", "ElementMin", "ElementMax", "CompressedDataSize")
-#: A slip of the pen in one of these is noticed. Any other key means nothing to the numbers.
+#: Known keys, to detect typing errors. Other keys have no effect on the numbers.
 _KEYS = (*_SHAPE, *_ONLY, *_ONLY_NUMBER, *_MATRIX, *_OFFSET, _ANATOMY, "ElementSize", *_WITHOUT_EFFECT)
 
 _SMALLEST, _LARGEST = 1e-3, 1e3  # spacing in mm
 _FAR = 1e6  # mm
-_TURNED = 1e-4  # what an axis may be off: a tenth of a millimetre in a metre
+_TURNED = 1e-4  # tolerance of axes: 0.1 mm per m
 _MOST_LINES = 1000
 _RESAMPLE = "resample the CT so that its axes are x, y and z"
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Voxels along (x, y, z), and their size in mm.
+    """Numbers of voxels along (x, y, z), and their size in mm.
 
-    `offset` is where the centre of the first voxel is in the CT's own coordinates, in mm; without one, these begin at
-    the corner of the grid.
+    `offset` is the centre of the first voxel in the CT's coordinates, in mm; without it, coordinates begin at the
+    corner of the grid.
     """
 
     shape: tuple[int, int, int]
@@ -78,22 +78,22 @@ class Grid:
         """Number of voxels."""
         return math.prod(self.shape)
 
-    def length(self, axis: int) -> float:
-        """Size of the grid along an axis, in mm."""
+    def axis_length(self, axis: int) -> float:
+        """Return the size of the grid along an axis, in mm."""
         return self.shape[axis] * self.spacing[axis]
 
-    def centres(self, axis: int) -> NDArray[np.float64]:
-        """Distances in mm of the voxels' centres from the corner of the grid, shape (n,)."""
+    def voxel_centres(self, axis: int) -> NDArray[np.float64]:
+        """Return the distances in mm of the voxels' centres from the corner of the grid, shape (n,)."""
         return np.asarray((np.arange(self.shape[axis]) + 0.5) * self.spacing[axis])
 
-    def coordinates(self, axis: int) -> NDArray[np.float64]:
-        """The voxels' centres in the CT's own coordinates, in mm, shape (n,)."""
+    def voxel_coordinates(self, axis: int) -> NDArray[np.float64]:
+        """Return the voxels' centres in the CT's coordinates, in mm, shape (n,)."""
         if self.offset is None:
-            return self.centres(axis)
+            return self.voxel_centres(axis)
         return np.asarray(self.offset[axis] + np.arange(self.shape[axis]) * self.spacing[axis])
 
-    def own(self, point: tuple[float, float, float]) -> tuple[float, float, float]:
-        """A point in the CT's own coordinates, given by its distances from the corner of the grid; all in mm."""
+    def to_ct_coordinates(self, point: tuple[float, float, float]) -> tuple[float, float, float]:
+        """Convert a point from distances to the corner of the grid to the CT's coordinates; all in mm."""
         if self.offset is None:
             return point
         x, y, z = (at + first - size / 2 for at, first, size in zip(point, self.offset, self.spacing, strict=True))
@@ -102,7 +102,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a header says: the grid, the type of the numbers, and the name of the file that holds them."""
+    """A parsed header: the grid, the type of the numbers, and the name of the raw file."""
 
     grid: Grid
     dtype: np.dtype[np.generic]
@@ -110,20 +110,20 @@ class Header:
 
 
 def parse_grid(shape: Line, spacing: Line, first: int) -> Grid:
-    """A grid from two lines whose numbers begin at word `first`; raises InvalidInput."""
+    """Parse a grid from two lines whose numbers begin at word `first`; raise InvalidInput."""
     for line in (shape, spacing):
         if len(line.words) != first + 3:
-            raise line.refusal("three numbers are needed, along x, y and z")
-    nx, ny, nz = (shape.integer(first + axis, "The number of voxels", 1, MOST_VOXELS) for axis in range(3))
-    dx, dy, dz = (spacing.real(first + axis, "The spacing in mm", _SMALLEST, _LARGEST) for axis in range(3))
+            raise line.make_error("three numbers are needed, along x, y and z")
+    nx, ny, nz = (shape.parse_integer(first + axis, "The number of voxels", 1, MOST_VOXELS) for axis in range(3))
+    dx, dy, dz = (spacing.parse_real(first + axis, "The spacing in mm", _SMALLEST, _LARGEST) for axis in range(3))
     grid = Grid((nx, ny, nz), (dx, dy, dz))
     if grid.voxels > MOST_VOXELS:
-        raise shape.refusal(f"{grid.voxels} voxels are too many, the limit is {MOST_VOXELS}")
+        raise shape.make_error(f"{grid.voxels} voxels exceed the limit of {MOST_VOXELS}")
     return grid
 
 
 def parse_header(file: str, text: str) -> Header:
-    """Read a header; raises InvalidInput for what MCsquare cannot read or would silently read in another way."""
+    """Parse a header; raise InvalidInput for keys that MCsquare cannot read or would misinterpret."""
     fields = _fields(file, text)
     fields.one_of("NDims", "3")
     kind = fields.one_of("ElementType", *_TYPES)
@@ -135,11 +135,13 @@ def parse_header(file: str, text: str) -> Header:
 
 
 def read_voxels(file: str, header: Header, raw: bytes) -> Voxels:
-    """The numbers of the raw `file`, shape (nz, ny, nx); raises InvalidInput if it is not of the size of the grid."""
+    """Return the numbers of the raw `file`, shape (nz, ny, nx); raise InvalidInput if its size is not the grid's."""
     expected = header.grid.voxels * header.dtype.itemsize
     if len(raw) != expected:
-        raise InvalidInput(f"{file}: {expected} bytes are needed for {_by(header.grid)} voxels, found {len(raw)}")
-    with np.errstate(over="ignore"):  # what does not fit into float32 becomes infinite, and the caller looks for that
+        raise InvalidInput(
+            f"{file}: {expected} bytes are needed for {_by(header.grid)} voxels, but there are {len(raw)}"
+        )
+    with np.errstate(over="ignore"):  # overflow in float32 gives infinity, which the caller checks
         numbers = np.frombuffer(raw, dtype=header.dtype).astype(np.float32, copy=False)
     return numbers.reshape(header.grid.shape[::-1])
 
@@ -157,14 +159,14 @@ def write_image(folder: Path, stem: str, grid: Grid, numbers: Voxels) -> None:
 
 
 def read_image(folder: Path, name: str) -> tuple[Grid, Voxels]:
-    """Read the image with the header `name`; raises InvalidInput if it is no image, OSError if it is not there."""
+    """Read the image with the header `name`; raise InvalidInput if it is invalid, OSError if it is missing."""
     header = parse_header(name, (folder / name).read_text(errors="replace"))
     return header.grid, read_voxels(header.raw, header, (folder / header.raw).read_bytes())
 
 
 @dataclass(frozen=True, slots=True)
 class _Fields:
-    """The lines of a header by their key."""
+    """The lines of a header by key."""
 
     file: str
     lines: dict[str, Line]
@@ -177,10 +179,10 @@ class _Fields:
     def one_of(self, key: str, *allowed: str) -> str:
         value = _value(self.line(key))
         if value not in allowed:
-            raise self.line(key).refusal(f"{key} must be {' or '.join(allowed)}, not {quote_word(value)}")
+            raise self.line(key).make_error(f"{key} must be {' or '.join(allowed)}, not {quote_word(value)}")
         return value
 
-    def given(self, *keys: str) -> list[Line]:
+    def present(self, *keys: str) -> list[Line]:
         return [self.lines[key] for key in keys if key in self.lines]
 
 
@@ -189,11 +191,11 @@ def _fields(file: str, text: str) -> _Fields:
     for line in filled_lines(file, text):
         key, equals, value = (part.strip() for part in " ".join(line.words).partition("="))
         if not key or not equals:
-            raise line.refusal("a line of a MetaImage header is: Key = value")
+            raise line.make_error("a line of a MetaImage header must be: Key = value")
         if key in fields:
-            raise line.refusal(f"{quote_word(key)} was given before, in line {fields[key].number}")
+            raise line.make_error(f"{quote_word(key)} is repeated, after line {fields[key].number}")
         if len(fields) == _MOST_LINES:
-            raise line.refusal(f"a header has {_MOST_LINES} lines at most")
+            raise line.make_error(f"a header may have at most {_MOST_LINES} lines")
         fields[key] = Line(file, line.number, (key, "=", *value.split()))
     for key, line in fields.items():
         _check_known(key, line)
@@ -201,47 +203,47 @@ def _fields(file: str, text: str) -> _Fields:
 
 
 def _check_known(key: str, line: Line) -> None:
-    """Refuse a key that is nearly one of the format's; others are comments, such as those of DICOM converters."""
+    """Reject a key that is similar to a known one; others are comments, e.g. of DICOM converters."""
     if key not in _KEYS:
         known = {name.lower(): name for name in _KEYS}
         similar = difflib.get_close_matches(key[:80].lower(), known, 1, 0.85)
         if similar:
-            raise line.refusal(f"MetaImage has no key {quote_word(key)}, did you mean {known[similar[0]]}?")
+            raise line.make_error(f"MetaImage has no key {quote_word(key)}, did you mean {known[similar[0]]}?")
 
 
 def _check_numbers(fields: _Fields, grid: Grid) -> None:
-    """Refuse what would make the numbers mean something else."""
-    for line in fields.given(*_ONLY):
+    """Reject keys that change the meaning of the numbers."""
+    for line in fields.present(*_ONLY):
         key = line.words[0]
         if _value(line) not in _ONLY[key]:
-            raise line.refusal(f"{key} must be {_ONLY[key][0]}, not {quote_word(_value(line))}")
-    for line in fields.given(*_ONLY_NUMBER):
+            raise line.make_error(f"{key} must be {_ONLY[key][0]}, not {quote_word(_value(line))}")
+    for line in fields.present(*_ONLY_NUMBER):
         key = line.words[0]
         if _reals(line, 1) != [_ONLY_NUMBER[key]]:
-            raise line.refusal(f"{key} must be {_ONLY_NUMBER[key]:g}: write the HU themselves into the raw file")
-    for line in fields.given("ElementSize"):
+            raise line.make_error(f"{key} must be {_ONLY_NUMBER[key]:g}: the raw file must contain HU")
+    for line in fields.present("ElementSize"):
         if not np.allclose(_reals(line, 3), grid.spacing, rtol=1e-5, atol=0):
-            raise line.refusal("ElementSize differs from ElementSpacing, which is the one that counts: leave it out")
+            raise line.make_error("ElementSize differs from ElementSpacing, and would be ignored: remove it")
 
 
 def _check_orientation(fields: _Fields) -> None:
-    for line in fields.given(*_MATRIX):
+    for line in fields.present(*_MATRIX):
         if np.abs(np.subtract(_reals(line, 9), np.eye(3).ravel())).max() > _TURNED:
-            raise line.refusal(f"{line.words[0]} turns or mirrors the CT, which MCsquare would ignore: {_RESAMPLE}")
-    for line in fields.given(_ANATOMY):
+            raise line.make_error(f"{line.words[0]} turns or mirrors the CT, which MCsquare would ignore: {_RESAMPLE}")
+    for line in fields.present(_ANATOMY):
         if _value(line) not in _IDENTITY:
-            said = quote_word(_value(line))
-            raise line.refusal(f"{_ANATOMY} must be RAI, not {said}: {_RESAMPLE}, or write RAI if they are")
+            value = quote_word(_value(line))
+            raise line.make_error(f"{_ANATOMY} must be RAI, not {value}: {_RESAMPLE}, or write RAI if they are")
 
 
 def _offset(fields: _Fields) -> tuple[float, float, float] | None:
-    """The centre of the first voxel; None if the header does not say. Raises InvalidInput if it says two things."""
+    """Return the centre of the first voxel; None without an offset. Raise InvalidInput for conflicting offsets."""
     points = []
-    for line in fields.given(*_OFFSET):
+    for line in fields.present(*_OFFSET):
         x, y, z = _reals(line, 3, _FAR)
         points.append((x, y, z))
         if points[0] != points[-1]:
-            raise line.refusal(f"{line.words[0]} is another name of {fields.given(*_OFFSET)[0].words[0]}, and differs")
+            raise line.make_error(f"{line.words[0]} contradicts its synonym {fields.present(*_OFFSET)[0].words[0]}")
     return points[0] if points else None
 
 
@@ -251,8 +253,8 @@ def _value(line: Line) -> str:
 
 def _reals(line: Line, count: int, most: float = math.inf) -> list[float]:
     if len(line.words) != 2 + count:
-        raise line.refusal(f"{line.words[0]}: {count} numbers are needed, found {len(line.words) - 2}")
-    return [line.real(index, line.words[0], -most, most) for index in range(2, 2 + count)]
+        raise line.make_error(f"{line.words[0]}: {count} numbers are needed, but there are {len(line.words) - 2}")
+    return [line.parse_real(index, line.words[0], -most, most) for index in range(2, 2 + count)]
 
 
 def _by(grid: Grid) -> str:

@@ -1,4 +1,4 @@
-"""What a run leaves behind: its progress, whether it can be believed, and its scores."""
+"""Parses the output of a run: its progress, whether it is valid, and its results."""
 
 import re
 import signal
@@ -19,23 +19,23 @@ from yaptide.simulators.mcsquare.plan import Plan
 
 _FOLDER = "Outputs"
 
-#: What is made of each quantity.
+#: Parts of the results of each quantity.
 _CURVE, _SLICE, _GRID = "depth curve", "slice", "grid"
 
 _DONE = re.compile(r"^Nbr primaries simulated: (\d+)(?: \((\d+) generated outside the geometry\))?", re.MULTILINE)
 _ERROR = re.compile(r"^\s*(?:fatal )?error\b.*", re.MULTILINE | re.IGNORECASE)
 _UNSUITABLE = "Please verify that both the operating system and the processor support"
 
-#: MCsquare writes a line for every tenth; so many bytes surely hold the last one.
+#: MCsquare writes a line per 0.1 %; this many bytes always include the last one.
 PROGRESS = ProgressRule(OUTPUT_LOG, 4096, r"^\s*(\d+(?:\.\d+)?) %", _DONE.pattern)
 
-#: A wide beam may pass a narrow phantom; with more than this, something is wrong with the isocentre or the spots.
+#: A wide beam may miss a narrow phantom; a larger fraction means that the isocentre or the spots are wrong.
 _MOST_OUTSIDE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class _Scorer:
-    """What the numbers of a quantity are, and how a layer's number comes from its voxels."""
+    """Unit and normalisation of a quantity, and how a layer's value is computed from its voxels."""
 
     unit: str
     normalisation: str
@@ -49,24 +49,24 @@ _SCORERS = {
     "LET": _Scorer("keV/um", "average over dose", "mean of its voxels, weighted by dose", weighted=True),
 }
 
-#: HU half-way between air and water: if the ray enters into more than that, the CT is taken for a block of matter.
+#: HU half-way between air and water: if the ray enters a denser voxel, the CT is treated as a block of matter.
 _MATTER = -500.0
 
 _SIGNALS = {
-    signal.SIGSEGV: "MCsquare crashed, as it does on a plan, material or CT that it cannot read",
-    signal.SIGBUS: "MCsquare crashed, as it does on a plan that is cut short",
-    signal.SIGABRT: "MCsquare gave up, as it does when a file or memory is missing",
-    signal.SIGILL: "This MCsquare needs a newer processor: install it again on this machine",
+    signal.SIGSEGV: "MCsquare crashed: probably it cannot read the plan, the materials or the CT",
+    signal.SIGBUS: "MCsquare crashed: probably the plan is truncated",
+    signal.SIGABRT: "MCsquare aborted: probably a file or memory is missing",
+    signal.SIGILL: "This build of MCsquare needs a newer processor: install it again on this machine",
     signal.SIGKILL: "MCsquare was killed, most likely because memory ran out",
-    signal.SIGTERM: "MCsquare was told to stop before it was done",
-    signal.SIGINT: "MCsquare was told to stop before it was done",
-    signal.SIGXCPU: "MCsquare was stopped at the limit of CPU time",
+    signal.SIGTERM: "MCsquare was terminated before it finished",
+    signal.SIGINT: "MCsquare was interrupted before it finished",
+    signal.SIGXCPU: "MCsquare was stopped by the limit of CPU time",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """How the results are seen: the grid, the central ray of the first field, and the layers across it."""
+    """Geometry of the results: the grid, the central ray of the first field, and the layers across it."""
 
     grid: Grid
     ray: Ray
@@ -75,11 +75,11 @@ class _View:
 
     @property
     def axes(self) -> tuple[Axis, ...]:
-        return tuple(Axis("xyz"[axis], "mm", self.grid.coordinates(axis)) for axis in range(3))
+        return tuple(Axis("xyz"[axis], "mm", self.grid.voxel_coordinates(axis)) for axis in range(3))
 
 
 def read_output(folder: Path, exit_code: int) -> TaskOutput:
-    """The scores of a finished run; raises SimulationFailed if it cannot be believed."""
+    """Return the results of a run; raise SimulationFailed if they are not valid."""
     primaries = _simulated(_log(folder), exit_code)
     try:
         settings = config.parse_config((folder / config.FILE).read_text())
@@ -89,7 +89,7 @@ def read_output(folder: Path, exit_code: int) -> TaskOutput:
         header = metaimage.parse_header(name, (folder / name).read_text())
         images = {quantity: _image(folder / _FOLDER, quantity, header.grid) for quantity in settings.quantities}
         if not images["Dose"].any():
-            raise SimulationFailed("MCsquare scored no dose at all: the beam does not reach the CT")
+            raise SimulationFailed("MCsquare scored no dose: the beam does not reach the CT")
         estimators = _estimators(folder, header, fields, images)
     except (OSError, InvalidInput) as error:
         raise SimulationFailed(f"The results of MCsquare cannot be read: {error}") from None
@@ -97,11 +97,11 @@ def read_output(folder: Path, exit_code: int) -> TaskOutput:
 
 
 def _estimators(folder: Path, header: Header, fields: Plan, images: dict[str, Voxels]) -> tuple[Estimator, ...]:
-    """What is scored: in the detectors of a project if there are any, or else on the grid and along the beam."""
+    """Return the results in the detectors of a project, or without detectors on the grid and along the beam."""
     detectors = folder / scoring.FILE
     if detectors.exists():
         hu = metaimage.read_voxels(header.raw, header, (folder / header.raw).read_bytes())
-        return scoring.estimators(scoring.parse(detectors.read_text()), header.grid, images, hu)
+        return scoring.make_estimators(scoring.parse_scoring(detectors.read_text()), header.grid, images, hu)
     view = _view(folder, header, fields)
     return tuple(part for name in images for part in _of_quantity(name, images, view))
 
@@ -114,33 +114,36 @@ def _log(folder: Path) -> str:
 
 
 def _simulated(log: str, exit_code: int) -> int:
-    """Primaries that were simulated, if the run went well; raises SimulationFailed."""
+    """Return the number of simulated primaries; raise SimulationFailed if the run failed."""
     error = _ERROR.search(log)
-    said = f": {error[0].strip()[:300]}" if error else ""
+    reported = f": {error[0].strip()[:300]}" if error else ""
     if _UNSUITABLE in log:
         raise SimulationFailed(_SIGNALS[signal.SIGILL])
     number = exit_code - 128 if exit_code > 128 else -exit_code  # a shell reports signals as 128 + number
     if number > 0:
-        known = {int(key): words for key, words in _SIGNALS.items()}
-        raise SimulationFailed(known.get(number, f"MCsquare was ended by signal {number}") + said)
+        messages = {int(key): message for key, message in _SIGNALS.items()}
+        raise SimulationFailed(messages.get(number, f"MCsquare was ended by signal {number}") + reported)
     if exit_code or error:
-        raise SimulationFailed(f"MCsquare reports{said}" if said else f"MCsquare ended with exit code {exit_code}")
+        reason = f"MCsquare reports{reported}" if reported else f"MCsquare ended with exit code {exit_code}"
+        raise SimulationFailed(reason)
     done = _DONE.search(log)
     primaries = int(done[1]) if done else 0
     if not done or not primaries:
         raise SimulationFailed("MCsquare simulated no primaries")
     outside = int(done[2] or 0) / primaries
     if outside > _MOST_OUTSIDE:
-        raise SimulationFailed(f"{outside:.0%} of the protons miss the CT: mind the isocenter and the spots' positions")
+        raise SimulationFailed(
+            f"{outside:.0%} of the protons miss the CT: check the isocenter and the spots' positions"
+        )
     return primaries
 
 
 def _image(folder: Path, quantity: str, grid: Grid) -> Voxels:
     own, values = metaimage.read_image(folder, f"{quantity}.mhd")
     if own.shape != grid.shape:
-        raise InvalidInput(f"{quantity}.mhd is on another grid than the CT")
+        raise InvalidInput(f"{quantity}.mhd has another grid than the CT")
     if not np.isfinite(values).all():
-        raise InvalidInput(f"{quantity}.raw holds values that are no numbers")
+        raise InvalidInput(f"{quantity}.raw contains values that are not numbers")
     return values
 
 
@@ -148,24 +151,29 @@ def _view(folder: Path, header: Header, fields: Plan) -> _View:
     grid = header.grid
     ray = geometry.central_ray(fields.fields[0], grid)
     block = ray.is_oblique and _hu(folder / header.raw, ray.first_voxel(grid), grid) > _MATTER
-    across = make_layers(grid, ray, block=block)
-    return _View(grid, ray, across, geometry.no_range(fields, ray, across.thickness))
+    layers = make_layers(grid, ray, block=block)
+    return _View(grid, ray, layers, geometry.no_range(fields, ray, layers.thickness))
 
 
 def _hu(raw: Path, voxel: tuple[int, int, int], grid: Grid) -> float:
-    """HU of one voxel of a task's CT."""
+    """Return the HU of a voxel of a task's CT."""
     x, y, z = voxel
     place = x + grid.shape[0] * (y + grid.shape[1] * z)
     return float(np.fromfile(raw, dtype="<f4", count=1, offset=4 * place)[0])
 
 
 def _of_quantity(quantity: str, images: dict[str, Voxels], view: _View) -> Iterator[Estimator]:
-    """Depth curve, slice and grid, each an estimator of its own: whoever opens the curve is not sent the grid."""
+    """Yield depth curve, slice and grid as separate estimators, so that the curve can be read without the grid."""
     values, dose = images[quantity], images["Dose"]
     weighted = _SCORERS[quantity].weighted
     parts: tuple[tuple[str, tuple[Axis, ...], Floats, Floats | None], ...] = (
         (_CURVE, (view.layers.depth,), *_curve(quantity, values, dose, view.layers)),
-        (_SLICE, view.layers.slice_axes, view.layers.plane(values), view.layers.plane(dose) if weighted else None),
+        (
+            _SLICE,
+            view.layers.slice_axes,
+            view.layers.cut_slice(values),
+            view.layers.cut_slice(dose) if weighted else None,
+        ),
         (_GRID, view.axes, values, dose if weighted else None),
     )
     for part, axes, numbers, weights in parts:
@@ -182,15 +190,15 @@ def _of_quantity(quantity: str, images: dict[str, Voxels], view: _View) -> Itera
         yield Estimator(name, f"{quantity}.mhd", (page,), {"simulator": "MCsquare"})
 
 
-def _curve(quantity: str, values: Voxels, dose: Voxels, across: Layers) -> tuple[Floats, Floats | None]:
-    """One number for each layer, and its weight, if it is an average over dose."""
+def _curve(quantity: str, values: Voxels, dose: Voxels, layers: Layers) -> tuple[Floats, Floats | None]:
+    """Return one value per layer, and its weight for an average over dose."""
     if quantity == "Dose":
-        return across.sums(values) / across.voxels, None
+        return layers.sum_layers(values) / layers.voxels, None
     if quantity == "Energy":
-        return across.sums(values), None
-    weight, total = across.sums(dose), across.sums(values, dose)
+        return layers.sum_layers(values), None
+    weight, total = layers.sum_layers(dose), layers.sum_layers(values, dose)
     mean = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
-    return mean, weight / across.voxels
+    return mean, weight / layers.voxels
 
 
 def _metadata(quantity: str, part: str, view: _View) -> dict[str, str]:
@@ -200,7 +208,7 @@ def _metadata(quantity: str, part: str, view: _View) -> dict[str, str]:
         metadata["layer"] = "integral over it, divided by the area of the grid as seen along the beam"
     if part != _GRID:
         metadata["beam_direction"] = _text(view.ray.direction)
-        metadata["beam_entry"] = _text(view.grid.own(view.ray.entry))
+        metadata["beam_entry"] = _text(view.grid.to_ct_coordinates(view.ray.entry))
     if part == _SLICE:
         metadata["slice_normal"] = _text(view.layers.slice_normal)
     if part == _CURVE and view.no_range:

@@ -1,7 +1,7 @@
-"""The treatment plan: fields, their control points (one energy each), and the spots of these.
+"""The treatment plan: fields, their control points (one energy each), and spots.
 
-Format: a tag in a line of its own, such as ``###GantryAngle``, with its value in the next line. MCsquare skips tags
-it does not know, takes what comes after a missing spot for one, and may hang: hence the counts are checked here.
+Format: a tag in its own line, e.g. ``###GantryAngle``, and its value in the next line. MCsquare skips unknown tags,
+reads whatever follows a missing spot as a spot, and may hang; so the declared counts are checked here.
 """
 
 import itertools
@@ -23,7 +23,7 @@ _TAG_NAMES = (
 )
 _TAGS = frozenset(_TAG_NAMES.split())
 _TAG = re.compile(r"#+(\S+)\s*(.*)")  # "# words" is a comment
-#: What may follow a tag in its line: it says what the numbers below are. Times are for a mode that is not supported.
+#: Allowed text after a tag in its line: it declares the columns below. Times are for an unsupported mode.
 _HEADS = {"Energy": ("(MeV)", ""), "X": ("Y Weight", "Y Weight Time")}
 
 _MANY = 10**6
@@ -33,7 +33,7 @@ _HEAVY = 1e30
 
 @dataclass(frozen=True, slots=True)
 class ShifterSetting:
-    """Where the range shifter is for one control point: ``IN`` or ``OUT``, mm from the isocentre, mm of water."""
+    """The range shifter at a control point: ``IN`` or ``OUT``, mm from the isocentre, mm of water."""
 
     setting: str
     distance: float
@@ -51,7 +51,7 @@ class ControlPoint:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One direction of the beam: angles in degrees, `isocentre` in mm as in the plan (geometry.py mirrors its x)."""
+    """A direction of the beam: angles in degrees, `isocentre` in mm as in the plan (geometry.py mirrors its x)."""
 
     gantry: float
     couch: float
@@ -62,7 +62,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The fields, in the order of the file."""
+    """The fields in the order of the file."""
 
     fields: tuple[Field, ...]
 
@@ -77,32 +77,32 @@ class _Entry:
 
     def value(self) -> Line:
         if len(self.values) != 1:
-            raise self.line.refusal(f"{self.tag} needs one line with its value, found {len(self.values)}")
+            raise self.line.make_error(f"{self.tag} needs one line with its value, but there are {len(self.values)}")
         return self.values[0]
 
 
 @dataclass(frozen=True, slots=True)
 class _Section:
-    """Part of the file: where it begins, and its entries."""
+    """A part of the file: where it begins, and its entries."""
 
     name: str
     start: Line
     entries: tuple[_Entry, ...]
 
     def find(self, tag: str) -> _Entry | None:
-        found = [entry for entry in self.entries if entry.tag == tag]
-        if len(found) > 1:
-            raise found[1].line.refusal(f"{tag} is given twice in {self.name}")
-        return found[0] if found else None
+        entries = [entry for entry in self.entries if entry.tag == tag]
+        if len(entries) > 1:
+            raise entries[1].line.make_error(f"{tag} is given twice in {self.name}")
+        return entries[0] if entries else None
 
     def entry(self, tag: str) -> _Entry:
         entry = self.find(tag)
         if entry is None:
-            raise self.start.refusal(f"{self.name} has no {tag}")
+            raise self.start.make_error(f"{self.name} has no {tag}")
         return entry
 
     def split(self, tag: str, name: str) -> tuple["_Section", list["_Section"]]:
-        """The entries before the first `tag`, and the parts that begin with it."""
+        """Return the entries before the first `tag`, and the parts that begin with it."""
         starts = [index for index, entry in enumerate(self.entries) if entry.tag == tag]
         parts = [
             _Section(f"{name} {number}", self.entries[begin].line, self.entries[begin:end])
@@ -112,10 +112,10 @@ class _Section:
 
 
 def parse_plan(file: str, text: str) -> Plan:
-    """Read a plan; raises InvalidInput for what MCsquare cannot read or would read in another way."""
+    """Parse a plan; raise InvalidInput for input that MCsquare cannot read or would misinterpret."""
     entries = _entries(file, text)
     if not entries:
-        raise InvalidInput(f"{file}: this is no treatment plan, it has no lines")
+        raise InvalidInput(f"{file}: not a treatment plan: it has no lines")
     whole = _Section("the plan", entries[0].line, tuple(entries))
     head, fields = whole.split("FIELD-DESCRIPTION", "field")
     _count(head, "NumberOfFields", fields)
@@ -123,7 +123,7 @@ def parse_plan(file: str, text: str) -> Plan:
 
 
 def format_plan(plan: Plan) -> str:
-    """The plan as MCsquare reads it."""
+    """Return the text of a plan file for MCsquare."""
     weights = [[sum(spot[2] for spot in point.spots) for point in field.points] for field in plan.fields]
     ids = "".join(f"###FieldsID\n{number}\n" for number in range(1, len(plan.fields) + 1))
     head = (
@@ -141,32 +141,32 @@ def _entries(file: str, text: str) -> list[_Entry]:
         line = Line(file, number, tuple(content.split("#")[0].split()))
         if tag:
             if tag[1] not in _TAGS:
-                raise line.refusal(f"a plan has no tag {quote_word(tag[1])}")
+                raise line.make_error(f"unknown tag {quote_word(tag[1])}")
             heads = _HEADS.get(tag[1])
             if heads and " ".join(tag[2].split()) not in heads:
-                raise line.refusal(f"the numbers must be {tag[1]} {heads[0]}, not {quote_word(content.strip('# '))}")
+                raise line.make_error(f"the columns must be {tag[1]} {heads[0]}, not {quote_word(content.strip('# '))}")
             entries.append(_Entry(tag[1], line, []))
         elif line.words:
-            if not entries or entries[-1].tag.endswith("DESCRIPTION"):  # these have no value
-                raise line.refusal("a tag must come here, such as ###GantryAngle")
+            if not entries or entries[-1].tag.endswith("DESCRIPTION"):  # such tags have no value
+                raise line.make_error("expected a tag here, e.g. ###GantryAngle")
             entries[-1].values.append(line)
     return entries
 
 
-def _count(section: _Section, tag: str, found: Sequence[object]) -> None:
+def _count(section: _Section, tag: str, parts: Sequence[object]) -> None:
     value = section.entry(tag).value()
-    if value.integer(0, tag, 1, _MANY) != len(found):
-        raise value.refusal(f"{tag} announces {value.words[0]}, but there are {len(found)}")
+    if value.parse_integer(0, tag, 1, _MANY) != len(parts):
+        raise value.make_error(f"{tag} is {value.words[0]}, but there are {len(parts)}")
 
 
 def _field(section: _Section) -> Field:
     head, points = section.split("ControlPointIndex", f"{section.name}, control point")
     _count(head, "NumberOfControlPoints", points)
-    x, y, z = head.entry("IsocenterPosition").value().reals(3, "IsocenterPosition in mm")
+    x, y, z = head.entry("IsocenterPosition").value().parse_reals(3, "IsocenterPosition in mm")
     name = head.find("RangeShifterID")
     return Field(
-        gantry=head.entry("GantryAngle").value().real(0, "GantryAngle in degrees", -720, 720),
-        couch=head.entry("PatientSupportAngle").value().real(0, "PatientSupportAngle in degrees", -720, 720),
+        gantry=head.entry("GantryAngle").value().parse_real(0, "GantryAngle in degrees", -720, 720),
+        couch=head.entry("PatientSupportAngle").value().parse_real(0, "PatientSupportAngle in degrees", -720, 720),
         isocentre=(x, y, z),
         points=tuple(_point(point, name is not None) for point in points),
         shifter=(name.value().words[0], _kind(head)) if name else None,
@@ -182,24 +182,26 @@ def _point(section: _Section, shifter: bool) -> ControlPoint:
     spots = tuple(_spot(line) for line in table.values)
     _count(section, "NbOfScannedSpots", spots)
     if not any(spot[2] for spot in spots):
-        raise table.line.refusal(f"all weights of {section.name} are 0")
-    energy = section.entry("Energy").value().real(0, "Energy in MeV", 0)
+        raise table.line.make_error(f"all weights of {section.name} are 0")
+    energy = section.entry("Energy").value().parse_real(0, "Energy in MeV", 0)
     return ControlPoint(energy, spots, _setting(section) if shifter else None)
 
 
 def _spot(line: Line) -> Spot:
-    if len(line.words) not in {3, 4}:  # the fourth is the time, for a mode that is not supported
-        raise line.refusal("a spot is: x y weight")
-    x, y = (line.real(index, "The spot's position in mm", -_FAR, _FAR) for index in range(2))
-    return x, y, line.real(2, "The spot's weight", 0, _HEAVY)
+    if len(line.words) not in {3, 4}:  # the fourth is the time, for an unsupported mode
+        raise line.make_error("a spot must be: x y weight")
+    x, y = (line.parse_real(index, "The spot's position in mm", -_FAR, _FAR) for index in range(2))
+    return x, y, line.parse_real(2, "The spot's weight", 0, _HEAVY)
 
 
 def _setting(section: _Section) -> ShifterSetting:
     setting = section.entry("RangeShifterSetting").value()
     if setting.words[0] not in {"IN", "OUT"}:
-        raise setting.refusal("RangeShifterSetting must be IN or OUT")
-    distance = section.entry("IsocenterToRangeShifterDistance").value().real(0, "The distance in mm", -_FAR, _FAR)
-    thickness = section.entry("RangeShifterWaterEquivalentThickness").value().real(0, "The thickness in mm", 0, _FAR)
+        raise setting.make_error("RangeShifterSetting must be IN or OUT")
+    distance = section.entry("IsocenterToRangeShifterDistance").value().parse_real(0, "The distance in mm", -_FAR, _FAR)
+    thickness = (
+        section.entry("RangeShifterWaterEquivalentThickness").value().parse_real(0, "The thickness in mm", 0, _FAR)
+    )
     return ShifterSetting(setting.words[0], distance, thickness)
 
 

@@ -1,4 +1,4 @@
-"""A small input that is known to work: 150 MeV protons into a block of water. It proves an installation."""
+"""A small input with a known result, to test an installation: 150 MeV protons into a block of water."""
 
 _COLUMNS = (
     "NominalEnergy MeanEnergy EnergySpread ProtonsMU Weight1 SpotSize1x Divergence1x Correlation1x SpotSize1y "
@@ -8,7 +8,7 @@ _SPOT = "4 0.003 0.0001 4 0.003 0.0001"
 
 
 def water_sample(primaries: int = 1600, energy: float = 150.0, gantry: float = 0.0, seed: int = 1) -> dict[str, str]:
-    """Input files: a beam of `energy` MeV (70 to 230) into the middle of 120 x 200 x 120 mm of water."""
+    """Return input files: a beam of `energy` MeV (70 to 230) into the middle of 120 x 200 x 120 mm of water."""
     rows = "\n".join(f"{row} {row} 0.6 1e8 1 {_SPOT} 0 {_SPOT}" for row in (70, 150, 230))
     return {
         "config.txt": (

@@ -1,7 +1,8 @@
-"""Scores in the detectors of a project, in place of those on the grid: the input file ``scoring.json``.
+"""Results in the detectors of a project instead of on the grid: the input file ``scoring.json``.
 
-It says where the corner of the grid is, which zones are empty, and for each estimator its detector and quantities. A
-bin has the mean of the voxels by the part of its volume that they fill, as if the dose were the same all over a voxel.
+It contains the corner of the grid, the numbers of the empty zones, and the detector and quantities of each estimator. A
+bin is the mean of its voxels, weighted by the part of its volume that each fills, as if the dose were constant in a
+voxel.
 """
 
 import itertools
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from yaptide.domain.depth_dose import NO_RANGE
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.estimators import Axis, Estimator, Floats, Page
-from yaptide.editor.places import Section, short
+from yaptide.editor.places import Section, quote_text
 from yaptide.editor.project import Cylinder, Detector, Everywhere, Mesh, Vector, ZoneDetector
 from yaptide.simulators.mcsquare.materials import hu_of
 from yaptide.simulators.mcsquare.metaimage import Grid, Voxels
@@ -31,14 +32,14 @@ _MEV_PER_EV = 1e-6
 _GY_PER_EV_PER_G = 1.602176634e-16
 _MEV_PER_CM_PER_KEV_PER_UM = 10.0
 
-#: Points along a side of a voxel with which its part in a ring is found.
+#: Points along a side of a voxel, to determine the part of the voxel in a ring.
 _FEWEST_POINTS, _MOST_POINTS = 8, 32
 _MOST_IN_ALL = 2 * 10**7
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What becomes of an image of MCsquare: its name there, and here; unit; factor; what is done with the voxels."""
+    """How an image of MCsquare is converted: its name there and here, unit, factor, and how voxels combine."""
 
     image: str
     name: str
@@ -59,7 +60,7 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One quantity of an output: `quantity` is one of KINDS, `name` the user's own."""
+    """A quantity of an output: `quantity` is a key of KINDS, `name` is chosen by the user."""
 
     quantity: str
     name: str
@@ -78,10 +79,10 @@ class ScoredOutput:
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """The whole file: `corner` of the grid in cm, numbers of the zones that are `empty`, estimators.
+    """The whole file: `corner` of the grid in cm, numbers of the `empty` zones, and the estimators.
 
-    In vacuum and in black holes nothing is scored, whatever MCsquare finds in what stands for them.
-    `no_range` is why depth-dose curves along z show no range; empty if they do.
+    In vacuum and in black holes nothing is scored, whatever MCsquare scores in the materials that replace them.
+    `no_range` is the reason why depth-dose curves along z have no range; empty if they have one.
     """
 
     corner: Vector
@@ -95,8 +96,8 @@ class Scoring:
         return tuple({"Dose": None} | {KINDS[page.quantity].image: None for out in self.outputs for page in out.pages})
 
 
-def formatted(scoring: Scoring) -> str:
-    """The file."""
+def format_scoring(scoring: Scoring) -> str:
+    """Return the text of the file."""
     document = asdict(scoring)
     for output, written in zip(scoring.outputs, document["outputs"], strict=True):
         written["detector"] = {"kind": _DETECTORS[type(output.detector)], **written["detector"]}
@@ -106,18 +107,18 @@ def formatted(scoring: Scoring) -> str:
 _DETECTORS: dict[type, str] = {Mesh: "mesh", Cylinder: "cylinder", ZoneDetector: "zone", Everywhere: "everywhere"}
 
 
-def parse(text: str) -> Scoring:
-    """Read the file; raises InvalidInput."""
-    whole = Section("the whole", _document(text), FILE)
-    outputs = tuple(_output(output) for output in whole.items("outputs", "output", _MOST))
+def parse_scoring(text: str) -> Scoring:
+    """Parse the file; raise InvalidInput."""
+    whole = Section("document", _document(text), FILE)
+    outputs = tuple(_output(output) for output in whole.read_sections("outputs", "output", _MOST))
     names = [output.name for output in outputs]
     if len(set(names)) < len(names) or not names:
-        raise whole.refusal("outputs have to have names, each another one")
-    empty = Section("the whole", {"empty": whole.sequence("empty", 10 * _MOST)}, FILE)
+        raise whole.make_error("outputs must have names, and all of them must differ")
+    empty = Section("document", {"empty": whole.read_list("empty", 10 * _MOST)}, FILE)
     numbers = tuple(
-        Section("empty", {"zone": zone}, FILE).whole("zone", None, 0, 10**5) for zone in empty.values["empty"]
+        Section("empty", {"zone": zone}, FILE).read_integer("zone", None, 0, 10**5) for zone in empty.values["empty"]
     )
-    return Scoring(whole.vector("corner"), numbers, outputs, whole.text("no_range")[:300])
+    return Scoring(whole.read_vector("corner"), numbers, outputs, whole.read_text("no_range")[:300])
 
 
 def _document(text: str) -> Mapping[str, Any]:
@@ -126,83 +127,87 @@ def _document(text: str) -> Mapping[str, Any]:
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, Mapping):
-        raise InvalidInput(f"{FILE}: it has to be a JSON object, as `yaptide convert` writes it")
+        raise InvalidInput(f"{FILE}: must be a JSON object, as written by `yaptide convert`")
     return document
 
 
 def _output(output: Section) -> ScoredOutput:
-    pages = tuple(_scored(page) for page in output.items("pages", "page", _MOST))
-    if not output.text("name") or not pages:
-        raise output.refusal("it has to have a name and pages")
-    return ScoredOutput(output.text("name"), _detector(output.within("detector")), pages)
+    pages = tuple(_scored(page) for page in output.read_sections("pages", "page", _MOST))
+    if not output.read_text("name") or not pages:
+        raise output.make_error("name or pages are missing")
+    return ScoredOutput(output.read_text("name"), _detector(output.read_section("detector")), pages)
 
 
 def _scored(page: Section) -> Scored:
-    quantity = page.text("quantity")
+    quantity = page.read_text("quantity")
     if quantity not in KINDS:
-        raise page.refusal(f"quantity has to be one of {', '.join(KINDS)}, not {short(quantity)}")
-    return Scored(quantity, page.text("name"), page.text("filter"), page.number("rescale", 1.0, -1e300, 1e300))
+        raise page.make_error(f"quantity must be one of {', '.join(KINDS)}, not {quote_text(quantity)}")
+    return Scored(
+        quantity, page.read_text("name"), page.read_text("filter"), page.read_number("rescale", 1.0, -1e300, 1e300)
+    )
 
 
 def _detector(detector: Section) -> Detector:
-    name, kind = detector.text("name"), detector.text("kind")
+    name, kind = detector.read_text("name"), detector.read_text("kind")
     if kind == "everywhere":
         return Everywhere(name)
     if kind == "zone":
-        return ZoneDetector(name, detector.whole("zone", None, 0, 10**5))
-    centre = detector.vector("centre")
+        return ZoneDetector(name, detector.read_integer("zone", None, 0, 10**5))
+    centre = detector.read_vector("centre")
     if kind == "mesh":
         x, y, z = (_positive(detector, "size", index) for index in range(3))
         nx, ny, nz = _bins(detector, 3)
         return Mesh(name, centre, (x, y, z), (nx, ny, nz))
     if kind == "cylinder":
-        inner, radius = detector.number("inner", None, 0), detector.number("radius", None, 1e-9)
+        inner, radius = detector.read_number("inner", None, 0), detector.read_number("radius", None, 1e-9)
         if inner >= radius:
-            raise detector.refusal("inner has to be smaller than radius")
+            raise detector.make_error("inner must be smaller than radius")
         rings, layers = _bins(detector, 2)
-        return Cylinder(name, centre, inner, radius, detector.number("depth", None, 1e-9), (rings, layers))
-    raise detector.refusal(f"kind has to be one of {', '.join(_DETECTORS.values())}, not {short(kind)}")
+        return Cylinder(name, centre, inner, radius, detector.read_number("depth", None, 1e-9), (rings, layers))
+    raise detector.make_error(f"kind must be one of {', '.join(_DETECTORS.values())}, not {quote_text(kind)}")
 
 
 def _positive(detector: Section, key: str, index: int) -> float:
-    return Section(detector.place, {key: detector.vector(key)[index]}, detector.document).number(key, None, 1e-9)
+    return Section(detector.place, {key: detector.read_vector(key)[index]}, detector.document).read_number(
+        key, None, 1e-9
+    )
 
 
 def _bins(detector: Section, count: int) -> tuple[int, ...]:
-    values = detector.sequence("bins", count)
+    values = detector.read_list("bins", count)
     bins = tuple(
-        Section(detector.place, {"bins": value}, detector.document).whole("bins", None, 1, _MOST_BINS)
+        Section(detector.place, {"bins": value}, detector.document).read_integer("bins", None, 1, _MOST_BINS)
         for value in values
     )
     if len(bins) != count or math.prod(bins) > _MOST_BINS:
-        raise detector.refusal(f"bins has to be {count} numbers with a product of {_MOST_BINS} at most")
+        raise detector.make_error(f"bins must be {count} numbers with a product of at most {_MOST_BINS}")
     return bins
 
 
 def reason_against(detector: Detector, quantity: str) -> str | None:
-    """Why a quantity cannot be scored in a detector; None if it can."""
+    """Return why a quantity cannot be scored in a detector; None if it can."""
     if isinstance(detector, Everywhere) and quantity in ("Dose", "DoseGy"):
-        return "the dose of everything there is has no volume that it is averaged over"
+        return "dose cannot be averaged without a volume: the detector covers everything"
     return None
 
 
-def estimators(scoring: Scoring, grid: Grid, images: Mapping[str, Voxels], hu: Voxels) -> tuple[Estimator, ...]:
-    """The estimators, from images and HU of shape (nz, ny, nx)."""
+def make_estimators(scoring: Scoring, grid: Grid, images: Mapping[str, Voxels], hu: Voxels) -> tuple[Estimator, ...]:
+    """Return the estimators, from images and HU of shape (nz, ny, nx)."""
     scored = ~np.isin(hu, [hu_of(zone) for zone in scoring.empty])
-    kept: dict[str, Floats] = {name: np.where(scored, image, np.float32(0)) for name, image in images.items()}
-    if "LET" in kept:
-        kept["LET"] = kept["LET"] * kept["Dose"].astype(np.float64)
-    return tuple(_Scorer(scoring, output, grid, hu).estimator(kept) for output in scoring.outputs)
+    masked: dict[str, Floats] = {name: np.where(scored, image, np.float32(0)) for name, image in images.items()}
+    if "LET" in masked:
+        masked["LET"] = masked["LET"] * masked["Dose"].astype(np.float64)
+    return tuple(_Scorer(scoring, output, grid, hu).make_estimator(masked) for output in scoring.outputs)
 
 
 class _Scorer:
-    """One detector on the grid."""
+    """A detector on the grid."""
 
     def __init__(self, scoring: Scoring, output: ScoredOutput, grid: Grid, hu: Voxels) -> None:
         self._scoring, self._output, self._grid, self._hu = scoring, output, grid, hu
 
-    def estimator(self, images: Mapping[str, Floats]) -> Estimator:
-        """Its pages, from images that are 0 where nothing is scored; that of LET is multiplied by the dose."""
+    def make_estimator(self, images: Mapping[str, Floats]) -> Estimator:
+        """Return the estimator, from images that are 0 where nothing is scored; LET must be multiplied by the dose."""
         axes = tuple(axis for axis in _axes(self._output.detector) if axis.values.size > 1)
         pages = tuple(self._page(number, scored, axes, images) for number, scored in enumerate(self._output.pages))
         return Estimator(self._output.name, self._output.name, pages, {"simulator": "MCsquare"})
@@ -233,7 +238,7 @@ class _Scorer:
         return metadata
 
     def _means(self, voxels: Floats) -> Doubles:
-        """The mean in each bin, shape (bins,), the first axis fastest."""
+        """Return the mean in each bin, shape (bins,), first axis fastest."""
         detector = self._output.detector
         if isinstance(detector, Mesh):
             return _mesh_means(voxels, self._grid, self._scoring.corner, detector)
@@ -243,7 +248,7 @@ class _Scorer:
         return np.array([inside.mean(dtype=np.float64) if inside.size else math.nan])
 
     def _voxels(self) -> Doubles:
-        """How many voxels are as large as each bin, shape (bins,) or ()."""
+        """Return the volume of each bin in voxels, shape (bins,) or ()."""
         detector = self._output.detector
         voxel = math.prod(size / _MM for size in self._grid.spacing)
         if isinstance(detector, Mesh):
@@ -258,7 +263,7 @@ class _Scorer:
 
 
 def _axes(detector: Detector) -> tuple[Axis, ...]:
-    """The axes of a detector, the first one fastest, also those of one bin only."""
+    """Return the axes of a detector, first axis fastest, including those with one bin."""
     if isinstance(detector, Mesh):
         sides = zip("XYZ", detector.centre, detector.size, detector.bins, strict=True)
         return tuple(_axis(f"Position ({name})", at - size / 2, size, bins) for name, at, size, bins in sides)
@@ -283,9 +288,9 @@ def _mesh_means(voxels: Floats, grid: Grid, corner: Vector, mesh: Mesh) -> Doubl
 
 
 def _resampled(values: Doubles, axis: int, low: float, step: float, edges: Floats) -> Doubles:
-    """Means between `edges` along an axis of values that are constant in steps from `low` on, and 0 outside of them.
+    """Return means between `edges` along an axis, of values that are constant in steps from `low`, and 0 elsewhere.
 
-    The integral up to a point is known at the ends of the steps and linear between them.
+    The integral up to a point is known at the ends of the steps, and linear between them.
     """
     values = np.moveaxis(values, axis, 0)
     integral = np.concatenate([np.zeros((1, *values.shape[1:])), np.cumsum(values, axis=0)]) * step
@@ -299,7 +304,7 @@ def _resampled(values: Doubles, axis: int, low: float, step: float, edges: Float
 
 
 def _ring_means(voxels: Floats, grid: Grid, corner: Vector, rings: Cylinder) -> Doubles:
-    """The means in rings of each slice of voxels, and then those along z."""
+    """Return the means in rings of each slice of voxels, resampled along z."""
     ring, pixel, part = _parts_in_rings(grid, corner, rings)
     means = np.empty((grid.shape[2], rings.bins[0]))
     for layer, of_layer in zip(voxels.reshape(grid.shape[2], -1), means, strict=True):
@@ -310,10 +315,10 @@ def _ring_means(voxels: Floats, grid: Grid, corner: Vector, rings: Cylinder) -> 
 
 
 def _parts_in_rings(grid: Grid, corner: Vector, rings: Cylinder) -> tuple[NDArray[np.intp], NDArray[np.intp], Doubles]:
-    """Pairs of a ring and a row of voxels along z (its number), and the part of the ring that the row fills.
+    """Return pairs of a ring and a row of voxels along z (its number), and the part of the ring that the row fills.
 
-    Found with points all over the rows. Of a ring within the grid the parts add up to 1; if it is so thin that there is
-    no point in it, its part of any row is NaN.
+    The parts are determined with points distributed over the rows. Those of a ring within the grid add up to 1; a ring
+    so thin that it contains no point has NaN in one row.
     """
     width = (rings.radius - rings.inner) / rings.bins[0]
     step = [size / _MM for size in grid.spacing[:2]]
@@ -322,7 +327,7 @@ def _parts_in_rings(grid: Grid, corner: Vector, rings: Cylinder) -> tuple[NDArra
     wanted = min(max(math.ceil(4 * max(step) / width), _FEWEST_POINTS), _MOST_POINTS)
     points = max(1, min(wanted, math.isqrt(_MOST_IN_ALL // rows)))
     pixels = np.arange(rows).reshape(grid.shape[1], grid.shape[0])
-    found = []
+    keys_of_points = []
     for i, j in itertools.product(range(points), repeat=2):
         x, y = (
             low[axis] + (np.arange(grid.shape[axis]) + (at + 0.5) / points) * step[axis]
@@ -330,8 +335,8 @@ def _parts_in_rings(grid: Grid, corner: Vector, rings: Cylinder) -> tuple[NDArra
         )
         ring = np.floor((np.hypot(x, y[:, None]) - rings.inner) / width)
         inside = (ring >= 0) & (ring < rings.bins[0])
-        found.append(ring[inside].astype(np.intp) * rows + pixels[inside])
-    keys, counts = np.unique(np.concatenate(found), return_counts=True)
+        keys_of_points.append(ring[inside].astype(np.intp) * rows + pixels[inside])
+    keys, counts = np.unique(np.concatenate(keys_of_points), return_counts=True)
     ring, pixel = np.divmod(keys, rows)
     return _whole(ring, pixel, counts * math.prod(step) / points**2, grid, low, rings)
 
@@ -339,12 +344,12 @@ def _parts_in_rings(grid: Grid, corner: Vector, rings: Cylinder) -> tuple[NDArra
 def _whole(
     ring: NDArray[np.intp], pixel: NDArray[np.intp], area: Doubles, grid: Grid, low: list[float], rings: Cylinder
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], Doubles]:
-    """The areas as parts of the rings: of what was found of it if a ring is within the grid, or else of its own."""
+    """Convert areas to parts of rings: of the sampled area if a ring is within the grid, else of its exact area."""
     edges = np.linspace(rings.inner, rings.radius, rings.bins[0] + 1)
-    reach = min(min(-low[axis], low[axis] + grid.length(axis) / _MM) for axis in range(2))
-    found = np.bincount(ring, area, rings.bins[0])
+    reach = min(min(-low[axis], low[axis] + grid.axis_length(axis) / _MM) for axis in range(2))
+    sampled = np.bincount(ring, area, rings.bins[0])
     within = edges[1:] <= reach
-    whole = np.where(within, found, np.pi * np.diff(edges**2))
-    thin = np.flatnonzero(within & (found == 0))
-    parts = area / whole[ring]
+    ring_areas = np.where(within, sampled, np.pi * np.diff(edges**2))
+    thin = np.flatnonzero(within & (sampled == 0))
+    parts = area / ring_areas[ring]
     return np.append(ring, thin), np.append(pixel, np.zeros_like(thin)), np.append(parts, np.full(thin.size, math.nan))

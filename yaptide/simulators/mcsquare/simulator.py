@@ -1,4 +1,4 @@
-"""MCsquare behind the calls that yaptide makes to any simulator."""
+"""MCsquare as a simulator of yaptide."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from yaptide.simulators.base import Checked, Command, Converted, InputFiles, Ins
 from yaptide.simulators.mcsquare import config, conversion, inputs, install, output, sample
 from yaptide.simulators.programs import PointedProgram, read_pointer
 
-_RANGE, _TOLERANCE = 157.7, 2.0  # mm: CSDA range of 150 MeV protons in water (PSTAR), and what few primaries allow for
+_RANGE, _TOLERANCE = 157.7, 2.0  # mm: CSDA range of 150 MeV protons in water (PSTAR), and statistical tolerance
 
 
 class MCsquare(PointedProgram):
-    """MCsquare 1.1, fast Monte Carlo of proton beams in a CT; docs/mcsquare.md says how to give its input.
+    """MCsquare 1.1, fast Monte Carlo of proton beams in a CT; docs/mcsquare.md describes its input.
 
-    See `yaptide.simulators.base.Simulator` for what each call means.
+    `yaptide.simulators.base.Simulator` describes the methods.
     """
 
     name = "mcsquare"
@@ -27,49 +27,49 @@ class MCsquare(PointedProgram):
     remedy = "an administrator can install it with `yaptide simulators install mcsquare` where tasks run"
 
     def recognises(self, files: InputFiles) -> bool:
-        """Whether there is a config.txt with a key of MCsquare."""
+        """Return whether there is a config.txt with a key of MCsquare."""
         return config.looks_like(files.get(config.FILE, ""))
 
     def check(self, files: InputFiles) -> Checked:
-        """Check all files; raises InvalidInput naming the file, the line and what to mend."""
+        """Check all files; raise InvalidInput with the file, the line and what to fix."""
         settings = inputs.parse_inputs(files).config
         return Checked(settings.primaries, config.QUANTUM, settings.seed)
 
     def install(self, folder: Path, say: Say) -> Installation:
-        """Fetch, prove and put in place; what is there and works is kept. Raises NotConfigured."""
-        return install.install_mcsquare(folder, say, self.installation, self.prove)
+        """Download, test and install MCsquare; a working installation is kept. Raises NotConfigured."""
+        return install.install_mcsquare(folder, say, self.installation, self.test_program)
 
     def installation(self, folder: Path) -> Installation:
-        """The program that was pointed to, or what is installed under `folder`; raises NotConfigured."""
+        """Return the program that was added, or the one installed under `folder`; raise NotConfigured."""
         return read_pointer(folder, self.name) or install.find_installation(folder)
 
     def version(self, program: Path) -> str:
-        """What it calls itself, if it runs on this processor and has its materials beside it; raises NotConfigured."""
+        """Return the version that the program prints; raise NotConfigured if it cannot run or has no materials."""
         return install.version_of(program)
 
     def sample(self) -> InputFiles:
-        """150 MeV protons in water."""
+        """Return 150 MeV protons in water."""
         return sample.water_sample()
 
     def judge(self, output: TaskOutput) -> None:
-        """They stop where they have to; raises NotConfigured."""
+        """Compare R80 with the known range; raise NotConfigured if it differs."""
         curve = output.estimators[0].pages[0]
         _, r80 = bragg_peak(curve.axes[0].values, curve.values)
         if abs(r80 - _RANGE) > _TOLERANCE:
-            raise NotConfigured(f"protons of 150 MeV stop at {r80:.1f} mm of water instead of {_RANGE} mm")
+            raise NotConfigured(f"the range of 150 MeV protons in water is {r80:.1f} mm instead of {_RANGE} mm")
 
     def prepare(self, files: InputFiles, primaries: int, seed: int, folder: Path) -> None:
-        """Write a task's input, for one thread; raises InvalidInput if `files` would not pass the check."""
+        """Write the input of a task, for one thread; raise InvalidInput if `files` do not pass the check."""
         inputs.write_inputs(inputs.parse_inputs(files), primaries, seed, folder)
 
     def command(self, installation: Installation, folder: Path) -> Command:
-        """The program and its configuration file."""
+        """Return the program and its configuration file."""
         return install.run_command(installation)
 
     def read(self, folder: Path, exit_code: int) -> TaskOutput:
-        """Dose, and where asked for Energy and LET, each as depth curve, slice and grid; raises SimulationFailed."""
+        """Return dose, and if requested energy and LET, each as depth curve, slice and grid; raise SimulationFailed."""
         return output.read_output(folder, exit_code)
 
     def convert(self, project: Project) -> Converted:
-        """The input files for a project: voxels, a plan of one field, and the detectors; raises InvalidInput."""
+        """Return the input files for a project: voxels, a plan with one field, detectors; raise InvalidInput."""
         return conversion.convert_project(project)

@@ -1,4 +1,4 @@
-"""Voxels in place of the zones of a project, on a grid that fits its detectors."""
+"""Converts the zones of a project to voxels, on a grid that fits its detectors."""
 
 import itertools
 import math
@@ -32,27 +32,27 @@ from yaptide.editor.project import (
 from yaptide.simulators.mcsquare.materials import hu_of
 from yaptide.simulators.mcsquare.metaimage import Grid, Voxels
 
-#: More voxels would make the memory of each task large: with so many, MCsquare takes some 200 MB.
+#: More voxels would use too much memory per task: with this many, MCsquare needs about 200 MB.
 MOST_VOXELS = 4_000_000
 
-#: Fewer if there are many figures: a test of a point in a figure takes some 30 ns, and somebody waits for it.
+#: Fewer voxels if there are many figures: testing a point against a figure takes about 30 ns, and users wait for it.
 _MOST_TESTS = 200_000_000
 
-#: cm. Voxels are not larger than this where there is room for smaller ones, and never smaller than the other.
+#: cm. Maximum size of voxels where smaller ones fit, and minimum size.
 _LARGEST, _SMALLEST = 0.25, 0.01
-#: A surface is on the grid if it is that near to one of its planes, in cm.
+#: A surface within this distance of a plane of the grid counts as being on it, in cm.
 _NEAR = 1e-4
-#: g/cm3. What is thinner, and around everything else, is left out of the grid: nothing comes back from there.
+#: g/cm3. Thinner material around everything else is left out of the grid: nothing scatters back from it.
 _THIN = 0.01
 _MOST_TRIED = 100  # sizes of voxels
 _STEP, _COARSEST = 1.25, 5.0
 _MM = 10.0
-_BLOCK = 25  # voxels along each side: so many fit into the processor's cache, and lie near to each other
+_BLOCK = 25  # voxels along each side of a block, which fits into the processor's cache
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """A grid and where its corner is, in cm of the project."""
+    """A grid and the position of its corner, in cm of the project."""
 
     grid: Grid
     corner: Vector
@@ -65,15 +65,15 @@ class Space:
 
     @property
     def description(self) -> str:
-        """The voxels in words."""
+        """Number and size of the voxels as text."""
         shape = " x ".join(map(str, self.grid.shape))
         size = " x ".join(f"{size:.4g}" for size in self.grid.spacing)
         return f"{shape} voxels of {size} mm"
 
-    def place(self, point: Vector) -> Vector:
-        """A point of the project (cm) in mm from the corner of the grid, not outside of it by rounding."""
+    def to_grid(self, point: Vector) -> Vector:
+        """Convert a point of the project (cm) to mm from the corner of the grid, clipped to the grid."""
         x, y, z = (
-            min(max((at - start) * _MM, 0.0), self.grid.length(axis))
+            min(max((at - start) * _MM, 0.0), self.grid.axis_length(axis))
             for axis, (at, start) in enumerate(zip(point, self.corner, strict=True))
         )
         return x, y, z
@@ -81,7 +81,7 @@ class Space:
 
 @dataclass(slots=True)
 class _Axis:
-    """What the voxels have to fit along an axis, in cm: the range, bins as (begin, width), and planes."""
+    """What voxels must fit along an axis, in cm: the range, bins as (begin, width), and planes."""
 
     low: float
     high: float
@@ -89,8 +89,8 @@ class _Axis:
     planes: list[float] = field(default_factory=list)
     finest: float = _LARGEST
 
-    def lattice(self, coarser: float) -> tuple[float, float, int]:
-        """The begin, the size and the number of voxels; they are made `coarser` than is best by this factor."""
+    def fit_lattice(self, coarser: float) -> tuple[float, float, int]:
+        """Return begin, size and number of the voxels, `coarser` than the best size by this factor."""
         begin, width = min(self.bins, key=lambda bins: bins[1], default=(self.low, self.finest))
         wanted = max(min(self.finest, width, self._thinnest()), _SMALLEST) * coarser
         if width <= wanted:
@@ -104,21 +104,21 @@ class _Axis:
         return begin + first * size, size, last - first
 
     def _thinnest(self) -> float:
-        """The distance of the two planes that are nearest to each other."""
+        """Return the smallest distance between two planes."""
         planes = sorted(plane for plane in self.planes if self.low - _NEAR <= plane <= self.high + _NEAR)
         return min((gap for gap in np.diff(planes) if gap > _NEAR), default=math.inf)
 
     def _misfit(self, begin: float, size: float) -> float:
-        """How far planes and bins are from the planes of a lattice, cm."""
+        """Return the maximum distance of planes and bins from the planes of a lattice, cm."""
         edges = [*self.planes, *(low for low, _ in self.bins), *(low + width for low, width in self.bins)]
         steps = (np.array([begin, *edges]) - begin) / size
         return float(np.abs(steps - np.round(steps)).max() * size)
 
 
 def make_space(project: Project, detectors: Sequence[Detector]) -> Space:
-    """The grid for a project, of which the `detectors` are used; at most MOST_VOXELS.
+    """Return the grid for a project and the `detectors` that are used; at most MOST_VOXELS.
 
-    Raises InvalidInput for a project that is so large that its voxels would be.
+    Raises InvalidInput for a project that would need voxels that are too large.
     """
     box = _box(project, detectors)
     axes = [_axis(axis, box, project, detectors) for axis in range(3)]
@@ -126,7 +126,7 @@ def make_space(project: Project, detectors: Sequence[Detector]) -> Space:
     most = min(MOST_VOXELS, _MOST_TESTS // max(tests, 1))
     coarser = [1.0, 1.0, 1.0]
     while True:
-        lattices = [axis.lattice(by) for axis, by in zip(axes, coarser, strict=True)]
+        lattices = [axis.fit_lattice(by) for axis, by in zip(axes, coarser, strict=True)]
         if max(size for _, size, _ in lattices) > _COARSEST:
             raise InvalidInput(f"The project is too large: its voxels would be larger than {_COARSEST:g} cm")
         if math.prod(count for _, _, count in lattices) <= most:
@@ -137,20 +137,21 @@ def make_space(project: Project, detectors: Sequence[Detector]) -> Space:
 
 
 def fill_space(space: Space, geometry: Geometry) -> Voxels:
-    """The HU of each voxel, shape (nz, ny, nx): that of the zone in which its centre is."""
+    """Return the HU of each voxel, shape (nz, ny, nx): that of the zone that contains its centre."""
     shape = space.grid.shape
     hu = np.empty(shape[::-1], dtype=np.float32)
-    centres = [space.corner[axis] + space.grid.centres(axis) / _MM for axis in range(3)]
+    centres = [space.corner[axis] + space.grid.voxel_centres(axis) / _MM for axis in range(3)]
     for corner in itertools.product(*(range(0, count, _BLOCK) for count in shape)):
         parts = [slice(first, first + _BLOCK) for first in corner]
-        x, y, z = (of_axis[part] for of_axis, part in zip(centres, parts, strict=True))
-        places = np.stack([each.ravel() for each in np.meshgrid(z, y, x, indexing="ij")][::-1], axis=1)
+        x, y, z = (coordinates[part] for coordinates, part in zip(centres, parts, strict=True))
+        mesh = np.meshgrid(z, y, x, indexing="ij")
+        places = np.stack([coordinates.ravel() for coordinates in mesh][::-1], axis=1)
         hu[tuple(parts[::-1])] = hu_of(1) * geometry.zones_at(places).reshape(len(z), len(y), len(x))
     return hu
 
 
 def _box(project: Project, detectors: Sequence[Detector]) -> Doubles:
-    """What has to be in the grid, as far as there is anything: what is dense, the detectors, the beam's start."""
+    """Return the box that the grid must cover: dense matter, the detectors, and the start of the beam."""
     everything = box_of_project(project)
     dense = [box_of_zone(zone) for zone in project.zones if _is_dense(zone.material.density, zone.material.is_empty)]
     if _is_dense(project.world.material.density, project.world.material.is_empty):
@@ -179,32 +180,32 @@ def _box_of_detector(detector: Detector, project: Project) -> Doubles | None:
 
 
 def _box_of_beam(beam: Beam) -> Doubles:
-    """Where the beam starts; of a Gaussian the part within four standard deviations."""
+    """Return where the beam starts; for a Gaussian the part within four standard deviations."""
     reach = 4.0 if beam.shape is BeamShape.GAUSSIAN else 1.0
     across = sum(reach * size * np.abs(axis) for size, axis in zip(beam.size, np.array(beam.axes), strict=True))
     return np.array([beam.position - across, beam.position + across])
 
 
 def _axis(axis: int, box: Doubles, project: Project, detectors: Iterable[Detector]) -> _Axis:
-    """What the voxels have to fit along an axis."""
-    found = _Axis(float(box[0, axis]), float(box[1, axis]))
+    """Return what the voxels must fit along an axis."""
+    axis_fit = _Axis(float(box[0, axis]), float(box[1, axis]))
     for detector in detectors:
         width = bin_widths(detector)[axis]
         if isinstance(detector, Mesh):
-            found.bins.append((detector.centre[axis] - detector.size[axis] / 2, width))
+            axis_fit.bins.append((detector.centre[axis] - detector.size[axis] / 2, width))
         elif isinstance(detector, Cylinder) and axis == 2:
-            found.bins.append((detector.centre[2] - detector.depth / 2, width))
+            axis_fit.bins.append((detector.centre[2] - detector.depth / 2, width))
         else:
-            found.finest = min(found.finest, width / 2)
+            axis_fit.finest = min(axis_fit.finest, width / 2)
     figures = {id(figure): figure for zone in project.zones for term in zone.terms for _, figure in term}
     for figure in figures.values():
         if _is_flat(figure, axis):
-            found.planes += box_of_figure(figure)[:, axis].tolist()
-    return found
+            axis_fit.planes += box_of_figure(figure)[:, axis].tolist()
+    return axis_fit
 
 
 def _is_flat(figure: Figure, axis: int) -> bool:
-    """Whether a figure ends in planes across an axis."""
+    """Return whether a figure ends in planes perpendicular to an axis."""
     along = np.abs(figure.axes[axis])
     if figure.solid is Solid.BOX:
         return bool(along.max() > 1 - 1e-9)
@@ -212,7 +213,7 @@ def _is_flat(figure: Figure, axis: int) -> bool:
 
 
 def bin_widths(detector: Detector) -> Vector:
-    """How wide the bins of a detector are along each axis, in cm; without limit if it has none."""
+    """Return the widths of a detector's bins along each axis, in cm; infinity without bins."""
     if isinstance(detector, Mesh):
         x, y, z = (size / bins for size, bins in zip(detector.size, detector.bins, strict=True))
         return x, y, z

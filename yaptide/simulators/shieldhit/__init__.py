@@ -1,4 +1,4 @@
-"""SHIELD-HIT12A: what yaptide knows of it."""
+"""SHIELD-HIT12A: checks its input."""
 
 from yaptide.simulators.shieldhit.simulator import ShieldHit
 

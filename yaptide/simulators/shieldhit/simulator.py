@@ -1,9 +1,9 @@
-"""SHIELD-HIT12A: transport of ions, with four input files; ``beam.dat`` has a keyword and its values in each line."""
+"""SHIELD-HIT12A: ion transport, with four input files; lines of ``beam.dat`` are a keyword and its values."""
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.simulators.base import Checked, InputFiles
 from yaptide.simulators.external import External, require_files
-from yaptide.simulators.runs import LARGEST_SEED, MOST_PRIMARIES, drawn_seed
+from yaptide.simulators.runs import LARGEST_SEED, MOST_PRIMARIES, draw_seed
 from yaptide.simulators.text import filled_lines
 
 _BEAM = "beam.dat"
@@ -11,21 +11,21 @@ _FILES = (_BEAM, "mat.dat", "geo.dat", "detect.dat")
 
 
 class ShieldHit(External):
-    """SHIELD-HIT12A, run elsewhere."""
+    """SHIELD-HIT12A, run by external workers."""
 
     name = "shieldhit"
     title = "SHIELD-HIT12A"
 
     def recognises(self, files: InputFiles) -> bool:
-        """Whether there is a beam.dat."""
+        """Return whether there is a beam.dat."""
         return _BEAM in files
 
     def check(self, files: InputFiles) -> Checked:
-        """All four files, and in beam.dat the primaries (NSTAT) and the seed (RNDSEED); raises InvalidInput."""
+        """Check the four files, and the primaries (NSTAT) and seed (RNDSEED) in beam.dat; raise InvalidInput."""
         require_files(files, _FILES, self.title)
         keywords = {line.words[0].upper(): line for line in filled_lines(_BEAM, files[_BEAM], comment="!#*")}
         if "NSTAT" not in keywords:
             raise InvalidInput(f"{_BEAM}: the number of primaries, NSTAT, is missing")
-        primaries = keywords["NSTAT"].integer(1, "NSTAT", 1, MOST_PRIMARIES)
-        seed = keywords["RNDSEED"].integer(1, "RNDSEED", 0, LARGEST_SEED) if "RNDSEED" in keywords else 0
-        return Checked(primaries, quantum=1, seed=seed or drawn_seed())
+        primaries = keywords["NSTAT"].parse_integer(1, "NSTAT", 1, MOST_PRIMARIES)
+        seed = keywords["RNDSEED"].parse_integer(1, "RNDSEED", 0, LARGEST_SEED) if "RNDSEED" in keywords else 0
+        return Checked(primaries, quantum=1, seed=seed or draw_seed())

@@ -1,4 +1,4 @@
-"""TOPAS: what yaptide knows of it."""
+"""TOPAS: checks its input."""
 
 from yaptide.simulators.topas.simulator import Topas
 
