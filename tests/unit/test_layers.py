@@ -27,7 +27,7 @@ LAYERS = {
         *("persistence.codec", "persistence.task_outputs", "persistence.result_files"),
     ),
     "api": ("domain", "services", "persistence.codec", "logs"),
-    "web": ("domain", "services"),
+    "web": ("domain", "services", "api.http", "api.cookies", "api.errors"),
     "client": (),
     "admin": (*_BEHIND_HTTP, "application", "settings", "logs"),
     "application": (*_BEHIND_HTTP, "api", "web", "settings", "logs"),
