@@ -5,14 +5,14 @@ A module per subject holds its routes. `session` knows who is signed in, `assets
 no page has inline scripts or styles.
 """
 
-from apiflask import APIBlueprint, APIFlask
+from apiflask import APIFlask
 
 from yaptide.web import accounts, assets, docs, errors, rendering, session, simulations
 
 __all__ = ["register_pages"]
 
 #: One per subject.
-ALL: tuple[APIBlueprint, ...] = (accounts.blueprint, simulations.blueprint)
+ALL = (docs.blueprint, assets.blueprint, accounts.blueprint, simulations.blueprint)
 
 
 def register_pages(app: APIFlask) -> None:
@@ -21,8 +21,5 @@ def register_pages(app: APIFlask) -> None:
     assets.prepare(app)
     rendering.prepare(app)
     for blueprint in ALL:
-        session.protect(blueprint)
-        errors.register_handlers(blueprint)
-    for blueprint in (*ALL, docs.blueprint, assets.blueprint):
         app.register_blueprint(blueprint)
     errors.register_not_found(app)

@@ -1,6 +1,5 @@
 """Signing in and out, and a user's own account."""
 
-from apiflask import APIBlueprint
 from flask import Response, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
@@ -10,8 +9,9 @@ from yaptide.domain.errors import YaptideError
 from yaptide.services import sessions
 from yaptide.services.devices import Origin
 from yaptide.web import session
+from yaptide.web.blueprints import new_blueprint
 
-blueprint = APIBlueprint("account_pages", __name__, enable_openapi=False)
+blueprint = new_blueprint("account_pages", __name__)
 
 
 @blueprint.get("/sign-in")

@@ -1,14 +1,14 @@
 """The list of simulations, and a page for each of them."""
 
-from apiflask import APIBlueprint
 from flask import render_template
 from flask.typing import ResponseReturnValue
 
 from yaptide.api.http import get_backend
 from yaptide.services import simulations
 from yaptide.web import session
+from yaptide.web.blueprints import new_blueprint
 
-blueprint = APIBlueprint("simulation_pages", __name__, enable_openapi=False)
+blueprint = new_blueprint("simulation_pages", __name__)
 
 
 @blueprint.get("/simulations")
