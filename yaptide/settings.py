@@ -17,6 +17,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from yaptide.domain.errors import InvalidInput
+from yaptide.services.access import parse_operator
 from yaptide.services.backend import Keycloak, Limits
 from yaptide.services.passwords import LEAST, MAX_PASSWORD
 from yaptide.services.throttle import REGISTRATIONS, SIGN_INS
@@ -233,6 +234,19 @@ class Settings(BaseSettings):
         "`plgridAccessServices=PLG_YAPTIDE_ACCESS`; `realm_access.roles=yaptide` for a claim within a claim. "
         "Default: none; every user of the realm is let in.",
     )
+    ui_dir: Path | None = Field(
+        None,
+        validation_alias="YAPTIDE_UI_DIR",
+        description="Folder with a build of the web front end, which `yaptide up` serves under `/editor`; see "
+        "[web-front-end.md](web-front-end.md). Default: none.",
+    )
+    admins: str = Field(
+        "",
+        validation_alias="YAPTIDE_ADMINS",
+        description="Users who see the operator page, separated by commas: `alice` for a user who signs in with a "
+        "password, `keycloak:bob` for one of Keycloak. Nobody can register by such a name: add the user with `yaptide "
+        "users add`. Default: none.",
+    )
     cert_auth_url: str = Field(
         "",
         validation_alias="CERT_AUTH_URL",
@@ -254,6 +268,11 @@ class Settings(BaseSettings):
     def work(self) -> Path:
         """Where running tasks have their folders."""
         return self.data_dir / "work"
+
+    @property
+    def operators(self) -> frozenset[tuple[str, str]]:
+        """The users who administer this installation, as (provider, name)."""
+        return frozenset(map(parse_operator, _parts(self.admins)))
 
     @property
     def origins(self) -> list[str]:

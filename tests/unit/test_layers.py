@@ -54,7 +54,7 @@ LIBRARIES = {
         "client": ("yaptide_client",),
         "domain": tuple(f"yaptide_client.{name}" for name in ("errors", "states", "estimators", "depth_dose")),
         "application": ("yaptide_client.extras",),
-        "services": ("yaptide_client.extras",),
+        "services": ("yaptide_client.extras", "yaptide_client.files"),
         "platforms": ("yaptide_client.extras", "yaptide_client.answers"),
         "admin": ("yaptide_client",),
     },

@@ -11,13 +11,12 @@ from yaptide.admin import address
 from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import print_json, print_table
 from yaptide.application import make_backend, make_broker
-from yaptide.domain.errors import NotConfigured, YaptideError
+from yaptide.domain.errors import YaptideError
 from yaptide.platforms import lock
-from yaptide.services import clusters, diagnosis, readiness
+from yaptide.services import diagnosis
 from yaptide.services.backend import Backend
 from yaptide.services.diagnosis import Finding, Verdict
 from yaptide.settings import Settings, load_settings
-from yaptide_client.extras import require_extra
 
 app = typer.Typer()
 
@@ -36,7 +35,7 @@ def run_doctor(as_json: AsJson = False) -> None:
     """
     settings = load_settings()
     backend = make_backend(settings)
-    found = [*_surroundings(settings, backend), *_simulations(backend)]
+    found = [*_surroundings(settings, backend), *diagnosis.diagnose_tasks(backend)]
     backend.database.close()
     if as_json:
         print_json({"findings": [asdict(each) for each in found]})
@@ -48,15 +47,9 @@ def run_doctor(as_json: AsJson = False) -> None:
 
 
 def _surroundings(settings: Settings, backend: Backend) -> Iterator[Finding]:
-    checks = readiness.run_checks(backend)
-    yield from (
-        Finding(each.name, Verdict.OK if each.ok else Verdict.ERROR, each.message, each.remedy) for each in checks
-    )
+    yield from diagnosis.diagnose_surroundings(backend)
     yield _server(address.read_address(settings.data_dir) or settings.backend_url)
     yield _executor(settings.data_dir)
-    missing = (each for each in readiness.check_simulators(backend, checks) if not each.ok)  # others have a line each
-    yield from (Finding(each.name, Verdict.WARNING, each.message, each.remedy) for each in missing)
-    yield from _clusters(backend)
     broker = make_broker(settings)
     if broker is None:
         yield Finding("broker", Verdict.OK, "none is set (CELERY_BROKER_URL): tasks run on this machine")
@@ -104,24 +97,6 @@ def _executor(data: Path) -> Finding:
     return Finding(
         "dispatch", Verdict.ERROR, "nothing has submitted simulations run", "start it: yaptide up, or yaptide work"
     )
-
-
-def _clusters(backend: Backend) -> Iterator[Finding]:
-    """Without SSH nothing runs on clusters, and what was submitted to them before waits."""
-    try:
-        if clusters.list_names(backend):
-            require_extra("asyncssh", "Running on clusters")
-    except NotConfigured as error:
-        yield Finding("clusters", Verdict.ERROR, str(error))
-    except YaptideError:
-        pass  # the database has a line of its own
-
-
-def _simulations(backend: Backend) -> Iterator[Finding]:
-    try:
-        yield from list(diagnosis.diagnose_simulations(backend))
-    except YaptideError:
-        yield Finding("tasks", Verdict.ERROR, "nobody can tell while the database does not answer")
 
 
 def _listed(depths: Mapping[str, int]) -> str:

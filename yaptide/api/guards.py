@@ -66,5 +66,6 @@ def _tell_browsers(response: Response) -> Response:
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     if response.mimetype == "text/html":
-        response.headers.update(_OF_PAGES)
+        for name, value in _OF_PAGES.items():
+            response.headers.setdefault(name, value)
     return response

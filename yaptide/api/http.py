@@ -18,7 +18,7 @@ from werkzeug.routing import IntegerConverter
 
 from yaptide import logs
 from yaptide.api import cookies
-from yaptide.domain.errors import InvalidInput, TooLarge, YaptideError
+from yaptide.domain.errors import Forbidden, InvalidInput, NotAuthenticated, TooLarge, YaptideError
 from yaptide.persistence import codec
 from yaptide.services import results, sessions, workers
 from yaptide.services.backend import Backend
@@ -33,6 +33,8 @@ _LARGEST = 2**31 - 1
 #: A body up to here (bytes) may come from anybody. Parsed, JSON can take thirty times its size in memory.
 _SMALL = 2**20
 _OF_USERS = ("/jobs/direct", "/jobs/batch", "/convert")
+#: Forms of pages with files.
+_OF_PAGES = ("/new", "/new/check")
 _OF_WORKERS = {"/jobs": results.JobKey, "/logfiles": results.Key, "/tasks/list": results.Key}
 _SEES_TO_IT = "/results"
 #: Where the key is at the beginning of a large body.
@@ -139,6 +141,22 @@ def get_user() -> User:
     return this.user
 
 
+def authenticate_page(known: Backend, of: Request) -> tuple[User, sessions.Token | None]:
+    """Who has a page open that sends a request, and a new access token if the one that it has does not do any more.
+
+    Raises NotAuthenticated if nobody is signed in there.
+    """
+    try:
+        return sessions.authenticate_user(known, cookies.read(known, cookies.ACCESS, of)), None
+    except (NotAuthenticated, Forbidden):
+        pass
+    try:
+        renewed = sessions.refresh_access(known, cookies.read(known, cookies.REFRESH, of))
+        return sessions.authenticate_user(known, renewed.text), renewed
+    except Forbidden as error:
+        raise NotAuthenticated(str(error)) from None
+
+
 def get_worker() -> workers.Proof:
     """The simulation in the path, and the update key that comes along; raises InvalidInput without one."""
     return _proof(request, (request.view_args or {}).get("simulation_id", 0))
@@ -164,6 +182,8 @@ def may_send_large(known: Backend, environ: dict[str, Any], head: bytes) -> bool
     try:
         if this.path in _OF_USERS:
             sessions.authenticate_user(known, _access_token(known, this))
+        elif this.path in _OF_PAGES:
+            authenticate_page(known, this)
         elif simulation:
             workers.check_key(known, _proof(this, simulation[1]))
         elif this.path == _SEES_TO_IT and (key := key_first(head)):
@@ -191,6 +211,8 @@ def guard_body() -> None:
         return
     if request.path in _OF_USERS:
         get_user()
+    elif request.path in _OF_PAGES:
+        authenticate_page(get_backend(), request)
     elif request.path.startswith(_WORK):  # whoever has no key cannot have us wait for a body
         workers.check_key(get_backend(), get_worker())
     elif request.path not in _OF_WORKERS:

@@ -83,7 +83,7 @@ class Backend:
     remembered of wrong passwords, the data folder, where large bodies wait for their check, the keys of the
     `yaptide.services.secrets.Vault`, the realm of Keycloak, None if nobody signs in through it, the simulators
     whose simulations workers of others take, and the one that runs projects which were made for others (or `auto`,
-    `off`).
+    `off`), and the users (provider, name) who see the operator page.
     """
 
     database: Database
@@ -97,6 +97,7 @@ class Backend:
     keycloak: Keycloak | None = None
     foreign_workers: frozenset[str] = frozenset()
     editor_simulator: str = "auto"
+    operators: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

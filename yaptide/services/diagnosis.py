@@ -1,14 +1,19 @@
-"""What is wrong with the simulations that are in the database, and what happens next: for `yaptide doctor`."""
+"""What is wrong with an installation and the simulations in its database, and what to do about it.
+
+For `yaptide doctor`, which adds what it sees of processes and of the broker, and for the operator page.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from yaptide.domain.errors import NotConfigured, YaptideError
 from yaptide.persistence.queries import diagnosis
-from yaptide.services import runners
+from yaptide.services import clusters, readiness, runners
 from yaptide.services.backend import Backend, utc_now
 from yaptide.services.runners import Wanted
+from yaptide_client.extras import require_extra
 
 
 class Verdict(StrEnum):
@@ -31,6 +36,36 @@ class Finding:
 
 #: After so many times the limit of silence somebody should have noticed.
 _UNNOTICED = 3
+
+
+def diagnose_surroundings(backend: Backend) -> Iterator[Finding]:
+    """Yield how the database and the data folder are, whether there are simulators, and what runs on clusters."""
+    checks = readiness.run_checks(backend)
+    yield from (
+        Finding(each.name, Verdict.OK if each.ok else Verdict.ERROR, each.message, each.remedy) for each in checks
+    )
+    missing = (each for each in readiness.check_simulators(backend, checks) if not each.ok)  # others have a line each
+    yield from (Finding(each.name, Verdict.WARNING, each.message, each.remedy) for each in missing)
+    yield from _clusters(backend)
+
+
+def _clusters(backend: Backend) -> Iterator[Finding]:
+    """Without SSH nothing runs on clusters, and what was submitted to them before waits."""
+    try:
+        if clusters.list_names(backend):
+            require_extra("asyncssh", "Running on clusters")
+    except NotConfigured as error:
+        yield Finding("clusters", Verdict.ERROR, str(error))
+    except YaptideError:
+        pass  # the database has a line of its own
+
+
+def diagnose_tasks(backend: Backend) -> Iterator[Finding]:
+    """Yield what `diagnose_simulations` does, or that the database does not answer."""
+    try:
+        yield from list(diagnose_simulations(backend))
+    except YaptideError:
+        yield Finding("tasks", Verdict.ERROR, "nobody can tell while the database does not answer")
 
 
 def diagnose_simulations(backend: Backend) -> Iterator[Finding]:

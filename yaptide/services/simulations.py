@@ -1,5 +1,6 @@
 """Simulations: submit, list, follow, cancel, delete."""
 
+import os
 import secrets
 import uuid
 from collections.abc import Mapping, Sequence
@@ -32,17 +33,20 @@ from yaptide.simulators.files import check_names
 
 MAX_PRIMARIES = 10**15
 MAX_TITLE = 500
+#: Primaries for which a task of its own is worth its start, and tasks on a cluster, where nobody says how many.
+_WORTH_A_TASK, _TASKS_ON_CLUSTER = 10_000, 10
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
     """What a user asks for, with one of `input_files` (name to text) and `input_json` (a project of the web editor).
 
-    `batch` is what is asked of a cluster, None if it is to be run here.
+    `ntasks` is None for as many tasks as `suggest_tasks` says. `batch` is what is asked of a cluster, None if it is to
+    be run here.
     """
 
     sim_type: str
-    ntasks: int
+    ntasks: int | None
     title: str
     input_files: Mapping[str, str] | None = None
     input_json: Mapping[str, Any] | None = None
@@ -81,6 +85,71 @@ class _Ready:
     note: str | None = None
     left_out: tuple[str, ...] = ()
 
+    @property
+    def shares(self) -> list[int]:
+        """Primaries of each task."""
+        asked = self.submission.ntasks
+        is_batch = self.submission.batch is not None
+        tasks = suggest_tasks(self.checked.primaries, is_batch=is_batch).tasks if asked is None else asked
+        return split_primaries(self.checked.primaries, tasks, self.checked.quantum)
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A number of tasks, and the reason in words."""
+
+    tasks: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a submission would become.
+
+    `primaries` in all, in so many `tasks`; `suggestion` is the reason for that number if none was asked for. `left_out`
+    is what of a project is not simulated, `note` what its history would say of the conversion, `waits` why nobody of
+    ours can begin it.
+    """
+
+    sim_type: str
+    title: str
+    primaries: int
+    tasks: int
+    suggestion: str | None
+    left_out: tuple[str, ...]
+    note: str | None
+    waits: str | None
+
+
+def suggest_tasks(primaries: int, *, is_batch: bool = False) -> Suggestion:
+    """Return a sensible number of tasks: enough to keep processors busy, none so small that starting it takes longer."""
+    cores = len(os.sched_getaffinity(0))
+    most, why = (_TASKS_ON_CLUSTER, "usual for a cluster") if is_batch else (cores, "one for each processor here")
+    enough = max(1, primaries // _WORTH_A_TASK)
+    if enough < most:
+        return Suggestion(enough, f"each has at least {_WORTH_A_TASK:,} primaries" if enough > 1 else "few primaries")
+    return Suggestion(most, why)
+
+
+def preview_submission(backend: Backend, user: User, submission: Submission) -> Preview:
+    """Return what a submission would become, and store nothing; raises what `submit_simulation` does."""
+    ready = _check(backend, submission)
+    shares, payload = ready.shares, _input_payload(ready.submission, ready.checked, ready.left_out)
+    with backend.database.read_committed() as connection:
+        waits = _place(backend, connection, ready, len(shares))[1]
+        _require_quota(connection, user, len(payload.data))
+    is_batch = submission.batch is not None
+    return Preview(
+        ready.sim_type,
+        get_simulator(ready.sim_type).title,
+        sum(shares),
+        len(shares),
+        suggest_tasks(ready.checked.primaries, is_batch=is_batch).reason if submission.ntasks is None else None,
+        ready.left_out,
+        ready.note,
+        waits,
+    )
+
 
 @retry_contended
 def submit_simulation(backend: Backend, user: User, submission: Submission) -> Submitted:
@@ -89,14 +158,9 @@ def submit_simulation(backend: Backend, user: User, submission: Submission) -> S
     Raises, with nothing stored, InvalidInput if anything of it cannot be run as it is, NotConfigured if nobody is there
     who could run it, Conflict if the user's quota is used up, StorageFull if there is no room for results.
     """
-    if not 1 <= submission.ntasks <= backend.limits.tasks:
-        raise InvalidInput(f"The number of tasks must be between 1 and {backend.limits.tasks}")
-    if len(submission.title) > MAX_TITLE or "\0" in submission.title:
-        raise InvalidInput(f"A title has at most {MAX_TITLE} characters")
-    ready = _prepare(backend, submission)
+    ready = _check(backend, submission)
     sim_type, checked, submission = ready.sim_type, ready.checked, ready.submission
-    room.require_room(backend.data_dir, "for results, an administrator has to make some")
-    shares = split_primaries(checked.primaries, submission.ntasks, checked.quantum)
+    shares = ready.shares
     seeds = task_seeds(checked.seed, len(shares)) if submission.input_files else [None] * len(shares)
     cause = Audit(user.username, utc_now())
     platform, first = (DIRECT, 0) if submission.batch is None else (BATCH, 1)
@@ -119,10 +183,7 @@ def submit_simulation(backend: Backend, user: User, submission: Submission) -> S
     ]
     payload = _input_payload(submission, checked, ready.left_out)
     with backend.database.writing() as connection:
-        of_platform = _of_platform(backend, connection, submission, sim_type, len(rows))
-        for_others = of_platform.get("options", "") is None
-        wanted = Wanted(sim_type, platform, submission.input_type, for_others)
-        waits = runners.check_runnable(backend, connection, wanted)
+        of_platform, waits = _place(backend, connection, ready, len(rows))
         check_quota(connection, user, len(payload.data))
         simulation_id = simulations.add_simulation(connection, values, of_platform, payload, rows)
         reason = " ".join(filter(None, (ready.note, waits))) or None
@@ -145,12 +206,41 @@ def check_quota(connection: Connection, user: User, more: int) -> None:
     """
     if not users.lock_user(connection, user.id):
         raise Forbidden(EXPIRED)
+    _require_quota(connection, user, more)
+
+
+def _require_quota(connection: Connection, user: User, more: int) -> None:
     quota = users.get_quota(connection, user.id)
     if quota is None:  # as for nearly everybody: what they have need not be summed up
         return
     used = users.count_used_bytes(connection, user.id)
     if used + more > quota:
         raise Conflict(f"Your simulations take {used} bytes of the {quota} you may store: delete some of them first")
+
+
+def _check(backend: Backend, submission: Submission) -> _Ready:
+    """Check all of a submission that needs nothing but itself, and that there is room; raises as submitting it does."""
+    if submission.ntasks is not None and not 1 <= submission.ntasks <= backend.limits.tasks:
+        raise InvalidInput(f"The number of tasks must be between 1 and {backend.limits.tasks}")
+    if len(submission.title) > MAX_TITLE or "\0" in submission.title:
+        raise InvalidInput(f"A title has at most {MAX_TITLE} characters")
+    ready = _prepare(backend, submission)
+    room.require_room(backend.data_dir, "for results, an administrator has to make some")
+    return ready
+
+
+def _place(
+    backend: Backend, connection: Connection, ready: _Ready, tasks: int
+) -> tuple[Mapping[str, Any], str | None]:
+    """The columns of a simulation's row for its platform, and why it has to wait for workers of others, if it has to.
+
+    Raises InvalidInput, NotConfigured if nobody could run it.
+    """
+    submission = ready.submission
+    of_platform = _of_platform(backend, connection, submission, ready.sim_type, tasks)
+    platform = DIRECT if submission.batch is None else BATCH
+    wanted = Wanted(ready.sim_type, platform, submission.input_type, of_platform.get("options", "") is None)
+    return of_platform, runners.check_runnable(backend, connection, wanted)
 
 
 def _prepare(backend: Backend, submission: Submission) -> _Ready:

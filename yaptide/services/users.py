@@ -49,6 +49,8 @@ def sign_up(backend: Backend, username: str, password: str, address: str = "") -
     """
     if not backend.limits.registration:
         raise Forbidden("Nobody can register here: ask the operator of this server for an account")
+    if (YAPTIDE_USER, composed(username)) in backend.operators:
+        raise Forbidden("This name is kept for an administrator of this server, who adds the user on its command line")
     backend.throttle.admit_registration(address)
     return register_user(backend, username, password, passwords.STRANGERS)
 

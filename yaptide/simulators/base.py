@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from yaptide.domain.estimators import TaskOutput
+from yaptide.domain.slices import Slice
 from yaptide.editor.project import Project
 
 #: Input files as they travel: name to text. See `yaptide.simulators.files` for what a name may be.
@@ -195,3 +196,11 @@ class Converter(Protocol):
         quantities that come before the first that is left out. Each later one is an estimator of its own, called
         ``output: quantity``.
         """
+
+
+@runtime_checkable
+class Slicer(Protocol):
+    """What a simulator has beside the calls of `Simulator` if its geometry can be drawn before anything is simulated."""
+
+    def slice_geometry(self, files: InputFiles) -> Slice:
+        """A plane through the geometry in which the beam lies; raises InvalidInput if `check` would."""

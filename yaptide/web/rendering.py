@@ -12,7 +12,10 @@ from yaptide.domain.states import EntityState
 from yaptide.web import session
 
 #: Address and text of each entry.
-_NAVIGATION = (("simulation_pages.list_simulations", "Simulations"),)
+_NAVIGATION = (
+    ("simulation_pages.list_simulations", "Simulations"),
+    ("submission_pages.show_form", "New simulation"),
+)
 
 _STATES = {
     EntityState.UNKNOWN: "Unknown",

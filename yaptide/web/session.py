@@ -14,9 +14,8 @@ from flask_wtf.csrf import CSRFProtect
 from werkzeug.utils import redirect
 
 from yaptide.api import cookies
-from yaptide.api.http import get_backend
-from yaptide.domain.errors import Forbidden, NotAuthenticated
-from yaptide.services import sessions
+from yaptide.api.http import authenticate_page, get_backend
+from yaptide.domain.errors import NotAuthenticated
 from yaptide.services.users import User
 
 _csrf = CSRFProtect()
@@ -57,17 +56,13 @@ def require_user() -> User:
 
 
 def _authenticate() -> User | None:
-    backend = get_backend()
-    access = cookies.read(backend, cookies.ACCESS)
     try:
-        return sessions.authenticate_user(backend, access)
-    except (NotAuthenticated, Forbidden):
-        pass
-    try:
-        g.new_access = sessions.refresh_access(backend, cookies.read(backend, cookies.REFRESH))
-        return sessions.authenticate_user(backend, g.new_access.text)
-    except (NotAuthenticated, Forbidden):
+        user, renewed = authenticate_page(get_backend(), request)
+    except NotAuthenticated:
         return None
+    if renewed is not None:
+        g.new_access = renewed
+    return user
 
 
 def _keep_access_token(response: Response) -> Response:
