@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,12 +22,19 @@ from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import format_count, print_json, print_message
 from yaptide.admin.interrupts import Interrupts
 from yaptide.admin.opening import Opened, open_store
-from yaptide.application import make_driver, make_executor, make_outbox_publisher, make_server, prepare_to_serve
+from yaptide.application import (
+    describe_front_end,
+    make_driver,
+    make_executor,
+    make_outbox_publisher,
+    make_server,
+    prepare_to_serve,
+)
 from yaptide.domain.errors import Conflict, InvalidInput
 from yaptide.services import recovery, runners
 from yaptide.services.backend import utc_now
 from yaptide.services.conversion import find_stand_in
-from yaptide.settings import load_settings
+from yaptide.settings import Settings, load_settings
 from yaptide.simulators import list_installed as list_installed
 
 app = typer.Typer()
@@ -37,6 +46,8 @@ _PARENT = "YAPTIDE_PARENT_PID"
 _BACKLOG = 1024
 _LOOK_EVERY = 0.2
 _PAUSE = 1.0
+#: The setting's default, which says nothing of where browsers reach the server.
+_DEFAULT_URL = str(Settings.model_fields["backend_url"].default)
 
 
 @app.command("up")
@@ -45,6 +56,10 @@ def run_server(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
     threads: Annotated[int, typer.Option(min=1, max=512, help="Requests answered at once.")] = 16,
     executor: Annotated[bool, typer.Option(help="Run the tasks here as well.")] = True,
+    ui: Annotated[
+        Path | None,
+        typer.Option(help="Serve the build of the web front end in this folder under /editor.", show_default=False),
+    ] = None,
 ) -> None:
     """Serve the API, and run the tasks that are submitted, until it is interrupted.
 
@@ -52,7 +67,11 @@ def run_server(
     """
     # The database is there and current, or this says what to do, before anything listens.
     at = open_store()
+    if ui is not None:
+        at = replace(at, settings=at.settings.model_copy(update={"ui_dir": ui}))
     prepare_to_serve(at.backend)
+    url = http_url(host, port)
+    remarks = describe_front_end(at.settings, _addresses(at.settings, url, port))
     listener = _listen(host, port)
     if executor:
         _offer_simulator(at)
@@ -65,18 +84,24 @@ def run_server(
     keepers = []
     if executor:
         keepers.append(threading.Thread(target=_keep_working, args=(_worker(), stop), name="keeper"))
-    url = http_url(host, port)
     told = f"yaptide serves {url} (its API is described at {url}/docs); stop with Ctrl-C"
     try:
         for keeper in keepers:
             keeper.start()
-        _announce(told)
+        for text in (told, *remarks):
+            _announce(text)
         with published_address(at.settings.data_dir, listener.getsockname()[0], port):
             server.serve_on(listener)
     finally:
         stop.set()
         for keeper in keepers:
             keeper.join()
+
+
+def _addresses(settings: Settings, url: str, port: int) -> list[str]:
+    """Under which URLs browsers may reach this server: as the settings say, where it listens, and on this machine."""
+    public = [] if settings.backend_url in ("", _DEFAULT_URL) else [settings.backend_url]
+    return [*public, url, *(http_url(host, port) for host in ("localhost", "127.0.0.1", "::1"))]
 
 
 def _offer_simulator(at: Opened) -> None:

@@ -70,7 +70,7 @@ def parse_operator(text: str) -> tuple[str, str]:
 
 
 def is_operator(operators: Collection[tuple[str, str]], user: User) -> bool:
-    """Whether a user sees how the installation does: one of the `operators` in the settings, as `parse_operator` has it."""
+    """Whether a user administers the installation: is one of `operators`, each as `parse_operator` gives it."""
     return (user.auth_provider, user.username) in operators
 
 

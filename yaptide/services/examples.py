@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from yaptide.simulators import COMMON
 from yaptide.services.simulations import Submission
+from yaptide.simulators import COMMON
 from yaptide_client.files import read_folder
 
 #: Folder of input files: a proton beam of 150 MeV in water.

@@ -122,7 +122,7 @@ class Preview:
 
 
 def suggest_tasks(primaries: int, *, is_batch: bool = False) -> Suggestion:
-    """Return a sensible number of tasks: enough to keep processors busy, none so small that starting it takes longer."""
+    """Return a sensible number of tasks: enough to keep processors busy, and each worth its start."""
     cores = len(os.sched_getaffinity(0))
     most, why = (_TASKS_ON_CLUSTER, "usual for a cluster") if is_batch else (cores, "one for each processor here")
     enough = max(1, primaries // _WORTH_A_TASK)
@@ -229,9 +229,7 @@ def _check(backend: Backend, submission: Submission) -> _Ready:
     return ready
 
 
-def _place(
-    backend: Backend, connection: Connection, ready: _Ready, tasks: int
-) -> tuple[Mapping[str, Any], str | None]:
+def _place(backend: Backend, connection: Connection, ready: _Ready, tasks: int) -> tuple[Mapping[str, Any], str | None]:
     """The columns of a simulation's row for its platform, and why it has to wait for workers of others, if it has to.
 
     Raises InvalidInput, NotConfigured if nobody could run it.

@@ -200,7 +200,7 @@ class Converter(Protocol):
 
 @runtime_checkable
 class Slicer(Protocol):
-    """What a simulator has beside the calls of `Simulator` if its geometry can be drawn before anything is simulated."""
+    """What a simulator has beside the calls of `Simulator` if its geometry can be drawn before it runs."""
 
     def slice_geometry(self, files: InputFiles) -> Slice:
         """A plane through the geometry in which the beam lies; raises InvalidInput if `check` would."""

@@ -7,7 +7,17 @@ no page has inline scripts or styles.
 
 from apiflask import APIFlask
 
-from yaptide.web import accounts, assets, docs, errors, front_end as front_end, rendering, session, simulations, submission
+from yaptide.web import (
+    accounts,
+    assets,
+    docs,
+    errors,
+    front_end as front_end,
+    rendering,
+    session,
+    simulations,
+    submission,
+)
 
 __all__ = ["register_pages"]
 

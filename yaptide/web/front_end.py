@@ -46,7 +46,9 @@ _COMPRESSED = frozenset({".js", ".mjs", ".css", ".html", ".json", ".map", ".svg"
 #: Bytes; larger files are sent as they are. So many compressed ones are kept.
 _MOST_COMPRESSED, _KEPT = 32 << 20, 128
 
-_LOCAL_LINK = re.compile(r"""<(?:script|link)\b[^>]*?\b(?:src|href)\s*=\s*["']?(?!https?:|data:|//)([^"'\s>]+)""", re.I)
+_LOCAL_LINK = re.compile(
+    r"""<(?:script|link)\b[^>]*?\b(?:src|href)\s*=\s*["']?(?!https?:|data:|//)([^"'\s>]+)""", re.IGNORECASE
+)
 _INLINE_SCRIPT = re.compile(r"<script(?![^>]*\bsrc\b)[^>]*>(.*?)</script>", re.IGNORECASE | re.DOTALL)
 _ORIGIN = re.compile(r"""["'`](https?://[A-Za-z0-9.\-\[\]:]+)/?["'`]""")
 #: What a build calls that was made without REACT_APP_BACKEND_URL.

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
+import numpy as np
 from numpy.typing import NDArray
 
 from yaptide.domain.slices import Point, Slice
@@ -79,7 +80,7 @@ def _colour(slice_: Slice, number: int) -> str:
     return _WORLD if is_world else _COLOURS[number % len(_COLOURS)]
 
 
-def _outline(cells: NDArray[object], frame: tuple[float, float, float, float]) -> Iterator[str]:
+def _outline(cells: NDArray[np.bool_], frame: tuple[float, float, float, float]) -> Iterator[str]:
     """A rectangle for each run of cells in a row that all rows of a group have; the first row is the lowest."""
     rows, columns = cells.shape
     x, y, width, height = frame
