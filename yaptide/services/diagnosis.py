@@ -38,6 +38,22 @@ class Finding:
 _UNNOTICED = 3
 
 
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """How many tasks wait and run, and how many simulations are merged or wait for it."""
+
+    waiting: int
+    running: int
+    merges: int
+
+
+def count_queue(backend: Backend) -> Queue:
+    """Return how much there is to do; raises Unavailable."""
+    with backend.database.probe() as connection:
+        waiting = sum(count for *_, count, _ in diagnosis.count_waiting(connection))
+        return Queue(waiting, diagnosis.count_running(connection), diagnosis.count_merges(connection))
+
+
 def diagnose_surroundings(backend: Backend) -> Iterator[Finding]:
     """Yield how the database and the data folder are, whether there are simulators, and what runs on clusters."""
     checks = readiness.run_checks(backend)

@@ -8,6 +8,7 @@ what ran a moment ago is not refused while something is being restarted.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
 
 from sqlalchemy import Connection
 
@@ -91,6 +92,27 @@ def list_programs(backend: Backend) -> list[Record]:
     """What the runners have that are there; see `queries.runners.all_programs`."""
     with backend.database.probe() as connection:
         return runners.all_programs(connection, utc_now() - runner_lifetime(backend))
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Who is there: an executor, a worker or a driver of clusters, with its simulators and their versions, as text."""
+
+    name: str
+    platform: str
+    heartbeat_time: datetime
+    simulators: tuple[str, ...]
+
+
+def list_runners(backend: Backend) -> list[Runner]:
+    """The runners that are there, by name; of more than there usually are, the first."""
+    with backend.database.probe() as connection:
+        rows = runners.list_runners(connection, utc_now() - runner_lifetime(backend), _MOST)
+    found = []
+    for (name, platform, heard), group in groupby(rows, key=lambda row: (row.name, row.platform, row.heartbeat_time)):
+        simulators = tuple(f"{row.sim_type} {row.version}".strip() for row in group if row.sim_type is not None)
+        found.append(Runner(name, platform, heard, simulators))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from yaptide.web import (
     docs,
     errors,
     front_end as front_end,
+    operator,
     rendering,
     session,
     simulations,
@@ -22,7 +23,7 @@ from yaptide.web import (
 __all__ = ["register_pages"]
 
 #: One per subject.
-ALL = (docs.blueprint, assets.blueprint, accounts.blueprint, simulations.blueprint, submission.blueprint)
+ALL = (docs.blueprint, assets.blueprint, accounts.blueprint, simulations.blueprint, submission.blueprint, operator.blueprint)
 
 
 def register_pages(app: APIFlask) -> None:

@@ -8,7 +8,9 @@ from flask import url_for
 from markupsafe import Markup
 
 import yaptide
+from yaptide.api.http import get_backend
 from yaptide.domain.states import EntityState
+from yaptide.services.access import is_operator
 from yaptide.web import session
 
 #: Address and text of each entry.
@@ -16,6 +18,7 @@ _NAVIGATION = (
     ("simulation_pages.list_simulations", "Simulations"),
     ("submission_pages.show_form", "New simulation"),
 )
+_OF_OPERATORS = (("operator_pages.show_operator", "Operator"),)
 
 _STATES = {
     EntityState.UNKNOWN: "Unknown",
@@ -37,9 +40,11 @@ def prepare(app: APIFlask) -> None:
 
 
 def _variables() -> dict[str, Any]:
+    user = session.find_user()
+    entries = [*_NAVIGATION, *(_OF_OPERATORS if user and is_operator(get_backend().operators, user) else ())]
     return {
-        "page_user": session.find_user(),
-        "navigation": [(url_for(endpoint), text) for endpoint, text in _NAVIGATION],
+        "page_user": user,
+        "navigation": [(url_for(endpoint), text) for endpoint, text in entries],
         "version": yaptide.__version__,
     }
 
