@@ -10,7 +10,15 @@ from tests.support.routes import form_token, list_pages, send_form
 pytestmark = pytest.mark.parametrize("database", ["memory"], indirect=True)
 
 #: For anybody; all others need a session.
-OPEN = {("GET", "/sign-in"), ("POST", "/sign-in"), ("POST", "/sign-out")}
+OPEN = {
+    ("GET", "/sign-in"),
+    ("POST", "/sign-in"),
+    ("GET", "/sign-in/keycloak"),
+    ("GET", "/sign-in/keycloak/back"),
+    ("GET", "/register"),
+    ("POST", "/register"),
+    ("POST", "/sign-out"),
+}
 
 
 def test_every_page_needs_a_session(app, client, job):

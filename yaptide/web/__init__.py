@@ -10,6 +10,7 @@ from apiflask import APIFlask
 from yaptide.web import (
     accounts,
     assets,
+    details,
     docs,
     errors,
     front_end as front_end,
@@ -23,7 +24,15 @@ from yaptide.web import (
 __all__ = ["register_pages"]
 
 #: One per subject.
-ALL = (docs.blueprint, assets.blueprint, accounts.blueprint, simulations.blueprint, submission.blueprint, operator.blueprint)
+ALL = (
+    docs.blueprint,
+    assets.blueprint,
+    accounts.blueprint,
+    simulations.blueprint,
+    details.blueprint,
+    submission.blueprint,
+    operator.blueprint,
+)
 
 
 def register_pages(app: APIFlask) -> None:

@@ -1,6 +1,6 @@
 """What all templates can use: who is signed in, the navigation, and filters for times, states and numbers."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from apiflask import APIFlask
@@ -10,7 +10,10 @@ from markupsafe import Markup
 import yaptide
 from yaptide.api.http import get_backend
 from yaptide.domain.states import EntityState
+from yaptide.domain.units import format_bytes
 from yaptide.services.access import is_operator
+from yaptide.services.backend import utc_now
+from yaptide.services.runners import simulator_title
 from yaptide.web import session
 
 #: Address and text of each entry.
@@ -37,6 +40,11 @@ def prepare(app: APIFlask) -> None:
     app.context_processor(_variables)
     app.add_template_filter(format_time, "time")
     app.add_template_filter(format_state, "state")
+    app.add_template_filter(state_word, "word")
+    app.add_template_filter(format_bytes, "bytes")
+    app.add_template_filter(format_duration, "duration")
+    app.add_template_filter(format_lasting, "lasting")
+    app.add_template_filter(simulator_title, "simulator")
 
 
 def _variables() -> dict[str, Any]:
@@ -61,3 +69,29 @@ def format_time(time: datetime | None) -> Markup:
 def format_state(state: EntityState) -> Markup:
     """Return a state as a word with a colour and a sign."""
     return Markup('<span class="state {}">{}</span>').format(str(state).lower(), _STATES[EntityState(state)])
+
+
+def state_word(state: EntityState) -> str:
+    """Return a state as a word within a sentence."""
+    return _STATES[EntityState(state)].lower()
+
+
+def format_duration(time: timedelta | float | None) -> str:
+    """Return a duration in its two largest units: `2 h 5 min`. A number is seconds."""
+    if time is None:
+        return "-"
+    seconds = max(0, round(time.total_seconds() if isinstance(time, timedelta) else time))
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if days:
+        return f"{days} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"
+
+
+def format_lasting(row: Any) -> str:
+    """Return how long a simulation took, or has taken: that only in minutes, so that it does not always change."""
+    if row.end_time is not None:
+        return format_duration(row.end_time - row.start_time)
+    seconds = (utc_now() - row.start_time).total_seconds()
+    return format_duration(seconds // 60 * 60) if seconds >= 60 else "under 1 min"

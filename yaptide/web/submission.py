@@ -78,7 +78,7 @@ def run_example() -> ResponseReturnValue:
 
 def _go_to(job_id: str) -> Response:
     """Show a simulation. htmx follows redirects by itself, and would put the page into a part of this one."""
-    address = f"/simulations/{job_id}"
+    address = url_for("detail_pages.show_simulation", job_id=job_id)
     if session.is_htmx():
         return Response(status=204, headers={"HX-Redirect": address})
     return session.redirect_to(address)
