@@ -1,23 +1,37 @@
 """A build of the web front end under /editor: what is served, how, and what is refused at start."""
 
 import gzip
-import os
 from pathlib import Path
 
 import pytest
 
+from tests.support.storing import copy_into_memory
 from yaptide.application import create_app, describe_front_end
 from yaptide.domain.errors import InvalidInput
 from yaptide.settings import Settings
 
-pytestmark = pytest.mark.parametrize("database", ["memory"], indirect=True)
-
 HERE = "http://127.0.0.1:5000"
 INDEX = (
     '<!doctype html><html><head><script defer="defer" src="/editor/static/js/main.0a1b2c3d.js"></script>'
-    '<link href="/editor/static/css/main.1a2b3c4d.css" rel="stylesheet"></head><body><div id="root"></div></body></html>'
+    '<link href="/editor/static/css/main.1a2b3c4d.css" rel="stylesheet"></head>'
+    '<body><div id="root"></div></body></html>'
 )
 SCRIPT = f'const BACKEND="{HERE}";fetch(BACKEND+"/auth/status");'
+
+
+@pytest.fixture
+def database(migrated_file):
+    """In memory: what is tested here is the same on all."""
+    database = copy_into_memory(migrated_file)
+    yield database
+    database.close()
+
+
+def read(client, path, **headers):
+    """What a browser gets; the answer is read to its end, which closes its file."""
+    with client.get(path, headers={name.replace("_", "-"): value for name, value in headers.items()}) as answer:
+        assert answer.data is not None
+        return answer
 
 
 def make_build(folder: Path, index: str = INDEX, script: str = SCRIPT) -> Path:
@@ -66,22 +80,22 @@ def browser(backend, build, tmp_path):
     ],
 )
 def test_files_have_their_types_and_are_cached_by_their_names(browser, path, kind, cached):
-    answer = browser.get(path)
+    answer = read(browser, path)
     assert (answer.status_code, answer.mimetype) == (200, kind)
     assert ("immutable" in answer.headers["Cache-Control"]) is cached
     assert cached or answer.headers["Cache-Control"] == "no-cache"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert browser.get(path, headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304
-    packed = browser.get(path, headers={"Accept-Encoding": "gzip"})
+    assert read(browser, path, If_None_Match=answer.headers["ETag"]).status_code == 304
+    packed = read(browser, path, Accept_Encoding="gzip")
     assert packed.headers["Content-Encoding"] == "gzip"
     assert gzip.decompress(packed.data) == answer.data
     assert packed.headers["Vary"] == answer.headers["Vary"] == "Accept-Encoding"
-    again = {"Accept-Encoding": "gzip", "If-None-Match": packed.headers["ETag"]}
-    assert browser.get(path, headers=again).status_code == 304
+    again = read(browser, path, Accept_Encoding="gzip", If_None_Match=packed.headers["ETag"])
+    assert again.status_code == 304
 
 
 def test_a_route_of_the_application_is_its_page(browser):
-    assert browser.get("/editor/a/b").data == browser.get("/editor/").data == INDEX.encode()
+    assert read(browser, "/editor/a/b").data == read(browser, "/editor/").data == INDEX.encode()
 
 
 @pytest.mark.parametrize(
@@ -103,14 +117,14 @@ def test_nothing_else_is_served(backend, build, tmp_path, path):
     (tmp_path / "secret.txt").write_text("secret")
     (build / "outside.txt").symlink_to(tmp_path / "secret.txt")
     (build / "folder").symlink_to(tmp_path)
-    answer = create_app(settings(build, tmp_path), backend).test_client().get(path)
-    assert answer.data == INDEX.encode() or answer.status_code == 404
+    answer = read(create_app(settings(build, tmp_path), backend).test_client(), path)
+    assert answer.data == INDEX.encode() or answer.status_code in (404, 308)  # the latter: one slash
     assert b"secret" not in answer.data
 
 
 def test_a_link_within_the_build_is_served(backend, build, tmp_path):
     (build / "latest.js").symlink_to(build / "static/js/main.0a1b2c3d.js")
-    answer = create_app(settings(build, tmp_path), backend).test_client().get("/editor/latest.js")
+    answer = read(create_app(settings(build, tmp_path), backend).test_client(), "/editor/latest.js")
     assert answer.text == SCRIPT
 
 
@@ -119,7 +133,7 @@ def test_its_policy_lets_it_run_and_nothing_from_elsewhere(backend, tmp_path):
     index = INDEX.replace("<body>", f"<body><script>{inline}</script>")
     build = make_build(tmp_path / "b", index, SCRIPT)
     client = create_app(settings(build, tmp_path), backend).test_client()
-    policy = client.get("/editor/").headers["Content-Security-Policy"]
+    policy = read(client, "/editor/").headers["Content-Security-Policy"]
     rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
     assert rules["script-src"].startswith("'self' 'wasm-unsafe-eval' 'sha256-")
     assert "unsafe-inline" not in rules["script-src"]
@@ -131,7 +145,7 @@ def test_its_policy_lets_it_run_and_nothing_from_elsewhere(backend, tmp_path):
 def test_python_in_the_browser_is_loaded_from_where_the_build_says(backend, tmp_path):
     script = SCRIPT + 'importScripts("https://cdn.jsdelivr.net/pyodide/v0.21.3/full/pyodide.js")'
     build = make_build(tmp_path / "b", script=script)
-    policy = create_app(settings(build, tmp_path), backend).test_client().get("/editor").headers
+    policy = read(create_app(settings(build, tmp_path), backend).test_client(), "/editor").headers
     assert policy["Content-Security-Policy"].count("https://cdn.jsdelivr.net") == 2
 
 
@@ -145,7 +159,7 @@ def test_without_a_build_there_is_no_editor(app, client):
         ({"index": None}, "holds no build of the web front end: index.html is missing"),
         (
             {"index": INDEX.replace("/editor/", "/")},
-            "it loads '/static/js/main.0a1b2c3d.js', which does not begin with",
+            "it loads '/static/js/main.0a1b2c3d.js', which does not begin",
         ),
         ({"index": INDEX.replace("/editor/", "./")}, "PUBLIC_URL=/editor"),
     ],
@@ -185,6 +199,6 @@ def test_a_build_without_an_address_calls_the_default(tmp_path):
 
 
 def test_a_file_that_is_taken_away_is_missing(browser, build):
-    os.unlink(build / "manifest.json")
+    (build / "manifest.json").unlink()
     for encoding in ("gzip", "identity"):
-        assert browser.get("/editor/manifest.json", headers={"Accept-Encoding": encoding}).status_code == 404
+        assert read(browser, "/editor/manifest.json", Accept_Encoding=encoding).status_code == 404

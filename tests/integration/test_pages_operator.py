@@ -6,15 +6,22 @@ import pytest
 
 from tests.support.api import PASSWORD, cookie_name, of_keycloak, sign_in
 from tests.support.routes import send_form
+from tests.support.storing import copy_into_memory
 from yaptide.application import make_backend
 from yaptide.persistence.models.users import KEYCLOAK_USER, YAPTIDE_USER
 from yaptide.services import clusters, diagnosis, runners, sessions
 from yaptide.services.clusters import Cluster
 from yaptide.settings import Settings
 
-pytestmark = pytest.mark.parametrize("database", ["memory"], indirect=True)
-
 SECTIONS = ("findings", "queue", "workers", "clusters", "users", "storage")
+
+
+@pytest.fixture
+def database(migrated_file):
+    """In memory: what is tested here is the same on all."""
+    database = copy_into_memory(migrated_file)
+    yield database
+    database.close()
 
 
 @pytest.fixture
