@@ -256,6 +256,6 @@ def test_the_picture_shows_the_beam_in_the_geometry(signed_in):
     assert len(shapes) == 2
     air, water = (next(path for path, fill in shapes.items() if fill == colour) for colour in ("#1e1e1e", "#747474"))
     # y runs from left (0 mm) to right (200 mm), 460 pixels: air is on the right, where the beam comes in.
-    assert water == "M64.0 22.0h345.0v276.0h-345.0z"
-    assert air == "M409.0 22.0h115.0v276.0h-115.0z"
-    assert re.search(r'<path d="M524.0 160.0L64.0 160.0" class="beam"', page)
+    assert water == "M76.0 12.0h345.0v276.0h-345.0z"
+    assert air == "M421.0 12.0h115.0v276.0h-115.0z"
+    assert re.search(r'<path d="M536.0 150.0L76.0 150.0" class="beam"', page)

@@ -26,11 +26,11 @@ def slice_project(project: Project) -> Slice:
     points[:, along], points[:, other] = (each.ravel() for each in np.meshgrid(across, up))
     geometry = Geometry(project)
     numbers = geometry.zones_at(points).reshape(rows, columns)
-    outside = len(geometry.materials) - 1
+    holes = [number for number, material in enumerate(geometry.materials) if material.is_black_hole]
     names = [*(short(zone.name)[1:-1] for zone in project.zones), "World"]
     labels = [f"{name}: {material.name}" for name, material in zip(names, geometry.materials, strict=False)]
     return Slice(
-        np.where(numbers == outside, -1, numbers),
+        np.where(np.isin(numbers, holes), -1, numbers),
         tuple(labels),
         (_AXES[along], _AXES[other]),
         (box[0, along], box[1, along], box[0, other], box[1, other]),

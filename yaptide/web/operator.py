@@ -22,12 +22,12 @@ blueprint = new_blueprint("operator_pages", __name__)
 
 #: Title of each section, and after how many seconds it is loaded again.
 _SECTIONS = {
-    "findings": ("What is up, what is stuck", 15),
     "queue": ("Queue", 5),
+    "findings": ("What is up, what is stuck", 15),
     "workers": ("Workers", 5),
-    "clusters": ("Clusters", 15),
     "users": ("Users", 60),
     "storage": ("Storage", 60),
+    "clusters": ("Clusters", 15),
 }
 _MOST_USERS, _LARGEST = 100, 5
 

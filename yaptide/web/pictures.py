@@ -11,7 +11,7 @@ from yaptide.domain.slices import Point, Slice
 
 #: Pixels of the drawing itself, without what is written around it.
 _WIDTH, _HEIGHT = 460.0, 380.0
-_LEFT, _TOP, _RIGHT, _BOTTOM = 64.0, 22.0, 20.0, 44.0
+_LEFT, _TOP, _RIGHT, _BOTTOM = 76.0, 12.0, 26.0, 48.0
 #: Colours that are told apart by the colour-blind (P. Tol, "muted"); more things than these share them.
 _COLOURS = ("#88ccee", "#ddcc77", "#cc6677", "#117733", "#332288", "#aa4499", "#44aa99", "#999933", "#882255")
 _WORLD = "#dddddd"
