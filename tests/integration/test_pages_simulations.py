@@ -128,7 +128,7 @@ def test_one_simulation_from_waiting_to_its_results(signed_in, backend):
     assert f'href="{address}/results"' in page
     assert "hx-trigger" not in page
     document = signed_in.get(f"{address}/download/results")
-    assert signed_in.get(document.location).json["estimators"][0]["name"] == "dose_"
+    assert signed_in.get(document.location).json["estimators"][0]["name"] == "dose"
     assert signed_in.get(f"{address}/download/secrets").status_code == 404
 
 

@@ -62,7 +62,7 @@ def _render_live(user: User, job_id: str, status: Status) -> Markup:
         has_ended=has_ended,
         has_results=has_ended and _has_results(user, job_id),
         tasks=shown,
-        grid=_grid(len(shown)),
+        cell=_cell(len(shown)),
         most_rows=MOST_ROWS,
         task_count=len(tasks),
         states=Counter(task.task_state for task in tasks),
@@ -71,9 +71,9 @@ def _render_live(user: User, job_id: str, status: Status) -> Markup:
     )
 
 
-def _grid(count: int) -> tuple[int, int]:
-    """Return how many tasks are in a row of the picture, and how wide each is drawn: the fewer, the wider."""
-    return (min(max(count, 1), 20), 36) if count <= 40 else (50, 20) if count <= 200 else (80, 12)
+def _cell(count: int) -> int:
+    """Return how many pixels a task is wide in the picture: the fewer tasks, the wider."""
+    return 26 if count <= 40 else 18 if count <= 200 else 12
 
 
 def _is_completed(task: Any) -> bool:

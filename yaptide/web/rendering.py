@@ -44,6 +44,7 @@ def prepare(app: APIFlask) -> None:
     app.add_template_filter(format_bytes, "bytes")
     app.add_template_filter(format_duration, "duration")
     app.add_template_filter(format_lasting, "lasting")
+    app.add_template_filter(format_remaining, "remaining")
     app.add_template_filter(simulator_title, "simulator")
 
 
@@ -89,9 +90,17 @@ def format_duration(time: timedelta | float | None) -> str:
     return f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"
 
 
+def format_remaining(time: timedelta) -> str:
+    """Return how much time is left, in words that do not change all the time."""
+    seconds = time.total_seconds()
+    if seconds < 60:
+        return "less than a minute left"
+    return f"about {format_duration(timedelta(minutes=round(seconds / 60)))} left".replace(" 0 s", "")
+
+
 def format_lasting(row: Any) -> str:
     """Return how long a simulation took, or has taken: that only in minutes, so that it does not always change."""
     if row.end_time is not None:
         return format_duration(row.end_time - row.start_time)
     seconds = (utc_now() - row.start_time).total_seconds()
-    return format_duration(seconds // 60 * 60) if seconds >= 60 else "under 1 min"
+    return format_duration(seconds // 60 * 60).removesuffix(" 0 s") if seconds >= 60 else "< 1 min"
