@@ -188,6 +188,14 @@ def test_title_tasks_and_simulator_are_those_of_the_form(signed_in):
     assert submitted(signed_in, answer)[1:] == ("<i>Water</i>", 3)
 
 
+def test_a_project_with_a_title_that_is_too_long_is_taken_with_its_beginning(signed_in):
+    document = projects.water_phantom()
+    document["project"]["title"] = "x" * 600
+    _, title, _ = submitted(signed_in, send(signed_in, "/new", {"p.json": orjson.dumps(document)}))
+    assert title.startswith("x" * 400)
+    assert len(title) <= 500
+
+
 def test_one_click_runs_the_example(signed_in):
     assert "Your first simulation?" in signed_in.get("/new").text
     answer = signed_in.post("/new/example", data={"csrf_token": form_token(signed_in)})

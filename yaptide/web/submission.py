@@ -137,7 +137,7 @@ def _submission(user: User, given: Received) -> Submission:
     return Submission(
         form.get("sim_type", conversion.COMMON),
         _tasks(form.get("ntasks", "")),
-        form.get("title", "").strip() or given.title or "Untitled",
+        form.get("title", "").strip() or given.title.replace("\0", "")[: simulations.MAX_TITLE] or "Untitled",
         given.files,
         given.project,
         None if where == _HERE else {"cluster_name": where},
