@@ -10,6 +10,7 @@ from tests.support.storing import copy_into_memory
 from yaptide.application import make_backend
 from yaptide.persistence.models.users import KEYCLOAK_USER, YAPTIDE_USER
 from yaptide.services import clusters, diagnosis, runners, sessions
+from yaptide.services.backend import utc_now
 from yaptide.services.clusters import Cluster
 from yaptide.settings import Settings
 
@@ -78,7 +79,9 @@ def test_nobody_can_register_as_an_operator(app, client):
     assert browser.get("/operator").status_code == 403
 
 
-def test_it_says_what_the_commands_say(backend, olga, job):
+def test_it_says_what_the_commands_say(backend, olga, job, monkeypatch):
+    now = utc_now()
+    monkeypatch.setattr(diagnosis, "utc_now", lambda: now)  # how long something waits is said in seconds
     clusters.add_cluster(backend.database, Cluster("ares"))
     page = olga.get("/operator").text
     for finding in [*diagnosis.diagnose_surroundings(backend), *diagnosis.diagnose_tasks(backend)]:

@@ -33,7 +33,7 @@ def slice_project(project: Project) -> Slice:
         np.where(np.isin(numbers, holes), -1, numbers),
         tuple(labels),
         (_AXES[along], _AXES[other]),
-        (*map(float, box[:, along]), *map(float, box[:, other])),
+        (float(box[0, along]), float(box[1, along]), float(box[0, other]), float(box[1, other])),
         "cm",
         f"{_AXES[normal]} = {beam.position[normal]:.4g} cm, through the start of the beam",
         (_line(project, along, other, box),),

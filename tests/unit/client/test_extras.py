@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from yaptide.admin import doctor
+from yaptide.services import diagnosis
 from yaptide.application import make_broker, make_driver, make_spool
 from yaptide.client import Results
 from yaptide.domain.errors import NotConfigured
@@ -82,8 +82,8 @@ def test_without_ssh_a_server_works_and_refuses_what_is_for_clusters(without):
 
 def test_doctor_says_that_clusters_are_not_reached(without, monkeypatch):
     without("asyncssh")
-    monkeypatch.setattr(doctor.clusters, "list_names", lambda _: ["ares"])
-    (finding,) = doctor._clusters(None)
+    monkeypatch.setattr(diagnosis.clusters, "list_names", lambda _: ["ares"])
+    (finding,) = diagnosis._clusters(None)
     assert (finding.verdict, "yaptide[hpc]" in finding.message) == ("error", True)
 
 
