@@ -73,7 +73,7 @@ def _render_live(user: User, job_id: str, status: Status) -> Markup:
 
 def _cell(count: int) -> int:
     """Return how many pixels a task is wide in the picture: the fewer tasks, the wider."""
-    return 26 if count <= 40 else 18 if count <= 200 else 12
+    return 26 if count <= 40 else 13
 
 
 def _is_completed(task: Any) -> bool:
