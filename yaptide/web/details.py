@@ -51,6 +51,7 @@ def _render_live(user: User, job_id: str, status: Status) -> Markup:
     backend, row, tasks = get_backend(), status.simulation, status.tasks
     has_ended = row.job_state in FINAL_STATES
     done, wanted = sum(task.simulated_primaries for task in tasks), sum(task.requested_primaries for task in tasks)
+    states = Counter(task.task_state for task in tasks)
     shown = tasks if len(tasks) <= MOST_TASKS else sorted(tasks, key=_is_completed)[:MOST_TASKS]
     return parts.render_part(
         "simulation_live.html",
@@ -65,7 +66,8 @@ def _render_live(user: User, job_id: str, status: Status) -> Markup:
         cell=_cell(len(shown)),
         most_rows=MOST_ROWS,
         task_count=len(tasks),
-        states=Counter(task.task_state for task in tasks),
+        states=states,
+        failures=simulations.read_task_failures(backend, user, job_id) if states[EntityState.FAILED] else {},
         primaries=(done, wanted),
         left=None if row.job_state != EntityState.RUNNING else simulations.estimate_time_left(tasks, utc_now()),
     )
@@ -73,7 +75,7 @@ def _render_live(user: User, job_id: str, status: Status) -> Markup:
 
 def _cell(count: int) -> int:
     """Return how many pixels a task is wide in the picture: the fewer tasks, the wider."""
-    return 26 if count <= 40 else 18 if count <= 200 else 12
+    return 26 if count <= 40 else 13
 
 
 def _is_completed(task: Any) -> bool:
