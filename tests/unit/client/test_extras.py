@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from yaptide.services import diagnosis
 from yaptide.application import make_broker, make_driver, make_spool
 from yaptide.client import Results
 from yaptide.domain.errors import NotConfigured
 from yaptide.domain.estimators import Estimator, Page
-from yaptide.services import batch_options
+from yaptide.services import batch_options, diagnosis
 from yaptide.settings import Settings
 from yaptide.simulators import get_simulator
 from yaptide_client.extras import EXTRAS, is_installed, needed_for

@@ -13,13 +13,13 @@ from yaptide.web import rendering
 @pytest.mark.parametrize(
     ("number", "text"),
     [
-        (0, "0 bytes"),
-        (999, "999 bytes"),
-        (1000, "0.977 KiB"),
-        (1536, "1.5 KiB"),
-        (5 << 20, "5 MiB"),
-        (3 << 30, "3 GiB"),
-        (5000 << 30, "5,000 GiB"),
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (1536, "1.5 kB"),
+        (5 << 20, "5.2 MB"),
+        (3 << 30, "3.2 GB"),
+        (5000 << 30, "5368.7 GB"),
     ],
 )
 def test_bytes(number, text):
