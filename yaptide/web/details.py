@@ -43,8 +43,7 @@ def show_simulation(job_id: str) -> ResponseReturnValue:
     live = _render_live(user, job_id, status)
     if session.is_htmx():
         return parts.answer_part(live)
-    digest = simulations.read_input_digest(backend, user, job_id)
-    return _page("simulation.html", job_id, status.simulation, live=live, digest=digest)
+    return _page("simulation.html", job_id, status.simulation, live=live)
 
 
 def _render_live(user: User, job_id: str, status: Status) -> Markup:
@@ -58,7 +57,9 @@ def _render_live(user: User, job_id: str, status: Status) -> Markup:
         job_id=job_id,
         simulation=row,
         reason=simulations.last_reason(backend, user, job_id) if has_ended else status.waiting,
-        queue=None if has_ended else batch.waiting_tasks(backend, job_id),
+        queue=batch.waiting_tasks(backend, job_id) if row.platform == "BATCH" and not has_ended else None,
+        input_digest=simulations.read_input_digest(backend, user, job_id),
+        is_late=has_ended and session.is_htmx(),
         refused=[RefusedPage(**page) for page in orjson.loads(row.refused_pages or "[]")],
         has_ended=has_ended,
         has_results=has_ended and _has_results(user, job_id),
