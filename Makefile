@@ -7,7 +7,7 @@ VENV_PYTHON := .venv/bin/python
 TEST_PROCESSES := 4
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test mutate stress bench bench-compare lint format docs site constraints lowest clean
+.PHONY: help install demo test mutate stress bench bench-compare lint format docs site screenshots constraints lowest clean
 
 help:  ## List all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,11 @@ format: .venv/.dev  ## Format the code and fix what ruff can fix
 
 docs: .venv/.runtime  ## Regenerate the generated documents
 	$(VENV_PYTHON) -m scripts.generate_docs
+
+screenshots: .venv/.dev  ## Take a picture of each page, light and dark, desktop and phone, in screenshots/
+	@scripts/setup postgresql
+	mkdir -p screenshots
+	$(VENV_PYTHON) -m pytest tests/acceptance/test_pages*.py
 
 site: .venv/.site  ## Build the documents as a web site in build/site, and check links between them
 	$(VENV_PYTHON) -m sphinx --quiet --fail-on-warning --keep-going docs build/site

@@ -1,6 +1,6 @@
 """Wire the parts together: the only module that imports all of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -53,6 +53,7 @@ def make_backend(settings: Settings) -> Backend:
         throttle=Throttle(settings.sign_ins_per_minute, settings.registrations_per_hour),
         foreign_workers=check_simulator_names(FOREIGN_SETTING, settings.foreign_workers),
         editor_simulator=_editor_simulator(settings),
+        operators=settings.operators,
     )
 
 
@@ -168,16 +169,38 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     guards.register_guards(app, settings.origins)
     if settings.proxies:
         count = settings.proxies
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count, x_prefix=count)  # type: ignore[method-assign]
     CORS(app, origins=settings.origins, supports_credentials=True, always_send=False)
-    for blueprint in (*api.ALL, web.blueprint):
+    for blueprint in api.ALL:
         app.register_blueprint(blueprint)
+    web.register_pages(app)
+    if settings.ui_dir is not None:
+        web.front_end.register(app, web.front_end.load_build(settings.ui_dir, _issuers(backend)))
     if backend.database.is_sqlite:
         prepare_to_serve(backend)
     else:
         app.before_request(_checked_once(backend))
     app.before_request(guard_body)
     return app
+
+
+def _issuers(backend: Backend) -> tuple[str, ...]:
+    """The realm of Keycloak whose users sign in."""
+    return () if backend.keycloak is None else backend.keycloak.issuers
+
+
+def describe_front_end(settings: Settings, urls: Sequence[str]) -> list[str]:
+    """Return sentences about the web front end that is served: where it is, and what is wrong with it.
+
+    `urls` are addresses of this server, the best one first. Raises InvalidInput if the front end cannot be served.
+    """
+    from yaptide.web import front_end  # noqa: PLC0415 - only what serves loads Flask
+
+    if settings.ui_dir is None:
+        return []
+    build = front_end.load_build(settings.ui_dir)
+    address, problem = front_end.find_address(build, urls), front_end.explain_backend(build, urls)
+    return [f"The web front end is at {address}", *([problem] if problem else [])]
 
 
 def make_server(settings: Settings, backend: Backend, threads: int, grace: int) -> "Server":

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from yaptide.disk import create_once
 from yaptide.domain.errors import InvalidInput
+from yaptide.services.access import parse_operator
 from yaptide.services.backend import Keycloak, Limits
 from yaptide.services.passwords import LEAST, MAX_PASSWORD
 from yaptide.services.throttle import REGISTRATIONS, SIGN_INS
@@ -226,12 +227,31 @@ class Settings(BaseSettings):
         description="Client IDs in Keycloak, separated by commas: a token must be issued to one of them (`azp`) or "
         "for one of them (`aud`). Default: none; required for Keycloak.",
     )
+    keycloak_web_client: str = Field(
+        "",
+        validation_alias="YAPTIDE_KEYCLOAK_WEB_CLIENT",
+        description="Client ID in Keycloak of yaptide's own pages, whose users then find a button to sign in through "
+        "Keycloak; see [keycloak.md](keycloak.md). Default: none; no such button.",
+    )
     keycloak_required_claim: str = Field(
         "",
         validation_alias="KEYCLOAK_REQUIRED_CLAIM",
         description="`name=value`: a claim that a token must have for its user to sign in, such as "
         "`plgridAccessServices=PLG_YAPTIDE_ACCESS`; `realm_access.roles=yaptide` for a nested claim. "
         "Default: none; every user of the realm may sign in.",
+    )
+    ui_dir: Path | None = Field(
+        None,
+        validation_alias="YAPTIDE_UI_DIR",
+        description="Folder with a build of the web front end, which `yaptide up` serves under `/editor`; see "
+        "[web-front-end.md](web-front-end.md). Default: none.",
+    )
+    admins: str = Field(
+        "",
+        validation_alias="YAPTIDE_ADMINS",
+        description="Users who see the operator page, separated by commas: `alice` for a user who signs in with a "
+        "password, `keycloak:bob` for one of Keycloak. Nobody can register by such a name: add the user with `yaptide "
+        "users add`. Default: none.",
     )
     cert_auth_url: str = Field(
         "",
@@ -254,6 +274,11 @@ class Settings(BaseSettings):
     def work(self) -> Path:
         """The folder of the working folders of running tasks."""
         return self.data_dir / "work"
+
+    @property
+    def operators(self) -> frozenset[tuple[str, str]]:
+        """The users who administer this installation, as (provider, name)."""
+        return frozenset(map(parse_operator, _parts(self.admins)))
 
     @property
     def origins(self) -> list[str]:
@@ -318,7 +343,7 @@ class Settings(BaseSettings):
         issuers = self._issuers()
         if not issuers:
             return None
-        clients = frozenset(_parts(self.keycloak_clients))
+        clients = frozenset((*_parts(self.keycloak_clients), *_parts(self.keycloak_web_client)))
         if not clients:
             raise InvalidInput(
                 "Set KEYCLOAK_CLIENTS to the client ID of the web front end in Keycloak: "
@@ -330,7 +355,8 @@ class Settings(BaseSettings):
                 "create one with `yaptide secrets new-key` and set YAPTIDE_SECRET_KEYS to it"
             )
         name, _, wanted = self.keycloak_required_claim.partition("=")
-        return Keycloak(issuers, clients, (name.strip(), wanted.strip()) if name else None, self.cert_auth_url)
+        claim = (name.strip(), wanted.strip()) if name else None
+        return Keycloak(issuers, clients, claim, self.cert_auth_url, self.keycloak_web_client.strip())
 
     def _issuers(self) -> tuple[str, ...]:
         base, realm = self.keycloak_base_url.rstrip("/"), self.keycloak_realm

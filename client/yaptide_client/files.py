@@ -24,7 +24,7 @@ def read_folder(folder: Path | str) -> dict[str, str]:
         raise InvalidInput(f"No input files in {folder}")
     if sum(path.stat().st_size for path in paths) > _LARGEST:
         raise InvalidInput(f"The files in {folder} are larger than {_LARGEST // 2**20} MiB in total")
-    return dict(map(_read, paths))
+    return dict(encode_file(path.name, path.read_bytes()) for path in paths)
 
 
 def read_project(path: Path | str) -> dict[str, Any]:
@@ -46,11 +46,11 @@ def parse_project(text: bytes, name: str) -> dict[str, Any]:
     return document
 
 
-def _read(path: Path) -> tuple[str, str]:
-    data = path.read_bytes()
+def encode_file(name: str, data: bytes) -> tuple[str, str]:
+    """Name and text of an input file as they travel: what is no text is base64, under its name with `.base64` added."""
     if b"\0" not in data:
         try:
-            return path.name, data.decode()
+            return name, data.decode()
         except UnicodeDecodeError:
             pass
-    return f"{path.name}.base64", base64.b64encode(data).decode()
+    return f"{name}.base64", base64.b64encode(data).decode()

@@ -99,9 +99,10 @@ class Client:
         """Return a simulation that was submitted before."""
         return Job(self, job_id)
 
-    def simulations(self, page: int = 1, size: int = 100) -> list[dict[str, Any]]:
-        """Return your simulations, newest first."""
-        document = self.call("GET", "/user/simulations", params={"page_idx": page, "page_size": size})
+    def simulations(self, page: int = 1, size: int = 100, title: str = "") -> list[dict[str, Any]]:
+        """Return your simulations, newest first; with a `title`, those of the newest 10,000 that contain it."""
+        query = {"page_idx": page, "page_size": size} | ({"title": title} if title else {})
+        document = self.call("GET", "/user/simulations", params=query)
         return list(document["simulations"])
 
     def call(

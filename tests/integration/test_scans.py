@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 from tests.support import payloads
 from tests.support.api import PASSWORD, Job, sign_in, submit
 from tests.support.many import Watch, fill
+from tests.support.routes import list_api_routes
 from tests.support.storing import output
 from yaptide.persistence import schema, task_outputs
 from yaptide.persistence.engine import Database
@@ -162,6 +163,8 @@ def read(job: Job) -> None:
         "/results",
     ):
         assert job.get(path).status_code == 200, path
+    for part in ("", "/input", "/logs", "/history"):
+        assert job.client.get(f"/simulations/{job.job_id}{part}").status_code == 200, part
     query = {"estimator_name": "dose", "page_numbers": "0-1"}
     assert job.get("/results", **query).status_code == 200
 
@@ -177,7 +180,7 @@ def list_all(client: FlaskClient) -> None:
 def use(client: FlaskClient) -> None:
     """Everything that users and workers ask of the server."""
     app = client.application
-    for path in ("/", "/healthz", "/readyz", "/docs", "/docs/style.css"):
+    for path in ("/", "/healthz", "/readyz", "/docs", "/docs/style.css", "/static/yaptide.css", "/simulations"):
         assert client.get(path).status_code == 200, path
     bob = app.test_client()
     bob.put("/auth/register", json={"username": "bob", "password": PASSWORD})
@@ -218,12 +221,8 @@ def work(client: FlaskClient, backend: Backend) -> None:
 
 
 def routes_of(app: Flask) -> set[str]:
-    """Method and path of each route; numbers in it left out."""
-    return {
-        f"{method} {named(rule.rule)}"
-        for rule in app.url_map.iter_rules()
-        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
-    }
+    """Method and path of each route of the API; numbers in it left out."""
+    return {f"{route.method} {named(route.path)}" for route in list_api_routes(app)}
 
 
 def named(rule: str) -> str:

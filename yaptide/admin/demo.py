@@ -11,14 +11,12 @@ from yaptide.admin.simulations import draw_results, print_summary, run_to_end
 from yaptide.admin.store import open_store
 from yaptide.domain.errors import Conflict, NotConfigured
 from yaptide.domain.states import EntityState
+from yaptide.services.examples import EXAMPLE
 from yaptide.services.simulations import Submission
 from yaptide.simulators import COMMON, resolve_simulator
 from yaptide_client.files import read_folder
 
 app = typer.Typer()
-
-#: A proton beam in a water phantom.
-EXAMPLE = Path(__file__).parents[1] / "examples" / "proton-150MeV-water"
 
 
 @app.command("demo")

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from yaptide.domain.states import EntityState
+from yaptide.domain.units import format_bytes as format_bytes
 
 if TYPE_CHECKING:  # db_manage.py runs without the packages that this needs
     from yaptide.services.simulations import Status
@@ -110,16 +111,6 @@ def format_duration(start: datetime | None, end: datetime | None) -> str:
         return ""
     seconds = (end - start).total_seconds()
     return f"{seconds:.1f} s" if seconds < 10 else str(timedelta(seconds=round(seconds)))
-
-
-def format_bytes(count: int) -> str:
-    """Return a number of bytes with its unit."""
-    number = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000 or unit == "GB":
-            break
-        number /= 1000
-    return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
 
 
 def format_count(count: int, noun: str) -> str:

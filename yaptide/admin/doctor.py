@@ -11,13 +11,12 @@ from yaptide.admin import address
 from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import print_json, print_table
 from yaptide.application import make_backend, make_broker
-from yaptide.domain.errors import NotConfigured, YaptideError
+from yaptide.domain.errors import YaptideError
 from yaptide.platforms import lock
-from yaptide.services import clusters, diagnosis, readiness
+from yaptide.services import diagnosis
 from yaptide.services.backend import Backend
 from yaptide.services.diagnosis import Finding, Verdict
 from yaptide.settings import Settings, load_settings
-from yaptide_client.extras import require_extra
 
 app = typer.Typer()
 
@@ -36,7 +35,7 @@ def run_doctor(as_json: AsJson = False) -> None:
     """
     settings = load_settings()
     backend = make_backend(settings)
-    findings = [*_check_services(settings, backend), *_simulations(backend)]
+    findings = [*_check_services(settings, backend), *diagnosis.diagnose_tasks(backend)]
     backend.database.close()
     if as_json:
         print_json({"findings": [asdict(finding) for finding in findings]})
@@ -48,15 +47,9 @@ def run_doctor(as_json: AsJson = False) -> None:
 
 
 def _check_services(settings: Settings, backend: Backend) -> Iterator[Finding]:
-    checks = readiness.run_checks(backend)
-    yield from (
-        Finding(check.name, Verdict.OK if check.ok else Verdict.ERROR, check.message, check.remedy) for check in checks
-    )
+    yield from diagnosis.diagnose_surroundings(backend)
     yield _server(address.read_address(settings.data_dir) or settings.backend_url)
     yield _executor(settings.data_dir)
-    missing = (check for check in readiness.check_simulators(backend, checks) if not check.ok)  # one line each
-    yield from (Finding(check.name, Verdict.WARNING, check.message, check.remedy) for check in missing)
-    yield from _clusters(backend)
     broker = make_broker(settings)
     if broker is None:
         yield Finding("broker", Verdict.OK, "No broker is set (CELERY_BROKER_URL): tasks run on this machine")
@@ -103,25 +96,6 @@ def _executor(data: Path) -> Finding:
         return Finding("dispatch", Verdict.OK, "Executor is running")
     text = "No executor is running, so submitted simulations will not start"
     return Finding("dispatch", Verdict.ERROR, text, "Start one: yaptide up, or yaptide work")
-
-
-def _clusters(backend: Backend) -> Iterator[Finding]:
-    """Yield an error if clusters are configured but SSH is not installed: their simulations would wait forever."""
-    try:
-        if clusters.list_names(backend):
-            require_extra("asyncssh", "Running on clusters")
-    except NotConfigured as error:
-        yield Finding("clusters", Verdict.ERROR, str(error))
-    except YaptideError:
-        pass  # the check of the database reports it
-
-
-def _simulations(backend: Backend) -> Iterator[Finding]:
-    try:
-        yield from list(diagnosis.diagnose_simulations(backend))
-    except YaptideError:
-        text = "Cannot check tasks: the database does not respond"
-        yield Finding("tasks", Verdict.ERROR, text)
 
 
 def _listed(depths: Mapping[str, int]) -> str:

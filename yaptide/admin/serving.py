@@ -10,7 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,13 +23,20 @@ from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import format_count, print_json, print_message
 from yaptide.admin.interrupts import Interrupts
 from yaptide.admin.store import Opened, open_store
-from yaptide.application import make_driver, make_executor, make_outbox_publisher, make_server, prepare_to_serve
+from yaptide.application import (
+    describe_front_end,
+    make_driver,
+    make_executor,
+    make_outbox_publisher,
+    make_server,
+    prepare_to_serve,
+)
 from yaptide.domain.errors import Conflict, InvalidInput
 from yaptide.platforms.loops import Loops
 from yaptide.services import recovery, runners
 from yaptide.services.backend import utc_now
 from yaptide.services.conversion import find_stand_in
-from yaptide.settings import load_settings
+from yaptide.settings import Settings, load_settings
 from yaptide.simulators import list_installed as list_installed
 
 app = typer.Typer()
@@ -39,6 +48,8 @@ _PARENT = "YAPTIDE_PARENT_PID"
 _BACKLOG = 1024
 _POLL_SECONDS = 0.2
 _PAUSE = 1.0
+#: The default of the setting, which is not a public address.
+_DEFAULT_URL = str(Settings.model_fields["backend_url"].default)
 
 
 @app.command("up")
@@ -47,6 +58,10 @@ def run_server(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
     threads: Annotated[int, typer.Option(min=1, max=512, help="Number of concurrent requests.")] = 16,
     executor: Annotated[bool, typer.Option(help="Also run tasks.")] = True,
+    ui: Annotated[
+        Path | None,
+        typer.Option(help="Serve the build of the web front end in this folder under /editor.", show_default=False),
+    ] = None,
 ) -> None:
     """Serve the API and run submitted tasks until interrupted.
 
@@ -54,7 +69,11 @@ def run_server(
     """
     # Check the database before anything listens, so that problems are reported at once.
     store = open_store()
+    if ui is not None:
+        store = replace(store, settings=store.settings.model_copy(update={"ui_dir": ui}))
     prepare_to_serve(store.backend)
+    url = http_url(host, port)
+    remarks = describe_front_end(store.settings, _addresses(store.settings, url, port))
     listener = _listen(host, port)
     if executor:
         _offer_simulator(store)
@@ -63,16 +82,22 @@ def run_server(
     server = make_server(store.settings, store.backend, threads, _GRACE)
     gc.collect()
     gc.freeze()  # scanning the objects that exist now would cost as much as a response about 10,000 tasks
-    url = http_url(host, port)
     loops = Loops()
     try:
         if executor:
             loops.start("supervisor", partial(_run_executor_process, loops.stopping), _PAUSE)
-        _announce(f"yaptide serves {url} (API documentation: {url}/docs); stop with Ctrl-C")
+        for text in (f"yaptide serves {url} (API documentation: {url}/docs); stop with Ctrl-C", *remarks):
+            _announce(text)
         with published_address(store.settings.data_dir, listener.getsockname()[0], port):
             server.serve_on(listener)
     finally:
         loops.stop()
+
+
+def _addresses(settings: Settings, url: str, port: int) -> list[str]:
+    """Return the URLs under which browsers may reach this server: the public one, and those of this machine."""
+    public = [] if settings.backend_url in ("", _DEFAULT_URL) else [settings.backend_url]
+    return [*public, url, *(http_url(host, port) for host in ("localhost", "127.0.0.1", "::1"))]
 
 
 def _offer_simulator(store: Opened) -> None:

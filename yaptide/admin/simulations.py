@@ -332,15 +332,18 @@ def list_simulations(
     all_users: Annotated[bool, typer.Option("--all", help="List simulations of all users.")] = False,
     page: Annotated[int, typer.Option(min=1, help="Page number.")] = 1,
     page_size: Annotated[int, typer.Option(min=1, max=1000, help="Simulations per page.")] = 20,
+    title: Annotated[str, typer.Option(help="Only those with this text in the title.", show_default=False)] = "",
     as_json: AsJson = False,
 ) -> None:
-    """List simulations, newest first.
+    """List simulations, newest first; with --title, those among the newest 10,000.
 
     Example: yaptide list --all
+
+    Example: yaptide list --title water
     """
     backend = open_store().backend
     owner = ADMINISTRATOR if all_users else local_user(backend, user)
-    listing = simulations.list_simulations(backend, owner, Page(page, page_size))
+    listing = simulations.list_simulations(backend, owner, Page(page, page_size, title=title))
     if as_json:
         rows = [{**row._mapping, "waiting": listing.waiting.get(row.job_id)} for row in listing.rows]
         print_json({"simulations_count": listing.total, "simulations": rows})

@@ -53,13 +53,14 @@ def register_handlers(app: APIFlask) -> None:
     app.config["VALIDATION_ERROR_STATUS_CODE"] = 400
     app.config["AUTO_VALIDATION_ERROR_RESPONSE"] = app.config["AUTO_404_RESPONSE"] = False  # openapi.py adds them
     app.error_processor(_refused_by_framework)
-    app.register_error_handler(YaptideError, _refused)
+    app.register_error_handler(YaptideError, refuse)
     app.register_error_handler(OSError, _refused_by_system)
-    app.register_error_handler(HTTPException, _refused_by_http)
+    app.register_error_handler(HTTPException, refuse_http)
     app.register_error_handler(Exception, _unexpected)
 
 
-def _refused(error: YaptideError) -> Response:
+def refuse(error: YaptideError) -> Response:
+    """Return the response to an error of ours."""
     if isinstance(error, Unavailable):  # the database's message names its address and user: only for the log
         log.warning("%s: %s", request.url_rule, error)
         message = "The server is temporarily unavailable; try again later"
@@ -81,7 +82,8 @@ def _refused_by_framework(error: HTTPError) -> Response:
     return json_response({"message": "; ".join(fields) or error.message}, error.status_code)
 
 
-def _refused_by_http(error: HTTPException) -> Response:
+def refuse_http(error: HTTPException) -> Response:
+    """Return the response to an error of HTTP, such as an unknown address."""
     response = json_response({"message": error.description or error.name}, error.code or 500)
     for name, value in error.get_headers():
         if name.lower() not in ("content-type", "content-length"):
@@ -92,7 +94,7 @@ def _refused_by_http(error: HTTPException) -> Response:
 def _refused_by_system(error: OSError) -> Response:
     if not is_full(error):
         return _unexpected(error)
-    return _refused(StorageFull("The server's disk is full: try again later"))
+    return refuse(StorageFull("The server's disk is full: try again later"))
 
 
 def _unexpected(error: Exception) -> Response:

@@ -16,9 +16,10 @@ _ORIGINS = "ORIGINS"
 _READS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 #: Headers of HTML pages: no external resources, no scripts, no embedding in frames, no referrer.
 _OF_PAGES = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    # With no-referrer, browsers would send the forms of our own pages with `Origin: null`.
+    "Referrer-Policy": "same-origin",
 }
 
 
@@ -65,5 +66,6 @@ def _add_security_headers(response: Response) -> Response:
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     if response.mimetype == "text/html":
-        response.headers.update(_OF_PAGES)
+        for name, value in _OF_PAGES.items():
+            response.headers.setdefault(name, value)
     return response

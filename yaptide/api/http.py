@@ -18,7 +18,7 @@ from werkzeug.routing import IntegerConverter
 
 from yaptide import logs
 from yaptide.api import cookies
-from yaptide.domain.errors import InvalidInput, TooLarge, YaptideError
+from yaptide.domain.errors import Forbidden, InvalidInput, NotAuthenticated, TooLarge, YaptideError
 from yaptide.persistence import codec
 from yaptide.services import results, sessions, workers
 from yaptide.services.backend import Backend
@@ -33,6 +33,8 @@ _LARGEST = 2**31 - 1
 #: Anyone may send a body up to this size (bytes). Parsed JSON can take thirty times its size in memory.
 _SMALL = 2**20
 _OF_USERS = ("/jobs/direct", "/jobs/batch", "/convert")
+#: Forms of pages with files.
+_OF_PAGES = ("/new", "/new/check")
 _OF_WORKERS = {"/jobs": results.JobKey, "/logfiles": results.Key, "/tasks/list": results.Key}
 _CHECKS_ITSELF = "/results"
 #: Paths whose large bodies begin with the update key.
@@ -141,6 +143,22 @@ def get_user() -> User:
     return current.user
 
 
+def authenticate_page(backend: Backend, of: Request) -> tuple[User, sessions.Token | None]:
+    """Return the user of a page's request, and a new access token if that of the page has expired.
+
+    Raises NotAuthenticated without a session.
+    """
+    try:
+        return sessions.authenticate_user(backend, cookies.read_token(backend, cookies.ACCESS, of)), None
+    except (NotAuthenticated, Forbidden):
+        pass
+    try:
+        renewed = sessions.refresh_access(backend, cookies.read_token(backend, cookies.REFRESH, of))
+        return sessions.authenticate_user(backend, renewed.text), renewed
+    except Forbidden as error:
+        raise NotAuthenticated(str(error)) from None
+
+
 def get_worker() -> workers.Proof:
     """Return the simulation in the path and the update key of this request; raise InvalidInput without a key."""
     return _proof(request, (request.view_args or {}).get("simulation_id", 0))
@@ -166,6 +184,8 @@ def may_send_large(backend: Backend, environ: dict[str, Any], head: bytes) -> bo
     try:
         if current.path in _OF_USERS:
             sessions.authenticate_user(backend, _access_token(backend, current))
+        elif current.path in _OF_PAGES:
+            authenticate_page(backend, current)
         elif simulation:
             workers.check_key(backend, _proof(current, simulation[1]))
         elif current.path == _CHECKS_ITSELF and (key := key_first(head)):
@@ -193,6 +213,8 @@ def guard_body() -> None:
         return
     if request.path in _OF_USERS:
         get_user()
+    elif request.path in _OF_PAGES:
+        authenticate_page(get_backend(), request)
     elif request.path.startswith(_WORK):  # without a key, the server does not wait for the body
         workers.check_key(get_backend(), get_worker())
     elif request.path not in _OF_WORKERS:

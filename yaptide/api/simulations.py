@@ -14,6 +14,7 @@ from yaptide.api.http import access_token, get_backend, get_user, http_date, jso
 from yaptide.domain.errors import Forbidden, InvalidInput
 from yaptide.domain.states import EntityState
 from yaptide.services import conversion, logfiles, simulations
+from yaptide.services.access import may_use_clusters
 
 blueprint = APIBlueprint("simulations", __name__, tag="Simulations")
 
@@ -31,7 +32,7 @@ def submit_direct(json_data: schemas.Project) -> Response:
 @blueprint.output(schemas.Submitted, status_code=202)
 def submit_batch(json_data: schemas.Project) -> Response:
     """Submit a simulation to a cluster."""
-    if not get_user().is_keycloak:
+    if not may_use_clusters(get_user()):
         raise Forbidden("User is not allowed to use this endpoint")
     submission = replace(_submission(json_data), batch=json_data.batch_options or {})
     return _started(simulations.submit_simulation(get_backend(), get_user(), submission))
@@ -155,7 +156,8 @@ def read_update_key(query: schemas.JobQuery) -> Response:
 def list_simulations(query: schemas.Listing) -> Response:
     """List the user's simulations, one page at a time."""
     states = tuple(_state(name) for name in query.job_state.split(",") if name)
-    page = simulations.Page(query.page_idx, query.page_size, query.order_by, query.order_type == "descend", states)
+    descending = query.order_type == "descend"
+    page = simulations.Page(query.page_idx, query.page_size, query.order_by, descending, states, query.title)
     listing = simulations.list_simulations(get_backend(), get_user(), page)
     return json_response(
         {

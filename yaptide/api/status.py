@@ -2,10 +2,10 @@
 
 import logging
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, cast
 
 from apiflask import APIBlueprint
-from flask import Response, current_app, request
+from flask import Response, current_app, redirect, request, url_for
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from werkzeug.exceptions import NotFound
 
@@ -28,8 +28,13 @@ _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-P
 @blueprint.get("/")
 @blueprint.output(schemas.Message)
 def get_root() -> Response:
-    """Confirm that the server is running; the front end requests this first."""
-    return json_response({"message": "yaptide is running"})
+    """Confirm that the server is running; the front end requests this first. Browsers are sent to the first page."""
+    accepted = request.accept_mimetypes.best_match(("application/json", "text/html"))
+    response = json_response({"message": "yaptide is running"})
+    if accepted == "text/html":
+        response = cast("Response", redirect(url_for("simulation_pages.list_simulations"), 302))
+    response.headers["Vary"] = "Accept"
+    return response
 
 
 @blueprint.get("/healthz")

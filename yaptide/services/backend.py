@@ -73,6 +73,8 @@ class Keycloak:
     """Name of a claim, and the value that it must contain."""
     certificates: str = ""
     """URL of the certificate service; empty: none."""
+    web_client: str = ""
+    """Client ID with which pages sign users in; empty: pages offer no sign-in through Keycloak."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,8 @@ class Backend:
 
     The database; the staging area for the output of tasks; the key that signs tokens; the limits; the dispatcher; the
     throttle for failed sign-ins; the data folder, where large bodies wait for their check; the keys of the
-    `yaptide.services.secrets.Vault`; the Keycloak realm, or None; the simulators that external workers run; and the
-    simulator that runs converted projects (or `auto`, `off`).
+    `yaptide.services.secrets.Vault`; the Keycloak realm, or None; the simulators that external workers run; the
+    simulator that runs converted projects (or `auto`, `off`); and the users (provider, name) who see the operator page.
     """
 
     database: Database
@@ -96,6 +98,7 @@ class Backend:
     keycloak: Keycloak | None = None
     foreign_workers: frozenset[str] = frozenset()
     editor_simulator: str = "auto"
+    operators: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

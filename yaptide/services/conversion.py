@@ -10,7 +10,14 @@ from yaptide.domain.errors import InvalidInput
 from yaptide.editor.reading import read_project
 from yaptide.persistence.queries import clusters
 from yaptide.services.backend import Backend
-from yaptide.simulators import COMMON, get_simulator, is_converter, is_known, list_converters
+from yaptide.simulators import (
+    COMMON as COMMON,
+    get_simulator,
+    is_converter,
+    is_known,
+    known_simulators,
+    list_converters,
+)
 from yaptide.simulators.base import Converted, Converter, Simulator
 
 #: Values of YAPTIDE_EDITOR_SIMULATOR besides names: the first converter (if there are no clusters), and none.
@@ -43,6 +50,11 @@ class Choice:
         return f"{submitted_for}The project was converted for {self.code.title}: {conversion.resolution}.{left_out}"[
             :_LONGEST_NOTE
         ]
+
+
+def list_titles() -> list[tuple[str, str]]:
+    """Name and title of every simulator that there is."""
+    return [(code.name, code.title) for code in known_simulators()]
 
 
 def convert_project(document: Mapping[str, Any], name: str) -> Converted:

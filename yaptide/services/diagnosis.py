@@ -1,14 +1,19 @@
-"""Problems of stored simulations, and what happens next: for `yaptide doctor`."""
+"""Problems of an installation and its simulations, and what to do about them.
+
+For `yaptide doctor`, which adds the state of processes and of the broker, and for the operator page.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from yaptide.domain.errors import NotConfigured, YaptideError
 from yaptide.persistence.queries import diagnosis
-from yaptide.services import runners
+from yaptide.services import clusters, readiness, runners
 from yaptide.services.backend import Backend, utc_now
 from yaptide.services.runners import Requirements
+from yaptide_client.extras import require_extra
 
 
 class Verdict(StrEnum):
@@ -31,6 +36,52 @@ class Finding:
 
 #: After this many times the heartbeat limit a stalled task should have been requeued.
 _UNNOTICED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Numbers of waiting and running tasks, and of simulations that are merged or wait for it."""
+
+    waiting: int
+    running: int
+    merges: int
+
+
+def count_queue(backend: Backend) -> Queue:
+    """Count waiting and running tasks, and merges; raises Unavailable."""
+    with backend.database.probe() as connection:
+        waiting = sum(count for *_, count, _ in diagnosis.count_waiting(connection))
+        return Queue(waiting, diagnosis.count_running(connection), diagnosis.count_merges(connection))
+
+
+def diagnose_surroundings(backend: Backend) -> Iterator[Finding]:
+    """Yield findings about the database, the data folder, simulators and clusters."""
+    checks = readiness.run_checks(backend)
+    yield from (
+        Finding(each.name, Verdict.OK if each.ok else Verdict.ERROR, each.message, each.remedy) for each in checks
+    )
+    missing = (each for each in readiness.check_simulators(backend, checks) if not each.ok)  # one line each
+    yield from (Finding(each.name, Verdict.WARNING, each.message, each.remedy) for each in missing)
+    yield from _clusters(backend)
+
+
+def _clusters(backend: Backend) -> Iterator[Finding]:
+    """Yield an error if clusters are configured but SSH is not installed: their simulations would wait forever."""
+    try:
+        if clusters.list_names(backend):
+            require_extra("asyncssh", "Running on clusters")
+    except NotConfigured as error:
+        yield Finding("clusters", Verdict.ERROR, str(error))
+    except YaptideError:
+        pass  # the check of the database reports it
+
+
+def diagnose_tasks(backend: Backend) -> Iterator[Finding]:
+    """Yield the findings of `diagnose_simulations`, or that the database does not respond."""
+    try:
+        yield from list(diagnose_simulations(backend))
+    except YaptideError:
+        yield Finding("tasks", Verdict.ERROR, "Cannot check tasks: the database does not respond")
 
 
 def diagnose_simulations(backend: Backend) -> Iterator[Finding]:

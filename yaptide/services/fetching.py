@@ -1,6 +1,7 @@
 """HTTP requests to other services, with limits, because a request to this server waits for them."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from yaptide.domain.errors import Unreachable
@@ -10,11 +11,11 @@ SECONDS = 4.0
 _MAX_BYTES = 2**20
 
 
-def fetch_json(url: str, token: str | None = None) -> Any:
+def fetch_json(url: str, token: str | None = None, form: Mapping[str, str] | None = None) -> Any:
     """Return the JSON document at `url`, with an optional bearer token; TLS certificates are verified.
 
-    Raises Unreachable if it takes too long, is too large, or is not JSON; the message continues a sentence that begins
-    with the name of the service.
+    A `form` is sent by POST. Raises Unreachable if it takes too long, is too large, or is not JSON; the message
+    continues a sentence that begins with the name of the service.
     """
     import httpx  # noqa: PLC0415 - slower to import than most commands
     import orjson  # noqa: PLC0415
@@ -30,7 +31,7 @@ def fetch_json(url: str, token: str | None = None) -> Any:
         async with (
             asyncio.timeout(SECONDS),
             httpx.AsyncClient(headers=headers, timeout=None) as client,  # noqa: S113
-            client.stream("GET", url) as response,
+            client.stream("GET" if form is None else "POST", url, data=form) as response,
         ):
             if response.status_code != 200:
                 raise Unreachable(f"responded with status {response.status_code}")

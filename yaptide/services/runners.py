@@ -8,6 +8,7 @@ configure the simulators of a cluster). An announcement is valid as long as its 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
 
 from sqlalchemy import Connection
 
@@ -94,6 +95,27 @@ def list_programs(backend: Backend) -> list[Record]:
 
 
 @dataclass(frozen=True, slots=True)
+class Runner:
+    """An executor, worker or cluster driver, with its simulators and their versions as text."""
+
+    name: str
+    platform: str
+    heartbeat_time: datetime
+    simulators: tuple[str, ...]
+
+
+def list_runners(backend: Backend) -> list[Runner]:
+    """Return the runners that send heartbeats, by name, at most `_MOST`."""
+    with backend.database.probe() as connection:
+        rows = runners.list_runners(connection, utc_now() - runner_lifetime(backend), _MOST)
+    listed = []
+    for (name, platform, heard), group in groupby(rows, key=lambda row: (row.name, row.platform, row.heartbeat_time)):
+        simulators = tuple(f"{row.sim_type} {row.version}".strip() for row in group if row.sim_type is not None)
+        listed.append(Runner(name, platform, heard, simulators))
+    return listed
+
+
+@dataclass(frozen=True, slots=True)
 class Requirements:
     """What a simulation requires of a runner: simulator, platform, and whether its input is a project.
 
@@ -126,12 +148,12 @@ def why_waiting(backend: Backend, connection: Connection, required: Requirements
 
 
 def _waiting_for_external(required: Requirements) -> str:
-    return f"Waiting for an external worker with {_title(required.sim_type)}"
+    return f"Waiting for an external worker with {simulator_title(required.sim_type)}"
 
 
 def _obstacle(backend: Backend, connection: Connection, required: Requirements) -> str | None:
     """Return why no runner of this installation can run it; None if one can."""
-    title = _title(required.sim_type)
+    title = simulator_title(required.sim_type)
     if required.for_external:
         return f"It needs external workers with {title}, but {FOREIGN_SETTING} no longer lists it"
     if required.platform == BATCH:
@@ -159,7 +181,8 @@ def _is_alive(backend: Backend, heartbeat: datetime | None) -> bool:
     return heartbeat is not None and heartbeat > utc_now() - runner_lifetime(backend)
 
 
-def _title(sim_type: str) -> str:
+def simulator_title(sim_type: str) -> str:
+    """Return the official name of a simulator."""
     try:
         return get_simulator(sim_type).title
     except (InvalidInput, NotConfigured):  # its package was removed

@@ -50,20 +50,22 @@ def sign_in(backend: Backend, username: str, password: str, origin: Origin = Ori
 
 
 def sign_in_through_keycloak(
-    backend: Backend, token: str | None, username: str, access_token: str | None, refresh_token: str | None
+    backend: Backend, token: str | None, username: str | None, access_token: str | None, refresh_token: str | None
 ) -> SignedIn:
     """Begin or continue the session of a user with a Keycloak access token; it ends with that token.
 
-    `access_token` and `refresh_token` are those of yaptide, if there is a session. A session that a logout has ended in
-    the meantime cannot be continued (NotAuthenticated). Raises NotConfigured, and what `keycloak.identify_user` raises.
+    `username` must be that of the token; None takes the token's. `access_token` and `refresh_token` are those of
+    yaptide, if there is a session. A session that a logout has ended in the meantime cannot be continued
+    (NotAuthenticated). Raises NotConfigured, and what `keycloak.identify_user` raises.
     """
     from yaptide.services import credentials, keycloak  # noqa: PLC0415 - as jwt below
 
     if backend.keycloak is None:
         raise NotConfigured("Sign-in through Keycloak is not configured on this server")
     identity = keycloak.identify_user(backend.keycloak, token)
-    if identity.username != username:
+    if username not in (None, identity.username):
         raise Forbidden("The user name does not match Keycloak's token")
+    username = identity.username
     user = users.ensure_keycloak_user(backend, identity.subject, username)
     # A certificate is issued to the name at Keycloak, even if the name is taken here.
     remark = credentials.renew_credentials(backend, user._replace(username=username), token or "", identity.subject)

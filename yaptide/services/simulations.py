@@ -1,10 +1,11 @@
 """Simulations: submit, list, follow, cancel, delete."""
 
+import os
 import secrets
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
@@ -33,17 +34,22 @@ from yaptide.simulators.files import check_names
 
 MAX_PRIMARIES = 10**15
 MAX_TITLE = 500
+#: Primaries for which a task of its own is worth its start, and tasks on a cluster, where nobody says how many.
+_WORTH_A_TASK, _TASKS_ON_CLUSTER = 10_000, 10
+#: Of all primaries, before anybody can say how long the rest takes.
+LEAST_PROGRESS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
     """A submission, with either `input_files` (name to text) or `input_json` (a project of the web editor).
 
-    `batch` has the cluster options; None: it runs on workers of the server.
+    `ntasks` None means the number that `suggest_tasks` returns. `batch` has the cluster options; None: it
+    runs on workers of the server.
     """
 
     sim_type: str
-    ntasks: int
+    ntasks: int | None
     title: str
     input_files: Mapping[str, str] | None = None
     input_json: Mapping[str, Any] | None = None
@@ -87,6 +93,71 @@ class _Prepared:
     note: str | None = None
     left_out: tuple[str, ...] = ()
 
+    @property
+    def shares(self) -> list[int]:
+        """Primaries of each task."""
+        tasks, is_batch = self.submission.ntasks, self.submission.batch is not None
+        if tasks is None:
+            tasks = suggest_tasks(self.checked.primaries, is_batch=is_batch).tasks
+        return split_primaries(self.checked.primaries, tasks, self.checked.quantum)
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A number of tasks, and the reason in words."""
+
+    tasks: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a submission would become.
+
+    `primaries` in total, in so many `tasks`; `suggestion` is the reason for that number if none was requested.
+    `left_out` lists what of a project is not simulated, `note` describes the conversion, and `waits` is the reason why
+    no runner can start it now.
+    """
+
+    sim_type: str
+    title: str
+    primaries: int
+    tasks: int
+    suggestion: str | None
+    left_out: tuple[str, ...]
+    note: str | None
+    waits: str | None
+
+
+def suggest_tasks(primaries: int, *, is_batch: bool = False) -> Suggestion:
+    """Return a sensible number of tasks: enough to keep processors busy, and each worth its start."""
+    cores = len(os.sched_getaffinity(0))
+    most, why = (_TASKS_ON_CLUSTER, "usual for a cluster") if is_batch else (cores, "one for each processor here")
+    enough = max(1, primaries // _WORTH_A_TASK)
+    if enough < most:
+        return Suggestion(enough, f"each has at least {_WORTH_A_TASK:,} primaries" if enough > 1 else "few primaries")
+    return Suggestion(most, why)
+
+
+def preview_submission(backend: Backend, user: User, submission: Submission) -> Preview:
+    """Return what a submission would become, and store nothing; raises what `submit_simulation` does."""
+    prepared = _validate(backend, submission)
+    shares, payload = prepared.shares, _input_payload(prepared.submission, prepared.checked, prepared.left_out)
+    with backend.database.read_committed() as connection:
+        _, waiting_reason = _choose_place(backend, connection, prepared, len(shares))
+        _require_quota(connection, user, len(payload.data))
+    is_batch = submission.batch is not None
+    return Preview(
+        prepared.sim_type,
+        get_simulator(prepared.sim_type).title,
+        sum(shares),
+        len(shares),
+        suggest_tasks(prepared.checked.primaries, is_batch=is_batch).reason if submission.ntasks is None else None,
+        prepared.left_out,
+        prepared.note,
+        waiting_reason,
+    )
+
 
 @dataclass(frozen=True, slots=True)
 class _NewSimulation:
@@ -105,26 +176,42 @@ def submit_simulation(backend: Backend, user: User, submission: Submission) -> S
     Raises, with nothing stored, InvalidInput if it cannot run as it is, NotConfigured if there is no runner for it,
     Conflict if the user's quota is used up, StorageFull if there is no space for results.
     """
-    _check_limits(backend, submission)
-    prepared = _prepare(backend, submission)
-    require_free_space(backend.data_dir, "for results, an administrator must free some")
+    prepared = _validate(backend, submission)
     new = _split(backend, user, prepared)
     simulation_id = _store(backend, user, prepared, new)
     backend.dispatcher.dispatch(simulation_id)
     return Submitted(new.values["job_id"], simulation_id, new.update_key, prepared.sim_type, prepared.left_out)
 
 
-def _check_limits(backend: Backend, submission: Submission) -> None:
-    if not 1 <= submission.ntasks <= backend.limits.tasks:
+def _validate(backend: Backend, submission: Submission) -> _Prepared:
+    """Check everything that needs nothing but the submission, and that there is space for results."""
+    if submission.ntasks is not None and not 1 <= submission.ntasks <= backend.limits.tasks:
         raise InvalidInput(f"The number of tasks must be between 1 and {backend.limits.tasks}")
     if len(submission.title) > MAX_TITLE or "\0" in submission.title:
         raise InvalidInput(f"A title may have at most {MAX_TITLE} characters")
+    prepared = _prepare(backend, submission)
+    require_free_space(backend.data_dir, "for results, an administrator must free some")
+    return prepared
+
+
+def _choose_place(
+    backend: Backend, connection: Connection, prepared: _Prepared, tasks: int
+) -> tuple[Mapping[str, Any], str | None]:
+    """Return the columns for the platform, and why the simulation must wait for external workers, or None.
+
+    Raises InvalidInput, and NotConfigured if no runner could run it.
+    """
+    submission = prepared.submission
+    values = _platform_values(backend, connection, submission, prepared.sim_type, tasks)
+    for_external = values.get("options", "") is None
+    required = Requirements(prepared.sim_type, submission.platform, submission.input_type, for_external)
+    return values, runners.check_runnable(backend, connection, required)
 
 
 def _split(backend: Backend, user: User, prepared: _Prepared) -> _NewSimulation:
     """Choose the job_id, and split the simulation into tasks."""
     submission, checked = prepared.submission, prepared.checked
-    shares = split_primaries(checked.primaries, submission.ntasks, checked.quantum)
+    shares = prepared.shares
     seeds = task_seeds(checked.seed, len(shares)) if submission.input_files else [None] * len(shares)
     first = 0 if submission.batch is None else 1
     tasks = [
@@ -151,12 +238,8 @@ def _split(backend: Backend, user: User, prepared: _Prepared) -> _NewSimulation:
 @retry_contended
 def _store(backend: Backend, user: User, prepared: _Prepared, new: _NewSimulation) -> int:
     """Store everything in one transaction; return the id. Raises what `submit_simulation` raises."""
-    submission = prepared.submission
     with backend.database.writing() as connection:
-        platform_values = _platform_values(backend, connection, submission, prepared.sim_type, len(new.tasks))
-        for_external = platform_values.get("options", "") is None
-        required = Requirements(prepared.sim_type, submission.platform, submission.input_type, for_external)
-        waiting_reason = runners.check_runnable(backend, connection, required)
+        platform_values, waiting_reason = _choose_place(backend, connection, prepared, len(new.tasks))
         check_quota(connection, user, len(new.payload.data))
         simulation_id = simulations.add_simulation(connection, new.values, platform_values, new.payload, new.tasks)
         reason = " ".join(filter(None, (prepared.note, waiting_reason))) or None
@@ -178,6 +261,10 @@ def check_quota(connection: Connection, user: User, more: int) -> None:
     """
     if not users.lock_user(connection, user.id):
         raise Forbidden(EXPIRED)
+    _require_quota(connection, user, more)
+
+
+def _require_quota(connection: Connection, user: User, more: int) -> None:
     quota = users.get_quota(connection, user.id)
     if quota is None:  # the usual case, which needs no sum
         return
@@ -249,13 +336,25 @@ class Listed(NamedTuple):
 
 
 def list_simulations(backend: Backend, user: User, page: Page) -> Listed:
-    """Return the simulations that a user may see, in the requested states."""
+    """Return the simulations that a user may see, in the requested states and with the title; raise InvalidInput."""
+    if "\0" in page.title:
+        raise InvalidInput("title: a title contains no null characters")
     with backend.database.read_committed() as connection:
         total, rows = simulations.list_simulations(connection, listed_owner(user), page)
         pending = _requirements(connection, {row.job_id: row for row in rows if row.job_state is EntityState.PENDING})
         reasons = {item: runners.why_waiting(backend, connection, item) for item in set(pending.values())}
     waiting = {job_id: reason for job_id, item in pending.items() if (reason := reasons[item]) is not None}
     return Listed(total, rows, waiting)
+
+
+def measure_progress(backend: Backend, listed: Listed) -> dict[str, float]:
+    """Return the progress of each listed simulation that is running, 0 to 1, by job_id."""
+    running = [row.job_id for row in listed.rows if row.job_state == EntityState.RUNNING]
+    if not running:
+        return {}
+    with backend.database.reading() as connection:
+        sums = tasks.sum_primaries(connection, running)
+    return {job_id: min(1.0, int(done) / int(wanted)) for job_id, done, wanted in sums if wanted}
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +375,19 @@ def read_status(backend: Backend, user: User, job_id: str) -> Status:
         simulation = find_readable(connection, user, job_id)
         rows = tasks.list_status(connection, simulation.id)
         return Status(simulation, rows, _why_waiting(backend, connection, simulation, job_id, rows))
+
+
+def estimate_time_left(rows: Sequence[Any], now: datetime) -> timedelta | None:
+    """Return how long tasks, rows of `Status.tasks`, will still run if primaries take as long as those until now.
+
+    With the fraction p of all primaries done in the time t since the first task began: t (1 - p) / p. None as long as
+    p is below `LEAST_PROGRESS`, when that says nothing.
+    """
+    begun = [row.start_time for row in rows if row.start_time is not None]
+    done, wanted = sum(row.simulated_primaries for row in rows), sum(row.requested_primaries for row in rows)
+    if not begun or not LEAST_PROGRESS * wanted <= done < wanted:
+        return None
+    return (now - min(begun)) * ((wanted - done) / done)
 
 
 def poll_status(backend: Backend, access_token: str | None, job_id: str) -> tuple[User, Status]:
@@ -322,10 +434,39 @@ def read_input(backend: Backend, user: User, job_id: str) -> codec.Stored:
     return codec.Stored(data)
 
 
-def read_history(backend: Backend, user: User, job_id: str) -> list[Any]:
-    """Return all transitions of a simulation and its tasks, oldest first; raise NotFound, Forbidden."""
+def read_input_document(backend: Backend, user: User, job_id: str) -> dict[str, Any]:
+    """Return the input of a simulation as submitted: `input_files`, `input_json`, `left_out`; see `read_input`."""
+    document: dict[str, Any] = codec.decode_payload(read_input(backend, user, job_id).data)
+    return document
+
+
+def read_history(backend: Backend, user: User, job_id: str, newest: int | None = None) -> list[Any]:
+    """Return all transitions of a simulation and its tasks, or the `newest` ones, oldest first.
+
+    Raises NotFound, Forbidden.
+    """
     with backend.database.reading() as connection:
-        return simulations.list_history(connection, find_readable(connection, user, job_id).id)
+        return simulations.list_history(connection, find_readable(connection, user, job_id).id, newest)
+
+
+def read_input_digest(backend: Backend, user: User, job_id: str) -> str | None:
+    """Return the SHA-256 (hexadecimal) of the text of a simulation's input; raise NotFound, Forbidden."""
+    with backend.database.reading() as connection:
+        return simulations.input_digest(connection, find_readable(connection, user, job_id).id)
+
+
+def last_reason(backend: Backend, user: User, job_id: str) -> str | None:
+    """Return the reason of the last transition of a simulation, or None; raise NotFound, Forbidden."""
+    with backend.database.reading() as connection:
+        return simulations.last_reason(connection, find_readable(connection, user, job_id).id)
+
+
+def read_task_failures(backend: Backend, user: User, job_id: str) -> dict[int, str]:
+    """Return why tasks failed, by task_id; raise NotFound, Forbidden."""
+    with backend.database.reading() as connection:
+        simulation = find_readable(connection, user, job_id)
+        reasons = simulations.list_reasons(connection, simulation.id, EntityState.FAILED)
+    return {task: reason for task, reason in reasons if task is not None}
 
 
 def failure_reason(backend: Backend, user: User, job_id: str) -> str | None:

@@ -6,6 +6,7 @@
 import logging
 import secrets
 from functools import cache
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
@@ -49,6 +50,8 @@ def sign_up(backend: Backend, username: str, password: str, address: str = "") -
     """
     if not backend.limits.registration:
         raise Forbidden("Registration is closed: ask the administrator of this server for an account")
+    if (YAPTIDE_USER, normalize_name(username)) in backend.operators:
+        raise Forbidden("This name is kept for an administrator of this server, who adds the user on its command line")
     backend.throttle.admit_registration(address)
     return register_user(backend, username, password, passwords.STRANGERS)
 
@@ -170,6 +173,19 @@ def set_password(backend: Backend, username: str, password: str) -> None:
     """Set the password of a local user and end all sessions of the user; raise NotFound, InvalidInput."""
     user = administration.find_user(backend.database, username, YAPTIDE_USER)
     administration.set_password(backend.database, user, password, backend.limits.password)
+
+
+class Storage(NamedTuple):
+    """Bytes that the payloads of a user's simulations take, and how many they may take (None: no limit)."""
+
+    used: int
+    quota: int | None
+
+
+def read_storage(backend: Backend, user: User) -> Storage:
+    """Return the storage of a user."""
+    with backend.database.reading() as connection:
+        return Storage(users.count_used_bytes(connection, user.id), users.get_quota(connection, user.id))
 
 
 def owner_of(backend: Backend, job_id: str) -> User:

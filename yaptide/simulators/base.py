@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from yaptide.domain.estimators import TaskOutput
+from yaptide.domain.slices import Slice
 from yaptide.editor.project import Project
 
 #: Input files, name to text. `yaptide.simulators.files` defines valid names.
@@ -204,3 +205,11 @@ class Converter(Protocol):
         quantities up to the first one that is left out. Each later quantity is an estimator of its own, called
         ``output: quantity``.
         """
+
+
+@runtime_checkable
+class Slicer(Protocol):
+    """What a simulator has beside the calls of `Simulator` if its geometry can be drawn before it runs."""
+
+    def slice_geometry(self, files: InputFiles) -> Slice:
+        """A plane through the geometry in which the beam lies; raises InvalidInput if `check` would."""

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from yaptide.admin import doctor
 from yaptide.application import make_broker, make_driver, make_spool
 from yaptide.client import Results
 from yaptide.domain.errors import NotConfigured
 from yaptide.domain.estimators import Estimator, Page
-from yaptide.services import batch_options
+from yaptide.services import batch_options, diagnosis
 from yaptide.settings import Settings
 from yaptide.simulators import get_simulator
 from yaptide_client.extras import EXTRAS, is_installed, needed_for
@@ -82,8 +81,8 @@ def test_without_ssh_a_server_works_and_refuses_what_is_for_clusters(without):
 
 def test_doctor_says_that_clusters_are_not_reached(without, monkeypatch):
     without("asyncssh")
-    monkeypatch.setattr(doctor.clusters, "list_names", lambda _: ["ares"])
-    (finding,) = doctor._clusters(None)
+    monkeypatch.setattr(diagnosis.clusters, "list_names", lambda _: ["ares"])
+    (finding,) = diagnosis._clusters(None)
     assert (finding.verdict, "yaptide[hpc]" in finding.message) == ("error", True)
 
 

@@ -70,6 +70,23 @@ def last_heard(connection: Connection, platform: str, sim_type: str | None = Non
     return heartbeat
 
 
+def list_runners(connection: Connection, since: datetime, most: int) -> list[Record]:
+    """Those that were heard of `since`, the last first: name, platform, heartbeat_time, sim_type, version.
+
+    A row for each of a runner's simulators, one with None for a runner that has none; at most `most` rows.
+    """
+    joined = _RUNNER.outerjoin(_SIMULATOR, _SIMULATOR.c.runner_id == _RUNNER.c.id)
+    columns = (
+        _RUNNER.c.name,
+        _RUNNER.c.platform,
+        _RUNNER.c.heartbeat_time,
+        _SIMULATOR.c.sim_type,
+        _SIMULATOR.c.version,
+    )
+    query = select(*columns).select_from(joined).where(_RUNNER.c.heartbeat_time >= since)
+    return list(connection.execute(query.order_by(_RUNNER.c.name, _SIMULATOR.c.sim_type).limit(most)).all())
+
+
 def all_programs(connection: Connection, since: datetime) -> list[Record]:
     """Return programs of runners alive `since`: runner, platform, heartbeat_time, sim_type, version, digest."""
     query = select(

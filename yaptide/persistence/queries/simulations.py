@@ -122,19 +122,29 @@ def input_of(connection: Connection, simulation_id: int) -> bytes | None:
     return connection.execute(_INPUT_OF, {"simulation_id": simulation_id}).scalar()
 
 
+#: Number of simulations, the newest ones, among which a title is searched for.
+SEARCHED = 10_000
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Selects and sorts a page of a user's simulations; empty `states` means every state."""
+    """Selects and sorts a page of a user's simulations; empty `states` means every state.
+
+    With a `title`: those of the newest `SEARCHED` simulations whose title contains it, ignoring case.
+    """
 
     number: int = 1
     size: int = 6
     order_by: str = "start_time"
     descending: bool = True
     states: tuple[EntityState, ...] = ()
+    title: str = ""
 
 
 def list_simulations(connection: Connection, user_id: int | None, page: Page) -> tuple[int, list[Record]]:
     """Return the number of simulations of the user (None: of all users), and those on the page."""
+    if page.title:
+        return _search(connection, user_id, page)
     numbers = count_by_state(connection, user_id)
     selected = {state: number for state, number in numbers.items() if not page.states or state in page.states}
     # Filtering by state costs more than not filtering, so it is left out if it would not exclude anything.
@@ -149,6 +159,19 @@ def count_by_state(connection: Connection, user_id: int | None) -> dict[EntitySt
     """Count the simulations of the user (None: of all users) in each state; states without any are omitted."""
     query = _BY_STATE if user_id is None else _BY_STATE.where(_OF_USER)
     return dict(map(tuple, connection.execute(query, {"user": user_id})))
+
+
+def _search(connection: Connection, user_id: int | None, page: Page) -> tuple[int, list[Record]]:
+    owned = true() if user_id is None else _SIMULATION.c.user_id == user_id
+    newest = select(*_LISTED, _SIMULATION.c.id).where(owned).order_by(*_order(_SIMULATION.c, "start_time", True))
+    columns = newest.limit(SEARCHED).subquery().c
+    fits = columns.title.icontains(page.title, autoescape=True)
+    if page.states:
+        fits &= columns.job_state.in_(page.states)
+    total = connection.execute(select(func.count()).select_from(columns.title.table).where(fits)).scalar_one()
+    query = select(*(columns[column.name] for column in _LISTED)).where(fits)
+    query = query.order_by(*_order(columns, page.order_by, page.descending))
+    return total, list(connection.execute(query.limit(page.size).offset((page.number - 1) * page.size)).all())
 
 
 @lru_cache(256)
@@ -179,6 +202,12 @@ def states_by_job(connection: Connection, job_ids: Collection[str]) -> dict[str,
     among = json_rows.is_among(_SIMULATION.c.job_id, connection.dialect.name)
     query = select(_SIMULATION.c.job_id, _SIMULATION.c.job_state).where(among)
     return {job_id: EntityState(state) for job_id, state in connection.execute(query, {"values": job_ids})}
+
+
+def input_digest(connection: Connection, simulation_id: int) -> str | None:
+    """Return the SHA-256 (hexadecimal) of the text of a simulation's input."""
+    query = select(_INPUT.c.content_sha256).where(_INPUT.c.simulation_id == simulation_id)
+    return connection.execute(query).scalar()
 
 
 def find_by_prefix(connection: Connection, beginning: str, most: int) -> list[tuple[str, str]]:
@@ -239,11 +268,22 @@ def logfiles_of(connection: Connection, simulation_id: int) -> list[bytes]:
     return list(connection.execute(query.order_by(_LOGFILES.c.id)).scalars())
 
 
-def list_history(connection: Connection, simulation_id: int) -> list[Record]:
-    """Return all transitions of a simulation and its tasks, oldest first."""
+def list_history(connection: Connection, simulation_id: int, newest: int | None = None) -> list[Record]:
+    """Return all transitions of a simulation and its tasks, or the `newest` ones, oldest first."""
     row = StateHistoryModel
     query = select(row.task_id, row.from_state, row.to_state, row.time, row.actor, row.reason)
-    return list(connection.execute(query.where(row.simulation_id == simulation_id).order_by(row.id)).all())
+    query = query.where(row.simulation_id == simulation_id)
+    if newest is None:
+        return list(connection.execute(query.order_by(row.id)).all())
+    return list(reversed(connection.execute(query.order_by(row.id.desc()).limit(newest)).all()))
+
+
+def last_reason(connection: Connection, simulation_id: int) -> str | None:
+    """Return the reason of the last transition of a simulation itself, or None."""
+    row = StateHistoryModel
+    query = select(row.reason).where(row.simulation_id == simulation_id, row.task_id.is_(None))
+    moves = query.where(row.from_state.is_distinct_from(row.to_state))  # a note is no transition
+    return connection.execute(moves.order_by(row.id.desc()).limit(1)).scalar()
 
 
 def count_transitions(connection: Connection, simulation_id: int, to: EntityState, task_id: int | None = None) -> int:

@@ -5,9 +5,10 @@ from pathlib import Path
 from yaptide.domain.depth_dose import bragg_peak
 from yaptide.domain.errors import NotConfigured
 from yaptide.domain.estimators import TaskOutput
+from yaptide.domain.slices import Slice
 from yaptide.editor.project import Project
 from yaptide.simulators.base import Checked, Command, Converted, InputFiles, Installation, Limits, ProgressRule, Say
-from yaptide.simulators.mcsquare import config, conversion, inputs, install, output, sample
+from yaptide.simulators.mcsquare import config, conversion, inputs, install, output, sample, slices
 from yaptide.simulators.programs import PointedProgram, read_pointer
 
 _RANGE, _TOLERANCE = 157.7, 2.0  # mm: CSDA range of 150 MeV protons in water (PSTAR), and statistical tolerance
@@ -73,3 +74,7 @@ class MCsquare(PointedProgram):
     def convert(self, project: Project) -> Converted:
         """Return the input files for a project: voxels, a plan with one field, detectors; raise InvalidInput."""
         return conversion.convert_project(project)
+
+    def slice_geometry(self, files: InputFiles) -> Slice:
+        """The CT in the plane of the first field; raises InvalidInput."""
+        return slices.slice_inputs(inputs.parse_inputs(files))

@@ -5,7 +5,7 @@ from typing import Any
 from apiflask import APIBlueprint
 from flask import Response, current_app, render_template
 
-blueprint = APIBlueprint("web", __name__, enable_openapi=False, template_folder="templates")
+blueprint = APIBlueprint("api_page", __name__, enable_openapi=False, template_folder="templates")
 
 
 @blueprint.get("/docs")
