@@ -87,9 +87,10 @@ def _facts(plan: Plan, ray: Ray, grid: Grid, centre: Vector) -> list[str]:
     spots = sum(len(point.spots) for field in plan.fields for point in field.points)
     low, high = min(energies), max(energies)
     span = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    entry, isocentre = (format_point(grid.to_ct_coordinates(point), "mm") for point in (ray.entry, centre))
     facts = [
         f"Protons of {span} MeV, {_count(len(plan.fields), 'field')}, {_count(spots, 'spot')}",
-        f"Enters at {format_point(grid.to_ct_coordinates(ray.entry), 'mm')}, isocenter at {format_point(grid.to_ct_coordinates(centre), 'mm')}",
+        f"Enters at {entry}, isocenter at {isocentre}",
     ]
     if len(plan.fields) > 1:
         facts.append("Enters: of the first field; beams that are not in this plane are projected onto it")
