@@ -66,7 +66,10 @@ class LargeJson:
         end = place = 0
         for at, left in self._left_out(values):
             end = _put(room, end, _exact(values[place:at]))
-            end = _put(room, end, _NUMBERS.decode(b"[%b]" % _exact_text(read(left.start, left.length))))
+            text, begin = read(left.start, left.length), end
+            end = _put(room, begin, _NUMBERS.decode(b"[%b]" % text))
+            if np.nanmax(np.abs(room[begin:end]), initial=0) > _LARGEST_EXACT:
+                _exact([int(digits) for digits in _LONG_INTEGER.findall(text)])
             place = at + 2
         _put(room, end, _exact(values[place:]))
 
@@ -142,7 +145,3 @@ def _exact(numbers: Sequence[int | float | None]) -> Sequence[int | float | None
         raise InvalidInput("it holds whole numbers above 2**53, of which digits would get lost")
     return numbers
 
-
-def _exact_text(text: bytes) -> bytes:
-    _exact([int(digits) for digits in _LONG_INTEGER.findall(text)])
-    return text

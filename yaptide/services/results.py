@@ -601,11 +601,14 @@ def _streamed(backend: Backend, plan: Sequence[Any]) -> Iterator[codec.Part]:
         if isinstance(part, bytes | Stored):
             yield part
         else:
-            yield codec.Streamed(_sliced(backend, part), part.length, part.content_size)
+            yield codec.Streamed(stream_page(backend, part), part.length, part.content_size)
 
 
-def _sliced(backend: Backend, page: Any) -> Iterator[bytes]:
-    """A payload, each slice in a transaction of its own: whoever reads slowly holds nothing up."""
+def stream_page(backend: Backend, page: Any) -> Iterator[bytes]:
+    """The payload of a page (a row with `id` and `length`), piece by piece; raises NotFound if it was deleted.
+
+    Each piece is read in a transaction of its own: a slow reader holds nothing up.
+    """
     start = 0
     while start < page.length:
         with backend.database.reading() as connection:

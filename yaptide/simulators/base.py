@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from yaptide.domain.estimators import TaskOutput
 from yaptide.editor.project import Project
 
@@ -195,3 +198,25 @@ class Converter(Protocol):
         quantities that come before the first that is left out. Each later one is an estimator of its own, called
         ``output: quantity``.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What particles are sent through, in voxels: a CT (`quantity` "HU"), or the numbers of zones ("zone").
+
+    `voxels` has the shape (nz, ny, nx); `spacing` is their size and `origin` the centre of the first one, in mm along
+    (x, y, z), in the coordinates of the results.
+    """
+
+    voxels: NDArray[np.float32]
+    spacing: tuple[float, float, float]
+    origin: tuple[float, float, float]
+    quantity: str
+
+
+@runtime_checkable
+class Imaged(Protocol):
+    """What a simulator has beside the calls of `Simulator` if there is a CT in its input."""
+
+    def read_image(self, files: InputFiles) -> Image:
+        """The CT in the input; raises InvalidInput."""

@@ -120,6 +120,12 @@ def input_of(connection: Connection, simulation_id: int) -> bytes | None:
     return connection.execute(_INPUT_OF, {"simulation_id": simulation_id}).scalar()
 
 
+def input_digest(connection: Connection, simulation_id: int) -> str | None:
+    """SHA-256 of the text of a simulation's input, hexadecimal."""
+    query = select(_INPUT.c.content_sha256).where(_INPUT.c.simulation_id == simulation_id)
+    return connection.execute(query).scalar()
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """Which part of a user's simulations to list, in which order; an empty `states` means every state."""

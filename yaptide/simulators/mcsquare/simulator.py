@@ -6,7 +6,7 @@ from yaptide.domain.depth_dose import bragg_peak
 from yaptide.domain.errors import NotConfigured
 from yaptide.domain.estimators import TaskOutput
 from yaptide.editor.project import Project
-from yaptide.simulators.base import Checked, Command, Converted, InputFiles, Installation, Limits, ProgressRule, Say
+from yaptide.simulators.base import Checked, Command, Converted, Image, InputFiles, Installation, Limits, ProgressRule, Say
 from yaptide.simulators.mcsquare import config, conversion, inputs, install, output, sample
 from yaptide.simulators.programs import PointedProgram, read_pointer
 
@@ -73,3 +73,7 @@ class MCsquare(PointedProgram):
     def convert(self, project: Project) -> Converted:
         """The input files for a project: voxels, a plan of one field, and the detectors; raises InvalidInput."""
         return conversion.convert_project(project)
+
+    def read_image(self, files: InputFiles) -> Image:
+        """The CT, or the zones of a project; raises InvalidInput."""
+        return inputs.read_image(files)
