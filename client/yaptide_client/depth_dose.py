@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,6 +98,24 @@ def read_range(page: Page) -> Range:
     return Range(float(depths[peak]), r80, float(depths[after] - depths[after - 1]))
 
 
+def read_fall_off(page: Page, parts: Sequence[float]) -> dict[float, float]:
+    """Depths in mm behind the peak of a curve (`read_range`) at which the dose has fallen to parts of the maximum.
+
+    Interpolated linearly, like R80. A part to which the dose does not fall is left out; no part at all if the curve has
+    no range.
+    """
+    try:
+        read_range(page)
+    except NotFound:
+        return {}
+    depths = page.axes[0].values * (length_in_mm(page.axes[0].unit) or math.nan)
+    found = {}
+    for part in parts:
+        with suppress(InvalidInput):
+            found[part] = _fall_off(depths, page.values, part)[2]
+    return found
+
+
 def bragg_peak(depths: Floats, doses: Floats) -> tuple[float, float]:
     """Depth of the largest dose, and R80: the depth behind it where the dose has fallen to 80 % of that.
 
@@ -107,8 +127,8 @@ def bragg_peak(depths: Floats, doses: Floats) -> tuple[float, float]:
     return float(depths[peak]), r80
 
 
-def _fall_off(depths: Floats, doses: Floats) -> tuple[int, int, float]:
-    """Index of the largest dose, index of the first depth at or behind R80, and R80."""
+def _fall_off(depths: Floats, doses: Floats, part: float = _DISTAL) -> tuple[int, int, float]:
+    """Index of the largest dose, index of the first depth behind it with `part` of that dose or less, that depth."""
     depths, doses = np.asarray(depths, dtype=np.float64), np.asarray(doses, dtype=np.float64)
     if depths.ndim != 1 or depths.shape != doses.shape or not np.isfinite(depths).all():
         raise InvalidInput("A depth-dose curve needs as many depths as doses, all of them numbers")
@@ -118,7 +138,7 @@ def _fall_off(depths: Floats, doses: Floats) -> tuple[int, int, float]:
         raise InvalidInput("The depths of a depth-dose curve must ascend")
     known = np.isfinite(doses)
     peak = int(np.argmax(np.where(known, doses, -np.inf)))
-    level = _DISTAL * doses[peak]
+    level = part * doses[peak]
     below = np.flatnonzero(doses[peak:] <= level)
     if not doses[peak] > 0 or not below.size:
         raise InvalidInput("The depth-dose curve has no peak with a distal fall-off")
@@ -126,5 +146,5 @@ def _fall_off(depths: Floats, doses: Floats) -> tuple[int, int, float]:
     if not known[: after + 1].all():
         raise InvalidInput("The depth-dose curve has no value at some depths before its fall-off")
     with np.errstate(over="ignore"):
-        part = (doses[after - 1] - level) / (doses[after - 1] - doses[after])
-    return peak, after, float(depths[after - 1] + part * (depths[after] - depths[after - 1]))
+        step = (doses[after - 1] - level) / (doses[after - 1] - doses[after])
+    return peak, after, float(depths[after - 1] + step * (depths[after] - depths[after - 1]))
