@@ -226,6 +226,12 @@ class Settings(BaseSettings):
         description="Client IDs in Keycloak, separated by commas: a token has to be issued to one of them (`azp`) or "
         "to be for one of them (`aud`). Default: none; has to be set where Keycloak is used.",
     )
+    keycloak_web_client: str = Field(
+        "",
+        validation_alias="YAPTIDE_KEYCLOAK_WEB_CLIENT",
+        description="Client ID in Keycloak of yaptide's own pages, whose users then find a button to sign in through "
+        "Keycloak; see [keycloak.md](keycloak.md). Default: none; no such button.",
+    )
     keycloak_required_claim: str = Field(
         "",
         validation_alias="KEYCLOAK_REQUIRED_CLAIM",
@@ -318,7 +324,7 @@ class Settings(BaseSettings):
         issuers = self._issuers()
         if not issuers:
             return None
-        clients = frozenset(_parts(self.keycloak_clients))
+        clients = frozenset((*_parts(self.keycloak_clients), *_parts(self.keycloak_web_client)))
         if not clients:
             raise InvalidInput(
                 "Set KEYCLOAK_CLIENTS to the client ID of the web front end in Keycloak: "
@@ -330,7 +336,8 @@ class Settings(BaseSettings):
                 "make one with `yaptide secrets new-key`, and set YAPTIDE_SECRET_KEYS to it"
             )
         name, _, wanted = self.keycloak_required_claim.partition("=")
-        return Keycloak(issuers, clients, (name.strip(), wanted.strip()) if name else None, self.cert_auth_url)
+        claim = (name.strip(), wanted.strip()) if name else None
+        return Keycloak(issuers, clients, claim, self.cert_auth_url, self.keycloak_web_client.strip())
 
     def _issuers(self) -> tuple[str, ...]:
         base, realm = self.keycloak_base_url.rstrip("/"), self.keycloak_realm

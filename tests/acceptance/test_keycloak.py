@@ -119,6 +119,23 @@ def test_signing_in(realm, client, grant):
     assert client.get("/auth/status").json == NO_TOKEN
 
 
+def test_signing_in_on_a_page(realm, app, client):
+    configure(app, replace(backend_of(app).keycloak, web_client=UI))
+    here = "http://localhost:3000"
+    address = client.get("/sign-in/keycloak?next=/account", base_url=here).location
+    back = realm.log_in(address)
+    assert (back.port, back.path) == (3000, "/sign-in/keycloak/back")
+    forged = client.get(back.path, query_string={**back.params, "state": "x"}, base_url=here)
+    assert forged.status_code == 401
+    client.get("/sign-in/keycloak?next=/account", base_url=here)
+    other = client.get(back.path, query_string=dict(back.params), base_url=here)
+    assert other.status_code == 401  # the answer to another attempt
+    back = realm.log_in(client.get("/sign-in/keycloak?next=/account", base_url=here).location)
+    answer = client.get(back.path, query_string=dict(back.params), base_url=here)
+    assert (answer.status_code, answer.location) == (303, "/account")
+    assert "change your password there" in client.get("/account", base_url=here).text
+
+
 def test_a_user_of_keycloak_has_no_password_and_is_nobody_local(realm, app, client, database):
     local = sign_in_locally(app, "alice")
     before = contents(database)

@@ -7,6 +7,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from tests.support.api import Job, submit
+from tests.support.routes import list_api_routes
 from yaptide.services import simulations
 from yaptide.services.access import ADMINISTRATOR, Action, listed_owner, may
 from yaptide.services.simulations import Page
@@ -18,6 +19,7 @@ OPEN = {
     ("GET", "/"),
     ("GET", "/docs"),
     ("GET", "/docs/style.css"),
+    ("GET", "/static/<path:name>"),
     ("GET", "/openapi.json"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
@@ -79,7 +81,8 @@ def ordered(doors: set[tuple[str, str]]) -> Any:
 
 
 def test_it_is_decided_for_every_route_whom_it_lets_in(app):
-    routes = {(method, rule.rule) for rule in app.url_map.iter_rules() for method in rule.methods - {"HEAD", "OPTIONS"}}
+    """Of pages, see test_pages.py."""
+    routes = {(route.method, route.path) for route in list_api_routes(app)}
     assert routes == OPEN | USERS | OWNERS | WORKERS | WORKERS_PATHS
     assert len(routes) == sum(map(len, (OPEN, USERS, OWNERS, WORKERS, WORKERS_PATHS)))
 

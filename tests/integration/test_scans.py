@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 from tests.support import payloads
 from tests.support.api import PASSWORD, Job, sign_in, submit
 from tests.support.many import Watch, fill
+from tests.support.routes import list_api_routes
 from tests.support.storing import output
 from yaptide.persistence import schema, task_outputs
 from yaptide.persistence.engine import Database
@@ -170,7 +171,7 @@ def list_all(client: FlaskClient) -> None:
 def use(client: FlaskClient) -> None:
     """Everything that users and workers ask of the server."""
     app = client.application
-    for path in ("/", "/healthz", "/readyz", "/docs", "/docs/style.css"):
+    for path in ("/", "/healthz", "/readyz", "/docs", "/docs/style.css", "/static/yaptide.css", "/simulations"):
         assert client.get(path).status_code == 200, path
     bob = app.test_client()
     bob.put("/auth/register", json={"username": "bob", "password": PASSWORD})
@@ -211,12 +212,8 @@ def work(client: FlaskClient, backend: Backend) -> None:
 
 
 def routes_of(app: Flask) -> set[str]:
-    """Method and path of each route; numbers in it left out."""
-    return {
-        f"{method} {named(rule.rule)}"
-        for rule in app.url_map.iter_rules()
-        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
-    }
+    """Method and path of each route of the API; numbers in it left out."""
+    return {f"{route.method} {named(route.path)}" for route in list_api_routes(app)}
 
 
 def named(rule: str) -> str:

@@ -80,20 +80,25 @@ class Realm:
             "code_challenge": challenge,
             "code_challenge_method": "S256",
         }
+        address = httpx.URL(f"{self.issuer}/protocol/openid-connect/auth", params=query)
+        code = self.log_in(str(address), username).params["code"]
+        given = {"grant_type": "authorization_code", "client_id": UI, "code": code, "redirect_uri": REDIRECT}
+        response = httpx.post(self._tokens, data={**given, "code_verifier": verifier}, timeout=60)
+        assert response.status_code == 200, response.text
+        token: str = response.json()["access_token"]
+        return token
+
+    def log_in(self, address: str, username: str = "alice") -> httpx.URL:
+        """Fill in the login form at an address of the realm; where it then sends the browser."""
         with httpx.Client(timeout=60) as browser:
-            form = browser.get(f"{self.issuer}/protocol/openid-connect/auth", params=query)
+            form = browser.get(address)
             (action,) = re.findall(r'<form[^>]* action="([^"]+)"', form.text)
             # Its cookies are Secure. To this very machine browsers send such ones without TLS, httpx does not.
             cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in browser.cookies.jar)
             credentials = {"username": username, "password": PASSWORD}
             sent = browser.post(html.unescape(action), data=credentials, headers={"Cookie": cookies})
-            assert sent.status_code == 302, sent.text
-            code = httpx.URL(sent.headers["location"]).params["code"]
-            given = {"grant_type": "authorization_code", "client_id": UI, "code": code, "redirect_uri": REDIRECT}
-            response = browser.post(self._tokens, data={**given, "code_verifier": verifier})
-        assert response.status_code == 200, response.text
-        token: str = response.json()["access_token"]
-        return token
+        assert sent.status_code == 302, sent.text
+        return httpx.URL(sent.headers["location"])
 
     def rename_user(self, username: str, new_name: str) -> None:
         """Give a user another name."""

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from benchmarks import report
 from tests.support.api import of_keycloak
 from tests.support.payloads import estimator, page, shieldhit_files
+from tests.support.routes import list_api_routes
 from yaptide.admin import (
     cli,
     clusters,
@@ -170,13 +171,12 @@ def web():
 
 
 #: What is served beside the API.
-PAGES = ("/openapi.json", "/docs", "/docs/style.css", "/metrics")
+PAGES = ("/openapi.json", "/docs", "/docs/style.css", "/static/{name}", "/metrics")
 
 
 def routes(web) -> Iterator[tuple[str, str]]:
-    for rule in web.url_map.iter_rules():
-        path = re.sub(r"<(?:int:)?(\w+)>", r"{\1}", rule.rule)
-        yield from ((method, path) for method in sorted(rule.methods - {"HEAD", "OPTIONS"}))
+    for route in list_api_routes(web):
+        yield route.method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route.path)
 
 
 def test_every_route_is_documented(web):

@@ -73,6 +73,8 @@ class Keycloak:
     """Name of a claim, and the value that has to be in it."""
     certificates: str = ""
     """URL of the certificate service; empty: there is none."""
+    web_client: str = ""
+    """Client ID with which pages have users sign in; empty: they cannot there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Asking other services over HTTP, within limits: a request of ours waits for the answer."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from yaptide.domain.errors import Unreachable
@@ -10,8 +11,10 @@ SECONDS = 4.0
 _MAX_BYTES = 2**20
 
 
-def fetch_json(url: str, token: str | None = None) -> Any:
+def fetch_json(url: str, token: str | None = None, form: Mapping[str, str] | None = None) -> Any:
     """The JSON document at `url`, asked for with a bearer token if there is one; TLS certificates are verified.
+
+    A `form` is posted there.
 
     Raises Unreachable if it does not come in time, is too large, or is no JSON; the message is the rest of a sentence
     about the service.
@@ -30,7 +33,7 @@ def fetch_json(url: str, token: str | None = None) -> Any:
         async with (
             asyncio.timeout(SECONDS),
             httpx.AsyncClient(headers=headers, timeout=None) as client,  # noqa: S113
-            client.stream("GET", url) as response,
+            client.stream("GET" if form is None else "POST", url, data=form) as response,
         ):
             if response.status_code != 200:
                 raise Unreachable(f"answers with status {response.status_code}")

@@ -50,9 +50,11 @@ def sign_in(backend: Backend, username: str, password: str, origin: Origin = Ori
 
 
 def sign_in_through_keycloak(
-    backend: Backend, token: str | None, username: str, access_token: str | None, refresh_token: str | None
+    backend: Backend, token: str | None, username: str | None, access_token: str | None, refresh_token: str | None
 ) -> SignedIn:
     """Begin the session of who has an access token of Keycloak, or go on with it; it ends with that token.
+
+    `username` has to be that of the token; None if it comes with nothing but the token.
 
     `access_token` and `refresh_token` are ours, if there is a session. Who goes on with one that a logout has ended
     meanwhile stays signed out (NotAuthenticated). Raises NotConfigured, and what `keycloak.identify_user` does.
@@ -62,8 +64,9 @@ def sign_in_through_keycloak(
     if backend.keycloak is None:
         raise NotConfigured("Signing in through Keycloak is not configured on this server")
     identity = keycloak.identify_user(backend.keycloak, token)
-    if identity.username != username:
+    if username not in (None, identity.username):
         raise Forbidden("The user name is not that of Keycloak's token")
+    username = identity.username
     user = users.of_keycloak(backend, identity.subject, username)
     # A certificate is issued to the name at Keycloak, also where that is taken here.
     remark = credentials.renew_credentials(backend, user._replace(username=username), token or "", identity.subject)

@@ -6,6 +6,7 @@ Operators have more in `yaptide.services.administration`.
 import logging
 import secrets
 from functools import cache
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
@@ -168,6 +169,19 @@ def set_password(backend: Backend, username: str, password: str) -> None:
     """Give a local user another password and end their sessions; raises NotFound, InvalidInput."""
     user = administration.find_user(backend.database, username, YAPTIDE_USER)
     administration.set_password(backend.database, user, password, backend.limits.password)
+
+
+class Storage(NamedTuple):
+    """Bytes that the payloads of a user's simulations take, and how many they may take (None: no limit)."""
+
+    used: int
+    quota: int | None
+
+
+def read_storage(backend: Backend, user: User) -> Storage:
+    """How much a user stores."""
+    with backend.database.reading() as connection:
+        return Storage(users.count_used_bytes(connection, user.id), users.get_quota(connection, user.id))
 
 
 def owner_of(backend: Backend, job_id: str) -> User:

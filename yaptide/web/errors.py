@@ -18,7 +18,7 @@ _STALE_FORM = "This form has expired. Load the page again and repeat what you di
 
 def register_handlers(blueprint: APIBlueprint) -> None:
     """Answer the errors of a blueprint with pages."""
-    blueprint.register_error_handler(NotAuthenticated, lambda _: session.redirect_to_sign_in())
+    blueprint.register_error_handler(NotAuthenticated, _ask_to_sign_in)
     blueprint.register_error_handler(CSRFError, lambda _: show_error(400, _STALE_FORM))
     blueprint.register_error_handler(YaptideError, _show_refusal)
     blueprint.register_error_handler(HTTPException, _show_http_error)
@@ -35,11 +35,21 @@ def register_not_found(app: APIFlask) -> None:
     app.register_error_handler(NotFound, handle)
 
 
+def status_of(error: YaptideError) -> int:
+    """Return the status that the API has for an error."""
+    return api_errors.STATUS.get(type(error), 400)
+
+
 def show_error(status: int, message: str) -> Response:
     """Return an error page, or for htmx a message to be shown on the page that is open."""
     template = "error_message.html" if session.is_htmx() else "error.html"
     title = HTTPStatus(status).phrase
     return make_response(render_template(template, status=status, title=title, message=message), status)
+
+
+def _ask_to_sign_in(error: NotAuthenticated) -> Response:
+    """Lead to the sign-in page, unless a user is signed in: then something is another user's."""
+    return session.redirect_to_sign_in() if session.find_user() is None else show_error(403, str(error))
 
 
 def _show_refusal(error: YaptideError) -> Response:

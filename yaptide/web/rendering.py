@@ -1,6 +1,6 @@
 """What all templates can use: who is signed in, the navigation, and filters for times, states and numbers."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from apiflask import APIFlask
@@ -31,6 +31,8 @@ def prepare(app: APIFlask) -> None:
     app.context_processor(_variables)
     app.add_template_filter(format_time, "time")
     app.add_template_filter(format_state, "state")
+    app.add_template_filter(format_bytes, "bytes")
+    app.add_template_filter(format_duration, "duration")
 
 
 def _variables() -> dict[str, Any]:
@@ -53,3 +55,24 @@ def format_time(time: datetime | None) -> Markup:
 def format_state(state: EntityState) -> Markup:
     """Return a state as a word with a colour and a sign."""
     return Markup('<span class="state {}">{}</span>').format(str(state).lower(), _STATES[EntityState(state)])
+
+
+def format_bytes(number: int) -> str:
+    """Return a number of bytes in a unit that people read: `1.5 MiB`."""
+    size, units = float(number), ("bytes", "KiB", "MiB", "GiB")
+    while size >= 1024 and len(units) > 1:
+        size, units = size / 1024, units[1:]
+    return f"{size:.3g} {units[0]}" if size < 1000 else f"{size:,.0f} {units[0]}"
+
+
+def format_duration(time: timedelta | float | None) -> str:
+    """Return a duration in its two largest units: `2 h 5 min`. A number is seconds."""
+    if time is None:
+        return "-"
+    seconds = max(0, round(time.total_seconds() if isinstance(time, timedelta) else time))
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if days:
+        return f"{days} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"

@@ -9,7 +9,7 @@ import hmac
 from urllib.parse import urlsplit
 
 from apiflask import APIBlueprint, APIFlask
-from flask import Response, g, request, url_for
+from flask import Response, g, request, session as browser, url_for
 from flask_wtf.csrf import CSRFProtect
 from werkzeug.utils import redirect
 
@@ -20,6 +20,9 @@ from yaptide.services import sessions
 from yaptide.services.users import User
 
 _csrf = CSRFProtect()
+
+#: Flask's session has this of those who signed in through Keycloak: they go there again, without a question.
+THROUGH_KEYCLOAK = "through_keycloak"
 
 
 def prepare(app: APIFlask) -> None:
@@ -99,7 +102,8 @@ def redirect_to_sign_in() -> Response:
     parts = urlsplit(here)
     path = f"{parts.path}?{parts.query}" if parts.query else parts.path
     is_page = request.method == "GET" or is_htmx()
-    address = url_for("account_pages.show_sign_in", next=local_path(path) if is_page else None)
+    page = "account_pages.begin_keycloak" if browser.get(THROUGH_KEYCLOAK) else "account_pages.show_sign_in"
+    address = url_for(page, next=local_path(path) if is_page else None)
     if is_htmx():
         return Response(status=401, headers={"HX-Redirect": address})
     return redirect_to(address)
