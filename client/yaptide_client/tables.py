@@ -71,8 +71,11 @@ def _cells(numbers: Floats | None) -> Iterable[Any]:
     return (number if isfinite(number) else "" for number in numbers.tolist())
 
 
-def save_npz(estimators: Sequence[Estimator], path: Path | str) -> None:
-    """Write arrays under keys like `e0_p0_values`, and under `index` a JSON text that says what each of them is."""
+def save_npz(estimators: Sequence[Estimator], file: Path | str | IO[bytes]) -> None:
+    """Write arrays to a path or an open file.
+
+    They have keys like `e0_p0_values`; `index` is a JSON text that says what each of them is.
+    """
     arrays: dict[str, Any] = {}
     index = [
         {
@@ -83,8 +86,11 @@ def save_npz(estimators: Sequence[Estimator], path: Path | str) -> None:
         for e, estimator in enumerate(estimators)
     ]
     arrays["index"] = np.array(json.dumps({"layout": 1, "estimators": index}, ensure_ascii=False))
-    with Path(path).open("wb") as file:  # given a name, numpy would add an ending to it
+    if not isinstance(file, Path | str):
         np.savez_compressed(file, **arrays)
+        return
+    with Path(file).open("wb") as opened:  # given a name, numpy would add an ending to it
+        np.savez_compressed(opened, **arrays)
 
 
 def _add_page(arrays: dict[str, Any], stem: str, page: Page) -> dict[str, Any]:

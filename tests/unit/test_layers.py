@@ -52,7 +52,9 @@ LIBRARIES = {
     # The client's own package: the words that the server has in common with it come in by way of the domain.
     "yaptide_client": {
         "client": ("yaptide_client",),
-        "domain": tuple(f"yaptide_client.{name}" for name in ("errors", "states", "estimators", "depth_dose", "tables")),
+        "domain": tuple(
+            f"yaptide_client.{name}" for name in ("errors", "states", "estimators", "depth_dose", "tables")
+        ),
         "application": ("yaptide_client.extras",),
         "services": ("yaptide_client.extras",),
         "platforms": ("yaptide_client.extras", "yaptide_client.answers"),

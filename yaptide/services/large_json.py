@@ -144,4 +144,3 @@ def _exact(numbers: Sequence[int | float | None]) -> Sequence[int | float | None
     if any(isinstance(number, int) and abs(number) > _LARGEST_EXACT for number in numbers):
         raise InvalidInput("it holds whole numbers above 2**53, of which digits would get lost")
     return numbers
-

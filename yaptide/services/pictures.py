@@ -73,7 +73,7 @@ class Cache(Generic[S]):
         try:
             with self._making:
                 future.set_result(make())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised in `get`, for all that wait
             with self._lock:
                 self._kept.pop(key, None)
             future.set_exception(error)

@@ -6,7 +6,17 @@ from yaptide.domain.depth_dose import bragg_peak
 from yaptide.domain.errors import NotConfigured
 from yaptide.domain.estimators import TaskOutput
 from yaptide.editor.project import Project
-from yaptide.simulators.base import Checked, Command, Converted, Image, InputFiles, Installation, Limits, ProgressRule, Say
+from yaptide.simulators.base import (
+    Checked,
+    Command,
+    Converted,
+    Image,
+    InputFiles,
+    Installation,
+    Limits,
+    ProgressRule,
+    Say,
+)
 from yaptide.simulators.mcsquare import config, conversion, inputs, install, output, sample
 from yaptide.simulators.programs import PointedProgram, read_pointer
 
