@@ -14,7 +14,7 @@ from yaptide.domain.estimators import Aggregation, Page
 from yaptide.services import exports, pictures, results, simulations
 from yaptide.services.exports import FileFormat
 from yaptide.services.pictures import Numbers, OpenPage, StoredPage
-from yaptide.web import session
+from yaptide.web import rendering, session
 from yaptide.web.blueprints import new_blueprint
 
 blueprint = new_blueprint("result_pages", __name__)
@@ -41,11 +41,12 @@ def show_results(job_id: str) -> ResponseReturnValue:
     try:
         estimators = results.pages_metadata(backend, user, job_id)
     except NotFound:
-        return render_template("results_none.html", simulation=simulation)
+        return render_template("results_none.html", simulation=simulation, job_id=job_id)
     name, number = _chosen_page(estimators)
     stored = pictures.find_page(backend, user, job_id, name, number)
     around = {
         "simulation": simulation,
+        "job_id": job_id,
         "estimators": estimators,
         "refused": orjson.loads(simulation.refused_pages or "[]"),
         "chosen": (name, number),
@@ -60,7 +61,7 @@ def show_results(job_id: str) -> ResponseReturnValue:
 def show_picture(job_id: str) -> ResponseReturnValue:
     """Show the part of the page with the picture: of a large page, it comes later."""
     name, number, stored = _asked_page(job_id)
-    return render_template("results_picture.html", chosen=(name, number), **_describe(job_id, name, number, stored))
+    return render_template("results_picture.html", job_id=job_id, chosen=(name, number), **_describe(job_id, name, number, stored))
 
 
 @blueprint.get("/simulations/<job_id>/slices")
@@ -220,12 +221,13 @@ def _extent(axis: Any) -> str:
 
 def _value_at(opened: OpenPage, index: int) -> str:
     page = opened.page
-    error = "" if page.errors is None else f" ± {float(page.errors[index]):.2g}"
+    error = None if page.errors is None else float(page.errors[index])
     place = ", ".join(
         f"{axis.name or 'axis'} {at:.6g} {axis.unit}".strip()
         for axis, at in zip(page.axes, opened.place(index), strict=True)
     )
-    return f"{float(page.values[index]):.5g}{error} {page.unit}" + (f" at {place}" if place else "")
+    value = rendering.format_value(float(page.values[index]), error)
+    return f"{value} {page.unit}".strip() + (f" at {place}" if place else "")
 
 
 def _range_facts(page: Page) -> list[tuple[str, str]]:

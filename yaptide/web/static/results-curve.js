@@ -61,15 +61,15 @@ Pictures.drawCurve = async function (drawing, parts) {
     ];
   }
 
-  // The band is at least 3 pixels high, so that small errors can be seen too.
+  // The band is at least 6 pixels high, so that small errors can be seen too.
   function drawBand(plot, colours) {
-    const { ctx, bbox } = plot, least = 1.5 * devicePixelRatio;
+    const { ctx, bbox } = plot, least = 3 * devicePixelRatio;
     ctx.save();
     ctx.beginPath();
     ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
     ctx.clip();
     ctx.fillStyle = colours.accent;
-    ctx.globalAlpha = 0.3;
+    ctx.globalAlpha = 0.35;
     const y = (number) => plot.valToPos(number, "y", true);
     const floor = plot.scales.y.min;
     for (let i = 0; i < values.length; ) {
@@ -126,7 +126,7 @@ Pictures.drawCurve = async function (drawing, parts) {
     const isLog = parts.log.checked, colours = Pictures.colours(parts.section), xs = Array.from(centres);
     const [low, high] = limits(isLog);
     const xLabel = Pictures.label(axis.name, axis.unit);
-    const line = { stroke: colours.accent, width: 2, points: { show: centres.length < 40 } };
+    const line = { stroke: colours.accent, width: 1.5, points: { show: centres.length < 40 } };
     const hooks = {
       drawAxes: errors ? [(plot) => drawBand(plot, colours)] : [],
       draw: [(plot) => drawMarks(plot, colours)],
@@ -145,7 +145,7 @@ Pictures.drawCurve = async function (drawing, parts) {
       });
       const largest = Math.max(...percent.filter((part) => part !== null), 1e-9);
       plots.push(new uPlot(
-        options(150, { x: scales.x, y: { range: [0, largest * 1.1] } }, [{}, { ...line, width: 1.5 }], axes(colours, "error [%]", xLabel), {}),
+        options(150, { x: scales.x, y: { range: [0, largest * 1.1] } }, [{}, line], axes(colours, "error [%]", xLabel), {}),
         [xs, percent], parts.canvas));
     }
     for (const plot of plots) {
@@ -153,7 +153,8 @@ Pictures.drawCurve = async function (drawing, parts) {
         if (plot.cursor.idx !== null && plot.cursor.idx !== undefined) readOut(plot.cursor.idx);
       });
     }
-    showAt(index);
+    readOut(index);
+    requestAnimationFrame(() => showAt(index)); // uPlot has its scales in the next frame
   }
 
   if (!(drawing.leastPositive > 0)) parts.log.disabled = true;

@@ -32,23 +32,27 @@ Pictures.edges = function (centres) {
   return edges;
 };
 
-const SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹";
+// Numbers as people write them: 0.25, 381040, 2.1×10⁷.
+const isShort = (number) => number === 0 || (Math.abs(number) >= 1e-3 && Math.abs(number) < 1e6);
+const rounded = (number, digits) => String(Number(number.toPrecision(digits))).replace("-", "−");
+function powerOfTen(exponent) {
+  return `×10${exponent < 0 ? "⁻" : ""}${String(Math.abs(exponent)).replace(/\d/g, (digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit])}`;
+}
 Pictures.format = function (number, digits = 4) {
   if (!Number.isFinite(number)) return "(no value)";
-  const size = Math.abs(number);
-  if (size !== 0 && (size < 1e-3 || size >= 1e6)) {
-    const [mantissa, exponent] = number.toExponential(digits - 1).split("e");
-    const power = String(Math.abs(exponent)).replace(/\d/g, (digit) => SUPERSCRIPTS[digit]);
-    return `${mantissa.replace(/\.0+$|(\.\d*?)0+$/, "$1").replace("-", "−")}×10${exponent < 0 ? "⁻" : ""}${power}`;
-  }
-  return String(Number(number.toPrecision(digits))).replace("-", "−");
+  if (isShort(number)) return rounded(number, digits);
+  const [mantissa, exponent] = number.toExponential(digits - 1).split("e");
+  return rounded(Number(mantissa), digits) + powerOfTen(Number(exponent));
 };
 
+// A value and its standard error, with the same power of ten: (2.163 ± 0.037)×10⁷ eV/g (1.7 %).
 Pictures.formatValue = function (value, error, unit) {
   if (!Number.isFinite(value)) return "(no value)";
-  const known = Number.isFinite(error);
-  const percent = known && value !== 0 ? ` (${Pictures.format(Math.abs((100 * error) / value), 2)} %)` : "";
-  return `${Pictures.format(value, 5)}${known ? ` ± ${Pictures.format(error, 2)}` : ""} ${unit}${percent}`;
+  if (!Number.isFinite(error)) return `${Pictures.format(value, 5)} ${unit}`;
+  const percent = value !== 0 ? ` (${Pictures.format(Math.abs((100 * error) / value), 2)} %)` : "";
+  if (isShort(value)) return `${rounded(value, 5)} ± ${Pictures.format(error, 2)} ${unit}${percent}`;
+  const exponent = Math.floor(Math.log10(Math.abs(value))), power = 10 ** exponent;
+  return `(${rounded(value / power, 5)} ± ${Pictures.format(error / power, 2)})${powerOfTen(exponent)} ${unit}${percent}`;
 };
 
 Pictures.label = (name, unit) => (unit ? `${name} [${unit}]` : name);
@@ -110,7 +114,7 @@ Pictures.oncePerFrame = function (draw) {
 };
 
 Pictures.start = async function (section) {
-  if (section.dataset.started) return;
+  if ("started" in section.dataset) return;
   section.dataset.started = "";
   const drawing = JSON.parse(section.dataset.drawing);
   const parts = { section };
