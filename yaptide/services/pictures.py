@@ -283,9 +283,13 @@ class StoredImage:
     simulation: Any
     digest: str
 
+    def find_image(self) -> Image | None:
+        """Read the CT; None if there is none."""
+        return _IMAGES.get(self.digest, self._decode).image
+
     def open(self) -> Image:
         """Read the CT; raises NotFound if there is none."""
-        image = _IMAGES.get(self.digest, self._decode).image
+        image = self.find_image()
         if image is None:
             raise NotFound(_NO_CT)
         return image

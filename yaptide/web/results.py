@@ -77,11 +77,13 @@ def show_slice(job_id: str) -> ResponseReturnValue:
 
 @blueprint.get("/simulations/<job_id>/ct")
 def show_ct(job_id: str) -> ResponseReturnValue:
-    """Return a slice of the CT as 32-bit floats, or without `axis` and `index` its grid as JSON."""
+    """Return a slice of the CT as 32-bit floats, or without `axis` and `index` its grid as JSON; 204 without a CT."""
     stored = pictures.find_ct(get_backend(), session.require_user(), job_id)
     axis, index = _number("axis"), _number("index")
     if axis is None or index is None:
-        image = stored.open()
+        image = stored.find_image()
+        if image is None:
+            return Response(status=204)
         shape = image.voxels.shape[::-1]
         grid = {"shape": shape, "spacing": image.spacing, "origin": image.origin, "quantity": image.quantity}
         extremes = {"minimum": float(image.voxels.min()), "maximum": float(image.voxels.max())}

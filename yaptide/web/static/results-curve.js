@@ -46,17 +46,20 @@ Pictures.drawCurve = async function (drawing, parts) {
       const room = 0.06 * (high - low);
       return [low < 0 ? low - room : 0, high > 0 ? high + room : 0];
     }
-    const low = Math.max(drawing.leastPositive, drawing.maximum * 1e-8);
+    const low = Math.max(drawing.leastPositive, drawing.maximum * 1e-6);
     return [10 ** Math.floor(Math.log10(low)), 10 ** Math.ceil(Math.log10(drawing.maximum * 1.05))];
   }
 
-  function axes(colours, yLabel, xLabel) {
+  const isPower = (number) => Math.abs(Math.log10(number) - Math.round(Math.log10(number))) < 1e-9;
+  function axes(colours, yLabel, xLabel, isLog) {
+    const powers = (_, splits) => (isLog ? splits.map((at) => (isPower(at) ? at : null)) : splits);
     const common = { stroke: colours.text, grid: { stroke: colours.line, width: 1 }, ticks: { stroke: colours.line, width: 1 } };
     const font = `13px ${colours.font}`;
     return [
       { ...common, font, labelFont: font, label: xLabel, labelSize: xLabel ? 26 : 0, size: xLabel ? 34 : 10,
         values: xLabel ? (_, ticks) => ticks.map((tick) => Pictures.format(tick, 6)) : () => [] },
-      { ...common, font, labelFont: font, label: yLabel, labelSize: 24, size: 70,
+      { ...common, font, labelFont: font, label: yLabel, labelSize: 24, size: 82, filter: powers,
+        grid: { ...common.grid, filter: powers }, ticks: { ...common.ticks, filter: powers },
         values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : Pictures.format(tick, 3))) },
     ];
   }
@@ -107,6 +110,12 @@ Pictures.drawCurve = async function (drawing, parts) {
       const isLeft = x - ctx.measureText(text).width - 8 * ratio > bbox.left;
       ctx.textAlign = isLeft ? "right" : "left";
       const edge = isLeft ? Math.min(...drawing.marks.map((mark) => plot.valToPos(mark.at, "x", true))) - 6 * ratio : x + 6 * ratio;
+      const width = ctx.measureText(text).width, height = 15 * ratio;
+      ctx.fillStyle = colours.surface;
+      ctx.globalAlpha = 0.8;
+      ctx.fillRect(isLeft ? edge - width : edge, line - 0.8 * height, width, height);
+      ctx.globalAlpha = 1;
+      ctx.fillStyle = colours.mark;
       ctx.fillText(text, edge, line);
     });
     ctx.restore();
@@ -126,7 +135,7 @@ Pictures.drawCurve = async function (drawing, parts) {
     const isLog = parts.log.checked, colours = Pictures.colours(parts.section), xs = Array.from(centres);
     const [low, high] = limits(isLog);
     const xLabel = Pictures.label(axis.name, axis.unit);
-    const line = { stroke: colours.accent, width: 1.5, points: { show: centres.length < 40 } };
+    const line = { stroke: colours.accent, width: 1.5, pxAlign: 0, points: { show: centres.length < 40 } };
     const hooks = {
       drawAxes: errors ? [(plot) => drawBand(plot, colours)] : [],
       draw: [(plot) => drawMarks(plot, colours)],
@@ -135,7 +144,7 @@ Pictures.drawCurve = async function (drawing, parts) {
     const scales = { x: { time: false, range: (_, from, to) => (from === xs[0] && to === xs[xs.length - 1] ? range : [from, to]) },
       y: { range: [low, high], distr: isLog ? 3 : 1 } };
     const main = new uPlot(
-      options(height, scales, [{}, line], axes(colours, Pictures.label(drawing.name, drawing.unit), errors ? "" : xLabel), hooks),
+      options(height, scales, [{}, line], axes(colours, Pictures.label(drawing.name, drawing.unit), errors ? "" : xLabel, isLog), hooks),
       [xs, shown(values, isLog)], parts.canvas);
     plots = [main];
     if (errors) {

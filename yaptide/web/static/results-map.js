@@ -100,9 +100,10 @@ Pictures.drawMap = async function (drawing, parts) {
   }
 
   function draw() {
+    for (const control of [parts.opacity, parts.threshold]) if (control) control.nextElementSibling.textContent = `${control.value} %`;
     const colours = Pictures.colours(parts.section), limits = scale();
     for (const plane of planes) if (plane.values) drawPlane(plane, limits, colours);
-    drawBar(bar, limits, colours, isGrid ? 220 : planes[0].canvas.clientHeight);
+    drawBar(bar, limits, colours, isGrid || isNarrow() ? 220 : planes[0].canvas.clientHeight);
     readOut(place);
   }
 
@@ -130,18 +131,19 @@ Pictures.drawMap = async function (drawing, parts) {
 
   function sizeOf(plane) {
     const { h, v } = plane;
-    const room = isGrid ? columnWidth() : Math.max(parts.canvas.clientWidth - 110, 180);
-    const most = isGrid ? 420 : Math.min(window.innerHeight * 0.65, 700);
+    const room = isGrid ? columnWidth() : parts.canvas.clientWidth - (isNarrow() ? 0 : 110);
+    const most = isGrid ? Math.max(420, window.innerHeight * 0.4) : Math.min(window.innerHeight * 0.65, 700);
     const width = room - MARGIN.left - MARGIN.right;
     const aspect = IN_MM[h.unit] && IN_MM[v.unit] ? (length(v) * IN_MM[v.unit]) / (length(h) * IN_MM[h.unit]) : 0.7;
     if (aspect > 12 || aspect < 1 / 12) return { width, height: Math.min(most, width * 0.5) };
     const part = Math.min(1, most / (width * aspect));
     return { width: Math.round(width * part), height: Math.round(width * part * aspect) };
   }
+  const isNarrow = () => window.matchMedia("(max-width: 44rem)").matches; // the scale of colours is below the map
   function columnWidth() {
     const all = parts.canvas.clientWidth;
-    const columns = all > 1000 ? 3 : all > 640 ? 2 : 1;
-    return Math.floor((all - 16 * (columns - 1)) / columns);
+    if (all > 1000) return Math.floor((all - 96 - 3 * 16) / 3);
+    return all > 640 ? Math.floor((all - 16) / 2) : all;
   }
 
   // Each pixel gets the colour of its bin over the grey of the CT.
@@ -403,7 +405,7 @@ function rgb(ctx, colour) {
 async function loadCT(drawing, axes) {
   if (!axes.every((axis, i) => IN_MM[axis.unit] && new RegExp(`(^|[^a-z])${"xyz"[i]}([^a-z]|$)`, "i").test(axis.name))) return null;
   const response = await fetch(drawing.ct);
-  if (!response.ok || response.redirected) return null;
+  if (response.status !== 200 || response.redirected) return null;
   const ct = await response.json();
   const index = (axis, at) => {
     const found = Math.round((at * IN_MM[axes[axis].unit] - ct.origin[axis]) / ct.spacing[axis]);

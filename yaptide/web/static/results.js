@@ -140,6 +140,15 @@ Pictures.start = async function (section) {
   }
 };
 
+// Of a long list, the entry that is shown is in sight.
+function showChosen() {
+  const list = document.querySelector(".estimators"), chosen = list?.querySelector("[aria-current]");
+  if (!chosen) return;
+  const entry = chosen.getBoundingClientRect(), frame = list.getBoundingClientRect();
+  list.scrollLeft += entry.left - frame.left - (frame.width - entry.width) / 2;
+  list.scrollTop += entry.top - frame.top - (frame.height - entry.height) / 2;
+}
+
 Pictures.startAll = () => document.querySelectorAll("[data-drawing]").forEach(Pictures.start);
-document.addEventListener("DOMContentLoaded", Pictures.startAll);
+document.addEventListener("DOMContentLoaded", () => { showChosen(); Pictures.startAll(); });
 document.addEventListener("htmx:load", Pictures.startAll);
