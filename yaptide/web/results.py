@@ -61,7 +61,9 @@ def show_results(job_id: str) -> ResponseReturnValue:
 def show_picture(job_id: str) -> ResponseReturnValue:
     """Show the part of the page with the picture: of a large page, it comes later."""
     name, number, stored = _asked_page(job_id)
-    return render_template("results_picture.html", job_id=job_id, chosen=(name, number), **_describe(job_id, name, number, stored))
+    return render_template(
+        "results_picture.html", job_id=job_id, chosen=(name, number), **_describe(job_id, name, number, stored)
+    )
 
 
 @blueprint.get("/simulations/<job_id>/slices")
