@@ -99,9 +99,10 @@ class Client:
         """A simulation that was submitted before."""
         return Job(self, job_id)
 
-    def simulations(self, page: int = 1, size: int = 100) -> list[dict[str, Any]]:
-        """Your simulations, newest first."""
-        found = self.call("GET", "/user/simulations", params={"page_idx": page, "page_size": size})
+    def simulations(self, page: int = 1, size: int = 100, title: str = "") -> list[dict[str, Any]]:
+        """Your simulations, newest first; with a `title`, those of the newest 10,000 that have this text in theirs."""
+        query = {"page_idx": page, "page_size": size} | ({"title": title} if title else {})
+        found = self.call("GET", "/user/simulations", params=query)
         return list(found["simulations"])
 
     def call(

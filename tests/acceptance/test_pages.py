@@ -1,12 +1,20 @@
 """The pages, in a real browser."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
+import httpx
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page, expect
 
-from tests.support.pages import chromium, open_page, sign_in
+from tests.support import payloads
+from tests.support.pages import PHONE, check_page, chromium, open_page, sign_in
 from tests.support.processes import PASSWORD, USER, Server, place
+
+#: The first character of a script that no page may run, in a title, in names and in texts.
+MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 
 
 @pytest.fixture(scope="module")
@@ -17,20 +25,174 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[Server]:
-    with place(tmp_path_factory.mktemp("pages") / "place") as there:
-        yield there.up("--no-executor").register()
+    with place(tmp_path_factory.mktemp("pages") / "place", YAPTIDE_FOREIGN_WORKERS="shieldhit") as there:
+        yield there.up("--no-executor").register().register("mallory")
+
+
+@dataclass
+class Worker:
+    """Reports about a simulation as workers of others do."""
+
+    url: str
+    job_id: str
+    simulation_id: int
+    update_key: str
+
+    def post(self, path: str, **body: Any) -> None:
+        """Report something."""
+        key = {"sim_id" if path == "/jobs" else "simulation_id": self.simulation_id, "update_key": self.update_key}
+        answer = httpx.post(f"{self.url}{path}", json=key | body, timeout=60)
+        assert answer.status_code == 202, answer.text
+
+    def report(self, told: Mapping[int, Mapping[str, Any]]) -> None:
+        """Report updates of tasks by number."""
+        self.post("/tasks/list", updates=[{"task_id": n, "update_dict": dict(update)} for n, update in told.items()])
+
+
+def submit(server: Server, title: str = "Water phantom", tasks: int = 4, user: str = USER, **changes: Any) -> Worker:
+    """Submit a simulation that waits for workers of others."""
+    body = payloads.submission(ntasks=tasks, primaries=tasks * 1000, title=title) | changes
+    with server.client(user) as client:
+        job_id = client.call("POST", "/jobs/direct", json=body)["job_id"]
+        key = client.call("GET", "/jobs/key", params={"job_id": job_id})
+    return Worker(server.url, job_id, key["simulation_id"], key["update_key"])
+
+
+@contextmanager
+def signed_in(browser: Browser, server: Server, path: str = "/simulations") -> Iterator[Page]:
+    """A page of a user who is signed in."""
+    with open_page(browser, server) as page:
+        sign_in(page)
+        page.goto(path)
+        yield page
 
 
 def test_signing_in_leads_back_to_where_one_was_going(browser: Browser, server: Server) -> None:
     with open_page(browser, server) as page:
         assert page.url == f"{server.url}/sign-in?next=/simulations"
+        check_page(page, "sign-in")
         page.get_by_label("Username").fill(USER)
         page.get_by_label("Password").fill("something else")
         page.get_by_role("button", name="Sign in").click()
         assert page.get_by_role("alert").inner_text() == "Invalid login or password"
         sign_in(page, USER, PASSWORD)
         assert page.url == f"{server.url}/simulations"
+        page.get_by_role("link", name=USER).click()
+        check_page(page, "account")
         page.get_by_role("button", name="Sign out").click()
         page.get_by_role("heading", name="Sign in").wait_for()
         page.goto("/simulations")
         assert page.url.endswith("/sign-in?next=/simulations")
+
+
+def test_registering(browser: Browser, server: Server) -> None:
+    with open_page(browser, server) as page:
+        page.get_by_role("link", name="Register").click()
+        check_page(page, "register")
+        page.get_by_label("Username").fill("newcomer")
+        page.get_by_label("Password", exact=True).fill(PASSWORD)
+        page.get_by_label("Password again").fill(PASSWORD)
+        page.get_by_role("button", name="Register").click()
+        page.get_by_text("You have no simulations yet").wait_for()
+        check_page(page, "no-simulations")
+
+
+def test_a_simulation_is_found_followed_and_canceled(browser: Browser, server: Server) -> None:
+    worker = submit(server, "Proton 150 MeV in water")
+    other = submit(server, "Carbon 290 MeV/u in bone")
+    with signed_in(browser, server) as page:
+        page.get_by_role("searchbox").fill("proton")
+        expect(page.get_by_role("link", name="Carbon")).to_have_count(0)
+        assert page.url.endswith("/simulations?title=proton&state=&size=20&sort=start_time&order=descend")
+        page.get_by_label("Choose Proton").check()
+        worker.report({0: {"task_state": "RUNNING"}, 1: {"task_state": "RUNNING", "simulated_primaries": 400}})
+        expect(page.locator("tbody")).to_contain_text("10 %")
+        expect(page.get_by_label("Choose Proton")).to_be_checked()
+        page.get_by_role("link", name="Proton 150 MeV in water").click()
+        page.get_by_text("List of tasks").click()
+        worker.report({0: {"simulated_primaries": 600}})
+        expect(page.get_by_role("status")).to_contain_text("25 %")
+        expect(page.locator("details#task-list")).to_have_attribute("open", "")
+        check_page(page, "running")
+        page.once("dialog", lambda dialog: dialog.dismiss())
+        page.get_by_role("button", name="Cancel simulation").click()
+        page.once("dialog", lambda dialog: dialog.accept())
+        page.get_by_role("button", name="Cancel simulation").click()
+        expect(page.get_by_role("status")).to_have_text("Canceled")
+        page.get_by_role("link", name="History", exact=True).click()
+        check_page(page, "history")
+        page.goto("/simulations")
+        page.get_by_label("Choose Carbon").check()
+        page.once("dialog", lambda dialog: dialog.accept())
+        page.get_by_role("button", name="Cancel chosen").click()
+        page.get_by_text("1 simulation canceled").wait_for()
+    with server.client() as client:
+        assert client.job(other.job_id).status()["job_state"] == "CANCELED"
+
+
+def test_two_hundred_tasks_and_results(browser: Browser, server: Server) -> None:
+    worker = submit(server, "Two hundred tasks", tasks=200)
+    worker.report({n: {"task_state": "RUNNING", "simulated_primaries": 5 * n} for n in range(150)})
+    worker.report({n: {"task_state": "COMPLETED"} for n in range(70)} | {77: {"task_state": "FAILED"}})
+    with signed_in(browser, server, f"/simulations/{worker.job_id}") as page:
+        assert page.locator(".tasks g").count() == 200
+        assert page.locator(".tasks").get_attribute("aria-label") == "70 completed, 79 running, 1 failed, 50 waiting"
+        check_page(page, "tasks")
+        worker.post("/results", estimators=[payloads.estimator()])
+        page.get_by_role("link", name="Show results").wait_for()
+        page.goto("/simulations")
+        check_page(page, "list")
+
+
+def test_another_users_simulation(browser: Browser, server: Server) -> None:
+    theirs = submit(server, "Secret", user="mallory")
+    with signed_in(browser, server, f"/simulations/{theirs.job_id}") as page:
+        assert page.get_by_role("alert").inner_text() == "Job with provided ID does not belong to the user"
+        assert "Secret" not in page.content()
+        check_page(page, "forbidden")
+
+
+def test_markup_is_shown_and_does_nothing(browser: Browser, server: Server) -> None:
+    files = payloads.shieldhit_files() | {"geo.dat": MARKUP}
+    worker = submit(server, MARKUP, 1, input_type="files", input_files=files, input_json=None)
+    worker.post("/logfiles", logfiles={MARKUP: MARKUP, "shieldhit_0001.log": "line\n" * 500})
+    with signed_in(browser, server) as page:
+        page.on("dialog", lambda dialog: pytest.fail(dialog.message))
+        page.get_by_role("link", name=MARKUP).click()
+        assert page.get_by_role("heading", level=1).inner_text() == MARKUP
+        for name in ("Input", "Log files", "History"):
+            page.get_by_role("link", name=name, exact=True).click()
+            page.wait_for_load_state("networkidle")
+            for summary in page.locator("summary").all():
+                summary.click()
+            check_page(page, name.lower().replace(" ", "-"))
+        assert page.locator("img, script:not([src])").count() == 0
+
+
+def test_a_session_that_ends(browser: Browser, server: Server) -> None:
+    worker = submit(server)
+    with signed_in(browser, server, f"/simulations/{worker.job_id}") as page:
+        page.context.request.delete("/auth/logout")
+        page.get_by_role("heading", name="Sign in").wait_for()
+        page.get_by_label("Username").fill(USER)
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_role("heading", name="Water phantom").wait_for()
+        assert page.url == f"{server.url}/simulations/{worker.job_id}"
+
+
+def test_a_server_that_is_restarted_under_an_open_page(browser: Browser, tmp_path, postgres) -> None:
+    """On PostgreSQL; the other tests are on SQLite."""
+    url = postgres.create_database()
+    with place(tmp_path / "place", FLASK_SQLALCHEMY_DATABASE_URI=url, YAPTIDE_FOREIGN_WORKERS="shieldhit") as there:
+        there.run("db", "upgrade")
+        server = there.up("--no-executor").register()
+        worker = submit(server)
+        with signed_in(browser, server, f"/simulations/{worker.job_id}") as page:
+            page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+            server.stop()
+            expect(page.locator("#messages")).to_contain_text("The server does not respond", timeout=30_000)
+            there.up("--no-executor", port=int(server.url.rpartition(":")[2]))
+            worker.report({0: {"task_state": "RUNNING", "simulated_primaries": 400}})
+            expect(page.get_by_role("status")).to_contain_text("10 %", timeout=30_000)
+            expect(page.locator("#messages")).to_be_empty()

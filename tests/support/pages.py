@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.support.processes import PASSWORD, USER, Server
@@ -32,6 +33,7 @@ def open_page(browser: Browser, server: Server, **options: object) -> Iterator[P
     """A page of a new profile at the first page of `server`; a script that fails, or breaks the CSP, fails the test."""
     context = browser.new_context(base_url=server.url, viewport=DESKTOP, **options)  # type: ignore[arg-type]
     page = context.new_page()
+    page.set_default_timeout(20_000)
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda line: problems.append(line.text) if "Content Security Policy" in line.text else None)
@@ -49,3 +51,27 @@ def sign_in(page: Page, username: str = USER, password: str = PASSWORD) -> None:
     page.get_by_label("Password").fill(password)
     page.get_by_role("button", name="Sign in").click()
     page.get_by_role("heading", name="Simulations").wait_for()
+
+
+def check_page(page: Page, name: str) -> None:
+    """Fail if axe finds something serious in either colour scheme, or a phone would have to scroll sideways.
+
+    Makes screenshots called `name`, if somebody wants them.
+    """
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        found = Axe().run(page, options={"resultTypes": ["violations"]})
+        serious = [each for each in found.response["violations"] if each["impact"] in ("serious", "critical")]
+        assert serious == [], f"{name}, {scheme}: {[(each['id'], each['nodes'][0]['html']) for each in serious]}"
+        _shoot(page, f"{name}-{scheme}-desktop")
+    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], name
+    _shoot(page, f"{name}-dark-phone")
+    page.emulate_media(color_scheme="light")
+    _shoot(page, f"{name}-light-phone")
+    page.set_viewport_size(DESKTOP)  # type: ignore[arg-type]
+
+
+def _shoot(page: Page, name: str) -> None:
+    if SHOTS.is_dir():
+        page.screenshot(path=SHOTS / f"{name}.png", full_page=True)

@@ -330,15 +330,18 @@ def list_simulations(
     everybody: Annotated[bool, typer.Option("--all", help="Of all users.")] = False,
     page: Annotated[int, typer.Option(min=1, help="Which page.")] = 1,
     page_size: Annotated[int, typer.Option(min=1, max=1000, help="Simulations on a page.")] = 20,
+    title: Annotated[str, typer.Option(help="Only those with this text in the title.", show_default=False)] = "",
     as_json: AsJson = False,
 ) -> None:
-    """List simulations, the newest first.
+    """List simulations, the newest first; with --title, those among the newest 10,000.
 
     Example: yaptide list --all
+
+    Example: yaptide list --title water
     """
     backend = open_store().backend
     whose = ADMINISTRATOR if everybody else local_user(backend, user)
-    found = simulations.list_simulations(backend, whose, Page(page, page_size))
+    found = simulations.list_simulations(backend, whose, Page(page, page_size, title=title))
     if as_json:
         rows = [{**row._mapping, "waiting": found.waiting.get(row.job_id)} for row in found.rows]
         print_json({"simulations_count": found.total, "simulations": rows})

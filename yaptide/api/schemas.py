@@ -217,6 +217,11 @@ class Listing(Body):
     order_by: Literal["start_time", "end_time"] = "start_time"
     order_type: Literal["ascend", "descend"] = "descend"
     job_state: str = Field("", max_length=200, description="States, separated by commas; empty: all")
+    title: str = Field(
+        "",
+        max_length=500,
+        description="Text that is in the title, in capitals or not; the newest 10,000 simulations are searched",
+    )
 
 
 class UserUpdate(Body):

@@ -159,7 +159,8 @@ def read_update_key(query: schemas.JobQuery) -> Response:
 def list_simulations(query: schemas.Listing) -> Response:
     """A page of the user's simulations."""
     states = tuple(_state(name) for name in query.job_state.split(",") if name)
-    page = simulations.Page(query.page_idx, query.page_size, query.order_by, query.order_type == "descend", states)
+    descending = query.order_type == "descend"
+    page = simulations.Page(query.page_idx, query.page_size, query.order_by, descending, states, query.title)
     found = simulations.list_simulations(get_backend(), get_user(), page)
     return json_response(
         {

@@ -126,12 +126,12 @@ def why_waiting(backend: Backend, connection: Connection, wanted: Wanted) -> str
 
 
 def _waits_for_others(wanted: Wanted) -> str:
-    return f"It waits for a worker of others that has {_title(wanted.sim_type)}"
+    return f"It waits for a worker of others that has {simulator_title(wanted.sim_type)}"
 
 
 def _obstacle(backend: Backend, connection: Connection, wanted: Wanted) -> str | None:
     """What keeps all runners of ours from running it; None if one of them can."""
-    title = _title(wanted.sim_type)
+    title = simulator_title(wanted.sim_type)
     if wanted.for_others:
         return f"It is for workers of others that have {title}, and {FOREIGN_SETTING} names it no more"
     if wanted.platform == BATCH:
@@ -159,7 +159,8 @@ def _is_there(backend: Backend, heard: datetime | None) -> bool:
     return heard is not None and heard > utc_now() - runner_lifetime(backend)
 
 
-def _title(sim_type: str) -> str:
+def simulator_title(sim_type: str) -> str:
+    """What people call a simulator."""
     try:
         return get_simulator(sim_type).title
     except (InvalidInput, NotConfigured):  # its package was removed

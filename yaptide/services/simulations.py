@@ -4,7 +4,7 @@ import secrets
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
@@ -32,6 +32,8 @@ from yaptide.simulators.files import check_names
 
 MAX_PRIMARIES = 10**15
 MAX_TITLE = 500
+#: Of all primaries, before anybody can say how long the rest takes.
+LEAST_PROGRESS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,13 +216,25 @@ class Listed(NamedTuple):
 
 
 def list_simulations(backend: Backend, user: User, page: Page) -> Listed:
-    """The simulations that a user may see in the states asked for."""
+    """The simulations that a user may see in the states, and with the title, asked for; raises InvalidInput."""
+    if "\0" in page.title:
+        raise InvalidInput("title: NUL cannot be in a title")
     with backend.database.read_committed() as connection:
         total, rows = simulations.list_simulations(connection, listed_owner(user), page)
         pending = _wanted(connection, {row.job_id: row for row in rows if row.job_state is EntityState.PENDING})
         reasons = {each: runners.why_waiting(backend, connection, each) for each in set(pending.values())}
     waiting = {job_id: reason for job_id, each in pending.items() if (reason := reasons[each]) is not None}
     return Listed(total, rows, waiting)
+
+
+def measure_progress(backend: Backend, listed: Listed) -> dict[str, float]:
+    """How much of each listed simulation that is running is done, from 0 to 1, by public name."""
+    running = [row.job_id for row in listed.rows if row.job_state == EntityState.RUNNING]
+    if not running:
+        return {}
+    with backend.database.reading() as connection:
+        sums = tasks.sum_primaries(connection, running)
+    return {job_id: min(1.0, int(done) / int(wanted)) for job_id, done, wanted in sums if wanted}
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +255,19 @@ def read_status(backend: Backend, user: User, job_id: str) -> Status:
         simulation = find_readable(connection, user, job_id)
         found = tasks.list_status(connection, simulation.id)
         return Status(simulation, found, _why_waiting(backend, connection, simulation, job_id, found))
+
+
+def estimate_time_left(rows: Sequence[Any], now: datetime) -> timedelta | None:
+    """How long tasks, rows of `Status.tasks`, will still run if their primaries take as long as those until now.
+
+    With the fraction p of all primaries done in the time t since the first task began: t (1 - p) / p. None as long as
+    p is below `LEAST_PROGRESS`, when that says nothing.
+    """
+    begun = [row.start_time for row in rows if row.start_time is not None]
+    done, wanted = sum(row.simulated_primaries for row in rows), sum(row.requested_primaries for row in rows)
+    if not begun or not LEAST_PROGRESS * wanted <= done < wanted:
+        return None
+    return (now - min(begun)) * ((wanted - done) / done)
 
 
 def poll_status(backend: Backend, access_token: str | None, job_id: str) -> tuple[User, Status]:
@@ -287,10 +314,31 @@ def read_input(backend: Backend, user: User, job_id: str) -> codec.Stored:
     return codec.Stored(data)
 
 
-def read_history(backend: Backend, user: User, job_id: str) -> list[Any]:
-    """Every change of state of a simulation and its tasks, oldest first; raises NotFound, Forbidden."""
+def read_input_document(backend: Backend, user: User, job_id: str) -> dict[str, Any]:
+    """The input of a simulation as it was submitted: `input_files`, `input_json`, `left_out`; as `read_input`."""
+    document: dict[str, Any] = codec.decode_payload(read_input(backend, user, job_id).data)
+    return document
+
+
+def read_history(backend: Backend, user: User, job_id: str, newest: int | None = None) -> list[Any]:
+    """Every change of state of a simulation and its tasks, or so many of the newest ones; oldest first.
+
+    Raises NotFound, Forbidden.
+    """
     with backend.database.reading() as connection:
-        return simulations.list_history(connection, find_readable(connection, user, job_id).id)
+        return simulations.list_history(connection, find_readable(connection, user, job_id).id, newest)
+
+
+def read_input_digest(backend: Backend, user: User, job_id: str) -> str | None:
+    """SHA-256 (hexadecimal) of the text of a simulation's input; raises NotFound, Forbidden."""
+    with backend.database.reading() as connection:
+        return simulations.input_digest(connection, find_readable(connection, user, job_id).id)
+
+
+def last_reason(backend: Backend, user: User, job_id: str) -> str | None:
+    """Why a simulation came to be in the state it is in, if its history says so; raises NotFound, Forbidden."""
+    with backend.database.reading() as connection:
+        return simulations.last_reason(connection, find_readable(connection, user, job_id).id)
 
 
 def failure_reason(backend: Backend, user: User, job_id: str) -> str | None:

@@ -7,12 +7,19 @@ no page has inline scripts or styles.
 
 from apiflask import APIFlask
 
-from yaptide.web import accounts, assets, docs, errors, rendering, results, session, simulations
+from yaptide.web import accounts, assets, details, docs, errors, rendering, results, session, simulations
 
 __all__ = ["register_pages"]
 
 #: One per subject.
-ALL = (docs.blueprint, assets.blueprint, accounts.blueprint, simulations.blueprint, results.blueprint)
+ALL = (
+    docs.blueprint,
+    assets.blueprint,
+    accounts.blueprint,
+    simulations.blueprint,
+    details.blueprint,
+    results.blueprint,
+)
 
 
 def register_pages(app: APIFlask) -> None:

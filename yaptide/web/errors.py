@@ -44,7 +44,10 @@ def show_error(status: int, message: str) -> Response:
     """Return an error page, or for htmx a message to be shown on the page that is open."""
     template = "error_message.html" if session.is_htmx() else "error.html"
     title = HTTPStatus(status).phrase
-    return make_response(render_template(template, status=status, title=title, message=message), status)
+    response = make_response(render_template(template, status=status, title=title, message=message), status)
+    if session.is_htmx() and status in (403, 404):  # the page that is open is gone: show that, and ask no more
+        response.headers["HX-Refresh"] = "true"
+    return response
 
 
 def _ask_to_sign_in(error: NotAuthenticated) -> Response:

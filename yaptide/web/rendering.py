@@ -10,6 +10,8 @@ from markupsafe import Markup
 
 import yaptide
 from yaptide.domain.states import EntityState
+from yaptide.services.backend import utc_now
+from yaptide.services.runners import simulator_title
 from yaptide.web import session
 
 #: Address and text of each entry.
@@ -32,8 +34,12 @@ def prepare(app: APIFlask) -> None:
     app.context_processor(_variables)
     app.add_template_filter(format_time, "time")
     app.add_template_filter(format_state, "state")
+    app.add_template_filter(state_word, "word")
     app.add_template_filter(format_bytes, "bytes")
     app.add_template_filter(format_duration, "duration")
+    app.add_template_filter(format_lasting, "lasting")
+    app.add_template_filter(format_remaining, "remaining")
+    app.add_template_filter(simulator_title, "simulator")
 
 
 def _variables() -> dict[str, Any]:
@@ -58,12 +64,19 @@ def format_state(state: EntityState) -> Markup:
     return Markup('<span class="state {}">{}</span>').format(str(state).lower(), _STATES[EntityState(state)])
 
 
+def state_word(state: EntityState) -> str:
+    """Return a state as a word within a sentence."""
+    return _STATES[EntityState(state)].lower()
+
+
 def format_bytes(number: int) -> str:
     """Return a number of bytes in a unit that people read: `1.5 MiB`."""
-    size, units = float(number), ("bytes", "KiB", "MiB", "GiB")
-    while size >= 1024 and len(units) > 1:
-        size, units = size / 1024, units[1:]
-    return f"{size:.3g} {units[0]}" if size < 1000 else f"{size:,.0f} {units[0]}"
+    size = float(number)
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:,.3g} GiB" if size < 1000 else f"{size:,.0f} GiB"
 
 
 def format_duration(time: timedelta | float | None) -> str:
@@ -100,3 +113,19 @@ def _format_digits(number: float, digits: int) -> str:
     rounded = float(f"{number:.{digits}g}")
     text = f"{rounded:.15g}"
     return text.replace("-", "−", 1) if text.startswith("-") else text
+
+
+def format_remaining(time: timedelta) -> str:
+    """Return how much time is left, in words that do not change all the time."""
+    seconds = time.total_seconds()
+    if seconds < 60:
+        return "less than a minute left"
+    return f"about {format_duration(timedelta(minutes=round(seconds / 60)))} left".replace(" 0 s", "")
+
+
+def format_lasting(row: Any) -> str:
+    """Return how long a simulation took, or has taken: that only in minutes, so that it does not always change."""
+    if row.end_time is not None:
+        return format_duration(row.end_time - row.start_time)
+    seconds = (utc_now() - row.start_time).total_seconds()
+    return format_duration(seconds // 60 * 60).removesuffix(" 0 s") if seconds >= 60 else "< 1 min"

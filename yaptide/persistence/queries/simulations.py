@@ -126,19 +126,29 @@ def input_digest(connection: Connection, simulation_id: int) -> str | None:
     return connection.execute(query).scalar()
 
 
+#: A title is searched for among so many simulations, the newest ones.
+SEARCHED = 10_000
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which part of a user's simulations to list, in which order; an empty `states` means every state."""
+    """Which part of a user's simulations to list, in which order; an empty `states` means every state.
+
+    With a `title`, those among the newest `SEARCHED` ones whose title has that text in it, in capitals or not.
+    """
 
     number: int = 1
     size: int = 6
     order_by: str = "start_time"
     descending: bool = True
     states: tuple[EntityState, ...] = ()
+    title: str = ""
 
 
 def list_simulations(connection: Connection, user_id: int | None, page: Page) -> tuple[int, list[Record]]:
     """How many simulations of the user (None: of all users) there are in all, and those on the page."""
+    if page.title:
+        return _search(connection, user_id, page)
     numbers = counters.by_state(connection, user_id)
     chosen = {state: number for state, number in numbers.items() if not page.states or state in page.states}
     # To look at the states costs more than not to, so it is left out where there are no others.
@@ -147,6 +157,19 @@ def list_simulations(connection: Connection, user_id: int | None, page: Page) ->
     end = page.number * page.size
     values = {"user": user_id, "end": end, "size": page.size, "start": end - page.size}
     return sum(chosen.values()), list(connection.execute(query, values).all())
+
+
+def _search(connection: Connection, user_id: int | None, page: Page) -> tuple[int, list[Record]]:
+    whose = true() if user_id is None else _SIMULATION.c.user_id == user_id
+    newest = select(*_LISTED, _SIMULATION.c.id).where(whose).order_by(*_order(_SIMULATION.c, "start_time", True))
+    columns = newest.limit(SEARCHED).subquery().c
+    fits = columns.title.icontains(page.title, autoescape=True)
+    if page.states:
+        fits &= columns.job_state.in_(page.states)
+    total = connection.execute(select(func.count()).select_from(columns.title.table).where(fits)).scalar_one()
+    query = select(*(columns[column.name] for column in _LISTED)).where(fits)
+    query = query.order_by(*_order(columns, page.order_by, page.descending))
+    return total, list(connection.execute(query.limit(page.size).offset((page.number - 1) * page.size)).all())
 
 
 @lru_cache(256)
@@ -177,6 +200,12 @@ def states_by_job(connection: Connection, job_ids: Collection[str]) -> dict[str,
     these = json_rows.is_among(_SIMULATION.c.job_id, connection.dialect.name)
     query = select(_SIMULATION.c.job_id, _SIMULATION.c.job_state).where(these)
     return {job_id: EntityState(state) for job_id, state in connection.execute(query, {"values": job_ids})}
+
+
+def input_digest(connection: Connection, simulation_id: int) -> str | None:
+    """SHA-256 (hexadecimal) of the text of a simulation's input."""
+    query = select(_INPUT.c.content_sha256).where(_INPUT.c.simulation_id == simulation_id)
+    return connection.execute(query).scalar()
 
 
 def find_by_prefix(connection: Connection, beginning: str, most: int) -> list[tuple[str, str]]:
@@ -240,11 +269,21 @@ def logfiles_of(connection: Connection, simulation_id: int) -> list[bytes]:
     return list(connection.execute(query.order_by(_LOGFILES.c.id)).scalars())
 
 
-def list_history(connection: Connection, simulation_id: int) -> list[Record]:
-    """All changes of state of a simulation and its tasks, oldest first."""
+def list_history(connection: Connection, simulation_id: int, newest: int | None = None) -> list[Record]:
+    """All changes of state of a simulation and its tasks, or so many of the newest ones; oldest first."""
     row = StateHistoryModel
     query = select(row.task_id, row.from_state, row.to_state, row.time, row.actor, row.reason)
-    return list(connection.execute(query.where(row.simulation_id == simulation_id).order_by(row.id)).all())
+    query = query.where(row.simulation_id == simulation_id)
+    if newest is None:
+        return list(connection.execute(query.order_by(row.id)).all())
+    return list(reversed(connection.execute(query.order_by(row.id.desc()).limit(newest)).all()))
+
+
+def last_reason(connection: Connection, simulation_id: int) -> str | None:
+    """Why a simulation came to be in the state it is in, or None; tasks left aside."""
+    row = StateHistoryModel
+    query = select(row.reason).where(row.simulation_id == simulation_id, row.task_id.is_(None))
+    return connection.execute(query.order_by(row.id.desc()).limit(1)).scalar()
 
 
 def times_moved(connection: Connection, simulation_id: int, to: EntityState, task_id: int | None = None) -> int:

@@ -244,6 +244,14 @@ def states_and_leases(connection: Connection, simulation_id: int) -> tuple[dict[
     return states, {number for number, _, owner in found if owner is not None}
 
 
+def sum_primaries(connection: Connection, job_ids: Sequence[str]) -> list[Record]:
+    """Of simulations, by public name: the primaries that their tasks have simulated, and are to simulate."""
+    these = json_rows.is_among(_SIMULATION.c.job_id, connection.dialect.name)
+    sums = func.sum(_TASK.c.simulated_primaries), func.sum(_TASK.c.requested_primaries)
+    query = select(_SIMULATION.c.job_id, *sums).join(_TASK, _TASK.c.simulation_id == _SIMULATION.c.id)
+    return list(connection.execute(query.where(these).group_by(_SIMULATION.c.job_id), {"values": job_ids}).all())
+
+
 def count_states(connection: Connection, simulation_id: int) -> dict[EntityState, int]:
     """How many tasks of a simulation are in which state."""
     query = select(_TASK.c.task_state, func.count()).where(_TASK.c.simulation_id == simulation_id)

@@ -249,7 +249,7 @@ Pictures.drawMap = async function (drawing, parts) {
     ctx.fillRect(0, 0, picture.width, picture.height);
     ctx.fillStyle = colours.text;
     ctx.font = `600 ${16 * devicePixelRatio}px ${colours.font}`;
-    ctx.fillText(parts.section.querySelector("h1").innerText.replace(/\s+/g, " "), 12 * devicePixelRatio, 24 * devicePixelRatio);
+    ctx.fillText(parts.section.querySelector("h2").innerText.replace(/\s+/g, " "), 12 * devicePixelRatio, 24 * devicePixelRatio);
     let left = 0;
     for (const canvas of canvases) {
       ctx.drawImage(canvas, left, title);

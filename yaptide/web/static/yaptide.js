@@ -46,3 +46,26 @@ document.addEventListener("htmx:afterRequest", (event) => {
   const warning = document.querySelector("#messages .warning");
   if (event.detail.successful && warning) warning.remove();
 });
+
+// The box that chooses all simulations on the page.
+document.addEventListener("change", (event) => {
+  if (!event.target.matches("[data-choose-all]")) return;
+  for (const box of document.querySelectorAll("input[name=job_id]")) box.checked = event.target.checked;
+});
+
+// What the reader has chosen or opened stays so when htmx replaces a part of the page.
+let kept = { checked: [], open: [] };
+document.addEventListener("htmx:beforeSwap", () => {
+  const ids = (selector) => [...document.querySelectorAll(selector)].map((element) => element.id);
+  kept = { checked: ids("input[type=checkbox][id]:checked"), open: ids("details[id][open]") };
+});
+document.addEventListener("htmx:afterSwap", () => {
+  const each = (ids, change) => ids.map((id) => document.getElementById(id)).filter(Boolean).forEach(change);
+  each(kept.checked, (box) => { box.checked = true; });
+  each(kept.open, (details) => { details.open = true; });
+});
+
+// Pages that nobody looks at ask for nothing.
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (document.hidden && event.target.matches("[data-poll]")) event.preventDefault();
+});
