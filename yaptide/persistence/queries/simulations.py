@@ -120,12 +120,6 @@ def input_of(connection: Connection, simulation_id: int) -> bytes | None:
     return connection.execute(_INPUT_OF, {"simulation_id": simulation_id}).scalar()
 
 
-def input_digest(connection: Connection, simulation_id: int) -> str | None:
-    """SHA-256 of the text of a simulation's input, hexadecimal."""
-    query = select(_INPUT.c.content_sha256).where(_INPUT.c.simulation_id == simulation_id)
-    return connection.execute(query).scalar()
-
-
 #: A title is searched for among so many simulations, the newest ones.
 SEARCHED = 10_000
 
