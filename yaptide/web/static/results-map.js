@@ -222,8 +222,10 @@ Pictures.drawMap = async function (drawing, parts) {
     parts.window.hidden = false;
     parts.opacity.value = 60;
     parts.threshold.value = 5;
-    const isZones = ct.quantity !== "HU";
-    const [low, high] = isZones ? [ct.minimum, ct.maximum] : [Math.max(ct.minimum, -1000), Math.min(ct.maximum, 1500)];
+    // Of a patient from air to bone; in a phantom its thinnest part is dark grey, not black.
+    const isPatient = ct.quantity === "HU" && ct.minimum < -300;
+    const low = isPatient ? Math.max(ct.minimum, -1000) : ct.minimum - 0.3 * (ct.maximum - ct.minimum);
+    const high = isPatient ? Math.min(ct.maximum, 1500) : ct.maximum;
     parts.level.value = Math.round((low + high) / 2);
     parts.width.value = Math.max(1, Math.round(high - low) || 1);
     ct.window = () => [Number(parts.level.value) || 0, Math.max(Number(parts.width.value) || 1, 1e-6)];
