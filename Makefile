@@ -7,7 +7,7 @@ VENV_PYTHON := .venv/bin/python
 TEST_PROCESSES := 4
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test mutate stress bench bench-compare lint format docs site constraints lowest clean
+.PHONY: help install demo test mutate stress bench bench-compare lint format docs site screenshots constraints lowest clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,11 @@ format: .venv/.dev  ## Format the code and mend what ruff can mend
 
 docs: .venv/.runtime  ## Write the parts of docs/ again that are generated from the code
 	$(VENV_PYTHON) -m yaptide.admin.docs
+
+screenshots: .venv/.dev  ## Leave a picture of each page, light and dark, on a desktop and a phone, in screenshots/
+	@scripts/setup postgresql
+	mkdir -p screenshots
+	$(VENV_PYTHON) -m pytest tests/acceptance/test_pages*.py tests/acceptance/test_result_pages.py
 
 site: .venv/.site  ## Build the documents as a web site in build/site; a broken link between them is an error
 	$(VENV_PYTHON) -m sphinx --quiet --fail-on-warning --keep-going docs build/site

@@ -140,6 +140,9 @@ def test_two_hundred_tasks_and_results(browser: Browser, server: Server) -> None
         check_page(page, "tasks")
         worker.post("/results", estimators=[payloads.estimator()])
         page.get_by_role("link", name="Show results").wait_for()
+        page.get_by_role("link", name="Results", exact=True).wait_for()
+        submit(server, "Carbon 290 MeV/u, treatment plan").post("/results", estimators=[payloads.estimator()])
+        submit(server, "Proton 150 MeV in water").report({0: {"task_state": "RUNNING", "simulated_primaries": 900}})
         page.goto("/simulations")
         check_page(page, "list")
 

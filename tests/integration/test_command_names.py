@@ -61,6 +61,8 @@ def test_a_list_says_whose_it_is(job, yaptide, app):
     assert mine.splitlines()[0] == "1 of 1 simulations of alice; of another user: --user NAME, of all: --all"
     assert bobs.startswith("1 of 1 simulations of bob; ")
     assert everybodys.splitlines()[0] == "2 of 2 simulations of all users"
+    found, nothing = (yaptide("list", "--title", title).stderr for title in ("wATER", "bone"))
+    assert (found.split(" sim")[0], nothing.split(" sim")[0]) == ("1 of 1", "0 of 0")
 
 
 def test_keys_cannot_be_rotated_if_there_is_none(yaptide):

@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 from tests.support import payloads
 from tests.support.api import Job, submit
 from tests.support.routes import send_form
-from yaptide.services import simulations
+from yaptide.services import simulations, tasks
 from yaptide.services.access import ADMINISTRATOR
 
 pytestmark = pytest.mark.parametrize("database", ["memory"], indirect=True)
@@ -119,7 +119,7 @@ def test_one_simulation_from_waiting_to_its_results(signed_in, backend):
     job.report_task(0, task_state="RUNNING", simulated_primaries=250)
     page = signed_in.get(address, headers=HTMX).text
     assert "25 %" in page
-    assert "about" in page
+    assert "less than a minute left" in page
     assert "Task 0: running, 250 of 500 primaries" in page
     assert "Delete simulation" not in page
     job.post_results()
@@ -155,6 +155,15 @@ def test_canceling_and_deleting_one(signed_in):
     assert signed_in.get(address).status_code == 404
     part = signed_in.get(address, headers=HTMX)
     assert (part.status_code, part.headers["HX-Refresh"]) == (404, "true")  # the open page becomes an error page
+
+
+def test_why_a_task_failed(signed_in, backend):
+    files = {"input_type": "files", "input_json": None, "input_files": payloads.shieldhit_files()}
+    job = submit(signed_in, **files)
+    claim = tasks.claim_task(backend, f"{backend.spool.place}executor", ["shieldhit"])
+    tasks.fail_task(backend, claim, "geo.dat:1: no zones", {})
+    page = facts(signed_in.get(f"/simulations/{job.job_id}").text)
+    assert "Task 0 failed: geo.dat:1: no zones" in page
 
 
 def test_why_a_simulation_failed_and_what_could_not_be_kept(signed_in):

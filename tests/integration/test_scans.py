@@ -156,6 +156,8 @@ def read(job: Job) -> None:
         "/results",
     ):
         assert job.get(path).status_code == 200, path
+    for part in ("", "/input", "/logs", "/history"):
+        assert job.client.get(f"/simulations/{job.job_id}{part}").status_code == 200, part
     query = {"estimator_name": "dose", "page_numbers": "0-1"}
     assert job.get("/results", **query).status_code == 200
 

@@ -141,7 +141,7 @@ class Watch:
 
     def _forget(self) -> None:
         if self.database.is_sqlite:
-            for engine in (self.database.engine, self.database._single):
+            for engine in (self.database.engine, self.database._autocommit):
                 with engine.connect() as connection:
                     connection.connection.driver_connection.set_progress_handler(None, 0)
 

@@ -341,6 +341,14 @@ def last_reason(backend: Backend, user: User, job_id: str) -> str | None:
         return simulations.last_reason(connection, find_readable(connection, user, job_id).id)
 
 
+def read_task_failures(backend: Backend, user: User, job_id: str) -> dict[int, str]:
+    """Why tasks failed, by number; raises NotFound, Forbidden."""
+    with backend.database.reading() as connection:
+        simulation = find_readable(connection, user, job_id)
+        reasons = simulations.list_reasons(connection, simulation.id, EntityState.FAILED)
+    return {task: reason for task, reason in reasons if task is not None}
+
+
 def failure_reason(backend: Backend, user: User, job_id: str) -> str | None:
     """Why a simulation failed, or None if it did not."""
     with backend.database.reading() as connection:

@@ -43,21 +43,23 @@ def show_simulation(job_id: str) -> ResponseReturnValue:
     live = _render_live(user, job_id, status)
     if session.is_htmx():
         return parts.answer_part(live)
-    digest = simulations.read_input_digest(backend, user, job_id)
-    return _page("simulation.html", job_id, status.simulation, live=live, digest=digest)
+    return _page("simulation.html", job_id, status.simulation, live=live)
 
 
 def _render_live(user: User, job_id: str, status: Status) -> Markup:
     backend, row, tasks = get_backend(), status.simulation, status.tasks
     has_ended = row.job_state in FINAL_STATES
     done, wanted = sum(task.simulated_primaries for task in tasks), sum(task.requested_primaries for task in tasks)
+    states = Counter(task.task_state for task in tasks)
     shown = tasks if len(tasks) <= MOST_TASKS else sorted(tasks, key=_is_completed)[:MOST_TASKS]
     return parts.render_part(
         "simulation_live.html",
         job_id=job_id,
         simulation=row,
         reason=simulations.last_reason(backend, user, job_id) if has_ended else status.waiting,
-        queue=None if has_ended else batch.waiting_tasks(backend, job_id),
+        queue=batch.waiting_tasks(backend, job_id) if row.platform == "BATCH" and not has_ended else None,
+        input_digest=simulations.read_input_digest(backend, user, job_id),
+        is_late=has_ended and session.is_htmx(),
         refused=[RefusedPage(**page) for page in orjson.loads(row.refused_pages or "[]")],
         has_ended=has_ended,
         has_results=has_ended and _has_results(user, job_id),
@@ -65,7 +67,8 @@ def _render_live(user: User, job_id: str, status: Status) -> Markup:
         cell=_cell(len(shown)),
         most_rows=MOST_ROWS,
         task_count=len(tasks),
-        states=Counter(task.task_state for task in tasks),
+        states=states,
+        failures=simulations.read_task_failures(backend, user, job_id) if states[EntityState.FAILED] else {},
         primaries=(done, wanted),
         left=None if row.job_state != EntityState.RUNNING else simulations.estimate_time_left(tasks, utc_now()),
     )
@@ -73,7 +76,7 @@ def _render_live(user: User, job_id: str, status: Status) -> Markup:
 
 def _cell(count: int) -> int:
     """Return how many pixels a task is wide in the picture: the fewer tasks, the wider."""
-    return 26 if count <= 40 else 18 if count <= 200 else 12
+    return 26 if count <= 40 else 13
 
 
 def _is_completed(task: Any) -> bool:

@@ -47,6 +47,22 @@ def test_a_copy_in_another_process_is_signed_in(client):
     assert sent == [("access_token_cookie=a secret", "/jobs")]
 
 
+def test_simulations_are_found_by_their_title(client):
+    asked = []
+
+    def answer(request):
+        asked.append(dict(request.url.params))
+        return httpx.Response(200, json={"simulations": [{"job_id": "a-job"}]})
+
+    client._http._transport = httpx.MockTransport(answer)
+    client._http._mounts = {}
+    assert client.simulations(title="50 % & more") == client.simulations() == [{"job_id": "a-job"}]
+    assert asked == [
+        {"page_idx": "1", "page_size": "100", "title": "50 % & more"},
+        {"page_idx": "1", "page_size": "100"},
+    ]
+
+
 def test_results_come_through_a_pickle():
     copy = pickle.loads(pickle.dumps(RESULTS))  # noqa: S301 - it is ours
     assert copy.page("Dose", 0).values.tolist() == PAGE.values.tolist()

@@ -277,7 +277,8 @@ def last_reason(connection: Connection, simulation_id: int) -> str | None:
     """Why a simulation came to be in the state it is in, or None; tasks left aside."""
     row = StateHistoryModel
     query = select(row.reason).where(row.simulation_id == simulation_id, row.task_id.is_(None))
-    return connection.execute(query.order_by(row.id.desc()).limit(1)).scalar()
+    moves = query.where(row.from_state.is_distinct_from(row.to_state))  # a remark is no move
+    return connection.execute(moves.order_by(row.id.desc()).limit(1)).scalar()
 
 
 def times_moved(connection: Connection, simulation_id: int, to: EntityState, task_id: int | None = None) -> int:
