@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -17,7 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from yaptide.domain.errors import InvalidInput, NotFound
+from yaptide.domain.errors import Busy, InvalidInput, NotFound
 from yaptide.domain.estimators import Floats, Page
 from yaptide.persistence import codec
 from yaptide.persistence.queries import results as result_queries, simulations
@@ -33,8 +34,9 @@ from yaptide.simulators.base import Image
 _MOST_TEXT = 2 << 30
 #: Numbers that are looked at together.
 _BLOCK = 1 << 20
-#: Seconds that a request waits for another one that decodes the same page.
-_PATIENCE = 120
+#: Seconds that a request waits for others that decode a page.
+_PATIENCE = 60
+_BUSY = "The server is decoding other pages of results"
 
 
 class Sized(Protocol):
@@ -67,11 +69,14 @@ class Cache(Generic[S]):
             self._kept.move_to_end(key)
         if is_new:
             self._fill(key, future, make)
-        return future.result(timeout=_PATIENCE)
+        try:
+            return future.result(timeout=_PATIENCE)
+        except TimeoutError:
+            raise Busy(_PATIENCE, _BUSY) from None
 
     def _fill(self, key: str, future: "Future[S]", make: Callable[[], S]) -> None:
         try:
-            with self._making:
+            with self._turn():
                 future.set_result(make())
         except BaseException as error:  # noqa: BLE001 - raised in `get`, for all that wait
             with self._lock:
@@ -79,6 +84,16 @@ class Cache(Generic[S]):
             future.set_exception(error)
         else:
             self._drop_oldest()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Let one thread at a time make something."""
+        if not self._making.acquire(timeout=_PATIENCE):
+            raise Busy(_PATIENCE, _BUSY)
+        try:
+            yield
+        finally:
+            self._making.release()
 
     def _drop_oldest(self) -> None:
         with self._lock:
@@ -198,7 +213,7 @@ def _decode_page(stored: StoredPage) -> OpenPage:
 
 def _readable(payload: Iterator[bytes]) -> Iterator[bytes]:
     """The JSON text of a payload, both piece by piece; one of other writers is read as a whole."""
-    head = next(payload)
+    head = next(payload, b"")
     if codec.written_here(head):
         yield from codec.inflate_pieces(chain([head], payload))
     else:

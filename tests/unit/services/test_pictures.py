@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from yaptide.domain.errors import InvalidInput, NotFound
+from yaptide.domain.errors import Busy, InvalidInput, NotFound
 from yaptide.domain.estimators import Axis, Page
 from yaptide.persistence import codec
 from yaptide.services import pages, pictures
@@ -64,6 +64,14 @@ def test_what_cannot_be_made_is_tried_again():
     for _ in range(2):
         with pytest.raises(InvalidInput, match="damaged"):
             cache.get("a", fail)
+    assert cache.get("a", lambda: numbers(4)) == numbers(4)
+
+
+def test_no_request_waits_for_ever(monkeypatch):
+    monkeypatch.setattr(pictures, "_PATIENCE", 0.01)
+    cache: Cache = Cache(2, 100)
+    with cache._turn(), pytest.raises(Busy, match="try again"):
+        cache.get("a", lambda: numbers(1))
     assert cache.get("a", lambda: numbers(4)) == numbers(4)
 
 

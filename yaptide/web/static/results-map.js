@@ -26,7 +26,7 @@ Pictures.drawMap = async function (drawing, parts) {
     rest = Math.floor(rest / axes[i].centres.length);
   }
   const ct = isGrid ? await loadCT(drawing, axes) : null;
-  const planes = (isGrid ? planesOfGrid(axes, ct) : [planeOfMap(axes)]).map((plane) => addCanvas(parts, plane, isGrid));
+  const planes = (isGrid ? planesOfGrid(axes) : [planeOfMap(axes)]).map((plane) => addCanvas(parts, plane, isGrid));
   const bar = parts.canvas.appendChild(document.createElement("canvas"));
   bar.className = "scale";
   bar.setAttribute("aria-hidden", "true");
@@ -152,7 +152,7 @@ Pictures.drawMap = async function (drawing, parts) {
     const picture = ctx.createImageData(width, height), data = picture.data;
     const [nh, nv] = [h.centres.length, v.centres.length];
     const [stepH, stepV] = h.number < v.number ? [1, nh] : [nv, 1];
-    const columns = binsOfPixels(h, width, false), rows = binsOfPixels(v, height, !plane.isDown);
+    const columns = binsOfPixels(h, width, false), rows = binsOfPixels(v, height, true);
     const below = ct && plane.image ? ct.pixels(plane, columns.places, rows.places) : null;
     const ground = rgb(ctx, colours.surface), gap = rgb(ctx, colours.line);
     const alpha = parts.opacity ? Number(parts.opacity.value) / 100 : 1;
@@ -198,7 +198,7 @@ Pictures.drawMap = async function (drawing, parts) {
     if (x < 0 || x >= 1 || y < 0 || y >= 1) return null;
     const where = [...place];
     where[h.number] = binAt(h, x);
-    where[v.number] = binAt(v, plane.isDown ? y : 1 - y);
+    where[v.number] = binAt(v, 1 - y);
     return where;
   }
   for (const plane of planes) {
@@ -277,19 +277,19 @@ const isAlongBeam = (axis) => /depth|\bz\b/i.test(axis.name);
 
 function planeOfMap(axes) {
   const [h, v] = isAlongBeam(axes[1]) && !isAlongBeam(axes[0]) ? [axes[1], axes[0]] : axes;
-  return { h, v, fixed: null, isDown: false, title: () => "" };
+  return { h, v, fixed: null, title: () => "" };
 }
 
-// Seen as in radiology where the axes are those of a CT: in the axial plane y goes down.
-function planesOfGrid([x, y, z], ct) {
+// The second axis of a plane goes up: beams of MCsquare at gantry 0, which enter at high y, come from above.
+function planesOfGrid([x, y, z]) {
   const at = (axis) => (place) => `${axis.name} = ${Pictures.format(axis.centres[place[axis.number]], 5)} ${axis.unit}`;
   const named = (name, axis) => (place) => `${name}, ${at(axis)(place)}`;
   const isSpace = [x, y, z].every((axis) => IN_MM[axis.unit]);
   const [axial, coronal, sagittal] = isSpace ? ["Axial", "Coronal", "Sagittal"] : ["Plane", "Plane", "Plane"];
   return [
-    { h: x, v: y, fixed: 2, isDown: ct?.quantity === "HU", title: named(axial, z) },
-    { h: x, v: z, fixed: 1, isDown: false, title: named(coronal, y) },
-    { h: y, v: z, fixed: 0, isDown: false, title: named(sagittal, x) },
+    { h: x, v: y, fixed: 2, title: named(axial, z) },
+    { h: x, v: z, fixed: 1, title: named(coronal, y) },
+    { h: y, v: z, fixed: 0, title: named(sagittal, x) },
   ];
 }
 
@@ -321,7 +321,7 @@ function binsOfPixels(axis, count, isReversed) {
   return { bins, places };
 }
 
-function drawAxes(ctx, { box, h, v, isDown }, colours) {
+function drawAxes(ctx, { box, h, v }, colours) {
   ctx.strokeStyle = colours.muted;
   ctx.fillStyle = colours.text;
   ctx.lineWidth = 1;
@@ -338,7 +338,7 @@ function drawAxes(ctx, { box, h, v, isDown }, colours) {
   ctx.fillText(Pictures.label(h.name, h.unit), box.left + box.width / 2, bottom + 36);
   ctx.textAlign = "right";
   for (const tick of Pictures.ticks(Math.min(v0, v1), Math.max(v0, v1), box.height / 36)) {
-    const part = (tick - v0) / (v1 - v0), y = box.top + (isDown ? part : 1 - part) * box.height;
+    const part = (tick - v0) / (v1 - v0), y = box.top + (1 - part) * box.height;
     ctx.fillRect(box.left - 5, y - 0.5, 5, 1);
     ctx.fillText(Pictures.format(tick, 6), box.left - 8, y + 4);
   }
@@ -350,9 +350,9 @@ function drawAxes(ctx, { box, h, v, isDown }, colours) {
   ctx.restore();
 }
 
-function drawCross(ctx, { box, h, v, isDown }, place, colours) {
+function drawCross(ctx, { box, h, v }, place, colours) {
   const part = (axis) => (axis.centres[place[axis.number]] - axis.edges[0]) / (axis.edges[axis.edges.length - 1] - axis.edges[0]);
-  const x = box.left + part(h) * box.width, y = box.top + (isDown ? part(v) : 1 - part(v)) * box.height;
+  const x = box.left + part(h) * box.width, y = box.top + (1 - part(v)) * box.height;
   for (const [colour, width] of [["#000", 3], ["#fff", 1]]) {
     ctx.strokeStyle = colour;
     ctx.lineWidth = width;
