@@ -8,8 +8,7 @@ from flask.testing import FlaskClient
 from tests.support import payloads
 from tests.support.api import Job, submit
 from tests.support.routes import send_form
-from yaptide.services import simulations, tasks
-from yaptide.services.access import ADMINISTRATOR
+from yaptide.services import tasks
 
 pytestmark = pytest.mark.parametrize("database", ["memory"], indirect=True)
 
@@ -242,14 +241,3 @@ def test_a_token_that_has_expired_is_renewed_on_the_way(app, signed_in, job):
     signed_in.delete_cookie(access.key)
     assert signed_in.get("/simulations").status_code == 200
     assert any(cookie.key == access.key for cookie in signed_in._cookies.values())
-
-
-def test_titles_are_found_by_all_doors(signed_in, backend):
-    submit(signed_in, title="Water")
-    submit(signed_in, title="Bone")
-    found = signed_in.get("/user/simulations?title=wat").json
-    assert ([item["title"] for item in found["simulations"]], found["simulations_count"]) == (["Water"], 1)
-    assert signed_in.get("/user/simulations", query_string={"title": "a\0"}).status_code == 400
-    assert signed_in.get("/user/simulations", query_string={"title": "a" * 501}).status_code == 400
-    whole = simulations.list_simulations(backend, ADMINISTRATOR, simulations.Page(1, 10, title="O"))
-    assert (whole.total, [row.title for row in whole.rows]) == (1, ["Bone"])
