@@ -180,6 +180,11 @@ class StoredPage:
         return str(self.row.content_sha256)
 
     @property
+    def dimension(self) -> int:
+        """Number of its axes."""
+        return int(self.row.page_dimension)
+
+    @property
     def text_size(self) -> int:
         """Bytes of its text, which tell how long it takes to be decoded."""
         return int(self.row.content_size)

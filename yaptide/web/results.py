@@ -50,6 +50,7 @@ def show_results(job_id: str) -> ResponseReturnValue:
         "estimators": estimators,
         "refused": orjson.loads(simulation.refused_pages or "[]"),
         "chosen": (name, number),
+        "dimension": stored.dimension,
         "is_large": stored.text_size > _AT_ONCE,
     }
     if not around["is_large"]:

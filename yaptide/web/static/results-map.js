@@ -64,7 +64,7 @@ Pictures.drawMap = async function (drawing, parts) {
   }
   async function loadSlice(plane, at) {
     const query = plane.fixed === null ? {} : { axis: plane.fixed + 1, index: at };
-    const needsErrors = drawing.hasErrors && (plane === planes[0] || parts.what?.value === "errors");
+    const needsErrors = drawing.hasErrors && ((isGrid && plane === planes[0]) || parts.what?.value === "errors");
     const [values, errors, image] = await Promise.all([
       Pictures.fetchNumbers(drawing.slices, { what: "values", ...query }),
       needsErrors ? Pictures.fetchNumbers(drawing.slices, { what: "errors", ...query }) : null,
@@ -122,11 +122,12 @@ Pictures.drawMap = async function (drawing, parts) {
     ctx.scale(ratio, ratio);
     drawAxes(ctx, plane, colours);
     drawCross(ctx, plane, place, colours);
-    canvas.setAttribute("aria-label", `${plane.title(place)}; the values are read with the sliders`);
+    const title = plane.title(place.map((bin, axis) => (axis === plane.fixed ? plane.at : bin))); // of what is drawn
+    canvas.setAttribute("aria-label", `${title || "Map"}; the values are read with the sliders`);
     ctx.fillStyle = colours.text;
     ctx.font = `600 13px ${colours.font}`;
     ctx.textAlign = "left";
-    ctx.fillText(plane.title(place), MARGIN.left, 17);
+    ctx.fillText(title, MARGIN.left, 17);
   }
 
   function sizeOf(plane) {
@@ -175,13 +176,29 @@ Pictures.drawMap = async function (drawing, parts) {
     ctx.putImageData(picture, Math.round(box.left * ratio), Math.round(box.top * ratio));
   }
 
+  // The error of a value. Of a map only the rows are fetched that are read out.
+  const rows = new Map();
+  function errorAt(where, plane, at) {
+    if (plane.errors) return plane.errors[at];
+    if (isGrid || !drawing.hasErrors) return NaN;
+    if (!rows.has(where[1])) {
+      rows.set(where[1], null);
+      Pictures.fetchNumbers(drawing.slices, { what: "errors", axis: 2, index: where[1] }).then(
+        (row) => { rows.set(where[1], row); readOut(shown); },
+        () => rows.delete(where[1]));
+    }
+    return rows.get(where[1])?.[where[0]] ?? NaN;
+  }
+
+  let shown = place;
   function readOut(where, plane = planes[0]) {
+    shown = where;
     const { h, v } = plane;
     const [nh, nv] = [h.centres.length, v.centres.length];
     const at = h.number < v.number ? where[h.number] + nh * where[v.number] : where[v.number] + nv * where[h.number];
     const isCurrent = plane.values && (plane.fixed === null || plane.at === where[plane.fixed]);
     const places = axes.map((axis, i) => `${axis.name} ${Pictures.format(axis.centres[where[i]], 6)} ${axis.unit}`);
-    const value = isCurrent ? Pictures.formatValue(plane.values[at], plane.errors ? plane.errors[at] : NaN, drawing.unit) : "…";
+    const value = isCurrent ? Pictures.formatValue(plane.values[at], errorAt(where, plane, at), drawing.unit) : "…";
     const below = ct && isCurrent ? ct.text(axes, where, plane) : "";
     parts.readout.textContent = `${places.join(", ")}: ${value}${below}`;
     sliders.forEach((slider, i) => {
