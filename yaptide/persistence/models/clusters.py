@@ -40,7 +40,7 @@ class ClusterModel(Base):
         Text,
         default="{}",
         server_default="{}",
-        doc="sbatch options of every job, JSON: name such as --partition to value",
+        doc="Scheduler options of every job, JSON: name such as --partition to value",
     )
     max_tasks: Mapped[int | None] = mapped_column(doc="Maximum number of tasks per simulation; null: no own limit")
     max_running: Mapped[int | None] = mapped_column(
