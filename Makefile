@@ -62,7 +62,7 @@ format: .venv/.dev  ## Format the code and mend what ruff can mend
 	$(VENV_PYTHON) -m ruff check --fix
 
 docs: .venv/.runtime  ## Write the parts of docs/ again that are generated from the code
-	$(VENV_PYTHON) -m yaptide.admin.docs
+	$(VENV_PYTHON) -m scripts.generate_docs
 
 screenshots: .venv/.dev  ## Leave a picture of each page, light and dark, on a desktop and a phone, in screenshots/
 	@scripts/setup postgresql

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from benchmarks.store import COUNTED, Store
+from benchmarks.store import Store
 from yaptide.persistence import codec
 
 CACHE = Path(__file__).parent / "cache"
@@ -33,9 +33,6 @@ _COLUMNS = {
     ),
     "CeleryTask": ("id",),
 }
-#: What the server would have counted while they came to be.
-_COUNT = """INSERT INTO "SimulationCount" (user_id, job_state, number)
-    SELECT user_id, job_state, count(*) FROM "Simulation" GROUP BY user_id, job_state"""
 _STATES = ("COMPLETED",) * 17 + ("FAILED", "CANCELED", "CANCELED")
 
 
@@ -69,10 +66,6 @@ def load(store: Store, history: History) -> None:
             _insert(store, table, columns, path)
         else:
             _copy(store, table, columns, path)
-    if COUNTED:
-        with closing(store.connect()) as connection:
-            connection.execute(_COUNT)
-            connection.commit()
     store.settle()
 
 

@@ -14,12 +14,9 @@ from tests.support.processes import PASSWORD, Place, Server
 from yaptide.client import Client
 from yaptide.persistence import schema
 from yaptide.persistence.engine import Database
-from yaptide.persistence.models import Base
 from yaptide.services import lifecycle
 
 SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
-#: Whether the revision that is measured keeps the numbers of simulations: bench-compare measures older ones too.
-COUNTED = "SimulationCount" in Base.metadata.tables
 #: With it every running simulation of a benchmark reports.
 KEY = "k" * 43
 
@@ -131,9 +128,6 @@ class Store:
                 cursor.execute(
                     self.sql('INSERT INTO "CeleryTask" (id) SELECT id FROM "Task" WHERE simulation_id = ?'), (number,)
                 )
-            if COUNTED:
-                statement = 'INSERT INTO "SimulationCount" (user_id, job_state, number) VALUES (1, ?, ?)'
-                cursor.execute(self.sql(statement), (state, count))
             connection.commit()
         return numbers
 

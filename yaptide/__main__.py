@@ -6,10 +6,10 @@ import sys
 
 
 def main() -> None:
-    """Entry point. Ctrl-C while the rest is being imported is no reason for a traceback either."""
+    """Run the command line; Ctrl-C during the imports does not show a traceback either."""
     try:
-        os.environ["PYTHONSAFEPATH"] = "1"  # what we start runs no code that lies in the folder where we are
-        gc.disable()  # what importing makes is kept: looking for garbage in it takes a tenth of the time to start
+        os.environ["PYTHONSAFEPATH"] = "1"  # child processes must not import code from the working directory
+        gc.disable()  # collecting garbage during the imports takes a tenth of the startup time
         from yaptide.admin import quick_help  # noqa: PLC0415 - see above
 
         if quick_help.answer_quickly(sys.argv[1:], os.environ):

@@ -1,4 +1,4 @@
-"""Puts the parts together: the only module that knows all of them."""
+"""Wire the parts together: the only module that imports all of them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
 
 def make_spool(settings: Settings) -> Spool:
-    """Where scores of tasks wait until they are merged; nothing is connected yet."""
+    """Return the staging area that the settings name; does not connect to it."""
     if "://" in settings.spool:
-        from yaptide.services.bucket import Bucket  # noqa: PLC0415 - who has a folder needs no obstore
+        from yaptide.services.bucket import Bucket  # noqa: PLC0415 - a folder needs no obstore
 
         return Bucket(settings.spool, settings.data_dir / "spool")
     return Folder(Path(settings.spool))
 
 
 def make_backend(settings: Settings) -> Backend:
-    """The services' surroundings as the settings say. The database is opened on first use, and left as it is."""
+    """Return the backend that the settings describe. The database is opened on first use and is not upgraded."""
     if not settings.database_uri:
         settings.make_data_dir()
     return Backend(
@@ -57,7 +57,7 @@ def make_backend(settings: Settings) -> Backend:
 
 
 def _editor_simulator(settings: Settings) -> str:
-    """The simulator that stands in for others, checked; raises InvalidInput if there is none of that name."""
+    """Return the checked simulator that runs converted projects; raise InvalidInput for an unknown name."""
     name = settings.editor_simulator
     if name == AUTOMATIC:
         return OFF if settings.broker_url.get_secret_value() else AUTOMATIC
@@ -67,9 +67,9 @@ def _editor_simulator(settings: Settings) -> str:
 
 
 def prepare_database(backend: Backend) -> None:
-    """Make sure that the tables are those of this version: SQLite, which is ours alone, is upgraded; others are not.
+    """Ensure that the tables are current: upgrade SQLite, which only this server uses, but no other database.
 
-    Raises Conflict with the command that mends it.
+    Raises Conflict with the command that fixes it.
     """
     if backend.database.is_sqlite:
         schema.upgrade_tables(backend.database)
@@ -78,7 +78,7 @@ def prepare_database(backend: Backend) -> None:
 
 
 def prepare_to_serve(backend: Backend) -> None:
-    """See that the tables are current, and that the secrets in them can be read; raises Conflict, NotConfigured."""
+    """Check that the tables are current and the secrets in them can be decrypted; raise Conflict, NotConfigured."""
     from yaptide.services import secrets  # noqa: PLC0415 - most commands need none
 
     prepare_database(backend)
@@ -86,7 +86,7 @@ def prepare_to_serve(backend: Backend) -> None:
 
 
 def make_broker(settings: Settings) -> "Broker | None":
-    """The broker through which workers are told, or None: tasks run on this machine."""
+    """Return the broker that notifies workers, or None if tasks run on this machine."""
     url = settings.broker_url.get_secret_value()
     if not url:
         return None
@@ -96,7 +96,7 @@ def make_broker(settings: Settings) -> "Broker | None":
 
 
 def make_outbox_publisher(settings: Settings, backend: Backend) -> "OutboxPublisher | None":
-    """What tells workers through the broker what there is to do, not started; None without a broker."""
+    """Return the outbox publisher, not started; None without a broker."""
     broker = make_broker(settings)
     if broker is None:
         return None
@@ -106,20 +106,20 @@ def make_outbox_publisher(settings: Settings, backend: Backend) -> "OutboxPublis
 
 
 def make_executor(settings: Settings, backend: Backend) -> tuple[Backend, "EmbeddedExecutor | OutboxPublisher"]:
-    """What has the tasks run, not started, and the backend that hands work to it.
+    """Return what runs the tasks, not started, and the backend that dispatches to it.
 
-    With a broker the courier, which gives them to workers, otherwise the embedded executor.
+    With a broker this is the outbox publisher, otherwise the embedded executor.
     """
-    courier = make_outbox_publisher(settings, backend)
-    if courier is not None:
-        return replace(backend, dispatcher=courier), courier
+    publisher = make_outbox_publisher(settings, backend)
+    if publisher is not None:
+        return replace(backend, dispatcher=publisher), publisher
     folders = Folders(settings.data_dir, settings.simulators_dir, settings.work)
     executor = EmbeddedExecutor(backend, folders, settings.workers, settings.task_hours * 3600)
     return replace(backend, dispatcher=executor), executor
 
 
 def make_driver(settings: Settings, backend: Backend) -> "Driver | None":
-    """What has simulations run on clusters, not started; None without asyncssh, when they are refused."""
+    """Return the driver that runs simulations on clusters, not started; None without asyncssh."""
     if not is_installed("asyncssh"):
         return None
     from yaptide.platforms.batch.driver import Driver  # noqa: PLC0415 - asyncssh takes long to load
@@ -128,11 +128,11 @@ def make_driver(settings: Settings, backend: Backend) -> "Driver | None":
 
 
 def create_app(settings: Settings | None = None, backend: Backend | None = None) -> "APIFlask":
-    """The web application.
+    """Return the web application.
 
     Without arguments everything comes from the environment (`yaptide.settings`). The application runs no tasks itself:
-    `yaptide up` starts an executor beside it. An SQLite database is made or upgraded here; one on a server has to be
-    current by the time of the first request.
+    `yaptide up` starts an executor beside it. An SQLite database is created or upgraded here; other databases must be
+    current before the first request.
     """
     from apiflask import APIFlask  # noqa: PLC0415 - workers and commands import this module, but serve nothing
     from flask_cors import CORS  # noqa: PLC0415
@@ -150,7 +150,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
         version=yaptide.__version__,
         spec_path="/openapi.json",
         docs_path=None,
-        static_folder=None,  # type: ignore[arg-type]  # Flask takes it, and then serves no files
+        static_folder=None,  # type: ignore[arg-type]  # Flask accepts it, and then serves no files
     )
     app.security_schemes = openapi.security(cookies.name_of(backend, cookies.ACCESS))
     app.spec_processor(openapi.complete_document)
@@ -182,8 +182,8 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
 
 
 def make_server(settings: Settings, backend: Backend, threads: int, grace: int) -> "Server":
-    """What serves the web application: so many threads answer, and what runs has `grace` seconds when it is to end."""
-    from yaptide.api.connections import Server  # noqa: PLC0415 - only what serves loads Flask
+    """Return a server for the web application with `threads` threads; at shutdown, requests have `grace` seconds."""
+    from yaptide.api.connections import Server  # noqa: PLC0415 - only servers load Flask
     from yaptide.api.http import BY_HEAD, may_send_large  # noqa: PLC0415
     from yaptide.api.shell import Rules, Shell  # noqa: PLC0415
     from yaptide.api.status import SHELL  # noqa: PLC0415
@@ -204,7 +204,7 @@ def make_server(settings: Settings, backend: Backend, threads: int, grace: int) 
 
 
 def _checked_once(backend: Backend) -> Callable[[], None]:
-    """Before the first request, see to the tables and secrets; repeated until they are right."""
+    """Return a check of tables and secrets for requests, which is repeated until it succeeds once."""
     from flask import request  # noqa: PLC0415
 
     from yaptide.api import request_log  # noqa: PLC0415
@@ -213,10 +213,10 @@ def _checked_once(backend: Backend) -> Callable[[], None]:
 
     def check() -> None:
         nonlocal ready
-        if not ready and request.path not in request_log.QUIET:  # those are answered whatever the tables are
+        if not ready and request.path not in request_log.QUIET:  # these are answered in any case
             try:
                 prepare_to_serve(backend)
-            except Conflict as error:  # 409 would tell a worker that its task is not wanted any more
+            except Conflict as error:  # 409 would tell a worker that its task is no longer wanted
                 raise NotConfigured(str(error)) from error
             ready = True
 

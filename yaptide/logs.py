@@ -1,21 +1,19 @@
-"""The log: how a line looks, how much is said, and what it is about.
+"""Logging: format, level and context.
 
-Modules log by `logging.getLogger(__name__)`, or by `structlog.stdlib.get_logger(__name__)` where fields are worth
-having. Both, and libraries, end up on standard error in one format. What `log_context` binds is in every line of the
-thread or task meanwhile. No line holds a local variable, a header, a body, or what a statement was given.
+Modules log through `logging.getLogger(__name__)`, or `structlog.stdlib.get_logger(__name__)` if fields are useful.
+Both, and libraries, write to standard error in one format. `bind_log_context` adds its fields to every line of the
+request. No line contains local variables, headers, bodies or the parameters of a statement.
 """
 
 import logging
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import structlog
 from structlog.types import EventDict, Processor
 
-#: What is logged unless the settings say otherwise: who starts a program in a terminal wants to hear of trouble only.
+#: Default levels: someone who starts a program in a terminal only needs to see problems.
 LEVELS = {"text": "warning", "json": "info"}
 
 _SHARED: list[Processor] = [
@@ -25,7 +23,7 @@ _SHARED: list[Processor] = [
     structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
 ]
 
-# Done on import, for `create_app` served by another program: by itself, structlog would print on standard output.
+# On import, for `create_app` in another WSGI server: without this, structlog prints to standard output.
 structlog.configure(
     processors=[
         structlog.stdlib.filter_by_level,
@@ -39,7 +37,7 @@ structlog.configure(
 
 
 def configure_logging(form: str = "text", level: str = "") -> None:
-    """Log to standard error, as `text` or `json`, what is of `level` or worse; may be called again."""
+    """Log messages of `level` or higher to standard error, as `text` or `json`; may be called again."""
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -49,36 +47,29 @@ def configure_logging(form: str = "text", level: str = "") -> None:
     )
     root = logging.getLogger()
     for other in root.handlers[:]:
-        if type(other) is logging.StreamHandler:  # an earlier one of ours; what tests or a debugger listen with stays
+        if type(other) is logging.StreamHandler:  # one of an earlier call; others, such as those of tests, stay
             root.removeHandler(other)
     root.addHandler(handler)
     root.setLevel((level or LEVELS[form]).upper())
-    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # a line for each part of itself
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # it logs a line for each plugin
     logging.captureWarnings(capture=True)
     json = form == "json"
     sys.excepthook = _last_words if json else sys.__excepthook__
     threading.excepthook = _last_words_of_thread if json else threading.__excepthook__
 
 
-@contextmanager
-def log_context(**fields: Any) -> Iterator[None]:
-    """Have the lines that are logged meanwhile tell what they are about, such as `job_id`."""
-    with structlog.contextvars.bound_contextvars(**fields):
-        yield
-
-
 def bind_log_context(**fields: Any) -> None:
-    """The same until the request that is being answered ends."""
+    """Add `fields`, such as `job_id`, to every line until the end of the current request."""
     structlog.contextvars.bind_contextvars(**fields)
 
 
 def _in_order(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """What every line has comes first."""
+    """Put the common keys first."""
     return {name: event[name] for name in ("time", "level", "logger", "event") if name in event} | dict(event)
 
 
 def _one_line(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Write out what would begin a new line, or steer the terminal: a reader has to see where a line ends."""
+    """Escape unprintable characters, so that a value cannot start a new line or control the terminal."""
     return {
         name: "".join(c if c.isprintable() else repr(c)[1:-1] for c in value) if isinstance(value, str) else value
         for name, value in event.items()
@@ -89,16 +80,16 @@ def _last_words(kind: type[BaseException], error: BaseException, trace: Any) -> 
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
     else:
-        logging.getLogger("yaptide").critical("the program ends by an unexpected error", exc_info=(kind, error, trace))
+        logging.getLogger("yaptide").critical("unexpected error, the program ends", exc_info=(kind, error, trace))
 
 
 def _last_words_of_thread(end: threading.ExceptHookArgs) -> None:
     if end.exc_value is not None:
         trouble = (end.exc_type, end.exc_value, end.exc_traceback)
-        logging.getLogger("yaptide").critical("a thread ends by an unexpected error", exc_info=trouble)
+        logging.getLogger("yaptide").critical("unexpected error, a thread ends", exc_info=trouble)
 
 
-# Neither shows the values of variables, which structlog would by default: they hold passwords.
+# Neither format shows local variables, which structlog would by default: they contain passwords.
 _FORMATS: dict[str, list[Processor]] = {
     "text": [
         _one_line,

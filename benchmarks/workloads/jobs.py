@@ -54,9 +54,9 @@ def _listing(context: Context, store: Store) -> Iterator[Row]:
                 taken[name][1].extend(once[1])
     for name, (ours, bares) in taken.items():
         yield Row(f"GET /user/simulations, 10 of {int(name[4:]):,}", store.kind, ours, bares, beside=_BESIDE_SELECT)
-    smallest, *_, largest = taken.values()
-    told = "GET /user/simulations, the most beside the fewest"
-    yield Row(told, store.kind, largest[0], smallest[0], Goal("factor", 1.3), "ours, of who has fewest")
+    (few, (of_few, _)), (usual, (of_usual, _)), *_ = taken.items()
+    name = f"GET /user/simulations, {int(usual[4:]):,} beside {int(few[4:]):,}"
+    yield Row(name, store.kind, of_usual, of_few, Goal("factor", 1.3), "ours, of the user with the fewest")
 
 
 def _status(context: Context, store: Store, count: int) -> Row:

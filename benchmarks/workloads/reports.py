@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from benchmarks.context import Context
-from benchmarks.crew import Crew
+from benchmarks.load import LoadGenerator
 from benchmarks.measuring import Goal, Row, in_turns
 from benchmarks.store import KEY, Store
 from benchmarks.wire import Wire
@@ -32,17 +32,17 @@ def _single(context: Context, store: Store, clients: int) -> Row:
     ours: list[float] = []
     limit: list[float] = []
     with (
-        Crew(clients, reporter, store.server.url, numbers) as reporters,
-        Crew(clients, reporter, store.bare.url, numbers) as others,
+        LoadGenerator(clients, reporter, store.server.url, numbers) as reporters,
+        LoadGenerator(clients, reporter, store.bare.url, numbers) as others,
     ):
-        for crew in (reporters, others):
-            crew.run(each)
+        for load in (reporters, others):
+            load.run(each)
         for _ in range(context.rounds(15)):
-            for crew, samples in ((reporters, ours), (others, limit)):
+            for load, samples in ((reporters, ours), (others, limit)):
                 # Of as many clients at once, each call's share of the time of all.
-                samples.append(sum(crew.run(each)) / each / clients**2)
-    told = f"POST /tasks, progress, {clients} client{'s' if clients > 1 else ''}"
-    return Row(told, store.kind, ours, limit, Goal("share", 0.35), _BESIDE)
+                samples.append(sum(load.run(each)) / each / clients**2)
+    name = f"POST /tasks, progress, {clients} client{'s' if clients > 1 else ''}"
+    return Row(name, store.kind, ours, limit, Goal("share", 0.35), _BESIDE)
 
 
 def reporter(number: int, url: str, simulations: list[int]) -> Callable[[int], Any]:

@@ -6,10 +6,13 @@ from math import prod
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from yaptide_client import tables
 from yaptide_client.depth_dose import Range, is_depth_curve, read_range
 from yaptide_client.errors import InvalidInput, NotFound
 from yaptide_client.estimators import Estimator, Page
+from yaptide_client.formats.csv_file import write_csv
+from yaptide_client.formats.npz_file import write_npz
+from yaptide_client.formats.pandas_frame import to_pandas
+from yaptide_client.formats.xarray_dataset import to_xarray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,15 +86,16 @@ class Results:
 
     def save_npz(self, path: Path | str) -> None:
         """Write all arrays to a compressed numpy file, with an index that says what they are (docs/results.md)."""
-        tables.save_npz(self.estimators, path)
+        with Path(path).open("wb") as file:  # given a name, numpy would add an ending to it
+            write_npz(self.estimators, file)
 
     def write_csv(self, file: IO[str]) -> None:
         """Write every value as a line: where it belongs, its place on the axes, and its error (docs/results.md)."""
-        tables.write_csv(self._pages(), file)
+        write_csv(self.estimators, file)
 
     def to_pandas(self) -> "pd.DataFrame":
         """The table of `write_csv` as a data frame; what is unknown is NaN. Raises NotConfigured without pandas."""
-        return tables.to_pandas(self._pages())
+        return to_pandas(self.estimators)
 
     def to_xarray(self) -> dict[tuple[str, int], "xr.Dataset"]:
         """Each page by its estimator's name and its number, as a data set with its axes as coordinates.
@@ -100,7 +104,7 @@ class Results:
         each array and axis. An axis has its name, or `axis1`, `axis2`, ... where names are missing or not different.
         Raises NotConfigured without xarray.
         """
-        return {(estimator.name, page.number): tables.to_dataset(estimator, page) for estimator, page in self._pages()}
+        return to_xarray(self.estimators)
 
     def _listed(self) -> str:
         return ", ".join(f"{e.name} {[page.number for page in e.pages]}" for e in self.estimators)

@@ -25,6 +25,7 @@ from yaptide.domain.errors import ClusterRefused, ClusterUnavailable, InvalidInp
 from yaptide.domain.states import EntityState
 from yaptide.persistence.queries import secrets
 from yaptide.platforms.batch import ssh
+from yaptide.platforms.batch.schedulers import get_scheduler
 from yaptide.platforms.batch.session import submit_once
 from yaptide.platforms.batch.ssh import Connections
 from yaptide.services import sessions
@@ -285,7 +286,7 @@ def test_a_task_that_needs_too_much_memory_is_told_so(site, files):
     with site.client() as client:
         job = submit(client, files(SHORT), 1)
         assert ended(job) is EntityState.FAILED
-        assert "needs more memory than it has; see --mem" in reasons(job)
+        assert "needed more memory than it had; see --mem" in reasons(job)
 
 
 def test_a_task_that_reaches_its_time_limit_is_told_so(site, files):
@@ -330,11 +331,11 @@ def test_nothing_is_lost_when_slurm_is_restarted(site, files):
         site.wait_for_running(job, 2)
         site.cluster.stop("slurmctld")
         try:
-            until(lambda: "the cluster cannot be asked" in reasons(job), "the history tells")
+            until(lambda: "the cluster cannot be used" in reasons(job), "the history tells")
         finally:
             site.cluster.start_slurmctld()
         assert ended(job) is EntityState.COMPLETED
-        assert reasons(job).count("the cluster cannot be asked") == 1
+        assert reasons(job).count("the cluster cannot be used") == 1
 
 
 def test_a_server_that_is_killed_while_it_submits_does_not_submit_twice(site, files):
@@ -402,7 +403,7 @@ def test_what_the_cluster_refuses_fails_and_says_why(site, files):
     with site.client() as client:
         job = submit(client, files(SHORT), batch_options={"array_options": {"--partition": "none"}})
         assert ended(job) is EntityState.FAILED
-        assert "it could not be submitted: The cluster did not take the job:" in reasons(job)
+        assert "it could not be submitted: The cluster did not accept the job:" in reasons(job)
         assert "nvalid partition" in reasons(job)
         until(lambda: not site.folder(job).exists(), "its folder is removed")
         site.describe("--scratch-folder", "/proc/none")
@@ -412,24 +413,24 @@ def test_what_the_cluster_refuses_fails_and_says_why(site, files):
 
 
 def test_what_is_being_submitted_is_not_submitted_by_another(site):
-    pool = Connections()
+    pool, scheduler = Connections(), get_scheduler()
     server = ssh.Server(site.cluster.host, site.cluster.ssh_port, site.cluster.host_key)
     login = ssh.Login(site.account, site.cluster.private_key, site.cluster.keys.certificate(site.account))
-    remote = pool.to(server, login)
+    remote = pool.open_session(server, login)
     lock = f"{site.cluster.scratch}/lock-{site.port}"
     try:
         with ThreadPoolExecutor() as threads:
-            first = threads.submit(submit_once, remote, lock, ["sh", "-c", "sleep 2; echo 5"])
+            first = threads.submit(submit_once, scheduler, remote, lock, ["sh", "-c", "sleep 2; echo 5"])
             until(Path(lock).exists, "the first has begun")
-            with pytest.raises(ClusterUnavailable, match="being submitted already"):
-                submit_once(remote, lock, ["echo", "6"])
+            with pytest.raises(ClusterUnavailable, match="already being submitted"):
+                submit_once(scheduler, remote, lock, ["echo", "6"])
             assert first.result(DEADLINE) == 5
         os.utime(lock, (1, 1))  # its answer was lost, and the job is not there: long enough ago to know that
         with pytest.raises(ClusterRefused, match="no, I won't"):
-            submit_once(remote, lock, ["sh", "-c", 'echo "no, I won\'t" >&2; exit 1'])
-        assert submit_once(remote, lock, ["echo", "7"]) == 7
+            submit_once(scheduler, remote, lock, ["sh", "-c", 'echo "no, I won\'t" >&2; exit 1'])
+        assert submit_once(scheduler, remote, lock, ["echo", "7"]) == 7
     finally:
-        remote.run("rm", "-rf", "--", lock)
+        remote.run_command("rm", "-rf", "--", lock)
         pool.close()
 
 

@@ -438,13 +438,13 @@ USAGE = [
     ("up", "--port", "70000"),
 ]
 SETTINGS = {
-    ("FLASK_SQLALCHEMY_DATABASE_URI", "nonsense:hunter2"): "The database's URL cannot be read",
-    ("FLASK_SQLALCHEMY_DATABASE_URI", "mysql://me:hunter2@localhost/x"): "'mysql' are not supported",
+    ("FLASK_SQLALCHEMY_DATABASE_URI", "nonsense:hunter2"): "Invalid database URL",
+    ("FLASK_SQLALCHEMY_DATABASE_URI", "mysql://me:hunter2@localhost/x"): "Unsupported database 'mysql'",
     ("FLASK_SQLALCHEMY_DATABASE_URI", "postgresql://me:hunter2@127.0.0.1:1/x"): "Connection refused",
     ("FLASK_SQLALCHEMY_DATABASE_URI", "sqlite:////proc/no/such.db"): "unable to open database file",
     ("YAPTIDE_DATA_DIR", "/proc/no/such/folder"): "No such file or directory",
     ("YAPTIDE_DATA_DIR", "a-file/folder"): "Not a directory",
-    ("YAPTIDE_WORKERS", "hunter2"): "The setting YAPTIDE_WORKERS cannot be used",
+    ("YAPTIDE_WORKERS", "hunter2"): "Invalid setting YAPTIDE_WORKERS",
     ("FLASK_SECRET_KEY", "hunter2"): "FLASK_SECRET_KEY must have 32 characters or more",
 }
 

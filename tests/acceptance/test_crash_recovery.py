@@ -148,7 +148,7 @@ def test_a_disk_that_fills_up_while_tasks_run_is_no_failure(there, undisturbed):
         balloon = fill(disk)
         for pid in simulators:
             os.kill(pid, signal.SIGCONT)
-        given_back = ("PENDING", "no room is left where it ran: less than 256 MiB are free")
+        given_back = ("PENDING", "no disk space is left where it ran: less than 256 MiB are free")
         until(
             lambda: given_back in {(state, why) for task in range(TASKS) for state, _, why in moves(job, task)},
             "a task is given back",
@@ -202,7 +202,7 @@ def test_a_killed_executor_is_followed_by_another(request, where, kill, undistur
         check_whole(server, job.job_id, undisturbed)
         told = [move for task in range(TASKS) for move in moves(job, task) if move[1] == "recovery"]
     record_property("tasks that were being run", len(told))  # see it with --junitxml
-    assert set(told) == {("PENDING", "recovery", "its executor went silent, attempt 1 of 3")}
+    assert set(told) == {("PENDING", "recovery", "its executor stalled, attempt 1 of 3")}
     assert len(told) == len(orphans)
 
 
@@ -288,7 +288,7 @@ def test_a_merge_that_is_killed_has_stored_nothing_or_everything(there, tmp_path
         assert [state for state, _, _ in moves(job, None)].count("COMPLETED") == 1
         assert "MERGING_RUNNING" in states
         told = [reason for _, actor, reason in moves(job, None) if actor == "recovery"]
-        assert told == ["the process that merged went silent"] * states.count("MERGING_RUNNING")
+        assert told == ["the process that merged stalled"] * states.count("MERGING_RUNNING")
         assert [len(estimator.pages) for estimator in job.results().estimators] == [1] * 9
     until(lambda: not there.left(), "the spool is empty")
 
@@ -300,8 +300,8 @@ def test_a_task_that_kills_its_executor_is_given_up(there, tmp_path):
         job = client.submit(beam(tmp_path / "beam"))
         assert job.wait(DEADLINE, every=0.1) is EntityState.FAILED
         assert [state for state, _, _ in moves(job, 0)] == ["PENDING", "RUNNING"] * 3 + ["FAILED"]
-        assert moves(job, 0)[-1][2] == "its executors went silent, attempt 3 of 3: given up"
-        assert moves(job, None)[-1][2] == "1 of 1 tasks failed: its executors went silent, attempt 3 of 3: given up"
+        assert moves(job, 0)[-1][2] == "its executors stalled, attempt 3 of 3: given up"
+        assert moves(job, None)[-1][2] == "1 of 1 tasks failed: its executors stalled, attempt 3 of 3: given up"
 
 
 def test_cancel_stops_the_simulators_for_good(there, tmp_path):

@@ -26,7 +26,7 @@ def test_the_encoding_is_told_and_how_to_mend_it(encoding: str, postgres: Postgr
             assert done.code == 1, what
             assert "Traceback" not in said, what
             if what == "doctor":
-                assert "it is there, and cannot be used" in said
+                assert "the database cannot be used" in said
             else:
                 assert done.err.startswith(f"Error: The encoding of the PostgreSQL database is {encoding}, and"), said
                 assert "createdb --encoding UTF8 --template template0" in said

@@ -217,7 +217,7 @@ def test_a_token_for_another_application(realm, client):
 
 
 def test_an_id_token_is_no_access_token(realm, client):
-    refused(sign_in(client, realm.tokens()["id_token"]), "no access token")
+    refused(sign_in(client, realm.tokens()["id_token"]), "not an access token")
     refused(sign_in(client, realm.tokens()["refresh_token"]), "invalid")
 
 
@@ -263,7 +263,7 @@ def test_forged_tokens(realm, client, database):
     }
     for what, text in tokens.items():
         response = sign_in(client, text)
-        assert (response.status_code, response.json) == (403, {"message": keycloak.NOT_BELIEVED}), what
+        assert (response.status_code, response.json) == (403, {"message": keycloak.REJECTED}), what
     assert contents(database)["User"] == []
 
 
@@ -293,7 +293,7 @@ def test_keycloak_is_down(app, client, realm):
     token = forged(realm.token(), None, "none")
     header, _, _ = token.split(".")
     claims = base64url_encode(f'{{"iss":"{issuer}"}}'.encode()).decode()
-    refused(sign_in(client, f"{header}.{claims}."), "Nobody can sign in through Keycloak just now, try again", 503)
+    refused(sign_in(client, f"{header}.{claims}."), "Sign-in through Keycloak is not available, try again", 503)
 
 
 def test_the_certificate_comes_with_signing_in(realm, with_service, service):
@@ -331,15 +331,15 @@ def broken_services() -> dict[str, tuple[http.Answer, str]]:
     authority = Authority()
     good, other = authority.pair("alice"), authority.pair("alice")
     return {
-        "an error": ((500, b"{}"), "answers with status 500"),
-        "elsewhere": ((302, b""), "answers with status 302"),
+        "an error": ((500, b"{}"), "responded with status 500"),
+        "elsewhere": ((302, b""), "responded with status 302"),
         "garbage": ((200, b"<html>"), "no JSON"),
         "a list": ((200, b"[]"), "without cert and private"),
         "half": ((200, b'{"cert": "x"}'), "without cert and private"),
-        "too much": ((200, b'"' + b"x" * 2**21 + b'"'), "more than can be believed"),
+        "too much": ((200, b'"' + b"x" * 2**21 + b'"'), "a response that is too large"),
         "expired": ((200, body(authority.pair("alice", lasts=timedelta(seconds=-1)))), "expired on"),
-        "somebody else's": ((200, body(authority.pair("bob"))), "for bob, and not for alice"),
-        "another key": ((200, body({**good, "private": other["private"]})), "another private key"),
+        "somebody else's": ((200, body(authority.pair("bob"))), "for bob, not for alice"),
+        "another key": ((200, body({**good, "private": other["private"]})), "does not belong to this private key"),
     }
 
 
@@ -354,7 +354,7 @@ def test_without_a_certificate_one_is_signed_in_all_the_same(realm, with_service
     client = with_service.test_client()
     response = sign_in(client, realm.token())
     assert response.status_code == 202
-    assert "want of a new SSH certificate" in response.json["message"]
+    assert "without a new SSH certificate" in response.json["message"]
     assert told in response.json["message"]
     assert told in caplog.text
     assert "PRIVATE" not in caplog.text
@@ -368,7 +368,7 @@ def test_a_slow_certificate_service_is_not_waited_for(realm, with_service, servi
     response = sign_in(with_service.test_client(), realm.token())
     gone.set()
     assert response.status_code == 202
-    assert "does not answer within 0.5 s" in response.json["message"]
+    assert "did not respond within 0.5 s" in response.json["message"]
 
 
 def test_who_comes_again_goes_on_with_the_session(realm, app, client, database):

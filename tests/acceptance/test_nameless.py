@@ -36,7 +36,7 @@ def test_without_a_home_the_data_folder_has_to_be_named(run, variables):
     done = run("list", **variables)
     assert done.returncode == 1
     assert done.stderr == (
-        f"Error: The user id {NUMBER} has no home folder here: set YAPTIDE_DATA_DIR to a folder for its data\n"
+        f"Error: User ID {NUMBER} has no home folder: set YAPTIDE_DATA_DIR to a folder for its data\n"
     )
 
 

@@ -113,7 +113,7 @@ def age_runners(production):
 def test_what_no_worker_has_is_refused_until_one_is_there(production, source):
     server = production.server_place.up(port=production.port, YAPTIDE_FOREIGN_WORKERS="").register()
     with server.client() as client:
-        with pytest.raises(Unavailable, match="MCsquare is not installed here: an administrator can"):
+        with pytest.raises(Unavailable, match="MCsquare is not installed: an administrator can"):
             client.submit(source)
         assert client.simulations() == []
         production.work("--queues", "merge")
@@ -126,6 +126,6 @@ def test_what_no_worker_has_is_refused_until_one_is_there(production, source):
         worker.signal(signal.SIGTERM)
         job = client.submit(source)  # a worker that is restarted is back in a moment
         gone = until(lambda: age_runners(production) or job.status().get("waiting"), "it waits for a worker")
-        assert gone.startswith("Nothing here that has MCsquare was heard of since")
+        assert gone.startswith("No runner with MCsquare has sent a heartbeat since")
         production.work()
         assert job.wait(120, every=0.1) is EntityState.COMPLETED

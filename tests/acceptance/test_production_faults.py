@@ -66,10 +66,10 @@ def test_a_worker_that_is_killed(patient, source, embedded):
     production.kill(victim)
     until(lambda: not alive(simulator), "the simulator has died with its worker")
     during = until(lambda: (found := doctor(production)) and found["warning"] and found, "doctor sees it")
-    assert any(f"of {job_id}" in text and "is silent for" in text for text in during["warning"])
+    assert any(f"of {job_id}" in text and "has sent no heartbeat for" in text for text in during["warning"])
     assert sum("takes merge, simulate.mcsquare" in text for text in during["ok"]) == 1
     history = check_whole(server, job_id, embedded)
-    assert "its executor went silent, attempt 1 of 3" in [row["reason"] for row in history]
+    assert "its executor stalled, attempt 1 of 3" in [row["reason"] for row in history]
     after = doctor(production)
     assert after["warning"] == after["error"] == []
 
@@ -113,7 +113,7 @@ def test_the_worker_killed_while_it_merges(production, source, embedded):
         network.judge = lambda *_: Fate.PASS
         production.work()
         history = check_whole(server, job_id, embedded)
-    assert "the process that merged went silent" in [row["reason"] for row in history]
+    assert "the process that merged stalled" in [row["reason"] for row in history]
 
 
 def test_redis_killed_and_empty_afterwards(production, source, embedded):

@@ -23,7 +23,7 @@ from tests.support.postgres import Postgres
 from tests.support.processes import Place, Server, place
 from tests.support.storing import FOREIGN
 from yaptide.persistence import schema
-from yaptide.services import counters, simulations, users
+from yaptide.services import simulations, users
 from yaptide.services.backend import Backend
 from yaptide.services.simulations import Submission, Submitted
 from yaptide.services.spool import Folder
@@ -196,31 +196,6 @@ def test_results_against_cancel_is_one_or_the_other(arena: Arena) -> None:
         arena.at_once(sends(job), cancels(job))
         state, pages = arena.status(job)["job_state"], arena.pages(job)
         assert (state, pages) in {("COMPLETED", 6), ("CANCELED", 0)}
-
-
-def test_lists_are_right_while_their_numbers_are_added_up(arena: Arena) -> None:
-    database, done = arena.backend.database, threading.Event()
-
-    def fold() -> None:
-        while not done.is_set():
-            counters.fold_counts(database, most=2)
-
-    with ThreadPoolExecutor(2) as folding:
-        folders = [folding.submit(fold) for _ in range(2)]
-        try:
-            for _ in range(RACES):
-                jobs = [arena.submit() for _ in range(3)]
-                calls = (says(jobs[0], "COMPLETED"), cancels(jobs[1]), says(jobs[2], "RUNNING"), cancels(jobs[0]))
-                answers = arena.at_once(*calls)
-                assert {answer.status_code for answer in answers} <= {200, 202}
-                assert broken_invariants(database) == []
-        finally:
-            done.set()
-        for folder in folders:
-            folder.result()
-    told = arena.clients[0].get("/user/simulations").json()["simulations_count"]
-    racer = """SELECT COUNT(*) FROM "Simulation" s JOIN "User" u ON u.id = s.user_id WHERE username = 'racer'"""
-    assert [(told,)] == arena.server.place.query(racer)
 
 
 def test_a_server_that_is_killed_has_stored_everything_or_nothing(there: Place) -> None:

@@ -29,7 +29,7 @@ def test_the_calls_of_a_worker_end_a_simulation(there, tmp_path):
     shell = ["bash", "-euo", "pipefail", "-c", f"url={server.url}\n{script}"]
     done = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert '"waiting":"It waits for a worker of others that has SHIELD-HIT12A"' in done.stdout
+    assert '"waiting":"Waiting for an external worker with SHIELD-HIT12A"' in done.stdout
     assert done.stdout.count('"job_state":"COMPLETED"') == 2
     key = json.loads((tmp_path / "key.json").read_text())
     with server.client("alice", PASSWORD) as client:
@@ -50,7 +50,7 @@ def test_the_command_line_says_why_a_simulation_waits(there):
     server = there.up().register("alice", PASSWORD)
     with server.client("alice", PASSWORD) as client:
         job_id = client.call("POST", "/jobs/direct", json=submission("dose"))["job_id"]
-    words = "It waits for a worker of others that has SHIELD-HIT12A"
+    words = "Waiting for an external worker with SHIELD-HIT12A"
     assert there.run("list", "--user", "alice", "--json").json["simulations"][0]["waiting"] == words
     assert f"1 simulation of them: {words}" in there.run("list", "--all").err
     assert there.run("status", job_id, "--json").json["waiting"] == words

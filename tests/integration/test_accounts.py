@@ -40,7 +40,7 @@ def yaptide(database, monkeypatch):
 
 @pytest.fixture
 def alice(backend):
-    return users.of_keycloak(backend, HERS, "alice")
+    return users.ensure_keycloak_user(backend, HERS, "alice")
 
 
 def credentials_of(database, user):
@@ -61,41 +61,41 @@ def subject_of(database, user):
 def test_who_is_renamed_keeps_the_account_and_takes_the_name_along(backend, database, alice):
     give_credentials(database, alice)
     access = sessions.begin_session(backend, alice).access.text
-    renamed = users.of_keycloak(backend, HERS, "alicia")
+    renamed = users.ensure_keycloak_user(backend, HERS, "alicia")
     assert renamed == (alice.id, "alicia", "KeycloakUser")
-    assert users.of_keycloak(backend, HERS, "alicia") == renamed
+    assert users.ensure_keycloak_user(backend, HERS, "alicia") == renamed
     assert sessions.authenticate_user(backend, access) == renamed
     # The certificate is for the old name, which may be somebody else's account on a cluster by now.
     assert credentials_of(database, renamed) == (None, None)
-    newcomer = users.of_keycloak(backend, NEWCOMERS, "alice")
+    newcomer = users.ensure_keycloak_user(backend, NEWCOMERS, "alice")
     assert newcomer.id != alice.id
 
 
 def test_a_name_that_was_somebody_elses_opens_nothing(backend, database, alice):
     before = contents(database)
-    with pytest.raises(Forbidden, match=r"ask an administrator, who can rename .*yaptide users link"):
-        users.of_keycloak(backend, NEWCOMERS, "alice")
+    with pytest.raises(Forbidden, match=r"ask an administrator to rename .*yaptide users link"):
+        users.ensure_keycloak_user(backend, NEWCOMERS, "alice")
     with pytest.raises(Forbidden):
-        users.of_keycloak(backend, Subject("https://other.example.org/realms/science", HERS.subject), "alice")
+        users.ensure_keycloak_user(backend, Subject("https://other.example.org/realms/science", HERS.subject), "alice")
     assert contents(database) == before
 
 
 def test_who_is_renamed_to_a_name_that_is_taken_keeps_the_old_one(backend, database, alice):
-    bob = users.of_keycloak(backend, NEWCOMERS, "bob")
+    bob = users.ensure_keycloak_user(backend, NEWCOMERS, "bob")
     give_credentials(database, alice)
-    assert users.of_keycloak(backend, HERS, "bob") == alice
+    assert users.ensure_keycloak_user(backend, HERS, "bob") == alice
     assert credentials_of(database, alice) == ("cert", "key")
-    assert users.of_keycloak(backend, NEWCOMERS, "bob") == bob
+    assert users.ensure_keycloak_user(backend, NEWCOMERS, "bob") == bob
 
 
 def test_an_account_of_an_older_version_belongs_to_the_first_who_comes_by_its_name(backend, database, alice):
     with database.writing() as connection:
         connection.execute(text('UPDATE "KeycloakUser" SET issuer = NULL, subject = NULL'))
     give_credentials(database, alice)
-    assert users.of_keycloak(backend, NEWCOMERS, "alice") == alice
+    assert users.ensure_keycloak_user(backend, NEWCOMERS, "alice") == alice
     assert (subject_of(database, alice), credentials_of(database, alice)) == (NEWCOMERS, ("cert", "key"))
     with pytest.raises(Forbidden):
-        users.of_keycloak(backend, HERS, "alice")
+        users.ensure_keycloak_user(backend, HERS, "alice")
 
 
 @FILE
@@ -103,7 +103,7 @@ def test_an_account_of_an_older_version_belongs_to_the_first_who_comes_by_its_na
 @pytest.mark.parametrize("old", [False, True], ids=["new name", "old row"])
 def test_all_who_come_at_once_get_one_account_for_one_subject(backend, database, subjects, old):
     if old:
-        users.of_keycloak(backend, Subject(REALM, "x"), "alice")
+        users.ensure_keycloak_user(backend, Subject(REALM, "x"), "alice")
         with database.writing() as connection:
             connection.execute(text('UPDATE "KeycloakUser" SET issuer = NULL, subject = NULL'))
     together = Barrier(len(subjects))
@@ -111,7 +111,7 @@ def test_all_who_come_at_once_get_one_account_for_one_subject(backend, database,
     def come(subject):
         together.wait(30)
         try:
-            return users.of_keycloak(backend, subject, "alice")
+            return users.ensure_keycloak_user(backend, subject, "alice")
         except Forbidden:
             return None
 
@@ -135,9 +135,9 @@ def test_an_administrator_gives_an_account_to_who_has_the_name_now(yaptide, back
     assert credentials_of(database, alice) == (None, None)
     with pytest.raises(Forbidden):
         sessions.authenticate_user(backend, access)
-    assert users.of_keycloak(backend, NEWCOMERS, "alice") == alice
+    assert users.ensure_keycloak_user(backend, NEWCOMERS, "alice") == alice
     with pytest.raises(Forbidden):
-        users.of_keycloak(backend, HERS, "alice")
+        users.ensure_keycloak_user(backend, HERS, "alice")
 
 
 def test_a_sign_in_that_was_under_way_when_the_account_was_given_away_comes_to_nothing(backend, database, alice):
@@ -159,10 +159,10 @@ def test_an_administrator_gives_an_account_to_one_user_of_keycloak(yaptide, back
     done = yaptide("users", "link", "alice", "--subject", NEWCOMERS.subject, "--yes", "--json")
     assert json.loads(done.stdout) == {"username": "alice", **NEWCOMERS._asdict()}
     with pytest.raises(Forbidden):
-        users.of_keycloak(backend, HERS, "alice")
-    assert users.of_keycloak(backend, NEWCOMERS, "anna") == (alice.id, "anna", "KeycloakUser")
-    bob = users.of_keycloak(backend, HERS, "bob")
-    with pytest.raises(Conflict, match="has an account already"):
+        users.ensure_keycloak_user(backend, HERS, "alice")
+    assert users.ensure_keycloak_user(backend, NEWCOMERS, "anna") == (alice.id, "anna", "KeycloakUser")
+    bob = users.ensure_keycloak_user(backend, HERS, "bob")
+    with pytest.raises(Conflict, match="already has an account"):
         yaptide("users", "link", "anna", "--subject", HERS.subject, "--yes")
     moved = "https://new.example.org/auth/realms/science"
     yaptide("users", "link", "bob", "--subject", "z", "--issuer", moved + "/", "--yes")
@@ -173,7 +173,7 @@ def test_an_administrator_gives_an_account_to_one_user_of_keycloak(yaptide, back
 
 def test_what_cannot_be_linked(database, backend, signed_in, alice):
     local = administration.find_user(database, "alice", "YaptideUser")
-    with pytest.raises(Conflict, match="password kept here"):
+    with pytest.raises(Conflict, match="local password"):
         administration.link_user(database, local, None)
     with pytest.raises(InvalidInput, match="--subject"):
         administration.chosen_subject(database, alice, "", REALM)
@@ -188,9 +188,9 @@ def test_what_cannot_be_linked(database, backend, signed_in, alice):
 def test_a_renamed_account_leaves_its_name_to_somebody_else(backend, database, alice):
     """What the refused newcomer's administrator can do without giving simulations away."""
     administration.rename_user(database, alice, "alice (old)")
-    newcomer = users.of_keycloak(backend, NEWCOMERS, "alice")
+    newcomer = users.ensure_keycloak_user(backend, NEWCOMERS, "alice")
     assert newcomer.id != alice.id
-    assert users.of_keycloak(backend, HERS, "alicia").id == alice.id
+    assert users.ensure_keycloak_user(backend, HERS, "alicia").id == alice.id
 
 
 def register(client, username, password=PASSWORD):
@@ -219,12 +219,12 @@ def test_a_name_is_one_name_in_every_spelling(client, database):
 def test_a_name_that_looks_like_another_is_refused(client, signed_in, name):
     response = register(client, name)
     assert response.status_code == 403
-    assert (
-        response.json["message"] == f"The name {name!r} looks like that of another user: choose one that differs more"
-    )
+    assert response.json["message"] == f"The name {name!r} looks like that of another user: choose a different one"
 
 
-@pytest.mark.parametrize(("name", "told"), [("\u0430lice", "CYRILLIC and LATIN"), ("bob\ufe0f", "cannot be seen")])
+@pytest.mark.parametrize(
+    ("name", "told"), [("\u0430lice", "CYRILLIC and LATIN"), ("bob\ufe0f", "invisible characters")]
+)
 def test_a_name_that_could_pass_for_any_other_is_refused(client, name, told):
     response = register(client, name)
     assert response.status_code == 400
@@ -281,7 +281,7 @@ def test_a_short_password_is_refused_wherever_it_is_new(client, signed_in):
         register(client, "bob", "1234567"),
         signed_in.post("/user/update", json={"password": PASSWORD, "new_password": "1234567"}),
     ):
-        assert (response.status_code, response.json["message"]) == (400, "A password has at least 8 characters here")
+        assert (response.status_code, response.json["message"]) == (400, "A password must have at least 8 characters")
 
 
 @FILE

@@ -89,7 +89,7 @@ def known(database: Database) -> dict[str, list]:
 
 def test_a_simulation_moves_to_another_user_elsewhere(home, archive, there):
     before = contents(there.database)
-    report = archives.take_in(there, archive, "bob")
+    report = archives.import_simulations(there, archive, "bob")
     assert (report.imported, report.skipped) == (BOTH, [])
     assert known(there.database) == known(home)
     for name, count in (("bob", 2), ("somebody", 0)):
@@ -108,16 +108,16 @@ def test_a_simulation_moves_to_another_user_elsewhere(home, archive, there):
 
 
 def test_again_adds_nothing(archive, there):
-    archives.take_in(there, archive, "bob")
+    archives.import_simulations(there, archive, "bob")
     before = contents(there.database)
     for user in ("bob", "somebody"):
-        report = archives.take_in(there, archive, user)
+        report = archives.import_simulations(there, archive, user)
         assert (report.imported, report.skipped) == ([], BOTH)
         assert contents(there.database) == before
 
 
 def test_what_was_taken_in_can_be_handed_on(archive, there, tmp_path):
-    archives.take_in(there, archive, "bob")
+    archives.import_simulations(there, archive, "bob")
     archives.export_simulations(there, BOTH, tmp_path / "again.zip")
     with zipfile.ZipFile(archive) as first, zipfile.ZipFile(tmp_path / "again.zip") as again:
         assert first.namelist() == again.namelist()
@@ -138,8 +138,8 @@ def test_the_archive_tells_everything_to_standard_tools(archive):
     assert document["tasks"][0]["seed"] == 2**63 - 1
     assert manifest["about"] == {"simulations": BOTH}
     assert "cd" * 32 not in json.dumps(document), "an update key"
-    sealed = archive.read_bytes()
-    assert hashlib.sha256(sealed[:-64]).hexdigest().encode() == sealed[-64:]
+    content = archive.read_bytes()
+    assert hashlib.sha256(content[:-64]).hexdigest().encode() == content[-64:]
 
 
 def test_results_of_an_imported_simulation_read_as_before(home, tmp_path, there):
@@ -150,7 +150,7 @@ def test_results_of_an_imported_simulation_read_as_before(home, tmp_path, there)
     body = {"simulation_id": job.simulation_id, "update_key": job.update_key, "estimators": found}
     results.post_results(origin, orjson.dumps(body))
     archives.export_simulations(origin, [job.job_id], tmp_path / "a.zip")
-    archives.take_in(there, tmp_path / "a.zip", "bob")
+    archives.import_simulations(there, tmp_path / "a.zip", "bob")
     here = users.ensure_user(there, "bob")
     sent = b"".join(codec.stitch_gzip(results.read_results(origin, user, job.job_id)))
     assert b"".join(codec.stitch_gzip(results.read_results(there, here, job.job_id))) == sent
@@ -187,12 +187,12 @@ def test_a_damaged_payload_is_not_exported(home, tmp_path):
 )
 @pytest.mark.parametrize("database", [MEMORY], indirect=True)
 def test_another_simulation_of_the_same_name_is_kept(archive, there, model, values):
-    archives.take_in(there, archive, "bob")
+    archives.import_simulations(there, archive, "bob")
     with there.database.writing() as connection:
         connection.execute(update(table_of(model)).values(values))
     before = contents(there.database)
-    with pytest.raises(Conflict, match="another simulation of the name"):
-        archives.take_in(there, archive, "bob")
+    with pytest.raises(Conflict, match="Another simulation has the job_id"):
+        archives.import_simulations(there, archive, "bob")
     assert contents(there.database) == before
 
 
@@ -204,21 +204,21 @@ def test_the_quota_holds(archive, there):
             connection.execute(update(UserModel).where(UserModel.username == "bob").values(quota_bytes=quota))
         before = contents(there.database)
         if fits:
-            assert archives.take_in(there, archive, "bob").imported == BOTH
+            assert archives.import_simulations(there, archive, "bob").imported == BOTH
         else:
-            with pytest.raises(Conflict, match="you may store"):
-                archives.take_in(there, archive, "bob")
+            with pytest.raises(Conflict, match="delete some of them"):
+                archives.import_simulations(there, archive, "bob")
             assert contents(there.database) == before
 
 
 def test_who_and_where_have_to_be_known(archive, there):
-    with pytest.raises(NotFound, match="no user 'nobody'"):
-        archives.take_in(there, archive, "nobody")
+    with pytest.raises(NotFound, match="Unknown user"):
+        archives.import_simulations(there, archive, "nobody")
     with there.database.writing() as connection:
         connection.execute(update(ClusterModel).where(ClusterModel.cluster_name == CLUSTER).values(cluster_name="x"))
     before = contents(there.database)
     with pytest.raises(NotFound, match="cluster 'ares'"):
-        archives.take_in(there, archive, "bob")
+        archives.import_simulations(there, archive, "bob")
     assert contents(there.database) == before
 
 
@@ -226,7 +226,7 @@ def test_who_and_where_have_to_be_known(archive, there):
 
 
 def forge(source: Path, target: Path, change, *, all_deflated: bool = False) -> None:
-    """Write an archive anew, with a seal that fits, after `change` was made to the first simulation and the entries."""
+    """Write an archive anew, with a valid checksum, after `change` was made to the first simulation and the entries."""
     with container.open_container(source, archives.FORMAT) as reader:
         entries = {name: reader.read(name) for name in reader.manifest.entries}
     name = f"{DIRECT_JOB}/simulation.json"
@@ -353,7 +353,7 @@ def test_a_hostile_archive_changes_nothing(change, archive, there, tmp_path):
     forge(archive, tmp_path / "hostile.zip", change)
     before = contents(there.database)
     with pytest.raises((InvalidInput, Conflict)) as refused:
-        archives.take_in(there, tmp_path / "hostile.zip", "bob")
+        archives.import_simulations(there, tmp_path / "hostile.zip", "bob")
     assert "\n" not in str(refused.value)
     assert contents(there.database) == before
 
@@ -379,7 +379,7 @@ def set_quota(backend: Backend, quota: int) -> None:
 def test_a_page_of_zeros_is_taken_in(archive, there, tmp_path):
     forge(archive, tmp_path / "zeros.zip", zeros(10**6))
     set_quota(there, 10**6)
-    assert archives.take_in(there, tmp_path / "zeros.zip", "bob").imported == BOTH
+    assert archives.import_simulations(there, tmp_path / "zeros.zip", "bob").imported == BOTH
 
 
 @pytest.mark.parametrize("database", [MEMORY], indirect=True)
@@ -389,8 +389,8 @@ def test_the_quota_counts_what_reading_costs(archive, there, tmp_path, monkeypat
     set_quota(there, 10**6)
     before = contents(there.database)
     monkeypatch.setattr(archives, "_check_payload", None)
-    with pytest.raises(Conflict, match="you may store"):
-        archives.take_in(there, tmp_path / "zeros.zip", "bob")
+    with pytest.raises(Conflict, match="delete some of them"):
+        archives.import_simulations(there, tmp_path / "zeros.zip", "bob")
     assert contents(there.database) == before
 
 
@@ -400,7 +400,7 @@ def test_what_is_taken_in_is_not_held_in_memory(archive, there, tmp_path):
     forge(archive, tmp_path / "zeros.zip", zeros(16 * 10**6))
     tracemalloc.start()
     try:
-        archives.take_in(there, tmp_path / "zeros.zip", "bob")
+        archives.import_simulations(there, tmp_path / "zeros.zip", "bob")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -412,8 +412,8 @@ def test_a_payload_is_packed_once(archive, there, tmp_path):
     """Packed twice, 60 bytes may be 60 MB."""
     forge(archive, tmp_path / "twice.zip", zeros(10**6), all_deflated=True)
     before = contents(there.database)
-    with pytest.raises(InvalidInput, match="packed twice"):
-        archives.take_in(there, tmp_path / "twice.zip", "bob")
+    with pytest.raises(InvalidInput, match="too large"):
+        archives.import_simulations(there, tmp_path / "twice.zip", "bob")
     assert contents(there.database) == before
 
 
@@ -422,15 +422,15 @@ def test_an_archive_has_so_many_entries_at_most(home, archive, there, tmp_path, 
     """They are counted before the file is opened, and nobody writes what nobody takes in."""
     monkeypatch.setattr(archives, "FORMAT", structs.replace(archives.FORMAT, most_entries=5))
     with pytest.raises(InvalidInput, match="more than 5 entries"):
-        archives.take_in(there, archive, "bob")
-    with pytest.raises(Conflict, match="5 entries at most"):
+        archives.import_simulations(there, archive, "bob")
+    with pytest.raises(Conflict, match="may have 5"):
         archives.export_simulations(at(home, tmp_path), BOTH, tmp_path / "many.zip")
     assert not (tmp_path / "many.zip").exists()
 
 
 def test_a_forged_archive_with_no_change_is_taken(archive, there, tmp_path):
     forge(archive, tmp_path / "same.zip", setting())
-    assert archives.take_in(there, tmp_path / "same.zip", "bob").imported == BOTH
+    assert archives.import_simulations(there, tmp_path / "same.zip", "bob").imported == BOTH
 
 
 @pytest.mark.parametrize("database", [SQLITE], indirect=True)
@@ -440,10 +440,10 @@ def test_every_flipped_byte_is_noticed(archive, there, tmp_path):
     for offset in range(0, len(whole), 97):
         damaged.write_bytes(whole[:offset] + bytes([whole[offset] ^ 4]) + whole[offset + 1 :])
         with pytest.raises(InvalidInput):
-            archives.take_in(there, damaged, "bob")
+            archives.import_simulations(there, damaged, "bob")
         damaged.write_bytes(whole[:offset])
         with pytest.raises(InvalidInput):
-            archives.take_in(there, damaged, "bob")
+            archives.import_simulations(there, damaged, "bob")
     assert contents(there.database) == before
 
 
@@ -451,7 +451,7 @@ def test_every_flipped_byte_is_noticed(archive, there, tmp_path):
 def test_a_backup_is_no_archive(home, there, archive, tmp_path):
     backups.write_backup(home, tmp_path / "backup.zip")
     with pytest.raises(InvalidInput, match="not an archive of simulations"):
-        archives.take_in(there, tmp_path / "backup.zip", "bob")
+        archives.import_simulations(there, tmp_path / "backup.zip", "bob")
     with pytest.raises(InvalidInput, match="not a backup"):
         backups.verify_backup(archive)
 

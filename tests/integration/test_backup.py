@@ -210,7 +210,7 @@ def test_every_flipped_byte_and_every_cut_is_noticed(saved, tmp_path):
 
 
 def forge(source: Path, target: Path, change) -> None:
-    """Write a backup anew, with a seal that fits, after `change` was made to its entries and to what it tells."""
+    """Write a backup anew, with a checksum that fits, after `change` was made to its entries and to what it tells."""
     with container.open_container(source, backups.FORMAT) as reader:
         entries = {name: reader.read(name) for name in reader.manifest.entries}
         about = json.loads(bytes(reader.manifest.about))
@@ -299,7 +299,7 @@ def test_other_tables_are_left_alone(saved, empty):
 
 
 def test_there_is_nothing_to_back_up(empty, tmp_path):
-    with pytest.raises(Conflict, match="nothing to back up"):
+    with pytest.raises(Conflict, match="Nothing to back up"):
         backups.write_backup(empty, tmp_path / "a.zip")
     assert not (tmp_path / "a.zip").exists()
 
@@ -341,7 +341,7 @@ def test_what_a_column_should_not_hold_is_named(database, tmp_path):
     with database.writing() as connection:
         connection.execute(insert(ClusterModel.__table__), {"cluster_name": "a"})
         connection.execute(text("UPDATE Cluster SET host = x'00'"))
-    with pytest.raises(Conflict, match="Cluster holds in host"):
+    with pytest.raises(Conflict, match="Cluster has a value in host"):
         backups.write_backup(database, tmp_path / "a.zip")
     assert not list(tmp_path.glob("*.zip"))
 
@@ -364,7 +364,7 @@ from yaptide.domain.errors import StorageFull
 from yaptide.persistence.engine import Database
 from yaptide.services import backups
 try:
-    backups.backup(Database(sys.argv[1]), Path(sys.argv[2]))
+    backups.write_backup(Database(sys.argv[1]), Path(sys.argv[2]))
 except StorageFull as error:
     print(error)
 """
@@ -383,7 +383,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(database, tmp_path, limit)
     target.write_bytes(b"old")
     url = database.engine.url.render_as_string(hide_password=False)
     done = run(FULL, url, target, limit=limit)
-    assert done.stdout == f"There is no room for {target}; nothing was written\n", done.stderr
+    assert done.stdout == f"No disk space left for {target}; nothing was written\n", done.stderr
     assert [path.name for path in folder.iterdir()] == ["a.zip"]
     assert target.read_bytes() == b"old"
 
@@ -396,12 +396,12 @@ from yaptide.services import backups
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 source, target, folder = Database(sys.argv[1]), Database(sys.argv[2]), Path(sys.argv[3])
-backups.backup(Database(sys.argv[4]), folder / "small.zip")
-backups.verify(folder / "small.zip")
+backups.write_backup(Database(sys.argv[4]), folder / "small.zip")
+backups.verify_backup(folder / "small.zip")
 before = peak()
-backups.backup(source, folder / "a.zip")
-backups.verify(folder / "a.zip")
-backups.restore(target, folder / "a.zip")
+backups.write_backup(source, folder / "a.zip")
+backups.verify_backup(folder / "a.zip")
+backups.restore_backup(target, folder / "a.zip")
 print(peak() - before)
 """
 
@@ -458,7 +458,7 @@ def test_the_commands(database, tmp_path, monkeypatch):
 
 @ON_SQLITE
 def test_names_that_no_file_can_have(database, tmp_path):
-    with pytest.raises(InvalidInput, match="no folder"):
+    with pytest.raises(InvalidInput, match="No such folder"):
         backups.write_backup(database, tmp_path / "none" / "a.zip")
-    with pytest.raises(InvalidInput, match="no file that could be replaced"):
+    with pytest.raises(InvalidInput, match="exists and is not a file"):
         backups.write_backup(database, tmp_path)

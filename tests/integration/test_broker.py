@@ -26,16 +26,16 @@ def test_messages_wait_in_the_queue_of_their_simulator(running):
     running.restart()
     broker = Broker(running.url, 3600)
     messages = [(f"name-{number}", [1, number, "mcsquare", SECRET]) for number in range(100)]
-    assert broker.send(SIMULATE, QUEUE, messages) == []
-    assert broker.depths([QUEUE, MERGE_QUEUE]) == {QUEUE: 100, MERGE_QUEUE: 0}
-    assert broker.workers() == {}
+    assert broker.send_messages(SIMULATE, QUEUE, messages) == []
+    assert broker.count_messages([QUEUE, MERGE_QUEUE]) == {QUEUE: 100, MERGE_QUEUE: 0}
+    assert broker.list_workers() == {}
 
 
 def test_only_the_arguments_of_a_message_hold_the_key(running):
     """What Celery shows and logs of a message are its headers."""
     running.restart()
     broker = Broker(running.url, 3600)
-    broker.send(SIMULATE, QUEUE, [("name", [1, 0, "mcsquare", SECRET])])
+    broker.send_messages(SIMULATE, QUEUE, [("name", [1, 0, "mcsquare", SECRET])])
     with broker.celery.connection_for_read() as connection, connection.SimpleQueue(QUEUE) as queue:
         message = queue.get(timeout=10)
         assert SECRET not in str(message.headers) + str(message.properties)
@@ -47,9 +47,9 @@ def test_only_the_arguments_of_a_message_hold_the_key(running):
 def test_a_broker_that_is_away_costs_seconds_and_loses_nothing(scheme):
     broker = Broker(scheme.format(free_port()), 3600)
     begun = time.monotonic()
-    assert broker.send(SIMULATE, QUEUE, [("a", []), ("b", [])]) == ["a", "b"]
+    assert broker.send_messages(SIMULATE, QUEUE, [("a", []), ("b", [])]) == ["a", "b"]
     with pytest.raises(Unavailable, match="cannot be reached") as told:
-        broker.depths()
+        broker.count_messages()
     assert "hidden" not in str(told.value) + str(broker)
     assert time.monotonic() - begun < 60
 
@@ -63,7 +63,7 @@ def test_a_broker_that_goes_away_in_the_middle_is_away(running, monkeypatch):
 
     monkeypatch.setattr(broker.celery.control, "broadcast", broadcast)
     with pytest.raises(Unavailable, match="cannot be reached"):
-        broker.workers()
+        broker.list_workers()
 
 
 @pytest.mark.parametrize("url", ["sqs://x", "http://host", "host:6379", "memory://"])

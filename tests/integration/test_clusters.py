@@ -65,7 +65,7 @@ def test_a_cluster_is_changed_and_removed(database):
 @FILE
 def test_a_cluster_that_has_run_simulations_stays(database):
     stores.fill(database)
-    with pytest.raises(Conflict, match="Simulations ran on ares"):
+    with pytest.raises(Conflict, match="Cannot remove ares"):
         clusters.remove_cluster(database, stores.CLUSTER)
     found = clusters.find_cluster(database, stores.CLUSTER)
     assert (found.simulators, found.max_running) == ({"mcsquare": "/opt/MCsquare"}, 50)
@@ -121,7 +121,7 @@ def test_a_public_key_alone_is_taken_for_that_of_the_host():
 
 @pytest.mark.parametrize("account", ["", "..", "../x", "/x", "a b", "$(id)", "a\nb", "-x", "a;b", "{user}"])
 def test_what_is_no_account_gets_no_folder(account):
-    with pytest.raises(InvalidInput, match="no name of an account"):
+    with pytest.raises(InvalidInput, match="not a valid account name"):
         FULL.scratch_of(account)
 
 

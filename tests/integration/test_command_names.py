@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from tests.support.api import sign_in, submit
 from yaptide.admin import cli, naming, secrets, simulations
-from yaptide.admin.opening import Opened
+from yaptide.admin.store import Opened
 from yaptide.domain.errors import Conflict, NotConfigured
 from yaptide.settings import Settings
 

@@ -112,14 +112,14 @@ def test_options_of_the_array_and_of_what_follows_it(backend, kim):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"cluster_name": "other"}, "There is no cluster 'other'"),
+        ({"cluster_name": "other"}, "Unknown cluster 'other'"),
         ({"cluster_name": "a\nb"}, "cluster_name"),
         ({"cluster_name": 5}, "cluster_name"),
-        ({"array_options": {"--wrap": "id"}}, "'--wrap' is no option"),
-        ({"array_options": {"--time": "1;id"}}, "is no value of the option --time"),
-        ({"array_options": "--time=1"}, "array_options a map"),
-        ({"collect_header": "touch x"}, "no commands"),
-        ({"collect_header": 1}, "collect_header is a text"),
+        ({"array_options": {"--wrap": "id"}}, "cannot have the option '--wrap'"),
+        ({"array_options": {"--time": "1;id"}}, "Invalid value of the option --time"),
+        ({"array_options": "--time=1"}, "array_options an object"),
+        ({"collect_header": "touch x"}, "only #SBATCH lines and comments"),
+        ({"collect_header": 1}, "collect_header must be a string"),
         ({"more": 1}, "'more' is unknown"),
     ],
 )
@@ -140,7 +140,7 @@ def test_what_cannot_be_asked_is_refused_at_once(backend, kim, options, words):
         ({"host_key": None}, 503, "not set up"),
         ({"scratch_folder": None}, 503, "not set up"),
         ({"simulators": {}}, 503, "has no MCsquare"),
-        ({"max_tasks": 1}, 400, "takes 1 tasks"),
+        ({"max_tasks": 1}, 400, "allows 1 tasks"),
     ],
 )
 def test_what_a_cluster_cannot_do_is_refused_at_once(backend, kim, changes, status, words):
@@ -250,7 +250,7 @@ def test_what_a_cluster_says_does_not_overtake_what_a_node_said(backend, kim, no
 
 def test_remarks_are_made_once_and_refusals_end_it(backend, kim, node):
     for _ in range(2):
-        batch.add_remark(backend, node.job, "the cluster is away")
+        batch.add_note(backend, node.job, "the cluster is away")
     batch.refuse_submission(backend, node.job, "no such partition")
     history = kim.get("/jobs/history", query_string={"job_id": node.job.job_id}).json["history"]
     reasons = [change["reason"] for change in history]

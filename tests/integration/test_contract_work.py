@@ -122,7 +122,7 @@ def test_a_claim_can_be_repeated_by_who_has_it_and_by_nobody_else(worker):
     assert again == first
     refused = worker.claim(worker="host-2")
     assert refused.status_code == 409
-    assert "somebody else runs it" in refused.json["message"]
+    assert "another worker runs it" in refused.json["message"]
 
 
 def test_the_bytes_of_results_are_stored_as_they_came(job, worker, tmp_path, database):

@@ -184,7 +184,7 @@ def test_a_key_is_good_for_one_simulation_only(job, signed_in):
 def test_a_key_lasts_as_long_as_its_simulation(running, backend, monkeypatch):
     later = datetime.now(UTC) + 2 * backend.limits.update_key
     monkeypatch.setattr(lifecycle, "utc_now", lambda: later)
-    monkeypatch.setattr("yaptide.services.tasks.now", lambda: later)
+    monkeypatch.setattr("yaptide.services.tasks.utc_now", lambda: later)
     assert running.report_task(0, simulated_primaries=200).status_code == 202
     assert running.post_results().status_code == 202
 
@@ -194,7 +194,7 @@ def test_a_key_does_not_outlast_its_simulation_for_ever(running, backend, databa
     before = contents(database)
     later = datetime.now(UTC) + backend.limits.update_key + timedelta(minutes=1)
     monkeypatch.setattr(lifecycle, "utc_now", lambda: later)
-    monkeypatch.setattr("yaptide.services.tasks.now", lambda: later)
+    monkeypatch.setattr("yaptide.services.tasks.utc_now", lambda: later)
     answers = [
         running.report_task(0, simulated_primaries=200),
         running.report_task(0, task_state="COMPLETED"),

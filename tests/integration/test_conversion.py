@@ -87,7 +87,7 @@ def test_an_administrator_may_have_such_projects_refused(app, alice):
     before = contents(app.extensions["yaptide"].database)
     refused = asked(alice)
     assert refused.status_code == 503
-    assert refused.json["message"].startswith("SHIELD-HIT12A is not installed here")
+    assert refused.json["message"].startswith("SHIELD-HIT12A is not installed")
     assert asked(alice, "common", drawn_for("geant4")).status_code == 400
     assert contents(app.extensions["yaptide"].database) == before
     assert asked(alice, "mcsquare").status_code == 202

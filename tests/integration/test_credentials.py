@@ -116,24 +116,24 @@ def public() -> str:
 
 #: Private keys, and certificates for a good one, and what is said about them.
 BAD_KEYS: dict[str, tuple[Callable[[], str], str]] = {
-    "none": (lambda: "x", "private key cannot be read"),
-    "a certificate": (lambda: CERT, "private key cannot be read"),
-    "cut": (lambda: PRIVATE[:200], "private key cannot be read"),
+    "none": (lambda: "x", "Invalid private key"),
+    "a certificate": (lambda: CERT, "Invalid private key"),
+    "cut": (lambda: PRIVATE[:200], "Invalid private key"),
     "a passphrase": (locked, "has a passphrase"),
     "a passphrase, PEM": (lambda: pem(KEY, b"secret"), "has a passphrase"),
     "weak": (lambda: pem(rsa.generate_private_key(65537, 1024)), "2048 bits or more"),  # noqa: S505 - it is refused
-    "DSA": (lambda: pem(dsa.generate_private_key(2048)), "weak kind"),
-    "a curve": (lambda: pem(ec.generate_private_key(ec.SECP256K1())), "no keys on the curve secp256k1"),
-    "another": (lambda: text_of(Ed25519PrivateKey.generate()), "another private key"),
+    "DSA": (lambda: pem(dsa.generate_private_key(2048)), "Weak kind"),
+    "a curve": (lambda: pem(ec.generate_private_key(ec.SECP256K1())), "does not support the curve secp256k1"),
+    "another": (lambda: text_of(Ed25519PrivateKey.generate()), "does not belong to this private key"),
     "too long": (lambda: "x" * 70_000, "at most 65536 characters"),
 }
 BAD_CERTIFICATES: dict[str, tuple[Callable[[], str], str]] = {
     "expired": (lambda: AUTHORITY.issue(KEY, lasts=timedelta(seconds=-1)), "expired on 20"),
     "not yet": (lambda: AUTHORITY.issue(KEY, since=6 * HOUR), "not valid before 20"),
-    "somebody else's": (lambda: AUTHORITY.issue(KEY, "bob", "carol"), "for bob and carol, and not for alice"),
-    "a host's": (lambda: AUTHORITY.issue(KEY, kind=SSHCertificateType.HOST), "of a host"),
-    "none": (lambda: "x", "certificate cannot be read"),
-    "nothing": (str, "certificate cannot be read"),
+    "somebody else's": (lambda: AUTHORITY.issue(KEY, "bob", "carol"), "for bob and carol, not for alice"),
+    "a host's": (lambda: AUTHORITY.issue(KEY, kind=SSHCertificateType.HOST), "for a host"),
+    "none": (lambda: "x", "Invalid certificate"),
+    "nothing": (str, "Invalid certificate"),
     "a public key": (public, "is a public key"),
     "two lines": (lambda: f"{CERT} me\nand more", "one line of text"),
     "a null byte": (lambda: f"{CERT} \0", "one line of text"),
@@ -186,7 +186,7 @@ def test_local_users_have_none(app, backend):
 
 
 def test_who_has_none_is_told_what_to_do(backend, alice, monkeypatch):
-    with pytest.raises(Conflict, match=r"no SSH credentials .* sign in again .*POST /user/update"):
+    with pytest.raises(Conflict, match=r"No SSH credentials .* sign in again .*POST /user/update"):
         credentials.current_credentials(backend, alice.id)
     pair = AUTHORITY.pair()
     credentials.store_credentials(backend, alice, pair["cert"], pair["private"])
@@ -228,7 +228,10 @@ def test_nothing_is_served_without_the_keys_of_what_is_stored(backend, alice, tm
     credentials.store_credentials(backend, alice, pair["cert"], pair["private"])
     url = backend.database.engine.url.render_as_string(hide_password=False)
     settings = Settings(_env_file=None, database_uri=url, data_dir=tmp_path / "data")
-    for keys, told in {(): "set YAPTIDE_SECRET_KEYS to the one in use", (secrets.new_key(),): "fits none"}.items():
+    for keys, told in {
+        (): "set YAPTIDE_SECRET_KEYS to the one in use",
+        (secrets.new_key(),): "decrypts a stored secret",
+    }.items():
         lacking = replace(backend, secret_keys=keys)
         if backend.database.is_sqlite:
             with pytest.raises((NotConfigured, Conflict), match=told):
@@ -242,7 +245,7 @@ def test_nothing_is_served_without_the_keys_of_what_is_stored(backend, alice, tm
 @pytest.fixture
 def shown(database: Database, monkeypatch):
     """What `yaptide users show` prints."""
-    monkeypatch.setattr("yaptide.admin.users.connect", lambda: database)
+    monkeypatch.setattr("yaptide.admin.users.connect_database", lambda: database)
 
     def show(*arguments: str) -> str:
         done = CliRunner().invoke(cli.app, ["users", "show", *arguments], catch_exceptions=False)
@@ -359,7 +362,7 @@ def test_a_realm_that_hangs_is_not_waited_for_by_everybody(issuer, monkeypatch):
     issuer.answer = lambda: ((gone.wait(60) and 200) or 500, b"{}")
     settings, token = realm(issuer), token_of(f"{issuer.url}/realms/science")
     for _ in range(20):
-        with pytest.raises(Unreachable, match=r"just now, try again later: it does not answer within 0\.5 s"):
+        with pytest.raises(Unreachable, match=r"not available, try again later: it did not respond within 0\.5 s"):
             keycloak.identify_user(settings, token)
     gone.set()
     assert len(issuer.asked) == 1
@@ -430,8 +433,8 @@ def test_odd_times_are_no_reason_to_believe_a_token(issuer, name, time):
         ("preferred_username", "", "has no preferred_username"),
         ("sub", None, "has no sub: .* client scope basic"),
         ("sub", "", "has no sub"),
-        ("sub", "x" * 256, "has a sub that cannot be used"),
-        ("sub", "a\0", "has a sub that cannot be used"),
+        ("sub", "x" * 256, "has an invalid sub"),
+        ("sub", "a\0", "has an invalid sub"),
     ],
     ids=repr,
 )

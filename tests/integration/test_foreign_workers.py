@@ -23,7 +23,7 @@ def stand_in(job: Job) -> Job:
 def test_a_worker_of_others_finishes_a_simulation_with_the_key_alone(signed_in, input_type):
     files = {"input_type": "files", "input_files": payloads.shieldhit_files(), "input_json": None}
     job = submit(signed_in, **(files if input_type == "files" else {}))
-    assert job.status["waiting"] == "It waits for a worker of others that has SHIELD-HIT12A"
+    assert job.status["waiting"] == "Waiting for an external worker with SHIELD-HIT12A"
     worker = stand_in(job)
     for number in (0, 1):
         began = worker.report_task(number, task_state="RUNNING", start_time="2026-03-01 10:00:00.000000")

@@ -35,7 +35,7 @@ def test_after_wrong_passwords_even_the_right_one_has_to_wait(app, client):
     assert {log_in(client, password="wrong").status_code for _ in range(STRICT)} == {401}
     refused = log_in(client)
     assert refused.status_code == 429
-    assert refused.json["message"] == "Too many failed attempts to sign in; wait 1 s, then try again"
+    assert refused.json["message"] == "Too many failed sign-ins; wait 1 s, then try again"
     assert refused.headers["Retry-After"] == "1"
     assert not cookies(refused)
 
@@ -91,7 +91,7 @@ def test_who_comes_while_too_many_sign_in_is_told_at_once_when_to_come_again(app
     with full.turn():
         for refused in (log_in(app.test_client()), client.put("/auth/register", json=body)):
             assert refused.status_code == 503
-            assert refused.json == {"message": "Too many are signing in just now; wait 2 s, then try again"}
+            assert refused.json == {"message": "Too many sign-ins at once; wait 2 s, then try again"}
             assert refused.headers["Retry-After"] == "2"
     assert client.put("/auth/register", json=body).status_code == 201
     assert log_in(client).status_code == 202
@@ -121,7 +121,7 @@ def test_registration_can_be_closed(backend):
     object.__setattr__(backend, "limits", closed.limits)
     refused = client.put("/auth/register", json=body | {"username": "dave"})
     assert refused.status_code == 403
-    assert refused.json == {"message": "Nobody can register here: ask the operator of this server for an account"}
+    assert refused.json == {"message": "Registration is closed: ask the administrator of this server for an account"}
     assert log_in(client, "dave").status_code == 401
     assert log_in(client, "carol").status_code == 202
 

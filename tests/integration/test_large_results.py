@@ -219,6 +219,6 @@ def test_a_workers_results_that_swell_are_refused(signed_in, database, found, mo
     job = submit(signed_in)
     response = deliver(job, found)
     assert response.status_code == 400
-    assert ("bytes of something else than numbers" if what == "a page" else "too much text") in response.json["message"]
+    assert ("bytes besides numbers" if what == "a page" else "too much text") in response.json["message"]
     assert counts(database)["Estimator"] == 0
     assert job.state == "MERGING_RUNNING"

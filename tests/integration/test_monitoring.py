@@ -18,11 +18,12 @@ from tests.support.api import PASSWORD, cookie_name, cookie_of, submit
 from tests.support.log import left_alone
 from yaptide import logs
 from yaptide.application import create_app
+from yaptide.disk import MIN_FREE
 from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import SimulationModel
 from yaptide.persistence.queries import stats
-from yaptide.services import metrics, readiness, room, sessions
+from yaptide.services import metrics, readiness, sessions
 from yaptide.settings import Settings
 
 AWAY = "postgresql://operator:hidden-password@127.0.0.1:1/yaptide"
@@ -73,7 +74,7 @@ def test_that_nothing_can_be_run_is_told_and_is_no_reason_to_send_requests_elsew
     answer = app.test_client().get("/readyz")
     assert (answer.status_code, answer.json["message"]) == (200, "ready")
     assert answer.json["checks"]["simulators"] == (
-        "nothing that could run a simulation is there: submissions are refused, and what was accepted waits"
+        "no executor, worker or cluster can run simulations: submissions are rejected, accepted ones wait"
     )
 
 
@@ -94,12 +95,12 @@ def test_without_a_database_it_is_healthy_and_not_ready(client, away, backend):
 def test_a_database_of_another_version_is_not_ready_and_stays_as_it_is(backend, empty):
     found = {check.name: check for check in readiness.run_checks(replace(backend, database=empty))}
     assert (found["database"].ok, found["tables"].ok) == (True, False)
-    assert found["tables"].message == "there are none yet"
+    assert found["tables"].message == "there are no tables"
     assert found["tables"].remedy == "yaptide db upgrade"
     with empty.writing() as connection:
         connection.execute(text("CREATE TABLE other (id int)"))
     (_, tables, _) = readiness.run_checks(replace(backend, database=empty))
-    assert tables.message == "they were not made by this version of yaptide"
+    assert tables.message == "the tables were not created by this version of yaptide"
 
 
 @pytest.mark.parametrize("database", ["memory"], indirect=True)
@@ -111,7 +112,7 @@ def test_a_server_whose_tables_are_old_is_healthy_and_not_ready(backend, postgre
     assert client.get("/metrics").status_code == 200
     assert client.get("/readyz").json["checks"] == {
         "database": "ok",
-        "tables": "there are none yet",
+        "tables": "there are no tables",
         "storage": "ok",
     }
     assert client.get("/auth/status").status_code == 503
@@ -132,7 +133,7 @@ def test_a_database_that_answers_nobody_else_is_ready(backend, database):
 @pytest.mark.parametrize("database", ["memory"], indirect=True)
 def test_a_data_folder_that_cannot_be_used_is_not_ready(client, backend, monkeypatch):
     usage = namedtuple("usage", "total used free")  # noqa: PYI024 - as shutil has it
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, room.ROOM - 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, MIN_FREE - 1))
     answer = client.get("/readyz")
     assert answer.status_code == 503
     assert answer.json["checks"]["storage"] == "less than 256 MiB are free"
@@ -140,7 +141,7 @@ def test_a_data_folder_that_cannot_be_used_is_not_ready(client, backend, monkeyp
     # The kernel lets nobody, not even root, make a file here.
     check = readiness.run_checks(replace(backend, data_dir=Path("/proc/self/data")))[-1]
     assert not check.ok
-    assert check.message.startswith("the data folder cannot be written to: ")
+    assert check.message.startswith("the data folder is not writable: ")
     assert "/proc" not in check.message
     assert "/proc/self" in check.remedy
 

@@ -112,7 +112,7 @@ def test_one_simulation_from_waiting_to_its_results(signed_in, backend):
     address = f"/simulations/{job.job_id}"
     page = facts(signed_in.get(address).text)
     assert "Waiting 0 %" in page
-    assert "It waits for a worker of others" in page
+    assert "Waiting for an external worker" in page
     assert "0 of 1,000" in page
     assert "2 tasks" in page
     job.report_task(0, task_state="RUNNING", simulated_primaries=250)

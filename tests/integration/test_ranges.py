@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from tests.support.payloads import estimator, page
 from yaptide.admin import cli, simulations
-from yaptide.admin.opening import Opened
+from yaptide.admin.store import Opened
 from yaptide.client import Client
 from yaptide.settings import Settings
 from yaptide_client import plots
@@ -227,8 +227,8 @@ def test_only_what_is_asked_for_is_read(job, yaptide, remote, tmp_path):
     ("words", "message"),
     [
         (("--pages", "0"), "--pages needs --estimator"),
-        (("--estimator", "dose", "--pages", "x", "--csv"), "is no range of pages"),
-        (("--estimator", "dose", "--pages", "2-1"), "is no range of pages"),
+        (("--estimator", "dose", "--pages", "x", "--csv"), "is not a range of pages"),
+        (("--estimator", "dose", "--pages", "2-1"), "is not a range of pages"),
         (("--estimator", "dose9"), "Results are unavailable"),
         (("--estimator", "dose9", "--csv"), "Results are unavailable"),
         (("--estimator", "dose", "--pages", "7", "--json"), "Results are unavailable"),

@@ -79,7 +79,7 @@ def test_nothing_is_stored_if_nothing_can_be_kept(job, database):
     response = post(job, estimator("dose_", bad))
     assert response.status_code == 400
     assert response.json["message"] == (
-        "Nothing of the results can be kept: page 0 of estimator 'dose_': it has 3 values and 1 errors"
+        "No page of the results is valid: page 0 of estimator 'dose_': it has 3 values and 1 errors"
     )
     assert contents(database) == before
     assert job.state == "PENDING"
@@ -189,7 +189,7 @@ def test_digits_do_not_get_lost_where_values_are_put_in_order(job):
     sent = grid((2, 2))
     sent["data"]["values"][0] = 2**53 + 1
     [refused] = post(job, topas(sent), estimator("dose_")).json["refused"]
-    assert "digits would get lost" in refused["reason"]
+    assert "would lose digits" in refused["reason"]
 
 
 def stored_before(database, document):
@@ -246,7 +246,7 @@ def of_task(number=0, values=(1.0, 2.0, 3.0), axis=None, unit="Gy", **more):
         (of_task(1, unit="MeV/g"), "units"),
         (of_task(1, (1.0, 2.0), Axis("depth", "mm", DEPTHS[:2])), "shapes"),
         (of_task(1, aggregation=Aggregation.SUM), "ways to merge"),
-        (of_task(7), "left no such page"),
+        (of_task(7), "has no such page"),
     ],
     ids=["axis", "unit of axis", "name of axis", "unit", "shape", "aggregation", "missing"],
 )

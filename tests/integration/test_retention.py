@@ -108,7 +108,7 @@ def test_many_go_in_several_transactions(signed_in, database, tmp_path, monkeypa
 
 @pytest.mark.parametrize("states", [(), ("RUNNING",), ("FAILED", "MERGING_QUEUED")])
 def test_what_has_not_ended_is_never_removed(jobs, database, states):
-    with pytest.raises(InvalidInput, match="Only what has ended"):
+    with pytest.raises(InvalidInput, match="Only ended simulations"):
         retention.find_old(database, Old(datetime.now(UTC), tuple(map(EntityState, states))))
 
 

@@ -7,10 +7,10 @@ from collections import namedtuple
 import pytest
 
 from tests.support import payloads
+from yaptide.disk import MIN_FREE
 from yaptide.platforms.direct.embedded import EmbeddedExecutor, Folders
 from yaptide.platforms.direct.worker import Place, Worker
 from yaptide.platforms.direct.worker_api import Server
-from yaptide.services import room
 
 pytestmark = pytest.mark.parametrize("database", ["memory"], indirect=True)
 
@@ -20,7 +20,7 @@ def full(monkeypatch):
     """Sets whether the disk is full."""
     usage = namedtuple("usage", "total used free")  # noqa: PYI024 - as shutil has it
     is_full = threading.Event()
-    left = {True: room.ROOM - 1, False: room.ROOM}
+    left = {True: MIN_FREE - 1, False: MIN_FREE}
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 2**40, left[is_full.is_set()]))
     return is_full
 
@@ -30,7 +30,7 @@ def test_a_submission_is_refused_and_leaves_nothing(signed_in, full):
     refused = signed_in.post("/jobs/direct", json=payloads.submission())
     assert refused.status_code == 507
     assert refused.json["message"] == (
-        "No room is left for results, an administrator has to make some: less than 256 MiB are free"
+        "No disk space left for results, an administrator must free some: less than 256 MiB are free"
     )
     assert signed_in.get("/user/simulations").json["simulations"] == []
     full.clear()
@@ -55,8 +55,8 @@ def test_the_executor_begins_no_task(signed_in, backend, tmp_path, monkeypatch, 
 
 def test_a_worker_does_not_ask_for_a_task(database, tmp_path, monkeypatch, full):
     asked = []
-    monkeypatch.setattr(Server, "insist", lambda _, path, **__: asked.append(path))
+    monkeypatch.setattr(Server, "post", lambda _, path, **__: asked.append(path))
     full.set()
     worker = Worker(Place("http://127.0.0.1:1", tmp_path, tmp_path / "work", 60))
-    worker.simulate(1, 0, "shieldhit", "key")
+    worker.simulate_task(1, 0, "shieldhit", "key")
     assert asked == []

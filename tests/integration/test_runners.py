@@ -73,7 +73,7 @@ def test_a_fresh_installation_refuses_in_words_and_stores_nothing(backend, signe
     answer = asked(signed_in, **ASKED[what])
     assert answer.status_code == 503, answer.json
     title = get_simulator(what.split(" ")[-1]).title
-    assert answer.json["message"].startswith(f"{title} is not installed here: ")
+    assert answer.json["message"].startswith(f"{title} is not installed: ")
     assert "administrator" in answer.json["message"]
     assert contents(backend.database) == before
 
@@ -107,7 +107,7 @@ def test_what_ran_a_moment_ago_is_still_accepted_and_later_it_is_told_when_that_
     silent_for(monkeypatch, 70)
     refused = asked(signed_in, **ASKED["files of mcsquare"])
     assert refused.status_code == 503
-    words = "Nothing here that has MCsquare was heard of since"
+    words = "No runner with MCsquare has sent a heartbeat since"
     assert refused.json["message"].startswith(words)
     # and what was accepted tells the same, in each place where somebody may look
     status = signed_in.get("/jobs", query_string={"job_id": accepted.json["job_id"]})
@@ -134,7 +134,7 @@ def test_what_was_begun_by_who_has_left_says_so_too(backend, monkeypatch, begun)
     recovery.requeue_stalled(backend, utc_now() + timedelta(seconds=70))
     status = simulations.read_status(backend, user, job_id)
     assert status.simulation.job_state == "RUNNING"
-    assert status.waiting.startswith("Nothing here that has MCsquare was heard of since")
+    assert status.waiting.startswith("No runner with MCsquare has sent a heartbeat since")
 
 
 @one_database
@@ -142,13 +142,13 @@ def test_a_cluster_waits_for_who_submits_to_it(backend, monkeypatch):
     clusters.add_cluster(backend.database, CLUSTER)
     user = users.ensure_user(backend, "kim")
     submission = Submission("mcsquare", 1, "t", water_sample(), batch={})
-    with pytest.raises(NotConfigured, match="Nothing submits to clusters just now"):
+    with pytest.raises(NotConfigured, match="No cluster driver is running"):
         simulations.submit_simulation(backend, user, submission)
     runners.announce_runner(backend, "driver", BATCH, {})
     job_id = simulations.submit_simulation(backend, user, submission).job_id
     assert simulations.read_status(backend, user, job_id).waiting is None
     silent_for(monkeypatch, 70)
-    assert simulations.read_status(backend, user, job_id).waiting.startswith("Nothing submits to clusters just now")
+    assert simulations.read_status(backend, user, job_id).waiting.startswith("No cluster driver is running")
 
 
 @one_database
@@ -162,16 +162,13 @@ def test_a_cluster_without_the_code_is_for_workers_of_others(backend, what):
         "shieldhit", 1, "t", asked_of_it.get("input_files"), asked_of_it.get("input_json"), batch={}
     )
     before = contents(backend.database)
-    with pytest.raises(NotConfigured, match=r"SHIELD-HIT12A cannot be run on clusters from here: .*administrator can"):
+    with pytest.raises(NotConfigured, match=r"SHIELD-HIT12A cannot run on clusters: .*administrator can"):
         simulations.submit_simulation(backend, user, submission)
     assert contents(backend.database) == before
     others = replace(backend, foreign_workers=frozenset({"shieldhit"}))
     job_id = simulations.submit_simulation(others, user, submission).job_id
     assert batch.list_unfinished(others) == []  # our driver has nothing to do with it
-    assert (
-        simulations.read_status(others, user, job_id).waiting
-        == "It waits for a worker of others that has SHIELD-HIT12A"
-    )
+    assert simulations.read_status(others, user, job_id).waiting == "Waiting for an external worker with SHIELD-HIT12A"
 
 
 def test_two_who_tell_of_one_runner_at_once_agree(backend):
@@ -234,7 +231,7 @@ def test_a_project_is_not_taken_by_who_has_only_the_code(backend, signed_in):
     before = contents(backend.database)
     answer = asked(signed_in, **ASKED["project of shieldhit"])
     assert answer.status_code == 503
-    assert answer.json["message"].startswith("A project cannot be made into input of SHIELD-HIT12A here yet")
+    assert answer.json["message"].startswith("Projects cannot be converted to input of SHIELD-HIT12A yet")
     assert contents(backend.database) == before
     assert asked(signed_in, **ASKED["files of shieldhit"]).status_code == 202
 
@@ -278,7 +275,7 @@ def test_a_project_of_the_world_alone_is_enough():
 @one_database
 def test_a_project_without_a_simulator_is_told_to_name_one(backend, signed_in):
     answer = asked(signed_in, input_type="editor", sim_type="common", input_json=payloads.project())
-    assert (answer.status_code, "name of the simulator" in answer.json["message"]) == (400, True)
+    assert (answer.status_code, "name of its simulator" in answer.json["message"]) == (400, True)
 
 
 def test_a_runner_of_ours_does_not_take_a_project_that_waits_for_others(backend, app):
@@ -286,7 +283,7 @@ def test_a_runner_of_ours_does_not_take_a_project_that_waits_for_others(backend,
     app.extensions["yaptide"] = both
     runners.announce_runner(both, "executor", DIRECT, {"shieldhit": PROGRAM})
     job = submit(sign_in(app, "alice"))
-    assert job.status["waiting"] == "It waits for a worker of others that has SHIELD-HIT12A"
+    assert job.status["waiting"] == "Waiting for an external worker with SHIELD-HIT12A"
     assert tasks.claim_task(both, both.spool.place + "executor", ["shieldhit"]) is None
 
 
@@ -296,7 +293,7 @@ class FakeBroker:
     def __init__(self, *workers: str) -> None:
         self.there: tuple[str, ...] | None = workers
 
-    def workers(self) -> dict[str, WorkerState]:
+    def list_workers(self) -> dict[str, WorkerState]:
         if self.there is None:
             raise Unavailable("the broker cannot be reached")
         state = WorkerState(("simulate.mcsquare", "merge"), 0, 1, True, {"mcsquare": ("1.1", "ab" * 32)})
@@ -361,6 +358,6 @@ def test_the_doctor_says_who_has_what_and_what_waits_for_nobody(backend, app, mo
     simulations.submit_simulation(others, user, Submission("fluka", 1, "t", FILES["fluka"]))
     found = {finding.message.split(",")[0]: finding for finding in diagnosis.diagnose_simulations(others)}
     assert found["executor has mcsquare 1.1"].verdict is Verdict.OK
-    assert found["1 wait for mcsquare"].verdict is Verdict.OK
-    assert found["1 wait for fluka"].verdict is Verdict.WARNING
-    assert found["1 wait for fluka"].remedy == "It waits for a worker of others that has FLUKA"
+    assert found["1 waiting for mcsquare"].verdict is Verdict.OK
+    assert found["1 waiting for fluka"].verdict is Verdict.WARNING
+    assert found["1 waiting for fluka"].remedy == "Waiting for an external worker with FLUKA"

@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from tests.support.api import contents, counts
 from yaptide.application import create_app
 from yaptide.domain.errors import Conflict
-from yaptide.domain.names import skeleton
+from yaptide.domain.names import make_skeleton
 from yaptide.persistence import schema
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import Base
@@ -44,7 +44,6 @@ def simulation(database):
     user = add(database, "User", username="alice", auth_provider="YaptideUser")
     add(database, "YaptideUser", id=user, password_hash="x")
     add(database, "Session", id="s", user_id=user, expires=NOW)
-    add(database, "SimulationCount", user_id=user, job_state="PENDING", number=1)
     number = add_simulation(database, user)
     add(database, "CelerySimulation", id=number)
     add(database, "Input", simulation_id=number, **PAYLOAD)
@@ -97,7 +96,7 @@ def test_migrated_tables_are_those_of_the_models(database):
 def test_the_tables_are_called_as_agreed(database):
     agreed = {
         *("User", "YaptideUser", "KeycloakUser", "Session", "Cluster"),
-        *("Simulation", "CelerySimulation", "BatchSimulation", "SimulationCount", "StateHistory"),
+        *("Simulation", "CelerySimulation", "BatchSimulation", "StateHistory"),
         *("Task", "CeleryTask", "BatchTask", "Input", "Estimator", "Page", "Logfiles"),
         *("Runner", "RunnerSimulator"),
     }
@@ -211,24 +210,32 @@ def test_a_migration_that_fails_leaves_nothing(empty):
     assert schema.schema_differences(empty) == []
 
 
-#: Brings a database from 0007 to 0008, and is killed where the second name gets its skeleton.
+#: Brings a database to the newest revision, and is killed before a statement that contains certain words.
 KILLED = """
 import os, signal, sys
-from yaptide.domain import names
+from sqlalchemy import event
 from yaptide.persistence import schema
 from yaptide.persistence.engine import Database
 
-skeleton, seen = names.skeleton, []
-
-def skeleton_and_end(name):
-    seen.append(name)
-    if len(seen) == 2:
+def end_before(_connection, _cursor, statement, *_rest):
+    if sys.argv[2] in statement:
         os.kill(os.getpid(), signal.SIGKILL)
-    return skeleton(name)
 
-names.skeleton = skeleton_and_end
-schema.upgrade(Database(sys.argv[1]))
+database = Database(sys.argv[1])
+event.listen(database.engine, "before_cursor_execute", end_before)
+schema.upgrade_tables(database)
 """
+
+
+def kill_upgrade(database: Database, words: str) -> None:
+    """Have another process upgrade a database and die before a statement that contains `words`; nothing changes."""
+    with database.reading() as connection:
+        before = schema.read_revision(connection)
+    url = database.engine.url.render_as_string(hide_password=False)
+    done = subprocess.run([sys.executable, "-c", KILLED, url, words], check=False)
+    assert done.returncode == -signal.SIGKILL
+    with database.reading() as connection:
+        assert schema.read_revision(connection) == before
 
 
 def test_users_who_look_alike_go_on_and_the_oldest_keeps_others_from_the_look(empty):
@@ -241,18 +248,63 @@ def test_users_who_look_alike_go_on_and_the_oldest_keeps_others_from_the_look(em
             added = 'INSERT INTO "User" (id, username, auth_provider) VALUES (:id, :name, :provider)'
             connection.execute(text(added), values)
             connection.execute(text(f'INSERT INTO "{provider}" (id) VALUES (:id)'), values)
-    url = empty.engine.url.render_as_string(hide_password=False)
-    done = subprocess.run([sys.executable, "-c", KILLED, url], check=False)
-    assert done.returncode == -signal.SIGKILL
-    with empty.reading() as connection:
-        assert schema.read_revision(connection) == "0007"
+    kill_upgrade(empty, "CREATE UNIQUE INDEX")
     schema.upgrade_tables(empty)
     assert schema.schema_differences(empty) == []
     with empty.reading() as connection:
         found = connection.execute(select(TABLES["YaptideUser"].c.id, TABLES["YaptideUser"].c.name_skeleton))
-        assert dict(found.all()) == {1: skeleton("alice"), 2: None, 3: skeleton("bob")}
+        assert dict(found.all()) == {1: make_skeleton("alice"), 2: None, 3: make_skeleton("bob")}
         subjects = connection.execute(select(TABLES["KeycloakUser"].c.issuer, TABLES["KeycloakUser"].c.subject))
         assert subjects.all() == [(None, None)]
+
+
+#: How revision 0008 read and changed the numbers of simulations of user 1.
+READ_NUMBERS = 'SELECT job_state, sum(number) FROM "SimulationCount" WHERE user_id = 1 GROUP BY job_state'
+WRITE_NUMBERS = (
+    """INSERT INTO "SimulationCount" (user_id, job_state, number) VALUES (1, 'PENDING', 1) RETURNING id""",
+    """INSERT INTO "SimulationCount" (user_id, job_state, number)
+       SELECT user_id, job_state, -1 FROM "Simulation" WHERE id = 1
+       UNION ALL SELECT user_id, 'RUNNING', 1 FROM "Simulation" WHERE id = 1""",
+)
+
+
+def read_numbers(database: Database) -> dict[str, int]:
+    with database.reading() as connection:
+        return {state: int(number) for state, number in connection.execute(text(READ_NUMBERS))}
+
+
+def test_processes_of_revision_0008_go_on_after_the_upgrade_of_their_database(empty):
+    """Also if the upgrade was killed before."""
+    schema.upgrade_tables(empty, "0008")
+    user = add(empty, "User", username="alice", auth_provider="YaptideUser")
+    for number, state in enumerate(("PENDING", "COMPLETED", "COMPLETED")):
+        add_simulation(empty, user, job_id=str(number), job_state=state)
+    kill_upgrade(empty, "CREATE VIEW")
+    schema.upgrade_tables(empty)
+    assert schema.schema_differences(empty) == []
+    assert read_numbers(empty) == {"PENDING": 1, "COMPLETED": 2}
+    with empty.writing() as connection:
+        for statement in WRITE_NUMBERS:
+            connection.execute(text(statement))
+        connection.execute(text("""UPDATE "Simulation" SET job_state = 'RUNNING' WHERE id = 1"""))
+    assert read_numbers(empty) == {"RUNNING": 1, "COMPLETED": 2}
+    with empty.writing() as connection:
+        connection.execute(text('DELETE FROM "User"'))
+    assert read_numbers(empty) == {}
+
+
+def test_the_way_back_to_revision_0008_counts_the_simulations(empty):
+    schema.upgrade_tables(empty)
+    user = add(empty, "User", username="alice", auth_provider="YaptideUser")
+    for number, state in enumerate(("PENDING", "COMPLETED", "COMPLETED")):
+        add_simulation(empty, user, job_id=str(number), job_state=state)
+    schema.downgrade_tables(empty, "0008")
+    assert "SimulationCount" in inspect(empty.engine).get_table_names()
+    assert read_numbers(empty) == {"PENDING": 1, "COMPLETED": 2}
+    with empty.writing() as connection:
+        for statement in WRITE_NUMBERS:
+            connection.execute(text(statement))
+    assert read_numbers(empty) == {"PENDING": 1, "RUNNING": 1, "COMPLETED": 2}
 
 
 Attempt = Callable[[Database, int], Any]
@@ -294,9 +346,6 @@ REFUSED: dict[str, Attempt] = {
     "log files of no simulation": column("Logfiles", simulation_id=10**6),
     "a history of no simulation": column("StateHistory", simulation_id=10**6),
     "a simulation of nobody": column("Simulation", user_id=10**6),
-    "a number of an unknown state": column("SimulationCount", job_state="SLEEPING"),
-    "a number that changes nothing": column("SimulationCount", number=0),
-    "a number of nobody's simulations": column("SimulationCount", user_id=10**6),
     "a session of nobody": column("Session", user_id=10**6),
     "no input data": column("Input", compressed_data=None),
     "no title": column("Simulation", title=None),
@@ -355,8 +404,7 @@ def test_counts_of_primaries_go_past_31_bits(database, simulation):
 def test_deleting_a_simulation_deletes_what_hangs_under_it(database, simulation):
     with database.writing() as connection:
         connection.execute(text('DELETE FROM "Simulation" WHERE id = :id'), {"id": simulation})
-    left = {"User", "YaptideUser", "Session", "SimulationCount"}  # which only our own code keeps right
-    assert {name for name, number in counts(database).items() if number} == left
+    assert {name for name, number in counts(database).items() if number} == {"User", "YaptideUser", "Session"}
 
 
 @on_disk

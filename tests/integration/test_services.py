@@ -368,7 +368,7 @@ def test_what_finished_is_merged_and_kept_though_a_task_failed(backend, submit, 
 @pytest.mark.parametrize(
     ("second", "reason"),
     [
-        (replace(output([1, 2, 3]), estimators=()), "task 1 left no such page"),
+        (replace(output([1, 2, 3]), estimators=()), "task 1 has no such page"),
         (output([1, 2, 3, 4], [1, 2, 3, 4]), "its shapes differ between tasks"),
     ],
     ids=["no estimator", "another shape"],
@@ -388,7 +388,7 @@ def test_outputs_that_are_lost_end_the_simulation(backend, submit, user, state):
     backend.spool.remove(job.job_id)
     merging.merge_simulation(backend, merging.claim_merge(backend, ME), ME)
     assert state(job) == "FAILED"
-    assert "are lost" in simulations.failure_reason(backend, user, job.job_id)
+    assert "the file is missing" in simulations.failure_reason(backend, user, job.job_id)
 
 
 def test_outputs_are_on_the_disk_before_the_task_has_ended(tmp_path, monkeypatch):
@@ -406,7 +406,7 @@ def test_outputs_are_on_the_disk_before_the_task_has_ended(tmp_path, monkeypatch
         task_outputs.write_output(file, output([1, 2, 3]))
     assert spool.fetch("job", 7, tmp_path).stat().st_size
     aside, job, whole = synced
-    assert aside.startswith(".7-")
+    assert aside.startswith(".yaptide-")
     assert (job, whole) == ("job", "spool")
 
 
@@ -466,7 +466,7 @@ def fail_after(monkeypatch, module: Any, name: str, calls: int) -> None:
         (codec.Payload, "columns", 0),
         (codec.Payload, "columns", 2),
         (results.simulations, "count_bytes", 0),
-        (results.lifecycle, "end", 0),
+        (results.lifecycle, "end_simulation", 0),
     ],
     ids=["at the first row", "between two pages", "behind the last page", "at the move to COMPLETED"],
 )

@@ -30,8 +30,8 @@ from tests.support.storing import FOREIGN, output
 from yaptide.domain.errors import Conflict, InvalidInput, YaptideError
 from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Database
-from yaptide.persistence.models import SimulationCountModel, SimulationModel
-from yaptide.services import counters, merging, recovery, results, retention, simulations, tasks, users
+from yaptide.persistence.models import SimulationModel
+from yaptide.services import merging, recovery, results, retention, simulations, tasks, users
 from yaptide.services.backend import Backend, utc_now
 from yaptide.services.retention import Old
 from yaptide.services.simulations import Page, Report, Submission
@@ -107,7 +107,6 @@ class Store(RuleBasedStateMachine):
         self.backend = Backend(self.database, self.spool, b"0" * 32, foreign_workers=FOREIGN)
         with self.database.writing() as connection:
             connection.execute(delete(SimulationModel))
-            connection.execute(delete(SimulationCountModel))
         self.user = users.ensure_user(self.backend, "alice")
         self.model: dict[int, Simulation] = {}
 
@@ -210,10 +209,6 @@ class Store(RuleBasedStateMachine):
         assert bool(removed) == (found.state in FINAL)
         if removed:
             del self.model[key]
-
-    @rule(most=st.integers(0, 4))
-    def add_up_the_counts(self, most: int) -> None:
-        counters.fold_counts(self.database, most)
 
     @rule()
     def claim(self) -> None:

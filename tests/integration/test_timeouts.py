@@ -36,7 +36,10 @@ def test_a_lock_that_is_held_for_too_long_is_not_waited_for(signed_in, database,
     submit(signed_in)
     with database.writing() as holder:
         lock_all(holder)
-        with pytest.raises(Unavailable, match=r"locked for 0\.2 s; try again") as refused, impatient.writing() as other:
+        with (
+            pytest.raises(Unavailable, match=r"held a lock for 0\.2 s; try again") as refused,
+            impatient.writing() as other,
+        ):
             lock_all(other)
         assert not isinstance(refused.value, Contended)  # which is tried again at once
     with impatient.writing() as other:

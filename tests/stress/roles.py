@@ -14,7 +14,7 @@ from tests.support.storing import FOREIGN, output
 from yaptide.domain.errors import YaptideError
 from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Database
-from yaptide.services import counters, merging, recovery, results, simulations, tasks, users
+from yaptide.services import merging, recovery, results, simulations, tasks, users
 from yaptide.services.backend import Backend, utc_now
 from yaptide.services.simulations import Report, Submission
 from yaptide.services.spool import Folder
@@ -125,8 +125,7 @@ class Role:
         """Give to others what the dead have left."""
         time.sleep(0.2)
         recovery.requeue_stalled(self.backend, utc_now() - SILENCE)
-        recovery.keep_house(self.backend)
-        counters.fold_counts(self.backend.database, most=3)
+        recovery.clear_spool(self.backend)
 
 
 def play(name: str, url: str, folder: Path, seed: int) -> None:

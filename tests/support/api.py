@@ -111,7 +111,9 @@ def sign_in(app: Flask, username: str) -> FlaskClient:
 
 def of_keycloak(backend: Backend, username: str) -> User:
     """A user who signs in through Keycloak, as if they had done so."""
-    return users.of_keycloak(backend, Subject("https://sso.example.org/realms/science", f"id of {username}"), username)
+    return users.ensure_keycloak_user(
+        backend, Subject("https://sso.example.org/realms/science", f"id of {username}"), username
+    )
 
 
 def submit(client: FlaskClient, *outputs: str, **changes: Any) -> Job:

@@ -47,11 +47,6 @@ QUERIES = {
         UNION ALL SELECT id FROM "StateHistory" WHERE simulation_id NOT IN (SELECT id FROM "Simulation")
         UNION ALL SELECT id FROM "CeleryTask" WHERE id NOT IN (SELECT id FROM "Task")
         UNION ALL SELECT id FROM "CelerySimulation" WHERE id NOT IN (SELECT id FROM "Simulation")""",
-    "the simulations are counted wrong": """
-        SELECT user_id, job_state, SUM(number) FROM (
-            SELECT user_id, job_state, 1 AS number FROM "Simulation"
-            UNION ALL SELECT user_id, job_state, -number FROM "SimulationCount") AS rows_of_both
-        GROUP BY user_id, job_state HAVING SUM(number) <> 0""",
     "the bytes are counted wrong": """
         SELECT s.id FROM "Simulation" s WHERE s.stored_bytes <>
             (SELECT COALESCE(SUM(LENGTH(compressed_data)), 0) FROM "Input" WHERE simulation_id = s.id)

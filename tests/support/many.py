@@ -22,7 +22,8 @@ SMALL = {"ix_Simulation_open", "ix_Task_waiting", "ix_BatchSimulation_left"}
 _FIRST = 1000  # below is room for what was there before
 _ROWS = """
 INSERT INTO "Simulation" (id, job_id, user_id, start_time, end_time, title, platform, input_type, sim_type, job_state)
-    SELECT n, 'job-' || n, :user, {time}, {time}, 't', CASE WHEN n % 2 = 0 THEN 'DIRECT' ELSE 'BATCH' END, 'FILES',
+    SELECT n, 'job-' || n, CASE WHEN n % 4 < 2 THEN :user ELSE :other END, {time}, {time}, 't',
+    CASE WHEN n % 2 = 0 THEN 'DIRECT' ELSE 'BATCH' END, 'FILES',
     'mcsquare', CASE n % 10000 WHEN 0 THEN 'FAILED' WHEN 1 THEN 'CANCELED' ELSE 'COMPLETED' END FROM {numbers};
 INSERT INTO "CelerySimulation" (id) SELECT n FROM {numbers} WHERE n % 2 = 0;
 INSERT INTO "BatchSimulation" (id, cluster_id, options) SELECT n, 1, '{{}}' FROM {numbers} WHERE n % 2 = 1;
@@ -42,14 +43,13 @@ INSERT INTO "Page" (id, estimator_id, page_number, page_name, page_dimension, co
     compressed_data) SELECT n, n, 0, 'DOSE', 1, 1, '', {empty} FROM {numbers};
 INSERT INTO "Logfiles" (id, simulation_id, content_size, content_sha256, compressed_data)
     SELECT n, n, 1, 'digest', {empty} FROM {numbers} WHERE n % 4 = 0;
-INSERT INTO "SimulationCount" (user_id, job_state, number)
-    SELECT user_id, job_state, count(*) FROM "Simulation" WHERE id >= {first} GROUP BY user_id, job_state;
 """
 
 
-def fill(database: Database, user_id: int, count: int) -> None:
-    """Add so many simulations of a user, all of which have ended: nearly all of them completed."""
+def fill(database: Database, user_id: int, other_id: int, count: int) -> None:
+    """Add so many simulations, half of them of each of two users. All have ended, nearly all of them completed."""
     first, last = _FIRST, _FIRST + count - 1
+    owners = {"user": user_id, "other": other_id}
     if database.is_sqlite:
         more = f"SELECT {first} AS n UNION ALL SELECT n + 1 FROM every WHERE n < {last}"
         words = {
@@ -69,7 +69,7 @@ def fill(database: Database, user_id: int, count: int) -> None:
         connection.execute(text("""INSERT INTO "Cluster" (id, cluster_name) VALUES (1, 'ares')"""))
         for statement in _ROWS.format(first=first, **words).split(";\n"):
             if statement.strip():
-                connection.execute(text(statement), {"user": user_id} if ":user" in statement else {})
+                connection.execute(text(statement), owners if ":user" in statement else {})
         if not database.is_sqlite:
             _go_on(connection)
     if not database.is_sqlite:

@@ -96,7 +96,7 @@ class Production:
 
     def queues_empty(self) -> bool:
         """Whether no message waits."""
-        return not any(celery.Broker(self.broker.url, 3600).depths().values())
+        return not any(celery.Broker(self.broker.url, 3600).count_messages().values())
 
     def update_key(self, job_id: str) -> str:
         """What workers of a simulation report with."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert
 
-from yaptide.domain.names import skeleton
+from yaptide.domain.names import make_skeleton
 from yaptide.domain.states import EntityState
 from yaptide.persistence import codec
 from yaptide.persistence.engine import Database
@@ -26,7 +26,6 @@ from yaptide.persistence.models import (
     RunnerModel,
     RunnerSimulatorModel,
     SessionModel,
-    SimulationCountModel,
     SimulationModel,
     StateHistoryModel,
     TaskModel,
@@ -72,7 +71,7 @@ def fill(database: Database) -> None:
     """Add three simulations (COMPLETED, CANCELED on a cluster, RUNNING) and everything around them."""
     with database.writing() as connection:
         _add(connection, UserModel, id=3, username="alice", auth_provider="YaptideUser", quota_bytes=2**40)
-        local = {"password_hash": "$argon2id$" + WORDS, "name_skeleton": skeleton("alice")}
+        local = {"password_hash": "$argon2id$" + WORDS, "name_skeleton": make_skeleton("alice")}
         _add(connection, YaptideUserModel, id=3, known_networks="0123abcd 4567cdef", **local)
         _add(connection, UserModel, id=7, username="alice", auth_provider="KeycloakUser")
         subject = {"issuer": "https://sso.example.org/realms/science", "subject": "5a1c6f0e"}
@@ -83,7 +82,6 @@ def fill(database: Database) -> None:
         _add_direct(connection)
         _add_batch(connection)
         _add_open(connection)
-        _count(connection)
         _add(connection, RunnerModel, id=4, name=WORDS, platform="DIRECT", heartbeat_time=END)
         _add(connection, RunnerModel, id=6, name="driver", platform="BATCH", heartbeat_time=START)
         program = {"sim_type": "mcsquare", "version": "1.1.0", "digest": "ab" * 32}
@@ -113,13 +111,6 @@ def _history(connection: Connection, simulation: int, task: int | None, *states:
     for before, after in zip((None, *states), states, strict=False):
         row = {"task_id": task, "from_state": before, "to_state": after, "time": START, "actor": "alice"}
         _add(connection, StateHistoryModel, simulation_id=simulation, reason=WORDS if before else None, **row)
-
-
-def _count(connection: Connection) -> None:
-    """Some rows that were added up, and some that were not yet."""
-    for state, number in (("CANCELED", 1), ("COMPLETED", 2), ("COMPLETED", -1), ("PENDING", 1), ("PENDING", -1)):
-        _add(connection, SimulationCountModel, user_id=3, job_state=EntityState(state), number=number)
-    _add(connection, SimulationCountModel, user_id=3, job_state=EntityState.RUNNING, number=1)
 
 
 def _add_direct(connection: Connection) -> None:

@@ -12,23 +12,23 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from benchmarks import report
+from scripts import generate_docs
 from tests.support.api import of_keycloak
 from tests.support.payloads import estimator, page, shieldhit_files
 from tests.support.routes import list_api_routes
 from yaptide.admin import (
+    administration,
     cli,
     clusters,
     database,
-    docs,
     integrity,
     keys,
     retention,
     simulations,
     stats,
-    stored,
     users,
 )
-from yaptide.admin.opening import Opened
+from yaptide.admin.store import Opened
 from yaptide.api.errors import STATUS
 from yaptide.api.openapi import ERRORS, OWN_ERRORS, WHO
 from yaptide.application import create_app
@@ -46,7 +46,7 @@ from yaptide.services import (
 from yaptide.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-MADE = docs.generate_documents()
+MADE = generate_docs.generate_documents()
 DOCUMENTS = sorted((ROOT / "docs").glob("*.md"))
 WRITTEN = [*sorted(ROOT.glob("*.md")), ROOT / "client/README.md", *DOCUMENTS]
 OUTSIDE = re.compile(r"https?://")
@@ -72,19 +72,19 @@ def test_generated_documents_are_up_to_date(file):
 
 
 def test_check_names_what_differs_and_changes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(docs, "ROOT", tmp_path)
+    monkeypatch.setattr(generate_docs, "ROOT", tmp_path)
     monkeypatch.setattr("sys.argv", ["docs"])
-    docs.main()
+    generate_docs.main()
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {path.relative_to(tmp_path).as_posix(): path.read_text() for path in written} == MADE
     monkeypatch.setattr("sys.argv", ["docs", "--check"])
     with pytest.raises(SystemExit) as ended:
-        docs.main()
+        generate_docs.main()
     assert ended.value.code == 0
     (tmp_path / "docs/api.md").write_text("old")
     (tmp_path / "docs/states.md").unlink()
     with pytest.raises(SystemExit, match=r"docs/states\.md.*\n.*docs/api\.md"):
-        docs.main()
+        generate_docs.main()
     assert (tmp_path / "docs/api.md").read_text() == "old"
 
 
@@ -97,7 +97,9 @@ def test_every_setting_is_documented():
         "YAPTIDE_USER",
         "KEYCLOAK_USER",
         "YAPTIDE_PARENT_PID",
-    }  # a constant; what `yaptide up` tells its own processes
+        "YAPTIDE_TASK_ID",
+        "YAPTIDE_RUN_NAME",
+    }  # a constant; what `yaptide up` tells its own processes, and job scripts on clusters tell the agent
     assert in_code == set(re.findall(r"`((?:YAPTIDE|FLASK|CELERY|KEYCLOAK|CERT)_\w+)`", MADE["docs/settings.md"]))
     assert {field.validation_alias for field in Settings.model_fields.values()} <= in_code
 
@@ -128,7 +130,7 @@ def edges(diagram: str) -> set[tuple[str, str]]:
 def test_the_diagrams_show_every_state_and_transition():
     diagrams = blocks(ROOT / "docs" / "states.md", "mermaid")
     tables = [(SIMULATION_TRANSITIONS, frozenset(EntityState)), (TASK_TRANSITIONS, TASK_STATES)]
-    for diagram, steps, (transitions, states) in zip(diagrams, docs.STEPS.values(), tables, strict=True):
+    for diagram, steps, (transitions, states) in zip(diagrams, generate_docs.STEPS.values(), tables, strict=True):
         arrows = {(origin, to) for origin, targets in transitions.items() for to in targets}
         assert edges(diagram) == arrows
         assert {state for arrow in edges(diagram) for state in arrow} == states
@@ -238,14 +240,14 @@ def kept(monkeypatch, tmp_path):
     cluster_services.add_cluster(backend.database, cluster_services.Cluster("ares"))
     for module in (simulations, keys):
         monkeypatch.setattr(module, "open_store", lambda: Opened(settings, backend))
-    for module in (users, stored, clusters, integrity, stats, retention):
+    for module in (users, administration, clusters, integrity, stats, retention):
         monkeypatch.setattr(module, "connect_database", lambda: backend.database)
     monkeypatch.setattr(database, "configured_database", lambda: Database("sqlite://"))
     return made.job_id
 
 
 def keys_of(document: object, before: str = "") -> Iterator[str]:
-    """The keys of a document as `docs.JSON` writes them."""
+    """The keys of a document as `generate_docs.JSON` writes them."""
     opaque = ("metadata", "logfiles", "rows", "simulators", "sbatch_options")
     if isinstance(document, dict) and before.rpartition(".")[2] not in opaque:
         if before == "bragg_peak":  # documented also as what may be null
@@ -270,7 +272,7 @@ MORE = {
 }
 
 
-@pytest.mark.parametrize("command", docs.JSON)
+@pytest.mark.parametrize("command", generate_docs.JSON)
 def test_the_json_of_commands_has_the_documented_keys(command, kept):
     words = command.rpartition(", ")[2].removeprefix("yaptide ").split()
     if words[0] in ("status", "results", "history", "logs"):
@@ -283,7 +285,7 @@ def test_the_json_of_commands_has_the_documented_keys(command, kept):
             connection.exec_driver_sql('UPDATE "Simulation" SET stored_bytes = 1')
     done = CliRunner().invoke(cli.app, words)
     assert done.exit_code == 0, done.output
-    assert set(keys_of(json.loads(done.stdout))) == set(docs.JSON[command])
+    assert set(keys_of(json.loads(done.stdout))) == set(generate_docs.JSON[command])
 
 
 def test_the_json_of_run_is_that_of_status():

@@ -1,6 +1,7 @@
 """Imports go down only; see "Layers" in docs/. The rules are the tables below, the rest only reads imports."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,18 +16,20 @@ _BEHIND_HTTP = ("domain", "editor", "persistence", "simulators", "services", "pl
 #: What of ours each layer may import besides itself, wherever in a module the import stands.
 LAYERS = {
     "__main__": ("admin",),
-    "settings": ("domain", "services"),
+    "settings": ("domain", "disk", "services"),
     "logs": (),
+    "disk": ("domain",),
     "domain": (),
     "editor": ("domain",),
-    "persistence": ("domain",),
-    "simulators": ("domain", "editor"),
-    "services": ("domain", "editor", "persistence", "simulators"),
+    "persistence": ("domain", "disk"),
+    "simulators": ("domain", "disk", "editor"),
+    "platforms.batch.schedulers": ("domain",),
+    "services": ("domain", "disk", "editor", "persistence", "simulators", "platforms.batch.schedulers"),
     "platforms": (
-        *("domain", "simulators", "services", "logs"),
+        *("domain", "disk", "simulators", "services", "logs"),
         *("persistence.codec", "persistence.task_outputs", "persistence.result_files"),
     ),
-    "api": ("domain", "services", "persistence.codec", "logs"),
+    "api": ("domain", "disk", "services", "persistence.codec", "logs"),
     "web": ("domain", "services", "api.http", "api.cookies", "api.errors"),
     "client": (),
     "admin": (*_BEHIND_HTTP, "application", "settings", "logs"),
@@ -53,7 +56,7 @@ LIBRARIES = {
     "yaptide_client": {
         "client": ("yaptide_client",),
         "domain": tuple(
-            f"yaptide_client.{name}" for name in ("errors", "states", "estimators", "depth_dose", "tables")
+            f"yaptide_client.{name}" for name in ("errors", "states", "estimators", "depth_dose", "formats")
         ),
         "application": ("yaptide_client.extras",),
         "services": ("yaptide_client.extras",),
@@ -75,9 +78,14 @@ LIGHT = {
     "yaptide.platforms.direct.worker": {"flask", "apiflask", "sqlalchemy", "asyncssh"},
     "yaptide.simulators": {"flask", "apiflask", "sqlalchemy", "asyncssh"},
     "yaptide.application": {"asyncssh"},
-    "yaptide.platforms.batch.slurm": {"asyncssh", "flask", "sqlalchemy"},
+    "yaptide.platforms.batch.schedulers": {"asyncssh", "flask", "sqlalchemy"},
     "yaptide.admin.cli": {"flask", "apiflask", "uvicorn", "httpx", "jwt", "cryptography", "matplotlib", "asyncssh"},
 }
+
+#: Where the batch system of clusters is known by name: its own folder, and the module that chooses it.
+SCHEDULERS = "yaptide.platforms.batch.schedulers"
+#: Words that belong to it. `sbatch_options` is a stored column, `--sbatch-option` an option of the command line.
+OF_SLURM = re.compile(r"slurm|sbatch(?![-_]options?\b)|squeue|sacct|scancel|scontrol", re.IGNORECASE)
 
 
 def module_name(path: Path) -> str:
@@ -107,11 +115,16 @@ def is_within(name: str, folders: tuple[str, ...]) -> bool:
     return any(name == folder or name.startswith(f"{folder}.") for folder in folders)
 
 
+def layer_of(name: str) -> str:
+    """The layer of a module: a layer inside another one has rules of its own."""
+    return max((layer for layer in LAYERS if is_within(name, (layer,))), key=len, default=name.partition(".")[0])
+
+
 def violations(source: str, module: str) -> list[str]:
     """One line for each import that is against the rules, as an editor can jump to."""
     place = "/".join(module.split(".")) + ("/__init__.py" if module in PACKAGES else ".py")
     _, _, inner = module.partition(".")
-    layer = inner.split(".")[0]
+    layer = layer_of(inner)
     found = []
     for line, name in imports(source, module):
         top, _, below = name.partition(".")
@@ -145,6 +158,33 @@ def test_the_client_imports_nothing_of_the_server():
             assert name.partition(".")[0] in allowed, f"{path}:{line}: {name}"
 
 
+def test_slurm_is_known_to_its_scheduler_alone():
+    known = [name for name in MODULES if is_within(name, (f"{SCHEDULERS}.slurm",)) or name == SCHEDULERS]
+    assert len(known) > 2
+    lines = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in (path for name, path in MODULES.items() if name not in known)
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if OF_SLURM.search(line)
+    ]
+    assert not lines, "\n" + "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("line", "belongs"),
+    [
+        ("Slurm()", True),
+        ("run('sbatch')", True),
+        ("x = SACCT", True),
+        ("sbatch_script", True),
+        ("cluster.sbatch_options", False),
+        ('"--sbatch-option",', False),
+    ],
+)
+def test_words_of_slurm_are_seen(line, belongs):
+    assert bool(OF_SLURM.search(line)) is belongs
+
+
 def test_every_layer_has_its_rules():
     assert {name.split(".")[1] for name in MODULES if "." in name} <= LAYERS.keys()
 
@@ -161,6 +201,9 @@ def test_every_layer_has_its_rules():
         ("yaptide.services.x", "from sqlalchemy import select"),
         ("yaptide.services.x", "import sqlalchemy.orm"),
         ("yaptide.platforms.x", "from yaptide.persistence import codec, models"),
+        ("yaptide.platforms.batch.schedulers.x", "from yaptide.services import tasks"),
+        ("yaptide.platforms.batch.schedulers", "from yaptide.platforms.batch import ssh"),
+        ("yaptide.services.x", "from yaptide.platforms.batch import driver"),
         ("yaptide.api.x", "import sqlalchemy as sa"),
         ("yaptide", "from yaptide.application import create_app"),
     ],
@@ -178,6 +221,8 @@ def test_what_goes_up_is_seen(module, source):
         ("yaptide.domain", "from .states import EntityState"),
         ("yaptide.services.x", "from sqlalchemy import Connection\nfrom sqlalchemy.exc import IntegrityError"),
         ("yaptide.platforms.x", "from yaptide.persistence import codec\nfrom yaptide.persistence.codec import encode"),
+        ("yaptide.services.x", "from yaptide.platforms.batch.schedulers import get_scheduler"),
+        ("yaptide.platforms.batch.driver", "from yaptide.platforms.batch.schedulers import get_scheduler"),
         ("yaptide.api.x", "from yaptide import __version__"),
     ],
 )

@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from yaptide.admin.display import err, format_bytes, format_count, print_json, print_message, print_table
-from yaptide.admin.opening import configured_database, local_user, open_store
+from yaptide.admin.store import configured_database, local_user, open_store
 from yaptide.domain.errors import NotFound
 from yaptide.persistence.engine import Database
 from yaptide.services import archives, backups
@@ -88,7 +88,7 @@ def export_simulations(
 
 
 @app.command("import")
-def take_in(
+def import_simulations(
     file: File,
     user: Annotated[str, typer.Option("--user", help="Whose they become; default: you.", show_default=False)] = "",
     as_json: AsJson = False,
@@ -100,7 +100,7 @@ def take_in(
     backend = open_store().backend
     name = user or local_user(backend, "").username
     with _bar() as watch:
-        report = archives.take_in(backend, file, name, watch)
+        report = archives.import_simulations(backend, file, name, watch)
     if as_json:
         print_json(msgspec.to_builtins(report))
     else:

@@ -6,6 +6,7 @@ import typer
 
 from yaptide import __version__
 from yaptide.admin import (
+    administration,
     adopt,
     backups,
     clusters,
@@ -21,7 +22,6 @@ from yaptide.admin import (
     simulations,
     simulators,
     stats,
-    stored,
     users,
 )
 from yaptide.admin.display import out
@@ -36,11 +36,11 @@ for group in (serving.app, simulations.app, convert.app, demo.app, doctor.app, b
     app.registered_commands += group.registered_commands
 for group in (integrity.app, stats.app, adopt.app, backups.db):
     database.app.registered_commands += group.registered_commands
-stored.simulations.registered_commands += keys.app.registered_commands
+administration.simulations.registered_commands += keys.app.registered_commands
 app.add_typer(database.app, name="db")
 app.add_typer(users.app, name="users")
-app.add_typer(stored.simulations, name="simulations")
-app.add_typer(stored.tasks, name="tasks")
+app.add_typer(administration.simulations, name="simulations")
+app.add_typer(administration.tasks, name="tasks")
 app.add_typer(clusters.app, name="clusters")
 app.add_typer(simulators.app, name="simulators")
 app.add_typer(secrets.app, name="secrets")

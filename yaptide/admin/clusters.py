@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from yaptide.admin.arguments import AsJson, Yes, ask_confirmation
-from yaptide.admin.connection import connect_database
 from yaptide.admin.display import print_facts, print_json, print_message, print_table
+from yaptide.admin.store import connect_database
 from yaptide.domain.errors import InvalidInput
 from yaptide.services import clusters
 from yaptide.services.clusters import Cluster, known_as
@@ -181,8 +181,8 @@ def try_cluster(
     connections = ssh.Connections()
     try:
         server = ssh.Server(cluster.host, cluster.port, cluster.host_key or "")
-        remote = connections.to(server, ssh.Login(login, private_key_file.read_text(), certificate))
-        steps = list(checking.try_out(remote, cluster, wait))
+        remote = connections.open_session(server, ssh.Login(login, private_key_file.read_text(), certificate))
+        steps = list(checking.run_checks(remote, cluster, wait))
     finally:
         connections.close()
     passed = all(step.passed for step in steps)

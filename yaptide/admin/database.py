@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from yaptide.admin.display import out, print_json, print_message
-from yaptide.admin.opening import configured_database
+from yaptide.admin.store import configured_database
 from yaptide.domain.errors import InvalidInput
 from yaptide.persistence import schema
 from yaptide.persistence.diagram import class_diagram

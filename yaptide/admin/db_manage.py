@@ -15,7 +15,7 @@ if not __package__:
     _OURS = (_HERE.parents[1], _HERE.parents[1] / "client")
     sys.path[:] = [*map(str, _OURS), *(folder for folder in sys.path if Path(folder).resolve() != _HERE)]
 
-from yaptide.admin import clusters, stored, users
+from yaptide.admin import administration, clusters, users
 from yaptide.admin.entry import new_app, run_command
 
 COMMANDS = (
@@ -24,10 +24,10 @@ COMMANDS = (
     users.update_user,
     users.link_user,
     users.remove_user,
-    stored.list_simulations,
-    stored.remove_simulation,
-    stored.list_tasks,
-    stored.remove_task,
+    administration.list_simulations,
+    administration.remove_simulation,
+    administration.list_tasks,
+    administration.remove_task,
     clusters.list_clusters,
     clusters.show_cluster,
     clusters.add_cluster,

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from yaptide.admin.display import print_message
-from yaptide.admin.opening import open_store
 from yaptide.admin.simulations import draw_results, print_summary, run_to_the_end
+from yaptide.admin.store import open_store
 from yaptide.domain.errors import Conflict, NotConfigured
 from yaptide.domain.states import EntityState
 from yaptide.services.simulations import Submission

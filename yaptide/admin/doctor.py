@@ -62,8 +62,8 @@ def _surroundings(settings: Settings, backend: Backend) -> Iterator[Finding]:
         yield Finding("broker", Verdict.OK, "none is set (CELERY_BROKER_URL): tasks run on this machine")
         return
     try:
-        workers = broker.workers()
-        depths = broker.depths()
+        workers = broker.list_workers()
+        depths = broker.count_messages()
     except YaptideError as error:
         yield Finding("broker", Verdict.ERROR, f"{broker}: {error}", "start it; nothing is lost meanwhile")
         return

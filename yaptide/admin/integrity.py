@@ -9,8 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from yaptide.admin.arguments import AsJson
-from yaptide.admin.connection import connect_database
 from yaptide.admin.display import err, escape_control, format_count, print_json, print_message, print_table
+from yaptide.admin.store import connect_database
 from yaptide.services import integrity
 from yaptide.services.integrity import Finding, Watch
 

@@ -4,7 +4,7 @@ import typer
 
 from yaptide.admin.arguments import AsJson, JobId
 from yaptide.admin.display import out, print_json, print_message
-from yaptide.admin.opening import open_store
+from yaptide.admin.store import open_store
 from yaptide.services import simulations
 from yaptide.services.access import ADMINISTRATOR
 

@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from yaptide.admin.arguments import AsJson, Yes, ask_confirmation, parse_age, parse_states
-from yaptide.admin.connection import connect_database
 from yaptide.admin.display import (
     format_bytes,
     format_count,
@@ -15,6 +14,7 @@ from yaptide.admin.display import (
     print_message,
     print_table,
 )
+from yaptide.admin.store import connect_database
 from yaptide.application import make_spool
 from yaptide.persistence.engine import Record
 from yaptide.services import retention

@@ -3,7 +3,7 @@
 import typer
 
 from yaptide.admin.display import out, print_message
-from yaptide.admin.opening import open_store
+from yaptide.admin.store import open_store
 from yaptide.domain.errors import NotConfigured
 
 app = typer.Typer(help="Make and change the keys that secrets are encrypted with.", no_args_is_help=True)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -19,9 +20,10 @@ from yaptide.admin.address import http_url, published_address
 from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import format_count, print_json, print_message
 from yaptide.admin.interrupts import Interrupts
-from yaptide.admin.opening import Opened, open_store
+from yaptide.admin.store import Opened, open_store
 from yaptide.application import make_driver, make_executor, make_outbox_publisher, make_server, prepare_to_serve
 from yaptide.domain.errors import Conflict, InvalidInput
+from yaptide.platforms.loops import Loops
 from yaptide.services import recovery, runners
 from yaptide.services.backend import utc_now
 from yaptide.services.conversion import find_stand_in
@@ -61,22 +63,16 @@ def run_server(
     server = make_server(at.settings, at.backend, threads, _GRACE)
     gc.collect()
     gc.freeze()  # what is there now stays: to look through it again costs as much as to answer about 10,000 tasks
-    stop = threading.Event()
-    keepers = []
-    if executor:
-        keepers.append(threading.Thread(target=_keep_working, args=(_worker(), stop), name="keeper"))
     url = http_url(host, port)
-    told = f"yaptide serves {url} (its API is described at {url}/docs); stop with Ctrl-C"
+    loops = Loops()
     try:
-        for keeper in keepers:
-            keeper.start()
-        _announce(told)
+        if executor:
+            loops.start("keeper", partial(_run_worker, loops.stopping), _PAUSE)
+        _announce(f"yaptide serves {url} (its API is described at {url}/docs); stop with Ctrl-C")
         with published_address(at.settings.data_dir, listener.getsockname()[0], port):
             server.serve_on(listener)
     finally:
-        stop.set()
-        for keeper in keepers:
-            keeper.join()
+        loops.stop()
 
 
 def _offer_simulator(at: Opened) -> None:
@@ -112,25 +108,19 @@ def _listen(host: str, port: int) -> socket.socket:
         raise Conflict(f"Cannot listen on {host}:{port}: {error.strerror}") from error
 
 
-def _worker() -> subprocess.Popen[bytes]:
-    """A process that runs tasks. The kernel ends it with the thread that started it, see `die_with_parent`.
+def _run_worker(stop: threading.Event) -> None:
+    """Run a process that runs tasks, until it ends, whatever killed it, or until `stop`.
 
-    Ctrl-C does not reach it: the process that started it ends it, in good order.
+    The kernel ends it with the thread that started it, see `die_with_parent`. Ctrl-C does not reach it: the process
+    that started it ends it, in good order.
     """
-    return subprocess.Popen([sys.executable, "-P", "-m", "yaptide", "work", "--wait"], process_group=0)
-
-
-def _keep_working(worker: subprocess.Popen[bytes], stop: threading.Event) -> None:
-    """Start another process in place of `worker` whenever that ends, whatever killed it, until `stop`."""
-    while True:
-        with worker:
-            while worker.poll() is None and not stop.wait(_LOOK_EVERY):
-                pass
-            worker.terminate()
-        if stop.wait(_PAUSE):
-            return
+    command = [sys.executable, "-P", "-m", "yaptide", "work", "--wait"]
+    with subprocess.Popen(command, process_group=0) as worker:
+        while worker.poll() is None and not stop.wait(_LOOK_EVERY):
+            pass
+        worker.terminate()
+    if not stop.is_set():
         log.warning("the process that runs the tasks has ended (%s); starting another", worker.returncode)
-        worker = _worker()
 
 
 @app.command("work")
@@ -173,8 +163,8 @@ def run_maintenance(as_json: AsJson = False) -> None:
     at = open_store()
     requeued = recovery.requeue_stalled(at.backend, utc_now() - 10 * at.backend.limits.silence)
     courier = make_outbox_publisher(at.settings, at.backend)
-    sent = 0 if courier is None else courier.send()
-    recovery.keep_house(at.backend)
+    sent = 0 if courier is None else courier.send_messages()
+    recovery.clear_spool(at.backend)
     if as_json:
         print_json({"requeued": requeued, "sent": sent})
     else:

@@ -27,7 +27,7 @@ from yaptide.admin.display import (
 )
 from yaptide.admin.interrupts import Interrupts
 from yaptide.admin.naming import complete_job, find_job
-from yaptide.admin.opening import Opened, local_user, open_store
+from yaptide.admin.store import Opened, local_user, open_store
 from yaptide.application import make_executor
 from yaptide.domain.depth_dose import Range
 from yaptide.domain.errors import Conflict, NotFound

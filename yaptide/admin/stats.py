@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from yaptide.admin.arguments import AsJson
-from yaptide.admin.connection import connect_database
 from yaptide.admin.display import format_bytes, format_limit as limited, format_state, print_json, print_table
+from yaptide.admin.store import connect_database
 from yaptide.services import stats as services
 from yaptide.services.stats import Stats
 

@@ -15,7 +15,6 @@ from yaptide.admin.arguments import (
     ask_password,
     parse_size,
 )
-from yaptide.admin.connection import connect_database, least_password
 from yaptide.admin.display import (
     format_bytes,
     format_count,
@@ -26,6 +25,7 @@ from yaptide.admin.display import (
     print_message,
     print_table,
 )
+from yaptide.admin.store import connect_database, least_password
 from yaptide.persistence.models.users import KEYCLOAK_USER
 from yaptide.persistence.queries.administration import Holdings
 from yaptide.services import administration

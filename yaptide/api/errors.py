@@ -8,24 +8,24 @@ from flask import Response, request
 from werkzeug.exceptions import HTTPException
 
 from yaptide.api.http import json_response
+from yaptide.disk import is_full
 from yaptide.domain.errors import (
     Busy,
     ClusterRefused,
     ClusterUnavailable,
-    ComeAgain,
     Conflict,
     Forbidden,
     InvalidInput,
     NotAuthenticated,
     NotConfigured,
     NotFound,
+    RetryLater,
     StorageFull,
     TooLarge,
     TooManyAttempts,
     Unavailable,
     Unreachable,
     YaptideError,
-    is_full,
 )
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def refuse(error: YaptideError) -> Response:
         log.warning("%s: %s", request.url_rule, error)
         return json_response({"message": "The server cannot do this just now; try again later"}, STATUS[Unavailable])
     response = json_response({"message": str(error)}, STATUS.get(type(error), 400))
-    if isinstance(error, ComeAgain):
+    if isinstance(error, RetryLater):
         response.headers["Retry-After"] = str(error.seconds)
     return response
 

@@ -115,7 +115,7 @@ def _access_token(known: Backend, of: Request) -> str | None:
     if token is not None:
         return token
     token = cookies.read(known, cookies.ACCESS, of)
-    if sessions.has_ended(known, token) and sessions.goes_on(known, cookies.read(known, cookies.REFRESH, of)):
+    if sessions.has_ended(known, token) and sessions.can_refresh(known, cookies.read(known, cookies.REFRESH, of)):
         return None  # a browser that has slept is about to refresh it: nobody has to log in
     return token
 

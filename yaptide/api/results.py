@@ -1,6 +1,8 @@
 """Results: workers send them, users read them."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote, urlencode
@@ -37,23 +39,33 @@ def post_results() -> Response:
     than 1 MiB the keys come in this order, so that the update key is checked before the rest is taken in.
     """
     request.max_content_length = current_app.config["MAX_RESULTS_LENGTH"]
-    stream: IO[bytes] = request.stream
+    with _received_body(request.stream) as body:
+        posted = results.post_results(get_backend(), body)
+    logs.bind_log_context(job_id=posted.job_id)
+    refused = {"refused": [page._asdict() for page in posted.refused]} if posted.refused else {}
+    return json_response({"message": "Results saved", **refused}, 202)
+
+
+@contextmanager
+def _received_body(stream: IO[bytes]) -> Iterator[bytes | IO[bytes]]:
+    """The body, in a file if it is large; a wrong key is refused with the rest still unread."""
     head = stream.read(_HEAD)
-    found = key_first(head)
-    if found:  # a wrong one is refused with the rest still unread
-        _check(found)
+    key = key_first(head)
+    if key:
+        logs.bind_log_context(job_id=results.check_key(get_backend(), key))
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=str(_folder())) as spooled:
         while head:
             spooled.write(head)
-            if not found and spooled.tell() > _ANY_ORDER:
+            if not key and spooled.tell() > _ANY_ORDER:
                 raise InvalidInput(
                     'Results of more than 1 MiB have to begin with {"simulation_id": ..., "update_key": "..."'
                 )
             head = stream.read(_CHUNK)
-        posted = _store(spooled)
-    logs.bind_log_context(job_id=posted.job_id)
-    refused = {"refused": [page._asdict() for page in posted.refused]} if posted.refused else {}
-    return json_response({"message": "Results saved", **refused}, 202)
+        if spooled.tell() > _IN_MEMORY:  # it stays on the disk
+            yield spooled
+        else:
+            spooled.seek(0)
+            yield spooled.read()
 
 
 def _folder() -> Path:
@@ -61,17 +73,6 @@ def _folder() -> Path:
     folder = get_backend().data_dir
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
-
-
-def _check(key: results.Key) -> None:
-    logs.bind_log_context(job_id=results.check_key(get_backend(), key))
-
-
-def _store(spooled: "tempfile.SpooledTemporaryFile[bytes]") -> results.Posted:
-    if spooled.tell() > _IN_MEMORY:  # it stays on the disk
-        return results.post_file(get_backend(), spooled)
-    spooled.seek(0)
-    return results.post_results(get_backend(), spooled.read())
 
 
 @blueprint.get("/estimators")

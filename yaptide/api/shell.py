@@ -31,7 +31,7 @@ from urllib.parse import unquote_to_bytes
 import orjson
 
 from yaptide.api.http import BODY_FILE
-from yaptide.domain.errors import is_full
+from yaptide.disk import is_full
 from yaptide.services import metrics
 
 log = logging.getLogger(__name__)

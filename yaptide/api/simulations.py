@@ -57,17 +57,11 @@ def convert_project_json(json_data: schemas.ProjectToConvert) -> Response:
 
 
 def _submission(project: schemas.Project) -> simulations.Submission:
-    given = project.input_json if project.input_type == "editor" else project.input_files
+    name = "input_json" if project.input_type == "editor" else "input_files"
+    given = getattr(project, name)
     if given is None:
-        raise InvalidInput(
-            f"input_type {project.input_type} needs {'input_json' if _is_editor(project) else 'input_files'}"
-        )
-    files, project_json = (None, project.input_json) if _is_editor(project) else (project.input_files, None)
-    return simulations.Submission(project.sim_type, project.ntasks, project.title, files, project_json)
-
-
-def _is_editor(project: schemas.Project) -> bool:
-    return project.input_type == "editor"
+        raise InvalidInput(f"input_type {project.input_type} needs {name}")
+    return simulations.Submission(project.sim_type, project.ntasks, project.title, **{name: given})
 
 
 @blueprint.get("/jobs")

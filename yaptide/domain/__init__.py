@@ -1,4 +1,4 @@
-"""What yaptide is about, free of any input or output: states, scores, splitting and merging.
+"""The domain model, without I/O: states, estimators, splitting and merging.
 
-Nothing in here opens a file, a database or a socket, so everything in here can be tested by calling it.
+Nothing in this package opens a file, a database or a socket, so it can be tested by calling it.
 """

@@ -1,4 +1,4 @@
-"""Numbers that physicists read off a depth-dose curve: the client's, which reads them in the same way."""
+"""Quantities read off a depth-dose curve, shared with the Python client (`yaptide_client.depth_dose`)."""
 
 from yaptide_client.depth_dose import (
     NO_RANGE as NO_RANGE,

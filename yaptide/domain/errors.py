@@ -1,13 +1,8 @@
-"""The errors a user can do something about.
+"""Errors that a user can act on.
 
-Each class is one kind of refusal. What an HTTP client or a shell sees of it (status code, exit code) is decided once,
-at the door where it leaves the program: `yaptide.api.errors` and `yaptide.admin.cli`. The message is written for the
-person who caused it, and never holds a secret.
+Each class is one kind of error. `yaptide.api.errors` maps it to an HTTP status and `yaptide.admin.cli` to an exit code.
+The message is written for the user who caused it and never contains a secret.
 """
-
-import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from yaptide_client.errors import (
     Conflict as Conflict,
@@ -22,56 +17,38 @@ from yaptide_client.errors import (
     YaptideError as YaptideError,
 )
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-
-def is_full(error: OSError) -> bool:
-    """Whether an error of the system says that a disk, a quota or the limit of a file leaves no room."""
-    return error.errno in _FULL
-
-
-@contextmanager
-def explain_full_disk(message: str) -> Iterator[None]:
-    """Raise StorageFull with `message` where the system says that there is no room."""
-    try:
-        yield
-    except OSError as error:
-        if is_full(error):
-            raise StorageFull(message) from error
-        raise
-
-
-class ComeAgain(YaptideError):
-    """The server does not even look at this now; it will `seconds` later."""
+class RetryLater(YaptideError):
+    """The server rejects this request for now; retry after `seconds`."""
 
     def __init__(self, seconds: int, reason: str) -> None:
         self.seconds = seconds
         super().__init__(f"{reason}; wait {seconds} s, then try again")
 
 
-class TooManyAttempts(ComeAgain):
-    """Somebody has guessed passwords in vain, or asked for something, too often."""
+class TooManyAttempts(RetryLater):
+    """Too many failed sign-ins, or too many requests of one kind."""
 
 
-class Busy(ComeAgain):
-    """Others ask for more at once than this server does; nothing was looked at."""
+class Busy(RetryLater):
+    """The server is at its limit; the request was not processed."""
 
 
 class ClusterUnavailable(YaptideError):
-    """A cluster cannot be reached, or does not answer in time; the same call may work later."""
+    """A cluster cannot be reached or does not respond in time; the same call may work later."""
 
 
 class ClusterRefused(YaptideError):
-    """A cluster does not let somebody in, or is not the one it should be; somebody has to mend that first."""
+    """A cluster rejects the user's key or its host key is wrong; retrying does not help until this is fixed."""
 
 
 class Contended(Unavailable):
-    """Others were changing the same rows, and the database chose this transaction to give way; nothing was changed."""
+    """The database aborted this transaction because of concurrent changes to the same rows; nothing was changed."""
 
 
 class Unreachable(YaptideError):
-    """Another service that this one relies on does not answer, or makes no sense; the same call may work later."""
+    """A service that yaptide relies on does not respond, or responds with nonsense; the same call may work later."""
 
 
 class SimulationFailed(YaptideError):
-    """A run of a simulator cannot be believed; the message is the reason kept with the task."""
+    """The output of a simulator run cannot be trusted; the message is the reason stored with the task."""

@@ -1,6 +1,6 @@
-"""Scores as numbers: what one task leaves behind, and pages that cannot be kept.
+"""Task output as numbers, and pages that are rejected.
 
-Axes, pages and estimators are the client's too: `yaptide_client.estimators`.
+Axes, pages and estimators are shared with the Python client: `yaptide_client.estimators`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from yaptide_client.estimators import (
 
 
 def has_missing_values(document: object) -> bool:
-    """Whether a document is a page among whose values are null, NaN or infinities."""
+    """Return whether a document is a page with null, NaN or infinity among its values."""
     data = document.get("data") if isinstance(document, dict) else None
     values = data.get("values") if isinstance(data, dict) else None
     if not isinstance(values, list) or not values:
@@ -34,10 +34,10 @@ def has_missing_values(document: object) -> bool:
 
 
 def with_missing_named(page: Mapping[str, Any]) -> dict[str, Any]:
-    """A page that `has_missing_values` with a 0 in the place of each, and `data.missing`."""
+    """Return a page that `has_missing_values` with each missing value set to 0 and listed in `data.missing`."""
     data, metadata = page["data"], page.get("metadata")
     exists = np.isfinite(np.array(data["values"], dtype=np.float64))
-    values = [value if there else 0.0 for value, there in zip(data["values"], exists.tolist(), strict=True)]
+    values = [value if present else 0.0 for value, present in zip(data["values"], exists.tolist(), strict=True)]
     named = {**page, "data": {**data, "values": values, "missing": missing_ranges(exists)}}
     if not exists.any():
         named["metadata"] = {"unit": str(data.get("unit", "")), **(metadata if isinstance(metadata, dict) else {})}
@@ -47,7 +47,7 @@ def with_missing_named(page: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class TaskOutput:
-    """What one finished task leaves: the primaries really simulated, its scores per primary, its log files."""
+    """The output of a finished task: primaries that were simulated, estimators per primary, and log files."""
 
     primaries: int
     estimators: tuple[Estimator, ...]
@@ -55,18 +55,18 @@ class TaskOutput:
 
 
 class RefusedPage(NamedTuple):
-    """A page that cannot be kept, and why; `page` is None if that holds for the whole estimator."""
+    """A page that is not stored, and the reason; `page` is None if the whole estimator is rejected."""
 
     estimator: str
     page: int | None
     reason: str
 
     def __str__(self) -> str:
-        """In one line."""
+        """Return the rejection as one line."""
         page = "" if self.page is None else f"page {self.page} of "
         return f"{page}estimator {self.estimator!r}: {self.reason}"
 
 
 def refused_metadata(refused: Sequence[RefusedPage]) -> dict[str, Any]:
-    """What the metadata of an estimator says of the pages that could not be kept; nothing if there are none."""
+    """Return the entry about rejected pages for the metadata of an estimator; empty if there are none."""
     return {"refused_pages": [{"page": page, "reason": reason} for _, page, reason in refused]} if refused else {}

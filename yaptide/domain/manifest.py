@@ -1,6 +1,6 @@
-"""One simulation in full, as an archive describes it, and what has to be true of such a description.
+"""The manifest: one simulation in full, as an archive describes it, and its validation.
 
-Descriptions come from other installations, and from whoever can write a file: everything is checked.
+A manifest may come from another installation or from an attacker: everything is checked.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,38 +14,38 @@ from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRA
 
 _PRINTED = r"^[^\x00]*\Z"
 Name = Annotated[str, Meta(min_length=1, max_length=500, pattern=_PRINTED)]
-Line = Annotated[str, Meta(max_length=10_000, pattern=_PRINTED)]
-Story = Annotated[str, Meta(max_length=1_000_000, pattern=_PRINTED)]
-#: Becomes a name of folders: no separators, and never ``..``.
+Text = Annotated[str, Meta(max_length=10_000, pattern=_PRINTED)]
+LongText = Annotated[str, Meta(max_length=1_000_000, pattern=_PRINTED)]
+#: Used as a folder name: no separators, and never ``..``.
 JobId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,199}\Z")]
-Moment = Annotated[datetime, Meta(tz=True)]
-Number = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Timestamp = Annotated[datetime, Meta(tz=True)]
+Int32 = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Int64 = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class Payload(Struct, forbid_unknown_fields=True):
-    """A payload: the entry with its bytes, and size and SHA-256 of the JSON text in it."""
+    """A payload: the archive entry with its bytes, and the size and SHA-256 of its JSON text."""
 
-    entry: Line
-    size: Count
+    entry: Text
+    size: Int64
     sha256: Sha256
 
 
 class Page(Struct, forbid_unknown_fields=True):
     """A page of an estimator; see `yaptide.persistence.models.results.PageModel`."""
 
-    page_number: Number
-    page_name: Line
-    page_dimension: Number
+    page_number: Int32
+    page_name: Text
+    page_dimension: Int32
     data: Payload
 
 
 class Estimator(Struct, forbid_unknown_fields=True):
-    """An estimator with its metadata and its pages, by number."""
+    """An estimator with its metadata and its pages in order of their numbers."""
 
-    name: Line
-    file_name: Line
+    name: Text
+    file_name: Text
     metadata: Payload
     pages: list[Page]
 
@@ -53,53 +53,53 @@ class Estimator(Struct, forbid_unknown_fields=True):
 class Task(Struct, forbid_unknown_fields=True):
     """A task; see `yaptide.persistence.models.tasks.TaskModel`."""
 
-    task_id: Number
+    task_id: Int32
     task_state: EntityState
-    requested_primaries: Count
-    simulated_primaries: Count
-    attempts: Number
+    requested_primaries: Int64
+    simulated_primaries: Int64
+    attempts: Int32
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    estimated_time: Number | None = None
-    start_time: Moment | None = None
-    end_time: Moment | None = None
-    last_update_time: Moment | None = None
+    estimated_time: Int32 | None = None
+    start_time: Timestamp | None = None
+    end_time: Timestamp | None = None
+    last_update_time: Timestamp | None = None
 
 
-class Change(Struct, forbid_unknown_fields=True):
-    """A change of state; see `yaptide.persistence.models.simulations.StateHistoryModel`."""
+class HistoryEntry(Struct, forbid_unknown_fields=True):
+    """A transition; see `yaptide.persistence.models.simulations.StateHistoryModel`."""
 
-    task_id: Number | None
+    task_id: Int32 | None
     from_state: EntityState | None
     to_state: EntityState
-    time: Moment
-    actor: Line
-    reason: Story | None = None
+    time: Timestamp
+    actor: Text
+    reason: LongText | None = None
 
 
-class Description(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """A simulation; see `yaptide.persistence.models.simulations.SimulationModel`. `user` is who had it run."""
+class SimulationManifest(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A simulation; see `yaptide.persistence.models.simulations.SimulationModel`. `user` is its owner."""
 
     job_id: JobId
     user: Name
-    title: Line
+    title: Text
     platform: Literal["DIRECT", "BATCH"]
     input_type: Literal["EDITOR", "FILES"]
     sim_type: Name
     job_state: EntityState
-    start_time: Moment
-    end_time: Moment | None
+    start_time: Timestamp
+    end_time: Timestamp | None
     cluster_name: Name | None
-    simulator_version: Line | None
+    simulator_version: Text | None
     simulator_digest: Sha256 | None
     input: Payload | None
     tasks: list[Task]
-    history: list[Change]
+    history: list[HistoryEntry]
     estimators: list[Estimator]
     logfiles: list[Payload]
-    refused_pages: Story | None = None
+    refused_pages: LongText | None = None
 
     def payloads(self) -> Iterator[Payload]:
-        """All payloads of the simulation."""
+        """Yield every payload of the simulation."""
         if self.input is not None:
             yield self.input
         yield from self.logfiles
@@ -108,12 +108,12 @@ class Description(Struct, forbid_unknown_fields=True, omit_defaults=True):
             yield from (page.data for page in estimator.pages)
 
 
-def check_manifest(simulation: Description) -> None:
-    """Raise InvalidInput unless the simulation has ended, and its parts agree with each other."""
+def check_manifest(simulation: SimulationManifest) -> None:
+    """Raise InvalidInput unless the simulation has ended and its parts are consistent."""
     if {simulation.job_state, *(task.task_state for task in simulation.tasks)} - FINAL_STATES:
-        raise InvalidInput(f"{simulation.job_id} has not ended, or one of its tasks has not")
+        raise InvalidInput(f"{simulation.job_id} has not ended, or has tasks that have not ended")
     if (simulation.platform == "BATCH") != (simulation.cluster_name is not None):
-        raise InvalidInput(f"{simulation.job_id} does not tell on which cluster it ran")
+        raise InvalidInput(f"{simulation.job_id} must have a cluster_name if and only if its platform is BATCH")
     _check_distinct("tasks", [task.task_id for task in simulation.tasks])
     _check_distinct("log files", [logs.sha256 for logs in simulation.logfiles])
     _check_distinct("estimators", [estimator.name for estimator in simulation.estimators])
@@ -124,19 +124,19 @@ def check_manifest(simulation: Description) -> None:
 
 def _check_distinct(kind: str, keys: Sequence[object]) -> None:
     if len(set(keys)) != len(keys):
-        raise InvalidInput(f"two {kind} are the same")
+        raise InvalidInput(f"duplicate {kind}")
 
 
-def _check_history(simulation: Description) -> None:
-    """Every change is one that the tables of transitions have, or a remark; the last one led to the present state."""
+def _check_history(simulation: SimulationManifest) -> None:
+    """Check that every entry is an allowed transition or an audit entry, and the last one gives the current state."""
     last: dict[int | None, EntityState] = {}
     for change in simulation.history:
         transitions = SIMULATION_TRANSITIONS if change.task_id is None else TASK_TRANSITIONS
         before, after = change.from_state, change.to_state
         if before is not None and before is not after and after not in transitions[before]:
-            raise InvalidInput(f"{simulation.job_id} cannot have gone from {before} to {after}")
+            raise InvalidInput(f"{simulation.job_id} has a transition that is not allowed: {before} to {after}")
         last[change.task_id] = after
     states: dict[int | None, EntityState] = {task.task_id: task.task_state for task in simulation.tasks}
     states[None] = simulation.job_state
-    if any(states.get(whose, state) is not state for whose, state in last.items()):
-        raise InvalidInput(f"the history of {simulation.job_id} does not lead to the states that it tells")
+    if any(states.get(task_id, state) is not state for task_id, state in last.items()):
+        raise InvalidInput(f"the history of {simulation.job_id} does not end in its states")

@@ -1,23 +1,23 @@
-"""Merging the same page of several tasks into one, with its standard error.
+"""Merge the same page of several tasks into one, with its standard error.
 
 Tasks of one simulation are independent samples of the same distribution. A mean over n_i primaries has the variance
 s^2/n_i, so tasks are weighted by n_i, and s^2 is estimated from the spread between the k tasks with n_i > 0:
 
     m = sum(n_i x_i) / N            se^2 = sum(n_i (x_i - m)^2) / ((k - 1) N)              N = sum(n_i)
 
-A value with weights of its own, such as LET, an average over dose d_i, is the ratio of two such means, and the weights
-are as random as the values. Its error is that of the ratio to first order (W. G. Cochran, "Sampling Techniques", 3rd
-edition, 1977, chapter 6), which is the one above where all d_i are the same:
+A value with its own weights, such as LET, which is averaged over dose d_i, is the ratio of two such means, and the
+weights are as random as the values. Its error is that of the ratio to first order (W. G. Cochran, "Sampling
+Techniques", 3rd edition, 1977, chapter 6), which equals the one above if all d_i are the same:
 
     m = sum(n_i d_i x_i) / (N D)    se^2 = sum(n_i d_i^2 (x_i - m)^2) / ((k - 1) N D^2)    D = sum(n_i d_i) / N
 
 Sums are accumulated in one pass around the running mean, as in D. H. D. West, "Updating mean and variance estimates: an
 improved method", Communications of the ACM 22 (1979) 532, which does not subtract large numbers from each other. Memory
-is a few arrays of the page's size, whatever the number of tasks.
+use is a few arrays of the page's size, whatever the number of tasks.
 
-Where the tasks cannot tell the error it is unknown, which is NaN, and not zero: tasks that have all missed the rare,
-large contributions agree with each other by chance. The limits below are checked against a real code by
-`python -m tests.stress.errors`; docs/merging.md explains them and has the figures.
+An error that the tasks cannot determine is unknown (NaN), not zero: tasks that all missed the rare, large contributions
+agree by chance. `python -m tests.stress.errors` checks the limits below against a real code; docs/merging.md explains
+them and has the results.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,26 +31,26 @@ Doubles = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 Counts = NDArray[np.uint8]
 
-#: The error of a mean is known if it amounts to this many typical histories, or to one per task if these are fewer.
+#: The error of a mean is known if the mean amounts to this many typical histories, or to one per task if that is fewer.
 ENOUGH_HISTORIES = 30
 #: A typical history is estimated from groups of this many consecutive values.
 NEIGHBOURS = 8
-#: The value's own spread may indicate fewer histories, but not fewer than this fraction.
+#: The value's own variance may indicate fewer histories, but not fewer than this fraction.
 OWN_FRACTION = 1 / 4
 
-#: The error of a weighted mean is known if a value of its weight has at most this relative error on the page's average,
+#: The error of a weighted mean is known if values of its weight have at most this mean relative error over the page,
 MAX_ERROR = 0.025
-#: if the value is at least this fraction of the page's mean (smaller ones, as in air, are not like the average),
+#: if the value is at least this fraction of the page's mean (the average does not apply to smaller ones, as in air),
 MIN_VALUE = 0.2
 #: and if the weight itself has at most this relative error.
 MAX_WEIGHT_ERROR = 0.2
 
-#: Values that stay in the processor's cache while they are worked on; whole groups of neighbours.
+#: Number of values processed at once, so that they stay in the processor's cache; whole groups of neighbours.
 _PART = 2048 * NEIGHBOURS
 
 
 class Mean:
-    """Running mean over primaries of arrays of one shape, and its standard error; add one task after the other."""
+    """Running mean over primaries of arrays of one shape, and its standard error."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._tasks = 0
@@ -60,7 +60,7 @@ class Mean:
         self._spread: Doubles = np.zeros(shape)
 
     def add(self, values: Floats, primaries: float, weights: Floats | None = None) -> None:
-        """Count `values`, all of them with `primaries`; a task that has simulated nothing does not count."""
+        """Add the `values` of one task, weighted with `primaries`; a task without primaries is ignored."""
         if primaries <= 0:
             return
         self._tasks += 1
@@ -77,7 +77,7 @@ class Mean:
             _count(self._counts[part], values[part])
 
     def result(self) -> tuple[Doubles, Doubles | None]:
-        """Mean and standard error, which is NaN where it is unknown; None if there are not two tasks."""
+        """Return the mean and its standard error (NaN where unknown; None with fewer than two tasks)."""
         if self._tasks < 2:
             return self._mean, None
         error = np.empty_like(self._mean)
@@ -87,10 +87,10 @@ class Mean:
         return self._mean, error
 
     def _known(self, part: slice, variance: Doubles) -> Booleans:
-        """Where the error is known.
+        """Return where the error is known.
 
-        A typical history contributes sum(variances) / sum(means) of a group of neighbours to a mean. Taking each
-        value's own variance would select those whose tasks agree by chance.
+        A typical history contributes sum(variances) / sum(means) of a group of neighbours to a mean. Using each value's
+        own variance would favour values whose tasks agree by chance.
         """
         histories = min(self._tasks, ENOUGH_HISTORIES)
         size = np.abs(self._mean[part])
@@ -102,7 +102,7 @@ class Mean:
 
 
 class WeightedMean:
-    """Running mean over primaries x weights, the weights being as random as the values, and its standard error."""
+    """Running mean over primaries x weights, where the weights are as random as the values, and its standard error."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._tasks = 0
@@ -116,7 +116,7 @@ class WeightedMean:
         self._moment2: Doubles = np.zeros(shape)
 
     def add(self, values: Floats, primaries: float, weights: Floats | None = None) -> None:
-        """Count each of `values` with its weight; where that is 0 it does not count."""
+        """Add the `values` of one task with their `weights`; values with weight 0 are ignored."""
         if primaries <= 0 or weights is None:
             return
         self._tasks += 1
@@ -128,14 +128,14 @@ class WeightedMean:
         sums = self._mean, self._weight, self._moment0, self._moment1, self._moment2
         mean, total, moment0, moment1, moment2 = (array[part] for array in sums)
         exists = np.isfinite(values)
-        if not exists.all():  # what does not exist in this task counts for nothing there
+        if not exists.all():  # undefined values of this task count for nothing
             values, weights = np.where(exists, values, 0.0), np.where(exists, weights, 0.0)
         _count(self._counts[part], weights)
         weight = primaries * weights.astype(np.float64)
         total += weight
         step = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0) * (values - mean)
         mean += step
-        moment2 += step * (step * moment0 - 2 * moment1)  # the mean, around which they are taken, has moved
+        moment2 += step * (step * moment0 - 2 * moment1)  # the mean, which is their centre, has moved
         moment1 -= step * moment0
         delta = values - mean
         weight *= weights
@@ -146,20 +146,21 @@ class WeightedMean:
         moment2 += weight
 
     def result(self) -> tuple[Doubles, Doubles | None]:
-        """Mean and standard error, NaN where there is none or it is unknown; no error (None) of less than two tasks."""
+        """Return the mean and its standard error: NaN where undefined or unknown; None with fewer than two tasks."""
         mean = np.where(self._weight > 0, self._mean, np.nan)
         if self._tasks < 2:
             return mean, None
         weight = self._weight / self._primaries
-        variance = self._moment2 / ((self._tasks - 1) * self._primaries)  # that of weight x value
+        variance = self._moment2 / ((self._tasks - 1) * self._primaries)  # the variance of weight x value
         known = self._known(weight, variance)
         np.divide(variance, weight**2, out=variance, where=known)
         return mean, _standard_error(variance, known)
 
     def _known(self, weight: Doubles, variance: Doubles) -> Booleans:
-        """Where the error is known, given the mean weight, and the variance of the mean of weight x value.
+        """Return where the error is known, given the mean weight and the variance of the mean of weight x value.
 
-        What is usual is taken from the whole page: a few neighbours may all have missed rare, large contributions.
+        The average relative error is taken over the whole page: a few neighbours may all have missed rare, large
+        contributions.
         """
         total, sum_of_values = weight.sum(), (weight * self._mean).sum()
         precise = weight * (MAX_ERROR * sum_of_values) ** 2 >= variance.sum() * total
@@ -170,7 +171,7 @@ class WeightedMean:
 
 
 def _parts(values: Floats) -> Iterator[slice]:
-    """The parts of an array in which it is worked on."""
+    """Yield the slices in which an array is processed."""
     for start in range(0, len(values), _PART):
         yield slice(start, start + _PART)
 
@@ -193,20 +194,20 @@ class Sum:
         self._mean = Mean(shape)
 
     def add(self, values: Floats, primaries: float, weights: Floats | None = None) -> None:
-        """Count `values`; a sum has no weights."""
+        """Add the `values` of one task; a sum has no weights."""
         self._sum += values
         if primaries > 0:
             self._primaries += primaries
             self._mean.add(values / primaries, primaries)
 
     def result(self) -> tuple[Doubles, Doubles | None]:
-        """Sum and its standard error, NaN where it is unknown; None if there are not two tasks."""
+        """Return the sum and its standard error (NaN where unknown; None with fewer than two tasks)."""
         _, error = self._mean.result()
         return self._sum, None if error is None else error * self._primaries
 
 
 class Concatenation:
-    """All values one after the other, in the order of the tasks."""
+    """All values in the order of the tasks."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._parts: list[Doubles] = []
@@ -216,12 +217,12 @@ class Concatenation:
         self._parts.append(np.asarray(values, dtype=np.float64))
 
     def result(self) -> tuple[Doubles, None]:
-        """The values; a list of particles has no error."""
+        """Return the values; a list of particles has no error."""
         return np.concatenate(self._parts) if self._parts else np.zeros(0), None
 
 
 class First:
-    """The first task's values, for what is the same in every task."""
+    """The values of the first task, for pages that are the same in every task."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._values: Doubles | None = None
@@ -232,7 +233,7 @@ class First:
             self._values = np.asarray(values, dtype=np.float64)
 
     def result(self) -> tuple[Doubles, None]:
-        """The values, without an error."""
+        """Return the values, without an error."""
         return np.zeros(0) if self._values is None else self._values, None
 
 
@@ -247,34 +248,33 @@ _ACCUMULATORS: dict[Aggregation, type[Accumulator]] = {
 
 
 def make_accumulator(aggregation: Aggregation, shape: tuple[int, ...], *, weighted: bool = False) -> Accumulator:
-    """An empty accumulator for pages of `shape` that are merged by `aggregation`; `weighted` means have weights."""
+    """Return an empty accumulator for pages of `shape`; `weighted` means have weights."""
     if weighted and aggregation is Aggregation.MEAN:
         return WeightedMean(shape)
     return _ACCUMULATORS[aggregation](shape)
 
 
 class PagesDiffer(Exception):
-    """The tasks have left pages that cannot be one."""
+    """The tasks have pages that cannot be merged."""
 
 
 def merge_pages(pages: Iterable[Page], primaries: Sequence[int]) -> Page:
-    """Merge the same page of several tasks, each with its primaries; `pages` is gone through once.
+    """Merge the same page of several tasks, given the primaries of each; iterates over `pages` once.
 
-    Where no task has a value that counts, the result has none (NaN). Raises PagesDiffer if the pages do not fit
-    together.
+    Where no task has a value that counts, the result is NaN. Raises PagesDiffer if the pages do not fit together.
     """
     first: Page | None = None
     total: Accumulator | None = None
-    with np.errstate(over="ignore", invalid="ignore"):  # it shows in the result
+    with np.errstate(over="ignore", invalid="ignore"):  # overflow shows in the result
         for page, count in zip(pages, primaries, strict=True):
             if first is None or total is None:
                 first = page
                 total = make_accumulator(page.aggregation, page.values.shape, weighted=page.weights is not None)
-            elif (what := _difference(first, page)) is not None:
-                raise PagesDiffer(f"its {what} differ between tasks")
+            elif (difference := _difference(first, page)) is not None:
+                raise PagesDiffer(f"its {difference} differ between tasks")
             total.add(page.values, count, page.weights)
         if first is None or total is None:
-            raise PagesDiffer("no task has left it")
+            raise PagesDiffer("no task has this page")
         values, errors = total.result()
     return Page(
         first.number, first.name, first.unit, first.axes, values, errors, None, first.aggregation, first.metadata
@@ -282,7 +282,7 @@ def merge_pages(pages: Iterable[Page], primaries: Sequence[int]) -> Page:
 
 
 def _difference(first: Page, page: Page) -> str | None:
-    """In what two pages differ that has to be the same for them to be merged; None if in nothing."""
+    """Return in what two pages differ that prevents merging them; None if nothing."""
     grid = first.aggregation is not Aggregation.CONCATENATE
     same = {
         "names": page.name == first.name,
@@ -291,7 +291,7 @@ def _difference(first: Page, page: Page) -> str | None:
         "shapes": page.dimension == first.dimension and (not grid or page.values.shape == first.values.shape),
         "axes": len(page.axes) == len(first.axes) and all(map(_same_axis, page.axes, first.axes)),
     }
-    return next((what for what, is_same in same.items() if not is_same), None)
+    return next((aspect for aspect, is_same in same.items() if not is_same), None)
 
 
 def _same_axis(one: Axis, other: Axis) -> bool:
@@ -299,7 +299,7 @@ def _same_axis(one: Axis, other: Axis) -> bool:
 
 
 def _standard_error(variance: Doubles, known: Booleans) -> Doubles:
-    """The root of `variance` where it is known, NaN elsewhere, also where it is too large for a number."""
+    """Return the square root of `variance` where it is known; NaN elsewhere, and where it overflows."""
     error = np.full_like(variance, np.nan)
     np.sqrt(np.maximum(variance, 0.0), out=error, where=known & np.isfinite(variance))
     return error

@@ -1,8 +1,8 @@
-"""Names of people: one spelling for each, and which of them look alike.
+"""User names: their normal form, and which names look alike.
 
-What cannot be told apart is decided by the skeleton of a name, a small version of that of Unicode Technical Standard 39
-(https://www.unicode.org/reports/tr39/#Confusable_Detection) that needs no table of thousands of letters: names of one
-script only are taken, so that few letters of other scripts can stand for Latin ones.
+Two names are indistinguishable if they have the same skeleton, a small version of that of Unicode Technical Standard 39
+(https://www.unicode.org/reports/tr39/#Confusable_Detection) that needs no table of thousands of letters: a name may use
+only one script, so few letters of other scripts can be confused with Latin ones.
 """
 
 import hashlib
@@ -10,15 +10,15 @@ import re
 import unicodedata
 
 _LONGEST = 1024
-#: East Asian scripts are written together, and with Latin; modifiers and signs belong to every script.
+#: East Asian scripts are used together, and with Latin; modifiers and signs belong to every script.
 _COMMON = frozenset(
     {"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC", "MODIFIER", ""}
 )
-#: Printable to Python, and yet not to be seen: joiners, fillers and selectors of variants.
+#: Printable according to Python, but invisible: joiners, fillers and variation selectors.
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
-#: What each of them looks like, in one of its cases at least. 1, l and I are one letter in many fonts, 0 and O too.
+#: What each letter looks like, in upper or lower case. In many fonts 1, l and I look the same, and 0 and O.
 _LOOK_ALIKES = {
     ord(letter): plain
     for letters, plains in (
@@ -33,30 +33,30 @@ _LOOK_ALIKES = {
 }
 
 
-def composed(name: str) -> str:
-    """The name in the one spelling that is stored (NFC): accents can be typed in several ways.
+def normalize_name(name: str) -> str:
+    """Return the name in its normal form (NFC), which is stored: accents can be typed in several ways.
 
-    What is far too long for a name stays as it is: a hundred thousand accents on a letter take minutes to put in order.
+    A name that is far too long is returned unchanged: normalizing a letter with 100,000 accents takes minutes.
     """
     return name if len(name) > _LONGEST else unicodedata.normalize("NFC", name)
 
 
-def scripts(name: str) -> list[str]:
-    """The scripts of the letters of a name, such as ``LATIN``, in their order."""
+def list_scripts(name: str) -> list[str]:
+    """Return the scripts of the letters of a name, such as ``LATIN``, in order of appearance."""
     letters = (letter for letter in unicodedata.normalize("NFKC", name) if letter.isalpha())
-    found = dict.fromkeys(unicodedata.name(letter, "").split(" ")[0] for letter in letters)
-    return [script for script in found if script not in _COMMON]
+    names = dict.fromkeys(unicodedata.name(letter, "").split(" ")[0] for letter in letters)
+    return [script for script in names if script not in _COMMON]
 
 
 def has_unseen(name: str) -> bool:
-    """Whether something in a name cannot be seen."""
+    """Return whether a name contains invisible characters."""
     return _UNSEEN.search(name) is not None
 
 
-def skeleton(name: str) -> str:
-    """SHA-256, hexadecimal, of what is to be seen of a name: those that look alike have the same.
+def make_skeleton(name: str) -> str:
+    """Return a SHA-256 in hexadecimal that is the same for all names that look alike.
 
-    Case, width and font of letters make no difference; nor does what several scripts write alike.
+    Case, width and font of letters make no difference, nor do letters that look the same in several scripts.
     """
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     text = " ".join(_UNSEEN.sub("", text).translate(_LOOK_ALIKES).split())

@@ -1,4 +1,4 @@
-"""Splitting one simulation into tasks: how many primaries and which seed each of them gets."""
+"""Split a simulation into tasks: the number of primaries and the seed of each."""
 
 import hashlib
 
@@ -8,10 +8,10 @@ from yaptide.domain.errors import InvalidInput
 def split_primaries(total: int, tasks: int, quantum: int = 1) -> list[int]:
     """Split `total` primaries over at most `tasks` tasks in whole multiples of `quantum`.
 
-    Simulators that work in batches (`quantum` primaries each) round up: so does the split, once, so that what is
-    requested of a task is what it simulates. Never more tasks than batches; sizes differ by one batch at most.
+    Simulators that run in batches of `quantum` primaries round up. The split rounds up once, so each task simulates
+    exactly what is requested of it. There are never more tasks than batches; sizes differ by at most one batch.
 
-    Raises InvalidInput if there is nothing to split.
+    Raises InvalidInput if `total` or `tasks` is less than 1.
     """
     if total < 1 or tasks < 1:
         raise InvalidInput("The number of primaries and the number of tasks must be 1 or more")
@@ -22,10 +22,10 @@ def split_primaries(total: int, tasks: int, quantum: int = 1) -> list[int]:
 
 
 def task_seeds(base: int, tasks: int) -> list[int]:
-    """Distinct seeds in 1 .. 2**31-1 for `tasks` tasks, the same ones for the same `base`.
+    """Return distinct seeds in 1 .. 2**31-1 for `tasks` tasks, always the same for the same `base`.
 
-    They are hashed and not counted up, because two simulations with the seeds 1 and 2 would otherwise share all of
-    their random numbers but one task's. Asking for more tasks never changes the seeds of the first ones.
+    Seeds are hashed, not counted up: otherwise two simulations with seeds 1 and 2 would share the random numbers of all
+    but one task. Asking for more tasks never changes the first seeds.
     """
     seeds: dict[int, None] = {}
     counter = 0

@@ -1,7 +1,7 @@
-"""States of simulations and tasks, and which may follow which.
+"""States of simulations and tasks, and the allowed transitions.
 
-The two tables below are the only place that says so. `yaptide.persistence.queries.transitions` turns them into guarded
-updates, the diagrams in docs/ are drawn from them.
+The two tables below are the only definition. `yaptide.persistence.queries.transitions` turns them into guarded updates;
+the diagrams in docs/ are generated from them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,8 +14,8 @@ Transitions = Mapping[EntityState, frozenset[EntityState]]
 _S = EntityState
 _ENDS = FINAL_STATES
 
-#: UNKNOWN is a simulation that a cluster has not accepted yet. Results may arrive when reports got lost, so every state
-#: that is not final can end. A merge whose process died is queued again.
+#: UNKNOWN: a cluster has not accepted the simulation yet. Results may arrive after reports were lost, so every state
+#: that is not final may end. A merge whose process died is queued again.
 SIMULATION_TRANSITIONS: Transitions = MappingProxyType(
     {
         _S.UNKNOWN: frozenset({_S.PENDING, _S.RUNNING, *_ENDS}),
@@ -29,7 +29,7 @@ SIMULATION_TRANSITIONS: Transitions = MappingProxyType(
     }
 )
 
-#: A task never merges. One whose worker went silent goes from RUNNING back to PENDING and is run again.
+#: A task never merges. A stalled task goes from RUNNING back to PENDING and runs again.
 TASK_TRANSITIONS: Transitions = MappingProxyType(
     {
         _S.UNKNOWN: frozenset({_S.PENDING, _S.RUNNING, *_ENDS}),
@@ -43,20 +43,20 @@ TASK_TRANSITIONS: Transitions = MappingProxyType(
     }
 )
 
-#: The states a task can be in.
+#: The states that a task can have.
 TASK_STATES = frozenset({_S.UNKNOWN, _S.PENDING, _S.RUNNING, *_ENDS})
 
 
 def source_states(transitions: Transitions, target: EntityState) -> frozenset[EntityState]:
-    """The states from which `target` can be reached in one step: the guard of an update."""
+    """Return the states from which `target` can be reached in one step: the guard of an update."""
     return frozenset(state for state, targets in transitions.items() if target in targets)
 
 
 def simulation_state(tasks: Iterable[EntityState]) -> EntityState:
-    """The state that a simulation's tasks ask for, before anything is known about its results.
+    """Return the state of a simulation according to its tasks, before its results are known.
 
-    MERGING_QUEUED means that no task will change any more and that some of them left results to merge. A task that
-    failed does not throw away what the others simulated: `final_outcome` says how the simulation ends after the merge.
+    MERGING_QUEUED means that all tasks have ended and at least one completed. A failed task does not discard the
+    results of the others: `final_outcome` determines how the simulation ends after the merge.
     """
     states = set(tasks)
     if not states or states <= {_S.UNKNOWN, _S.PENDING}:
@@ -69,5 +69,5 @@ def simulation_state(tasks: Iterable[EntityState]) -> EntityState:
 
 
 def final_outcome(tasks: Iterable[EntityState]) -> EntityState:
-    """How a simulation ends once its results are stored: COMPLETED only if every task did."""
+    """Return the final state after the merge: COMPLETED only if every task completed, otherwise FAILED."""
     return _S.COMPLETED if set(tasks) <= {_S.COMPLETED} else _S.FAILED

@@ -1,1 +1,1 @@
-"""The store: tables, the payload codec, every query, and the migrations that make the tables."""
+"""The store: tables, payload codec, queries, and the migrations that create the tables."""

@@ -1,15 +1,15 @@
-"""Payloads: JSON text in one gzip member that can be joined with others without inflating it.
+"""Payloads: JSON text in one gzip member that can be joined with others without decompressing it.
 
-A payload is a standard gzip member (RFC 1952) that any tool reads. Ours carries an extra field ``YP`` that promises
-how its deflate data (RFC 1951) was made: it ends on a full flush, so that it refers to nothing behind it and stops on a
-byte boundary, and is followed by an empty final block (``03 00``). Such data can be copied between other such data. A
-document made of many payloads is then one member again: a header, the stored data and *glue* between them (the brackets
-and names of the JSON around the payloads), a final block, and a trailer with the CRC-32 combined from the parts'.
+A payload is a standard gzip member (RFC 1952) that any tool can read. One written by yaptide has an extra field ``YP``,
+which guarantees how its deflate data (RFC 1951) ends: with a full flush, so that it ends on a byte boundary and nothing
+after it refers back, followed by an empty final block (``03 00``). Such data can be copied between other such data. A
+document made of many payloads is then again one member: a header, the stored data with *glue* between them (the JSON
+brackets and names around the payloads), a final block, and a trailer with the CRC-32 combined from those of the parts.
 
-Payloads of other writers (plain ``gzip.compress``) are recognised by the missing field, and are inflated and written
-anew when they have to be joined. Python's json module writes NaN and Infinity there, for which JSON has no word.
-Readers get null in their place, and among the values of a page what `yaptide.domain.estimators` tells of: a 0 that
-`data.missing` names. What is stored stays as it is. No other module knows any of this.
+Payloads from other writers (plain ``gzip.compress``) lack this field. They are decompressed and compressed again when
+they are joined. Python's json module writes NaN and Infinity, which JSON does not have. Readers get null instead, or,
+among the values of a page, a 0 that `data.missing` lists (`yaptide.domain.estimators`). The stored bytes do not change.
+No other module knows this layout.
 """
 
 import hashlib
@@ -37,20 +37,20 @@ _PLAIN = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _FINAL = b"\x03\x00"
 _TRAILER = struct.Struct("<II")
 _TAIL = len(_FINAL) + _TRAILER.size
-#: Deflate makes no text smaller than by this factor (258 bytes by 2 bits), and gzip keeps sizes modulo this number.
+#: Deflate compresses by at most this factor (258 bytes to 2 bits); gzip stores sizes modulo _GZIP_SIZES.
 _MOST_DEFLATED = 1032
 _GZIP_SIZES = 2**32
 _LEVEL = 2
 _CHUNK = 1 << 20
-#: Text that is packed at once, and by how many threads.
+#: Bytes of text compressed at once, and the number of threads for it.
 _PACKED = 1 << 19
 _PACKERS = 2
-#: Numbers of an array in one piece of text.
+#: Array elements in one piece of text.
 NUMBERS = 50_000
-#: A payload of more bytes than this is not held in memory.
+#: Payloads of more bytes are not held in memory.
 LARGE = 16 << 20
 _FLUSHED = b"\0\0\xff\xff"
-#: A string, which is passed over, or a number that JSON has no word for.
+#: A string, which is skipped, or a number that JSON does not have.
 _STRING_OR_NUMBER = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|NaN|-?Infinity', re.DOTALL)
 _OTHER_WORDS = (b"NaN", b"-Infinity", b"Infinity")
 _QUOTE = re.compile(b'"')
@@ -59,16 +59,16 @@ _LONGEST_WORD = max(map(len, _OTHER_WORDS))
 
 
 def encode_payload(value: object) -> Payload:
-    """Write `value` (anything JSON can say, numpy arrays included) as a payload; floats in shortest round-trip form.
+    """Encode `value` (anything JSON can express, and numpy arrays) as a payload, floats in shortest round-trip form.
 
-    NaN and infinities have no word in JSON and would become null: callers that hold numbers check them first.
-    Raises InvalidInput for values of other types.
+    NaN and infinities would become null: callers that hold numbers check them first. Raises InvalidInput for values of
+    other types.
     """
     return encode_text(_text(value))
 
 
 def json_pieces(value: object) -> Iterator[bytes]:
-    """The JSON text that `encode_payload` wraps, piece by piece: never that of a whole long array of numpy."""
+    """Yield the JSON text that `encode_payload` wraps in pieces, so that long numpy arrays take little memory."""
     if isinstance(value, dict):
         glue = b"{"
         for name, inner in value.items():
@@ -88,28 +88,28 @@ def _text(value: object) -> bytes:
     try:
         return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError as error:
-        raise InvalidInput(f"This cannot be written as JSON: {error}") from error
+        raise InvalidInput(f"Cannot encode this as JSON: {error}") from error
 
 
 def encode_text(text: bytes | memoryview) -> Payload:
-    """Wrap JSON `text` that was checked before as a payload, without changing a byte of it."""
+    """Wrap JSON `text` that was checked before as a payload, byte for byte."""
     data = _MARKED + _segment(text) + _FINAL + _TRAILER.pack(isal_zlib.crc32(text), len(text) & 0xFFFFFFFF)
     return Payload(data, len(text), hashlib.sha256(text).hexdigest())
 
 
 def encode_pieces(text: Iterable[bytes], file: IO[bytes]) -> AnyPayload:
-    """Wrap JSON text as `encode_text` does, given piece by piece; a large payload is left at the end of `file`."""
+    """Wrap pieces of JSON text as `encode_text` does; a large payload is appended to `file`."""
     start = file.seek(0, 2)
     crc = size = 0
     digest, last = hashlib.sha256(), b""
     packing = deque[Future[bytes]]()
     file.write(_MARKED)
-    with ThreadPoolExecutor(_PACKERS) as packers:  # which is what takes longest
+    with ThreadPoolExecutor(_PACKERS) as packers:  # compression takes longest
         for piece in _gathered(text):
             if len(piece) >= _PACKED:
                 packing.append(packers.submit(_segment, piece))
             else:
-                last = piece  # too little to be worth a thread
+                last = piece  # too small for a thread
             crc = isal_zlib.crc32(piece, crc)
             size += len(piece)
             digest.update(piece)
@@ -120,12 +120,12 @@ def encode_pieces(text: Iterable[bytes], file: IO[bytes]) -> AnyPayload:
     file.write(_segment(last) + _FINAL + _TRAILER.pack(crc, size & 0xFFFFFFFF))
     length = file.tell() - start
     file.flush()
-    found = LargePayload(file, start, length, size, digest.hexdigest())
-    return found if length > LARGE else Payload(b"".join(found.chunks()), size, found.sha256)
+    payload = LargePayload(file, start, length, size, digest.hexdigest())
+    return payload if length > LARGE else Payload(b"".join(payload.chunks()), size, payload.sha256)
 
 
 def _gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same text in pieces of `_PACKED` bytes or more, and a last one that may be shorter."""
+    """Join pieces so that each but the last has at least `_PACKED` bytes."""
     waiting = bytearray()
     for piece in pieces:
         waiting += piece
@@ -137,15 +137,15 @@ def _gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def decode_text(data: bytes) -> bytes:
-    """The JSON text of a payload, whoever wrote it.
+    """Return the JSON text of a payload from any writer.
 
-    Raises InvalidInput if the payload is damaged: cut short, wrong CRC, or not gzip at all.
+    Raises InvalidInput if the payload is damaged: truncated, wrong CRC, or not gzip.
     """
     return b"".join(inflate_pieces([data]))
 
 
 def inflate_pieces(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
-    """The JSON text of a payload, both piece by piece; raises InvalidInput, at last, if the payload is damaged."""
+    """Yield the JSON text of a payload given in pieces; raise InvalidInput, at the end, if it is damaged."""
     inflater = isal_zlib.decompressobj(wbits=31)
     try:
         for chunk in chunks:
@@ -153,29 +153,29 @@ def inflate_pieces(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
             while piece:
                 yield piece
                 piece = inflater.decompress(inflater.unconsumed_tail, _CHUNK)
-    except isal_zlib.error as error:  # type: ignore[misc]  # its stub calls it a value
+    except isal_zlib.error as error:  # type: ignore[misc]  # isal's stub declares a value
         raise InvalidInput(f"A stored payload is damaged: {error}") from error
     if not inflater.eof or inflater.unused_data:
-        raise InvalidInput("A stored payload is damaged: it does not end where it should")
+        raise InvalidInput("A stored payload is damaged: it is truncated or has trailing data")
 
 
 def decode_payload(data: bytes) -> Any:
-    """The value of a payload; raises InvalidInput if it is damaged."""
+    """Return the value of a payload; raise InvalidInput if it is damaged."""
     try:
-        return orjson.loads(readable(data))
+        return orjson.loads(decode_readable(data))
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"A stored payload is damaged: {error}") from error
 
 
 def numbers_replaced(text: bytes) -> int:
-    """How many numbers in the JSON `text` of a foreign payload readers get something else for."""
+    """Count the numbers in the JSON `text` of a foreign payload that are replaced for readers."""
     if _json_numbers_only(text):
         return 0
-    return sum(found[0] in _OTHER_WORDS for found in _STRING_OR_NUMBER.finditer(text))
+    return sum(match[0] in _OTHER_WORDS for match in _STRING_OR_NUMBER.finditer(text))
 
 
 def holds_other_words(chunks: Iterable[bytes | memoryview]) -> bool:
-    """Whether a text, given piece by piece, may hold a number that JSON has no word for."""
+    """Return whether a text, given in pieces, may contain a number that JSON does not have."""
     rest = b""
     for chunk in chunks:
         text = rest + chunk
@@ -186,9 +186,9 @@ def holds_other_words(chunks: Iterable[bytes | memoryview]) -> bool:
 
 
 def json_words(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
-    """The same JSON text with null for each NaN and infinity that is not in a string, both piece by piece."""
+    """Yield JSON text, given in pieces, with null for each NaN and infinity that is not in a string."""
     in_string, rest = False, b""
-    for chunk in chain(chunks, (b"",)):  # the empty one is the end
+    for chunk in chain(chunks, (b"",)):  # the empty chunk marks the end
         text, done, pieces = rest + chunk, 0, []
         while closed := (_STRING_END.match if in_string else _QUOTE.search)(text, done):
             piece = text[done : closed.end()]
@@ -201,12 +201,12 @@ def json_words(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
 
 
 def _cut_escape(text: bytes) -> int:
-    """Whether the last byte of a text in a string is a backslash that belongs to the next one."""
+    """Return 1 if a text inside a string ends with a backslash that escapes the next byte, else 0."""
     return (len(text) - len(text.rstrip(b"\\"))) % 2
 
 
 def _cut_word(text: bytes) -> int:
-    """How many bytes at the end of a text may be the beginning of a word that goes on in the next piece."""
+    """Return how many bytes at the end of a text may be the start of a word that continues in the next piece."""
     parts = (word[:length] for word in _OTHER_WORDS for length in range(1, len(word)))
     return max((len(part) for part in parts if text.endswith(part)), default=0)
 
@@ -218,34 +218,35 @@ def _with_null(text: bytes) -> bytes:
 
 
 def written_here(data: bytes) -> bool:
-    """Whether a payload is one of ours: those never hold NaN, and are joined with others as they are."""
+    """Return whether yaptide wrote a payload: such payloads never contain NaN and are joined as they are."""
     return data.startswith(_MARKED)
 
 
 def check_joinable(data: bytes, size: int) -> None:
-    """Raise InvalidInput unless a document that the payload, of a text of `size` bytes, is copied into can be read."""
+    """Raise InvalidInput unless documents that contain this payload, of a text of `size` bytes, are readable."""
     stored = Stored(data, size)
     if decode_text(b"".join(stitch_gzip([stored]))) != b"".join(inflate_parts([stored])):
         raise InvalidInput("A stored payload is damaged: it cannot be joined with others")
 
 
 def check_ends(head: bytes, tail: bytes) -> None:
-    """Raise InvalidInput unless a payload that was made elsewhere begins and ends as ours do.
+    """Raise InvalidInput unless a payload made elsewhere begins and ends like those of yaptide.
 
-    `head` and `tail` are its first and last bytes, 32 or more. If it can be read as well, it can be joined with others.
+    `head` and `tail` are at least its first and last 32 bytes. If the payload is also readable, it can be joined with
+    others.
     """
     if not written_here(head):
-        raise InvalidInput("The results are not encoded as yaptide does it")
+        raise InvalidInput("The results are not encoded by yaptide: use its encoder")
     if tail[-_TAIL - len(_FLUSHED) : -_TRAILER.size] != _FLUSHED + _FINAL:
         raise InvalidInput("A stored payload is damaged: it cannot be joined with others")
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A stored payload as a part of a document, in contrast to glue, which is plain bytes of JSON text.
+    """A stored payload as a part of a document, as opposed to glue, which is plain JSON text in bytes.
 
-    `size` is that of its text in bytes. Whoever does not know it may leave it out: gzip keeps it modulo 2**32, so that
-    of a payload whose text may have 4 GiB it is then counted.
+    `size` is the length of its text in bytes. It may be omitted: gzip stores it modulo 2**32, so for payloads whose
+    text may have 4 GiB or more it is then counted.
     """
 
     data: bytes
@@ -254,9 +255,9 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """A stored payload of ours of `length` bytes as a part of a document, read piece by piece when its turn comes.
+    """A stored payload by yaptide of `length` bytes as a part of a document, read in pieces when it is needed.
 
-    `size` is that of its text in bytes.
+    `size` is the length of its text in bytes.
     """
 
     chunks: Iterable[bytes]
@@ -268,10 +269,10 @@ Part = bytes | Stored | Streamed
 
 
 def stitch_gzip(parts: Iterable[Part]) -> Iterator[bytes | memoryview]:
-    """One gzip member of the JSON text that `parts` make one after the other, as chunks to send.
+    """Yield one gzip member with the JSON text of all `parts`, in chunks to send.
 
-    Stored payloads are copied, not inflated; glue is compressed. Memory is that of the largest part, or of a piece of
-    it if it is streamed.
+    Stored payloads are copied, not decompressed; glue is compressed. Memory use is that of the largest part, or of one
+    piece of it if it is streamed.
     """
     yield _PLAIN
     crc = size = 0
@@ -287,14 +288,14 @@ def stitch_gzip(parts: Iterable[Part]) -> Iterator[bytes | memoryview]:
 
 
 def stitched_length(parts: Iterable[bytes | int]) -> int:
-    """Bytes of what `stitch_gzip` gives for these parts, payloads of ours being known by their length only."""
+    """Return the length of the output of `stitch_gzip` for these parts; own payloads are given by their length."""
     around = len(_MARKED) + _TAIL
     inner = (part - around if isinstance(part, int) else len(_glue(part)[0]) for part in parts)
     return len(_PLAIN) + sum(inner) + _TAIL
 
 
 def _passed_on(chunks: Iterable[bytes]) -> Generator[bytes, None, int]:
-    """The deflate data of a payload, piece by piece; returns the checksum of its text."""
+    """Yield the deflate data of a payload in pieces; return the checksum of its text."""
     skip, held = len(_MARKED), b""
     for chunk in chunks:
         held += chunk
@@ -305,33 +306,33 @@ def _passed_on(chunks: Iterable[bytes]) -> Generator[bytes, None, int]:
 
 
 def inflate_parts(parts: Iterable[Part]) -> Iterator[bytes]:
-    """The JSON text that `parts` make, for clients that do not accept gzip, inflated piece by piece."""
+    """Yield the JSON text of `parts`, decompressed in pieces, for clients that do not accept gzip."""
     for part in parts:
         if isinstance(part, Streamed):
             yield from inflate_pieces(part.chunks)
         elif not isinstance(part, Stored):
             yield part
         elif part.data.startswith(_MARKED):
-            yield from inflate_pieces(views(part.data))
+            yield from inflate_pieces(slice_data(part.data))
         else:
-            yield readable(part.data)
+            yield decode_readable(part.data)
 
 
-def views(data: bytes | memoryview) -> Iterator[memoryview]:
-    """The same bytes piece by piece, as `inflate_pieces` likes them: it copies what it has not come to yet."""
+def slice_data(data: bytes | memoryview) -> Iterator[memoryview]:
+    """Yield the data in slices: `inflate_pieces` copies input that it has not processed yet."""
     view = memoryview(data)
     for start in range(0, len(data), _CHUNK):
         yield view[start : start + _CHUNK]
 
 
-def readable(data: bytes) -> bytes:
-    """The JSON text of a payload as readers get it."""
+def decode_readable(data: bytes) -> bytes:
+    """Return the JSON text of a payload with missing numbers replaced for readers."""
     text = decode_text(data)
     if data.startswith(_MARKED) or (_json_numbers_only(text) and b"null" not in text):
         return text
     try:
         page = json.loads(text)
-    except ValueError:  # whoever wrote it: its bytes are kept, and what is wrong with it is said elsewhere
+    except ValueError:  # not JSON: its bytes are kept; other checks report what is wrong
         return text
     if has_missing_values(page):
         text = json.dumps(with_missing_named(page), separators=(",", ":")).encode()
@@ -339,7 +340,7 @@ def readable(data: bytes) -> bytes:
 
 
 def _json_numbers_only(text: bytes) -> bool:
-    """A quick look that tells of most texts that they hold no NaN and no infinity."""
+    """Return False if the text may contain NaN or an infinity; a fast test that is conclusive for most texts."""
     return b"NaN" not in text and b"Infinity" not in text
 
 
@@ -350,7 +351,7 @@ def _segment(text: bytes | memoryview) -> bytes:
 
 @lru_cache(1024)
 def _glue(text: bytes) -> tuple[bytes, int, int]:
-    """The same brackets and names come again and again."""
+    """Compress glue; the same brackets and names recur often."""
     return _compressed(text)
 
 
@@ -361,12 +362,12 @@ def _compressed(text: bytes) -> tuple[bytes, int, int]:
 def _copied(part: Stored) -> tuple[bytes | memoryview, int, int]:
     data = part.data
     if not data.startswith(_MARKED):
-        return _compressed(readable(data))
+        return _compressed(decode_readable(data))
     if len(data) < len(_MARKED) + _TAIL:
-        raise InvalidInput("A stored payload is damaged: it is cut short")
+        raise InvalidInput("A stored payload is damaged: it is truncated")
     crc, size = _TRAILER.unpack_from(data, len(data) - _TRAILER.size)
     if part.size is not None:
         size = part.size
     elif len(data) * _MOST_DEFLATED > _GZIP_SIZES:
-        size = sum(map(len, inflate_pieces(views(data))))
+        size = sum(map(len, inflate_pieces(slice_data(data))))
     return memoryview(data)[len(_MARKED) : -_TAIL], crc, size

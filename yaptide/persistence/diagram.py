@@ -1,4 +1,4 @@
-"""The tables as a class diagram, in the language of mermaid, drawn from the models."""
+"""The tables as a mermaid class diagram, generated from the models."""
 
 import inspect
 from collections.abc import Iterator
@@ -12,40 +12,44 @@ from yaptide.persistence.models import Base
 
 
 def class_diagram() -> str:
-    """Every table with its columns (`?`: may be null), what inherits from what, and how many belong to how many."""
-    found = list_mappers()
+    """Return every table with columns (`?`: nullable), inheritance, and the cardinality of relationships."""
+    mappers = list_mappers()
     lines = ["classDiagram"]
-    for mapper in found:
+    for mapper in mappers:
         lines += [f"    class {mapper.local_table.description} {{", *map(_member, mapper.local_table.columns), "    }"]
-    for mapper in found:
+    for mapper in mappers:
         lines += [*_inheritance(mapper), *map(_relation, owned_relationships(mapper))]
     return "\n".join(lines) + "\n"
 
 
 def list_mappers() -> list[Mapper[Any]]:
-    """One mapper for each table, in the order in which the models are written."""
+    """Return one mapper per table, in the order of the models."""
     by_table = {mapper.local_table: mapper for mapper in Base.registry.mappers}
     return [by_table[table] for table in Base.metadata.tables.values()]
 
 
 def owned_relationships(mapper: Mapper[Any]) -> list[RelationshipProperty[Any]]:
-    """The relationships that a model declares itself, from the one to the many that belong to it."""
+    """Return the one-to-many relationships that a model declares itself."""
     one_to_many = RelationshipDirection.ONETOMANY
-    return [found for found in mapper.relationships if found.parent is mapper and found.direction is one_to_many]
+    return [
+        relationship
+        for relationship in mapper.relationships
+        if relationship.parent is mapper and relationship.direction is one_to_many
+    ]
 
 
 def relationship_cardinality(relationship: RelationshipProperty[Any]) -> tuple[str, str]:
-    """How many stand at the near and at the far end of a relationship."""
+    """Return the cardinality at the near and at the far end of a relationship."""
     near = "0..1" if any(column.nullable for column in relationship.remote_side) else "1"
     if relationship.uselist:
         return near, "0..*"
-    # The database says "at most one"; whether there always is one is said by the type alone.
+    # The database enforces "at most one"; only the type tells whether there always is one.
     annotation = inspect.get_annotations(relationship.parent.class_)[relationship.key]
     return near, "0..1" if "None" in str(annotation) else "1"
 
 
 def column_field(column: KeyedColumnElement[Any]) -> tuple[str, str, str]:
-    """Type (with `?` if it may be null), name, and keys (PK, FK) of a column, as a diagram shows them."""
+    """Return type (with `?` if nullable), name, and keys (PK, FK) of a column as shown in a diagram."""
     kind = column.type.impl_instance if isinstance(column.type, TypeDecorator) else column.type
     keys = ["PK"] * column.primary_key + ["FK"] * bool(column.foreign_keys)
     optional = "?" if getattr(column, "nullable", False) else ""

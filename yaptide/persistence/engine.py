@@ -1,9 +1,8 @@
-"""The connection to the database: how it is opened on SQLite and PostgreSQL, and how a transaction is run.
+"""The database connection: engines for SQLite and PostgreSQL, and transactions.
 
-The rest of the program sees only `Database.reading()` and `Database.writing()`.
+The rest of the program uses only `Database`, mainly `reading()` and `writing()`.
 """
 
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -23,18 +22,18 @@ R = TypeVar("R")
 #: A row of a result, with a name for each column.
 Record = Row[*tuple[Any, ...]]
 
-#: Seconds a transaction waits for another writer before it gives up.
+#: Seconds that a transaction waits for another writer before it fails.
 BUSY_TIMEOUT = 30
-#: Seconds after which PostgreSQL ends a transaction whose process does nothing: what it has locked, others wait for.
+#: Seconds after which PostgreSQL aborts a transaction whose process is idle: its locks block others.
 IDLE_TIMEOUT = 300
-#: Seconds in which a database that is well answers those who ask how it is; libpq knows no shorter time.
+#: Seconds within which a healthy database answers a probe; libpq accepts no shorter time.
 PROBE_TIMEOUT = 2
 _REST = 1.0
 _CONTENTION = ("40001", "40P01")  # serialisation failure, deadlock
 _LOCKED = "55P03"
 _TRIES = 5
 _OURS = "SELECT count(*) = 0 OR sum(name = 'StateHistory') > 0 FROM sqlite_master WHERE type = 'table'"
-#: Option of statements that return payloads: otherwise PostgreSQL writes them as hexadecimal text, to be read again.
+#: Option for statements that return payloads: otherwise PostgreSQL sends them as hexadecimal text.
 IN_BINARY = {"yaptide_binary": True}
 _READ_ONLY = {"postgresql_readonly": True, "yaptide_reading": True}
 
@@ -42,9 +41,9 @@ _READ_ONLY = {"postgresql_readonly": True, "yaptide_reading": True}
 class Database:
     """One database, shared by all threads of a process.
 
-    `url` is a file of SQLite, or a SQLAlchemy URL such as ``sqlite:///file.db``, ``sqlite://`` (in memory) or
-    ``postgresql+psycopg://user:password@host/name``. A file that is made is its owner's alone. Raises InvalidInput if
-    it is none of these.
+    `url` is the path of an SQLite file, or a SQLAlchemy URL such as ``sqlite:///file.db``, ``sqlite://`` (in memory) or
+    ``postgresql+psycopg://user:password@host/name``. A new file is accessible only to its owner. Raises InvalidInput
+    for any other `url`.
     """
 
     def __init__(self, url: str | Path) -> None:
@@ -60,71 +59,69 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that is committed at the end of the block and rolled back if the block raises.
+        """Begin a transaction that commits at the end of the block, and rolls back if the block raises.
 
         On SQLite it takes the write lock at once (BEGIN IMMEDIATE): a transaction that reads first and writes later
-        would otherwise fail, or overwrite what came in between. Raises StorageFull or Unavailable where the database
-        does.
+        could otherwise fail or overwrite concurrent changes. Database errors become StorageFull or Unavailable.
         """
         with _translated(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A transaction that only reads; it does not wait for writers."""
+        """Begin a read-only transaction; it does not wait for writers."""
         with _translated(), self._reader.begin() as connection:
             yield connection
 
     @contextmanager
     def autocommit(self) -> Iterator[Connection]:
-        """For one statement that is a transaction by itself: it costs one round trip instead of three.
+        """Open a connection for a single statement that is its own transaction: one round trip instead of three.
 
-        Nor does it wait for the disk. If the machine loses power, what was told in the last second may be forgotten:
-        only for what is soon told again, such as progress.
+        It does not wait for the disk. A power failure may lose the last second, so use it only for what is soon
+        reported again, such as progress.
         """
         with _translated(), self._autocommit.connect() as connection:
             yield connection
 
     @contextmanager
     def read_committed(self) -> Iterator[Connection]:
-        """For reading what need not be of one moment: each statement sees what has been committed before it.
+        """Open a connection for reads that need no common snapshot: each statement sees what was committed before it.
 
-        It saves the round trips to a server that begin and end a transaction.
+        It saves the round trips to the server that begin and end a transaction.
         """
         with _translated(), self._committed_reader.connect() as connection:
             yield connection
 
     @contextmanager
     def probe(self) -> Iterator[Connection]:
-        """A transaction that only reads, on a new connection, for those who want to know and cannot wait.
+        """Begin a read-only transaction on a new connection, for health checks that cannot wait.
 
-        Connecting and each statement end within PROBE_TIMEOUT or raise Unavailable, however busy the other connections
-        are. (A database in memory has one connection for all.)
+        Connecting and each statement either end within PROBE_TIMEOUT or raise Unavailable, however busy the other
+        connections are. (A database in memory has only one connection.)
         """
         with _translated(), self._prober.begin() as connection:
             yield connection
 
     @contextmanager
     def migrating(self) -> Iterator[Connection]:
-        """A transaction that may make tables anew.
+        """Begin a transaction that may rebuild tables.
 
-        SQLite does so by dropping the old one, which would delete everything that refers to it: foreign keys are off
-        meanwhile, and checked before the commit. Raises Conflict, with everything rolled back, if a row has lost its
-        parent.
+        SQLite rebuilds a table by dropping the old one, which would delete all rows that refer to it: foreign keys are
+        off during the transaction, and checked before the commit. Raises Conflict, with everything rolled back, if a
+        row has lost its parent.
         """
         with _translated(), self.engine.connect() as connection:
             if self.is_sqlite:
                 _raw(connection, "PRAGMA foreign_keys=OFF")
-                # A table that is made anew takes the old one's name. Somebody's own view on it is not to be in the way
-                # (https://www.sqlite.org/lang_altertable.html, "Making Other Kinds Of Table Schema Changes").
+                # A rebuilt table takes the old one's name. A user's own view on it must not block that
                 _raw(connection, "PRAGMA legacy_alter_table=ON")
             try:
                 with connection.begin():
-                    if not self.is_sqlite:  # between two statements it may have much to compute
+                    if not self.is_sqlite:  # a migration may compute for long between two statements
                         connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
                     yield connection
                     if self.is_sqlite and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
-                        raise Conflict("Rows would be left that refer to nothing; nothing was changed")
+                        raise Conflict("The migration would leave rows without a parent; nothing was changed")
             finally:
                 if self.is_sqlite:
                     _raw(connection, "PRAGMA legacy_alter_table=OFF")
@@ -132,7 +129,7 @@ class Database:
 
     @property
     def address(self) -> str:
-        """Its URL, without the password."""
+        """The URL of the database without its password."""
         return self.engine.url.render_as_string()
 
     def close(self) -> None:
@@ -141,20 +138,20 @@ class Database:
         self._autocommit.dispose()
 
     def _prepare(self, engine: Engine) -> None:
-        """Have every connection of an engine be as the rest of this module takes it to be."""
+        """Configure every connection of an engine."""
         if self.is_sqlite:
             event.listen(engine, "do_connect", _make_private)
             event.listen(engine, "connect", _open_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         else:
-            # Before SQLAlchemy has a look, which takes bytes for text in a database without an encoding.
+            # Before SQLAlchemy's own check, which confuses bytes with text in a database without an encoding.
             event.listen(engine, "connect", _open_postgresql, insert=True)
             event.listen(engine, "before_cursor_execute", _choose_format)
         event.listen(engine, "checkin", _note_use)
         event.listen(engine, "checkout", _check_idle)
 
     def _make_single(self, url: URL) -> Engine:
-        """Connections without transactions: to switch those of the others to and fro costs as much as a statement."""
+        """Create an engine without transactions: switching a connection's mode costs as much as a statement."""
         autocommit = {"isolation_level": "AUTOCOMMIT"}
         if self.in_memory:
             return self.engine.execution_options(**autocommit)
@@ -175,10 +172,10 @@ class Database:
 
 
 def retry_contended(operation: Callable[P, R]) -> Callable[P, R]:
-    """Decorator: run an operation again if its transaction had to give way to another (Contended).
+    """Decorate an operation so that it runs again if the database aborted its transaction (Contended).
 
-    Only for operations that change nothing outside the transaction before it is committed. The waits grow and are drawn
-    at random, so that those who met do not meet again.
+    Only for operations that change nothing outside the transaction before the commit. The delays grow and are random,
+    so that the same operations do not collide again.
     """
 
     @wraps(operation)
@@ -187,7 +184,7 @@ def retry_contended(operation: Callable[P, R]) -> Callable[P, R]:
             try:
                 return operation(*args, **kwargs)
             except Contended:
-                time.sleep(random.uniform(0, 0.05 * 2**attempt))  # noqa: S311 - no secret
+                time.sleep(random.uniform(0, 0.05 * 2**attempt))  # noqa: S311 - not used as a secret
         return operation(*args, **kwargs)
 
     return run
@@ -200,13 +197,13 @@ def _checked(url: str | Path) -> URL:
         parsed = make_url(url)
     except exc.ArgumentError:
         raise InvalidInput(
-            "The database's URL cannot be read. Examples: sqlite:////var/lib/yaptide/yaptide.db, "
-            "postgresql+psycopg://user:password@host:5432/yaptide"
+            "Invalid database URL: use e.g. sqlite:////var/lib/yaptide/yaptide.db "
+            "or postgresql+psycopg://user:password@host:5432/yaptide"
         ) from None
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername not in ("sqlite", "sqlite+pysqlite", "postgresql+psycopg"):
-        raise InvalidInput(f"Databases of the kind {parsed.drivername!r} are not supported: use sqlite or postgresql")
+        raise InvalidInput(f"Unsupported database {parsed.drivername!r}: use sqlite or postgresql")
     return parsed
 
 
@@ -219,28 +216,28 @@ def _options(url: URL) -> dict[str, Any]:
         }
     options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT, "check_same_thread": False}}
     if url.database in (None, "", ":memory:"):
-        # A database in memory is its connection: all threads share that one, in turn.
+        # A database in memory exists only in its connection: all threads take turns on it.
         options.update(poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=BUSY_TIMEOUT)
     return options
 
 
 def _make_private(_dialect: object, _record: object, arguments: list[Any], options: dict[str, Any]) -> None:
-    """Have a file that is not there yet be its owner's alone from the first byte, and with it SQLite's files beside."""
+    """Create a missing file with access for its owner only, which SQLite's journal files then inherit."""
     file = arguments[0]
     if file != ":memory:" and not options.get("uri"):
-        with suppress(OSError):  # it is there, or cannot be made, which SQLite tells better
-            os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        with suppress(OSError):  # it exists, or cannot be created, which SQLite reports better
+            Path(file).touch(mode=0o600, exist_ok=False)
 
 
 def _open_sqlite(connection: Any, _record: object) -> None:
-    # The driver's own BEGIN comes too late (before the first write) and too weak, so it is switched off and sent by us.
+    # The driver begins transactions too late (before the first write) and too weakly, so `_begin_sqlite` does.
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in ("synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
         cursor.execute(f"PRAGMA {pragma}")
-    # The journal's mode is kept in the file: one that is not ours stays as it is.
-    (ours,) = cursor.execute(_OURS).fetchone()
-    if ours:
+    # The journal mode is stored in the file: do not change a file of another program.
+    (is_ours,) = cursor.execute(_OURS).fetchone()
+    if is_ours:
         cursor.execute("PRAGMA journal_mode=WAL")
     cursor.close()
 
@@ -253,27 +250,27 @@ def _wait_for_no_disk(connection: Any, _record: object) -> None:
 
 
 def _open_postgresql(connection: Any, record: object) -> None:
-    """No wait is endless: neither for a lock, nor for somebody who holds one and has fallen asleep."""
+    """Limit every wait: for a lock, and for an idle transaction that holds one."""
     _check_encoding(connection)
     cursor = connection.cursor()
-    cursor.execute("SET timezone TO 'UTC'")  # as we keep times: thousands of them need not be converted one by one
+    cursor.execute("SET timezone TO 'UTC'")  # times are stored in UTC: thousands of them need no conversion
     cursor.close()
     _set_postgresql(connection, record, lock_timeout=BUSY_TIMEOUT, idle_in_transaction_session_timeout=IDLE_TIMEOUT)
 
 
 def _check_encoding(connection: Any) -> None:
-    """Raise NotConfigured for a database that cannot hold every text."""
-    encoding = connection.info.parameter_status("server_encoding")  # None: it is behind a pooler that does not tell
+    """Raise NotConfigured for a database that cannot store every text."""
+    encoding = connection.info.parameter_status("server_encoding")  # None: a pooler does not report it
     if encoding not in ("UTF8", None):
         connection.close()
         raise NotConfigured(
-            f"The encoding of the PostgreSQL database is {encoding}, and has to be UTF8. Make one with: createdb "
-            "--encoding UTF8 --template template0 NAME; what is in the old one can be moved with pg_dump and pg_restore"
+            f"The encoding of the PostgreSQL database is {encoding}, but must be UTF8. Create one with: createdb "
+            "--encoding UTF8 --template template0 NAME, and move the data with pg_dump and pg_restore"
         )
 
 
 def _set_postgresql(connection: Any, _record: object, **seconds: float) -> None:
-    # Not among the options of the connection: a pooler such as PgBouncer refuses those.
+    # Not as options of the connection: a pooler such as PgBouncer rejects those.
     cursor = connection.cursor()
     cursor.execute("; ".join(f"SET {name} = {round(value * 1000)}" for name, value in seconds.items()))
     cursor.close()
@@ -305,9 +302,9 @@ def _note_use(_connection: Any, record: ConnectionPoolEntry) -> None:
 
 
 def _check_idle(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
-    """Before a connection that has rested is used again, see whether the server is still at its other end.
+    """Check a connection that was idle before it is used again.
 
-    To ask each time would double the round trips of a report of progress.
+    Checking every time would double the round trips of a progress report.
     """
     used = record.info.get("used")
     if used is not None and time.monotonic() - used > _REST:
@@ -322,26 +319,24 @@ def _check_idle(connection: Any, record: ConnectionPoolEntry, _proxy: object) ->
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Turn what a database says into what a user can act on. The statement and its values stay out of it."""
+    """Convert database errors to errors that a user can act on, without the statement and its values."""
     try:
         yield
     except exc.TimeoutError as error:
-        raise Unavailable("The database is too busy just now; try again") from error
+        raise Unavailable("The database is too busy; try again") from error
     except exc.DBAPIError as error:
         text = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
         lowered = text.lower()
         if "disk is full" in lowered or "no space left" in lowered or getattr(error.orig, "sqlstate", "") == "53100":
-            raise StorageFull("The database has no room left; nothing was stored") from error
+            raise StorageFull("The database is full; nothing was stored") from error
         if getattr(error.orig, "sqlstate", "") == _LOCKED:
-            raise Unavailable(
-                f"Something else in the database has been locked for {BUSY_TIMEOUT} s; try again"
-            ) from error
+            raise Unavailable(f"Another transaction has held a lock for {BUSY_TIMEOUT} s; try again") from error
         if getattr(error.orig, "sqlstate", "") in _CONTENTION or "database is locked" in lowered:
-            raise Contended("The database is too busy just now; try again") from error
+            raise Contended("The database is too busy; try again") from error
         if isinstance(error, exc.DataError):
-            raise InvalidInput(f"The database refuses a value: {text}") from error
-        # DatabaseError itself: a file that is no database, or a damaged one.
+            raise InvalidInput(f"The database rejected a value: {text}") from error
+        # DatabaseError itself: the file is damaged or not a database.
         unusable = isinstance(error, exc.OperationalError | exc.InterfaceError | exc.InternalError)
         if unusable or type(error) is exc.DatabaseError:
-            raise Unavailable(f"The database cannot be used just now: {text}") from error
+            raise Unavailable(f"The database is not available: {text}") from error
         raise

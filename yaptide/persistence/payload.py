@@ -1,11 +1,11 @@
-"""Payloads, and results made of them, ready to be stored; `yaptide.persistence.codec` makes payloads and reads them."""
+"""Payloads, and results made of them, ready to be stored; `yaptide.persistence.codec` encodes and decodes them."""
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # what only administers needs no numpy
+if TYPE_CHECKING:  # administration commands need no numpy
     from yaptide.domain.estimators import RefusedPage
 
 _CHUNK = 1 << 20
@@ -15,7 +15,8 @@ _CHUNK = 1 << 20
 class Payload:
     """A payload ready to be stored.
 
-    `data` is the gzip member, `size` the length of its JSON text in bytes, `sha256` that text's digest in hexadecimal.
+    `data` is the gzip member, `size` the length of its JSON text in bytes, `sha256` the digest of that text in
+    hexadecimal.
     """
 
     data: bytes
@@ -24,21 +25,21 @@ class Payload:
 
     @property
     def length(self) -> int:
-        """Bytes that it takes."""
+        """Length of the gzip member in bytes."""
         return len(self.data)
 
     def chunks(self) -> Iterator[bytes]:
-        """The gzip member, piece by piece."""
+        """Yield the gzip member in pieces."""
         yield self.data
 
     def columns(self) -> dict[str, Any]:
-        """The values of `yaptide.persistence.models.base.PayloadMixin`."""
+        """Return the values for `yaptide.persistence.models.base.PayloadMixin`."""
         return {"compressed_data": self.data, "content_size": self.size, "content_sha256": self.sha256}
 
 
 @dataclass(frozen=True, slots=True)
 class LargePayload:
-    """A payload too large to be held in memory: `length` bytes of a file, from `start`. The rest as in `Payload`."""
+    """A payload too large for memory: `length` bytes of a file from `start`. Otherwise like `Payload`."""
 
     file: IO[bytes]
     start: int
@@ -47,7 +48,7 @@ class LargePayload:
     sha256: str
 
     def chunks(self) -> Iterator[bytes]:
-        """The gzip member, piece by piece."""
+        """Yield the gzip member in pieces."""
         return read_pieces(self.file, self.start, self.length)
 
 
@@ -55,7 +56,7 @@ AnyPayload = Payload | LargePayload
 
 
 def read_pieces(file: IO[bytes], start: int, length: int) -> Iterator[bytes]:
-    """A part of a file, piece by piece; where the file stands does not matter."""
+    """Yield a part of a file in pieces, independent of the file's position."""
     while length > 0 and (piece := os.pread(file.fileno(), min(length, _CHUNK), start)):
         yield piece
         start += len(piece)
@@ -74,7 +75,7 @@ class NewPage:
 
 @dataclass(frozen=True, slots=True)
 class NewEstimator:
-    """An estimator ready to be stored; `payload` is its metadata, `refused` are the pages that cannot be kept."""
+    """An estimator ready to be stored; `payload` is its metadata, `refused` lists the pages that were rejected."""
 
     name: str
     file_name: str

@@ -1,4 +1,4 @@
-"""Two things at once where neither has to wait for the other: making the next piece, and working on the last."""
+"""Prefetching: produce the next item in another thread while the current one is processed."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def prefetch_items(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each of them made by another thread while the one before it is worked on."""
+    """Yield the same items; a thread produces each while the previous one is processed."""
     end = object()
     with ThreadPoolExecutor(1) as maker:
         coming = maker.submit(next, items, end)

@@ -1,16 +1,15 @@
 """The file in which a worker sends merged results: payloads, encoded as they will be stored.
 
-A zip archive (APPNOTE.TXT of PKWARE) whose entries are stored as they are, since payloads are compressed already:
+A zip archive (APPNOTE.TXT of PKWARE) whose entries are stored uncompressed, because payloads already are compressed:
 
     <e>.json.gz        metadata of estimator e, counted from 0
     <e>-<p>.json.gz    its page p
     results.json       names, file names, numbers and dimensions of the pages: the last entry
 
-Who stores them mistrusts everything in it (`yaptide.services.results`); this module only finds the bytes.
+`yaptide.services.results` validates the contents; this module only locates the bytes.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import IO, Annotated
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
@@ -18,15 +17,16 @@ import msgspec
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.persistence.payload import NewEstimator
-from yaptide.persistence.zip_safety import BROKEN, MOST_PAGES, open_archive
+from yaptide.persistence.zip_safety import MOST_PAGES, explain_damage, open_archive, read_entry
 
 _INDEX = "results.json"
+_UNREADABLE = "Cannot read the results"
 _MOST_INDEX = 16 << 20
 _MOST_METADATA = 16 << 20
 
 
 class PageEntry(msgspec.Struct):
-    """What is said of a page."""
+    """The index entry of a page."""
 
     number: Annotated[int, msgspec.Meta(ge=0, le=999_999_999)]
     name: str
@@ -34,14 +34,14 @@ class PageEntry(msgspec.Struct):
 
 
 class RefusedEntry(msgspec.Struct):
-    """A page that could not be merged, and why."""
+    """A page that could not be merged, and the reason."""
 
     page: int | None
     reason: str
 
 
 class EstimatorEntry(msgspec.Struct):
-    """What is said of an estimator."""
+    """The index entry of an estimator."""
 
     name: str
     file_name: str
@@ -53,7 +53,7 @@ _ENTRIES = msgspec.json.Decoder(list[EstimatorEntry])
 
 
 def write_results(file: IO[bytes], estimators: Iterable[NewEstimator]) -> None:
-    """Write results, one estimator after the other as they come."""
+    """Write the estimators one after the other."""
     index = []
     with ZipFile(file, "w", ZIP_STORED) as archive:
         for e, estimator in enumerate(estimators):
@@ -69,49 +69,36 @@ def write_results(file: IO[bytes], estimators: Iterable[NewEstimator]) -> None:
 
 
 class ResultFile:
-    """Results that are open for reading; raises InvalidInput if they are not what `write_results` writes."""
+    """Results opened for reading; raises InvalidInput if `write_results` did not write them."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        with _understood():
+        with explain_damage(_UNREADABLE):
             self._file = file
             self._archive = open_archive(file, MOST_PAGES)
             if any(info.compress_type != ZIP_STORED for info in self._archive.infolist()):
-                raise InvalidInput("The results are compressed twice")
-            if self._archive.getinfo(_INDEX).file_size > _MOST_INDEX:
-                raise InvalidInput("The index of the results is too long")
-            self.estimators = _ENTRIES.decode(self._archive.read(_INDEX))
+                raise InvalidInput("The entries of the results must not be compressed")
+            self.estimators = _ENTRIES.decode(read_entry(self._archive, _INDEX, _MOST_INDEX))
             self._check_named()
 
     def _check_named(self) -> None:
         pages = sum(len(estimator.pages) for estimator in self.estimators)
         if len(self._archive.infolist()) != len(self.estimators) + pages + 1:
-            raise InvalidInput("The results have other entries than their index names")
+            raise InvalidInput("The entries of the results do not match their index")
 
     def metadata(self, e: int) -> bytes:
-        """The payload of an estimator's metadata."""
-        with _understood():
-            info = self._archive.getinfo(f"{e}.json.gz")
-            if info.file_size > _MOST_METADATA:
-                raise InvalidInput("The metadata of an estimator are too long")
-            return self._archive.read(info)
+        """Return the payload of an estimator's metadata."""
+        with explain_damage(_UNREADABLE):
+            return read_entry(self._archive, f"{e}.json.gz", _MOST_METADATA)
 
     def page(self, e: int, p: int) -> tuple[int, int]:
-        """Where the payload of a page begins in the file, and its length."""
-        with _understood():
+        """Return the offset of a page's payload in the file, and its length."""
+        with explain_damage(_UNREADABLE):
             info = self._archive.getinfo(f"{e}-{p}.json.gz")
-            with self._archive.open(info):  # reads the header that stands before it, and compares the names
+            with self._archive.open(info):  # reads the local header and compares the names
                 start = self._file.tell()
         return start, info.file_size
 
 
 def _entry(name: str) -> ZipInfo:
-    """An entry without a time: the same results are the same bytes."""
+    """Return an entry without a time, so that the same results give the same bytes."""
     return ZipInfo(name)
-
-
-@contextmanager
-def _understood() -> Iterator[None]:
-    try:
-        yield
-    except (*BROKEN, KeyError, msgspec.MsgspecError) as error:
-        raise InvalidInput(f"The results cannot be read: {error}") from error

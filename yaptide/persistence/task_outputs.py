@@ -1,15 +1,14 @@
-"""The file that a task leaves its scores in, until they are merged.
+"""The file with the output of a task, which waits for the merge.
 
-It is an archive of numpy (.npz: a zip archive, which `numpy.load` reads), with one entry more:
+It is a numpy archive (.npz: a zip archive that `numpy.load` reads) with additional entries:
 
     <e>-<p>.npy            values of page p of estimator e, both counted from 0
-    <e>-<p>.weights.npy    their weights, where a page has some
-    logs.json              log files, name to text, where there are some
-    estimators.json        names, units, axes, how to merge: the last entry
+    <e>-<p>.weights.npy    weights of that page, if it has any
+    logs.json              log files, name to text, if there are any
+    estimators.json        names, units, axes, aggregation: the last entry
 
-Format: `numpy.lib.format`, and APPNOTE.TXT of PKWARE (ZIP64 where it is needed). Each array is read on its own, so that
-whoever merges holds one page of one task at a time. A file may come from anywhere: `check_output` mistrusts everything
-in it.
+Format: `numpy.lib.format`, and APPNOTE.TXT of PKWARE (ZIP64 where needed). Each array can be read by itself, so a merge
+holds one page of one task at a time. A file may come from anywhere: `check_output` trusts nothing in it.
 """
 
 import io
@@ -43,7 +42,7 @@ from yaptide.domain.merging import PagesDiffer, merge_pages
 from yaptide.persistence import codec
 from yaptide.persistence.payload import NewEstimator, NewPage, read_pieces
 from yaptide.persistence.prefetch import prefetch_items
-from yaptide.persistence.zip_safety import BROKEN, MOST_PAGES, open_archive
+from yaptide.persistence.zip_safety import MOST_PAGES, explain_damage, open_archive, read_entry
 
 _INDEX = "estimators.json"
 _MOST_INDEX = 64 << 20
@@ -54,10 +53,10 @@ _MOST_NAME = 500
 _FLOATS = ("<f4", "<f8")
 _MOST_HEADER = 1 << 17
 _PIECE = 1 << 20
-#: What is needed of the header before an entry: magic, flags, lengths of the name and of the extra field.
+#: Fields of the local file header that are needed: magic, flags, lengths of name and extra field.
 _LOCAL = struct.Struct("<4s2xH18xHH")
 _MAGIC = b"PK\3\4"
-_ISAL: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stub calls it a value
+_ISAL: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # isal's stub declares a value
 
 
 class _Axis(msgspec.Struct):
@@ -76,7 +75,7 @@ class _PageEntry(msgspec.Struct):
     weighted: bool
 
     def page(self, values: Floats, weights: Floats | None) -> Page:
-        """The page, with its numbers."""
+        """Return the page with its values."""
         axes = tuple(Axis(axis.name, axis.unit, np.asarray(axis.values, dtype=np.float64)) for axis in self.axes)
         return Page(
             number=self.number,
@@ -102,7 +101,7 @@ _LOG_FILES = msgspec.json.Decoder(dict[str, str])
 
 
 def write_output(file: IO[bytes], output: TaskOutput) -> None:
-    """Write the scores of one task, and its log files."""
+    """Write the output of one task: estimators and log files."""
     with ZipFile(file, "w", ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
         index = [_write_estimator(archive, number, estimator) for number, estimator in enumerate(output.estimators)]
         if output.logs:
@@ -111,15 +110,15 @@ def write_output(file: IO[bytes], output: TaskOutput) -> None:
 
 
 def check_output(path: Path, most: int) -> None:
-    """Raise InvalidInput unless the file can be merged: arrays as the index says, and only numbers.
+    """Raise InvalidInput unless the file can be merged: arrays match the index, and all values are numbers.
 
-    They may take `most` bytes.
+    Its entries may have at most `most` bytes in total.
     """
-    with _understood("the scores", InvalidInput), _opened(path) as archive:
+    with _understood("the task output", InvalidInput), _opened(path) as archive:
         if sum(info.file_size for info in archive.zip.infolist()) > most:
-            raise InvalidInput(f"The scores take more than {most} bytes")
+            raise InvalidInput(f"The task output has more than {most} bytes")
         if not archive.entries or not all(entry.pages for entry in archive.entries):
-            raise InvalidInput("The scores hold no estimator, or one without pages")
+            raise InvalidInput("The task output must have estimators, each with pages")
         _check_names(archive.entries)
         for e, entry in enumerate(archive.entries):
             for p, page in enumerate(entry.pages):
@@ -127,19 +126,17 @@ def check_output(path: Path, most: int) -> None:
 
 
 def read_logs(path: Path) -> dict[str, str]:
-    """The log files of one task, name to text; raises InvalidInput if they cannot be read or are too long."""
+    """Return the log files of one task, name to text; raise InvalidInput if they are unreadable or too long."""
     understood = _understood("the log files", InvalidInput)
     with understood, path.open("rb") as file, open_archive(file, MOST_PAGES) as archive:
         if _LOGS not in archive.namelist():
             return {}
-        if archive.getinfo(_LOGS).file_size > _MOST_LOGS:
-            raise InvalidInput(f"The log files of a task may have {_MOST_LOGS} bytes")
-        return _LOG_FILES.decode(archive.read(_LOGS))
+        return _LOG_FILES.decode(read_entry(archive, _LOGS, _MOST_LOGS))
 
 
 def read_output(path: Path) -> tuple[Estimator, ...]:
-    """All the scores of one task; raises SimulationFailed if they are lost."""
-    with _understood(f"the scores of task {path.stem}", SimulationFailed), _opened(path) as archive:
+    """Return all estimators of one task; raise SimulationFailed if the file is missing or damaged."""
+    with _understood(f"the output of task {path.stem}", SimulationFailed), _opened(path) as archive:
         return tuple(
             Estimator(
                 entry.name,
@@ -151,16 +148,17 @@ def read_output(path: Path) -> tuple[Estimator, ...]:
         )
 
 
-def merge_outputs(paths: Sequence[Path], primaries: Sequence[int], aside: IO[bytes]) -> Iterator[NewEstimator]:
-    """Merge the scores of tasks, given in their order with the primaries of each, one page of one task at a time.
+def merge_outputs(paths: Sequence[Path], primaries: Sequence[int], blob_file: IO[bytes]) -> Iterator[NewEstimator]:
+    """Merge the output of tasks, given with the primaries of each, holding one page of one task at a time.
 
-    Large payloads are left in `aside`, a file for them alone. The same tasks in the same order give the same bits.
-    A page that does not fit together is left out alone, and named. Raises SimulationFailed if scores are lost.
+    Large payloads are appended to `blob_file`, which has no other content. The same tasks in the same order give the
+    same bits. A page that cannot be merged is omitted and listed as refused. Raises SimulationFailed if a file is
+    missing or damaged, or no page is left.
     """
-    tasks = sum(count > 0 for count in primaries)  # what the standard errors rest on
+    tasks = sum(count > 0 for count in primaries)  # determines the standard errors
     counted = {"number_of_primaries": str(sum(primaries)), "number_of_tasks": str(tasks)}
     estimators, places = _indexes(paths)
-    kept, lost = 0, list[RefusedPage]()
+    page_count, all_refused = 0, list[RefusedPage]()
     for name, entry in estimators.items():
         pages, refused = list[NewPage](), list[RefusedPage]()
         for number in sorted({number for place in places for other, number in place if other == name}):
@@ -169,22 +167,24 @@ def merge_outputs(paths: Sequence[Path], primaries: Sequence[int], aside: IO[byt
             except PagesDiffer as difference:
                 refused.append(RefusedPage(name, number, str(difference)))
                 continue
-            payload = codec.encode_pieces(codec.json_pieces(page.document()), aside)
+            payload = codec.encode_pieces(codec.json_pieces(page.document()), blob_file)
             pages.append(NewPage(page.number, page.name, page.dimension, payload))
         metadata = codec.encode_payload({**entry.metadata, **counted, **refused_metadata(refused)})
-        kept += len(pages)
-        lost += refused
+        page_count += len(pages)
+        all_refused += refused
         yield NewEstimator(entry.name, entry.file_name, metadata, tuple(pages), tuple(refused))
-    if not kept:
-        raise SimulationFailed(f"no page of the results is left: {lost[0]}" if lost else "no task has left a page")
+    if not page_count:
+        raise SimulationFailed(
+            f"no page could be merged: {all_refused[0]}" if all_refused else "the tasks have no pages"
+        )
 
 
-#: Where in a task's file a page is, by its estimator's name and its number.
+#: Position of each page in a task's file, by estimator name and page number.
 _Places = Mapping[tuple[str, int], tuple[int, int]]
 
 
 def _indexes(paths: Sequence[Path]) -> tuple[dict[str, _EstimatorEntry], list[_Places]]:
-    """All estimators by name, as the first task that has it tells of each, and where the tasks have their pages."""
+    """Return all estimators by name, each from the first task that has it, and the page positions per task."""
     estimators: dict[str, _EstimatorEntry] = {}
     places: list[_Places] = []
     for path in paths:
@@ -196,20 +196,20 @@ def _indexes(paths: Sequence[Path]) -> tuple[dict[str, _EstimatorEntry], list[_P
 
 
 def _of_tasks(paths: Sequence[Path], places: Sequence[_Places], page: tuple[str, int]) -> Iterator[Page]:
-    """The same page of each task; raises PagesDiffer if a task has not left it."""
+    """Yield the same page of each task; raise PagesDiffer if a task lacks it."""
     for path, place in zip(paths, places, strict=True):
         if page not in place:
-            raise PagesDiffer(f"task {path.stem} left no such page")
+            raise PagesDiffer(f"task {path.stem} has no such page")
     return prefetch_items(_page(path, *place[page]) for path, place in zip(paths, places, strict=True))
 
 
 def _entries(path: Path) -> list[_EstimatorEntry]:
-    with _understood(f"the scores of task {path.stem}", SimulationFailed), _opened(path) as archive:
+    with _understood(f"the output of task {path.stem}", SimulationFailed), _opened(path) as archive:
         return archive.entries
 
 
 def _page(path: Path, e: int, p: int) -> Page:
-    with _understood(f"the scores of task {path.stem}", SimulationFailed), _opened(path) as archive:
+    with _understood(f"the output of task {path.stem}", SimulationFailed), _opened(path) as archive:
         return archive.page(e, p)
 
 
@@ -220,33 +220,31 @@ def _opened(path: Path) -> Iterator["_Archive"]:
 
 
 def _read_index(file: IO[bytes], archive: ZipFile) -> "_Archive":
-    if archive.getinfo(_INDEX).file_size > _MOST_INDEX:
-        raise InvalidInput("The index of the scores is too long")
-    return _Archive(file, archive, _ENTRIES.decode(archive.read(_INDEX)))
+    return _Archive(file, archive, _ENTRIES.decode(read_entry(archive, _INDEX, _MOST_INDEX)))
 
 
 @dataclass(frozen=True, slots=True)
 class _Archive:
-    """A file of scores that is open for reading."""
+    """An open file with the output of a task."""
 
     file: IO[bytes]
     zip: ZipFile
     entries: list[_EstimatorEntry]
 
     def page(self, e: int, p: int) -> Page:
-        """Page `p` of estimator `e`."""
+        """Return page `p` of estimator `e`."""
         entry = self.entries[e].pages[p]
         weights = self._array(f"{e}-{p}.weights.npy") if entry.weighted else None
         return entry.page(self._array(f"{e}-{p}.npy"), weights)
 
     def count(self, e: int, p: int) -> tuple[int, int | None]:
-        """How many values page `p` of estimator `e` has, and how many weights, all of which are finite.
+        """Return the numbers of values and weights of page `p` of estimator `e`.
 
-        Neither array is in memory as a whole. Raises InvalidInput.
+        Neither array is held in memory as a whole. Raises InvalidInput if a weight is not finite.
         """
         entry = self.entries[e].pages[p]
         weights = self._count(f"{e}-{p}.weights.npy", finite=True) if entry.weighted else None
-        return self._count(f"{e}-{p}.npy", finite=False), weights  # some of them may not exist
+        return self._count(f"{e}-{p}.npy", finite=False), weights  # values may be undefined
 
     def _array(self, name: str) -> Floats:
         info = self.zip.getinfo(name)
@@ -262,23 +260,23 @@ class _Archive:
         head = next(inflated, b"")
         start, dtype, count = _header(info, head)
         rest = head[start:]
-        for piece in chain([b""], inflated):  # read to the end, where the checksum is
+        for piece in chain([b""], inflated):  # read to the end, where the checksum is verified
             rest += piece
             whole = len(rest) // dtype.itemsize
             if finite and not np.isfinite(np.frombuffer(rest, dtype, whole)).all():
-                raise InvalidInput(f"{name} holds values that are not numbers")
+                raise InvalidInput(f"{name} has values that are not finite")
             rest = rest[whole * dtype.itemsize :]
         return count
 
     def _pieces(self, info: ZipInfo, most: int) -> Iterator[bytes]:
-        """The bytes of an entry, `most` at once and no more than it says it has, of which the first hold a header.
+        """Yield the bytes of an entry in pieces of `most` bytes, at most its declared size; the first has the header.
 
-        zipfile would do the same by zlib, which takes three times as long.
+        zipfile would do the same with zlib, which takes three times as long.
         """
         self.file.seek(info.header_offset)
         magic, flags, name, extra = _LOCAL.unpack(self.file.read(_LOCAL.size))
         if magic != _MAGIC or flags & 1 or info.compress_type != ZIP_DEFLATED:
-            raise BadZipFile(f"{info.filename} is not packed as it should")
+            raise BadZipFile(f"{info.filename} must be deflated and not encrypted")
         start = self.file.tell() + name + extra
         inflater = isal_zlib.decompressobj(wbits=-15)
         size = crc = 0
@@ -318,49 +316,47 @@ def _write_array(archive: ZipFile, name: str, values: Floats) -> None:
 
 
 def _check_names(entries: Sequence[_EstimatorEntry]) -> None:
-    """Raise InvalidInput for names under which the merged results could not be stored."""
+    """Raise InvalidInput for names or numbers that cannot be stored."""
     names = [name for e in entries for name in (e.name, e.file_name, *(page.name for page in e.pages))]
     if not all(1 <= len(name) <= _MOST_NAME and "\0" not in name for name in names):
-        raise InvalidInput(f"The names of estimators and pages have 1 to {_MOST_NAME} characters")
+        raise InvalidInput(f"Names of estimators and pages must have 1 to {_MOST_NAME} characters")
     if len({e.name for e in entries}) < len(entries):
-        raise InvalidInput("The scores hold two estimators of the same name")
+        raise InvalidInput("The task output has two estimators with the same name")
     for e in entries:
         numbers = {page.number for page in e.pages}
         if len(numbers) < len(e.pages) or not all(0 <= number < 10**9 for number in numbers):
-            raise InvalidInput(f"The pages of estimator {e.name!r} are not numbered as they should")
+            raise InvalidInput(f"The pages of estimator {e.name!r} need distinct numbers from 0 to 999999999")
 
 
 def _header(info: ZipInfo, head: bytes) -> tuple[int, np.dtype[Any], int]:
-    """Where the numbers of an array begin, their type and how many there are, as far as there are bytes for them."""
+    """Return the offset of an array's values, their type and their number; check it against the entry's size."""
     file = io.BytesIO(head[:_MOST_HEADER])
     if npy.read_magic(file) != (1, 0):
-        raise ValueError(f"{info.filename} is of another version")
+        raise ValueError(f"{info.filename} has an unsupported version of the npy format")
     shape, _, dtype = npy.read_array_header_1_0(file)
     if len(shape) != 1 or dtype.str not in _FLOATS or file.tell() + shape[0] * dtype.itemsize != info.file_size:
-        raise ValueError(f"{info.filename} is no list of numbers")
+        raise ValueError(f"{info.filename} is not a one-dimensional array of floats")
     return file.tell(), dtype, shape[0]
 
 
 def _check_page(page: _PageEntry, values: int, weights: int | None) -> None:
     expected = math.prod(len(axis.values) for axis in page.axes)
     if page.aggregation is not Aggregation.CONCATENATE and values != expected:
-        raise InvalidInput(f"Page {page.name!r} has {values} values, its axes ask for {expected}")
+        raise InvalidInput(f"Page {page.name!r} has {values} values, but its axes need {expected}")
     if not values:
         raise InvalidInput(f"Page {page.name!r} has no values")
     if weights not in (None, values):
-        raise InvalidInput(f"Page {page.name!r} has not one weight for each value")
+        raise InvalidInput(f"Page {page.name!r} must have one weight per value")
     for axis in page.axes:
         if not np.isfinite(axis.values).all():
-            raise InvalidInput(f"Page {page.name!r} holds values that are not numbers")
+            raise InvalidInput(f"Page {page.name!r} has an axis with values that are not finite")
 
 
 @contextmanager
-def _understood(scores: str, error: type[InvalidInput | SimulationFailed]) -> Iterator[None]:
-    """Say of a file that cannot be read whose `scores` these are."""
+def _understood(subject: str, error: type[InvalidInput | SimulationFailed]) -> Iterator[None]:
+    """Convert errors of an unreadable file to `error`, which names the `subject`."""
     try:
-        yield
-    except (*BROKEN, _ISAL, KeyError, OSError, msgspec.MsgspecError) as broken:
-        if isinstance(broken, OSError) and not isinstance(broken, FileNotFoundError):
-            raise
-        what = "are lost" if isinstance(broken, FileNotFoundError) else f"are damaged: {broken}"
-        raise error(f"{scores} {what}") from broken
+        with explain_damage(f"cannot read {subject}", error, _ISAL):
+            yield
+    except FileNotFoundError as missing:
+        raise error(f"cannot read {subject}: the file is missing") from missing

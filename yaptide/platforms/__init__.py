@@ -1,1 +1,1 @@
-"""Where tasks run: `direct` on workers of our own, `batch` on clusters."""
+"""Platforms, on which tasks run: `direct` on executors and workers of the server, `batch` on HPC clusters."""

@@ -1,4 +1,4 @@
-"""Only one process at a time has the simulations of a data folder run; it holds a lock while it lives."""
+"""The lock of a data folder: only one process at a time runs the simulations of a data folder."""
 
 import fcntl
 import secrets
@@ -13,13 +13,13 @@ _NAME = "executor.lock"
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """The lock of a data folder, as long as it is not closed; `name` is the folder's, drawn once."""
+    """The lock of a data folder, held until it is closed; `name` is a random name of the folder that never changes."""
 
     name: str
     _file: IO[bytes]
 
     def close(self) -> None:
-        """Let others have it."""
+        """Release the lock."""
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -30,9 +30,9 @@ class Lock:
 
 
 def acquire_lock(data: Path, database: str) -> Lock | None:
-    """The lock of a data folder, which is ours until it is closed or we die; None if another process has it.
+    """Take the lock of a data folder, until it is closed or this process ends; None if another process holds it.
 
-    Raises Conflict if that process works on another `database`: nobody would run what is submitted to ours.
+    Raises Conflict if that process uses another `database`: simulations in this database would never run.
     """
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = (data / _NAME).open("a+b")
@@ -41,10 +41,10 @@ def acquire_lock(data: Path, database: str) -> Lock | None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         with file:
-            _, _, theirs = file.read().decode().partition("\n")
-        if theirs not in ("", database):
+            _, _, used = file.read().decode().partition("\n")
+        if used not in ("", database):
             raise Conflict(
-                f"The data folder {data} is in use for the database {theirs}: set YAPTIDE_DATA_DIR to another one"
+                f"The data folder {data} is in use for the database {used}: set YAPTIDE_DATA_DIR to another one"
             ) from None
         return None
     name = file.read().decode().partition("\n")[0] or secrets.token_hex(4)
@@ -55,7 +55,7 @@ def acquire_lock(data: Path, database: str) -> Lock | None:
 
 
 def is_held(data: Path) -> bool:
-    """Whether any process has the lock."""
+    """Whether any process holds the lock."""
     try:
         with (data / _NAME).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

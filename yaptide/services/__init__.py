@@ -1,5 +1,5 @@
-"""The operations: submit, report, store, merge, cancel, delete, sign in. Transactions begin here, and rules live here.
+"""The operations: submit, report, store, merge, cancel, delete, sign in. Transactions and domain rules are here.
 
-HTTP routes, executors and the command line are thin callers of these functions. The first argument is always the
-`Backend`, which holds what an operation needs of its surroundings.
+HTTP routes, executors and the command line are thin callers of these functions. The first argument is the `Backend`,
+with the database, settings and other dependencies of an operation.
 """

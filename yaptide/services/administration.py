@@ -1,9 +1,9 @@
-"""What an administrator does to users, simulations and tasks, from inside or outside a container.
+"""Operations of administrators on users, simulations and tasks, from inside or outside a container.
 
-These operations need nothing but the database, which is their first argument, and load nothing but SQLAlchemy:
-`yaptide/admin/db_manage.py` works where little is installed. Where they overlap with what users do, those call these.
+They need only the database, which is their first argument, and load only SQLAlchemy: `yaptide/admin/db_manage.py` also
+works where little is installed. The operations of users call these where both do the same.
 
-Whatever removes is told what was shown before (`seen`), and removes that or nothing.
+Functions that remove something are given what was shown before (`seen`), and remove exactly that or nothing.
 """
 
 from collections.abc import Sequence
@@ -28,65 +28,67 @@ from yaptide.services.backend import utc_now
 
 T = TypeVar("T")
 
-#: In the history: whoever administers the database.
+#: Actor in the history for administrators.
 OPERATOR = "operator"
 
-#: Provider of users with a password kept here.
+#: Provider of users with a password stored in this database.
 LOCAL = YAPTIDE_USER
 
 MAX_NAME = 128
 
-_CHANGED = "It has changed since it was looked at, and nothing was removed; look again"
+_CHANGED = "It has changed in the meantime, and nothing was removed; check it again"
 _MERGING = frozenset({EntityState.MERGING_QUEUED, EntityState.MERGING_RUNNING})
 
 
-def check_name(name: str, whose: str = "user") -> None:
-    """Raise InvalidInput unless `name` can be the name of a user or a cluster."""
+def check_name(name: str, kind: str = "user") -> None:
+    """Raise InvalidInput unless `name` is a valid name of a user or a cluster."""
     if not name or name != name.strip() or not name.isprintable() or len(name) > MAX_NAME:
-        raise InvalidInput(f"A {whose} name has 1 to {MAX_NAME} printable characters and no space at its ends")
+        raise InvalidInput(f"A {kind} name must have 1 to {MAX_NAME} printable characters, and no space at its ends")
 
 
 def check_new_name(name: str) -> str:
-    """A name for a local user as it is stored; raises InvalidInput for one that could pass for another."""
-    name = names.composed(name)
+    """Return the normal form of a name for a local user; raise InvalidInput for one that could pass for another."""
+    name = names.normalize_name(name)
     check_name(name)
     if names.has_unseen(name):
-        raise InvalidInput("A user name has no characters that cannot be seen")
-    scripts = names.scripts(name)
+        raise InvalidInput("A user name must not contain invisible characters")
+    scripts = names.list_scripts(name)
     if len(scripts) > 1:
-        raise InvalidInput(f"A user name has letters of one script, not of {' and '.join(scripts)}")
+        raise InvalidInput(f"A user name must use letters of one script, not of {' and '.join(scripts)}")
     return name
 
 
 def list_users(database: Database) -> list[Record]:
-    """All users by name, with the number of their simulations, the bytes these take, and the quota."""
+    """Return all users by name, with the number of their simulations, their bytes, and the quota."""
     with database.reading() as connection:
         return queries.list_users(connection)
 
 
 def find_user(database: Database, username: str, provider: str = "") -> User:
-    """The user of this name (of this provider, if given).
+    """Return the user with this name (of this provider, if given).
 
-    Raises NotFound, and Conflict if one of each provider has this name.
+    Raises NotFound, or Conflict if one of each provider has this name.
     """
-    if not username.isprintable():  # no user has such a name, and not every database takes it
+    if not username.isprintable():  # no user has such a name, and not every database accepts it
         raise NotFound("There is no such user")
     with database.reading() as connection:
-        named = queries.users_named(connection, username) or queries.users_named(connection, names.composed(username))
-    found = [user for user in named if provider in ("", user.auth_provider)]
-    if not found:
+        candidates = queries.users_named(connection, username) or queries.users_named(
+            connection, names.normalize_name(username)
+        )
+    matching = [user for user in candidates if provider in ("", user.auth_provider)]
+    if not matching:
         raise NotFound(f"There is no user {username!r}" + (f" of {provider}" if provider else ""))
-    if len(found) > 1:
-        providers = " or ".join(user.auth_provider for user in found)
+    if len(matching) > 1:
+        providers = " or ".join(user.auth_provider for user in matching)
         raise Conflict(f"There are two users {username!r}: say which one with --provider {providers}")
-    return found[0]
+    return matching[0]
 
 
 def read_certificate(database: Database, user: User) -> str | None:
-    """The SSH certificate that is stored of a user, None if there is none."""
+    """Return the stored SSH certificate of a user, or None."""
     with database.reading() as connection:
-        found = secrets.find_credentials(connection, user.id)
-    return found.cert if found is not None else None
+        credentials = secrets.find_credentials(connection, user.id)
+    return credentials.cert if credentials is not None else None
 
 
 def add_user(
@@ -97,10 +99,10 @@ def add_user(
     least_password: int = passwords.LEAST,
     queue: passwords.Queue = passwords.KNOWN,
 ) -> User:
-    """Add a local user; without a password they cannot sign in until they are given one.
+    """Add a local user; without a password the user cannot sign in until one is set.
 
-    Raises InvalidInput for an unusable name or a password that is no good or has less than `least_password` characters,
-    Conflict if the name is taken or looks like one that is, Busy.
+    Raises InvalidInput for an invalid name or a password that is rejected or shorter than `least_password`, Conflict if
+    the name is taken or looks like another, Busy.
     """
     username = check_new_name(username)
     password_hash = None if password is None else _new_hash(password, least_password, queue)
@@ -120,19 +122,18 @@ def _new_hash(password: str, least: int, queue: passwords.Queue = passwords.KNOW
 
 
 def _taken(database: Database, username: str, message: str) -> Conflict:
-    """Why a name cannot be had: it is taken, which has a `message` of its own, or looks like one that is."""
+    """Return the reason why a name is not available: it is taken (`message`), or looks like another."""
     with database.reading() as connection:
         if users.local_user(connection, username) is None:
-            message = f"The name {username!r} looks like that of another user: choose one that differs more"
+            message = f"The name {username!r} looks like that of another user: choose a different one"
     return Conflict(message)
 
 
 @retry_contended
 def set_password(database: Database, user: User, password: str, least_password: int = passwords.LEAST) -> None:
-    """Give a local user another password and end their sessions.
+    """Set the password of a local user and end all sessions of the user.
 
-    Raises InvalidInput for a password that is no good or has less than `least_password` characters, Conflict if the
-    user signs in elsewhere.
+    Raises InvalidInput for a password that is rejected or shorter than `least_password`, Conflict for a Keycloak user.
     """
     if user.auth_provider != YAPTIDE_USER:
         raise Conflict(f"{user.username} signs in through Keycloak and has no password here")
@@ -143,50 +144,50 @@ def set_password(database: Database, user: User, password: str, least_password: 
 
 
 def rename_user(database: Database, user: User, username: str) -> None:
-    """Give a user another name; raises InvalidInput for an unusable one, Conflict for one that is taken.
+    """Rename a user; raise InvalidInput for an invalid name, Conflict for one that is taken.
 
-    For a local user that goes for what looks like one that is taken, too. One of Keycloak is again called what they are
-    called there when they sign in next; until then the name is free for somebody else.
+    A local user's name must not look like another one either. A Keycloak user gets the name from Keycloak again at the
+    next sign-in; until then the old name is available to others.
     """
     if user.is_keycloak:
         check_name(username)
     else:
         username = check_new_name(username)
-    message = f"There is a user {username!r} already"
+    message = f"User {username!r} already exists"
     try:
         with database.writing() as connection:
-            users.rename(connection, user, username)
+            users.rename_user(connection, user, username)
     except IntegrityError:
         raise (Conflict(message) if user.is_keycloak else _taken(database, username, message)) from None
 
 
 def chosen_subject(database: Database, user: User, subject: str, issuer: str) -> Subject | None:
-    """Whom an operator means by an ID at Keycloak, in the realm that the account has if no `issuer` is given.
+    """Return the Keycloak identity given by `subject`, in the account's realm if `issuer` is empty.
 
-    None without an ID. Raises InvalidInput for half of it.
+    Returns None without `subject`. Raises InvalidInput for incomplete values.
     """
     if not subject:
         if issuer:
-            raise InvalidInput("--issuer says in which realm the user of --subject is: give that as well")
+            raise InvalidInput("--issuer needs --subject as well")
         return None
     with database.reading() as connection:
         issuer = issuer.rstrip("/") or users.subject_of(connection, user.id).issuer or ""
     if not issuer:
-        raise InvalidInput("Nobody has signed in to this account yet: say with --issuer which realm the user is in")
+        raise InvalidInput("This account has not been used yet: give the realm with --issuer")
     if not (subject.isprintable() and issuer.isprintable()):
-        raise InvalidInput("--subject and --issuer are printable")
+        raise InvalidInput("--subject and --issuer must be printable")
     return Subject(issuer.replace("/auth/realms/", "/realms/"), subject)
 
 
 @retry_contended
 def link_user(database: Database, user: User, subject: Subject | None) -> None:
-    """Have an account of Keycloak belong to another user there; None: to whoever signs in next by its name.
+    """Link a Keycloak account to `subject`; None: to the next user who signs in with its name.
 
-    Its sessions end, and its SSH credentials, which are somebody's own, are removed. Raises NotFound, Conflict if it is
-    no account of Keycloak or if that user has another one.
+    Its sessions end, and its SSH credentials are removed. Raises NotFound, or Conflict for a local account or if
+    `subject` has another account.
     """
     if not user.is_keycloak:
-        raise Conflict(f"{user.username} signs in with a password kept here, not through Keycloak")
+        raise Conflict(f"{user.username} signs in with a local password, not through Keycloak")
     try:
         with database.writing() as connection:
             if not users.lock_user(connection, user.id):
@@ -194,24 +195,24 @@ def link_user(database: Database, user: User, subject: Subject | None) -> None:
             users.link_account(connection, user.id, subject)
             users.end_sessions(connection, user.id)
     except IntegrityError:
-        raise Conflict("That user of Keycloak has an account already: see `yaptide users list --json`") from None
+        raise Conflict("This Keycloak user already has an account: see `yaptide users list --json`") from None
 
 
 def set_quota(database: Database, user: User, quota: int | None) -> None:
-    """Limit the bytes that a user's simulations may take; None: no limit. What is stored already stays."""
+    """Limit the bytes of a user's simulations; None: no limit. Stored data is not removed."""
     with database.writing() as connection:
         queries.set_user_values(connection, user.id, {"quota_bytes": quota})
 
 
 def count_holdings(database: Database, user: User) -> Holdings:
-    """What goes with a user who is removed."""
+    """Return what would be removed with a user."""
     with database.reading() as connection:
         return queries.count_holdings(connection, user.id)
 
 
 @retry_contended
 def remove_user(database: Database, user: User, seen: Holdings) -> None:
-    """Remove a user with all their simulations; raises NotFound, Conflict if they are no longer what was `seen`."""
+    """Remove a user with all simulations; raise NotFound, or Conflict if they are no longer what was `seen`."""
     with database.writing() as connection:
         if not users.lock_user(connection, user.id):
             raise NotFound(f"There is no user {user.username!r}")
@@ -224,26 +225,26 @@ def remove_user(database: Database, user: User, seen: Holdings) -> None:
 def list_simulations(
     database: Database, user: User | None, states: Sequence[EntityState], limit: int
 ) -> tuple[int, list[Record]]:
-    """How many simulations of the user (None: of all) there are in these states, and the newest of them."""
+    """Return how many simulations of the user (None: of all) are in these states, and the newest of them."""
     with database.reading() as connection:
         return queries.list_simulations(connection, None if user is None else user.id, states, limit)
 
 
 def count_contents(database: Database, job_id: str) -> Contents:
-    """What goes with a simulation that is removed; raises NotFound."""
+    """Return what would be removed with a simulation; raise NotFound."""
     with database.reading() as connection:
-        return queries.count_contents(connection, _found(simulations.by_job(connection, _job(job_id))).id)
+        return queries.count_contents(connection, _require(simulations.by_job(connection, _job(job_id))).id)
 
 
 @retry_contended
 def remove_simulation(database: Database, job_id: str, seen: Contents, *, force: bool = False) -> None:
     """Remove a simulation with everything about it.
 
-    Raises NotFound, and Conflict if it is no longer what was `seen`, or if its tasks may still run, unless by `force`:
-    their workers then find out at their next report.
+    Raises NotFound, or Conflict if it is no longer what was `seen`, or if its tasks may still run and `force` is not
+    set: their workers are told at their next report.
     """
     with database.writing() as connection:
-        simulation = _found(transitions.lock_job(connection, _job(job_id)))
+        simulation = _require(transitions.lock_job(connection, _job(job_id)))
         if queries.count_contents(connection, simulation.id) != seen:
             raise Conflict(_CHANGED)
         if force:
@@ -255,73 +256,73 @@ def remove_simulation(database: Database, job_id: str, seen: Contents, *, force:
 def list_tasks(
     database: Database, job_id: str | None, states: Sequence[EntityState], limit: int
 ) -> tuple[int, list[Record]]:
-    """How many tasks a simulation (None: all of them) has in these states, and the first of them; raises NotFound."""
+    """Return how many tasks of a simulation (None: of all) are in these states, and the first ones; raise NotFound."""
     with database.reading() as connection:
         if job_id is not None:
-            _found(simulations.by_job(connection, _job(job_id)))
+            _require(simulations.by_job(connection, _job(job_id)))
         return queries.list_tasks(connection, job_id, states, limit)
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSeen:
-    """A task (row of `queries.tasks.list_status`), and how many rows of the history are about it."""
+    """A task (row of `queries.tasks.list_status`), and the number of its rows in the history."""
 
     task: Any
     history: int
 
 
 def find_task(database: Database, job_id: str, task_id: int) -> TaskSeen:
-    """What goes with a task that is removed; raises NotFound."""
+    """Return what would be removed with a task; raise NotFound."""
     with database.reading() as connection:
-        simulation = _found(simulations.by_job(connection, _job(job_id)))
+        simulation = _require(simulations.by_job(connection, _job(job_id)))
         return _task(connection, simulation.id, task_id)
 
 
 @retry_contended
 def remove_task(database: Database, job_id: str, task_id: int, seen: TaskSeen) -> None:
-    """Remove a task of a simulation and its history, which is noted in the history of the simulation.
+    """Remove a task and its history, which is noted in the history of the simulation.
 
-    Results that are stored stay as they are, also if they hold the scores of the task. Those of a simulation that has
-    not ended will be without them. Raises NotFound, and Conflict
+    Stored results do not change, even if they include results of the task. Results that are merged later do not. Raises
+    NotFound, or Conflict
 
-    - if the task has not ended: somebody may run it;
-    - while the results are merged: the task is counted on;
+    - if the task has not ended: it may be running;
+    - while the results are merged: the merge includes the task;
     - if it is the only one: a simulation without tasks would never end;
     - if it is no longer what was `seen`.
     """
     with database.writing() as connection:
-        simulation = _found(transitions.lock_job(connection, _job(job_id)))
-        found = _task(connection, simulation.id, task_id)
-        if found != seen:
+        simulation = _require(transitions.lock_job(connection, _job(job_id)))
+        current = _task(connection, simulation.id, task_id)
+        if current != seen:
             raise Conflict(_CHANGED)
-        _check_removable(simulation, found, sum(tasks.count_states(connection, simulation.id).values()))
+        _check_removable(simulation, current, sum(tasks.count_states(connection, simulation.id).values()))
         queries.remove_task(connection, simulation.id, task_id)
         transitions.add_audit_note(connection, simulation.id, Audit(OPERATOR, utc_now(), f"task {task_id} was removed"))
 
 
 def _check_removable(simulation: Locked, seen: TaskSeen, count: int) -> None:
     if simulation.job_state in _MERGING:
-        raise Conflict(f"The simulation is {simulation.job_state}: its tasks are counted on until it has ended")
+        raise Conflict(f"The simulation is {simulation.job_state}: its tasks cannot be removed until it has ended")
     if simulation.job_state not in FINAL_STATES and seen.task.task_state not in FINAL_STATES:
         raise Conflict(f"Task {seen.task.task_id} is {seen.task.task_state}: cancel the simulation first")
     if count == 1:
-        raise Conflict("It is the only task: remove the simulation instead")
+        raise Conflict("This is the only task: remove the simulation instead")
 
 
 def _job(job_id: str) -> str:
-    if not job_id.isprintable():  # no simulation has such a name, and not every database takes it
+    if not job_id.isprintable():  # no simulation has such an id, and not every database accepts it
         raise NotFound(NO_SUCH_JOB)
     return job_id
 
 
-def _found(simulation: T | None) -> T:
+def _require(simulation: T | None) -> T:
     if simulation is None:
         raise NotFound(NO_SUCH_JOB)
     return simulation
 
 
 def _task(connection: Connection, simulation_id: int, task_id: int) -> TaskSeen:
-    found = tasks.find_task(connection, simulation_id, task_id)
-    if found is None:
+    status = tasks.find_task(connection, simulation_id, task_id)
+    if status is None:
         raise NotFound(f"The simulation has no task {task_id}")
-    return TaskSeen(found, queries.history_of_task(connection, simulation_id, task_id))
+    return TaskSeen(status, queries.history_of_task(connection, simulation_id, task_id))

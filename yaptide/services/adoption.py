@@ -1,4 +1,4 @@
-"""Taking over a database of the existing YAPTIDE backend."""
+"""Taking over a database of the older YAPTIDE backend."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from yaptide.services.secrets import Vault
 
 
-class _TakenBack(Exception):
-    """The way out of the transaction of a dry run."""
+class _RolledBack(Exception):
+    """Rolls back the transaction of a dry run."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
@@ -31,19 +31,19 @@ def adopt_database(
     dry_run: bool,
     progress: Callable[[int, int], None],
 ) -> Report:
-    """Turn the database into ours, all or nothing; a `dry_run` does the same and takes all of it back.
+    """Convert the database, all or nothing; a `dry_run` does the same and rolls back.
 
-    A database that is ours already is left as it is. Simulations that have not ended are stale without a sign of life
-    for `stale_after`; `progress` gets the rows that are done and that there are. Raises Conflict if the database cannot
-    be taken over, NotConfigured if it holds private keys and `vault` has no key to encrypt them with.
+    A yaptide database is left unchanged. A simulation that has not ended is stale without a heartbeat for
+    `stale_after`; `progress` gets the numbers of rows done and in total. Raises Conflict if the database cannot be
+    taken over, NotConfigured if it has private keys and `vault` has no key to encrypt them.
     """
     options = adoption.Options(utc_now(), vault.encrypt, stale_after, progress)
     try:
         with database.migrating() as connection:
             report = adoption.adopt_database(connection, options)
             if dry_run:
-                raise _TakenBack(report)  # noqa: TRY301 - only an error rolls back
-    except _TakenBack as end:
+                raise _RolledBack(report)  # noqa: TRY301 - only an error rolls back
+    except _RolledBack as end:
         return end.report
     except DBAPIError as error:
         first = str(error.orig).strip().partition("\n")[0]

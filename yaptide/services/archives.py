@@ -1,7 +1,7 @@
-"""Archives of single simulations: to keep them elsewhere, or to move them to another installation.
+"""Archives of single simulations: to store them elsewhere, or move them to another installation.
 
-docs/backup.md documents the format. What is particular to an installation stays there: numbers of rows, update keys
-and the names by which its broker and its cluster know the tasks.
+docs/backup.md documents the format. What is specific to an installation is left out: row ids, update keys, and the ids
+of tasks in its broker and its cluster.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from sqlalchemy.exc import IntegrityError
 
 from yaptide.domain import manifest
 from yaptide.domain.errors import Conflict, InvalidInput, NotFound
-from yaptide.domain.manifest import Change, Description, Estimator, JobId, Page, Payload, Task
+from yaptide.domain.manifest import Estimator, HistoryEntry, JobId, Page, Payload, SimulationManifest, Task
 from yaptide.domain.states import FINAL_STATES
 from yaptide.persistence import codec, container
 from yaptide.persistence.container import Format, Reader, Writer
@@ -41,21 +41,21 @@ T = TypeVar("T", bound=Struct)
 #: Twice as many entries as the largest results have pages.
 FORMAT = Format("yaptide-archive", 1, "an archive of simulations", 200_000)
 
-#: Is told which simulation is being written or read, how many of its payloads are, and how many there are.
+#: Progress callback: job_id, payloads done, payloads in total.
 Watch = Callable[[str, int, int], None]
 
 _MIB = 2**20
-#: The most that a description may take, and the text in a payload: as much as results may be sent with. There may be a
-#: thousand times as much text as there are bytes: that is what a page of zeros comes to.
+#: Maximum size of a description, and of the text in a payload: the same as for results that are sent. The text may be a
+#: thousand times larger than its bytes, such as that of a page of zeros.
 _MOST_DESCRIPTION = 64 * _MIB
 _MOST_TEXT = 1024 * _MIB
-#: The same for payloads that become objects in memory whenever they are read: input, log files and metadata, and all
-#: payloads of other writers, whose numbers may have to be written anew.
+#: The same for payloads that become objects in memory whenever they are read (input, log files and metadata), and for
+#: all payloads of other writers, whose numbers may have to be converted.
 _MOST_OF_OBJECTS = 256 * _MIB
 _MOST_OF_OTHERS = 64 * _MIB
-#: How much larger all entries may be than the file: repetitive JSON comes to a tenth of that.
+#: Maximum ratio of all entries to the file: repetitive JSON compresses to a tenth of that.
 _MOST_INFLATED = 200
-#: A payload counts for what its text would take if it were packed no better than most: reading it costs as much.
+#: For quotas, a payload counts at least this fraction of its text, because reading it costs as much.
 _TEXT_OF_A_BYTE = 10
 
 
@@ -64,24 +64,24 @@ class _About(Struct):
 
 
 class _Object(Struct):
-    """Any object of JSON: all of its text is looked at, and nothing is kept."""
+    """Any JSON object: all of its text is validated, nothing is kept."""
 
 
 class _Input(Struct):
-    """What is looked at of an input."""
+    """The validated part of an input."""
 
     input_files: dict[str, str] | None = None
 
 
 class Exported(Struct):
-    """What was written: names of the simulations, and the size of the file."""
+    """Summary of an export: job_ids, and the size of the file."""
 
     simulations: list[str]
     bytes: int
 
 
 class Imported(Struct):
-    """What was taken in for whom, and what was here already."""
+    """Summary of an import: the user, imported job_ids, and those that already existed."""
 
     user: str
     imported: list[str]
@@ -89,16 +89,16 @@ class Imported(Struct):
 
 
 def ignore_progress(_what: str, _done: int, _total: int) -> None:
-    """Watch nothing."""
+    """Ignore progress."""
 
 
 def export_simulations(
     backend: Backend, job_ids: Sequence[str], path: Path, watch: Watch = ignore_progress
 ) -> Exported:
-    """Write simulations that have ended to a file.
+    """Write ended simulations to a file.
 
-    Raises NotFound, Conflict for one that has not ended or for too many of them at once, InvalidInput if a stored
-    payload is damaged, StorageFull; then nothing is written, and a file of that name stays what it is.
+    Raises NotFound, Conflict for a simulation that has not ended or for too many at once, InvalidInput if a stored
+    payload is damaged, StorageFull; then nothing is written, and an existing file is unchanged.
     """
     names = list(dict.fromkeys(job_ids))
     with backend.database.reading() as connection, container.write_container(path, FORMAT) as writer:
@@ -109,89 +109,93 @@ def export_simulations(
     return Exported(names, path.stat().st_size)
 
 
-def take_in(backend: Backend, path: Path, username: str, watch: Watch = ignore_progress) -> Imported:
-    """Add the simulations in an archive to those of a user, all or none; those that are here already are left alone.
+def import_simulations(backend: Backend, path: Path, username: str, watch: Watch = ignore_progress) -> Imported:
+    """Import the simulations in an archive for a user, all or none; existing ones are skipped.
 
-    Raises InvalidInput for a file that is damaged or no archive or that holds what no simulation can be, NotFound if
-    there is no such user or cluster, Conflict if there is another simulation of the same name, or no room in the quota:
-    for the bytes, or for what reading their text costs.
+    Raises InvalidInput for a file that is damaged, not an archive or has invalid contents, NotFound if the user or a
+    cluster does not exist, Conflict if another simulation has the same job_id, or if the quota is too small for the
+    bytes, or for the cost of reading their text.
     """
     with container.open_container(path, FORMAT) as reader:
         if reader.total > _MOST_INFLATED * reader.length:
-            raise InvalidInput("it is too small for what it says to hold")
+            raise InvalidInput("the archive is truncated")
         names = container.parse_json(reader.manifest.about, _About).simulations
-        found = [_described_in(reader, job_id) for job_id in dict.fromkeys(names)]
-        _check_named(reader, found)
-        with backend.database.writing() as connection:  # before any payload costs anything
-            _admit(connection, reader, username, found)
-        for simulation in found:
+        manifests = [_read_manifest(reader, job_id) for job_id in dict.fromkeys(names)]
+        _check_entries(reader, manifests)
+        with backend.database.writing() as connection:  # before any expensive payload
+            _admit(connection, reader, username, manifests)
+        for simulation in manifests:
             _check_payloads(backend.data_dir, reader, simulation, watch)
-        with _taken(), backend.database.writing() as connection:
-            user, new = _admit(connection, reader, username, found)
+        with _rejected_rows(), backend.database.writing() as connection:
+            user, new = _admit(connection, reader, username, manifests)
             for simulation in new:
                 _add(connection, reader, simulation, user)
         imported = [simulation.job_id for simulation in new]
-        return Imported(username, imported, [s.job_id for s in found if s.job_id not in imported])
+        return Imported(username, imported, [s.job_id for s in manifests if s.job_id not in imported])
 
 
 def _admit(
-    connection: Connection, reader: Reader, username: str, found: Sequence[Description]
-) -> tuple[User, list[Description]]:
-    """Whose the simulations are going to be, and those that are not here yet; raises as `take_in` does."""
+    connection: Connection, reader: Reader, username: str, manifests: Sequence[SimulationManifest]
+) -> tuple[User, list[SimulationManifest]]:
+    """Return the user, and the simulations that do not exist yet; raise the errors of `import_simulations`."""
     user = transfer.user_named(connection, username)
     if user is None:
-        raise NotFound(f"There is no user {username!r}: add them first")
-    new = [simulation for simulation in found if not _is_here(connection, simulation)]
+        raise NotFound(f"Unknown user {username!r}: add the user first")
+    new = [simulation for simulation in manifests if not _exists(connection, simulation)]
     payloads = [payload for simulation in new for payload in simulation.payloads()]
     check_quota(connection, user, sum(max(reader.size(one.entry), one.size // _TEXT_OF_A_BYTE) for one in payloads))
     return user, new
 
 
 @contextmanager
-def _taken() -> Iterator[None]:
-    """What the database does not take is a fault of the archive, or has just been done by somebody else."""
+def _rejected_rows() -> Iterator[None]:
+    """Report rows that the database rejects: the archive is at fault, or a concurrent change."""
     try:
         yield
     except IntegrityError as error:
-        raise Conflict(f"The database refuses what the archive holds: {str(error.orig).splitlines()[0]}") from error
+        raise Conflict(
+            f"The database rejects the contents of the archive: {str(error.orig).splitlines()[0]}"
+        ) from error
 
 
 # Describing
 
 
 class _Inventory:
-    """The payloads of a simulation, and where each of them is stored."""
+    """The payloads of a simulation, and where they are stored."""
 
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
         self.places: dict[str, tuple[type[Base], int]] = {}
 
-    def payload(self, model: type[Base], found: Record, name: str) -> Payload:
-        """Note a row of `model` that has a payload, under the name of its entry."""
+    def payload(self, model: type[Base], row: Record, name: str) -> Payload:
+        """Register a row of `model` with a payload, and return its entry."""
         entry = f"{self.job_id}/{name}.json.gz"
-        self.places[entry] = (model, found.id)
-        return Payload(entry, found.content_size, found.content_sha256)
+        self.places[entry] = (model, row.id)
+        return Payload(entry, row.content_size, row.content_sha256)
 
 
-def _described(connection: Connection, row: Record) -> tuple[Description, _Inventory]:
-    """A simulation (`row` of `transfer.describe_simulation`) in full."""
+def _load_manifest(connection: Connection, row: Record) -> tuple[SimulationManifest, _Inventory]:
+    """Return a simulation (`row` of `transfer.describe_simulation`) in full."""
     inventory = _Inventory(row.job_id)
-    inputs = [inventory.payload(InputModel, found, "input") for found in transfer.list_inputs(connection, row.id)]
+    inputs = [inventory.payload(InputModel, each, "input") for each in transfer.list_inputs(connection, row.id)]
     logs = enumerate(transfer.list_logfiles(connection, row.id))
     values = {
         **row._mapping,
         "user": row.username,
         "input": inputs[0] if inputs else None,
-        "tasks": [_picked(Task, dict(found._mapping)) for found in transfer.list_tasks(connection, row.id)],
-        "history": [_picked(Change, dict(found._mapping)) for found in simulations.list_history(connection, row.id)],
+        "tasks": [_convert(Task, dict(each._mapping)) for each in transfer.list_tasks(connection, row.id)],
+        "history": [
+            _convert(HistoryEntry, dict(each._mapping)) for each in simulations.list_history(connection, row.id)
+        ],
         "estimators": _estimators(connection, row.id, inventory),
-        "logfiles": [inventory.payload(LogfilesModel, found, f"logs/{number}") for number, found in logs],
+        "logfiles": [inventory.payload(LogfilesModel, each, f"logs/{number}") for number, each in logs],
     }
-    return _picked(Description, values), inventory
+    return _convert(SimulationManifest, values), inventory
 
 
 def _estimators(connection: Connection, simulation_id: int, inventory: _Inventory) -> list[Estimator]:
-    found = []
+    estimators = []
     for number, estimator in enumerate(transfer.list_estimators(connection, simulation_id)):
         metadata = inventory.payload(EstimatorModel, estimator, f"estimators/{number}")
         pages = [
@@ -203,21 +207,21 @@ def _estimators(connection: Connection, simulation_id: int, inventory: _Inventor
             )
             for page in transfer.list_pages(connection, estimator.id)
         ]
-        found.append(Estimator(estimator.name, estimator.file_name, metadata, pages))
-    return found
+        estimators.append(Estimator(estimator.name, estimator.file_name, metadata, pages))
+    return estimators
 
 
-def _picked(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Those of `values` that a `kind` of struct has; raises InvalidInput if they are not what it wants."""
+def _convert(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Return those of `values` that are fields of `kind`; raise InvalidInput if their types do not match."""
     chosen = {name: values[name] for name in kind.__struct_fields__ if name in values}
     try:
         return msgspec.convert(chosen, kind, from_attributes=True)
     except msgspec.ValidationError as error:
-        raise InvalidInput(f"This simulation cannot be described: {error}") from error
+        raise InvalidInput(f"Cannot describe this simulation: {error}") from error
 
 
-def _content(simulation: Description) -> Description:
-    """A simulation without what is different in two descriptions of the same one."""
+def _content(simulation: SimulationManifest) -> SimulationManifest:
+    """Return a simulation without the values that differ between two descriptions of the same one."""
     copied = deepcopy(simulation)
     copied.user = ""
     for payload in copied.payloads():
@@ -234,7 +238,7 @@ def _write(folder: Path, connection: Connection, job_id: str, writer: Writer, wa
         raise NotFound(f"{NO_SUCH_JOB}: {job_id}")
     if row.job_state not in FINAL_STATES:
         raise Conflict(f"{job_id} is {row.job_state}: only simulations that have ended can be exported")
-    simulation, inventory = _described(connection, row)
+    simulation, inventory = _load_manifest(connection, row)
     manifest.check_manifest(simulation)
     payloads = list(_payloads(simulation))
     for done, (payload, _, most) in enumerate(payloads):
@@ -248,36 +252,36 @@ def _write(folder: Path, connection: Connection, job_id: str, writer: Writer, wa
 
 
 def _entry(job_id: str) -> str:
-    """The entry with the description of a simulation."""
+    """Return the name of the entry with the description of a simulation."""
     return f"{job_id}/simulation.json"
 
 
 # Reading
 
 
-def _described_in(reader: Reader, job_id: str) -> Description:
-    """A simulation as the file describes it, of whose payloads nothing has been looked at yet."""
-    simulation = container.parse_json(reader.read(_entry(job_id), _MOST_DESCRIPTION), Description)
+def _read_manifest(reader: Reader, job_id: str) -> SimulationManifest:
+    """Return a simulation as the file describes it; its payloads are not checked yet."""
+    simulation = container.parse_json(reader.read(_entry(job_id), _MOST_DESCRIPTION), SimulationManifest)
     if simulation.job_id != job_id:
-        raise InvalidInput(f"it describes another simulation in the place of {job_id}")
+        raise InvalidInput(f"the description of {job_id} has another job_id")
     manifest.check_manifest(simulation)
     return simulation
 
 
-def _check_named(reader: Reader, found: Sequence[Description]) -> None:
-    """Raise InvalidInput unless every entry is named by the simulations, and once."""
-    named = Counter(payload.entry for simulation in found for payload in simulation.payloads())
-    named.update(_entry(simulation.job_id) for simulation in found)
+def _check_entries(reader: Reader, manifests: Sequence[SimulationManifest]) -> None:
+    """Raise InvalidInput unless the simulations refer to every entry exactly once."""
+    named = Counter(payload.entry for simulation in manifests for payload in simulation.payloads())
+    named.update(_entry(simulation.job_id) for simulation in manifests)
     for entry, times in named.most_common(1):
         if times > 1:
-            raise InvalidInput(f"its entry {entry[:200]!r} is named {times} times")
+            raise InvalidInput(f"its entry {entry[:200]!r} is used {times} times")
     others = reader.manifest.entries.keys() - named.keys()
     if others:
-        raise InvalidInput(f"none of its simulations names {len(others)} of its entries, such as {min(others)[:200]!r}")
+        raise InvalidInput(f"{len(others)} of its entries are not used, such as {min(others)[:200]!r}")
 
 
-def _check_payloads(folder: Path, reader: Reader, simulation: Description, watch: Watch) -> None:
-    """Raise InvalidInput for a payload that is not what its description says, or not what it should be."""
+def _check_payloads(folder: Path, reader: Reader, simulation: SimulationManifest, watch: Watch) -> None:
+    """Raise InvalidInput for a payload that does not match its description, or has invalid contents."""
     payloads = list(_payloads(simulation))
     for done, (payload, kind, most) in enumerate(payloads, start=1):
         checked = _check_payload(folder, reader.read(payload.entry, 0), payload, kind, most)
@@ -286,8 +290,8 @@ def _check_payloads(folder: Path, reader: Reader, simulation: Description, watch
         watch(simulation.job_id, done, len(payloads))
 
 
-def _payloads(simulation: Description) -> Iterator[tuple[Payload, Any, int]]:
-    """Each payload, what it has to be, and how much text it may hold."""
+def _payloads(simulation: SimulationManifest) -> Iterator[tuple[Payload, Any, int]]:
+    """Yield each payload, its type, and the maximum size of its text."""
     if simulation.input is not None:
         yield simulation.input, _Input, _MOST_OF_OBJECTS
     for logs in simulation.logfiles:
@@ -299,10 +303,10 @@ def _payloads(simulation: Description) -> Iterator[tuple[Payload, Any, int]]:
 
 
 def _check_payload(folder: Path, data: bytes, payload: Payload, kind: type[T], most: int) -> T:
-    """What a payload holds, as readers get it; raises InvalidInput if it is not what it should be.
+    """Return the contents of a payload as readers get it; raise InvalidInput if it is invalid.
 
-    It is inflated to no more than the size it is said to have, before anything trusts it. Much text waits in a file in
-    `folder`, which never has a name, so that memory does not depend on what is read.
+    It is decompressed to no more than its declared size before anything trusts it. A large text is kept in an unnamed
+    file in `folder`, so that memory use does not depend on the archive.
     """
     most = most if codec.written_here(data) else _MOST_OF_OTHERS
     if payload.size > most:
@@ -310,36 +314,36 @@ def _check_payload(folder: Path, data: bytes, payload: Payload, kind: type[T], m
     with tempfile.TemporaryFile(dir=folder) if payload.size > codec.LARGE else io.BytesIO() as file:
         _inflate(data, payload, file)
         _check_joined(data, payload)
-        with _viewed(file) as text:
-            return container.parse_json(text if codec.written_here(data) else codec.readable(data), kind)
+        with _view_file(file) as text:
+            return container.parse_json(text if codec.written_here(data) else codec.decode_readable(data), kind)
 
 
 def _inflate(data: bytes, payload: Payload, file: IO[bytes]) -> None:
-    """Write the text of a payload into a file, and see that it is the one that was described."""
+    """Write the text of a payload into a file, and verify its size and digest."""
     digest, left = hashlib.sha256(), payload.size
-    for piece in codec.inflate_pieces(codec.views(data)):
+    for piece in codec.inflate_pieces(codec.slice_data(data)):
         left -= len(piece)
         if left < 0:
-            raise InvalidInput(f"the payload {payload.entry} has more text than it is said to have")
+            raise InvalidInput(f"the payload {payload.entry} has more text than declared")
         digest.update(piece)
         file.write(piece)
     if left or digest.hexdigest() != payload.sha256:
-        raise InvalidInput(f"the payload {payload.entry} is not what its size and its digest tell")
+        raise InvalidInput(f"the payload {payload.entry} does not match its size and digest")
 
 
 def _check_joined(data: bytes, payload: Payload) -> None:
-    """See that a payload can be joined with others, as its header may say: from here on that is trusted."""
+    """Check that a payload can be joined with others if its header says so, because this is trusted later."""
     stitched = codec.stitch_gzip([codec.Stored(data, payload.size)])
     digest = hashlib.sha256()
-    for piece in codec.inflate_pieces(view for chunk in stitched for view in codec.views(chunk)):
+    for piece in codec.inflate_pieces(view for chunk in stitched for view in codec.slice_data(chunk)):
         digest.update(piece)
     if codec.written_here(data) and digest.hexdigest() != payload.sha256:
         raise InvalidInput(f"the payload {payload.entry} cannot be joined with others")
 
 
 @contextmanager
-def _viewed(file: IO[bytes]) -> Iterator[memoryview]:
-    """All that is in a file, of which no more is in memory than there is room for."""
+def _view_file(file: IO[bytes]) -> Iterator[memoryview]:
+    """Return a view of a file, memory-mapped if it is on disk."""
     if isinstance(file, io.BytesIO):
         with file.getbuffer() as view:
             yield view
@@ -352,19 +356,19 @@ def _viewed(file: IO[bytes]) -> Iterator[memoryview]:
 # Adding
 
 
-def _is_here(connection: Connection, simulation: Description) -> bool:
-    """Whether the simulation is here already; raises Conflict if another one has its name."""
+def _exists(connection: Connection, simulation: SimulationManifest) -> bool:
+    """Return whether the simulation already exists; raise Conflict if another one has its job_id."""
     row = transfer.describe_simulation(connection, simulation.job_id)
     if row is None:
         return False
     if row.job_state in FINAL_STATES:
-        standing, _ = _described(connection, row)
+        standing, _ = _load_manifest(connection, row)
         if _content(standing) == _content(simulation):
             return True
-    raise Conflict(f"There is another simulation of the name {simulation.job_id}; nothing was imported")
+    raise Conflict(f"Another simulation has the job_id {simulation.job_id}; nothing was imported")
 
 
-def _add(connection: Connection, reader: Reader, simulation: Description, user: User) -> None:
+def _add(connection: Connection, reader: Reader, simulation: SimulationManifest, user: User) -> None:
     values = _columns(simulation, SimulationModel) | {
         "user_id": user.id,
         "update_key_hash": None,
@@ -389,22 +393,22 @@ def _add_estimator(connection: Connection, reader: Reader, simulation_id: int, e
         transfer.add_row(connection, PageModel, {"estimator_id": number, **values, **_stored(reader, page.data)})
 
 
-def _cluster(connection: Connection, simulation: Description) -> int | None:
+def _cluster(connection: Connection, simulation: SimulationManifest) -> int | None:
     if simulation.cluster_name is None:
         return None
     number = transfer.cluster_named(connection, simulation.cluster_name)
     if number is None:
-        raise NotFound(f"{simulation.job_id} ran on the cluster {simulation.cluster_name!r}: add it here first")
+        raise NotFound(f"{simulation.job_id} ran on the cluster {simulation.cluster_name!r}: add the cluster first")
     return number
 
 
-def _columns(simulation: Description, model: type[Base]) -> dict[str, Any]:
-    """What a description says of the columns of its table."""
-    told = {name: getattr(simulation, name) for name in simulation.__struct_fields__}
-    return {name: value for name, value in told.items() if name in table_of(model).c}
+def _columns(simulation: SimulationManifest, model: type[Base]) -> dict[str, Any]:
+    """Return the values of a description that are columns of its table."""
+    values = {name: getattr(simulation, name) for name in simulation.__struct_fields__}
+    return {name: value for name, value in values.items() if name in table_of(model).c}
 
 
 def _stored(reader: Reader, payload: Payload) -> dict[str, Any]:
-    """The columns of a payload that was checked before."""
+    """Return the columns of a payload that was checked before."""
     data = reader.read(payload.entry, 0)
     return codec.Payload(data, payload.size, payload.sha256).columns()

@@ -1,4 +1,4 @@
-"""What the operations need of their surroundings, put together once by `yaptide.application`."""
+"""The dependencies of the operations, created once by `yaptide.application`."""
 
 import tempfile
 from dataclasses import dataclass, field
@@ -13,20 +13,20 @@ from yaptide.services.throttle import Throttle
 
 
 class Dispatcher(Protocol):
-    """Tells whoever runs simulations that there is something to look at. They would find it in the database anyway.
+    """Notifies executors about work. They would also find it in the database.
 
-    Always called after the commit, and never takes long.
+    Always called after the commit; returns quickly.
     """
 
     def dispatch(self, simulation_id: int) -> None:
-        """A new simulation waits for its tasks to be run."""
+        """Notify that a new simulation has waiting tasks."""
 
     def revoke(self, simulation_id: int) -> None:
-        """Whatever still runs of a simulation is to be stopped."""
+        """Request to stop everything that still runs for a simulation."""
 
 
 class NoDispatcher:
-    """For processes that run nothing themselves."""
+    """For processes that run no tasks."""
 
     def dispatch(self, simulation_id: int) -> None:
         """Do nothing."""
@@ -37,55 +37,54 @@ class NoDispatcher:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may ask for."""
+    """Limits on what one request may ask for."""
 
     tasks: int = 10_000
-    """Tasks of one simulation."""
+    """Maximum number of tasks of one simulation."""
     logfiles: int = 64 * 2**20
-    """Bytes of log text kept with one simulation."""
+    """Maximum bytes of log text of one simulation."""
     attempts: int = 3
-    """How often a task is begun before its failing workers count as its own failure."""
+    """Number of attempts before a task with crashing workers fails."""
     access: timedelta = timedelta(minutes=10)
-    """How long an access token is good."""
+    """Lifetime of an access token."""
     refresh: timedelta = timedelta(hours=2)
-    """How long a refresh token, and with it a session, is good."""
+    """Lifetime of a refresh token, and of its session."""
     update_key: timedelta = timedelta(days=30)
-    """How long after the end of a simulation its workers may still send what got lost."""
+    """Time after the end of a simulation during which its workers may still report."""
     silence: timedelta = timedelta(seconds=60)
-    """After how long without a sign of life a worker counts as dead."""
+    """Time without a heartbeat after which a worker is stalled."""
     output: int = 2**30
-    """Bytes of the scores that one task may leave."""
+    """Maximum bytes of the output of one task."""
     registration: bool = True
-    """Whether people may add themselves as users."""
+    """Whether anyone may register as a user."""
     password: int = LEAST
-    """Characters of a new password at least."""
+    """Minimum length of a new password."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keycloak:
-    """Whose tokens sign users in, and where these get SSH certificates."""
+    """The realm whose tokens sign users in, and the source of their SSH certificates."""
 
     issuers: tuple[str, ...]
-    """The realm's URL; where it may be one of two, both."""
+    """URLs of the realm: one, or both possible ones."""
     clients: frozenset[str]
-    """A token has to be for one of these, or to have been issued to one of them."""
+    """A token must be for one of these clients, or issued to one of them."""
     claim: tuple[str, str] | None = None
-    """Name of a claim, and the value that has to be in it."""
+    """Name of a claim, and the value that it must contain."""
     certificates: str = ""
-    """URL of the certificate service; empty: there is none."""
+    """URL of the certificate service; empty: none."""
     web_client: str = ""
-    """Client ID with which pages have users sign in; empty: they cannot there."""
+    """Client ID of the pages; empty: no sign-in through Keycloak there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """What there is one of in an installation, or in a process of it.
+    """The shared objects and settings of an installation, or of one process.
 
-    The database, the spool for outputs of tasks, the key that signs tokens, the limits, who runs the work, what is
-    remembered of wrong passwords, the data folder, where large bodies wait for their check, the keys of the
-    `yaptide.services.secrets.Vault`, the realm of Keycloak, None if nobody signs in through it, the simulators
-    whose simulations workers of others take, and the one that runs projects which were made for others (or `auto`,
-    `off`).
+    The database; the staging area for the output of tasks; the key that signs tokens; the limits; the dispatcher; the
+    throttle for failed sign-ins; the data folder, where large bodies wait for their check; the keys of the
+    `yaptide.services.secrets.Vault`; the Keycloak realm, or None; the simulators that external workers run; and the
+    simulator that runs converted projects (or `auto`, `off`).
     """
 
     database: Database
@@ -103,12 +102,12 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A text that we have signed, and when it ends."""
+    """A signed token and its expiry."""
 
     text: str = field(repr=False)
     expires: datetime
 
 
 def utc_now() -> datetime:
-    """The present time, in UTC."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)

@@ -1,7 +1,7 @@
-"""Backups of the whole database: one file that does not depend on the kind of database it is made from.
+"""Backups of the whole database: one file, independent of the kind of database.
 
-docs/backup.md documents the format. A backup is of the revision of the schema that the database has, which may be older
-than the one this version of yaptide works on: a backup is best made before an upgrade.
+docs/backup.md documents the format. A backup has the schema revision of its database, which may be older than the one
+this version needs: a backup is best made before an upgrade.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from yaptide.persistence.queries.tables import KINDS, Layout
 
 FORMAT = Format("yaptide-backup", 1, "a backup")
 
-#: Is told what is being done, how many rows of it are done, and how many there are.
+#: Progress callback: what is being done, rows done, rows in total.
 Watch = Callable[[str, int, int], None]
 
 _Count = Annotated[int, Meta(ge=0)]
@@ -37,8 +37,8 @@ _KINDS = set(KINDS.values())
 class TableReport(Struct):
     """A table in a backup.
 
-    `columns` are its columns and their kinds, `key` the primary key, `parts` how many entries of rows there are,
-    `last_number` the highest number a row ever had, `sha256` the digest of all rows in the order of the primary key.
+    `columns` are its columns and their kinds, `key` the primary key, `parts` the number of entries with rows,
+    `last_number` the highest id that a row ever had, `sha256` the digest of all rows in order of the primary key.
     """
 
     columns: dict[str, str]
@@ -55,7 +55,7 @@ class _About(Struct):
 
 
 class Report(Struct):
-    """What a backup holds: when and by which version of yaptide it was made, and its tables."""
+    """A summary of a backup: the yaptide version and time of its creation, and its tables."""
 
     yaptide: str
     time: datetime
@@ -65,19 +65,19 @@ class Report(Struct):
 
     @property
     def rows(self) -> int:
-        """Rows of all tables."""
+        """Number of rows of all tables."""
         return sum(table.rows for table in self.tables.values())
 
 
 def ignore_progress(_what: str, _done: int, _total: int) -> None:
-    """Watch nothing."""
+    """Ignore progress."""
 
 
 def write_backup(database: Database, path: Path, watch: Watch = ignore_progress) -> Report:
-    """Write all that is in the database to a file, as it is at one moment, while others go on using it.
+    """Write a snapshot of the whole database to a file; the database stays in use.
 
-    Raises Conflict if the database is empty or not ours, StorageFull if there is no room for the file; then nothing is
-    written, and a file of that name stays what it is.
+    Raises Conflict if the database is empty or not a yaptide database, StorageFull if the disk is full; then nothing is
+    written, and an existing file is unchanged.
     """
     with database.reading() as connection, container.write_container(path, FORMAT) as writer:
         tables.take_snapshot(connection)
@@ -91,7 +91,7 @@ def write_backup(database: Database, path: Path, watch: Watch = ignore_progress)
 def verify_backup(path: Path, watch: Watch = ignore_progress) -> Report:
     """Check a backup without a database: every byte, every row and all counts.
 
-    Raises InvalidInput for a file that is damaged or no backup, Conflict for one of a newer version of yaptide.
+    Raises InvalidInput for a file that is damaged or not a backup, Conflict for one of a newer version of yaptide.
     """
     with container.open_container(path, FORMAT) as reader:
         about = container.parse_json(reader.manifest.about, _About)
@@ -101,10 +101,10 @@ def verify_backup(path: Path, watch: Watch = ignore_progress) -> Report:
 
 
 def restore_backup(database: Database, path: Path, watch: Watch = ignore_progress) -> Report:
-    """Fill an empty database from a backup and bring it up to date, in one transaction.
+    """Fill an empty database from a backup and upgrade it, in one transaction.
 
-    The rows are read back and compared with the backup before they are committed. Raises InvalidInput for a file that
-    is damaged or no backup, Conflict for one of a newer version of yaptide or a database that is not empty; then
+    The rows are read back and compared with the backup before the commit. Raises InvalidInput for a file that is
+    damaged or not a backup, Conflict for one of a newer version of yaptide or a database that is not empty; then
     nothing is changed.
     """
     with container.open_container(path, FORMAT) as reader:
@@ -112,7 +112,7 @@ def restore_backup(database: Database, path: Path, watch: Watch = ignore_progres
         if about.revision not in schema.known_revisions():
             version = reader.manifest.yaptide
             raise Conflict(f"The backup was made by a newer version of yaptide ({version}); upgrade yaptide first")
-        with _taken(), database.migrating() as connection:
+        with _rejected_rows(), database.migrating() as connection:
             _make_tables(connection, about)
             for name, table in about.tables.items():
                 _fill(connection, reader, name, table, watch)
@@ -130,24 +130,24 @@ def _report(reader: Reader, about: _About) -> Report:
 def _revision(connection: Connection) -> str:
     revision = schema.read_revision(connection)
     if revision is None or revision not in schema.known_revisions():
-        raise Conflict("There is nothing to back up: the database is empty, not ours, or of a newer version of yaptide")
+        raise Conflict("Nothing to back up: the database is empty, not of yaptide, or of a newer version of yaptide")
     return revision
 
 
 @contextmanager
-def _taken() -> Iterator[None]:
-    """What the database does not take is a fault of the backup."""
+def _rejected_rows() -> Iterator[None]:
+    """Report rows that the database rejects as a fault of the backup."""
     try:
         yield
     except IntegrityError as error:
-        raise InvalidInput(f"the database does not take its rows: {str(error.orig).splitlines()[0]}") from error
+        raise InvalidInput(f"the database rejects its rows: {str(error.orig).splitlines()[0]}") from error
 
 
 # Rows
 
 
 class _Row(NamedTuple):
-    """A row as it is written: a line of JSON, in which bytes are only counted, and these bytes."""
+    """An encoded row: a line of JSON with the lengths of bytes values, and these values."""
 
     line: bytes
     payloads: list[bytes]
@@ -156,9 +156,9 @@ class _Row(NamedTuple):
 def _encode(layout: Layout, record: Record) -> _Row:
     values, payloads = {}, []
     for (name, kind), value in zip(layout.columns.items(), record, strict=True):
-        # SQLite keeps anything in any column; PostgreSQL would not take it, and readers would not expect it.
+        # SQLite stores any type in any column; PostgreSQL and readers would reject it.
         if value is not None and KINDS.get(type(value)) != kind:
-            raise Conflict(f"A row of {layout.name} holds in {name} what is not of the kind {kind}: {value!r:.80}")
+            raise Conflict(f"A row of {layout.name} has a value in {name} that is not {kind}: {value!r:.80}")
         values[name] = value
         if isinstance(value, bytes):
             payloads.append(value)
@@ -167,26 +167,26 @@ def _encode(layout: Layout, record: Record) -> _Row:
 
 
 def _decode(layout: Layout, line: bytes, payloads: IO[bytes]) -> tuple[dict[str, Any], _Row]:
-    """The values of a row by column, and the row as it was written."""
-    told = container.parse_json(line, dict[str, Any])
-    if told.keys() != layout.columns.keys():
+    """Return the values of a row by column, and the encoded row."""
+    fields = container.parse_json(line, dict[str, Any])
+    if fields.keys() != layout.columns.keys():
         raise InvalidInput(f"a row of {layout.name} has other columns than the table")
-    values = {name: _value(kind, told[name], payloads) for name, kind in layout.columns.items()}
+    values = {name: _value(kind, fields[name], payloads) for name, kind in layout.columns.items()}
     return values, _Row(line, [value for value in values.values() if isinstance(value, bytes)])
 
 
-def _value(kind: str, told: Any, payloads: IO[bytes]) -> Any:
-    if told is None:
+def _value(kind: str, encoded: Any, payloads: IO[bytes]) -> Any:
+    if encoded is None:
         return None
-    value = told
-    if kind == KINDS[datetime] and isinstance(told, str):
+    value = encoded
+    if kind == KINDS[datetime] and isinstance(encoded, str):
         with suppress(ValueError):
-            value = datetime.fromisoformat(told)
-    elif kind == KINDS[bytes] and type(told) is int and told >= 0:
-        value = payloads.read(told)
+            value = datetime.fromisoformat(encoded)
+    elif kind == KINDS[bytes] and type(encoded) is int and encoded >= 0:
+        value = payloads.read(encoded)
     naive = isinstance(value, datetime) and value.tzinfo is None
     if KINDS.get(type(value)) != kind or naive or (type(value) is int and not -(2**63) <= value < 2**63):
-        raise InvalidInput(f"{told!r:.80} is not of the kind {kind}")
+        raise InvalidInput(f"{encoded!r:.80} is not {kind}")
     return value
 
 
@@ -211,20 +211,20 @@ def _write_table(connection: Connection, layout: Layout, writer: Writer, watch: 
 
 
 def _stored(connection: Connection, layout: Layout) -> Iterator[list[_Row]]:
-    """The rows of a table as they would be written, in parts."""
+    """Yield the rows of a table, encoded, in parts."""
     for batch in tables.iterate_batches(connection, layout):
         yield [_encode(layout, record) for record in batch]
 
 
 def _parts(reader: Reader, name: str, table: TableReport) -> Iterator[tuple[list[dict[str, Any]], list[_Row]]]:
-    """The rows of a table in the file, in parts: their values by column, and as they were written."""
+    """Yield the rows of a table in the file in parts: values by column, and encoded rows."""
     layout = _layout(name, table)
     for part in range(table.parts):
         rows_entry, bytes_entry = _entries(name, part)
         payloads = io.BytesIO(reader.read(bytes_entry) if _has_bytes(layout) else b"")
         lines = io.BytesIO(reader.read(rows_entry))
-        found = [_decode(layout, line, payloads) for line in lines]
-        yield [values for values, _ in found], [row for _, row in found]
+        decoded = [_decode(layout, line, payloads) for line in lines]
+        yield [values for values, _ in decoded], [row for _, row in decoded]
 
 
 def _entries(table: str, part: int) -> tuple[str, str]:
@@ -237,19 +237,19 @@ def _has_bytes(layout: Layout) -> bool:
 
 def _layout(name: str, table: TableReport) -> Layout:
     if not table.key or not set(table.key) <= table.columns.keys() or not set(table.columns.values()) <= _KINDS:
-        raise InvalidInput(f"it does not tell the columns of {name}")
+        raise InvalidInput(f"its manifest has no valid columns for {name}")
     return Layout(name, table.columns, tuple(table.key))
 
 
 def _check(name: str, table: TableReport, parts: Iterable[list[_Row]], watch: Watch) -> None:
-    """Compare rows with what the manifest tells of them."""
+    """Compare rows with the manifest."""
     done, digest = 0, hashlib.sha256()
     for rows in parts:
         _digest(digest, rows)
         done += len(rows)
         watch(f"checking {name}", done, table.rows)
     if (done, digest.hexdigest()) != (table.rows, table.sha256):
-        raise InvalidInput(f"the rows of {name} ({done} of {table.rows}) are not those that were written")
+        raise InvalidInput(f"the rows of {name} ({done} of {table.rows}) do not match the manifest")
 
 
 def _digest(digest: "hashlib._Hash", rows: Iterable[_Row]) -> None:
@@ -263,19 +263,19 @@ def _digest(digest: "hashlib._Hash", rows: Iterable[_Row]) -> None:
 
 
 def _make_tables(connection: Connection, about: _About) -> None:
-    """Make the tables of the backup's revision in a database that has none, or only empty ones."""
-    standing = tables.list_layouts(connection)
-    tables.lock_tables(connection, standing)
+    """Create the tables of the backup's revision in a database that has none, or only empty ones."""
+    existing = tables.list_layouts(connection)
+    tables.lock_tables(connection, existing)
     revision = schema.read_revision(connection)
-    if standing:
+    if existing:
         if revision not in schema.known_revisions() or any(
-            tables.count_rows(connection, layout) for layout in standing
+            tables.count_rows(connection, layout) for layout in existing
         ):
-            raise Conflict("The database is not empty: a backup is restored into an empty one. Nothing was changed")
+            raise Conflict("The database is not empty: restore into an empty one. Nothing was changed")
         schema.migrate_tables(connection, "base", back=True)
     schema.migrate_tables(connection, about.revision)
-    made = {layout.name: layout.columns for layout in tables.list_layouts(connection)}
-    if made != {name: table.columns for name, table in about.tables.items()}:
+    created = {layout.name: layout.columns for layout in tables.list_layouts(connection)}
+    if created != {name: table.columns for name, table in about.tables.items()}:
         raise InvalidInput(f"its tables are not those of revision {about.revision}")
 
 

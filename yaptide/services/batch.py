@@ -1,4 +1,4 @@
-"""What is kept here of simulations on clusters, for `yaptide.platforms.batch.driver`, which has them run there."""
+"""The stored state of simulations on clusters, for `yaptide.platforms.batch.driver`, which runs them."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,7 +19,7 @@ from yaptide.services.tasks import UNOWNED, Claim
 
 __all__ = ["BATCH"]
 
-#: In the history: whoever talks to the clusters.
+#: Actor in the history for the driver.
 DRIVER = "cluster"
 
 
@@ -43,7 +43,7 @@ class Job:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more will become of it."""
+        """Whether the simulation is in a final state."""
         return self.job_state in FINAL_STATES
 
 
@@ -58,20 +58,20 @@ class Open:
 
 
 def list_unfinished(backend: Backend) -> list[Job]:
-    """All simulations with something left to do on a cluster, in the order of submission."""
+    """Return all simulations with something left to do on a cluster, in order of submission."""
     with backend.database.reading() as connection:
         return [Job(*row) for row in batch.list_unfinished(connection, backend.spool.place)]
 
 
 def open_tasks(backend: Backend, job: Job) -> list[Open]:
-    """The tasks that have not ended, by number."""
+    """Return the tasks that have not ended, by number."""
     with backend.database.reading() as connection:
         return [Open(*row) for row in batch.open_tasks(connection, job.id)]
 
 
 @retry_contended
 def claim_submission(backend: Backend, job: Job, folder: str) -> str | None:
-    """Begin to submit a simulation into `folder`; its update key, or None if it is not to be submitted (any more)."""
+    """Claim the submission of a simulation in `folder`; return its update key, or None if it must not be submitted."""
     with backend.database.writing() as connection:
         simulation = transitions.lock_simulation(connection, job.id)
         place = backend.spool.place
@@ -82,7 +82,7 @@ def claim_submission(backend: Backend, job: Job, folder: str) -> str | None:
 
 
 def input_of(backend: Backend, job: Job) -> tuple[Mapping[str, str], list[tuple[int, int, int]]]:
-    """Input files of a simulation, and number, primaries and seed of each of its tasks; raises NotFound."""
+    """Return the input files, and number, primaries and seed of each task of a simulation; raise NotFound."""
     with backend.database.reading() as connection:
         data = simulations.input_of(connection, job.id)
         shares = batch.list_shares(connection, job.id)
@@ -94,22 +94,24 @@ def input_of(backend: Backend, job: Job) -> tuple[Mapping[str, str], list[tuple[
 
 @retry_contended
 def note_job(backend: Backend, job: Job, **values: Any) -> None:
-    """Keep what is known of a simulation's jobs: `job_dir`, `array_id`, `collect_id`, `queue_note`."""
+    """Store values of a simulation's jobs: `job_dir`, `array_id`, `collect_id`, `queue_note`."""
     with backend.database.writing() as connection:
         batch.set_values(connection, job.id, values)
 
 
 @retry_contended
-def add_remark(backend: Backend, job: Job, text: str) -> None:
-    """Say something in a simulation's history, once."""
+def add_note(backend: Backend, job: Job, text: str) -> None:
+    """Add a note to a simulation's history, once."""
     with backend.database.writing() as connection:
-        if transitions.lock_simulation(connection, job.id) is not None and not batch.was_told(connection, job.id, text):
+        if transitions.lock_simulation(connection, job.id) is not None and not batch.has_reason(
+            connection, job.id, text
+        ):
             transitions.add_audit_note(connection, job.id, Audit(DRIVER, utc_now(), text))
 
 
 @retry_contended
 def refuse_submission(backend: Backend, job: Job, reason: str) -> None:
-    """End a simulation that cannot be submitted."""
+    """Mark a simulation that cannot be submitted as FAILED."""
     with backend.database.writing() as connection:
         simulation = transitions.lock_simulation(connection, job.id)
         if simulation is not None:
@@ -118,7 +120,7 @@ def refuse_submission(backend: Backend, job: Job, reason: str) -> None:
 
 @retry_contended
 def claim_task(backend: Backend, job: Job, task_id: int, worker: str, version: str, digest: str) -> Claim | None:
-    """Claim a task for its run on the cluster, which could not ask for it itself; None if it is not to be run."""
+    """Claim a task for a run on the cluster, which cannot ask for it itself; None if it must not run."""
     with backend.database.writing() as connection:
         simulation = transitions.lock_simulation(connection, job.id)
         if simulation is None:
@@ -133,34 +135,34 @@ def claim_task(backend: Backend, job: Job, task_id: int, worker: str, version: s
 def end_task(
     backend: Backend, job: Job, task: Open, to: EntityState, reason: str, logs: Mapping[str, str] | None = None
 ) -> bool:
-    """Move a task to where its cluster says it is, unless it has been heard of meanwhile; False if so."""
+    """Move a task to its state on the cluster, unless it has reported in the meantime (False)."""
     unchanged = {"task_id": task.task_id, "owner": task.owner}
     with backend.database.writing() as connection:
         simulation = transitions.lock_simulation(connection, job.id)
         if simulation is None or simulation.job_state in FINAL_STATES:
             return False
-        cause = Audit(DRIVER, utc_now(), reason)
+        audit = Audit(DRIVER, utc_now(), reason)
         values = UNOWNED if to is EntityState.PENDING else {}
-        if not transitions.move_tasks(connection, job.id, to, cause, values, task_state=task.task_state, **unchanged):
+        if not transitions.move_tasks(connection, job.id, to, audit, values, task_state=task.task_state, **unchanged):
             return False
         if logs:
             with suppress(TooLarge):
                 logfiles.keep_logfiles(backend, connection, job.id, codec.encode_payload(logs))
-        lifecycle.settle_simulation(connection, simulation, cause)
+        lifecycle.settle_simulation(connection, simulation, audit)
         return True
 
 
 def is_known(backend: Backend, job_id: str) -> bool:
-    """Whether there is a simulation of this public name."""
+    """Return whether a simulation has this job_id."""
     with backend.database.reading() as connection:
         return batch.is_known(connection, job_id)
 
 
 def waiting_tasks(backend: Backend, job_id: str) -> str | None:
-    """How many tasks of a simulation wait on its cluster, and what that says of them; None if none does."""
+    """Return how many tasks of a simulation wait on its cluster, with the cluster's reason; None if none do."""
     with backend.database.reading() as connection:
-        found = batch.waiting_tasks(connection, job_id)
-    if found is None:
+        waiting = batch.waiting_tasks(connection, job_id)
+    if waiting is None:
         return None
-    said, count = found
-    return f"{count} waiting" + (f": {said}" if said else "")
+    note, count = waiting
+    return f"{count} waiting" + (f": {note}" if note else "")

@@ -1,7 +1,7 @@
-"""SSH credentials of users who sign in through Keycloak: a private key, and a certificate that clusters believe.
+"""SSH credentials of Keycloak users: a private key, and a certificate that clusters accept.
 
-They come from the certificate service at sign-in, or are uploaded. The private key is stored encrypted
-(`yaptide.services.secrets`), and what is stored has been checked.
+They come from the certificate service at sign-in, or are uploaded. They are checked before they are stored; the private
+key is encrypted (`yaptide.services.secrets`).
 """
 
 import logging
@@ -25,11 +25,11 @@ from yaptide.services.users import User, confirm_subject
 
 log = logging.getLogger(__name__)
 
-#: A key or a certificate is not longer than this, in characters.
+#: Maximum length of a key or a certificate, in characters.
 MAX_LENGTH = 65_536
 _MIN_RSA_BITS = 2048
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
-#: Seconds that our clock and the certificate service's may differ.
+#: Maximum difference between the clocks of this server and of the certificate service, in seconds.
 _LEEWAY = 300
 _END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
 _GET_NEW = "sign in again to get new ones, or upload a private key and its certificate with POST /user/update"
@@ -37,7 +37,7 @@ _GET_NEW = "sign in again to get new ones, or upload a private key and its certi
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What it takes to log in to a cluster."""
+    """Credentials for logging in to a cluster."""
 
     private_key_text: str = field(repr=False)
     certificate_text: str
@@ -46,45 +46,45 @@ class Credentials:
 
 
 def current_credentials(backend: Backend, user_id: int) -> Credentials:
-    """The SSH credentials of a user, good at this moment.
+    """Return the SSH credentials of a user that are valid now.
 
-    Raises Conflict, with what to do, if there are none, if they have expired, or if they cannot be decrypted;
-    NotConfigured without a key to do it with, NotFound if there is no such user of Keycloak.
+    Raises Conflict, with what to do, if there are none, or if they have expired or cannot be decrypted; NotConfigured
+    without a key to decrypt them, NotFound if this is not a Keycloak user.
     """
     with backend.database.reading() as connection:
-        found = queries.find_credentials(connection, user_id)
-    if found is None:
-        raise NotFound("There is no such user who signs in through Keycloak")
-    username, certificate, token = found
+        stored = queries.find_credentials(connection, user_id)
+    if stored is None:
+        raise NotFound("No such Keycloak user")
+    username, certificate, token = stored
     if not certificate or not token:
-        raise Conflict(f"There are no SSH credentials to log in to a cluster with: {_GET_NEW}")
+        raise Conflict(f"No SSH credentials for logging in to clusters: {_GET_NEW}")
     try:
-        read = _certificate(certificate)
-    except InvalidInput:  # it was taken over from another backend
+        ssh_certificate = _certificate(certificate)
+    except InvalidInput:  # it comes from another backend
         raise Conflict(f"The stored SSH certificate cannot be read: {_GET_NEW}") from None
-    valid_until = _end(read)
+    valid_until = _end(ssh_certificate)
     if valid_until <= utc_now():
-        raise Conflict(f"The SSH certificate expired on {_said(valid_until)}: {_GET_NEW}")
-    names = _principals(read)
+        raise Conflict(f"The SSH certificate expired on {_format_time(valid_until)}: {_GET_NEW}")
+    names = _principals(ssh_certificate)
     private = Vault(backend.secret_keys).decrypt(token)
     return Credentials(private, certificate, username if username in names else names[0], valid_until)
 
 
 def certificate_end(certificate: str | None) -> datetime | None:
-    """When a stored certificate ends or ended; None if there is none, or none that can be read."""
+    """Return the expiry of a stored certificate; None if there is none, or it is unreadable."""
     try:
         return _end(_certificate(certificate)) if certificate else None
-    except InvalidInput:  # it was taken over from another backend
+    except InvalidInput:  # it comes from another backend
         return None
 
 
 def store_credentials(
     backend: Backend, user: User, certificate: str, private: str, subject: Subject | None = None
 ) -> None:
-    """Keep a private key with its certificate, instead of those that are there.
+    """Store a private key with its certificate, replacing existing ones.
 
-    Raises InvalidInput, saying what is wrong with them, Forbidden for a user who does not sign in through Keycloak, or
-    whose account is not (any more) that of `subject`, and NotConfigured if there is no key to encrypt them with.
+    Raises InvalidInput for invalid credentials, Forbidden for a user who does not sign in through Keycloak or whose
+    account does not belong to `subject` (any more), NotConfigured if there is no key to encrypt them.
     """
     if not user.is_keycloak:
         raise Forbidden("Only users who sign in through Keycloak have SSH credentials")
@@ -102,10 +102,10 @@ def _write(backend: Backend, user: User, certificate: str, token: str, subject: 
 
 
 def renew_credentials(backend: Backend, user: User, token: str, subject: Subject) -> str | None:
-    """Get SSH credentials from the certificate service, if there is one, and the present ones are past half their time.
+    """Get SSH credentials from the certificate service, if present ones are past half of their lifetime.
 
-    `token` is the user's, of Keycloak, where they are `subject`. Returns what went wrong, for the user: without
-    credentials one cannot use clusters, but everything else. Raises Forbidden if the account is no longer theirs.
+    `token` is the Keycloak token of the user, who is `subject` there. Returns an error message for the user, or None:
+    without credentials only clusters cannot be used. Raises Forbidden if the account belongs to another user.
     """
     url = backend.keycloak.certificates if backend.keycloak else ""
     if not url or _lasts(backend, user):
@@ -115,91 +115,89 @@ def renew_credentials(backend: Backend, user: User, token: str, subject: Subject
     except Unreachable as error:
         reason = f"the certificate service {error}"
     except (InvalidInput, NotConfigured) as error:
-        reason = f"what the certificate service gives cannot be used: {error}"
+        reason = f"the certificate service returned invalid credentials: {error}"
     else:
         return None
     log.warning("no SSH certificate for %s: %s", user.username, reason)
-    return f"clusters cannot be used for want of a new SSH certificate: {reason}"
+    return f"clusters cannot be used without a new SSH certificate: {reason}"
 
 
 def _fetched(url: str, token: str) -> tuple[str, str]:
-    """Certificate and private key, as the service gives them."""
+    """Return certificate and private key from the service."""
     answer: Any = fetch_json(url, token)
     certificate, private = (answer.get(name) if isinstance(answer, dict) else None for name in ("cert", "private"))
     if not isinstance(certificate, str) or not isinstance(private, str):
-        raise Unreachable("answers without cert and private")
+        raise Unreachable("responded without cert and private")
     return certificate, private
 
 
 def _lasts(backend: Backend, user: User) -> bool:
-    """Whether more than half of the time of the stored certificate is left."""
+    """Return whether more than half of the lifetime of the stored certificate remains."""
     with backend.database.reading() as connection:
-        found = queries.find_credentials(connection, user.id)
+        stored = queries.find_credentials(connection, user.id)
     try:
-        read = _certificate((found.cert if found is not None else None) or "")
+        ssh_certificate = _certificate((stored.cert if stored is not None else None) or "")
     except InvalidInput:
         return False
-    return 2 * utc_now().timestamp() < read.valid_after + read.valid_before
+    return 2 * utc_now().timestamp() < ssh_certificate.valid_after + ssh_certificate.valid_before
 
 
 def check_credentials(certificate: str, private: str, username: str) -> None:
     """Raise InvalidInput unless `username` can log in with this private key and certificate now."""
     if max(len(certificate), len(private)) > MAX_LENGTH:
-        raise InvalidInput(f"A private key or a certificate has at most {MAX_LENGTH} characters")
-    key, read = _private_key(private), _certificate(certificate)
-    if _public(key.public_key()) != _public(read.public_key()):
-        raise InvalidInput("The certificate is for another private key than this one")
-    if read.type is not SSHCertificateType.USER:
-        raise InvalidInput("The certificate is that of a host, and not of a user")
-    if read.valid_before <= utc_now().timestamp():
-        raise InvalidInput(f"The certificate expired on {_said(_end(read))}: get a new one")
-    if read.valid_after > utc_now().timestamp() + _LEEWAY:
-        raise InvalidInput(f"The certificate is not valid before {_said(_time(read.valid_after))}")
-    if username not in (names := _principals(read)):
-        raise InvalidInput(f"The certificate is for {' and '.join(names)}, and not for {username}")
+        raise InvalidInput(f"A private key or a certificate may have at most {MAX_LENGTH} characters")
+    key, ssh_certificate = _private_key(private), _certificate(certificate)
+    if _public(key.public_key()) != _public(ssh_certificate.public_key()):
+        raise InvalidInput("The certificate does not belong to this private key")
+    if ssh_certificate.type is not SSHCertificateType.USER:
+        raise InvalidInput("The certificate is for a host, not for a user")
+    if ssh_certificate.valid_before <= utc_now().timestamp():
+        raise InvalidInput(f"The certificate expired on {_format_time(_end(ssh_certificate))}: get a new one")
+    if ssh_certificate.valid_after > utc_now().timestamp() + _LEEWAY:
+        raise InvalidInput(f"The certificate is not valid before {_format_time(_time(ssh_certificate.valid_after))}")
+    if username not in (names := _principals(ssh_certificate)):
+        raise InvalidInput(f"The certificate is for {' and '.join(names)}, not for {username}")
 
 
 def _private_key(text: str) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey:
-    """Read a private key, in OpenSSH's format or in PEM; the message never holds any of it."""
+    """Read a private key in OpenSSH or PEM format; error messages contain no part of it."""
     data = text.encode()
     load = serialization.load_ssh_private_key if b"OPENSSH PRIVATE KEY" in data else serialization.load_pem_private_key
     try:
         key: object = load(data, password=None)
-    except TypeError:  # what cryptography says to a key that it could read with a password
+    except TypeError:  # cryptography raises this for a key with a passphrase
         raise InvalidInput("The private key has a passphrase: upload it without one") from None
     except UnsupportedAlgorithm:
-        raise InvalidInput("The private key is of a kind that is not supported: use ed25519, ecdsa or rsa") from None
+        raise InvalidInput("Unsupported kind of private key: use ed25519, ecdsa or rsa") from None
     except ValueError as error:
         if "password" in str(error).lower():
             raise InvalidInput("The private key has a passphrase: upload it without one") from None
-        raise InvalidInput("The private key cannot be read: it has to be one in OpenSSH's format or in PEM") from None
+        raise InvalidInput("Invalid private key: use one in OpenSSH or PEM format") from None
     if isinstance(key, rsa.RSAPrivateKey) and key.key_size < _MIN_RSA_BITS:
-        raise InvalidInput(f"The private key is too weak: RSA keys have {_MIN_RSA_BITS} bits or more")
+        raise InvalidInput(f"The private key is too weak: RSA keys must have {_MIN_RSA_BITS} bits or more")
     if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name not in _CURVES:
-        raise InvalidInput(f"SSH knows no keys on the curve {key.curve.name}: use ed25519, ecdsa or rsa")
+        raise InvalidInput(f"SSH does not support the curve {key.curve.name}: use ed25519, ecdsa or rsa")
     if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
-        raise InvalidInput("The private key is of a weak kind: use ed25519, ecdsa or rsa")
+        raise InvalidInput("Weak kind of private key: use ed25519, ecdsa or rsa")
     return key
 
 
 def _certificate(text: str) -> SSHCertificate:
-    """Read a certificate, for somebody, that whoever issued it has signed; raises InvalidInput."""
+    """Read a user certificate and verify its signature; raise InvalidInput."""
     try:
-        # What follows the key is a comment, and could go on for many lines.
-        read = serialization.load_ssh_public_identity(text.encode() if text.isprintable() else b"")
-        if isinstance(read, SSHCertificate):
-            read.verify_cert_signature()
+        # A comment follows the key, and could contain many lines.
+        identity = serialization.load_ssh_public_identity(text.encode() if text.isprintable() else b"")
+        if isinstance(identity, SSHCertificate):
+            identity.verify_cert_signature()
     except (ValueError, UnsupportedAlgorithm):
-        raise InvalidInput(
-            "The certificate cannot be read: it has to be one line of text, like that in id_ed25519-cert.pub"
-        ) from None
+        raise InvalidInput("Invalid certificate: use one line of text, as in id_ed25519-cert.pub") from None
     except InvalidSignature:
         raise InvalidInput("The certificate was changed after it was signed") from None
-    if not isinstance(read, SSHCertificate):
-        raise InvalidInput("This is a public key: its certificate is in the file that ends on -cert.pub")
-    if not read.valid_principals:
-        raise InvalidInput("The certificate names nobody who may log in with it")
-    return read
+    if not isinstance(identity, SSHCertificate):
+        raise InvalidInput("This is a public key: its certificate is in the file that ends in -cert.pub")
+    if not identity.valid_principals:
+        raise InvalidInput("The certificate has no principals, so no user can log in with it")
+    return identity
 
 
 def _public(key: Any) -> bytes:
@@ -207,18 +205,18 @@ def _public(key: Any) -> bytes:
     return written
 
 
-def _principals(read: SSHCertificate) -> list[str]:
-    return [name.decode(errors="replace") for name in read.valid_principals]
+def _principals(certificate: SSHCertificate) -> list[str]:
+    return [name.decode(errors="replace") for name in certificate.valid_principals]
 
 
-def _end(read: SSHCertificate) -> datetime:
-    return _time(read.valid_before)
+def _end(certificate: SSHCertificate) -> datetime:
+    return _time(certificate.valid_before)
 
 
 def _time(seconds: int) -> datetime:
-    """A time in a certificate; what never comes, comes at the end of what a calendar has."""
+    """Return a time in a certificate; one without expiry gets the last day of the calendar."""
     return datetime.fromtimestamp(min(seconds, int(_END_OF_TIME.timestamp())), UTC)
 
 
-def _said(time: datetime) -> str:
+def _format_time(time: datetime) -> str:
     return f"{time:%Y-%m-%d %H:%M} UTC"

@@ -1,7 +1,7 @@
-"""Where a user has signed in before, so that strangers who guess the password cannot keep the user out.
+"""Places where a user has signed in before, so that attackers who guess the password cannot lock the user out.
 
-A device is known by the cookie that a sign-in leaves there, a network by a digest in the database. Neither signs
-anybody in: they decide only what the wrong passwords that come from there are counted for.
+A device is recognised by a cookie from an earlier sign-in, a network by a digest in the database. Neither signs anyone
+in: they only determine the counter for wrong passwords from there.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ from yaptide.persistence.queries.users import Account, User
 from yaptide.services.backend import Backend, Token, utc_now
 from yaptide.services.throttle import network_of
 
-#: How long a device is known after a sign-in; browsers keep no cookie for longer.
+#: How long a device is known after a sign-in; browsers keep cookies no longer.
 KNOWN_FOR = timedelta(days=400)
-#: Users who are known on one device; networks of a user that are remembered.
+#: Maximum number of known users per device, and of known networks per user.
 USERS, NETWORKS = 8, 20
 
 _USE = "device"
@@ -28,14 +28,14 @@ _ALGORITHM = "HS256"
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a request comes from: its address, and the cookie that an earlier sign-in has left there."""
+    """The origin of a request: its address, and the device cookie from an earlier sign-in."""
 
     address: str = ""
     device: str | None = None
 
 
 def recognize_device(backend: Backend, account: Account | None, origin: Origin) -> str | None:
-    """A name for the place where this user has signed in before that a request comes from; None for any other."""
+    """Return a name for the origin if this user has signed in from there before, else None."""
     if account is None:
         return None
     device, known = _read(backend, origin.device)
@@ -48,19 +48,19 @@ def recognize_device(backend: Backend, account: Account | None, origin: Origin) 
 
 
 def remember_device(backend: Backend, user: User, origin: Origin) -> Token:
-    """Know this place from now on, after a sign-in; returns what the device has to keep."""
+    """Remember an origin after a sign-in; return the token that the device must keep."""
     network = network_of(origin.address)
     if network:
         _remember_network(backend, user, _digest(backend, user, network))
     device, known = _read(backend, origin.device)
-    this = _digest(backend, user, "")
-    known = [this, *(other for other in known if other != this)][:USERS]
+    user_digest = _digest(backend, user, "")
+    known = [user_digest, *(other for other in known if other != user_digest)][:USERS]
     return _issue(backend, device, known)
 
 
 @retry_contended
 def _remember_network(backend: Backend, user: User, network: str) -> None:
-    """Put a network in front, unless it is near there: a user at home on two of them is not written each time."""
+    """Move a network to the front unless it is near it, so that alternating networks are not written each time."""
     with backend.database.reading() as connection:
         if network in users.known_networks(connection, user.id)[: NETWORKS // 2]:
             return
@@ -70,7 +70,7 @@ def _remember_network(backend: Backend, user: User, network: str) -> None:
 
 
 def _digest(backend: Backend, user: User, network: str) -> str:
-    """Tells a user, or a network of theirs, from others, but not who or where that is."""
+    """Return a digest that distinguishes users or networks without revealing them."""
     message = f"known {user.id} {network}".encode()
     return hmac.new(backend.signing_key, message, hashlib.sha256).hexdigest()[:16]
 
@@ -84,7 +84,7 @@ def _issue(backend: Backend, device: str, known: list[str]) -> Token:
 
 
 def _read(backend: Backend, cookie: str | None) -> tuple[str, list[str]]:
-    """The name of a device, a new one where there is none of ours, and the users who are known there."""
+    """Return the name of a device, a new one without a valid cookie, and the known users there."""
     import jwt  # noqa: PLC0415 - as above
 
     options: Any = {"require": ["use", "device", "users", "exp"]}

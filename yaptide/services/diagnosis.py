@@ -1,4 +1,4 @@
-"""What is wrong with the simulations that are in the database, and what happens next: for `yaptide doctor`."""
+"""Problems of stored simulations, and what happens next: for `yaptide doctor`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from enum import StrEnum
 from yaptide.persistence.queries import diagnosis
 from yaptide.services import runners
 from yaptide.services.backend import Backend, utc_now
-from yaptide.services.runners import Wanted
+from yaptide.services.runners import Requirements
 
 
 class Verdict(StrEnum):
-    """How bad it is: nothing to do, worth a look, broken."""
+    """Severity of a finding: nothing to do, worth checking, broken."""
 
     OK = "ok"
     WARNING = "warning"
@@ -21,7 +21,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at, how it stands, in words, and what to do about it."""
+    """A checked subject, its verdict, a message, and what to do about it."""
 
     subject: str
     verdict: Verdict
@@ -29,12 +29,12 @@ class Finding:
     remedy: str = ""
 
 
-#: After so many times the limit of silence somebody should have noticed.
+#: After this many times the heartbeat limit a stalled task should have been requeued.
 _UNNOTICED = 3
 
 
 def diagnose_simulations(backend: Backend) -> Iterator[Finding]:
-    """How tasks and merges stand; raises Unavailable."""
+    """Yield findings about tasks and merges; raise Unavailable."""
     with backend.database.reading() as connection:
         running = diagnosis.list_running(connection, utc_now())
         waiting = diagnosis.count_waiting(connection)
@@ -44,18 +44,18 @@ def diagnose_simulations(backend: Backend) -> Iterator[Finding]:
     yield from _programs(backend)
     yield from _waiting(backend, waiting)
     if merges:
-        yield Finding("merges", Verdict.OK, f"{merges} wait or are under way")
+        yield Finding("merges", Verdict.OK, f"{merges} waiting or running")
     for job_id in empty:
         yield Finding(
             "results",
             Verdict.WARNING,
-            f"{job_id} is COMPLETED and has no results: its workers said so and sent none",
-            "look at its logs, and submit it again",
+            f"{job_id} is COMPLETED without results: its workers did not send any",
+            "check its logs, and submit it again",
         )
 
 
 def _programs(backend: Backend) -> Iterator[Finding]:
-    """What those announce that are there."""
+    """Yield the simulators that runners announce."""
     for row in runners.list_programs(backend):
         version = f" {row.version}" if row.version else ""
         yield Finding("simulators", Verdict.OK, f"{row.runner} has {row.sim_type}{version}")
@@ -64,8 +64,8 @@ def _programs(backend: Backend) -> Iterator[Finding]:
 def _waiting(backend: Backend, waiting: list[tuple[str, str, str, int, datetime]]) -> Iterator[Finding]:
     for sim_type, platform, input_type, count, since in waiting:
         with backend.database.read_committed() as connection:
-            reason = runners.why_waiting(backend, connection, Wanted(sim_type, platform, input_type))
-        text = f"{count} wait for {sim_type}, the first for {_ago(utc_now() - since)}"
+            reason = runners.why_waiting(backend, connection, Requirements(sim_type, platform, input_type))
+        text = f"{count} waiting for {sim_type}, the first for {_ago(utc_now() - since)}"
         if reason is None:
             yield Finding("tasks", Verdict.OK, text)
         else:
@@ -79,14 +79,16 @@ def _running(backend: Backend, running: list[tuple[str, int, int, str, timedelta
         if age <= silence / 2:
             fine += 1
             continue
-        what = f"task {task_id} of {job_id}: {owner} is silent for {_ago(age)}"
+        message = f"task {task_id} of {job_id}: {owner} has sent no heartbeat for {_ago(age)}"
         attempt = f"attempt {attempts} of {backend.limits.attempts}"
         if age < _UNNOTICED * silence:
-            left = "it is given to another" if attempts < backend.limits.attempts else "it fails"
-            when = f"after {silence.total_seconds():g} s of silence {left} ({attempt})"
-            yield Finding("tasks", Verdict.WARNING, what, f"nothing: {when}")
+            consequence = "it runs again" if attempts < backend.limits.attempts else "it fails"
+            remedy = f"after {silence.total_seconds():g} s without a heartbeat {consequence} ({attempt})"
+            yield Finding("tasks", Verdict.WARNING, message, f"nothing to do: {remedy}")
         else:
-            yield Finding("tasks", Verdict.ERROR, what, "start what gives it to another: yaptide up, or yaptide work")
+            yield Finding(
+                "tasks", Verdict.ERROR, message, "start an executor to run it again: yaptide up, or yaptide work"
+            )
     if fine:
         yield Finding("tasks", Verdict.OK, f"{fine} running")
 

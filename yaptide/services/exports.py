@@ -7,7 +7,7 @@ from typing import IO
 
 from yaptide.domain.errors import InvalidInput, NotFound
 from yaptide.domain.estimators import Estimator
-from yaptide.domain.tables import save_npz, write_csv
+from yaptide.domain.formats import write_csv, write_npz
 from yaptide.persistence import codec
 from yaptide.persistence.queries import results as result_queries
 from yaptide.persistence.queries.users import User
@@ -36,10 +36,10 @@ def export_results(
     found = _open_estimators(backend, user, job_id, estimator, number)
     file = tempfile.TemporaryFile(dir=backend.data_dir)  # noqa: SIM115 - the caller closes it
     if file_format is FileFormat.NPZ:
-        save_npz(found, file)
+        write_npz(found, file)
     else:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        write_csv(((estimator, page) for estimator in found for page in estimator.pages), text)
+        write_csv(found, text)
         text.detach()
     file.seek(0)
     return file

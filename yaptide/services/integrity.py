@@ -1,4 +1,4 @@
-"""Is everything in the store as it has to be? And mending what can be mended without losing anything.
+"""Integrity checks of the store, and repairs that lose nothing.
 
 A check changes nothing and may run while the database is in use. Each kind of finding has one function below.
 """
@@ -20,13 +20,13 @@ from yaptide.domain.errors import InvalidInput
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState
 from yaptide.persistence import codec, schema
 from yaptide.persistence.engine import Database, retry_contended
-from yaptide.persistence.queries import integrity as queries, transitions, users
+from yaptide.persistence.queries import integrity as queries, transitions
 from yaptide.persistence.queries.integrity import StoredPayload
 from yaptide.persistence.queries.transitions import Audit
 from yaptide.services import pages
 from yaptide.services.backend import utc_now
 
-#: In the history: whoever repaired.
+#: Actor in the history for repairs.
 REPAIR = "repair"
 
 Repair = Callable[[Connection], object]
@@ -35,10 +35,10 @@ Watch = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that must not be.
+    """A violated rule.
 
-    `kind` names the rule, `where` the row as an operator knows it, `what` says what is wrong with it. `repair_findings`
-    mends it without losing anything; None where nothing can.
+    `kind` names the rule, `where` the row, `what` the problem. `repair` fixes it without losing anything; None if that
+    is impossible.
     """
 
     kind: str
@@ -47,33 +47,33 @@ class Finding:
     repair: Repair | None = None
 
     def document(self) -> dict[str, Any]:
-        """What `yaptide db check --json` prints of it."""
+        """Return the output of `yaptide db check --json`."""
         return {"kind": self.kind, "where": self.where, "what": self.what, "repairable": self.repair is not None}
 
 
-def _unwatched(done: int, total: int) -> None:
-    """Nobody waits to be told how far it is."""
+def _ignore_progress(done: int, total: int) -> None:
+    """Ignore progress."""
 
 
-def check_store(database: Database, watch: Watch = _unwatched) -> list[Finding]:
-    """Everything that is wrong; `watch` is told how many payloads of how many have been looked at.
+def check_store(database: Database, watch: Watch = _ignore_progress) -> list[Finding]:
+    """Return everything that is wrong; `watch` gets the numbers of payloads checked and in total.
 
     Payloads are read one at a time. Raises Conflict if the tables are not of this version.
     """
     schema.require_current(database)
     findings = [Finding("schema", "tables", difference) for difference in schema.schema_differences(database)]
-    for question in (_file, _orphans, _halves, _lacking, _states, _histories, _ends, _open_tasks, _primaries):
+    for check in (_file, _orphans, _halves, _lacking, _states, _histories, _ends, _open_tasks, _primaries):
         with database.reading() as connection:
-            findings += question(connection)
+            findings += check(connection)
     findings += _payloads(database, watch)
-    for question in (_bytes, _counts, _sequences):
+    for check in (_bytes, _sequences):
         with database.reading() as connection:
-            findings += question(connection)
+            findings += check(connection)
     return findings
 
 
 def repair_findings(database: Database, findings: list[Finding]) -> None:
-    """Mend those of the findings that can be mended without losing anything. Look again to see what is left."""
+    """Repair the findings that can be repaired without losing anything. Check again to see what remains."""
     for finding in findings:
         if finding.repair is not None:
             _repair_one(database, finding.repair)
@@ -86,13 +86,13 @@ def _repair_one(database: Database, action: Repair) -> None:
 
 
 def _file(connection: Connection) -> Iterator[Finding]:
-    for line in queries.damaged_file(connection):
+    for line in queries.check_sqlite_file(connection):
         yield Finding("file", "database file", line)
 
 
 def _orphans(connection: Connection) -> Iterator[Finding]:
     for table, column, value, parent in queries.find_orphans(connection):
-        yield Finding("orphan", f"{table} with {column} {value}", f"there is no such row in {parent}")
+        yield Finding("orphan", f"{table} with {column} {value}", f"{parent} has no such row")
 
 
 def _halves(connection: Connection) -> Iterator[Finding]:
@@ -108,62 +108,68 @@ def _lacking(connection: Connection) -> Iterator[Finding]:
 
 def _states(connection: Connection) -> Iterator[Finding]:
     for row in queries.unknown_states(connection):
-        yield Finding("state", _subject(row.job_id, row.task_id), f"{row.state!r} is no state")
+        yield Finding("state", _subject(row.job_id, row.task_id), f"{row.state!r} is not a state")
 
 
 def _histories(connection: Connection) -> Iterator[Finding]:
-    for row in queries.last_moves_differ(connection):
-        what = f"it is {row.state}, " + (f"its history ends with {row.told}" if row.told else "and has no history")
-        mend = None
-        if _may_follow(row.task_id, row.told, row.state):
-            mend = partial(_add_move, simulation_id=row.id, task_id=row.task_id, told=row.told, state=row.state)
-        yield Finding("history", _subject(row.job_id, row.task_id), what, mend)
-    for row in queries.broken_moves(connection):
+    for row in queries.find_state_mismatches(connection):
+        what = f"it is {row.state}, " + (
+            f"its history ends with {row.recorded}" if row.recorded else "and has no history"
+        )
+        repair = None
+        if _may_follow(row.task_id, row.recorded, row.state):
+            repair = partial(
+                _add_move, simulation_id=row.id, task_id=row.task_id, recorded=row.recorded, state=row.state
+            )
+        yield Finding("history", _subject(row.job_id, row.task_id), what, repair)
+    for row in queries.find_invalid_transitions(connection):
         if row.from_state != row.before:
-            what = f"row {row.id} goes on from {row.from_state}, the row before ended in {row.before}"
+            what = f"row {row.id} begins with {row.from_state}, but the previous row ended with {row.before}"
         else:
-            what = f"row {row.id}: {row.to_state} may not follow {row.from_state}"
+            what = f"row {row.id}: {row.to_state} must not follow {row.from_state}"
         yield Finding("move", _subject(row.job_id, row.task_id), what)
 
 
-def _may_follow(task_id: int | None, told: str | None, state: str) -> bool:
-    """Whether one row can be all that is missing: where a step is not allowed, nobody knows what happened."""
+def _may_follow(task_id: int | None, recorded: str | None, state: str) -> bool:
+    """Return whether a single row can be missing: if the transition is not allowed, what happened is unknown."""
     if state not in EntityState.__members__:
         return False
-    if told is None:
+    if recorded is None:
         return True
     transitions = SIMULATION_TRANSITIONS if task_id is None else TASK_TRANSITIONS
-    return EntityState(state) in transitions[EntityState(told)]
+    return EntityState(state) in transitions[EntityState(recorded)]
 
 
-def _add_move(connection: Connection, *, simulation_id: int, task_id: int | None, told: str | None, state: str) -> None:
+def _add_move(
+    connection: Connection, *, simulation_id: int, task_id: int | None, recorded: str | None, state: str
+) -> None:
     transitions.lock_simulation(connection, simulation_id)
-    still = {(row.task_id, row.told, row.state) for row in queries.last_moves_differ(connection, simulation_id)}
-    if (task_id, told, state) in still:
-        cause = Audit(REPAIR, utc_now(), "this row was missing; nobody knows when it happened")
-        queries.add_move(connection, simulation_id, task_id, told, state, cause)
+    still = {(row.task_id, row.recorded, row.state) for row in queries.find_state_mismatches(connection, simulation_id)}
+    if (task_id, recorded, state) in still:
+        audit = Audit(REPAIR, utc_now(), "this row was missing; its time is unknown")
+        queries.add_transition(connection, simulation_id, task_id, recorded, state, audit)
 
 
 def _ends(connection: Connection) -> Iterator[Finding]:
-    for row in queries.wrong_ends(connection):
+    for row in queries.find_wrong_ends(connection):
         ended = row.state in FINAL_STATES
-        what = f"it is {row.state} and has no end" if ended else f"it is {row.state} and has an end"
+        what = f"it is {row.state} without an end time" if ended else f"it is {row.state} with an end time"
         yield Finding("end", _subject(row.job_id, row.task_id), what)
 
 
 def _open_tasks(connection: Connection) -> Iterator[Finding]:
     for row in queries.open_tasks(connection):
-        what = f"it is {row.state}, its simulation {row.job_state}"
+        what = f"it is {row.state}, its simulation is {row.job_state}"
         to = EntityState(row.job_state)
-        mend = partial(_close_task, simulation_id=row.id, task_id=row.task_id, to=to)
-        yield Finding("open-task", _subject(row.job_id, row.task_id), what, mend)
+        repair = partial(_close_task, simulation_id=row.id, task_id=row.task_id, to=to)
+        yield Finding("open-task", _subject(row.job_id, row.task_id), what, repair)
 
 
 def _close_task(connection: Connection, *, simulation_id: int, task_id: int, to: EntityState) -> None:
-    """The primaries stay as they were last reported: nobody knows of more."""
+    """End a task; its primaries stay as last reported, because nothing more is known."""
     transitions.lock_simulation(connection, simulation_id)
-    cause = Audit(REPAIR, utc_now(), f"its simulation was {to}")
-    transitions.move_tasks(connection, simulation_id, to, cause, transitions.PRIMARIES_AS_REPORTED, task_id=task_id)
+    audit = Audit(REPAIR, utc_now(), f"its simulation was {to}")
+    transitions.move_tasks(connection, simulation_id, to, audit, transitions.PRIMARIES_AS_REPORTED, task_id=task_id)
 
 
 def _primaries(connection: Connection) -> Iterator[Finding]:
@@ -174,7 +180,7 @@ def _primaries(connection: Connection) -> Iterator[Finding]:
 
 def _bytes(connection: Connection) -> Iterator[Finding]:
     for row in queries.find_miscounted(connection):
-        what = f"stored_bytes is {row.stored_bytes}, its payloads take {row.taken}"
+        what = f"stored_bytes is {row.stored_bytes}, its payloads have {row.taken} bytes"
         yield Finding("bytes", _subject(row.job_id), what, partial(_recount, simulation_id=row.id))
 
 
@@ -183,22 +189,11 @@ def _recount(connection: Connection, *, simulation_id: int) -> None:
     queries.recount_bytes(connection, simulation_id)
 
 
-def _counts(connection: Connection) -> Iterator[Finding]:
-    for row in queries.miscounted_simulations(connection):
-        what = f"{row.number} simulations are counted as {row.state}, there are {row.present}"
-        yield Finding("count", f"user {row.username}", what, partial(_recount_simulations, user_id=row.user_id))
-
-
-def _recount_simulations(connection: Connection, *, user_id: int) -> None:
-    if users.lock_user(connection, user_id):
-        queries.recount_simulations(connection, user_id)
-
-
 def _sequences(connection: Connection) -> Iterator[Finding]:
-    for table, following, largest in queries.late_sequences(connection):
-        what = f"the next number would be {following}, but {largest} is in use"
-        mend = partial(queries.advance_sequence, table=table)
-        yield Finding("sequence", table, what, mend if following else None)
+    for table, following, largest in queries.find_late_sequences(connection):
+        what = f"the next id would be {following}, but {largest} is in use"
+        repair = partial(queries.advance_sequence, table=table)
+        yield Finding("sequence", table, what, repair if following else None)
 
 
 def _payloads(database: Database, watch: Watch) -> Iterator[Finding]:
@@ -228,20 +223,20 @@ def _payload(stored: StoredPayload) -> Iterator[Finding]:
         yield Finding("payload", where, str(error))
         return
     size, sha256 = len(text), hashlib.sha256(text).hexdigest()
-    mend = partial(queries.correct_payload, stored=stored, size=size, sha256=sha256)
+    repair = partial(queries.correct_payload, stored=stored, size=size, sha256=sha256)
     if stored.size != size:
-        yield Finding("size", where, f"content_size is {stored.size}, the text has {size} bytes", mend)
+        yield Finding("size", where, f"content_size is {stored.size}, the text has {size} bytes", repair)
     if stored.sha256 != sha256:
-        yield Finding("digest", where, "content_sha256 is not that of the text", mend)
+        yield Finding("digest", where, "content_sha256 does not match the text", repair)
     if not isinstance(value, dict):
-        yield Finding("payload", where, "it is no JSON object")
+        yield Finding("payload", where, "it is not a JSON object")
         return
     if stored.table == "Page":
         yield from _page(stored, value, where)
     if _is_other_order(stored.table, value):
-        mend = partial(_reorder_page if stored.table == "Page" else _reorder_estimator, number=stored.id)
+        repair = partial(_reorder_page if stored.table == "Page" else _reorder_estimator, number=stored.id)
         yield Finding(
-            "order", where, "its values have the last axis fastest, and are read as if it were the first", mend
+            "order", where, "the last axis of its values varies fastest, but readers expect the first", repair
         )
 
 
@@ -251,7 +246,7 @@ def _is_other_order(table: str, value: Mapping[str, Any]) -> bool:
 
 
 def _reorder_estimator(connection: Connection, *, number: int) -> None:
-    """Put the values of all pages of an estimator in our order, unless that has been done meanwhile."""
+    """Reorder the values of all pages of an estimator, unless this has been done in the meantime."""
     owner = queries.results_of(connection, number)
     if owner is None:
         return
@@ -269,7 +264,7 @@ def _reorder_estimator(connection: Connection, *, number: int) -> None:
 
 
 def _reorder_page(connection: Connection, *, number: int) -> None:
-    """The same for a page that says so itself."""
+    """Reorder the values of a page whose own metadata asks for it."""
     estimator_id = queries.estimator_of(connection, number)
     owner = None if estimator_id is None else queries.results_of(connection, estimator_id)
     if owner is None:
@@ -282,7 +277,7 @@ def _reorder_page(connection: Connection, *, number: int) -> None:
 
 
 def _reorder(connection: Connection, page_id: int) -> None:
-    """Write a page anew with the first axis fastest; one that cannot be understood stays as it is."""
+    """Encode a page again with the first axis fastest; an unreadable page is left unchanged."""
     data = queries.payload_of(connection, "Page", page_id)
     text = b"".join(codec.inflate_parts([codec.Stored(data)])) if data is not None else b""
     with suppress(InvalidInput):
@@ -292,7 +287,7 @@ def _reorder(connection: Connection, page_id: int) -> None:
 
 
 def _value(text: bytes, *, strict: bool) -> object:
-    """The value of a JSON text. What others wrote with Python's json module may hold NaN; ours never does."""
+    """Return the value of a JSON text; unless `strict` it may have NaN, which Python's json module writes."""
     try:
         return orjson.loads(text) if strict else json.loads(text)
     except ValueError as error:
@@ -302,12 +297,12 @@ def _value(text: bytes, *, strict: bool) -> object:
 def _page(stored: StoredPayload, page: Mapping[str, Any], where: str) -> Iterator[Finding]:
     metadata, data = (_mapping(page.get(part)) for part in ("metadata", "data"))
     name = str(metadata.get("name", data.get("name")))
-    for column, is_stored, told in (
+    for column, is_stored, in_payload in (
         ("page_dimension", stored.page_dimension, page.get("dimensions")),
         ("page_name", stored.page_name, name),
     ):
-        if is_stored != told:
-            yield Finding("page", where, f"{column} is {is_stored!r}, in the payload it is {told!r}")
+        if is_stored != in_payload:
+            yield Finding("page", where, f"{column} is {is_stored!r}, but {in_payload!r} in the payload")
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Log files of simulations: keep what arrives, once, and give it back."""
+"""Log files of simulations: store each once, and return them."""
 
 from collections.abc import Mapping
 
@@ -19,9 +19,9 @@ _PART = 16
 
 @retry_contended
 def post_logfiles(backend: Backend, simulation_id: int, update_key: str, logfiles: Mapping[str, str]) -> None:
-    """Keep log files that a worker sends, also after the end, since they explain it.
+    """Store log files from a worker, also after the end of the simulation, because they explain it.
 
-    Raises InvalidInput for a wrong key, TooLarge if the simulation has too many already.
+    Raises InvalidInput for a wrong key, TooLarge if the simulation already has too many.
     """
     payload = codec.encode_payload(logfiles)
     with backend.database.writing() as connection:
@@ -30,16 +30,16 @@ def post_logfiles(backend: Backend, simulation_id: int, update_key: str, logfile
 
 
 def keep_logfiles(backend: Backend, connection: Connection, simulation_id: int, payload: codec.Payload) -> None:
-    """Keep encoded log files of a simulation in the running transaction; the same ones again change nothing."""
+    """Store encoded log files of a simulation in the current transaction; repeats change nothing."""
     if simulations.logfiles_size(connection, simulation_id) + payload.size > backend.limits.logfiles:
-        raise TooLarge(f"The log files of a simulation may have {backend.limits.logfiles} bytes in all")
+        raise TooLarge(f"The log files of a simulation may have {backend.limits.logfiles} bytes in total")
     simulations.add_logfiles(connection, simulation_id, payload)
 
 
-def keep_of_success(backend: Backend, connection: Connection, simulation: Locked, payload: codec.Payload) -> None:
-    """Keep encoded log files of a task that has completed, as long as its user and its simulation have room for them.
+def keep_success_logs(backend: Backend, connection: Connection, simulation: Locked, payload: codec.Payload) -> None:
+    """Store encoded log files of a completed task, if its user and its simulation have space for them.
 
-    They have a small part of a simulation's room: log files that explain a failure find the rest.
+    They may use a small part of a simulation's limit; the rest is for log files that explain a failure.
     """
     quota = users.get_quota(connection, simulation.user_id)
     if quota is not None and users.count_used_bytes(connection, simulation.user_id) + len(payload.data) > quota:
@@ -49,7 +49,7 @@ def keep_of_success(backend: Backend, connection: Connection, simulation: Locked
 
 
 def read_logfiles(backend: Backend, user: User, job_id: str) -> dict[str, str]:
-    """The log files of a simulation, name to text; raises NotFound if there are none."""
+    """Return the log files of a simulation, name to text; raise NotFound if there are none."""
     with backend.database.reading() as connection:
         simulation = find_readable(connection, user, job_id)
         payloads = simulations.logfiles_of(connection, simulation.id)

@@ -1,4 +1,4 @@
-"""Merging: from what the tasks left in the spool to the results of the simulation."""
+"""Merging: from the output of tasks in the staging area to the results of the simulation."""
 
 import logging
 import tempfile
@@ -8,7 +8,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from yaptide.domain.errors import Conflict, InvalidInput, SimulationFailed, explain_full_disk
+from yaptide.disk import explain_full_disk
+from yaptide.domain.errors import Conflict, InvalidInput, SimulationFailed
 from yaptide.domain.states import EntityState
 from yaptide.persistence import task_outputs
 from yaptide.persistence.engine import retry_contended
@@ -24,28 +25,44 @@ log = logging.getLogger(__name__)
 
 @retry_contended
 def claim_merge(backend: Backend, owner: str, platform: str = DIRECT) -> Locked | None:
-    """Take the simulation of a platform that has waited longest for its merge; None if there is none to have."""
+    """Claim the simulation of a platform that has waited longest for its merge; None if there is none."""
     with backend.database.reading() as connection:
         simulation_id = simulations.next_merge(connection, owner, platform)
     if simulation_id is None:
         return None
     with backend.database.writing() as connection:
         simulation = transitions.lock_simulation(connection, simulation_id)
-        taken = simulation is not None and take_merge(connection, simulation, owner)
-    return simulation if taken else None
+        claimed = simulation is not None and take_merge(connection, simulation, owner)
+    return simulation if claimed else None
 
 
 def take_merge(connection: Connection, simulation: Locked, owner: str) -> bool:
-    """Claim the merge of a locked simulation in the running transaction; False if it does not wait for one."""
+    """Claim the merge of a locked simulation in the current transaction; False if it does not wait for one."""
     if simulation.job_state is not EntityState.MERGING_QUEUED:
-        return False  # somebody was quicker
-    cause = Audit(owner, utc_now())
-    values = {"owner": owner, "heartbeat_time": cause.time}
-    return transitions.move_simulation(connection, simulation.id, EntityState.MERGING_RUNNING, cause, values)
+        return False  # another process was faster
+    audit = Audit(owner, utc_now())
+    values = {"owner": owner, "heartbeat_time": audit.time}
+    return transitions.move_simulation(connection, simulation.id, EntityState.MERGING_RUNNING, audit, values)
+
+
+def merge_next(backend: Backend, owner: str, in_progress: set[int], platform: str = DIRECT) -> bool:
+    """Claim and merge the simulation of a platform that has waited longest; False if none waits.
+
+    During the merge its id is in `in_progress`, for which the caller sends heartbeats.
+    """
+    simulation = claim_merge(backend, owner, platform)
+    if simulation is None:
+        return False
+    in_progress.add(simulation.id)
+    try:
+        merge_simulation(backend, simulation, owner)
+    finally:
+        in_progress.discard(simulation.id)
+    return True
 
 
 def merge_simulation(backend: Backend, simulation: Locked, owner: str) -> None:
-    """Merge a claimed simulation and store its results, which ends it; it fails if its outputs cannot be merged."""
+    """Merge a claimed simulation and store its results, which ends it; it fails if its output cannot be merged."""
     with backend.database.reading() as connection:
         completed = tasks.list_completed(connection, simulation.id)
     try:
@@ -57,42 +74,42 @@ def merge_simulation(backend: Backend, simulation: Locked, owner: str) -> None:
 
 @contextmanager
 def _merged(backend: Backend, job_id: str, completed: Sequence[tuple[int, int]]) -> Iterator[list[NewEstimator]]:
-    """Merge what these tasks (number, simulated primaries) have left in the spool."""
+    """Merge the output of these tasks (number, simulated primaries) in the staging area."""
     with (
-        explain_full_disk("No room is left to merge scores"),
+        explain_full_disk("No disk space left for merging results"),
         tempfile.TemporaryDirectory() as folder,
-        tempfile.TemporaryFile(dir=backend.data_dir) as aside,
+        tempfile.TemporaryFile(dir=backend.data_dir) as blob_file,
     ):
         paths = [backend.spool.fetch(job_id, task_id, Path(folder)) for task_id, _ in completed]
-        yield list(task_outputs.merge_outputs(paths, [primaries for _, primaries in completed], aside))
+        yield list(task_outputs.merge_outputs(paths, [primaries for _, primaries in completed], blob_file))
 
 
 def finish_merge(
     backend: Backend, simulation: Locked, owner: str, merged: Sequence[NewEstimator], reason: str | None = None
 ) -> None:
-    """End a claimed simulation with its merged results, or, if there are none, as one that failed for `reason`."""
+    """End a claimed simulation with its merged results, or as FAILED for `reason` if there are none."""
     if _end(backend, simulation.id, owner, merged, reason):
         backend.spool.remove(simulation.job_id)
 
 
 @retry_contended
 def _end(backend: Backend, simulation_id: int, owner: str, merged: Sequence[NewEstimator], reason: str | None) -> bool:
-    """Store what was merged and end the simulation; False if it is not the owner's any more."""
+    """Store merged results and end the simulation; False if the owner has lost the merge."""
     with backend.database.writing() as connection:
         locked = transitions.lock_simulation(connection, simulation_id)
         if locked is None or locked.owner != owner or locked.job_state is not EntityState.MERGING_RUNNING:
-            return False  # canceled, deleted, or taken over meanwhile
-        cause = Audit(owner, utc_now(), reason)
+            return False  # canceled, deleted, or taken over in the meantime
+        audit = Audit(owner, utc_now(), reason)
         if merged:
-            results.store_results(connection, locked, merged, cause)
+            results.store_results(connection, locked, merged, audit)
         else:
-            lifecycle.end_simulation(connection, locked, EntityState.FAILED, cause)
+            lifecycle.end_simulation(connection, locked, EntityState.FAILED, audit)
     return True
 
 
 @retry_contended
 def keep_canceled(backend: Backend, job_id: str) -> None:
-    """Store what those tasks of a canceled simulation have simulated that had completed before; its state stays."""
+    """Store the results of the tasks of a canceled simulation that had completed; its state does not change."""
     with backend.database.reading() as connection:
         simulation = simulations.by_job(connection, job_id)
         completed = tasks.list_completed(connection, simulation.id) if simulation else []
@@ -100,11 +117,11 @@ def keep_canceled(backend: Backend, job_id: str) -> None:
         return
     try:
         with _merged(backend, job_id, completed) as merged:
-            kept = [estimator for estimator in merged if estimator.pages]
-            results.check_unique(kept)
+            estimators = [estimator for estimator in merged if estimator.pages]
+            results.check_unique(estimators)
             with backend.database.writing() as connection:
                 locked = transitions.lock_simulation(connection, simulation.id)
                 if locked is not None and locked.job_state is EntityState.CANCELED:
-                    results.add_results(connection, locked, kept)
+                    results.add_results(connection, locked, estimators)
     except (SimulationFailed, InvalidInput, ValueError) as error:
-        log.warning("%s was canceled; what had completed cannot be kept: %s", job_id, error)
+        log.warning("cannot keep the results of the canceled simulation %s: %s", job_id, error)

@@ -1,4 +1,4 @@
-"""What workers have to be told through a broker; see `yaptide.platforms.direct.outbox`, which sends it."""
+"""The outbox: messages for workers; `yaptide.platforms.direct.outbox` publishes them through the broker."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,34 +12,34 @@ from yaptide.services.backend import Backend
 
 @dataclass(frozen=True, slots=True)
 class OutboxMessage:
-    """What is to be said about one simulation: tasks to run (number, name of the message), and whether to merge."""
+    """A message about one simulation: tasks to run (number, message id), and whether to merge."""
 
     simulation_id: int
     sim_type: str
     update_key: str = field(repr=False)
     tasks: list[tuple[int, str]]
     merge: str | None = None
-    """Name of the message that asks for the merge, if that is what is asked for."""
+    """Id of the message that requests the merge, if there is one."""
 
     @property
     def names(self) -> list[str]:
-        """Names of all the messages."""
+        """Ids of all messages."""
         return [name for _, name in self.tasks] + ([self.merge] if self.merge else [])
 
 
 def list_unsent(backend: Backend, most: int) -> Iterator[OutboxMessage]:
-    """What nobody has been told yet. Its messages have names by now, which are stored: it is told once."""
+    """Yield the unsent messages. Their ids are stored before, so that each message is sent once."""
     place = backend.spool.place
     with backend.database.reading() as connection:
         simulations = outbox.list_unsent(connection, place, most) + outbox.unsent_merges(connection, place)
     for simulation_id in simulations:
-        letter = _letter(backend, simulation_id)
-        if letter is not None:
-            yield letter
+        message = _create_message(backend, simulation_id)
+        if message is not None:
+            yield message
 
 
 @retry_contended
-def _letter(backend: Backend, simulation_id: int) -> OutboxMessage | None:
+def _create_message(backend: Backend, simulation_id: int) -> OutboxMessage | None:
     with backend.database.writing() as connection:
         simulation = transitions.lock_simulation(connection, simulation_id)
         if simulation is None:
@@ -54,7 +54,7 @@ def _letter(backend: Backend, simulation_id: int) -> OutboxMessage | None:
 
 
 def list_sent(backend: Backend) -> tuple[dict[str, set[str]], set[str]]:
-    """Names of the messages about tasks that still wait, by simulator, and of those about merges that do."""
+    """Return the ids of the messages about waiting tasks, by simulator, and about waiting merges."""
     with backend.database.reading() as connection:
         tasks = {name: outbox.list_sent(connection, name) for name in outbox.waiting_types(connection)}
         return tasks, outbox.sent_merges(connection, backend.spool.place)
@@ -62,6 +62,6 @@ def list_sent(backend: Backend) -> tuple[dict[str, set[str]], set[str]]:
 
 @retry_contended
 def forget_sent(backend: Backend, names: Sequence[str]) -> None:
-    """Have what these messages were about be told again."""
+    """Have messages with these ids sent again."""
     with backend.database.writing() as connection:
         outbox.forget_named(connection, names)

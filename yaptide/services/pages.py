@@ -1,8 +1,8 @@
-"""Pages of results that somebody sends: what is wrong with them, and in which form they are stored.
+"""Incoming pages of results: validation, and the form in which they are stored.
 
-A page is stored byte for byte as it came, if it can be read as it is. Otherwise it is written anew, with the same
-numbers: where values do not exist (null), where they are the rows of a list of particles or a single number in two
-pairs of brackets, or where the last axis is the fastest (``"data_order": "C"``), as in files of codes such as TOPAS.
+A page is stored byte for byte if it can be read as it is. Otherwise it is converted, with the same numbers: if values
+are undefined (null), if they are the rows of a list of particles or a single number in two pairs of brackets, or if the
+last axis varies fastest (``"data_order": "C"``), as in files of codes such as TOPAS.
 """
 
 import math
@@ -32,13 +32,13 @@ from yaptide.persistence.payload import read_pieces
 from yaptide.services.large_json import LargeJson, Read, slim_json
 
 MAX_NAME = 500
-#: In the metadata of an estimator or a page: which axis is the fastest, "F" (ours) the first and "C" the last.
+#: In the metadata of an estimator or a page: the axis that varies fastest, "F" (yaptide) the first, "C" the last.
 ORDER = "data_order"
 OUR_ORDER, OTHER_ORDER = "F", "C"
 
-#: A page of more values is stored as it came or not at all. 300 x 300 x 300 voxels are 27 million.
+#: A page of more values cannot be converted. 300 x 300 x 300 voxels are 27 million.
 _MOST_WRITTEN_ANEW = 1 << 26
-#: More numbers than this wait in a file.
+#: Larger arrays are kept in a file.
 _IN_MEMORY = 1 << 20
 _MAX_AXES = 5
 
@@ -62,7 +62,7 @@ class _Data(msgspec.Struct, Generic[T]):
 
 
 class _Page(msgspec.Struct, Generic[T]):
-    """What is looked at of a page, whose values are numbers or rows of numbers."""
+    """The validated parts of a page, whose values are numbers or rows of numbers."""
 
     dimensions: int
     data: _Data[T]
@@ -86,7 +86,7 @@ _OBJECT = msgspec.json.Decoder(dict[str, Any])
 
 @dataclass(frozen=True, slots=True)
 class CheckedPage:
-    """A page that can be kept; `written_anew` if not as it came."""
+    """A valid page; `written_anew` if it must be converted."""
 
     number: int
     name: str
@@ -97,31 +97,32 @@ class CheckedPage:
 def check_page(
     text: bytes | memoryview, body: LargeJson, position: int, order: str, taken: Container[int] = ()
 ) -> CheckedPage:
-    """Look whether a page can be kept; `text` is a part of `body`, `order` that of its values.
+    """Validate a page; `text` is a part of `body`, `order` that of its values.
 
-    Without a number it has that of its `position`. Raises InvalidInput saying what is wrong with it, also if its number
-    is `taken`.
+    A page without a number gets its `position`. Raises InvalidInput for an invalid page, and if its number is `taken`.
     """
     with explain_unreadable():
-        str(text, "utf-8")  # the decoder does not look into text that it skips
+        str(text, "utf-8")  # the decoder does not check text that it skips
         page = _decoded(text)
     number = _number(page.metadata, position)
     if number in taken:
-        raise InvalidInput("there is another one of this number")
+        raise InvalidInput("there is another page with this number")
     shape = _shape(page, body)
     _check_numbers(page, shape, body)
     name = str(page.metadata.get("name", page.data.name))
-    check_text(name, "Its name", body)
+    check_text(name, "the name", body)
     order = str(page.metadata.get(ORDER, order))
     values = page.data.values
     anew = (order == OTHER_ORDER and len(shape) > 1) or _is_nested(values) or body.nulls(values) > 0
     if anew and _count(values, body) > _MOST_WRITTEN_ANEW:
-        raise InvalidInput(f"more than {_MOST_WRITTEN_ANEW} values are not put in order; send them first axis fastest")
+        raise InvalidInput(
+            f"pages of more than {_MOST_WRITTEN_ANEW} values cannot be reordered: send them with the first axis fastest"
+        )
     return CheckedPage(number, name, page.dimensions, anew)
 
 
 def number_of(text: bytes | memoryview, position: int) -> int:
-    """The number by which to call a page that cannot be kept: its own, or if that cannot be had its `position`."""
+    """Return the number of a rejected page: its own, or its `position` if that is invalid."""
     try:
         return _number(_NUMBERED.decode(text).metadata, position)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, InvalidInput):
@@ -129,9 +130,10 @@ def number_of(text: bytes | memoryview, position: int) -> int:
 
 
 def write_anew(text: bytes | memoryview, body: LargeJson, read: Read, order: str, folder: Path) -> Iterator[bytes]:
-    """The JSON text of a checked page in the form that is stored, piece by piece.
+    """Yield the JSON text of a valid page in the form that is stored, in pieces.
 
-    `read` gives bytes of the whole body; many numbers wait in `folder`. Raises InvalidInput if digits would get lost.
+    `read` returns bytes of the whole body; large arrays are kept in `folder`. Raises InvalidInput if digits would be
+    lost.
     """
     document = _OBJECT.decode(text)
     data, metadata = document["data"], dict(document.get("metadata", {}))
@@ -198,9 +200,9 @@ def _with_arrays(document: dict[str, Any], lists: "_Lists") -> dict[str, Any]:
 
 
 def reorder_page(text: bytes, folder: Path) -> bytes | None:
-    """A stored page whose last axis is the fastest as it should be; None if its order makes no difference.
+    """Convert a stored page whose last axis varies fastest; None if the order makes no difference.
 
-    Raises InvalidInput for a page that cannot be understood.
+    Raises InvalidInput for an invalid page.
     """
     body = LargeJson(text)
     if not check_page(text, body, 0, OTHER_ORDER).written_anew:
@@ -209,31 +211,31 @@ def reorder_page(text: bytes, folder: Path) -> bytes | None:
 
 
 def in_our_order(values: Floats, shape: Sequence[int], order: str) -> Floats:
-    """Values on a grid of `shape`, shape (n1*n2*...,), with the first axis fastest whatever the `order` is."""
+    """Return values on a grid of `shape`, shape (n1*n2*...,), with the first axis fastest whatever the `order` is."""
     if order != OTHER_ORDER or len(shape) < 2:
         return values
     return values.reshape(shape, order="C").ravel(order="F")
 
 
 def check_text(text: str, what: str, body: LargeJson | None = None) -> None:
-    """Raise InvalidInput for a name that is empty, too long, or holds what no database takes."""
+    """Raise InvalidInput for a name that is empty, too long, or contains a null character."""
     if not text or len(text) > MAX_NAME or "\0" in text or not (body is None or body.is_whole(text)):
         raise InvalidInput(f"{what} must have 1 to {MAX_NAME} characters")
 
 
 @contextmanager
 def explain_unreadable() -> Iterator[None]:
-    """Say of a body, or a part of one, that cannot be read what is wrong with it."""
+    """Convert decoding errors of a body, or a part of one, to InvalidInput."""
     try:
         yield
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"The body is not what was expected: {error}") from error
+        raise InvalidInput(f"Invalid body: {error}") from error
 
 
 def _number(metadata: Mapping[str, Any], position: int) -> int:
     number = str(metadata.get("page_number", position))
     if not number.isascii() or not number.isdigit() or len(number) > 9:
-        raise InvalidInput(f"{number[:40]!r} is no page number")
+        raise InvalidInput(f"{number[:40]!r} is not a page number")
     return int(number)
 
 
@@ -250,12 +252,12 @@ def _decoded(text: bytes | memoryview) -> _Page[Any]:
 def _shape(page: _Page[Any], body: LargeJson) -> tuple[int, ...]:
     axes = (page.axis_dim1, page.axis_dim2, page.axis_dim3, page.axis_dim4, page.axis_dim5)
     if not 0 <= page.dimensions <= _MAX_AXES:
-        raise InvalidInput(f"it has {page.dimensions} dimensions; there may be 0 to {_MAX_AXES}")
+        raise InvalidInput(f"it has {page.dimensions} dimensions, but must have 0 to {_MAX_AXES}")
     used = [axis for axis in axes[: page.dimensions] if axis is not None]
     if len(used) < page.dimensions:
         raise InvalidInput(f"it has {page.dimensions} dimensions, but not as many axes (axis_dim1, ...)")
     if any(body.nulls(axis.values) for axis in used):
-        raise InvalidInput("an axis holds values that are not numbers")
+        raise InvalidInput("an axis has values that are not numbers")
     return tuple(body.count(axis.values) for axis in used)
 
 
@@ -264,11 +266,11 @@ def _check_numbers(page: _Page[Any], shape: tuple[int, ...], body: LargeJson) ->
     if _aggregation(page.metadata) is Aggregation.CONCATENATE and not shape:
         expected = count
     if count != expected or not expected:
-        raise InvalidInput(f"it has {count} values, its axes ask for {expected}")
+        raise InvalidInput(f"it has {count} values, but its axes need {expected}")
     if page.data.errors is not None and _count(page.data.errors, body) != count:
         raise InvalidInput(f"it has {count} values and {_count(page.data.errors, body)} errors")
     if not all(0 <= first <= last < count for first, last in page.data.missing):
-        raise InvalidInput("data.missing names values that there are not")
+        raise InvalidInput("data.missing lists values that do not exist")
 
 
 def _aggregation(metadata: Mapping[str, Any]) -> Aggregation:
@@ -283,11 +285,11 @@ def _is_nested(values: Sequence[object]) -> bool:
 
 
 def _count(values: Sequence[Any], body: LargeJson) -> int:
-    """How many numbers a list, or a list of rows of one length, has."""
+    """Count the numbers in a list, or in a list of rows of equal length."""
     if not _is_nested(values):
         return body.count(values)
     if len({body.count(row) for row in values}) > 1:
-        raise InvalidInput("its rows are not of one length")
+        raise InvalidInput("its rows differ in length")
     return len(values) * body.count(values[0])
 
 
@@ -300,7 +302,7 @@ class _Lists:
     folder: Path
 
     def take(self, values: Sequence[Any]) -> Floats:
-        """A list, or a list of rows one after the other; NaN for null."""
+        """Return a list, or rows one after the other, as an array; NaN for null."""
         room = self._room(_count(values, self.body))
         end = 0
         for row in values if _is_nested(values) else [values]:
@@ -310,7 +312,7 @@ class _Lists:
         return room
 
     def expand(self, value: Any) -> Any:
-        """A document with nothing left out."""
+        """Return a document with all pieces that were left out."""
         if isinstance(value, dict):
             return {name: self.expand(part) for name, part in value.items()}
         if isinstance(value, list):
@@ -321,5 +323,5 @@ class _Lists:
     def _room(self, count: int) -> NDArray[np.float64]:
         if count <= _IN_MEMORY:
             return np.empty(count)
-        with tempfile.TemporaryFile(dir=self.folder) as file:  # it lives as long as the array
+        with tempfile.TemporaryFile(dir=self.folder) as file:  # deleted together with the array
             return np.asarray(np.memmap(file, dtype=np.float64, mode="w+", shape=(count,)))

@@ -18,12 +18,13 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from yaptide.disk import require_free_space
 from yaptide.domain.errors import Busy, InvalidInput, NotFound
 from yaptide.domain.estimators import Floats, Page
 from yaptide.persistence import codec
 from yaptide.persistence.queries import results as result_queries, simulations
 from yaptide.persistence.queries.users import User
-from yaptide.services import pages, room
+from yaptide.services import pages
 from yaptide.services.access import find_readable
 from yaptide.services.backend import Backend
 from yaptide.services.results import stream_page
@@ -208,7 +209,7 @@ def find_page(backend: Backend, user: User, job_id: str, estimator: str, number:
 
 def _decode_page(stored: StoredPage) -> OpenPage:
     folder = stored.backend.data_dir
-    room.require_room(folder, "to decode results")
+    require_free_space(folder, "to decode results")
     page = pages.read_page(_readable(stream_page(stored.backend, stored.row)), folder)
     expected = math.prod(axis.values.size for axis in page.axes)
     if page.axes and page.values.size != expected:
@@ -222,7 +223,7 @@ def _readable(payload: Iterator[bytes]) -> Iterator[bytes]:
     if codec.written_here(head):
         yield from codec.inflate_pieces(chain([head], payload))
     else:
-        yield codec.readable(head + b"".join(payload))
+        yield codec.decode_readable(head + b"".join(payload))
 
 
 def _find_extremes(values: Floats) -> Extremes:

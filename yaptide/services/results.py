@@ -1,11 +1,11 @@
-"""Results: take them in whole or not at all, and give them out as they were stored."""
+"""Results: store them completely or not at all, and return them as stored."""
 
 import hashlib
 import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Annotated, Any, cast
@@ -42,19 +42,19 @@ from yaptide.services.pages import (
 )
 from yaptide.simulators import find_output
 
-#: Payloads of more bytes than this are not read all at once, and no more than so many of one payload.
+#: Payloads of more bytes in total are streamed, in slices of _SLICE bytes.
 _AT_ONCE = 16 << 20
 _SLICE = 8 << 20
 _ENDS = 64
-#: The front end draws pages with so many axes.
+#: Maximum number of axes of pages that the front end can draw.
 _MOST_DRAWN = 2
-#: Text that the payloads of a worker's file may be inflated to, in all, and that of one estimator's metadata.
+#: Limits for decompressed text: of all payloads in a worker's file, and of one estimator's metadata.
 _MOST_TEXT = 4 << 30
 _MOST_METADATA = 16 << 20
-_MAX_RANGES = 500  # SQLite takes no more than 1000 alternatives
+_MAX_RANGES = 500  # SQLite accepts at most 1000 alternatives
 _MAX_SPAN = 10_000
 
-#: So many pages that cannot be kept are named, and so many of them in the history.
+#: Maximum number of rejected pages that are listed, and listed in the history.
 _MOST_NAMED = 1000
 _MOST_IN_HISTORY = 20
 _MOST_REASON = 300
@@ -70,14 +70,14 @@ _Number = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 
 class Key(msgspec.Struct):
-    """Who a report is about and what entitles to it."""
+    """The simulation of a report, and its update key."""
 
     simulation_id: _Number
     update_key: str
 
 
 class JobKey(Key):
-    """The same as `POST /jobs` spells it."""
+    """The same with the field names of `POST /jobs`."""
 
     simulation_id: _Number = msgspec.field(name="sim_id")
 
@@ -91,138 +91,160 @@ _OBJECT = msgspec.json.Decoder(dict[str, Any])
 
 
 def key_of(body: bytes | memoryview, kind: type[Key] = Key) -> Key:
-    """The key in the body of a report, found without making objects of the rest; raises InvalidInput."""
+    """Return the key in the body of a report without decoding the rest; raise InvalidInput."""
     with explain_unreadable():
         return msgspec.json.decode(body, type=kind)
 
 
 def check_key(backend: Backend, key: Key) -> str:
-    """Public name of the simulation whose update key this is: asked before a large body is read and parsed.
+    """Return the job_id of the simulation with this update key; called before a large body is read.
 
     Raises InvalidInput for any other key.
     """
     with backend.database.reading() as connection:
-        found = transitions.find_simulation(connection, key.simulation_id)
-        return lifecycle.check_update_key(backend, found, key.update_key).job_id
+        simulation = transitions.find_simulation(connection, key.simulation_id)
+        return lifecycle.check_update_key(backend, simulation, key.update_key).job_id
 
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """Whose results were stored, and which pages of them could not be kept."""
+    """The simulation whose results were stored, and the rejected pages."""
 
     job_id: str
     refused: Sequence[RefusedPage]
 
 
-def post_results(backend: Backend, body: bytes) -> Posted:
-    """Store the results that a worker sends, and end the simulation; the same results again change nothing.
+def post_results(backend: Backend, body: bytes | IO[bytes]) -> Posted:
+    """Store the results from a worker, and end the simulation; repeats change nothing.
 
-    A page that cannot be shown (no numbers, wrong lengths, the number of another) is left out alone, and named in the
-    history. The others are stored as they came, or in the form that `yaptide.services.pages` tells of. Raises
-    InvalidInput for a wrong key or if nothing can be kept, Conflict if the simulation has other results or has failed
-    or been canceled.
+    A body too large for memory is in a file. An invalid page (no numbers, wrong lengths, duplicate number) is left out
+    alone, and listed in the history. The others are stored as they are, or converted by `yaptide.services.pages`.
+    Raises InvalidInput for a wrong key or if no page is valid, Conflict if the simulation has other results or has
+    failed or been canceled.
     """
-    try:
-        return _post(backend, LargeJson(body), None)
-    except _OtherWords:
-        return _post(backend, LargeJson(b"".join(codec.json_words([body]))), None)
-
-
-def post_file(backend: Backend, file: IO[bytes]) -> Posted:
-    """The same for a body too large to be held in memory, which waits in a file."""
-    file.flush()
-    size = os.fstat(file.fileno()).st_size
-    try:
-        return _post(backend, slim_json(read_pieces(file, 0, size)), file)
-    except _OtherWords:
-        with tempfile.TemporaryFile(dir=backend.data_dir) as copy:
-            copy.writelines(codec.json_words(read_pieces(file, 0, size)))
-            copy.flush()
-            return _post(backend, slim_json(read_pieces(copy, 0, copy.tell())), copy)
-
-
-class _OtherWords(InvalidInput):
-    """A body may hold numbers that JSON has no word for."""
-
-
-@retry_contended
-def _post(backend: Backend, body: LargeJson, file: IO[bytes] | None) -> Posted:
-    parsed = _parsed(body)
-    job_id = check_key(backend, parsed)
-    if not parsed.estimators:
-        raise InvalidInput("There are no estimators in the results")
-    with tempfile.TemporaryFile(dir=backend.data_dir) if file else nullcontext() as aside:
-        source = _Source(body, file, aside, backend.data_dir)
-        found = _estimators(parsed.estimators, source)
-        refused = [page for estimator in found for page in estimator.refused]
-        if not any(estimator.pages for estimator in found):
-            raise InvalidInput(f"Nothing of the results can be kept: {refused[0]}")
-        _keep(backend, parsed, found)
+    with ExitStack() as files:
+        posted, source = _parse_body(backend, body, files)
+        job_id = check_key(backend, posted)
+        estimators, refused = _check_estimators(posted.estimators, source)
+        _store_posted(backend, posted, estimators)
     return Posted(job_id, refused[:_MOST_NAMED])
 
 
-def _parsed(body: LargeJson) -> _Body:
-    try:
-        with explain_unreadable():
-            return _BODY.decode(body.text)
-    except InvalidInput as error:
-        raise (_OtherWords(str(error)) if codec.holds_other_words([body.text]) else error) from error
+def _parse_body(backend: Backend, body: bytes | IO[bytes], files: ExitStack) -> tuple[_Body, "_Source"]:
+    """Return the body without the numbers of its pages, and their source, also if it has NaN or infinities.
 
-
-def _keep(backend: Backend, parsed: "_Body", found: Sequence[NewEstimator]) -> None:
-    with backend.database.writing() as connection:
-        locked = transitions.lock_simulation(connection, parsed.simulation_id)
-        simulation = lifecycle.check_update_key(backend, locked, parsed.update_key)
-        store_results(connection, simulation, found, Audit(lifecycle.WORKER, utc_now()))
-
-
-def store_results(connection: Connection, simulation: Locked, found: Sequence[NewEstimator], cause: Audit) -> None:
-    """Add results and end the simulation (COMPLETED only if no task failed) in the running transaction.
-
-    Tasks whose last report got lost are completed: their scores are here. Raises Conflict if the simulation has other
-    results, or has failed or been canceled; sending the same results again changes nothing.
+    `files` closes the temporary files.
     """
-    kept = [estimator for estimator in found if estimator.pages]
+    source = _open_source(backend, body, files)
+    try:
+        return _decode_body(source), source
+    except InvalidInput:
+        if not codec.holds_other_words([source.body.text]):
+            raise
+    source = _open_source(backend, _in_json_words(backend, body, files), files)
+    return _decode_body(source), source
+
+
+def _open_source(backend: Backend, body: bytes | IO[bytes], files: ExitStack) -> "_Source":
+    if isinstance(body, bytes):
+        return _Source(LargeJson(body), None, None, backend.data_dir)
+    blob_file = _temporary_file(backend, files)
+    return _Source(slim_json(_read_file(body)), body, blob_file, backend.data_dir)
+
+
+def _decode_body(source: "_Source") -> _Body:
+    with explain_unreadable():
+        return _BODY.decode(source.body.text)
+
+
+def _in_json_words(backend: Backend, body: bytes | IO[bytes], files: ExitStack) -> bytes | IO[bytes]:
+    if isinstance(body, bytes):
+        return b"".join(codec.json_words([body]))
+    copy = _temporary_file(backend, files)
+    copy.writelines(codec.json_words(_read_file(body)))
+    return copy
+
+
+def _temporary_file(backend: Backend, files: ExitStack) -> IO[bytes]:
+    return files.enter_context(tempfile.TemporaryFile(dir=backend.data_dir))
+
+
+def _read_file(file: IO[bytes]) -> Iterator[bytes]:
+    file.flush()
+    return read_pieces(file, 0, os.fstat(file.fileno()).st_size)
+
+
+def _check_estimators(
+    posted: Sequence[_Estimator], source: "_Source"
+) -> tuple[Sequence[NewEstimator], Sequence[RefusedPage]]:
+    """Return the estimators with their valid pages as payloads, and the rejected pages.
+
+    Raises InvalidInput if no page is valid.
+    """
+    if not posted:
+        raise InvalidInput("The results have no estimators")
+    estimators = _estimators(posted, source)
+    refused = [page for estimator in estimators for page in estimator.refused]
+    if not any(estimator.pages for estimator in estimators):
+        raise InvalidInput(f"No page of the results is valid: {refused[0]}")
+    return estimators, refused
+
+
+@retry_contended
+def _store_posted(backend: Backend, key: Key, estimators: Sequence[NewEstimator]) -> None:
+    with backend.database.writing() as connection:
+        locked = transitions.lock_simulation(connection, key.simulation_id)
+        simulation = lifecycle.check_update_key(backend, locked, key.update_key)
+        store_results(connection, simulation, estimators, Audit(lifecycle.WORKER, utc_now()))
+
+
+def store_results(connection: Connection, simulation: Locked, estimators: Sequence[NewEstimator], audit: Audit) -> None:
+    """Store results and end the simulation (COMPLETED only if no task failed) in the current transaction.
+
+    Tasks whose last report was lost are completed, because their results are here. Raises Conflict if the simulation
+    has other results, or has failed or been canceled; repeats change nothing.
+    """
+    valid = [estimator for estimator in estimators if estimator.pages]
     if simulation.input_type == EDITOR:
-        kept = _named_as_in_project(connection, simulation, kept)
-    check_unique(kept)
+        valid = _named_as_in_project(connection, simulation, valid)
+    check_unique(valid)
     digests = results.page_digests(connection, simulation.id)
     if digests:
-        if digests != _digests(kept):
-            raise Conflict("The simulation has other results already; they are kept")
+        if digests != _digests(valid):
+            raise Conflict("The simulation already has other results, which are kept")
         return
     if simulation.job_state in (EntityState.FAILED, EntityState.CANCELED):
         raise Conflict(f"The simulation is {simulation.job_state}; its results are no longer accepted")
-    add_results(connection, simulation, kept)
-    _name_refused(connection, simulation, [page for estimator in found for page in estimator.refused], cause)
-    lifecycle.end_simulation(connection, simulation, EntityState.COMPLETED, cause)
+    add_results(connection, simulation, valid)
+    _name_refused(connection, simulation, [page for estimator in estimators for page in estimator.refused], audit)
+    lifecycle.end_simulation(connection, simulation, EntityState.COMPLETED, audit)
 
 
-def _name_refused(connection: Connection, simulation: Locked, refused: Sequence[RefusedPage], cause: Audit) -> None:
-    """Note which pages were left out, and why: in the history, and where `GET /jobs` finds it."""
+def _name_refused(connection: Connection, simulation: Locked, refused: Sequence[RefusedPage], audit: Audit) -> None:
+    """Record the rejected pages and the reasons: in the history, and for `GET /jobs`."""
     if not refused:
         return
     named = "; ".join(map(str, refused[:_MOST_IN_HISTORY]))
     more = f"; and {len(refused) - _MOST_IN_HISTORY} more" if len(refused) > _MOST_IN_HISTORY else ""
-    transitions.add_audit_note(connection, simulation.id, Audit(cause.actor, cause.time, f"left out: {named}{more}"))
+    transitions.add_audit_note(connection, simulation.id, Audit(audit.actor, audit.time, f"left out: {named}{more}"))
     text = msgspec.json.encode([page._asdict() for page in refused[:_MOST_NAMED]]).decode()
     simulations.set_values(connection, simulation.id, {"refused_pages": text})
 
 
-def add_results(connection: Connection, simulation: Locked, found: Sequence[NewEstimator]) -> None:
-    """Add results in the running transaction, unless there are some."""
+def add_results(connection: Connection, simulation: Locked, estimators: Sequence[NewEstimator]) -> None:
+    """Insert results in the current transaction, unless there are some."""
     if not results.page_digests(connection, simulation.id):
-        simulations.count_bytes(connection, simulation.id, results.add_results(connection, simulation.id, found))
+        simulations.count_bytes(connection, simulation.id, results.add_results(connection, simulation.id, estimators))
 
 
 def read_file(file: IO[bytes]) -> list[NewEstimator]:
-    """Check the results in a worker's file (`yaptide.persistence.result_files`), whose payloads are stored as they are.
+    """Validate the results in a worker's file, whose payloads are stored unchanged.
 
-    Raises InvalidInput for results that cannot be shown.
+    See `yaptide.persistence.result_files`. Raises InvalidInput for results that cannot be displayed.
     """
     opened = ResultFile(file)
     unpacked = _unpacked(file, opened)
-    found = []
+    estimators = []
     for e, entry in enumerate(opened.estimators):
         check_text(entry.name, "An estimator's name")
         check_text(entry.file_name, "An estimator's file name")
@@ -233,12 +255,12 @@ def read_file(file: IO[bytes]) -> list[NewEstimator]:
         refused = tuple(
             RefusedPage(entry.name, page.page, page.reason[:_MOST_REASON]) for page in entry.refused[:_MOST_NAMED]
         )
-        found.append(NewEstimator(entry.name, entry.file_name, metadata, tuple(new), refused))
-        if not (found[-1].pages or refused):
+        estimators.append(NewEstimator(entry.name, entry.file_name, metadata, tuple(new), refused))
+        if not (estimators[-1].pages or refused):
             raise InvalidInput(f"Estimator {entry.name!r} has no pages")
-    if not any(estimator.pages for estimator in found):
-        raise InvalidInput("There are no pages in the results")
-    return found
+    if not any(estimator.pages for estimator in estimators):
+        raise InvalidInput("The results have no pages")
+    return estimators
 
 
 def _page_of_worker(unpacked: Iterator[bytes | AnyPayload], position: int, estimator: str) -> NewPage:
@@ -246,7 +268,7 @@ def _page_of_worker(unpacked: Iterator[bytes | AnyPayload], position: int, estim
     try:
         page = check_page(body.text, body, position, OUR_ORDER)
         if page.written_anew:
-            raise InvalidInput("it is not written as yaptide does it")  # noqa: TRY301 - it is to be named as well
+            raise InvalidInput("it is not in the form that yaptide writes")  # noqa: TRY301 - to add the page to the message
     except InvalidInput as error:
         raise InvalidInput(f"Page {number_of(body.text, position)} of estimator {estimator!r}: {error}") from error
     return NewPage(page.number, page.name, page.dimension, payload)
@@ -254,7 +276,7 @@ def _page_of_worker(unpacked: Iterator[bytes | AnyPayload], position: int, estim
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A body, the file that holds the whole of it if it is a large one, and a file for large payloads made of it."""
+    """A body, its file if it is large, and a file for large payloads made from it."""
 
     body: LargeJson
     file: IO[bytes] | None
@@ -262,38 +284,38 @@ class _Source:
     folder: Path
 
     def original(self, part: msgspec.Raw) -> Iterator[bytes]:
-        """A part of the body as it came, piece by piece."""
+        """Yield a part of the body as it was sent, in pieces."""
         return self.body.original(memoryview(part), self.file) if self.file else iter([bytes(part)])
 
     def slimmed(self, part: msgspec.Raw) -> tuple[bytes | memoryview, LargeJson, Read]:
-        """A part of the body without most of its numbers, what knows of them, and how to read them."""
+        """Return a part of the body without most numbers, the pieces left out, and a function to read them."""
         if self.file is not None:
             file = self.file
             return memoryview(part), self.body, lambda start, length: b"".join(read_pieces(file, start, length))
-        whole = memoryview(part)  # a few numbers at a time are read sooner than all of them
+        whole = memoryview(part)  # reading a few numbers at a time is faster
         body = slim_json([whole])
         return body.text, body, lambda start, length: bytes(whole[start : start + length])
 
     def as_it_came(self, part: msgspec.Raw) -> AnyPayload:
-        """A part of the body as a payload."""
+        """Return a part of the body as a payload."""
         if self.aside is None:
             return codec.encode_text(memoryview(part))
         return codec.encode_pieces(self.original(part), self.aside)
 
     def payload(self, text: Iterable[bytes]) -> AnyPayload:
-        """JSON text as a payload."""
+        """Return JSON text as a payload."""
         return codec.encode_text(b"".join(text)) if self.aside is None else codec.encode_pieces(text, self.aside)
 
 
 def _payload(data: bytes) -> tuple[Payload, bytes]:
-    """A payload that was made elsewhere, and its text."""
+    """Return a payload that was made elsewhere, and its text."""
     codec.check_ends(data[:_ENDS], data[-_ENDS:])
     text = b"".join(_bounded(codec.inflate_pieces([data]), _MOST_METADATA, "The metadata of an estimator have"))
     return Payload(data, len(text), hashlib.sha256(text).hexdigest()), text
 
 
 def _bounded(text: Iterator[bytes], most: int, what: str) -> Iterator[bytes]:
-    """The same text; raises InvalidInput as soon as it has more than `most` bytes, however little it was packed."""
+    """Yield the same text; raise InvalidInput as soon as it has more than `most` bytes."""
     for piece in text:
         most -= len(piece)
         if most < 0:
@@ -302,7 +324,7 @@ def _bounded(text: Iterator[bytes], most: int, what: str) -> Iterator[bytes]:
 
 
 def _unpacked(file: IO[bytes], opened: ResultFile) -> Iterator[bytes | AnyPayload]:
-    """The text of each page that a worker sent, piece by piece, and after it the page as a payload."""
+    """Yield the text of each page from a worker in pieces, followed by the page as a payload."""
     room = _MOST_TEXT
     for e, entry in enumerate(opened.estimators):
         for p in range(len(entry.pages)):
@@ -336,21 +358,21 @@ def _next_page(unpacked: Iterator[bytes | AnyPayload]) -> tuple[LargeJson, AnyPa
 
 
 def _estimators(parsed: Sequence[_Estimator], source: _Source) -> list[NewEstimator]:
-    found = dict[str, NewEstimator]()
-    again = []
+    by_name = dict[str, NewEstimator]()
+    duplicates = []
     for estimator in parsed:
-        if estimator.name in found:
-            again.append(_refused(estimator, "there is another one of this name"))
+        if estimator.name in by_name:
+            duplicates.append(_refused(estimator, "there is another one of this name"))
             continue
         try:
-            found[estimator.name] = _estimator(estimator, source)
+            by_name[estimator.name] = _estimator(estimator, source)
         except InvalidInput as error:
-            found[estimator.name] = _refused(estimator, str(error))
-    return [*found.values(), *again]
+            by_name[estimator.name] = _refused(estimator, str(error))
+    return [*by_name.values(), *duplicates]
 
 
 def _refused(estimator: _Estimator, reason: str) -> NewEstimator:
-    """An estimator of which nothing can be kept."""
+    """Return an estimator without any valid page."""
     refused = RefusedPage(estimator.name[:MAX_NAME], None, reason[:_MOST_REASON])
     return NewEstimator(estimator.name, estimator.name, codec.encode_payload({}), (), (refused,))
 
@@ -360,7 +382,7 @@ def _estimator(estimator: _Estimator, source: _Source) -> NewEstimator:
     text = b"".join(source.original(estimator.metadata))
     with explain_unreadable():
         metadata = _OBJECT.decode(text)
-    if not estimator.pages:  # nobody could look at it
+    if not estimator.pages:  # it could not be displayed
         raise InvalidInput("it has no pages")
     order = str(metadata.get(ORDER, OUR_ORDER))
     pages, refused = _pages(estimator, order, source)
@@ -385,29 +407,29 @@ def _pages(estimator: _Estimator, order: str, source: _Source) -> tuple[list[New
     return list(kept.values()), refused
 
 
-def check_unique(found: Sequence[NewEstimator]) -> None:
-    """Raise InvalidInput for two estimators of one name, or two pages of one number."""
-    names = [estimator.name for estimator in found]
-    pages = [(estimator.name, page.number) for estimator in found for page in estimator.pages]
+def check_unique(estimators: Sequence[NewEstimator]) -> None:
+    """Raise InvalidInput for duplicate names of estimators, or duplicate numbers of pages."""
+    names = [estimator.name for estimator in estimators]
+    pages = [(estimator.name, page.number) for estimator in estimators for page in estimator.pages]
     for kind, keys in (("estimator", names), ("page", pages)):
         if len(set(keys)) != len(keys):
-            raise InvalidInput(f"The results hold two of the same {kind}")
+            raise InvalidInput(f"The results have a duplicate {kind}")
 
 
-def _digests(found: Sequence[NewEstimator]) -> dict[tuple[str, int], str]:
-    whole = {(estimator.name, -1): estimator.payload.sha256 for estimator in found}
-    pages = {(e.name, page.number): page.payload.sha256 for e in found for page in e.pages}
+def _digests(estimators: Sequence[NewEstimator]) -> dict[tuple[str, int], str]:
+    whole = {(estimator.name, -1): estimator.payload.sha256 for estimator in estimators}
+    pages = {(e.name, page.number): page.payload.sha256 for e in estimators for page in e.pages}
     return whole | pages
 
 
 def _named_as_in_project(
-    connection: Connection, simulation: Locked, found: Sequence[NewEstimator]
+    connection: Connection, simulation: Locked, estimators: Sequence[NewEstimator]
 ) -> list[NewEstimator]:
-    """Give the estimators of an editor's project the names and the order of its outputs."""
+    """Return the estimators of an editor's project with the names and in the order of its outputs."""
     data = simulations.input_of(connection, simulation.id)
     project = codec.decode_payload(data)["input_json"] if data else {}
     names = _output_names(project)
-    placed = [(find_output(simulation.sim_type, estimator.file_name, names), estimator) for estimator in found]
+    placed = [(find_output(simulation.sim_type, estimator.file_name, names), estimator) for estimator in estimators]
     placed.sort(key=lambda pair: len(names) if pair[0] is None else pair[0])
     return [replace(e, name=e.name if index is None else names[index]) for index, e in placed]
 
@@ -422,19 +444,19 @@ def _output_names(project: object) -> list[str]:
 
 
 def pages_metadata(backend: Backend, user: User, job_id: str) -> list[dict[str, Any]]:
-    """Names, numbers and dimensions of all pages by estimator; raises NotFound if there are no results."""
+    """Return names, numbers and dimensions of all pages by estimator; raise NotFound without results."""
     with backend.database.reading() as connection:
         rows = results.pages_metadata(connection, find_readable(connection, user, job_id).id)
     if not rows:
         raise NotFound("Pages metadata not found")
-    found: dict[str, list[dict[str, Any]]] = {}
+    by_estimator: dict[str, list[dict[str, Any]]] = {}
     for name, number, page_name, dimension in rows:
         page = {"page_number": number, "page_name": page_name, "page_dimension": dimension}
-        found.setdefault(name, []).append(page)
-    return [{"name": name, "pages_metadata": pages} for name, pages in found.items()]
+        by_estimator.setdefault(name, []).append(page)
+    return [{"name": name, "pages_metadata": pages} for name, pages in by_estimator.items()]
 
 
-#: Where a page can be downloaded, by its number.
+#: Returns the URL for downloading a page, given its number.
 Address = Callable[[int], str]
 
 
@@ -446,7 +468,7 @@ class Document:
     length: int | None
 
     def __iter__(self) -> Iterator[codec.Part]:
-        """Go through the parts, once."""
+        """Iterate over the parts, once."""
         return iter(self.parts)
 
 
@@ -458,10 +480,10 @@ def read_answer(
     page_numbers: str | None = None,
     address: Address | None = None,
 ) -> Document:
-    """What `GET /results` answers: all results, those of one estimator, or its pages in a text like `0-2,5`.
+    """Return the response of `GET /results`: all results, those of one estimator, or its pages, such as `0-2,5`.
 
-    For pages that are asked for by number, `address` is that of `read_pages`. Raises NotFound if there are none,
-    InvalidInput for what is no range of pages.
+    For `page_numbers`, `address` is passed to `read_pages`. Raises NotFound if there are none, InvalidInput for invalid
+    ranges.
     """
     if page_numbers is None:
         return read_results(backend, user, job_id, estimator, (b'{"message":"Results","estimators":', b"}"))
@@ -472,37 +494,37 @@ def read_answer(
 
 
 def parse_page_numbers(text: str) -> list[tuple[int, int]]:
-    """Inclusive ranges of page numbers in a text like `0-2,5`, in order, none overlapping; raises InvalidInput."""
-    found = list[tuple[int, int]]()
+    """Return sorted, disjoint, inclusive ranges of page numbers from text like `0-2,5`; raise InvalidInput."""
+    ranges = list[tuple[int, int]]()
     for part in text.split(",", _MAX_RANGES):
         match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part, re.ASCII)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if last < first:
-            raise InvalidInput(f"page_numbers: {part[:40]!r} is no range of pages; write ranges like 0-2,5")
+            raise InvalidInput(f"page_numbers: {part[:40]!r} is not a range of pages: use e.g. 0-2,5")
         if last - first >= _MAX_SPAN:
-            raise InvalidInput(f"page_numbers: a range may span {_MAX_SPAN} pages at most")
-        found.append((first, last))
-    apart = list[tuple[int, int]]()
-    for first, last in sorted(found):
-        if apart and first <= apart[-1][1]:
-            apart[-1] = (apart[-1][0], max(last, apart[-1][1]))
+            raise InvalidInput(f"page_numbers: a range may span at most {_MAX_SPAN} pages")
+        ranges.append((first, last))
+    merged = list[tuple[int, int]]()
+    for first, last in sorted(ranges):
+        if merged and first <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
         else:
-            apart.append((first, last))
-    return apart
+            merged.append((first, last))
+    return merged
 
 
 def read_results(
     backend: Backend, user: User, job_id: str, estimator: str | None = None, around: tuple[bytes, bytes] = (b"", b"")
 ) -> Document:
-    """All results of a simulation (or those of one estimator), a JSON list, with text `around` it.
+    """Return all results of a simulation (or those of one estimator) as a JSON list, with text `around` it.
 
     Raises NotFound if there are none.
     """
-    rows, found = _found(backend, user, job_id, estimator)
+    rows, page_rows = _query_rows(backend, user, job_id, estimator)
     if not rows:
         raise NotFound("Results are unavailable")
     pages: dict[int, list[Any]] = {row.id: [] for row in rows}
-    for page in found:
+    for page in page_rows:
         pages[page.estimator_id].append(page)
     plan: list[Any] = [around[0]]
     for row in rows:
@@ -521,27 +543,27 @@ def read_pages(
     around: tuple[bytes, bytes] = (b"", b""),
     address: Address | None = None,
 ) -> Document:
-    """The pages of one estimator in the inclusive `ranges`, a JSON list, with text `around` it; raises NotFound.
+    """Return pages of one estimator in the inclusive `ranges` as a JSON list, with text `around` it; raise NotFound.
 
-    With `address`, which tells where a page of this number can be downloaded, pages that the front end cannot draw come
-    as that address instead of their numbers, which may be hundreds of megabytes.
+    If `address`, which returns the download URL of a page, is given, pages that the front end cannot draw have this URL
+    instead of their numbers, which may be hundreds of megabytes.
     """
     most_axes = results.ANY_AXES if address is None else _MOST_DRAWN
-    _, found = _found(backend, user, job_id, estimator, ranges, most_axes)
-    if not found:
+    _, page_rows = _query_rows(backend, user, job_id, estimator, ranges, most_axes)
+    if not page_rows:
         raise NotFound("Results are unavailable")
-    shown = [_reference(page, address) if address and page.page_dimension > most_axes else page for page in found]
+    shown = [_reference(page, address) if address and page.page_dimension > most_axes else page for page in page_rows]
     return _document(backend, [around[0], *_listed(shown), around[1]])
 
 
 def _reference(page: Any, address: Address) -> bytes:
-    """A page as the front end shows it without its numbers: of a row of `results.list_pages`."""
+    """Return a page without its numbers for the front end, given a row of `results.list_pages`."""
     metadata = {"page_number": str(page.page_number), "name": page.page_name}
     reference = {"dimensions": page.page_dimension, "results_url": address(page.page_number), "metadata": metadata}
     return msgspec.json.encode(reference)
 
 
-def _found(
+def _query_rows(
     backend: Backend,
     user: User,
     job_id: str,
@@ -549,23 +571,23 @@ def _found(
     ranges: Sequence[tuple[int, int]] | None = None,
     most_axes: int = results.ANY_AXES,
 ) -> tuple[list[Any], list[Any]]:
-    """Rows of `results.list_estimators` and of `results.list_pages`; without payloads if they are to be streamed.
+    """Return rows of `results.list_estimators` and `results.list_pages`, without payloads if they must be streamed.
 
-    Pages with more than `most_axes` axes are without a payload in any case.
+    Pages with more than `most_axes` axes never have a payload.
 
-    Results never change: that they are read by one statement after the other shows only if they are deleted meanwhile.
+    Results never change: reading them in several statements matters only if they are deleted meanwhile.
     """
     with backend.database.read_committed() as connection:
         rows = results.list_estimators(connection, find_readable(connection, user, job_id).id, estimator)
         ids = [row.id for row in rows]
-        found = results.list_pages(connection, ids, ranges, _AT_ONCE, most_axes)
-        whole = [page for page in found if page.page_dimension <= most_axes]
-        if not found:
+        page_rows = results.list_pages(connection, ids, ranges, _AT_ONCE, most_axes)
+        drawable = [page for page in page_rows if page.page_dimension <= most_axes]
+        if not page_rows:
             find_readable(connection, user, job_id)
-        elif whole and whole[0].compressed_data is None and not _is_ours(connection, whole):
-            # What has to be written anew is not streamed.
-            found = results.list_pages(connection, ids, ranges, most_axes=most_axes)
-    return rows, found
+        elif drawable and drawable[0].compressed_data is None and not _is_ours(connection, drawable):
+            # Pages that must be converted are not streamed.
+            page_rows = results.list_pages(connection, ids, ranges, most_axes=most_axes)
+    return rows, page_rows
 
 
 def _is_ours(connection: Connection, pages: Sequence[Any]) -> bool:
@@ -573,7 +595,7 @@ def _is_ours(connection: Connection, pages: Sequence[Any]) -> bool:
 
 
 def _listed(pages: Sequence[Any]) -> Iterator[Any]:
-    """Pages as a list: rows of `results.list_pages` and what stands between them."""
+    """Yield pages as a list: rows of `results.list_pages`, and the JSON text between them."""
     glue = b"["
     for page in pages:
         yield glue
@@ -583,7 +605,7 @@ def _listed(pages: Sequence[Any]) -> Iterator[Any]:
 
 
 def _document(backend: Backend, plan: Sequence[Any]) -> Document:
-    """The document of a plan: glue, payloads, and rows of `results.list_pages`, which bring theirs or have it read."""
+    """Return the document of a plan of glue, payloads, and rows of `results.list_pages` with or without payload."""
     if all(part.compressed_data is not None for part in plan if not isinstance(part, bytes | Stored)):
         parts = (p if isinstance(p, bytes | Stored) else Stored(p.compressed_data, p.content_size) for p in plan)
         return Document(list(parts), None)
@@ -605,15 +627,15 @@ def _streamed(backend: Backend, plan: Sequence[Any]) -> Iterator[codec.Part]:
 
 
 def stream_page(backend: Backend, page: Any) -> Iterator[bytes]:
-    """The payload of a page (a row with `id` and `length`), piece by piece; raises NotFound if it was deleted.
+    """Yield the payload of a page (a row with `id` and `length`) in slices; raises NotFound if it was deleted.
 
-    Each piece is read in a transaction of its own: a slow reader holds nothing up.
+    Each slice has its own transaction, so that slow readers block nothing.
     """
     start = 0
     while start < page.length:
         with backend.database.reading() as connection:
             piece = results.page_slice(connection, page.id, start, _SLICE)
         if not piece:
-            raise NotFound("The results were deleted while they were read")
+            raise NotFound("The results were deleted while they were being read")
         yield piece
         start += len(piece)

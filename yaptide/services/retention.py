@@ -1,4 +1,4 @@
-"""Removing what is old: simulations that ended long ago, or all of them but the inputs."""
+"""Removing old simulations, or everything of them except the inputs."""
 
 from collections.abc import Sequence
 
@@ -14,53 +14,53 @@ from yaptide.services.administration import OPERATOR
 from yaptide.services.backend import utc_now
 from yaptide.services.spool import Spool
 
-#: Simulations removed in one transaction: others wait for it no longer than that takes.
+#: Simulations removed in one transaction; concurrent transactions wait no longer than one batch.
 BATCH = 50
 
 
-def find_old(database: Database, which: Old) -> list[Record]:
-    """What `purge_simulations` would remove, oldest first: job_id, username, job_state, end_time, stored_bytes.
+def find_old(database: Database, old: Old) -> list[Record]:
+    """Return what `purge_simulations` would remove, oldest first: job_id, username, job_state, end_time, stored_bytes.
 
-    Raises InvalidInput if there are states in `which` that are not final.
+    Raises InvalidInput if `old` has states that are not final.
     """
-    still = set(which.states) - FINAL_STATES
-    if still or not which.states:
-        raise InvalidInput(f"Only what has ended is removed: choose among {', '.join(sorted(FINAL_STATES))}")
+    not_final = set(old.states) - FINAL_STATES
+    if not_final or not old.states:
+        raise InvalidInput(f"Only ended simulations can be removed: use {', '.join(sorted(FINAL_STATES))}")
     with database.reading() as connection:
-        return retention.list_old(connection, which)
+        return retention.list_old(connection, old)
 
 
-def purge_simulations(database: Database, spool: Spool, which: Old, jobs: Sequence[str]) -> list[str]:
-    """Remove those of the simulations `jobs` that are old, or their outputs if inputs are kept.
+def purge_simulations(database: Database, spool: Spool, old: Old, jobs: Sequence[str]) -> list[str]:
+    """Remove those of the simulations `jobs` that are old, or their output if inputs are kept.
 
-    In transactions of `BATCH`: whoever interrupts it calls it again for the rest. What is left of them in the spool
-    goes too. Returns the public names of those that are gone or stripped.
+    Runs in transactions of `BATCH` simulations: after an interruption, call it again for the rest. Also removes their
+    files in the staging area. Returns the job_ids of removed or stripped simulations.
     """
-    done: list[str] = []
+    purged: list[str] = []
     for start in range(0, len(jobs), BATCH):
-        removed = _purge_batch(database, which, jobs[start : start + BATCH])
+        removed = _purge_batch(database, old, jobs[start : start + BATCH])
         for job_id in removed:
             spool.remove(job_id)
-        done += removed
-    return done
+        purged += removed
+    return purged
 
 
 @retry_contended
-def _purge_batch(database: Database, which: Old, jobs: Sequence[str]) -> list[str]:
+def _purge_batch(database: Database, old: Old, jobs: Sequence[str]) -> list[str]:
     with database.writing() as connection:
-        found = retention.lock_old(connection, which, jobs)
-        ids = [row.id for row in found]
-        if which.keep_inputs:
+        rows = retention.lock_old(connection, old, jobs)
+        ids = [row.id for row in rows]
+        if old.keep_inputs:
             _strip(connection, ids)
         else:
             simulations.remove_all(connection, ids)
-    return [row.job_id for row in found]
+    return [row.job_id for row in rows]
 
 
 def _strip(connection: Connection, ids: Sequence[int]) -> None:
-    """Remove outputs, and note in the histories why there are none any more."""
+    """Remove output, and note the reason in the histories."""
     retention.remove_outputs(connection, ids)
-    cause = Audit(OPERATOR, utc_now(), "results and log files were removed to save space")
+    audit = Audit(OPERATOR, utc_now(), "results and log files were removed to save space")
     for simulation_id in ids:
         integrity.recount_bytes(connection, simulation_id)
-        transitions.add_audit_note(connection, simulation_id, cause)
+        transitions.add_audit_note(connection, simulation_id, audit)

@@ -1,6 +1,7 @@
-"""Secrets that have to be read again, such as private keys: encrypted with keys from the settings.
+"""Secrets that must be readable, such as private keys: encrypted with keys from the settings.
 
-The first key encrypts, all of them decrypt: put a new key in front, `yaptide secrets rotate`, remove the old one.
+The first key encrypts, all of them decrypt. To change it: put a new key in front, run `yaptide secrets rotate`, remove
+the old one.
 """
 
 from collections.abc import Iterable
@@ -13,39 +14,37 @@ from yaptide.persistence.queries import secrets
 
 
 def new_key() -> str:
-    """A new key for the setting YAPTIDE_SECRET_KEYS."""
+    """Return a new key for the setting YAPTIDE_SECRET_KEYS."""
     return Fernet.generate_key().decode()
 
 
 class Vault:
     """Encrypts and decrypts with the keys of an installation.
 
-    Raises InvalidInput if a key is none, without telling it; without keys nothing can be encrypted (NotConfigured).
+    Raises InvalidInput, without showing it, for an invalid key. Encryption without keys raises NotConfigured.
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
         try:
             self._keys = [Fernet(key) for key in keys]
         except ValueError:
-            raise InvalidInput(
-                "YAPTIDE_SECRET_KEYS holds something that is no key; make one with: yaptide secrets new-key"
-            ) from None
+            raise InvalidInput("Invalid key in YAPTIDE_SECRET_KEYS: create one with: yaptide secrets new-key") from None
 
     def encrypt(self, text: str) -> str:
-        """`text`, encrypted with the first key; raises NotConfigured without one."""
+        """Encrypt `text` with the first key; raise NotConfigured without one."""
         return self._all().encrypt(text.encode()).decode()
 
     def decrypt(self, token: str) -> str:
-        """The text that was encrypted; raises NotConfigured without a key, Conflict if no key fits."""
+        """Decrypt a token; raise NotConfigured without a key, Conflict if no key fits."""
         try:
             return self._all().decrypt(token).decode()
         except InvalidToken:
             raise Conflict(
-                "A stored secret fits none of the keys in YAPTIDE_SECRET_KEYS: add the key that it was encrypted with"
+                "No key in YAPTIDE_SECRET_KEYS decrypts a stored secret: add the key that encrypted it"
             ) from None
 
     def renewed(self, token: str) -> str:
-        """The same secret encrypted with the first key; the same token if it is already."""
+        """Encrypt a token again with the first key; return it unchanged if that key encrypted it."""
         text = self.decrypt(token)
         try:
             self._keys[0].decrypt(token)
@@ -56,14 +55,14 @@ class Vault:
     def _all(self) -> MultiFernet:
         if not self._keys:
             raise NotConfigured(
-                "There are private keys to be encrypted or decrypted, and no key to do it with: set "
-                "YAPTIDE_SECRET_KEYS to the one in use; if there never was one, make it with: yaptide secrets new-key"
+                "Private keys cannot be encrypted or decrypted without a key: set "
+                "YAPTIDE_SECRET_KEYS to the one in use, or create the first one with: yaptide secrets new-key"
             )
         return MultiFernet(self._keys)
 
 
 def check_secrets(database: Database, vault: Vault) -> None:
-    """Raise NotConfigured or Conflict if there are stored secrets that the keys of this installation cannot read."""
+    """Raise NotConfigured or Conflict if there are stored secrets that the configured keys cannot decrypt."""
     with database.reading() as connection:
         for _, token in secrets.private_keys(connection, lock=False):
             vault.decrypt(token)
@@ -71,9 +70,9 @@ def check_secrets(database: Database, vault: Vault) -> None:
 
 @retry_contended
 def rotate_secrets(database: Database, vault: Vault) -> tuple[int, int]:
-    """Encrypt all stored secrets with the first key; returns how many were, and how many there are.
+    """Encrypt all stored secrets with the first key; return how many changed, and how many there are.
 
-    All or nothing: raises Conflict if one of them fits none of the keys.
+    All or nothing: raises Conflict if no key decrypts one of them.
     """
     with database.writing() as connection:
         stored = secrets.private_keys(connection)

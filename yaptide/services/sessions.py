@@ -1,7 +1,7 @@
-"""Signing in and out. A session is a row; tokens are signed, short-lived proof of having seen it.
+"""Signing in and out. A session is a row; tokens are signed, short-lived references to it.
 
-Both tokens name the session. Whoever deletes the row has signed out, whatever tokens are still on the way: a refresh
-that arrives after the logout finds nothing.
+Both tokens contain the session id. Deleting the row signs the user out, even if requests with its tokens are still on
+the way: a refresh that arrives after the logout fails.
 """
 
 import secrets
@@ -26,7 +26,7 @@ _ACCESS = "access"
 _REFRESH = "refresh"
 _ALGORITHM = "HS256"
 
-#: The web front end knows this text and stays quiet about it.
+#: The web front end recognises this text and does not show it.
 NO_TOKEN = "No token provided"  # noqa: S105 - a message, not a secret
 EXPIRED = "Log in again: the token is invalid or has expired"
 
@@ -38,13 +38,13 @@ class SignedIn:
     access: Token
     refresh: Token
     device: Token | None = None
-    """What makes the device known; see `yaptide.services.devices`."""
+    """Token that identifies the device; see `yaptide.services.devices`."""
     remark: str | None = None
-    """What did not work, though the user is signed in."""
+    """A warning about what failed although the user is signed in."""
 
 
 def sign_in(backend: Backend, username: str, password: str, origin: Origin = Origin()) -> SignedIn:  # noqa: B008
-    """Begin a session, and know from now on where it was; raises what `users.check_password` does."""
+    """Begin a session and remember its origin; raise what `users.check_password` raises."""
     user = users.check_password(backend, username, password, origin)
     return replace(begin_session(backend, user), device=devices.remember_device(backend, user, origin))
 
@@ -52,27 +52,27 @@ def sign_in(backend: Backend, username: str, password: str, origin: Origin = Ori
 def sign_in_through_keycloak(
     backend: Backend, token: str | None, username: str | None, access_token: str | None, refresh_token: str | None
 ) -> SignedIn:
-    """Begin the session of who has an access token of Keycloak, or go on with it; it ends with that token.
+    """Begin or continue the session of a user with a Keycloak access token; it ends with that token.
 
-    `username` has to be that of the token; None if it comes with nothing but the token.
+    `username` must match the token, unless it is None.
 
-    `access_token` and `refresh_token` are ours, if there is a session. Who goes on with one that a logout has ended
-    meanwhile stays signed out (NotAuthenticated). Raises NotConfigured, and what `keycloak.identify_user` does.
+    `access_token` and `refresh_token` are those of yaptide, if there is a session. A session that a logout has ended in
+    the meantime cannot be continued (NotAuthenticated). Raises NotConfigured, and what `keycloak.identify_user` raises.
     """
     from yaptide.services import credentials, keycloak  # noqa: PLC0415 - as jwt below
 
     if backend.keycloak is None:
-        raise NotConfigured("Signing in through Keycloak is not configured on this server")
+        raise NotConfigured("Sign-in through Keycloak is not configured on this server")
     identity = keycloak.identify_user(backend.keycloak, token)
     if username not in (None, identity.username):
-        raise Forbidden("The user name is not that of Keycloak's token")
+        raise Forbidden("The user name does not match Keycloak's token")
     username = identity.username
-    user = users.of_keycloak(backend, identity.subject, username)
-    # A certificate is issued to the name at Keycloak, also where that is taken here.
+    user = users.ensure_keycloak_user(backend, identity.subject, username)
+    # A certificate is issued to the name at Keycloak, even if the name is taken here.
     remark = credentials.renew_credentials(backend, user._replace(username=username), token or "", identity.subject)
-    present = _named(backend, access_token, refresh_token)
+    present = _session_of(backend, access_token, refresh_token)
     ends = min(identity.expires, utc_now() + backend.limits.refresh)
-    if present is not None and _go_on(backend, present, user, ends):
+    if present is not None and _continue_session(backend, present, user, ends):
         signed_in = _tokens(backend, present, ends)
     else:
         signed_in = begin_session(backend, user, ends, identity.subject)
@@ -83,9 +83,9 @@ def sign_in_through_keycloak(
 def begin_session(
     backend: Backend, user: User, ends: datetime | None = None, subject: Subject | None = None
 ) -> SignedIn:
-    """Begin a session of a user who has proved who they are, until `ends`, or as long as the settings allow.
+    """Begin a session of an authenticated user until `ends`, or for the configured lifetime.
 
-    Raises NotAuthenticated if the user is gone, Forbidden if the account is no longer that of `subject` of Keycloak.
+    Raises NotAuthenticated if the user was deleted, Forbidden if the account no longer belongs to `subject`.
     """
     session = secrets.token_urlsafe(32)
     ends = ends or utc_now() + backend.limits.refresh
@@ -100,8 +100,8 @@ def begin_session(
 
 
 @retry_contended
-def _go_on(backend: Backend, session: str, user: User, ends: datetime) -> bool:
-    """Have a session end later; False if it was somebody else's, and has ended now."""
+def _continue_session(backend: Backend, session: str, user: User, ends: datetime) -> bool:
+    """Extend a session; return False, and end it, if it belongs to another user."""
     with backend.database.writing() as connection:
         if queries.renew_session(connection, session, user.id, ends):
             return True
@@ -112,15 +112,15 @@ def _go_on(backend: Backend, session: str, user: User, ends: datetime) -> bool:
 
 
 def session_of_token(backend: Backend, access_token: str | None) -> str:
-    """The session that an access token names, which may have ended.
+    """Return the session in an access token; the session may have ended.
 
-    Raises NotAuthenticated without one, Forbidden if it is worthless.
+    Raises NotAuthenticated without a token, Forbidden if it is invalid.
     """
     return _session(backend, access_token, _ACCESS)[0]
 
 
 def authenticate_user(backend: Backend, access_token: str | None) -> User:
-    """Who holds this access token; raises what `session_of_token` does, Forbidden after the logout."""
+    """Return the user of an access token; raise what `session_of_token` raises, Forbidden after a logout."""
     session = session_of_token(backend, access_token)
     with backend.database.read_committed() as connection:
         user = queries.by_session(connection, session, utc_now())
@@ -132,22 +132,22 @@ def authenticate_user(backend: Backend, access_token: str | None) -> User:
 def authenticate_with(
     backend: Backend, connection: Connection, access_token: str | None, job_id: str
 ) -> tuple[User, Record]:
-    """Who holds this access token, and their simulation with this public name, in one round trip.
+    """Return the user of an access token, and the simulation with this job_id, in one round trip.
 
-    Raises what `authenticate_user` and `access.find_readable` do.
+    Raises what `authenticate_user` and `access.find_readable` raise.
     """
-    found = simulations.by_session(connection, session_of_token(backend, access_token), job_id, utc_now())
-    if found is None:
+    row = simulations.by_session(connection, session_of_token(backend, access_token), job_id, utc_now())
+    if row is None:
         raise Forbidden(EXPIRED)
-    user, simulation = found
+    user, simulation = row
     return user, access.require_readable(user, simulation)
 
 
 def refresh_access(backend: Backend, refresh_token: str | None) -> Token:
-    """A new access token, which ends with the session at the latest.
+    """Return a new access token, which ends with the session at the latest.
 
-    Raises NotAuthenticated without a token and when the session is over, by time or by a logout (which may overtake
-    this very request), Forbidden if the token is forged.
+    Raises NotAuthenticated without a token or if the session has expired or a logout has ended it (which may overtake
+    this request), Forbidden if the token is invalid.
     """
     session, ends = _read(backend, refresh_token, _REFRESH)
     with backend.database.reading() as connection:
@@ -158,29 +158,29 @@ def refresh_access(backend: Backend, refresh_token: str | None) -> Token:
 
 
 def has_ended(backend: Backend, access_token: str | None) -> bool:
-    """Whether an access token is one of ours whose time is over; its session may go on."""
+    """Return whether an access token of this server has expired; its session may continue."""
     with suppress(NotAuthenticated, Forbidden):
         return _read(backend, access_token, _ACCESS)[1] <= utc_now()
     return False
 
 
-def goes_on(backend: Backend, refresh_token: str | None) -> bool:
-    """Whether a session can still be refreshed."""
+def can_refresh(backend: Backend, refresh_token: str | None) -> bool:
+    """Return whether a session can still be refreshed."""
     with suppress(NotAuthenticated, Forbidden):
         return bool(refresh_access(backend, refresh_token))
     return False
 
 
 def sign_out(backend: Backend, access_token: str | None, refresh_token: str | None) -> None:
-    """End the session that any of the tokens names; tokens that are missing or worthless are no error."""
-    session = _named(backend, access_token, refresh_token)
+    """End the session of either token; missing or invalid tokens are no error."""
+    session = _session_of(backend, access_token, refresh_token)
     if session is not None:
         with backend.database.writing() as connection:
             queries.end_session(connection, session)
 
 
-def _named(backend: Backend, access_token: str | None, refresh_token: str | None) -> str | None:
-    """The session that the first of the tokens names that is worth anything."""
+def _session_of(backend: Backend, access_token: str | None, refresh_token: str | None) -> str | None:
+    """Return the session of the first valid token."""
     for token, kind in ((access_token, _ACCESS), (refresh_token, _REFRESH)):
         with suppress(NotAuthenticated, Forbidden):
             return _session(backend, token, kind)[0]
@@ -196,14 +196,14 @@ def _access(backend: Backend, session: str, ends: datetime) -> Token:
 
 
 def _issue(backend: Backend, kind: str, session: str, expires: datetime) -> Token:
-    import jwt  # noqa: PLC0415 - it takes long to import, and commands sign nobody in
+    import jwt  # noqa: PLC0415 - slow to import, and most commands sign nobody in
 
     claims = {"sid": session, "use": kind, "exp": expires}
     return Token(jwt.encode(claims, backend.signing_key, algorithm=_ALGORITHM), expires)
 
 
 def _session(backend: Backend, token: str | None, kind: str) -> tuple[str, datetime]:
-    """The session that a token names, and when the token ends, which it has not yet."""
+    """Return the session in a token that has not expired, and the token's expiry."""
     session, ends = _read(backend, token, kind)
     if ends <= utc_now():
         raise Forbidden(EXPIRED)
@@ -211,7 +211,7 @@ def _session(backend: Backend, token: str | None, kind: str) -> tuple[str, datet
 
 
 def _read(backend: Backend, token: str | None, kind: str) -> tuple[str, datetime]:
-    """The session that a token names, and when the token ends, or has ended."""
+    """Return the session in a token, and the token's expiry, which may have passed."""
     if not token:
         raise NotAuthenticated(NO_TOKEN)
     claims = _claims(token, backend.signing_key)
@@ -221,7 +221,7 @@ def _read(backend: Backend, token: str | None, kind: str) -> tuple[str, datetime
 
 
 def is_signed(backend: Backend, token: str) -> bool:
-    """Whether a token is from here, be its time over or not."""
+    """Return whether this server has signed a token, which may have expired."""
     import jwt  # noqa: PLC0415 - see above
 
     try:
@@ -233,9 +233,9 @@ def is_signed(backend: Backend, token: str) -> bool:
 
 @lru_cache(4096)
 def _claims(token: str, key: bytes) -> dict[str, Any]:
-    """What a token of ours says, whether or not its time is over; raises Forbidden for any other.
+    """Return the claims of a token of this server, which may have expired; raise Forbidden for any other.
 
-    A browser comes with the same one hundreds of times.
+    Cached, because a browser sends the same token hundreds of times.
     """
     import jwt  # noqa: PLC0415 - see above
 

@@ -1,71 +1,63 @@
-"""The spool: where tasks leave their scores until they are merged.
+"""The staging area, where the output of tasks waits for the merge.
 
-    <spool>/<job_id>/<task_id>.npz     scores of a task (`yaptide.persistence.task_outputs`)
-    <spool>/.place                     name of this spool, drawn once
+    <spool>/<job_id>/<task_id>.npz     output of a task (`yaptide.persistence.task_outputs`)
+    <spool>/.place                     random name of this staging area
 
-A file is written aside and renamed: if it is there, it is whole. It is on the disk before the database says that the
-task has ended.
+A file is written under a temporary name and renamed: if it exists, it is complete. It is on disk before the task ends
+in the database.
 """
 
-import os
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
-from yaptide.domain.errors import explain_full_disk
+from yaptide.disk import create_once, explain_full_disk, sync_folder, write_atomically
 
-NO_ROOM = "No room is left for the scores of tasks"
+NO_ROOM = "No disk space left for the output of tasks"
 _FORGOTTEN = 30 * 24 * 3600.0
 
 
 class Spool(Protocol):
-    """Where the scores of tasks are kept; whoever shares it can go on with each other's simulations."""
+    """A place for the output of tasks; executors that share it can continue each other's simulations."""
 
     @property
     def place(self) -> str:
-        """Name of the spool, with a slash at its end: the names of all who use it begin with it."""
+        """Name of the staging area with a trailing slash: the names of all its users begin with it."""
 
     def receive(self, job_id: str, task_id: int) -> AbstractContextManager[IO[bytes]]:
-        """A file to write the scores of a task into; at the end of the `with` block they are kept, whole or not at all.
+        """Open a file for the output of a task; at the end of the `with` block it is stored completely, or not at all.
 
-        If there are some already, they are the same and stay. Raises StorageFull.
+        Existing output is the same and is kept. Raises StorageFull.
         """
 
-    def fetch(self, job_id: str, task_id: int, aside: Path) -> Path:
-        """The scores of a task as a file, copied into the folder `aside` if need be; it is missing if they are lost."""
+    def fetch(self, job_id: str, task_id: int, folder: Path) -> Path:
+        """Return the output of a task as a file, copied into `folder` if necessary; it is missing if it was lost."""
 
     def remove(self, job_id: str) -> None:
-        """Remove everything of a simulation; nothing there is no error."""
+        """Remove everything of a simulation, if there is anything."""
 
     def jobs(self) -> set[str]:
-        """Public names of the simulations that have left something."""
+        """Return the job_ids of simulations with output."""
 
     def is_forgotten(self, job_id: str) -> bool:
-        """Whether nothing was left for a simulation for so long that nobody will ask for it any more."""
+        """Return whether a simulation's last output is so old that it is no longer needed."""
 
 
 class Folder:
-    """A spool in a folder."""
+    """A staging area in a folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @property
     def place(self) -> str:
-        """The name kept in the folder: it goes where the scores go, also to another machine or into a container."""
+        """The name stored in the folder: it moves with the output, for example to another machine or a container."""
         name = self.path / ".place"
-        if not name.exists():
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.path, prefix=".place-") as aside:
-                aside.write(secrets.token_hex(6).encode())
-                aside.flush()
-                with suppress(FileExistsError):  # somebody was quicker
-                    os.link(aside.name, name)
+        create_once(name, secrets.token_hex(6).encode())
         return f"{name.read_text()}/"
 
     @contextmanager
@@ -74,19 +66,11 @@ class Folder:
         target = self.path / job_id / f"{task_id}.npz"
         with explain_full_disk(NO_ROOM):
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{task_id}-", delete=False) as aside:
-                try:
-                    yield aside
-                    aside.flush()
-                    os.fsync(aside.fileno())
-                    if not target.exists():
-                        Path(aside.name).rename(target)
-                        _sync_names(target.parent)
-                        _sync_names(self.path)
-                finally:
-                    Path(aside.name).unlink(missing_ok=True)
+            with write_atomically(target, replace=False) as file:
+                yield file
+            sync_folder(self.path)
 
-    def fetch(self, job_id: str, task_id: int, aside: Path) -> Path:
+    def fetch(self, job_id: str, task_id: int, folder: Path) -> Path:
         """See `Spool`."""
         return self.path / job_id / f"{task_id}.npz"
 
@@ -106,12 +90,3 @@ class Folder:
             return time.time() - (self.path / job_id).stat().st_mtime > _FORGOTTEN
         except FileNotFoundError:
             return False
-
-
-def _sync_names(folder: Path) -> None:
-    """The names in a folder are on the disk only when the folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

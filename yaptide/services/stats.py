@@ -1,4 +1,4 @@
-"""How much there is in the store, and whose it is."""
+"""Statistics of the store."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ from yaptide.persistence.queries import administration as queries, stats
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """How much there is.
+    """Statistics of the store.
 
-    `rows` by table; `payloads` by kind (kind, payloads, stored_bytes, text_bytes); `users` as
-    `queries.administration.list_users` gives them, whoever stores most first; `largest` simulations (job_id, username,
+    `rows` by table; `payloads` by kind (kind, payloads, stored_bytes, text_bytes); `users` as returned by
+    `queries.administration.list_users`, those with the most bytes first; `largest` simulations (job_id, username,
     job_state, stored_bytes); `disk_bytes` of the whole database.
     """
 
@@ -23,7 +23,7 @@ class Stats:
 
 
 def collect_stats(database: Database, largest: int) -> Stats:
-    """How much there is now, with so many of the largest simulations."""
+    """Return the current statistics, with the `largest` simulations."""
     with database.reading() as connection:
         users = sorted(queries.list_users(connection), key=lambda user: -user.stored_bytes)
         return Stats(

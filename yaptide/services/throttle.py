@@ -1,12 +1,12 @@
-"""Limits how often somebody may sign in or register. What it remembers is in the memory of one process.
+"""Rate limits for signing in and registering. The counters are in the memory of one process.
 
-Of both, each address may do so many in a time, whatever becomes of them.
+Each address may sign in and register a limited number of times per period, whatever the outcome.
 
-Wrong passwords are counted for a name, for an address, and for a name at an address. The last is strict; the others,
-which many people may share or a stranger may drive up, are lenient. Where a user has signed in before (see
-`yaptide.services.devices`), only what is tried there counts, so that strangers elsewhere cannot lock the user out.
-Whoever has reached a limit waits 1 s, after the next wrong password 2 s, then 4 s, up to `LONGEST`. Meanwhile nobody
-looks at a password, so that the right one is not found out either.
+Wrong passwords are counted per name, per address, and per name and address. The last limit is strict; the others are
+lenient, because many users may share an address and a stranger may use any name. For origins where a user has signed in
+before (see `yaptide.services.devices`), only attempts from there count, so that strangers cannot lock the user out. At
+a limit, the next attempt must wait 1 s, after another wrong password 2 s, then 4 s, up to `LONGEST`. Until then no
+password is checked, so that a correct one is not revealed.
 """
 
 import threading
@@ -20,15 +20,15 @@ from math import ceil
 
 from yaptide.domain.errors import NotAuthenticated, TooManyAttempts
 
-#: Wrong passwords after which one has to wait: for a name at an address; for a name, and for an address, on the whole.
+#: Wrong passwords before a wait: per name and address; per name, and per address.
 STRICT, LENIENT = 5, 50
-#: Seconds to wait at most.
+#: Maximum seconds to wait.
 LONGEST = 60
-#: Seconds without a wrong password after which the earlier ones are forgotten.
+#: Seconds without a wrong password after which the counters are reset.
 FORGOTTEN = 15 * 60
-#: Names and addresses that are remembered; beyond, those are forgotten whose last wrong password is longest ago.
+#: Maximum number of names and addresses; beyond it, those with the oldest wrong password are forgotten.
 SIZE = 30_000
-#: Sign-ins in a minute, and registrations in an hour, from one address.
+#: Sign-ins per minute, and registrations per hour, from one address.
 SIGN_INS, REGISTRATIONS = 60, 60
 
 _LONGEST_NAME = 200
@@ -42,9 +42,9 @@ class _Failures:
 
 
 class Rate:
-    """Lets each place do something `most` times in `period` seconds, all at once or one after the other.
+    """Allows `most` actions per `period` seconds for each place, at once or spread out.
 
-    For each it remembers one number: when it will have done nothing for so long that it may do all of it again.
+    It stores one number per place: the time when the place will be idle long enough for the full number again.
     """
 
     def __init__(self, most: int, period: float, size: int, clock: Callable[[], float]) -> None:
@@ -52,11 +52,11 @@ class Rate:
         self._each = period / most
         self._size = size
         self._clock = clock
-        self._rested: OrderedDict[str, float] = OrderedDict()
+        self._idle_at: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
 
     def admit(self, place: str, what: str) -> None:
-        """Count one more of `what` at a place; raises TooManyAttempts, with nothing counted, if it has to wait.
+        """Count an action `what` of a place; raise TooManyAttempts, without counting, if it must wait.
 
         A place without a name has no limit.
         """
@@ -64,13 +64,13 @@ class Rate:
             return
         with self._lock:
             time_now = self._clock()
-            rested = max(self._rested.get(place, time_now), time_now) + self._each
-            if rested > time_now + self._period + self._each / 2:  # the half is for rounding
-                raise TooManyAttempts(ceil(rested - time_now - self._period), f"Too many {what} in a short time")
-            self._rested[place] = rested
-            self._rested.move_to_end(place)
-            while len(self._rested) > self._size:
-                self._rested.popitem(last=False)
+            idle_at = max(self._idle_at.get(place, time_now), time_now) + self._each
+            if idle_at > time_now + self._period + self._each / 2:  # half a step for rounding
+                raise TooManyAttempts(ceil(idle_at - time_now - self._period), f"Too many {what}")
+            self._idle_at[place] = idle_at
+            self._idle_at.move_to_end(place)
+            while len(self._idle_at) > self._size:
+                self._idle_at.popitem(last=False)
 
 
 class Throttle:
@@ -91,16 +91,16 @@ class Throttle:
         self._lock = threading.Lock()
 
     def admit_registration(self, address: str) -> None:
-        """Count a registration; raises TooManyAttempts if there are too many from its address."""
+        """Count a registration; raise TooManyAttempts if there are too many from its address."""
         self._registrations.admit(network_of(address), "registrations")
 
     @contextmanager
     def attempt(self, name: str, address: str = "", place: str | None = None) -> Iterator[None]:
-        """Around a look at a password; raises TooManyAttempts if it is too early for one.
+        """Count a password check in this block; raise TooManyAttempts if it must wait.
 
-        With a `place` where its user is known, nothing counts but what was tried there. It counts as wrong from the
-        start, so that many attempts at once gain nothing. Any end but NotAuthenticated takes that back, and the right
-        password also what was counted for this place, or this name at this address.
+        With a `place` where the user is known, only attempts from there count. The attempt counts as wrong from the
+        start, so that parallel attempts gain nothing. Any end except NotAuthenticated takes this back; a correct
+        password also resets the counter of this place, or of this name and address.
         """
         self._sign_ins.admit(place or network_of(address), "sign-ins")
         keys: dict[_Key, int] = {("place", place): STRICT} if place else _keys(name, address)
@@ -121,35 +121,35 @@ class Throttle:
         with self._lock:
             wait = max(self._wait(key, free, time_now) for key, free in keys.items())
             if wait > 0:
-                raise TooManyAttempts(ceil(wait), "Too many failed attempts to sign in")
+                raise TooManyAttempts(ceil(wait), "Too many failed sign-ins")
             for key in keys:
-                found = self._failures.setdefault(key, _Failures())
-                found.count = 1 if time_now - found.last > FORGOTTEN else found.count + 1
-                found.last = time_now
+                failures = self._failures.setdefault(key, _Failures())
+                failures.count = 1 if time_now - failures.last > FORGOTTEN else failures.count + 1
+                failures.last = time_now
                 self._failures.move_to_end(key)
             while len(self._failures) > self._size:
                 self._failures.popitem(last=False)
 
     def _wait(self, key: _Key, free: int, time_now: float) -> float:
-        """Seconds that are left to wait."""
-        found = self._failures.get(key)
-        if found is None or found.count < free:
+        """Return the remaining seconds to wait."""
+        failures = self._failures.get(key)
+        if failures is None or failures.count < free:
             return 0
-        length = min(2 ** min(found.count - free, 10), LONGEST)
-        return found.last + length - time_now
+        length = min(2 ** min(failures.count - free, 10), LONGEST)
+        return failures.last + length - time_now
 
     def _take_back(self, keys: dict[_Key, int]) -> None:
         with self._lock:
             for key in keys:
-                found = self._failures.get(key)
-                if found is not None and found.count > 1:
-                    found.count -= 1
-                elif found is not None:
+                failures = self._failures.get(key)
+                if failures is not None and failures.count > 1:
+                    failures.count -= 1
+                elif failures is not None:
                     del self._failures[key]
 
 
 def _keys(name: str, address: str) -> dict[_Key, int]:
-    """What wrong passwords of strangers are counted for, and their limits, the strict one first."""
+    """Return the counters for wrong passwords of strangers with their limits, the strict one first."""
     network = network_of(address)
     name = name[:_LONGEST_NAME]
     keys: dict[_Key, int] = {("both", name, network or address): STRICT, ("name", name): LENIENT}
@@ -159,13 +159,13 @@ def _keys(name: str, address: str) -> dict[_Key, int]:
 
 
 def network_of(address: str) -> str:
-    """What one person has of addresses; empty for one that says nothing: none, or that of a proxy on this machine."""
+    """Return the network of an address, for one user; empty if there is none, or for a proxy on this machine."""
     try:
-        found = ip_address(address)
+        parsed = ip_address(address)
     except ValueError:
         return ""
-    if found.is_loopback:
+    if parsed.is_loopback:
         return ""
-    if isinstance(found, IPv6Address):
-        return str(IPv6Address(int(found) >> 64 << 64))
-    return str(found)
+    if isinstance(parsed, IPv6Address):
+        return str(IPv6Address(int(parsed) >> 64 << 64))
+    return str(parsed)

@@ -1,19 +1,19 @@
-"""Taking the files that a simulator has left on a machine where nothing of yaptide is installed.
+"""Uploads of simulator output from machines without yaptide, such as cluster nodes.
 
-They are unpacked beside the task's input, which is made anew here, and read as if the simulator had run here.
+The files are unpacked beside the task's input, which is prepared again, and read as if the simulator had run here.
 """
 
 import re
 import stat
 import tempfile
-import zlib
 from dataclasses import replace
 from pathlib import Path
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from zipfile import ZipFile, ZipInfo
 
-from yaptide.domain.errors import InvalidInput, SimulationFailed, explain_full_disk
+from yaptide.disk import explain_full_disk
+from yaptide.domain.errors import InvalidInput, SimulationFailed
 from yaptide.domain.states import EntityState
-from yaptide.persistence.zip_safety import open_archive
+from yaptide.persistence.zip_safety import explain_damage, open_archive
 from yaptide.services import tasks
 from yaptide.services.backend import Backend
 from yaptide.services.tasks import Claim
@@ -24,13 +24,12 @@ _MOST_FILES = 1000
 _MOST_FOLDERS = 4
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+ -]{0,127}", re.ASCII)
 _CHUNK = 1 << 20
-_BROKEN = (BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OverflowError, NotImplementedError)
 
 
 def hand_in(backend: Backend, claimed: Claim, exit_code: int, archive: Path) -> EntityState | None:
-    """End a claimed task by the files that its run has left: COMPLETED, or FAILED with the reason found in them.
+    """End a claimed task from the files of its run: COMPLETED, or FAILED with the reason in them.
 
-    None if the task is not its owner's any more. Raises InvalidInput for an archive that no run leaves, StorageFull.
+    Returns None if the lease was lost. Raises InvalidInput for an invalid archive, StorageFull.
     """
     code = get_simulator(claimed.sim_type)
     files = tasks.input_files(backend, claimed)
@@ -49,19 +48,17 @@ def hand_in(backend: Backend, claimed: Claim, exit_code: int, archive: Path) -> 
 
 
 def unpack_archive(archive: Path, folder: Path, most: int) -> None:
-    """Write what an archive holds into `folder`: new files of `most` bytes in all, and nothing else.
+    """Unpack an archive into `folder`: new files of at most `most` bytes in total.
 
-    Raises InvalidInput for anything that could be somewhere else, or something else, than a file of a run.
+    Raises InvalidInput for any entry that is not an ordinary file in this folder.
     """
-    try:
-        with archive.open("rb") as file, open_archive(file, _MOST_FILES) as opened:
-            entries = opened.infolist()
-            if sum(entry.file_size for entry in entries) > most:
-                raise InvalidInput(f"The files have more than {most} bytes")
-            for entry in entries:
-                _write(opened, entry, _target(entry, folder))
-    except _BROKEN as broken:
-        raise InvalidInput(f"The files cannot be unpacked: {broken}") from None
+    readable = explain_damage("The files cannot be unpacked")
+    with readable, archive.open("rb") as file, open_archive(file, _MOST_FILES) as opened:
+        entries = opened.infolist()
+        if sum(entry.file_size for entry in entries) > most:
+            raise InvalidInput(f"The files have more than {most} bytes")
+        for entry in entries:
+            _write(opened, entry, _target(entry, folder))
 
 
 def _target(entry: ZipInfo, folder: Path) -> Path:
@@ -69,16 +66,16 @@ def _target(entry: ZipInfo, folder: Path) -> Path:
     kind = stat.S_IFMT(entry.external_attr >> 16)
     named = len(parts) <= _MOST_FOLDERS and all(map(_PART.fullmatch, parts))
     if not named or kind not in (0, stat.S_IFREG):
-        raise InvalidInput(f"{entry.filename[:80]!r} is no file that a simulator leaves")
+        raise InvalidInput(f"{entry.filename[:80]!r} is not an output file of a simulator")
     return folder.joinpath(*parts)
 
 
 def _write(opened: ZipFile, entry: ZipInfo, target: Path) -> None:
-    """Write one file, of no more bytes than it was said to have, where there is none yet."""
+    """Write one file of at most its declared size, unless it exists."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with opened.open(entry) as source, target.open("xb") as file:
-            while chunk := source.read(_CHUNK):  # zipfile gives no more than the size that was counted
+            while chunk := source.read(_CHUNK):  # zipfile returns no more than the declared size
                 file.write(chunk)
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
-        raise InvalidInput(f"{entry.filename[:80]!r} is there already") from None
+        raise InvalidInput(f"{entry.filename[:80]!r} exists already") from None

@@ -1,6 +1,6 @@
-"""Users: register, check a password, change it; and those whom Keycloak vouches for.
+"""Users: register, check and change passwords; and Keycloak users.
 
-Operators have more in `yaptide.services.administration`.
+`yaptide.services.administration` has the operations for administrators.
 """
 
 import logging
@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from yaptide.domain.errors import Conflict, Forbidden, NotAuthenticated, NotFound
-from yaptide.domain.names import composed
+from yaptide.domain.names import normalize_name
 from yaptide.persistence.engine import retry_contended
 from yaptide.persistence.models.users import YAPTIDE_USER
 from yaptide.persistence.queries import users
@@ -25,72 +25,72 @@ from yaptide.services.passwords import Match
 
 log = logging.getLogger(__name__)
 
-_ANOTHERS = (
-    "The account {!r} belongs to another user of Keycloak, who had this name before: ask an administrator, who can "
-    "rename that account, or give it to you (yaptide users link)"
+_OTHER_SUBJECT = (
+    "The account {!r} belongs to another user of Keycloak, who had this name before: ask an administrator to "
+    "rename that account, or to link it to you (yaptide users link)"
 )
-#: What is wrong with it is not told.
+#: Does not tell which of them is wrong.
 WRONG = "Invalid login or password"
 
 
 def register_user(
     backend: Backend, username: str, password: str | None, queue: passwords.Queue = passwords.KNOWN
 ) -> User:
-    """Add a local user; without a password they cannot sign in until they are given one.
+    """Add a local user; without a password the user cannot sign in until one is set.
 
-    Raises InvalidInput for an unusable name or password, Conflict if the name is taken, Busy.
+    Raises InvalidInput for an invalid name or password, Conflict if the name is taken, Busy.
     """
     return administration.add_user(backend.database, username, password, None, backend.limits.password, queue)
 
 
 def sign_up(backend: Backend, username: str, password: str, address: str = "") -> User:
-    """Add somebody at `address` who asks for it as a local user.
+    """Register a local user on request from `address`.
 
-    Raises Forbidden if this is not wanted here, TooManyAttempts, and what `register_user` does.
+    Raises Forbidden if registration is closed, TooManyAttempts, and what `register_user` raises.
     """
     if not backend.limits.registration:
-        raise Forbidden("Nobody can register here: ask the operator of this server for an account")
+        raise Forbidden("Registration is closed: ask the administrator of this server for an account")
     backend.throttle.admit_registration(address)
     return register_user(backend, username, password, passwords.STRANGERS)
 
 
 def find_user(backend: Backend, username: str) -> User | None:
-    """The local user of this name, or None."""
+    """Return the local user of this name, or None."""
     account = _account(backend, username)
     return None if account is None else account.user
 
 
 def ensure_user(backend: Backend, username: str) -> User:
-    """The local user of this name, made if there is none (who then cannot sign in over the network)."""
-    found = find_user(backend, username)
-    if found is not None:
-        return found
+    """Return the local user of this name; create one, without a password, if there is none."""
+    user = find_user(backend, username)
+    if user is not None:
+        return user
     try:
         return register_user(backend, username, None)
-    except Conflict:  # somebody was quicker, or the name looks like that of another user
-        found = find_user(backend, username)
-        if found is None:
+    except Conflict:  # another process was faster, or the name looks like that of another user
+        user = find_user(backend, username)
+        if user is None:
             raise
-        return found
+        return user
 
 
-def of_keycloak(backend: Backend, subject: Subject, username: str) -> User:
-    """The user whose account at Keycloak this is, made if there is none; a local user of that name is somebody else.
+def ensure_keycloak_user(backend: Backend, subject: Subject, username: str) -> User:
+    """Return the user with this Keycloak identity, created if necessary; a local user of that name is a different one.
 
-    Who is called otherwise at Keycloak than before is so here too, or keeps the old name if another account has the new
-    one. An account of which nobody knows yet whose it is, as older versions made them, belongs to the first who comes
-    by its name. Raises InvalidInput for the name, Forbidden if it is that of somebody else's account.
+    The name follows changes in Keycloak, unless another account has the new name. An account without an identity, as
+    created by older versions, belongs to the first user who signs in with its name. Raises InvalidInput for an invalid
+    name, Forbidden if it belongs to another user's account.
     """
     administration.check_name(username)
     with backend.database.reading() as connection:
         user = users.keycloak_account(connection, subject)
     if user is None:
-        return _new_of_keycloak(backend, subject, username)
-    return user if user.username == username else _renamed(backend, user, username)
+        return _add_keycloak(backend, subject, username)
+    return user if user.username == username else _rename(backend, user, username)
 
 
 @retry_contended
-def _new_of_keycloak(backend: Backend, subject: Subject, username: str) -> User:
+def _add_keycloak(backend: Backend, subject: Subject, username: str) -> User:
     try:
         with backend.database.writing() as connection:
             user = users.keycloak_user(connection, username)
@@ -98,75 +98,77 @@ def _new_of_keycloak(backend: Backend, subject: Subject, username: str) -> User:
                 return users.add_keycloak(connection, username, subject)
             if users.claim_account(connection, user.id, subject):
                 return user
-    except IntegrityError:  # somebody was quicker elsewhere
+    except IntegrityError:  # another process was faster
         pass
     with backend.database.reading() as connection:
         user = users.keycloak_account(connection, subject)
     if user is None:
-        log.warning("subject %s of Keycloak is not let in as %s: the account is another's", subject.subject, username)
-        raise Forbidden(_ANOTHERS.format(username))
+        log.warning(
+            "rejected Keycloak subject %s as %s: the account belongs to another subject", subject.subject, username
+        )
+        raise Forbidden(_OTHER_SUBJECT.format(username))
     return user
 
 
 def confirm_subject(connection: Connection, user: User, subject: Subject) -> None:
-    """Have an account stay whose it is until the transaction ends; raises Forbidden if that is somebody else by now."""
+    """Lock an account until the transaction ends; raise Forbidden if it no longer belongs to `subject`."""
     users.lock_user(connection, user.id)
     if users.subject_of(connection, user.id) != subject:
-        raise Forbidden(_ANOTHERS.format(user.username))
+        raise Forbidden(_OTHER_SUBJECT.format(user.username))
 
 
 @retry_contended
-def _renamed(backend: Backend, user: User, username: str) -> User:
+def _rename(backend: Backend, user: User, username: str) -> User:
     try:
         with backend.database.writing() as connection:
-            users.rename(connection, user, username)
-    except IntegrityError:  # another account has that name: one's own is more than its name
+            users.rename_user(connection, user, username)
+    except IntegrityError:  # another account has that name; the user keeps the account with the old one
         return user
     return user._replace(username=username)
 
 
 def check_password(backend: Backend, username: str, password: str, origin: Origin = Origin()) -> User:  # noqa: B008
-    """The local user with this name and password, of which somebody at `origin` says that it is theirs.
+    """Return the local user with this name and password, for a request from `origin`.
 
-    Raises NotAuthenticated with one and the same message, and after the same time, whether the name or the password is
-    wrong; TooManyAttempts and Busy without a look at the password. Where the user has signed in before, what strangers
-    do elsewhere makes no difference.
+    Raises NotAuthenticated with the same message, after the same time, whether the name or the password is wrong;
+    TooManyAttempts and Busy without checking the password. For origins where the user has signed in before, attempts
+    from elsewhere make no difference.
     """
     account = _account(backend, username)
     place = devices.recognize_device(backend, account, origin)
-    with backend.throttle.attempt(composed(username), origin.address, place):
-        return _fitting(backend, account, password, passwords.KNOWN if place else passwords.STRANGERS)
+    with backend.throttle.attempt(normalize_name(username), origin.address, place):
+        return _verify(backend, account, password, passwords.KNOWN if place else passwords.STRANGERS)
 
 
 def confirm_password(backend: Backend, user: User, password: str) -> None:
-    """Have a local user who is signed in show that they know their password; raises what `check_password` does."""
+    """Verify the password of a signed-in local user; raise what `check_password` raises."""
     with backend.throttle.attempt(user.username, place=f"session {user.id}"):
-        _fitting(backend, _account(backend, user.username), password, passwords.KNOWN)
+        _verify(backend, _account(backend, user.username), password, passwords.KNOWN)
 
 
 def _account(backend: Backend, username: str) -> Account | None:
-    """The local user of this name as it is, which may be an old one, or as names are stored."""
+    """Return the local user of this exact name (older names are not in normal form), or of its normal form."""
     with backend.database.reading() as connection:
-        found = users.local_user(connection, username)
-        if found is None and composed(username) != username:
-            return users.local_user(connection, composed(username))
-        return found
+        account = users.local_user(connection, username)
+        if account is None and normalize_name(username) != username:
+            return users.local_user(connection, normalize_name(username))
+        return account
 
 
-def _fitting(backend: Backend, account: Account | None, password: str, queue: passwords.Queue) -> User:
+def _verify(backend: Backend, account: Account | None, password: str, queue: passwords.Queue) -> User:
     stored = None if account is None else account.password_hash
     match = passwords.verify_password(stored or _decoy(), password, queue)
     if account is None or stored is None or match is Match.NONE:
         raise NotAuthenticated(WRONG)
     if match is Match.OUTDATED:
-        renewed = passwords.make_hash(password)  # takes its time, which nobody else has to wait for
+        renewed = passwords.make_hash(password)  # slow, therefore outside the transaction
         with backend.database.writing() as connection:
             users.set_password(connection, account.user.id, renewed, instead_of=stored)
     return account.user
 
 
 def set_password(backend: Backend, username: str, password: str) -> None:
-    """Give a local user another password and end their sessions; raises NotFound, InvalidInput."""
+    """Set the password of a local user and end all sessions of the user; raise NotFound, InvalidInput."""
     user = administration.find_user(backend.database, username, YAPTIDE_USER)
     administration.set_password(backend.database, user, password, backend.limits.password)
 
@@ -185,7 +187,7 @@ def read_storage(backend: Backend, user: User) -> Storage:
 
 
 def owner_of(backend: Backend, job_id: str) -> User:
-    """Whose simulation it is, for operators, who may do on a user's behalf what the user may; raises NotFound."""
+    """Return the owner of a simulation, for administrators who act on the user's behalf; raise NotFound."""
     with backend.database.reading() as connection:
         user = users.owner_of(connection, job_id)
     if user is None:
@@ -195,5 +197,5 @@ def owner_of(backend: Backend, job_id: str) -> User:
 
 @cache
 def _decoy() -> str:
-    """A hash of nothing anybody knows, to compare with where there is no user."""
+    """Return the hash of a random password, for comparison if the user does not exist."""
     return passwords.make_hash(secrets.token_hex())

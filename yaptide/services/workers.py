@@ -1,7 +1,7 @@
-"""What workers on other machines ask for, each time with the update key of the simulation they work on.
+"""Requests of remote workers, each with the update key of its simulation.
 
-A worker draws a name for each run of a task and each merge. With the name of the spool before it, which the server
-adds, it is the owner of what it claimed: asked again after a lost answer it gets the same claim again.
+A worker chooses a random name for each run of a task and each merge. With the name of the staging area as a prefix,
+which the server adds, it is the owner of its claim: repeating a request after a lost response returns the same claim.
 """
 
 import shutil
@@ -26,36 +26,36 @@ from yaptide.services.backend import Backend, utc_now
 from yaptide.services.tasks import Claim, Lease
 
 _CHUNK = 1 << 20
-NOT_WANTED = "This task is not to be run: it has ended, somebody else runs it, or its simulation has ended"
+NOT_AVAILABLE = "This task must not run: it has ended, another worker runs it, or its simulation has ended"
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Which simulation a worker works on, and its update key."""
+    """The simulation that a worker works on, and its update key."""
 
     simulation_id: int
     update_key: str
 
 
 def check_key(backend: Backend, proof: Proof) -> None:
-    """Raise InvalidInput unless the key is right: asked before a large body is read."""
-    _known(backend, proof)
+    """Raise InvalidInput unless the key is correct; called before a large body is read."""
+    _find(backend, proof)
 
 
 @retry_contended
 def claim_task(
     backend: Backend, proof: Proof, task_id: int, worker: str, version: str, digest: str, *, with_input: bool = True
 ) -> tuple[Claim, Mapping[str, str]]:
-    """Have a worker run a task with its simulator of this version; what to run, and the input files if it wants them.
+    """Claim a task for a worker with this simulator version; return the claim, and the input files if requested.
 
-    Raises InvalidInput for a wrong key, Conflict if the task is not to be run (any more).
+    Raises InvalidInput for a wrong key, Conflict if the task must not run (any more).
     """
     owner = _owner(backend, worker)
     with backend.database.writing() as connection:
-        simulation = _proven(backend, connection, proof)
+        simulation = _lock(backend, connection, proof)
         claimed = tasks.take_named(connection, simulation, task_id, owner)
         if claimed is None:
-            raise Conflict(NOT_WANTED)
+            raise Conflict(NOT_AVAILABLE)
         tasks.note_simulator(connection, simulation.id, version, digest)
         if not with_input:
             return claimed, {}
@@ -67,70 +67,73 @@ def claim_task(
 
 
 def report_progress(backend: Backend, proof: Proof, lease: Lease, simulated: int, estimated: int | None) -> bool:
-    """Record how far a task is; False if it is to be stopped: canceled, deleted, taken away, or with a wrong key."""
+    """Record progress of a task; False if it must stop: canceled, deleted, requeued, or a wrong key."""
     return tasks.report_progress(backend, lease, simulated, estimated, proof.update_key)
 
 
 def complete_task(backend: Backend, proof: Proof, lease: Lease, primaries: int, stream: IO[bytes]) -> bool:
-    """Take the scores of a finished task, and end it; False, and the rest unread, if they are not wanted any more.
+    """Store the output of a finished task and end it; False, with the rest unread, if the lease was lost.
 
-    Raises InvalidInput if they cannot be merged, StorageFull, with the task still the worker's, if there is no room.
+    Raises InvalidInput if it cannot be merged, StorageFull if the disk is full; the lease is then kept.
     """
-    claimed, began = _held(backend, proof, lease)
+    claimed, started = _find_claim(backend, proof, lease)
     if claimed is None:
         return False
     if not 1 <= primaries <= claimed.primaries:
         raise InvalidInput(f"The task has {claimed.primaries} primaries, not {primaries}")
-    with _alone(f"{claimed.job_id}/{lease.task_id}"), backend.spool.receive(claimed.job_id, claimed.task_id) as file:
+    with (
+        _exclusive(f"{claimed.job_id}/{lease.task_id}"),
+        backend.spool.receive(claimed.job_id, claimed.task_id) as file,
+    ):
         shutil.copyfileobj(stream, file, _CHUNK)
         file.flush()
         task_outputs.check_output(Path(file.name), backend.limits.output)
         logs = task_outputs.read_logs(Path(file.name))
     done = tasks.end_completed(backend, claimed, primaries, logs)
     if done:
-        _count(claimed, EntityState.COMPLETED, began)
+        _observe(claimed, EntityState.COMPLETED, started)
     return done
 
 
 def hand_in(backend: Backend, proof: Proof, lease: Lease, exit_code: int, archive: Path) -> bool:
-    """Take the files that a simulator has left, and end its task; False if it is not the worker's any more.
+    """Read the files that a simulator has written, and end its task; False if the lease was lost.
 
-    Raises InvalidInput for an archive that cannot be one of them, StorageFull, with the task still the worker's.
+    Raises InvalidInput for an invalid archive, StorageFull if the disk is full; the lease is then kept.
     """
-    claimed, began = _held(backend, proof, lease)
+    claimed, started = _find_claim(backend, proof, lease)
     if claimed is None:
         return False
-    with _alone(f"{claimed.job_id}/{lease.task_id}"):
+    with _exclusive(f"{claimed.job_id}/{lease.task_id}"):
         outcome = uploads.hand_in(backend, claimed, exit_code, archive)
     if outcome is not None:
-        _count(claimed, outcome, began)
+        _observe(claimed, outcome, started)
     return outcome is not None
 
 
 def fail_task(backend: Backend, proof: Proof, lease: Lease, reason: str, logs: Mapping[str, str]) -> bool:
-    """End a task that failed; False if it is not the worker's any more."""
-    claimed, began = _held(backend, proof, lease)
+    """Mark a task as FAILED; False if the lease was lost."""
+    claimed, started = _find_claim(backend, proof, lease)
     done = claimed is not None and tasks.fail_task(backend, claimed, reason, logs)
     if claimed is not None and done:
-        _count(claimed, EntityState.FAILED, began)
+        _observe(claimed, EntityState.FAILED, started)
     return done
 
 
 def explain_cancel(backend: Backend, proof: Proof, lease: Lease, logs: Mapping[str, str]) -> None:
-    """Keep the log files of a task that was canceled while it ran."""
+    """Store the log files of a task that was canceled while it ran."""
     check_key(backend, proof)
     tasks.explain_cancel(backend, lease, logs)
 
 
 def give_back(backend: Backend, proof: Proof, lease: Lease, reason: str) -> bool:
-    """Have others run a task; False if it is not the worker's any more."""
-    claimed, _ = _held(backend, proof, lease)
+    """Requeue a task; False if the lease was lost."""
+    claimed, _ = _find_claim(backend, proof, lease)
     return claimed is not None and tasks.give_back(backend, claimed, reason)
 
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """A merge that a worker has claimed: as whom, and the tasks (number, simulated primaries) to merge."""
+    """A claimed merge: its owner, and the tasks (number, simulated primaries) to merge."""
 
     owner: str
     completed: list[tuple[int, int]]
@@ -138,31 +141,31 @@ class Merge:
 
 @retry_contended
 def claim_merge(backend: Backend, proof: Proof, worker: str) -> Merge:
-    """Have a worker merge a simulation's results; raises InvalidInput, Conflict if there is nothing to merge."""
+    """Claim the merge of a simulation for a worker; raise InvalidInput, Conflict if there is nothing to merge."""
     owner = _owner(backend, worker)
     with backend.database.writing() as connection:
-        simulation = _proven(backend, connection, proof)
+        simulation = _lock(backend, connection, proof)
         if not _is_merging(simulation, owner) and not (
             simulations.is_waiting_for_merge(connection, simulation.id, owner)
             and merging.take_merge(connection, simulation, owner)
         ):
-            raise Conflict("There is nothing to merge: it is done, somebody else does it, or the simulation has ended")
+            raise Conflict("Nothing to merge: it is done, another worker does it, or the simulation has ended")
         return Merge(owner, queries.list_completed(connection, simulation.id))
 
 
-def fetch_output(backend: Backend, proof: Proof, task_id: int, aside: Path) -> Path:
-    """The scores of a task, as a file, in the folder `aside` if need be; raises NotFound if they are lost."""
-    path = backend.spool.fetch(_known(backend, proof).job_id, task_id, aside)
+def fetch_output(backend: Backend, proof: Proof, task_id: int, folder: Path) -> Path:
+    """Return the output of a task as a file, in `folder` if necessary; raise NotFound if it was lost."""
+    path = backend.spool.fetch(_find(backend, proof).job_id, task_id, folder)
     if not path.is_file():
-        raise NotFound("The scores of this task are lost")
+        raise NotFound("The output of this task was lost")
     return path
 
 
 @retry_contended
 def merge_heartbeat(backend: Backend, proof: Proof, owner: str) -> bool:
-    """Tell that a worker still merges; False if it is not its merge any more."""
+    """Record a heartbeat of a merge; False if the worker has lost it."""
     with backend.database.writing() as connection:
-        simulation = _proven(backend, connection, proof)
+        simulation = _lock(backend, connection, proof)
         if not _is_merging(simulation, owner):
             return False
         simulations.beat_merges(connection, owner, [simulation.id], utc_now())
@@ -170,71 +173,71 @@ def merge_heartbeat(backend: Backend, proof: Proof, owner: str) -> bool:
 
 
 def store_merged(backend: Backend, proof: Proof, owner: str, file: IO[bytes]) -> bool:
-    """Store merged results, whose payloads are checked and kept as they came, and end the simulation.
+    """Store merged results, whose payloads are checked and stored unchanged, and end the simulation.
 
-    False if it is not the worker's merge any more. Raises InvalidInput for results that cannot be shown.
+    Returns False if the worker has lost the merge. Raises InvalidInput for results that cannot be displayed.
     """
-    simulation = _known(backend, proof)
+    simulation = _find(backend, proof)
     if not _is_merging(simulation, owner):
         return False
-    with _alone(simulation.job_id):
+    with _exclusive(simulation.job_id):
         merging.finish_merge(backend, simulation, owner, results.read_file(file))
     return True
 
 
 def merge_failed(backend: Backend, proof: Proof, owner: str, reason: str) -> bool:
-    """End a simulation whose results cannot be merged; False if it is not the worker's merge any more."""
-    simulation = _known(backend, proof)
+    """Mark a simulation whose results cannot be merged as FAILED; False if the worker has lost the merge."""
+    simulation = _find(backend, proof)
     if not _is_merging(simulation, owner):
         return False
     merging.finish_merge(backend, simulation, owner, [], f"the results could not be merged: {reason}")
     return True
 
 
-_under_way: set[str] = set()
+_in_progress: set[str] = set()
 _guard = threading.Lock()
 
 
 @contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """Do what takes long only once at a time: a worker may lose its patience and send the same again meanwhile."""
+def _exclusive(name: str) -> Iterator[None]:
+    """Allow a slow operation only once at a time: a worker may time out and repeat its request."""
     with _guard:
-        if name in _under_way:
-            raise Unavailable("The same is being stored already")
-        _under_way.add(name)
+        if name in _in_progress:
+            raise Unavailable("The same request is already being processed")
+        _in_progress.add(name)
     try:
         yield
     finally:
         with _guard:
-            _under_way.discard(name)
+            _in_progress.discard(name)
 
 
 def _owner(backend: Backend, worker: str) -> str:
     if "/" in worker or not 1 <= len(worker) <= 200:
-        raise InvalidInput("A worker's name has 1 to 200 characters, and no slash")
+        raise InvalidInput("A worker's name must have 1 to 200 characters, and no slash")
     return backend.spool.place + worker
 
 
-def _known(backend: Backend, proof: Proof) -> Locked:
-    """The simulation, not locked; raises InvalidInput for a wrong key."""
+def _find(backend: Backend, proof: Proof) -> Locked:
+    """Return the simulation without a lock; raise InvalidInput for a wrong key."""
     with backend.database.reading() as connection:
-        found = transitions.find_simulation(connection, proof.simulation_id)
-    return lifecycle.check_update_key(backend, found, proof.update_key)
+        simulation = transitions.find_simulation(connection, proof.simulation_id)
+    return lifecycle.check_update_key(backend, simulation, proof.update_key)
 
 
-def _proven(backend: Backend, connection: Connection, proof: Proof) -> Locked:
-    """The simulation, locked; raises InvalidInput for a wrong key."""
-    found = transitions.lock_simulation(connection, proof.simulation_id)
-    return lifecycle.check_update_key(backend, found, proof.update_key)
+def _lock(backend: Backend, connection: Connection, proof: Proof) -> Locked:
+    """Return the locked simulation; raise InvalidInput for a wrong key."""
+    simulation = transitions.lock_simulation(connection, proof.simulation_id)
+    return lifecycle.check_update_key(backend, simulation, proof.update_key)
 
 
-def _count(claimed: Claim, outcome: EntityState, began: datetime | None) -> None:
-    metrics.observe_task(claimed.sim_type, outcome, (utc_now() - began).total_seconds() if began else 0.0)
+def _observe(claimed: Claim, outcome: EntityState, started: datetime | None) -> None:
+    metrics.observe_task(claimed.sim_type, outcome, (utc_now() - started).total_seconds() if started else 0.0)
 
 
-def _held(backend: Backend, proof: Proof, lease: Lease) -> tuple[Claim | None, datetime | None]:
-    """The claim that a worker speaks of, and when it began; None if it has lost it. Raises InvalidInput."""
-    simulation = _known(backend, proof)
+def _find_claim(backend: Backend, proof: Proof, lease: Lease) -> tuple[Claim | None, datetime | None]:
+    """Return the claim of a lease and its start time; None if it was lost. Raises InvalidInput."""
+    simulation = _find(backend, proof)
     with backend.database.reading() as connection:
         row = queries.find_held(connection, simulation.id, lease.task_id)
         if row is None or (row.task_state, row.owner) != (EntityState.RUNNING, lease.owner):

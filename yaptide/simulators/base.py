@@ -1,4 +1,9 @@
-"""What yaptide needs to know of a Monte Carlo code, and nothing about where it runs."""
+"""The protocol of a Monte Carlo code: `Simulator`. Nothing here depends on where the code runs.
+
+Input that is accepted will run: `check` reads the whole input when it is submitted, before anything is stored. It
+rejects everything that `prepare` or the code would reject later, as far as the files show it: a task must not fail
+because of its input, hours later on a cluster.
+"""
 
 import os
 import re
@@ -13,10 +18,10 @@ from numpy.typing import NDArray
 from yaptide.domain.estimators import TaskOutput
 from yaptide.editor.project import Project
 
-#: Input files as they travel: name to text. See `yaptide.simulators.files` for what a name may be.
+#: Input files: name to text. See `yaptide.simulators.files` for what a name may be.
 InputFiles = Mapping[str, str]
 
-#: In a task's folder: what the simulator printed, standard error included.
+#: The log in the folder of a task: standard output and standard error of the simulator.
 OUTPUT_LOG = "output.log"
 
 Say = Callable[[str], None]
@@ -26,7 +31,7 @@ _KEPT = ("PATH", "HOME", "LANG", "TMPDIR")
 
 
 def read_log(folder: Path) -> dict[str, str]:
-    """The end of what a simulator printed in its `folder`, as a log file; empty if there is none."""
+    """The end of the log in the `folder` of a task, by file name; empty if there is no log."""
     try:
         with (folder / OUTPUT_LOG).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL))
@@ -36,16 +41,16 @@ def read_log(folder: Path) -> dict[str, str]:
 
 
 def logs_of_task(task_id: int, logs: Mapping[str, str]) -> dict[str, str]:
-    """Log files of a task under the names they have among those of its simulation."""
+    """The log files of a task, under their names among the log files of the simulation."""
     return {f"task-{task_id}-{name}": text for name, text in logs.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class ProgressRule:
-    """How to see from a file how far a run is: plain data, which can be sent to where nothing of yaptide is installed.
+    """How to determine the progress of a run from a file: plain data, which the agent on a cluster uses too.
 
-    Read are the last `tail` bytes of `file` in the task's folder. If the regular expression `done` is found there, the
-    run is at its end; otherwise the last match of `percent` says how far it is. Its first group is a number.
+    The rule reads the last `tail` bytes of `file` in the folder of the task. If the regular expression `done` matches
+    there, all primaries are simulated; otherwise the first group of the last match of `percent` is the percentage.
     """
 
     file: str
@@ -54,7 +59,7 @@ class ProgressRule:
     done: str
 
     def primaries(self, folder: Path, primaries: int) -> int:
-        """Primaries simulated so far of `primaries`; 0 as long as there is nothing to read."""
+        """Primaries simulated so far, out of `primaries`; 0 if the file does not exist yet."""
         try:
             with (folder / self.file).open("rb") as log:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - self.tail))
@@ -69,7 +74,7 @@ class ProgressRule:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What the check of an input found: `primaries` in all, simulated in batches of `quantum`, from `seed`."""
+    """Input that will run: total `primaries`, to be split in multiples of `quantum`, and the `seed`."""
 
     primaries: int
     quantum: int
@@ -78,7 +83,7 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """A simulator on this machine: the `program`, its `version`, and the SHA-256 hex `digest` of the program."""
+    """An installed simulator: the `program`, its `version`, and the SHA-256 `digest` of the program, hexadecimal."""
 
     program: Path
     version: str
@@ -87,9 +92,9 @@ class Installation:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How to start a task: the argument list and what to add to the environment.
+    """How to start a task: the argument list, and variables to add to the environment.
 
-    `links` are made in the task's folder first, name to target, for programs that cannot bear long paths.
+    `links` (name to target) are created in the folder of the task first, for programs that do not support long paths.
     """
 
     arguments: tuple[str, ...]
@@ -98,18 +103,18 @@ class Command:
 
     @property
     def whole_environment(self) -> dict[str, str]:
-        """The environment of the run: no secret of ours is in it."""
+        """The environment of the run, without secrets of the server."""
         return {name: os.environ[name] for name in _KEPT if name in os.environ} | dict(self.environment)
 
     def make_links(self, folder: Path) -> None:
-        """Make the links in the task's folder; raises OSError."""
+        """Create the links in the folder of the task; raises OSError."""
         for name, target in self.links.items():
             (folder / name).symlink_to(target)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a code can do: particles that it has beams of, quantities that it scores. Empty: not told."""
+    """What a code can do: particles of its beams, and quantities that it scores. Empty: unknown."""
 
     particles: tuple[str, ...] = ()
     quantities: tuple[str, ...] = ()
@@ -118,68 +123,72 @@ class Limits:
 class Simulator(Protocol):
     """One Monte Carlo code: everything that differs between codes.
 
-    An object of it is made once, without arguments, and used by many threads at a time. docs/new-code.md shows one.
-    `yaptide.simulators.programs.PointedProgram` has all that is the same for programs on a site's machine.
+    The class is instantiated once, without arguments, and the object is used by several threads at a time.
+    docs/new-code.md has an example. `yaptide.simulators.programs.PointedProgram` implements everything that is common
+    to programs that a site has installed itself.
     """
 
     name: str
-    """`sim_type` in the API, such as ``mcsquare``: the name of its entry point."""
+    """`sim_type` in the API, such as ``mcsquare``; also the name of its entry point."""
 
     title: str
-    """The code's name as its authors write it, such as ``MCsquare``."""
+    """The name as its authors write it, such as ``MCsquare``."""
 
     takes_projects: bool
-    """Whether projects of the web editor are made for it, and not only input files."""
+    """Whether it can run projects of the web editor, and not only input files."""
 
     progress_rule: ProgressRule | None
-    """How to see how far a run is; None for a code that cannot be run on clusters."""
+    """How to determine the progress of a run; None for a code that cannot run on clusters."""
 
     limits: Limits
     """What it can do."""
 
     remedy: str
-    """What an administrator can do where it is not installed, to stand after a colon: "an administrator can ..."."""
+    """What an administrator can do where it is not installed; shown after a colon: "an administrator can ..."."""
 
     def recognises(self, files: InputFiles) -> bool:
-        """Whether these files look like input of this code."""
+        """Whether these files look like input of this code. A guess: `check` decides."""
 
     def check(self, files: InputFiles) -> Checked:
-        """Check the whole input before anything is stored; raises InvalidInput with what to mend."""
+        """Check the whole input at submission. Input that passes will run, with any seed and any share of primaries.
+
+        Raises InvalidInput with one line that says what to fix. Nothing is stored then.
+        """
 
     def install(self, folder: Path, say: Say) -> Installation:
-        """Fetch the code into `folder`, prove it by a run, tell the steps to `say`; raises NotConfigured."""
+        """Download the code into `folder` and test it by a run; `say` gets the steps. Raises NotConfigured."""
 
     def add(self, folder: Path, program: Path, say: Say) -> Installation:
-        """Prove a site's own `program` by a run, and keep in `folder` where it is; raises NotConfigured."""
+        """Test an existing `program` by a run, and store its path in `folder`; raises NotConfigured."""
 
     def installation(self, folder: Path) -> Installation:
-        """The code that `folder` knows of; raises NotConfigured with the command that installs it."""
+        """The code that `folder` holds or points to; raises NotConfigured with the command that installs it."""
 
     def prepare(self, files: InputFiles, primaries: int, seed: int, folder: Path) -> None:
-        """Write one task's input into the empty `folder`."""
+        """Write the input of one task into the empty `folder`. Must not fail for input that `check` has accepted."""
 
     def command(self, installation: Installation, folder: Path) -> Command:
-        """How to run the task prepared in `folder` (which is also the working directory)."""
+        """The command that runs the task prepared in `folder`, which is also the working directory."""
 
     def progress(self, folder: Path, primaries: int) -> int:
-        """Primaries simulated so far, 0 .. `primaries`, from what the run has written to `folder`."""
+        """Primaries simulated so far, 0 to `primaries`, from the files that the run has written to `folder`."""
 
     def read(self, folder: Path, exit_code: int) -> TaskOutput:
-        """The scores of a finished run; raises SimulationFailed if it cannot be believed, whatever its exit code."""
+        """The results of a finished run; raises SimulationFailed if they are not valid, whatever the exit code is."""
 
     def output_of(self, file_name: str, outputs: Sequence[str]) -> int | None:
-        """Which of the outputs of a project, by name, the results in a file are of; never by its place in a list."""
+        """Index of the project's output whose results are in a file, matched by name; None if there is none."""
 
 
-#: What an object has to have to be a `Simulator`.
+#: The attributes that every `Simulator` must have.
 MEMBERS = tuple(member for member in (*Simulator.__annotations__, *vars(Simulator)) if not member.startswith("_"))
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A project of the web editor as input files.
+    """Input files made from a project of the web editor.
 
-    `left_out` says in sentences what of the project is not in them, `resolution` how fine they are.
+    `left_out` has a sentence for each part of the project that the files lack; `resolution` describes the grid.
     """
 
     files: InputFiles
@@ -189,14 +198,13 @@ class Converted:
 
 @runtime_checkable
 class Converter(Protocol):
-    """What a simulator has beside the calls of `Simulator` if yaptide writes its input files from projects."""
+    """Also implemented by a simulator if yaptide converts projects of the web editor to its input files."""
 
     def convert(self, project: Project) -> Converted:
-        """The input files for a project; raises InvalidInput if nothing that it asks for can be simulated.
+        """The input files for a project; raises InvalidInput if nothing in the project can be simulated.
 
-        The estimators that `read` makes of them have the names of the project's outputs, and hold those of its
-        quantities that come before the first that is left out. Each later one is an estimator of its own, called
-        ``output: quantity``.
+        The estimators that `read` returns have the names of the outputs of the project, and contain the quantities
+        before the first one that is left out. Each later quantity is a separate estimator, ``output: quantity``.
         """
 
 

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
+from yaptide.disk import write_atomically
 from yaptide.domain.errors import InvalidInput, NotConfigured, SimulationFailed
 from yaptide.domain.estimators import TaskOutput
 from yaptide.simulators.base import (
@@ -143,10 +144,9 @@ def keep_pointer(folder: Path, name: str, installation: Installation) -> None:
         "version": installation.version,
         "digest": installation.digest,
     }
-    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=f".{name}-", delete=False) as aside:
-        aside.write(json.dumps(document, indent=1) + "\n")
-    Path(aside.name).chmod(0o644)
-    Path(aside.name).rename(folder / f"{name}.json")
+    with write_atomically(folder / f"{name}.json") as file:
+        file.write(json.dumps(document, indent=1).encode() + b"\n")
+        Path(file.name).chmod(0o644)
 
 
 def remove_pointer(folder: Path, name: str) -> None:

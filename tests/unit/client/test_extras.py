@@ -51,7 +51,7 @@ def without(monkeypatch):
         for module in [name for name in sys.modules if name.partition(".")[0] == library]:
             monkeypatch.delitem(sys.modules, module)
         monkeypatch.setitem(sys.modules, library, None)
-        ours = ("direct.broker", "direct.worker", "direct.courier", "batch.ssh", "batch.driver")
+        ours = ("direct.broker", "direct.worker", "direct.outbox", "batch.ssh", "batch.driver")
         for module in (*(f"yaptide.platforms.{name}" for name in ours), "yaptide.services.bucket"):
             monkeypatch.delitem(sys.modules, module, raising=False)
         monkeypatch.delitem(sys.modules, "yaptide_client.plots", raising=False)
@@ -77,7 +77,7 @@ def test_without_ssh_a_server_works_and_refuses_what_is_for_clusters(without):
     without("asyncssh")
     assert make_driver(settings(), None) is None
     with pytest.raises(NotConfigured, match=r"yaptide\[hpc\]"):
-        batch_options.accept_options(None, {}, get_simulator("mcsquare"), 1, "FILES", for_others=False)
+        batch_options.accept_options(None, {}, get_simulator("mcsquare"), 1, "FILES", for_external=False)
 
 
 def test_doctor_says_that_clusters_are_not_reached(without, monkeypatch):

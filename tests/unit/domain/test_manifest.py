@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.domain.manifest import Description, check_manifest
+from yaptide.domain.manifest import SimulationManifest, check_manifest
 from yaptide.domain.states import FINAL_STATES, EntityState
 
 TIME = "2026-03-01T12:00:00Z"
@@ -64,7 +64,7 @@ def document(**changes):
 
 
 def read(**changes):
-    return msgspec.convert(document(**changes), Description)
+    return msgspec.convert(document(**changes), SimulationManifest)
 
 
 def test_what_agrees_with_itself_is_taken():
@@ -93,7 +93,7 @@ def test_only_what_has_ended_is_taken(state):
 
 @pytest.mark.parametrize("changes", [{"platform": "BATCH"}, {"cluster_name": "ares"}])
 def test_a_cluster_is_that_of_the_platform(changes):
-    with pytest.raises(InvalidInput, match="does not tell on which cluster"):
+    with pytest.raises(InvalidInput, match="must have a cluster_name"):
         check_manifest(read(**changes))
 
 
@@ -107,7 +107,7 @@ def test_a_cluster_is_that_of_the_platform(changes):
     ],
 )
 def test_nothing_is_there_twice(changes, what):
-    with pytest.raises(InvalidInput, match=f"two {what} are the same"):
+    with pytest.raises(InvalidInput, match=f"duplicate {what}"):
         check_manifest(read(**changes))
 
 
@@ -121,7 +121,7 @@ def test_nothing_is_there_twice(changes, what):
     ],
 )
 def test_a_move_that_cannot_have_been_is_refused(history):
-    with pytest.raises(InvalidInput, match="cannot have gone from"):
+    with pytest.raises(InvalidInput, match="has a transition that is not allowed"):
         check_manifest(read(history=history))
 
 
@@ -141,7 +141,7 @@ def test_what_a_task_may_a_simulation_may_not_and_the_other_way_round():
     ],
 )
 def test_the_history_leads_to_the_present_states(history):
-    with pytest.raises(InvalidInput, match="does not lead to the states"):
+    with pytest.raises(InvalidInput, match="does not end in its states"):
         check_manifest(read(history=history))
 
 

@@ -345,7 +345,7 @@ def test_a_mean_has_no_weights_unless_it_is_said():
 def test_there_is_a_page_for_each_number_of_primaries():
     with pytest.raises(ValueError, match="zip"):
         merge_pages(pages([[1.0], [2.0]]), [1])
-    with pytest.raises(PagesDiffer, match="no task has left it"):
+    with pytest.raises(PagesDiffer, match="no task has this page"):
         merge_pages([], [])
 
 

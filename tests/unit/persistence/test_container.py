@@ -22,10 +22,10 @@ def file(tmp_path):
     return path
 
 
-def seal(path):
-    """Give a zip archive a seal, as anybody can."""
+def add_checksum(path):
+    """Give a zip archive a checksum, as anybody can."""
     with zipfile.ZipFile(path, "a") as archive:
-        archive.comment = container._SEAL + b"0" * 64
+        archive.comment = container._CHECKSUM + b"0" * 64
     with path.open("r+b") as file:
         length = path.stat().st_size - 64
         digest = container._digest(file, length)
@@ -93,7 +93,7 @@ def test_what_is_not_ours_is_refused(entries, tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         for name, text in entries.items():
             archive.writestr(name, text)
-    seal(path)
+    add_checksum(path)
     with pytest.raises(InvalidInput) as refused, open_container(path, FORMAT):
         pass
     assert str(path) in str(refused.value)
@@ -105,8 +105,8 @@ def test_two_entries_of_one_name_are_refused(tmp_path):
         archive.writestr("manifest.json", manifest())
         with pytest.warns(UserWarning, match="Duplicate"):
             archive.writestr("manifest.json", manifest())
-    seal(path)
-    with pytest.raises(InvalidInput, match="two entries of one name"), open_container(path, FORMAT):
+    add_checksum(path)
+    with pytest.raises(InvalidInput, match="duplicate entries"), open_container(path, FORMAT):
         pass
 
 
@@ -114,7 +114,7 @@ def test_a_newer_version_is_told_apart(tmp_path):
     path = tmp_path / "b.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("manifest.json", manifest(version=4, yaptide="7.1"))
-    seal(path)
+    add_checksum(path)
     with pytest.raises(Conflict, match=r"7\.1"), open_container(path, FORMAT):
         pass
 
@@ -123,5 +123,5 @@ def test_a_newer_version_is_told_apart(tmp_path):
 def test_other_files_are_refused(contents, tmp_path):
     path = tmp_path / "b.zip"
     path.write_bytes(contents)
-    with pytest.raises(InvalidInput, match="yaptide wrote"), open_container(path, FORMAT):
+    with pytest.raises(InvalidInput, match="written by yaptide"), open_container(path, FORMAT):
         pass

@@ -7,7 +7,7 @@ import yaptide.persistence.queries
 
 #: What may follow `in_`: constants, other queries, and what there are only a few of.
 FEW = ("states", "self.states", "allowed", "sim_types", "merges")
-QUERIES = ("select(", "newest", "waiting", "numbers", "left")
+QUERIES = ("select(", "newest", "waiting", "numbers", "unfinished")
 CONSTANTS = ("EntityState", "_pairs(", "source_states(", "'sources'")
 
 

@@ -7,8 +7,8 @@ from zipfile import ZipFile
 
 import pytest
 
-from yaptide.domain.errors import InvalidInput
-from yaptide.persistence.zip_safety import BROKEN, open_archive
+from yaptide.domain.errors import InvalidInput, SimulationFailed
+from yaptide.persistence.zip_safety import explain_damage, open_archive, read_entry
 
 
 def archive(count: int, **extra: bytes) -> io.BytesIO:
@@ -66,6 +66,28 @@ def test_a_directory_is_counted_whatever_is_said_of_it(said, small):
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\5\6", b"PK\3\4" * 100, bytes(1000)])
-def test_what_is_no_archive_is_broken(data):
-    with pytest.raises(BROKEN):
+def test_what_is_no_archive_is_explained(data):
+    with pytest.raises(InvalidInput, match="The cats cannot be read: "), explain_damage("The cats cannot be read"):
         open_archive(io.BytesIO(data), 10)
+
+
+def test_damage_is_the_error_that_the_caller_asks_for():
+    file = archive(1, other=b"data")
+    file.getbuffer()[file.getvalue().index(b"data")] = 0
+    with open_archive(file, 2) as opened:
+        with pytest.raises(SimulationFailed, match="damaged: Bad CRC-32"), explain_damage("damaged", SimulationFailed):
+            read_entry(opened, "other", 4)
+        with pytest.raises(InvalidInput, match="There is no item named"), explain_damage("damaged"):
+            read_entry(opened, "missing", 4)
+
+
+def test_an_error_of_the_system_is_not_the_archives():
+    with pytest.raises(PermissionError), explain_damage("damaged"):
+        raise PermissionError
+
+
+def test_an_entry_is_read_up_to_its_limit():
+    with open_archive(archive(0, data=b"1234"), 1) as opened:
+        assert read_entry(opened, "data", 4) == b"1234"
+        with pytest.raises(InvalidInput, match="data has more than 3 bytes"):
+            read_entry(opened, "data", 3)

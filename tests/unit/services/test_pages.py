@@ -46,7 +46,7 @@ def test_without_a_number_it_has_that_of_its_place():
 @pytest.mark.parametrize("number", [-1, "x", "", "1.0", "1" * 10, "\u0663", None])
 def test_what_is_no_number_of_a_page(number):
     spoilt = page() | {"metadata": {"page_number": number}}
-    with pytest.raises(InvalidInput, match="is no page number"):
+    with pytest.raises(InvalidInput, match="is not a page number"):
         check(spoilt)
     assert pages.number_of(json.dumps(spoilt).encode(), 3) == 3
 
@@ -56,7 +56,7 @@ def test_the_largest_number_of_a_page():
 
 
 def test_a_number_that_is_taken():
-    with pytest.raises(InvalidInput, match="another one of this number"):
+    with pytest.raises(InvalidInput, match="another page with this number"):
         check(page(3), taken={3})
 
 
@@ -90,7 +90,7 @@ def test_what_is_no_name(name, place):
     named = page()
     del named["metadata"]["name"]
     named[place]["name"] = name
-    with pytest.raises(InvalidInput, match="Its name must have 1 to 500 characters"):
+    with pytest.raises(InvalidInput, match="the name must have 1 to 500 characters"):
         check(named)
 
 
@@ -103,7 +103,7 @@ def test_a_run_of_numbers_is_no_name_though_little_is_left_of_it():
     text = with_hidden_numbers(make)
     body = slim_json([text])
     assert len(body.text) < len(text) - 60_000
-    with pytest.raises(InvalidInput, match="Its name must have 1 to 500 characters"):
+    with pytest.raises(InvalidInput, match="the name must have 1 to 500 characters"):
         pages.check_page(body.text, body, 0, "F")
 
 
@@ -149,16 +149,16 @@ def test_values_that_do_not_exist_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"dimensions": 6}, "it has 6 dimensions; there may be 0 to 5"),
+        ({"dimensions": 6}, "it has 6 dimensions, but must have 0 to 5"),
         ({"dimensions": -1}, "it has -1 dimensions"),
         ({"dimensions": 2}, "not as many axes"),
-        ({"axis_dim1": {"values": [0.5, None, 2.5]}}, "an axis holds values that are not numbers"),
-        ({"data": data(1, 2)}, "it has 2 values, its axes ask for 3"),
+        ({"axis_dim1": {"values": [0.5, None, 2.5]}}, "an axis has values that are not numbers"),
+        ({"data": data(1, 2)}, "it has 2 values, but its axes need 3"),
         ({"data": data(1, 2, 3, errors=[1, 2])}, "it has 3 values and 2 errors"),
-        ({"data": data(1, 2, 3, missing=[[2, 3]])}, "names values that there are not"),
-        ({"data": data(1, 2, 3, missing=[[-1, 0]])}, "names values that there are not"),
-        ({"data": data(1, 2, 3, missing=[[1, 0]])}, "names values that there are not"),
-        ({"data": data([1], [2, 3])}, "its rows are not of one length"),
+        ({"data": data(1, 2, 3, missing=[[2, 3]])}, "lists values that do not exist"),
+        ({"data": data(1, 2, 3, missing=[[-1, 0]])}, "lists values that do not exist"),
+        ({"data": data(1, 2, 3, missing=[[1, 0]])}, "lists values that do not exist"),
+        ({"data": data([1], [2, 3])}, "its rows differ in length"),
         ({"metadata": {"aggregation": "guess"}}, "aggregation: "),
     ],
 )

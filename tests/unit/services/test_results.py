@@ -62,7 +62,7 @@ def post(request, backend, job, monkeypatch):
             return results.post_results(backend, data)
         with tempfile.TemporaryFile() as file:
             file.write(data)
-            return results.post_file(backend, file)
+            return results.post_results(backend, file)
 
     return posting
 
@@ -164,7 +164,7 @@ def test_the_same_again_changes_nothing_however_it_is_sent(backend, database, po
 def test_other_results_are_refused_and_the_first_are_kept(backend, database, job, others):
     results.post_results(backend, body(job, estimator("dose_")))
     before = stored(database)
-    with pytest.raises(Conflict, match="other results already"):
+    with pytest.raises(Conflict, match="already has other results"):
         results.post_results(backend, body(job, *others))
     assert stored(database) == before
 
@@ -227,13 +227,13 @@ def test_results_are_stored_though_the_transaction_has_to_give_way(backend, data
 @pytest.mark.parametrize("sent", [None, 7, {"a": 1}, [7], [{"name": "a"}], [{"name": 1, "pages": []}], "x"])
 def test_what_are_no_estimators_is_refused(database, post, sent):
     before = stored(database)
-    with pytest.raises(InvalidInput, match="The body is not what was expected"):
+    with pytest.raises(InvalidInput, match="Invalid body"):
         post(estimators=sent)
     assert stored(database) == before
 
 
 def test_results_without_estimators_are_refused(database, post):
-    with pytest.raises(InvalidInput, match="There are no estimators in the results"):
+    with pytest.raises(InvalidInput, match="The results have no estimators"):
         post()
 
 
@@ -243,7 +243,7 @@ def test_what_is_no_body_is_refused(backend, database, data):
     with tempfile.TemporaryFile() as file:
         file.write(data)
         with pytest.raises(InvalidInput):
-            results.post_file(backend, file)
+            results.post_results(backend, file)
     with pytest.raises(InvalidInput):
         results.post_results(backend, data)
     with pytest.raises(InvalidInput):
@@ -312,9 +312,7 @@ def test_a_page_that_cannot_be_kept_is_left_out_alone_and_named(backend, databas
 def test_nothing_is_stored_if_nothing_can_be_kept(database, post):
     before = stored(database)
     bad = page() | SPOILT["another length"]
-    with pytest.raises(
-        InvalidInput, match=r"^Nothing of the results can be kept: page 0 of estimator 'dose_': it has 2"
-    ):
+    with pytest.raises(InvalidInput, match=r"^No page of the results is valid: page 0 of estimator 'dose_': it has 2"):
         post(estimator("dose_", bad), estimator("b") | {"pages": []})
     assert stored(database) == before
 
@@ -335,8 +333,8 @@ def test_what_comes_twice_is_kept_once(backend, user, job, post):
         ({"name": "x" * 501}, "An estimator's name must have"),
         ({"name": MANY}, "An estimator's name must have"),
         ({"name": "a\0b"}, "An estimator's name must have"),
-        ({"metadata": None}, "The body is not what was expected"),
-        ({"metadata": [1]}, "The body is not what was expected"),
+        ({"metadata": None}, "Invalid body"),
+        ({"metadata": [1]}, "Invalid body"),
     ],
     ids=["no pages", "no name", "long name", "numbers for a name", "zero byte", "no metadata", "a list"],
 )
@@ -351,7 +349,7 @@ def test_an_estimator_of_which_nothing_can_be_kept_is_named(backend, database, u
 
 
 @pytest.mark.parametrize(
-    ("place", "reason"), [("the estimator", "An estimator's name must have"), ("the page", "Its name must have")]
+    ("place", "reason"), [("the estimator", "An estimator's name must have"), ("the page", "the name must have")]
 )
 def test_a_run_of_numbers_is_no_name_though_little_is_left_of_it(backend, database, job, place, reason):
     """What stands for the numbers in the text that is looked at would be stored for a name."""
@@ -363,7 +361,7 @@ def test_a_run_of_numbers_is_no_name_though_little_is_left_of_it(backend, databa
 
     with tempfile.TemporaryFile() as file:
         file.write(with_hidden_numbers(make))
-        [refused] = results.post_file(backend, file).refused
+        [refused] = results.post_results(backend, file).refused
     assert refused.reason.startswith(reason)
     assert [row["name"] for row in rows_of(database, "Estimator")] == ["good"]
 
@@ -427,7 +425,7 @@ def test_words_in_names_are_no_numbers(backend, user, job, post):
 
 def test_a_broken_body_with_such_words_is_still_broken(backend, job):
     data = body(job, estimator("dose_", page(0, "q", (math.nan, 1.0, 2.0))))[:-2]
-    with pytest.raises(InvalidInput, match="The body is not what was expected"):
+    with pytest.raises(InvalidInput, match="Invalid body"):
         results.post_results(backend, data)
 
 
@@ -465,7 +463,7 @@ def test_estimators_are_named_and_ordered_as_in_the_project(backend, database, p
 
 def test_two_results_of_one_output_are_refused(backend, database, project):
     job = project("dose")
-    with pytest.raises(InvalidInput, match="two of the same estimator"):
+    with pytest.raises(InvalidInput, match="a duplicate estimator"):
         results.post_results(backend, body(job, estimator("dose"), estimator("dose_")))
     assert rows_of(database, "Estimator") == []
 
@@ -595,14 +593,14 @@ def test_pages_that_could_not_be_merged_are_named(monkeypatch):
 def test_an_estimator_of_which_no_page_could_be_merged_comes_along_with_others():
     sent = packed(estimator("a"), estimator("b") | {"pages": []}, refused=(RefusedPage("b", 0, "no"),))
     assert [(each[0], len(each[3])) for each in read_file(sent)] == [("a", 1), ("b", 0)]
-    with pytest.raises(InvalidInput, match="There are no pages in the results"):
+    with pytest.raises(InvalidInput, match="The results have no pages"):
         read_file(packed(estimator("b") | {"pages": []}, refused=(RefusedPage("b", 0, "no"),)))
 
 
 def test_an_estimator_without_pages_that_nobody_misses_is_refused():
     with pytest.raises(InvalidInput, match="Estimator 'b' has no pages"):
         read_file(packed(estimator("a"), estimator("b") | {"pages": []}))
-    with pytest.raises(InvalidInput, match="There are no pages in the results"):
+    with pytest.raises(InvalidInput, match="The results have no pages"):
         read_file(packed())
 
 
@@ -618,8 +616,8 @@ def test_names_that_no_column_takes_are_refused(change):
         (page(4) | SPOILT["another length"], "Page 4 of estimator 'a': it has 2 values"),
         (page(4) | SPOILT["no values"], "it has 0 values"),
         (page(4, "q", (math.nan, 1.0, 2.0)), "Page 1 of estimator 'a'"),
-        (page(4, "q", (None, 1.0, 2.0)), "Page 4 of estimator 'a': it is not written as yaptide does it"),
-        (page(4, MANY), "Page 4 of estimator 'a': Its name must have"),
+        (page(4, "q", (None, 1.0, 2.0)), "Page 4 of estimator 'a': it is not in the form that yaptide writes"),
+        (page(4, MANY), "Page 4 of estimator 'a': the name must have"),
         ([], "Page 1 of estimator 'a'"),
     ],
     ids=["another length", "no values", "NaN", "null", "numbers for a name", "a list"],
@@ -682,7 +680,7 @@ def test_so_are_the_metadata_of_each_estimator(monkeypatch):
 
 
 def test_metadata_that_are_no_object_are_refused():
-    with pytest.raises(InvalidInput, match="The body is not what was expected"):
+    with pytest.raises(InvalidInput, match="Invalid body"):
         read_file(packed(estimator("a") | {"metadata": [1]}))
 
 
@@ -809,7 +807,7 @@ def test_results_that_are_deleted_while_they_are_read_end_the_answer(backend, us
     parts = codec.stitch_gzip(results.read_results(backend, user, job.job_id))
     next(parts)
     simulations.delete_simulation(backend, user, job.job_id)
-    with pytest.raises(NotFound, match="deleted while they were read"):
+    with pytest.raises(NotFound, match="deleted while they were being read"):
         list(parts)
 
 
@@ -884,7 +882,7 @@ def test_what_is_no_range(text):
 
 def test_there_are_not_too_many_ranges():
     """SQLite takes no more than a thousand alternatives."""
-    with pytest.raises(InvalidInput, match="is no range of pages"):
+    with pytest.raises(InvalidInput, match="is not a range of pages"):
         results.parse_page_numbers(",".join(str(2 * n) for n in range(502)))
 
 
@@ -895,9 +893,9 @@ def test_no_two_estimators_and_no_two_pages_are_the_same():
         )
 
     results.check_unique([new("a", 0, 1), new("b", 0)])
-    with pytest.raises(InvalidInput, match="two of the same estimator"):
+    with pytest.raises(InvalidInput, match="a duplicate estimator"):
         results.check_unique([new("a", 0), new("a", 1)])
-    with pytest.raises(InvalidInput, match="two of the same page"):
+    with pytest.raises(InvalidInput, match="a duplicate page"):
         results.check_unique([new("a", 0, 0)])
 
 

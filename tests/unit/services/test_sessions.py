@@ -281,7 +281,7 @@ def test_without_keycloak_nobody_signs_in_through_it(backend, clock):
 
 
 def test_the_name_has_to_be_that_of_the_token(realm):
-    with pytest.raises(Forbidden, match="not that of Keycloak's token"):
+    with pytest.raises(Forbidden, match="does not match Keycloak's token"):
         through_keycloak(realm, username="mallory")
     assert rows_of(realm.database, "User") == []
 

@@ -251,7 +251,7 @@ def test_the_materials_are_those_of_the_documentation():
 def test_it_is_known_who_can_be_converted_for():
     assert isinstance(MCsquare(), Converter)
     assert list_converters() == ["mcsquare"]
-    with pytest.raises(InvalidInput, match="yaptide makes no input files of FLUKA from a project, but of mcsquare"):
+    with pytest.raises(InvalidInput, match="Cannot convert projects to input of FLUKA: use mcsquare"):
         convert_project(projects.water_phantom(), "fluka")
     with pytest.raises(InvalidInput, match="There is no simulator 'geant'"):
         convert_project(projects.water_phantom(), "geant")

@@ -1,11 +1,10 @@
-"""Turns a database of the existing YAPTIDE backend into ours, in place.
+"""Convert a database of the older YAPTIDE backend in place.
 
-The old tables are put aside under other names (`staging`), ours are made by our own first migration, the rows are
-copied (`accounts`, `simulations`, `payloads`), and the old tables are dropped. What refers to nothing is given
-something to refer to before that (`orphans`), so that the copying need not care. Each choice that had to be made is in
-the report.
+The old tables are renamed (`staging`), the first migration creates the new ones, the rows are copied (`accounts`,
+`simulations`, `payloads`), and the old tables are dropped. Rows without a parent get one before that (`orphans`), so
+that copying need not handle them. The report lists every decision.
 
-All of it runs in the caller's transaction: the caller commits, or rolls back and the database is as it was.
+All of it runs in the caller's transaction: the caller commits, or rolls back and leaves the database unchanged.
 """
 
 from sqlalchemy import Connection
@@ -17,17 +16,17 @@ from yaptide.persistence.adoption.work import Options as Options, Work
 
 
 def adopt_database(connection: Connection, options: Options) -> Report:
-    """Turn the database into ours; the report tells if it was already, and then nothing was changed.
+    """Convert the database and return a report; do nothing if it already is a yaptide database.
 
-    `connection` is one of `Database.migrating()`. Raises Conflict if the database is neither ours nor one that can be
-    taken over, and whatever `options.encrypt` raises; the caller then rolls back.
+    `connection` comes from `Database.migrating()`. Raises Conflict if the database is neither that of yaptide nor of an
+    older backend, and whatever `options.encrypt` raises; the caller then rolls back.
     """
     staging.lock_migrations(connection)
-    found = legacy.recognise_origin(connection)
-    if found.ours:
-        return Report(found.revision)
+    origin = legacy.recognise_origin(connection)
+    if origin.is_yaptide:
+        return Report(origin.revision)
     work = Work(
-        connection, options, Report(found.revision), staging.put_aside(connection), staging.make_ours(connection)
+        connection, options, Report(origin.revision), staging.put_aside(connection), staging.make_ours(connection)
     )
     staging.index_children(connection, work.old)
     orphans.settle_orphans(work)

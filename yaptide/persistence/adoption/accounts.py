@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from yaptide.domain.names import skeleton
+from yaptide.domain.names import make_skeleton
 from yaptide.persistence.adoption.values import optional_text, to_text, to_word
 from yaptide.persistence.adoption.work import Names, Work
 from yaptide.persistence.engine import Record
@@ -14,7 +14,7 @@ _UNNAMED = "unnamed"
 
 
 def copy_accounts(work: Work) -> None:
-    """Copy users and clusters; numbers stay, and hashes of passwords as they are."""
+    """Copy users and clusters; ids and password hashes do not change."""
     _copy_users(work)
     _copy_clusters(work)
 
@@ -35,22 +35,22 @@ def _copy_users(work: Work) -> None:
 
 
 def _copy_user(work: Work, row: Record, names: dict[str, Names], skeletons: set[str | None]) -> None:
-    where, found = f"User {row.id}", to_text(row.username)
+    location, old_name = f"User {row.id}", to_text(row.username)
     provider = to_word(row.auth_provider, YAPTIDE_USER, KEYCLOAK_USER)
     if provider is None:
         provider = KEYCLOAK_USER if row.local is None and row.keycloak is not None else YAPTIDE_USER
-        work.decide(where, found, f"signs in as {provider}", f"auth_provider was {to_text(row.auth_provider)!r}")
-    name = names[provider].take(found or _UNNAMED)
-    if name != found:
-        work.decide(where, name, "renamed", f"the name {found!r} was empty or taken")
+        work.decide(location, old_name, f"signs in as {provider}", f"auth_provider was {to_text(row.auth_provider)!r}")
+    name = names[provider].take(old_name or _UNNAMED)
+    if name != old_name:
+        work.decide(location, name, "renamed", f"the name {old_name!r} was empty or taken")
     work.add("User", [{"id": row.id, "username": name, "auth_provider": provider}])
     if row.local is not None or provider == YAPTIDE_USER:
         if row.local is None or not row.password_hash:
-            work.decide(where, name, "cannot sign in with a password", "no hash of one was there")
-        own = None if skeleton(name) in skeletons else skeleton(name)  # the first of those that look alike has it
-        skeletons.add(own)
+            work.decide(location, name, "cannot sign in with a password", "it had no password hash")
+        skeleton_value = None if make_skeleton(name) in skeletons else make_skeleton(name)  # only the oldest
+        skeletons.add(skeleton_value)
         password_hash = optional_text(row.password_hash)
-        work.add(YAPTIDE_USER, [{"id": row.id, "password_hash": password_hash, "name_skeleton": own}])
+        work.add(YAPTIDE_USER, [{"id": row.id, "password_hash": password_hash, "name_skeleton": skeleton_value}])
     if row.keycloak is not None or provider == KEYCLOAK_USER:
         work.add(KEYCLOAK_USER, [{"id": row.id, **_credentials(work, row, name)}])
 
@@ -58,7 +58,7 @@ def _copy_user(work: Work, row: Record, names: dict[str, Names], skeletons: set[
 def _credentials(work: Work, row: Record, name: str) -> dict[str, Any]:
     key = to_text(row.private_key)
     if key:
-        work.decide(f"{KEYCLOAK_USER} {row.id}", name, "private key encrypted", "it was stored in clear")
+        work.decide(f"{KEYCLOAK_USER} {row.id}", name, "private key encrypted", "it was stored unencrypted")
     return {"cert": optional_text(row.cert), "private_key": work.options.encrypt(key) if key else None}
 
 
@@ -67,8 +67,8 @@ def _copy_clusters(work: Work) -> None:
     names = Names()
     for rows in work.batches(select(table), table.c.id):
         for row in rows:
-            found = to_text(row.cluster_name)
-            name = names.take(found or _UNNAMED)
-            if name != found:
-                work.decide(f"Cluster {row.id}", name, "renamed", f"the name {found!r} was empty or taken")
+            old_name = to_text(row.cluster_name)
+            name = names.take(old_name or _UNNAMED)
+            if name != old_name:
+                work.decide(f"Cluster {row.id}", name, "renamed", f"the name {old_name!r} was empty or taken")
             work.add("Cluster", [{"id": row.id, "cluster_name": name}])

@@ -1,4 +1,4 @@
-"""Recognises a database of the existing YAPTIDE backend, in each of its revisions, and one that is ours already."""
+"""Recognise a database of the older YAPTIDE backend, in any revision, or one of yaptide."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Inspector, inspect, text
 from yaptide.domain.errors import Conflict
 from yaptide.persistence import schema
 
-#: Its revisions, oldest first. The application also made the tables without any.
+#: Revisions of the older backend, oldest first. It could also create tables without a revision.
 REVISIONS = ("06c32cf470e7", "3f9d1f1bec46", "4027fc5cbcb1", "41149fa64bd2", "5003b9acb1f4")
 
 #: The columns that its tables have in every revision.
@@ -35,7 +35,7 @@ COLUMNS: Mapping[str, frozenset[str]] = {
     "Logfiles": frozenset({"id", "simulation_id", "compressed_data"}),
 }
 
-#: Those that came with one of the later revisions.
+#: Columns that were added in later revisions.
 LATER_COLUMNS: Mapping[str, frozenset[str]] = {
     "Estimator": frozenset({"file_name"}),
     "Page": frozenset({"page_name", "page_dimension"}),
@@ -45,28 +45,28 @@ _NONE: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
-class Recognised:
-    """Whose database it is, and its revision (None: no migration ever ran)."""
+class Origin:
+    """The origin of a database, and its revision (None: no migration has run)."""
 
-    ours: bool
+    is_yaptide: bool
     revision: str | None
 
 
-def recognise_origin(connection: Connection) -> Recognised:
-    """Whose database it is; raises Conflict if it is neither ours nor one that can be taken over."""
+def recognise_origin(connection: Connection) -> Origin:
+    """Return the origin of a database; raise Conflict if it is neither yaptide's nor one that can be converted."""
     inspector = inspect(connection)
     tables = set(inspector.get_table_names()) - {"alembic_version"}
     if not tables:
-        raise Conflict("The database is empty, there is nothing to take over; yaptide db upgrade makes the tables")
+        raise Conflict("The database is empty; create its tables with: yaptide db upgrade")
     revisions = _revisions(connection, inspector)
     if "StateHistory" in tables and revisions and revisions <= set(schema.known_revisions()):
-        return Recognised(ours=True, revision=max(revisions))
+        return Origin(is_yaptide=True, revision=max(revisions))
     if len(revisions) > 1 or not revisions <= set(REVISIONS):
         raise _refusal(f"its revision {', '.join(sorted(revisions))} is not known")
     _check_tables(tables)
     for table in COLUMNS:
         _check_columns(table, {column["name"] for column in inspector.get_columns(table)})
-    return Recognised(ours=False, revision=next(iter(revisions), None))
+    return Origin(is_yaptide=False, revision=next(iter(revisions), None))
 
 
 def _revisions(connection: Connection, inspector: Inspector) -> set[str]:
@@ -79,19 +79,19 @@ def _check_tables(tables: set[str]) -> None:
     if missing := COLUMNS.keys() - tables:
         raise _refusal(f"it has no table {', '.join(sorted(missing))}")
     if more := tables - COLUMNS.keys():
-        raise _refusal(f"it also holds {', '.join(sorted(more))}; move or drop what is not of that backend")
+        raise _refusal(f"it has additional tables: {', '.join(sorted(more))}; move or drop them")
 
 
 def _check_columns(table: str, columns: set[str]) -> None:
-    """Nothing may be missing that we read, and nothing be there that we would lose."""
+    """Check that no column is missing that is read, and that there is none that would be lost."""
     if missing := COLUMNS[table] - columns:
         raise _refusal(f"its table {table} has no {', '.join(sorted(missing))}")
     if more := columns - COLUMNS[table] - LATER_COLUMNS.get(table, _NONE):
-        raise _refusal(f"its table {table} also holds {', '.join(sorted(more))}, which would be lost")
+        raise _refusal(f"its table {table} has additional columns that would be lost: {', '.join(sorted(more))}")
 
 
 def _refusal(reason: str) -> Conflict:
     return Conflict(
-        f"This is no database of yaptide, and none of a YAPTIDE backend that can be taken over: {reason}. "
+        f"This is neither a yaptide database nor one of an older YAPTIDE backend that can be taken over: {reason}. "
         "Nothing was changed"
     )

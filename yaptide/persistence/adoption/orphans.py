@@ -1,8 +1,8 @@
-"""Rows that refer to nothing: written with foreign keys off, or with no reference at all.
+"""Rows that refer to a missing row: written without foreign keys, or without any reference.
 
-What they hold must not be lost, so the row that they refer to is made: a placeholder of the same number, in the old
-tables. The simulations among them have no owner, and go where all those without an owner go. Only rows that hold
-nothing but the reference are dropped.
+Their contents must not be lost, so a placeholder with the missing id is created in the old tables. Placeholder
+simulations have no owner and are treated like all simulations without one. Only rows that contain nothing but the
+reference are dropped.
 """
 
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from sqlalchemy import ColumnElement, Integer, and_, delete, func, insert, or_, 
 from yaptide.persistence.adoption import values
 from yaptide.persistence.adoption.work import Work
 
-#: Child, the column that refers to the parent, the parent, and the columns of a child that hold something. Where there
-#: are none given, a row always holds something.
+#: Child, its column that refers to the parent, the parent, and the columns of the child that may have contents. Without
+#: such columns, a row always counts as having contents.
 _REFERENCES = (
     ("YaptideUser", "id", "User", ("password_hash",)),
     ("KeycloakUser", "id", "User", ("cert", "private_key")),
@@ -32,11 +32,11 @@ _REFERENCES = (
 
 
 def settle_orphans(work: Work) -> None:
-    """Give everything in the old tables something to refer to."""
-    _Leftovers(work).settle()
+    """Create or assign a parent for every orphan in the old tables."""
+    _Orphans(work).settle()
 
 
-class _Leftovers:
+class _Orphans:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.connection = work.connection
@@ -44,9 +44,9 @@ class _Leftovers:
         self._common: int | None = None
 
     def settle(self) -> None:
-        for child, column, _, holding in _REFERENCES:
-            if holding:
-                self._drop_hollow(child, column, holding)
+        for child, column, _, content_columns in _REFERENCES:
+            if content_columns:
+                self._drop_empty(child, column, content_columns)
         self._adopt_unattached()
         for child, column, parent, _ in _REFERENCES:
             for number in self._missing(child, column, parent):
@@ -58,16 +58,16 @@ class _Leftovers:
         known = select(self.old[parent].c.id).where(self.old[parent].c.id == reference).correlate(self.old[child])
         return ~known.exists()
 
-    def _drop_hollow(self, child: str, column: str, holding: tuple[str, ...]) -> None:
-        """Drop the orphans among the rows of `child` that hold nothing."""
+    def _drop_empty(self, child: str, column: str, content_columns: tuple[str, ...]) -> None:
+        """Drop the orphans among the rows of `child` that have no contents."""
         table = self.old[child]
-        parent = next(found for name, key, found, _ in _REFERENCES if (name, key) == (child, column))
-        # A row whose only column is its number holds nothing.
-        empty = and_(true(), *(self._is_empty(table.c[name]) for name in holding if name != column))
-        hollow = self._is_orphan(child, column, parent) & empty
-        for number in self.connection.execute(select(table.c.id).where(hollow).order_by(table.c.id)).scalars():
-            self.work.decide(f"{child} {number}", "", "dropped", f"its {parent} is gone, and it holds nothing")
-        self.connection.execute(delete(table).where(hollow))
+        parent = next(other for name, key, other, _ in _REFERENCES if (name, key) == (child, column))
+        # A row whose only column is its id has no contents.
+        empty = and_(true(), *(self._is_empty(table.c[name]) for name in content_columns if name != column))
+        empty_orphans = self._is_orphan(child, column, parent) & empty
+        for number in self.connection.execute(select(table.c.id).where(empty_orphans).order_by(table.c.id)).scalars():
+            self.work.decide(f"{child} {number}", "", "dropped", f"its {parent} is missing, and it has no contents")
+        self.connection.execute(delete(table).where(empty_orphans))
 
     @staticmethod
     def _is_empty(column: ColumnElement[Any]) -> ColumnElement[bool]:
@@ -81,7 +81,7 @@ class _Leftovers:
         return list(self.connection.execute(query.order_by(reference)).scalars())
 
     def _adopt_unattached(self) -> None:
-        """Bring rows that name no simulation at all together in one."""
+        """Assign rows without a simulation to one placeholder simulation."""
         for name in ("Task", "Input", "Estimator", "Logfiles"):
             table = self.old[name]
             unattached = table.c.simulation_id.is_(None)
@@ -90,14 +90,16 @@ class _Leftovers:
                 continue
             changes: dict[str, Any] = {"simulation_id": self._common_simulation()}
             if name == "Task":
-                changes["task_id"] = table.c.id  # several may have had the same number
+                changes["task_id"] = table.c.id  # several may have the same number
             self.connection.execute(update(table).where(unattached).values(changes))
             for number in numbers:
-                whose = _job_id(self._common_simulation())
-                self.work.decide(f"{name} {number}", whose, "kept in a placeholder simulation", "it had no simulation")
+                placeholder = _job_id(self._common_simulation())
+                self.work.decide(
+                    f"{name} {number}", placeholder, "kept in a placeholder simulation", "it had no simulation"
+                )
 
     def _make(self, parent: str, number: int, child: str) -> None:
-        """Make the row `number` that rows of `child` refer to."""
+        """Create the row `number` that rows of `child` refer to."""
         values_of = {
             "User": self._user,
             "Simulation": self._simulation,
@@ -108,7 +110,7 @@ class _Leftovers:
         row = values_of[parent](number, child)
         self.connection.execute(insert(self.old[parent]), {"id": number, **row})
         self.work.decide(
-            f"{parent} {number}", str(row.get("job_id", "")), "made as a placeholder", f"{child} rows refer to it"
+            f"{parent} {number}", str(row.get("job_id", "")), "created as a placeholder", f"{child} rows refer to it"
         )
 
     def _user(self, number: int, child: str) -> Mapping[str, Any]:
@@ -121,7 +123,7 @@ class _Leftovers:
         self.work.placeholders.add(number)
         return {
             "job_id": _job_id(number),
-            "title": f"Left over of simulation {number}",
+            "title": f"Orphans of simulation {number}",
             "platform": "BATCH" if child == "BatchSimulation" else "DIRECT",
             "input_type": "FILES",
             "sim_type": "unknown",
@@ -139,11 +141,11 @@ class _Leftovers:
         }
 
     def _estimator(self, number: int, child: str) -> Mapping[str, Any]:
-        named = {"file_name": ""} if "file_name" in self.old["Estimator"].c else {}
-        return {"simulation_id": self._common_simulation(), "name": f"left over of estimator {number}", **named}
+        file_name = {"file_name": ""} if "file_name" in self.old["Estimator"].c else {}
+        return {"simulation_id": self._common_simulation(), "name": f"orphans of estimator {number}", **file_name}
 
     def _common_simulation(self) -> int:
-        """The simulation for what refers to no simulation that can be told."""
+        """Return the placeholder simulation of rows whose simulation is unknown."""
         if self._common is None:
             used = [self.old["Simulation"].c.id]
             used += [self.old[child].c[column] for child, column, parent, _ in _REFERENCES if parent == "Simulation"]
@@ -152,12 +154,14 @@ class _Leftovers:
         return self._common
 
     def _release_unknown_owners(self) -> None:
-        """Take simulations away from users who are gone."""
+        """Clear the owner of simulations whose user is missing."""
         table = self.old["Simulation"]
         unknown = table.c.user_id.is_not(None) & self._is_orphan("Simulation", "user_id", "User")
         query = select(table.c.id, table.c.job_id, table.c.user_id).where(unknown).order_by(table.c.id)
         for number, job_id, user_id in self.connection.execute(query).all():
-            self.work.decide(f"Simulation {number}", values.to_text(job_id), "has no owner", f"User {user_id} is gone")
+            self.work.decide(
+                f"Simulation {number}", values.to_text(job_id), "has no owner", f"User {user_id} is missing"
+            )
         self.connection.execute(update(table).where(unknown).values(user_id=None))
 
 

@@ -1,7 +1,7 @@
-"""Inputs, log files, estimators and pages: one payload in memory at a time, its bytes copied as they are.
+"""Inputs, log files, estimators and pages: one payload in memory at a time, copied byte for byte.
 
-Only what has no place of its own in our tables is written anew: an input beside a newer one, and log files that are not
-names with texts, become entries of the log files.
+Only payloads without a place in the new tables are encoded again: an input beside a newer one, and log files that are
+not names with texts, become log files.
 """
 
 import base64
@@ -23,7 +23,7 @@ _OF_SIMULATIONS = ("Input", "Logfiles", "Estimator")
 
 
 def copy_payloads(work: Work) -> None:
-    """Copy all payloads, and count what they take."""
+    """Copy all payloads, and update the byte counts."""
     for table, name in (("Estimator", "file_name"), ("Page", "page_name"), ("Page", "page_dimension")):
         if name not in work.old[table].c:
             work.decide(table, "", f"{name} read from the payloads", "its revision has no such column")
@@ -36,21 +36,21 @@ def copy_payloads(work: Work) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """An old payload. `content` is its text (None: it is damaged), `value` what that says (None also if nothing)."""
+class _OldPayload:
+    """An old payload: `content` is its text (None: damaged), `value` the value of the text (None also if not JSON)."""
 
     data: bytes
     content: bytes | None
     value: Any = None
 
     def payload(self) -> codec.Payload:
-        """Ready to be stored, without a byte changed. Of a damaged one, the bytes themselves are measured."""
+        """Return the payload to be stored, byte for byte; size and digest of a damaged one are those of its bytes."""
         content = self.data if self.content is None else self.content
         return codec.Payload(self.data, len(content), hashlib.sha256(content).hexdigest())
 
 
 class _Payloads:
-    """What one simulation has."""
+    """The payloads of one simulation."""
 
     def __init__(self, work: Work, simulation_id: int, job_id: str, input_type: str) -> None:
         self.work = work
@@ -68,7 +68,7 @@ class _Payloads:
         self._copy_inputs([row.id for row in self._rows("Input", "simulation_id", self.id)])
 
     def _rows(self, name: str, column: str, parent: int) -> Any:
-        """The rows of one parent by number, without their payloads."""
+        """Yield the rows of one parent by id, without their payloads."""
         table = self.work.old[name]
         wanted = [column for column in table.c if column.name != "compressed_data"]
         for rows in self.work.batches(select(*wanted).where(table.c[column] == parent), table.c.id):
@@ -79,16 +79,16 @@ class _Payloads:
     # Log files
 
     def _copy_logfiles(self, number: int) -> None:
-        found = self._examined("Logfiles", number)
-        if _are_log_files(found.value):
-            self._add_logfiles(number, number, found.payload())
+        old = self._examined("Logfiles", number)
+        if _are_log_files(old.value):
+            self._add_logfiles(number, number, old.payload())
         else:
-            self._decide("Logfiles", number, "became one log file", "it was no object of names and texts")
-            self._add_logfiles(number, number, _as_log_file(f"logfiles-{number}", found))
+            self._decide("Logfiles", number, "became one log file", "it was not an object of names and texts")
+            self._add_logfiles(number, number, _as_log_file(f"logfiles-{number}", old))
 
     def _add_logfiles(self, number: int, came_from: int, payload: codec.Payload) -> None:
         if payload.sha256 in self._log_digests:
-            self._decide("Logfiles", came_from, "dropped", "the simulation has the very same text already")
+            self._decide("Logfiles", came_from, "dropped", "the simulation has identical log files")
             return
         self._log_digests.add(payload.sha256)
         self.work.add("Logfiles", [{"id": number, "simulation_id": self.id, **payload.columns()}])
@@ -96,21 +96,21 @@ class _Payloads:
     # Input
 
     def _copy_inputs(self, numbers: list[int]) -> None:
-        """Keep the newest input that holds anything; older ones go to the log files, where nobody takes them for it."""
-        holding = [number for number in numbers if self._read("Input", number)]
-        newest = max(holding or numbers, default=None)
-        found = None if newest is None else self._examined("Input", newest)
-        payload = codec.encode_payload(self._empty("Input")) if found is None else found.payload()
+        """Keep the newest input with contents; convert older ones to log files, so that they are not taken for it."""
+        with_contents = [number for number in numbers if self._read("Input", number)]
+        newest = max(with_contents or numbers, default=None)
+        newest_payload = None if newest is None else self._examined("Input", newest)
+        payload = codec.encode_payload(self._empty("Input")) if newest_payload is None else newest_payload.payload()
         if newest is None:
             newest = self.work.next_id("Input")
-            self._decide("Input", newest, "made empty", "the simulation had none")
+            self._decide("Input", newest, "created empty", "the simulation had none")
         self.work.add("Input", [{"id": newest, "simulation_id": self.id, **payload.columns()}])
         for number in numbers:
             if number == newest:
                 continue
-            older = self._examined("Input", number) if number in holding else None
+            older = self._examined("Input", number) if number in with_contents else None
             if older is None or older.payload().sha256 == payload.sha256:
-                self._decide("Input", number, "dropped", f"it held nothing, or the very text of input {newest}")
+                self._decide("Input", number, "dropped", f"it was empty, or identical to input {newest}")
             else:
                 self._decide("Input", number, f"became the log file input-{number}.json", f"input {newest} is newer")
                 self._add_logfiles(self.work.next_id("Logfiles"), number, _as_log_file(f"input-{number}", older))
@@ -118,15 +118,15 @@ class _Payloads:
     # Results
 
     def _copy_estimator(self, row: Record, names: Names) -> None:
-        found = self._examined("Estimator", row.id)
+        old = self._examined("Estimator", row.id)
         name = names.take(to_text(row.name))
         if name != to_text(row.name):
             self._decide("Estimator", row.id, f"renamed to {name!r}", "another estimator has its name")
         file_name = (
-            to_text(row.file_name) if "file_name" in row._mapping else _at(found.value, "name") or to_text(row.name)
+            to_text(row.file_name) if "file_name" in row._mapping else _at(old.value, "name") or to_text(row.name)
         )
         values = {"id": row.id, "simulation_id": self.id, "name": name, "file_name": str(file_name)}
-        self.work.add("Estimator", [values | found.payload().columns()])
+        self.work.add("Estimator", [values | old.payload().columns()])
         self._copy_pages(row.id, name)
 
     def _copy_pages(self, estimator_id: int, estimator: str) -> None:
@@ -138,7 +138,7 @@ class _Payloads:
             any_page = True
             number = to_int32(row.page_number)
             if number is None or number < 0 or number in used:
-                why = f"number {to_text(row.page_number)!r} of estimator {estimator!r} is none, or taken"
+                why = f"number {to_text(row.page_number)!r} of estimator {estimator!r} is invalid or taken"
                 number = next(unused)
                 self._decide("Page", row.id, f"page_number {number}", why)
             used.add(number)
@@ -148,15 +148,15 @@ class _Payloads:
 
     def _copy_page(self, row: Record, number: int) -> None:
         name = row._mapping.get("page_name")
-        found = self._examined("Page", row.id, to_text(name))
+        old = self._examined("Page", row.id, to_text(name))
         if name is None:
-            name = _at(found.value, "metadata", "name") or _at(found.value, "data", "name")
+            name = _at(old.value, "metadata", "name") or _at(old.value, "data", "name")
         dimension = to_int32(row._mapping.get("page_dimension"))
         if dimension is None or dimension < 0:
-            dimension = max(to_int32(_at(found.value, "dimensions")) or 0, 0)
+            dimension = max(to_int32(_at(old.value, "dimensions")) or 0, 0)
         values = {"id": row.id, "estimator_id": row.estimator_id, "page_number": number}
         values |= {"page_name": to_text(name), "page_dimension": dimension}
-        self.work.add("Page", [values | found.payload().columns()])
+        self.work.add("Page", [values | old.payload().columns()])
 
     def _unused_pages(self, estimator_id: int) -> Iterator[int]:
         page = self.work.old["Page"]
@@ -169,29 +169,29 @@ class _Payloads:
         old = self.work.old[table]
         return to_bytes(self.work.connection.execute(select(old.c.compressed_data).where(old.c.id == number)).scalar())
 
-    def _examined(self, table: str, number: int, name: str = "") -> _Found:
-        """Read a payload, and tell what is the matter with it, if anything is."""
+    def _examined(self, table: str, number: int, name: str = "") -> _OldPayload:
+        """Read and decode a payload, and report what is wrong with it."""
         stored = self._read(table, number)
         if not stored:
-            self._decide(table, number, "holds an empty value", "its payload was null or empty")
+            self._decide(table, number, "replaced by an empty value", "its payload was null or empty")
             stored = codec.encode_payload(self._empty(table, name)).data
         try:
             content = codec.decode_text(stored)
         except InvalidInput as damage:
             self._decide(table, number, "its bytes are kept", str(damage))
-            return _Found(stored, None)
-        replaced = 0 if table == "Logfiles" else codec.numbers_replaced(content)  # they are texts, not numbers
+            return _OldPayload(stored, None)
+        replaced = 0 if table == "Logfiles" else codec.numbers_replaced(content)  # log files are texts, not numbers
         if replaced:
-            what = "its bytes are kept; readers get null, or a 0 that data.missing names, in their place"
-            self._decide(table, number, what, f"holds {replaced} NaN or infinite numbers")
+            what = "its bytes are kept; readers get null instead, or a 0 that data.missing lists"
+            self._decide(table, number, what, f"it has {replaced} NaN or infinite numbers")
         try:
-            return _Found(stored, content, codec.decode_payload(stored))
+            return _OldPayload(stored, content, codec.decode_payload(stored))
         except InvalidInput as damage:
             self._decide(table, number, "its bytes are kept", str(damage))
-            return _Found(stored, content)
+            return _OldPayload(stored, content)
 
     def _empty(self, table: str, name: str = "") -> Any:
-        """What stands for a payload that is not there, so that readers find the shape that they expect."""
+        """Return a replacement for a missing payload, in the shape that readers expect."""
         if table == "Input":
             return {
                 "input_type": self.input_type,
@@ -212,25 +212,25 @@ def _are_log_files(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
 
-def _as_log_file(name: str, found: _Found) -> codec.Payload:
-    """A payload as one log file: its text, or the bytes in base64 if they have none."""
+def _as_log_file(name: str, old: _OldPayload) -> codec.Payload:
+    """Return a payload as one log file: its text, or its bytes in base64 if it cannot be decoded."""
     try:
-        if found.content is not None:
-            return codec.encode_payload({f"{name}.json": found.content.decode()})
+        if old.content is not None:
+            return codec.encode_payload({f"{name}.json": old.content.decode()})
     except UnicodeDecodeError:
         pass
-    return codec.encode_payload({f"{name}.json.gz.base64": base64.b64encode(found.data).decode()})
+    return codec.encode_payload({f"{name}.json.gz.base64": base64.b64encode(old.data).decode()})
 
 
 def _at(value: Any, *keys: str) -> Any:
-    """What is in nested objects under `keys`; None where there is nothing."""
+    """Return the value in nested objects under `keys`; None if there is none."""
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value
 
 
 def _count_bytes(work: Work) -> None:
-    """Have every simulation know what its payloads take."""
+    """Set the byte count of every simulation."""
     simulation, estimator, page = (work.new[name] for name in ("Simulation", "Estimator", "Page"))
 
     def size(table: Any) -> Any:

@@ -1,14 +1,14 @@
-"""What was found and what was decided about it."""
+"""The report about a conversion: the decisions, and the numbers of rows."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One choice that had to be made.
+    """A decision.
 
-    `where` names the row (`Task 17`, with its number in the old table), `whose` the simulation (job_id), the user or
-    the cluster that it belongs to, `what` tells what was done and `why` what was found. None of them holds a secret.
+    `where` names the row (`Task 17`, with its id in the old table), `whose` the simulation (job_id), user or cluster
+    that it belongs to, `what` the action and `why` the reason. None of them contains a secret.
     """
 
     where: str
@@ -19,10 +19,10 @@ class Decision:
 
 @dataclass(slots=True)
 class Report:
-    """Everything to tell about a database that was taken over.
+    """The report about a converted database.
 
-    `revision` is the one that was found (None: no migration ever ran). `adopted` is False if the database was ours
-    already. `rows` counts the rows of each table as they are now.
+    `revision` is the original one (None: no migration had run). `adopted` is False if it already was a yaptide
+    database. `rows` counts the rows of each table after the conversion.
     """
 
     revision: str | None

@@ -1,6 +1,6 @@
-"""Simulations and their tasks: states, times and numbers as ours have to be, and the history that begins with them.
+"""Simulations and tasks: valid states, times and numbers, and the beginning of their history.
 
-Nothing of what is adopted runs on: the keys that its workers report with are not known here.
+Converted simulations do not continue: the update keys of their workers are unknown.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,34 +29,34 @@ from yaptide.persistence.engine import Record
 from yaptide.persistence.models.simulations import BATCH, DIRECT, EDITOR, FILES
 from yaptide.persistence.models.users import YAPTIDE_USER
 
-#: Who owns what nobody owned.
+#: Owner of simulations without one.
 UNOWNED = "unowned"
 
 _S = EntityState
 
 
 def copy_simulations(work: Work) -> None:
-    """Copy simulations and tasks; their numbers and names stay."""
+    """Copy simulations and tasks; ids and names do not change."""
     _Simulations(work).copy()
 
 
 @dataclass(frozen=True, slots=True)
-class _Fate:
-    """How something ends. `found` is its state if that was one, `reason` why another was chosen."""
+class _Ending:
+    """The final state of a row. `old_state` is its old state if that was valid, `reason` why another was chosen."""
 
     state: EntityState
-    found: EntityState | None
+    old_state: EntityState | None
     reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Simulation:
-    """What the tasks have to know of their simulation."""
+    """The values of a simulation that its tasks need."""
 
     id: int
     job_id: str
     platform: str
-    fate: _Fate
+    ending: _Ending
     start: datetime
     end: datetime
 
@@ -79,8 +79,10 @@ class _Simulations:
         estimator, task = old["Estimator"], old["Task"]
         has_results = select(literal(1)).where(estimator.c.simulation_id == simulation.c.id).exists()
         times = [
-            select(getattr(func, which)(column)).where(task.c.simulation_id == simulation.c.id).scalar_subquery()
-            for which, column in (
+            select(getattr(func, function_name)(column))
+            .where(task.c.simulation_id == simulation.c.id)
+            .scalar_subquery()
+            for function_name, column in (
                 ("min", task.c.start_time),
                 ("max", task.c.start_time),
                 ("max", task.c.end_time),
@@ -97,44 +99,44 @@ class _Simulations:
         )
 
     def _copy_one(self, row: Record) -> _Simulation:
-        where, job_id = f"Simulation {row.id}", to_text(row.job_id) or f"unnamed-{row.id}"
-        signs = to_times([row.start_time, row.end_time, row.sign_0, row.sign_1, row.sign_2])
-        fate = self._fate(row, max(signs, default=None))
-        if fate.reason:
-            self.work.decide(where, job_id, fate.state.value, fate.reason)
+        location, job_id = f"Simulation {row.id}", to_text(row.job_id) or f"unnamed-{row.id}"
+        times = to_times([row.start_time, row.end_time, row.sign_0, row.sign_1, row.sign_2])
+        ending = self._ending(row, max(times, default=None))
+        if ending.reason:
+            self.work.decide(location, job_id, ending.state.value, ending.reason)
         start = self._start(row, job_id)
-        end = _end(self.work, where, job_id, start, row.end_time, max(signs, default=start))
+        end = _end(self.work, location, job_id, start, row.end_time, max(times, default=start))
         platform = self._platform(row, job_id)
         input_type = to_word(row.input_type, EDITOR, FILES)
         if input_type is None:
             input_type = EDITOR
-            self.work.decide(where, job_id, f"input type {EDITOR}", f"it was {to_text(row.input_type)!r}")
+            self.work.decide(location, job_id, f"input type {EDITOR}", f"it was {to_text(row.input_type)!r}")
         if not row.job_id:
-            self.work.decide(where, job_id, "named", "its job_id was empty")
+            self.work.decide(location, job_id, "named", "its job_id was empty")
         values = {"id": row.id, "job_id": job_id, "user_id": self._owner(row, job_id), "title": to_text(row.title)}
         values |= {"start_time": start, "end_time": end, "platform": platform, "input_type": input_type}
-        values |= {"sim_type": to_text(row.sim_type), "job_state": fate.state.value}
+        values |= {"sim_type": to_text(row.sim_type), "job_state": ending.state.value}
         self.work.add("Simulation", [values])
         self._copy_platform(row, platform, job_id)
-        simulation = _Simulation(row.id, job_id, platform, fate, start, end)
-        self.work.add("StateHistory", list(_history(self.work, simulation, None, fate, start, end)))
+        simulation = _Simulation(row.id, job_id, platform, ending, start, end)
+        self.work.add("StateHistory", list(_history(self.work, simulation, None, ending, start, end)))
         return simulation
 
-    def _fate(self, row: Record, last_sign: datetime | None) -> _Fate:
-        found = to_state(row.job_state, EntityState)
+    def _ending(self, row: Record, last_time: datetime | None) -> _Ending:
+        state = to_state(row.job_state, EntityState)
         if row.id in self.work.placeholders:
-            return _Fate(_S.FAILED, None, "a placeholder for rows whose simulation is gone")
-        if found in FINAL_STATES:
-            return _Fate(found, found, None)
-        if found is None:
-            evidence = "results are here" if row.has_results else "no results are here"
-            ending = _S.COMPLETED if row.has_results else _S.FAILED
-            return _Fate(ending, None, f"its state was {to_text(row.job_state)!r}, and {evidence}")
+            return _Ending(_S.FAILED, None, "a placeholder for rows whose simulation is missing")
+        if state in FINAL_STATES:
+            return _Ending(state, state, None)
+        if state is None:
+            results = "it has results" if row.has_results else "it has no results"
+            final = _S.COMPLETED if row.has_results else _S.FAILED
+            return _Ending(final, None, f"its state was {to_text(row.job_state)!r}, and {results}")
         now, limit = self.work.options.now, self.work.options.stale_after
-        if last_sign is None or now - last_sign > limit:
-            since = "ever" if last_sign is None else f"since {last_sign:%Y-%m-%d %H:%M}"
-            return _Fate(_S.FAILED, found, f"it was {found}, without a sign of life {since}")
-        return _Fate(_S.FAILED, found, f"it was {found}; its workers cannot report to the adopted database")
+        if last_time is None or now - last_time > limit:
+            since = "ever" if last_time is None else f"since {last_time:%Y-%m-%d %H:%M}"
+            return _Ending(_S.FAILED, state, f"it was {state}, without a heartbeat {since}")
+        return _Ending(_S.FAILED, state, f"it was {state}; its workers cannot report to the adopted database")
 
     def _start(self, row: Record, job_id: str) -> datetime:
         start = to_time(row.start_time)
@@ -154,7 +156,7 @@ class _Simulations:
         return platform
 
     def _copy_platform(self, row: Record, platform: str, job_id: str) -> None:
-        """Copy what the platforms know of it, even one that is not its own, if that is anything."""
+        """Copy the platform-specific values, also of the other platform if there are any."""
         if row.merge_id is not None or platform == DIRECT:
             self.work.add("CelerySimulation", [{"id": row.id, "merge_id": optional_text(row.merge_id)}])
         if row.batch is not None or platform == BATCH:
@@ -171,16 +173,18 @@ class _Simulations:
             name = _free_name(self.work, "User", "username", UNOWNED)
             self.work.add("User", [{"id": self._unowned, "username": name, "auth_provider": YAPTIDE_USER}])
             self.work.add(YAPTIDE_USER, [{"id": self._unowned, "password_hash": None}])
-            self.work.decide(f"User {self._unowned}", name, "made, without a password", "for what nobody owns")
-        self.work.decide(f"Simulation {row.id}", job_id, f"given to the user {UNOWNED}", "nobody owned it")
+            self.work.decide(
+                f"User {self._unowned}", name, "created without a password", "some simulations had no owner"
+            )
+        self.work.decide(f"Simulation {row.id}", job_id, f"given to the user {UNOWNED}", "it had no owner")
         return self._unowned
 
     def _unknown_cluster(self, row: Record, job_id: str) -> int:
         number = self.work.next_id("Cluster")
         name = _free_name(self.work, "Cluster", "cluster_name", "unknown")
         self.work.add("Cluster", [{"id": number, "cluster_name": name}])
-        why = "its platform is BATCH, but no cluster was told"
-        self.work.decide(f"Simulation {row.id}", job_id, f"cluster {name!r} made for it", why)
+        why = "its platform is BATCH, but it had no cluster"
+        self.work.decide(f"Simulation {row.id}", job_id, f"cluster {name!r} created for it", why)
         return number
 
 
@@ -195,9 +199,9 @@ class _Tasks:
 
     def copy(self) -> None:
         task, celery = self.work.old["Task"], self.work.old["CeleryTask"]
-        mine = task.c.simulation_id == self.simulation.id
-        query = select(task, celery.c.celery_id).outerjoin(celery, celery.c.id == task.c.id).where(mine)
-        numbers = select(type_coerce(task.c.task_id, NullType())).where(mine)
+        in_simulation = task.c.simulation_id == self.simulation.id
+        query = select(task, celery.c.celery_id).outerjoin(celery, celery.c.id == task.c.id).where(in_simulation)
+        numbers = select(type_coerce(task.c.task_id, NullType())).where(in_simulation)
         self._unused = unused_numbers(self.work.connection.execute(numbers).scalars())
         for rows in self.work.batches(query, task.c.id):
             self._copy_batch(rows)
@@ -206,33 +210,33 @@ class _Tasks:
         tasks: list[dict[str, Any]] = []
         history: list[dict[str, Any]] = []
         for row in rows:
-            fate = self._fate(row)
-            if fate.reason:
-                self._decide(row, fate.state.value, fate.reason)
-            tasks.append(self._values(row, fate))
+            ending = self._ending(row)
+            if ending.reason:
+                self._decide(row, ending.state.value, ending.reason)
+            tasks.append(self._values(row, ending))
             begun = tasks[-1]["start_time"] or self.simulation.start
-            history += _history(self.work, self.simulation, tasks[-1]["task_id"], fate, begun, tasks[-1]["end_time"])
+            history += _history(self.work, self.simulation, tasks[-1]["task_id"], ending, begun, tasks[-1]["end_time"])
         self.work.add("Task", tasks)
         direct = self.simulation.platform == DIRECT
-        of_celery = [row for row in rows if row.celery_id is not None or direct]
-        self.work.add("CeleryTask", [{"id": row.id, "celery_id": optional_text(row.celery_id)} for row in of_celery])
+        celery_rows = [row for row in rows if row.celery_id is not None or direct]
+        self.work.add("CeleryTask", [{"id": row.id, "celery_id": optional_text(row.celery_id)} for row in celery_rows])
         self.work.add("BatchTask", [{"id": row.id} for row in rows if not direct])
         self.work.add("StateHistory", history)
 
-    def _values(self, row: Record, fate: _Fate) -> dict[str, Any]:
+    def _values(self, row: Record, ending: _Ending) -> dict[str, Any]:
         if to_word(row.platform, DIRECT, BATCH) != self.simulation.platform:
             platform = f"platform {self.simulation.platform}"
             self._decide(row, platform, f"its platform was {to_text(row.platform)!r}, unlike its simulation's")
         start, last = to_time(row.start_time), to_time(row.last_update_time)
-        last_sign = last or self.simulation.end
-        end = _end(self.work, f"Task {row.id}", self.simulation.job_id, start, row.end_time, last_sign)
+        default_end = last or self.simulation.end
+        end = _end(self.work, f"Task {row.id}", self.simulation.job_id, start, row.end_time, default_end)
         return {
             "id": row.id,
             "simulation_id": self.simulation.id,
             "task_id": self._number(row),
             "requested_primaries": self._primaries(row, "requested_primaries"),
             "simulated_primaries": self._primaries(row, "simulated_primaries"),
-            "task_state": fate.state.value,
+            "task_state": ending.state.value,
             "estimated_time": self._estimated(row),
             "start_time": start,
             "end_time": end,
@@ -240,80 +244,80 @@ class _Tasks:
             "last_update_time": last,
         }
 
-    def _fate(self, row: Record) -> _Fate:
-        found = to_state(row.task_state, TASK_STATES)
-        whole_state = self.simulation.fate.state
-        if found in FINAL_STATES:
-            return _Fate(found, found, None)
-        if found is not None:
-            return _Fate(whole_state, found, f"it was {found}, but its simulation is {whole_state}")
+    def _ending(self, row: Record) -> _Ending:
+        state = to_state(row.task_state, TASK_STATES)
+        simulation_state = self.simulation.ending.state
+        if state in FINAL_STATES:
+            return _Ending(state, state, None)
+        if state is not None:
+            return _Ending(simulation_state, state, f"it was {state}, but its simulation is {simulation_state}")
         requested, simulated = to_int64(row.requested_primaries) or 0, to_int64(row.simulated_primaries) or 0
-        done = 0 < requested <= simulated
-        ending = _S.COMPLETED if done or whole_state is _S.COMPLETED else _S.FAILED
-        evidence = f"{simulated} of {requested} primaries were simulated, and its simulation is {whole_state}"
-        return _Fate(ending, None, f"its state was {to_text(row.task_state)!r}; {evidence}")
+        is_done = 0 < requested <= simulated
+        final = _S.COMPLETED if is_done or simulation_state is _S.COMPLETED else _S.FAILED
+        evidence = f"{simulated} of {requested} primaries were simulated, and its simulation is {simulation_state}"
+        return _Ending(final, None, f"its state was {to_text(row.task_state)!r}; {evidence}")
 
     def _number(self, row: Record) -> int:
         number = to_int32(row.task_id)
         if number is None or number < 0 or number in self._numbers:
             number = next(self._unused)
-            self._decide(row, f"task_id {number}", f"{to_text(row.task_id)!r} is no number of a task, or taken")
+            self._decide(row, f"task_id {number}", f"{to_text(row.task_id)!r} is invalid or taken")
         self._numbers.add(number)
         return number
 
     def _primaries(self, row: Record, column: str) -> int:
         value = row._mapping[column]
-        found = to_int64(value)
-        if found is None or found < 0:
+        number = to_int64(value)
+        if number is None or number < 0:
             self._decide(row, f"{column} 0", f"it was {to_text(value)!r}")
             return 0
-        return found
+        return number
 
     def _estimated(self, row: Record) -> int | None:
-        found = to_int32(row.estimated_time)
-        if row.estimated_time is not None and (found is None or found < 0):
+        seconds = to_int32(row.estimated_time)
+        if row.estimated_time is not None and (seconds is None or seconds < 0):
             self._decide(row, "no estimated_time", f"it was {to_text(row.estimated_time)!r}")
             return None
-        return found
+        return seconds
 
     def _decide(self, row: Record, what: str, why: str) -> None:
         self.work.decide(f"Task {row.id}", self.simulation.job_id, what, why)
 
 
-def _end(work: Work, where: str, whose: str, start: datetime | None, found: Any, last_sign: datetime) -> datetime:
-    """When it ended; the last sign of life where nothing tells, and never before the start."""
-    end = to_time(found)
+def _end(work: Work, location: str, whose: str, start: datetime | None, value: Any, last_time: datetime) -> datetime:
+    """Return the end time: the last known time if there is none, and never before the start."""
+    end = to_time(value)
     if end is None:
-        end = last_sign if start is None else max(start, last_sign)
-        why = f"it was {optional_text(found)!r}; this is the last sign of life"
-        work.decide(where, whose, f"end_time {end.isoformat()}", why)
+        end = last_time if start is None else max(start, last_time)
+        why = f"it was {optional_text(value)!r}; this is the last known time"
+        work.decide(location, whose, f"end_time {end.isoformat()}", why)
     if start is not None and end < start:
-        work.decide(where, whose, f"end_time {start.isoformat()}", f"{end.isoformat()} is before its start")
+        work.decide(location, whose, f"end_time {start.isoformat()}", f"{end.isoformat()} is before its start")
         return start
     return end
 
 
 def _history(
-    work: Work, simulation: _Simulation, task_id: int | None, fate: _Fate, start: datetime, end: datetime
+    work: Work, simulation: _Simulation, task_id: int | None, ending: _Ending, start: datetime, end: datetime
 ) -> Iterator[dict[str, Any]]:
-    """The state as it was found and, where that was not the end, how it was closed now."""
+    """Yield the old state and, if that was not final, the transition that ended it."""
     common = {"simulation_id": simulation.id, "task_id": task_id, "actor": ACTOR}
-    found = fate.found or fate.state
-    closed = found is not fate.state
+    first = ending.old_state or ending.state
+    closed = first is not ending.state
     yield {
         **common,
         "from_state": None,
-        "to_state": found.value,
+        "to_state": first.value,
         "time": start if closed else end,
-        "reason": None if closed else fate.reason,
+        "reason": None if closed else ending.reason,
     }
     if closed:
         yield {
             **common,
-            "from_state": found.value,
-            "to_state": fate.state.value,
+            "from_state": first.value,
+            "to_state": ending.state.value,
             "time": work.options.now,
-            "reason": fate.reason,
+            "reason": ending.reason,
         }
 
 

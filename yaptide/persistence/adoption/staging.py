@@ -1,4 +1,4 @@
-"""The tables themselves: the old ones put aside and dropped in the end, ours made by our migrations."""
+"""The tables themselves: the old ones are renamed and finally dropped, migrations create the new ones."""
 
 from collections.abc import Mapping
 
@@ -8,15 +8,16 @@ from sqlalchemy.types import NullType
 from yaptide.persistence.adoption.legacy import COLUMNS
 from yaptide.persistence.schema import migrate_tables
 
-#: The revision that the rows are copied into. Later ones then run over them as over any other database of ours.
+#: The revision into which rows are copied. Later migrations then run as on any other yaptide database.
 _COPIED_INTO = "0001"
 
 _PREFIX = "adopted_"
 
-#: As migrations do: two at once wait for each other, and nobody waits long for a backend that still runs.
+#: As in migrations: concurrent ones wait for each other, but not for long for a backend that still runs.
 _LOCK = ("SET LOCAL lock_timeout = '10s'", "SELECT pg_advisory_xact_lock(7927833)")
 
-#: Indexes and sequences of the old tables. Their names are as unique as those of tables, and ours may be the same.
+#: Indexes and sequences of the old tables. Their names must be unique like those of tables, and new ones may be the
+#: same.
 _NAMED = text(
     """
     SELECT entry.oid, entry.relname, entry.relkind::text
@@ -32,7 +33,7 @@ _NAMED = text(
 )
 _KINDS = {"i": "INDEX", "S": "SEQUENCE"}
 
-#: What the rows of one parent are found by; old databases have no indexes there.
+#: Columns by which the rows of a parent are found; old databases have no indexes on them.
 _INDEXED = (
     ("Input", "simulation_id"),
     ("Logfiles", "simulation_id"),
@@ -43,14 +44,14 @@ _INDEXED = (
 
 
 def lock_migrations(connection: Connection) -> None:
-    """Keep other migrations out until the end of the transaction; SQLite has just one writer anyway."""
+    """Block other migrations until the end of the transaction; SQLite has only one writer anyway."""
     if connection.dialect.name == "postgresql":
         for statement in _LOCK:
             connection.execute(text(statement))
 
 
 def put_aside(connection: Connection) -> dict[str, Table]:
-    """Give the old tables other names, and with them their indexes and sequences; returns them by their old names."""
+    """Rename the old tables with their indexes and sequences; return them by their old names."""
     if connection.dialect.name == "postgresql":
         for number, name, kind in connection.execute(_NAMED, {"tables": list(COLUMNS)}).all():
             _rename(connection, _KINDS[kind], name, f"{_PREFIX}{number}")
@@ -61,40 +62,40 @@ def put_aside(connection: Connection) -> dict[str, Table]:
 
 
 def make_ours(connection: Connection) -> dict[str, Table]:
-    """Make our tables as our first migration does; returns them by name."""
+    """Create the new tables with the first migration; return them by name."""
     migrate_tables(connection, _COPIED_INTO)
     names = sorted(set(inspect(connection).get_table_names()) - {"alembic_version"})
     ours = [name for name in names if not name.startswith(_PREFIX)]
-    # As they are in that revision: the models are those of the newest.
+    # Read from the database: the models are those of the newest revision.
     return {name: Table(name, MetaData(), autoload_with=connection, resolve_fks=False) for name in ours}
 
 
 def bring_up_to_date(connection: Connection) -> None:
-    """Apply the migrations that came after the first."""
+    """Apply the migrations after the first."""
     migrate_tables(connection, "head")
 
 
 def index_children(connection: Connection, old: Mapping[str, Table]) -> None:
-    """Have the children of a row found without reading a whole table of payloads for each."""
+    """Add indexes, so that the children of a row are found without scanning a table of payloads for each."""
     for table, column in _INDEXED:
         Index(f"{_PREFIX}ix_{table}", old[table].c[column]).create(connection)
 
 
 def set_sequences(connection: Connection, old: Mapping[str, Table], new: Mapping[str, Table]) -> None:
-    """Have PostgreSQL go on counting where the old tables stopped, so that no number is given twice."""
+    """Make PostgreSQL continue after the ids of the old tables, so that no id is reused."""
     if connection.dialect.name != "postgresql":
         return
     for name, table in new.items():
         sequence = _sequence(connection, table)
         if sequence is not None:
-            used = connection.execute(select(func.max(table.c.id))).scalar() or 0
-            given = _last_given(connection, old[name]) if name in old else 0
-            if last := max(used, given):
+            largest = connection.execute(select(func.max(table.c.id))).scalar() or 0
+            last_generated = _last_given(connection, old[name]) if name in old else 0
+            if last := max(largest, last_generated):
                 connection.execute(select(func.setval(literal(sequence), last)))
 
 
 def drop_staged(connection: Connection, old: Mapping[str, Table]) -> None:
-    """Drop the old tables, children first; on SQLite, overwrite the private keys that were there in clear."""
+    """Drop the old tables, children first; on SQLite, overwrite the unencrypted private keys."""
     for name in reversed(list(old)):
         if name == "KeycloakUser" and connection.dialect.name == "sqlite":
             connection.execute(text("PRAGMA secure_delete = ON"))
@@ -107,7 +108,7 @@ def drop_staged(connection: Connection, old: Mapping[str, Table]) -> None:
 def _old_table(connection: Connection, name: str) -> Table:
     table = Table(name, MetaData(), autoload_with=connection, resolve_fks=False)
     if connection.dialect.name == "sqlite":
-        # Any column there may hold anything: read it as it is.
+        # Any SQLite column may hold any type: read the values unchanged.
         for column in table.columns:
             column.type = NullType()
     return table

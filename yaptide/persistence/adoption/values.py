@@ -1,4 +1,4 @@
-"""Reads what is in old columns, where SQLite keeps anything and nothing says what a word may be."""
+"""Convert values of old columns, where SQLite stores any type and no constraint limits a word."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -8,7 +8,7 @@ from typing import Any
 
 from yaptide.domain.states import EntityState
 
-#: Where not even the rows around a simulation tell when it was submitted.
+#: If neither the simulation nor its tasks have any time.
 UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 _LARGEST = 2**63 - 1
@@ -16,7 +16,7 @@ _LARGEST_INTEGER = 2**31 - 1
 
 
 def to_time(value: Any) -> datetime | None:
-    """A time, in UTC; without a time zone it is meant as UTC. None for what is no time."""
+    """Return a time in UTC, which is assumed for a value without a time zone; None for anything else."""
     if isinstance(value, str):
         with suppress(ValueError):
             value = datetime.fromisoformat(value.strip())
@@ -29,12 +29,12 @@ def to_time(value: Any) -> datetime | None:
 
 
 def to_times(values: Iterable[Any]) -> list[datetime]:
-    """Those of the values that are times."""
-    return [found for found in map(to_time, values) if found is not None]
+    """Return those of the values that are times."""
+    return [time for time in map(to_time, values) if time is not None]
 
 
 def to_int64(value: Any, largest: int = _LARGEST) -> int | None:
-    """A whole number within what the database can keep, or None."""
+    """Return an integer that the database can store, or None."""
     try:
         number = int(value)
     except (TypeError, ValueError, OverflowError):
@@ -43,42 +43,42 @@ def to_int64(value: Any, largest: int = _LARGEST) -> int | None:
 
 
 def to_int32(value: Any) -> int | None:
-    """A whole number that fits into a column of 32 bits, or None."""
+    """Return an integer that fits into 32 bits, or None."""
     return to_int64(value, _LARGEST_INTEGER)
 
 
 def unused_numbers(values: Iterable[Any]) -> Iterator[int]:
-    """Numbers from 0 on that none of the values is: SQLite keeps text in columns of numbers too."""
+    """Yield numbers from 0 that are not among the values, which may also be text on SQLite."""
     used = {to_int32(value) for value in values}
     return (number for number in count() if number not in used)
 
 
 def to_text(value: Any) -> str:
-    """Text; empty for null."""
+    """Return the value as text; empty for null."""
     if value is None:
         return ""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def optional_text(value: Any) -> str | None:
-    """Text, or None for null."""
+    """Return the value as text, or None for null."""
     return None if value is None else to_text(value)
 
 
 def to_word(value: Any, *allowed: str) -> str | None:
-    """Which of the allowed words it is, however it is written; None if it is none of them."""
-    found = to_text(value).strip().lower()
-    return next((candidate for candidate in allowed if candidate.lower() == found), None)
+    """Return the allowed word that equals the value, ignoring case and surrounding space; None if there is none."""
+    word = to_text(value).strip().lower()
+    return next((candidate for candidate in allowed if candidate.lower() == word), None)
 
 
 def to_state(value: Any, allowed: Iterable[EntityState]) -> EntityState | None:
-    """Which of the allowed states it is, or None."""
-    found = to_word(value, *allowed)
-    return None if found is None else EntityState(found)
+    """Return the allowed state that equals the value, or None."""
+    word = to_word(value, *allowed)
+    return None if word is None else EntityState(word)
 
 
 def to_bytes(value: Any) -> bytes:
-    """The bytes of a payload; none for null."""
+    """Return the bytes of a payload; empty for null."""
     if value is None:
         return b""
     return value if isinstance(value, bytes) else to_text(value).encode()

@@ -1,4 +1,4 @@
-"""What all steps share: the connection, the old and the new tables, the options, the report and the progress."""
+"""Shared by all steps: the connection, old and new tables, options, report and progress."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,34 +11,33 @@ from sqlalchemy import ColumnElement, Connection, FromClause, Select, Table, fun
 from yaptide.persistence.adoption.report import Decision, Report
 from yaptide.persistence.engine import Record
 
-#: In the history: who brought the states here.
+#: Actor in the history.
 ACTOR = "adopt"
 
 _BATCH = 500
 
 
-def _silent(_done: int, _total: int) -> None:
+def _no_progress(_done: int, _total: int) -> None:
     """Show no progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to take a database over.
+    """Options for converting a database.
 
-    `now` is the time of it (UTC). A simulation that has not ended counts as stale without a sign of life for
-    `stale_after`. `encrypt` turns a private key in clear into what is stored. `progress` is called with the number of
-    rows that are done and that there are.
+    `now` is the current time (UTC). A simulation that has not ended is stale without a heartbeat for `stale_after`.
+    `encrypt` encrypts a private key. `progress` is called with the number of rows done and the total.
     """
 
     now: datetime
     encrypt: Callable[[str], str]
     stale_after: timedelta = timedelta(days=7)
-    progress: Callable[[int, int], None] = _silent
+    progress: Callable[[int, int], None] = _no_progress
 
 
 @dataclass(slots=True)
 class Work:
-    """One database being taken over. `old` and `new` are its tables by the name that both have in common."""
+    """A database being converted. `old` and `new` are its tables by their common names."""
 
     connection: Connection
     options: Options
@@ -46,21 +45,21 @@ class Work:
     old: Mapping[str, Table]
     new: Mapping[str, Table]
     placeholders: set[int] = field(default_factory=set)
-    """Numbers of simulations that were made for rows whose simulation is gone."""
+    """Ids of simulations created as placeholders."""
     _done: int = 0
     _total: int = 0
 
     def decide(self, where: str, whose: str, what: str, why: str) -> None:
-        """Put a decision into the report."""
+        """Add a decision to the report."""
         self.report.decisions.append(Decision(where, whose, what, why))
 
     def add(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows to one of our tables."""
+        """Insert rows into a new table."""
         if rows:
             self.connection.execute(insert(self.new[table]), rows)
 
     def batches(self, query: Select[Any], key: ColumnElement[int]) -> Iterator[Sequence[Record]]:
-        """The rows of a query by their unique number `key`, a bounded number at a time."""
+        """Yield the rows of a query in order of their unique id `key`, in batches of limited size."""
         last = None
         while True:
             rest = query if last is None else query.where(key > last)
@@ -72,37 +71,39 @@ class Work:
             last = rows[-1]._mapping[key]
 
     def next_id(self, table: str) -> int:
-        """A number that no row of either table `table` has."""
+        """Return an id that is unused in both the old and the new table."""
         both = (self.old[table], self.new[table])
-        return 1 + max(self.connection.execute(select(func.max(found.c.id))).scalar() or 0 for found in both)
+        return 1 + max(
+            self.connection.execute(select(func.max(table_clause.c.id))).scalar() or 0 for table_clause in both
+        )
 
     def expect(self, tables: Iterable[str]) -> None:
-        """Count the rows that `advance` will be called for."""
+        """Count the rows for which `advance` will be called."""
         self._total = sum(self.size(self.old[table]) for table in tables)
 
     def advance(self) -> None:
-        """Tell that one more row is done."""
+        """Count one more row as done."""
         self._done += 1
         self.options.progress(self._done, self._total)
 
     def size(self, table: FromClause) -> int:
-        """How many rows a table has."""
+        """Return the number of rows of a table."""
         return self.connection.execute(select(func.count()).select_from(table)).scalar_one()
 
     def count_rows(self) -> None:
-        """Note in the report that all is here, and how much."""
+        """Set the result of the conversion in the report."""
         self.report.adopted = True
         self.report.rows = {name: self.size(table) for name, table in self.new.items()}
 
 
 class Names:
-    """Names that have to differ: one that is taken already becomes `name (2)`, `name (3)`, ..."""
+    """Unique names: one that is taken becomes `name (2)`, `name (3)`, ..."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
     def take(self, name: str) -> str:
-        """The name itself or, if it is taken, the first of its variants that is not."""
+        """Return the name, or its first variant that is not taken."""
         variants = (name if number == 1 else f"{name} ({number})" for number in count(1))
         free = next(variant for variant in variants if variant not in self._taken)
         self._taken.add(free)

@@ -1,11 +1,11 @@
-"""Run by Alembic: applies the revisions on the connection that `yaptide.persistence.schema` hands over."""
+"""Alembic environment: applies the revisions on the connection that `yaptide.persistence.schema` provides."""
 
 from alembic import context
 from sqlalchemy import Connection, text
 
 from yaptide.persistence.models import Base
 
-#: On a live PostgreSQL a migration gives up rather than block everybody, and two at once wait for each other.
+#: On a PostgreSQL server in use, a migration fails rather than block everything, and two at once wait for each other.
 LIVE = (
     "SET LOCAL lock_timeout = '10s'",
     "SET LOCAL statement_timeout = '15min'",
@@ -19,7 +19,7 @@ if connection.dialect.name == "postgresql":
 context.configure(
     connection=connection,
     target_metadata=Base.metadata,
-    # SQLite changes a table by making it anew; its DDL is transactional, since we send BEGIN ourselves.
+    # SQLite changes a table by rebuilding it; its DDL is transactional, because yaptide itself sends BEGIN.
     render_as_batch=True,
     transactional_ddl=True,
     compare_server_default=True,

@@ -1,4 +1,4 @@
-"""The tables, one module a subject."""
+"""The tables, one module per subject."""
 
 from yaptide.persistence.models.base import Base
 from yaptide.persistence.models.clusters import ClusterModel
@@ -9,7 +9,6 @@ from yaptide.persistence.models.runners import RunnerModel, RunnerSimulatorModel
 from yaptide.persistence.models.simulations import (
     BatchSimulationModel,
     CelerySimulationModel,
-    SimulationCountModel,
     SimulationModel,
     StateHistoryModel,
 )
@@ -31,7 +30,6 @@ __all__ = [
     "RunnerModel",
     "RunnerSimulatorModel",
     "SessionModel",
-    "SimulationCountModel",
     "SimulationModel",
     "StateHistoryModel",
     "TaskModel",

@@ -1,4 +1,4 @@
-"""What all tables share: the declarative base, names of constraints, and the types of times and states."""
+"""The declarative base, constraint names, and the column types for times and states."""
 
 import hashlib
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from sqlalchemy.types import TypeDecorator
 
 from yaptide.domain.states import EntityState
 
-#: Every constraint has a name that can be computed, so that a migration can drop it on either database.
+#: Every constraint has a predictable name, so that a migration can drop it on either database.
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -23,24 +23,24 @@ NAMING = {
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A point in time. Always timezone-aware in Python; SQLite, which has no such type, keeps it as UTC."""
+    """A point in time. Timezone-aware in Python; SQLite, which has no such type, stores it in UTC."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Convert to UTC; a naive time is refused, because nobody can know what it meant."""
+        """Convert to UTC; a naive time is rejected, because its meaning is unknown."""
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError("a time without a time zone cannot be stored")
+            raise ValueError("cannot store a time without a time zone")
         value = value.astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
-        """What makes an aware time in UTC of what the driver returns.
+        """Return the function that converts what the driver returns to an aware time in UTC.
 
-        PostgreSQL returns just that, since `yaptide.persistence.engine` has its sessions be in UTC.
+        PostgreSQL returns aware times in UTC, because `yaptide.persistence.engine` sets the time zone of its sessions.
         """
         parse = self.impl_instance.result_processor(dialect, coltype)
         if dialect.name != "sqlite" or parse is None:
@@ -49,12 +49,12 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 def one_of(*values: str, name: str) -> Enum:
-    """A text column that the database itself limits to `values` (CHECK constraint `name`)."""
+    """Return a text type that the database limits to `values` (CHECK constraint `name`)."""
     return Enum(*values, name=name, native_enum=False, create_constraint=True, length=32)
 
 
 def state_column(name: str, *, checked: bool = True) -> Enum:
-    """A column of `EntityState`, stored as its name; `checked` by the database unless a narrower CHECK does it."""
+    """Return a type for `EntityState`, stored by name; `checked` by the database unless a narrower CHECK exists."""
     return Enum(EntityState, name=name, native_enum=False, create_constraint=checked, length=32)
 
 
@@ -65,18 +65,18 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcDateTime, str: String}  # noqa: RUF012 - SQLAlchemy reads it from the class
 
     def __repr__(self) -> str:
-        """Class and primary key; never a payload or a secret."""
+        """Return class and primary key, never a payload or a secret."""
         return f"<{type(self).__name__} {self.__mapper__.primary_key_from_instance(self)}>"
 
 
 def table_of(model: type[Base]) -> Table:
-    """The table of a model, for statements that need no objects."""
+    """Return the table of a model, for statements without objects."""
     return cast("Table", model.__table__)
 
 
 def _text_of(context: DefaultExecutionContext) -> bytes:
-    """The JSON text of a payload that is inserted as gzip alone, without its size and digest."""
-    from yaptide.persistence.codec import decode_text  # noqa: PLC0415 - what only administers needs no codec
+    """Return the JSON text of a payload that is inserted as gzip only, without size and digest."""
+    from yaptide.persistence.codec import decode_text  # noqa: PLC0415 - administration commands need no codec
 
     inserted = context.get_current_parameters()  # type: ignore[no-untyped-call]
     return decode_text(inserted["compressed_data"])
@@ -91,14 +91,14 @@ def _digest_of(context: DefaultExecutionContext) -> str:
 
 
 class PayloadMixin:
-    """Columns of a stored payload; see `yaptide.persistence.codec`, the only module that looks inside.
+    """Columns of a stored payload; only `yaptide.persistence.codec` knows its layout.
 
-    Who inserts `compressed_data` alone gets the other two computed from it. It is the last column: only there does
-    SQLite leave room for a payload without putting it together in memory, and reads the others without reading it.
+    Size and digest are computed if only `compressed_data` is inserted. It is the last column: only then can SQLite
+    reserve space for a payload without building it in memory, and read the other columns without reading it.
     """
 
     compressed_data: Mapped[bytes] = mapped_column(
-        LargeBinary, sort_order=1, doc="JSON text as one gzip member that can be stitched"
+        LargeBinary, sort_order=1, doc="JSON text as one gzip member that can be joined with others"
     )
     content_size: Mapped[int] = mapped_column(BigInteger, default=_size_of, doc="Size of the JSON text, bytes")
     content_sha256: Mapped[str] = mapped_column(
@@ -107,7 +107,7 @@ class PayloadMixin:
 
 
 class ClaimMixin:
-    """Who is working on a row, and since when nothing was heard of them."""
+    """Owner of a row, and its last heartbeat."""
 
-    owner: Mapped[str | None] = mapped_column(doc="Executor or worker that claimed it; null when nobody does")
-    heartbeat_time: Mapped[datetime | None] = mapped_column(doc="Last sign of life of the owner (UTC)")
+    owner: Mapped[str | None] = mapped_column(doc="Executor or worker that claimed the row; null: unclaimed")
+    heartbeat_time: Mapped[datetime | None] = mapped_column(doc="Last heartbeat of the owner (UTC)")

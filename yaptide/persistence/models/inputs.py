@@ -8,13 +8,13 @@ from yaptide.persistence.models.simulations import SimulationModel
 
 
 class InputModel(PayloadMixin, Base):
-    """What a simulation was asked to do: `input_type`, `number_of_all_primaries`, `input_files`, `input_json`."""
+    """The input of a simulation: `input_type`, `number_of_all_primaries`, `input_files`, `input_json`."""
 
     __tablename__ = "Input"
 
-    id: Mapped[int] = mapped_column(primary_key=True, doc="Number of the row")
+    id: Mapped[int] = mapped_column(primary_key=True, doc="ID of the row")
     simulation_id: Mapped[int] = mapped_column(
-        ForeignKey("Simulation.id", ondelete="CASCADE"), unique=True, doc="The simulation, which has just this one"
+        ForeignKey("Simulation.id", ondelete="CASCADE"), unique=True, doc="Simulation of this input; each has one"
     )
 
     simulation: Mapped[SimulationModel] = relationship(back_populates="input")

@@ -8,14 +8,14 @@ from yaptide.persistence.models.simulations import SimulationModel
 
 
 class LogfilesModel(PayloadMixin, Base):
-    """Log files that arrived together, name to text. Later rows count where a name comes again."""
+    """Log files that arrived together, name to text. If a name appears again, the later row applies."""
 
     __tablename__ = "Logfiles"
     __table_args__ = (UniqueConstraint("simulation_id", "content_sha256"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True, doc="Number of the row; the order of arrival")
+    id: Mapped[int] = mapped_column(primary_key=True, doc="ID of the row; increases in order of arrival")
     simulation_id: Mapped[int] = mapped_column(
-        ForeignKey("Simulation.id", ondelete="CASCADE"), doc="The simulation that wrote them"
+        ForeignKey("Simulation.id", ondelete="CASCADE"), doc="Simulation of these log files"
     )
 
     simulation: Mapped[SimulationModel] = relationship(back_populates="logfiles")

@@ -8,17 +8,17 @@ from yaptide.persistence.models.simulations import SimulationModel
 
 
 class EstimatorModel(PayloadMixin, Base):
-    """One scorer's merged output; its payload is the estimator's metadata."""
+    """The merged output of one scorer; its payload is the metadata of the estimator."""
 
     __tablename__ = "Estimator"
     __table_args__ = (UniqueConstraint("simulation_id", "name"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True, doc="Number of the row; the order of the estimators")
+    id: Mapped[int] = mapped_column(primary_key=True, doc="ID of the row; increases in order of the estimators")
     simulation_id: Mapped[int] = mapped_column(
-        ForeignKey("Simulation.id", ondelete="CASCADE"), doc="The simulation that scored it"
+        ForeignKey("Simulation.id", ondelete="CASCADE"), doc="Simulation of this estimator"
     )
-    name: Mapped[str] = mapped_column(doc="Name as the user gave it")
-    file_name: Mapped[str] = mapped_column(doc="Name as the simulator wrote it")
+    name: Mapped[str] = mapped_column(doc="Name given by the user")
+    file_name: Mapped[str] = mapped_column(doc="Name given by the simulator")
 
     simulation: Mapped[SimulationModel] = relationship(back_populates="estimators")
     pages: Mapped[list["PageModel"]] = relationship(
@@ -27,7 +27,7 @@ class EstimatorModel(PayloadMixin, Base):
 
 
 class PageModel(PayloadMixin, Base):
-    """One quantity on a grid; its payload is the page as `GET /results` answers it."""
+    """One quantity on a grid; its payload is the page as returned by `GET /results`."""
 
     __tablename__ = "Page"
     __table_args__ = (
@@ -36,9 +36,9 @@ class PageModel(PayloadMixin, Base):
         CheckConstraint("page_dimension >= 0", name="page_dimension_not_negative"),
     )
 
-    id: Mapped[int] = mapped_column(primary_key=True, doc="Number of the row")
+    id: Mapped[int] = mapped_column(primary_key=True, doc="ID of the row")
     estimator_id: Mapped[int] = mapped_column(
-        ForeignKey("Estimator.id", ondelete="CASCADE"), doc="The estimator it belongs to"
+        ForeignKey("Estimator.id", ondelete="CASCADE"), doc="Estimator of this page"
     )
     page_number: Mapped[int] = mapped_column(doc="Number within the estimator, from 0")
     page_name: Mapped[str] = mapped_column(doc="Name of the quantity")

@@ -23,16 +23,16 @@ BATCH = "BATCH"
 EDITOR = "EDITOR"
 FILES = "FILES"
 
-#: Not yet ended, in the words of the index: only so does a database see that it has one for it.
+#: Not ended, in the exact words of the partial index: otherwise the database does not use it.
 OPEN = text(f"job_state NOT IN ({', '.join(repr(str(state)) for state in sorted(FINAL_STATES))})")
-#: Has a folder on its cluster, and was submitted here, in the words of the index.
+#: Has a folder on its cluster, and was submitted by this server, in the exact words of the partial index.
 LEFT = text("job_dir IS NOT NULL AND options IS NOT NULL")
 
 
 class SimulationModel(ClaimMixin, Base):
-    """One simulation, as its user submitted it: a job of many tasks.
+    """One simulation, as submitted by its user, with its tasks.
 
-    `owner` is who submits it to its cluster, and later who merges its results.
+    `owner` submits it to its cluster, and later merges its results.
     """
 
     __tablename__ = "Simulation"
@@ -41,21 +41,22 @@ class SimulationModel(ClaimMixin, Base):
         CheckConstraint("stored_bytes >= 0", name="stored_not_negative"),
         Index(None, "user_id", "start_time", "id"),
         Index(None, "user_id", "end_time", "id"),
+        Index(None, "user_id", "job_state"),  # to count them: PostgreSQL keeps it ten times smaller than the next
         Index(None, "user_id", "job_state", "start_time", "id"),
         Index(None, "user_id", "job_state", "end_time", "id"),
         Index(None, "user_id", "stored_bytes"),
         Index("ix_Simulation_open", "job_state", "id", postgresql_where=OPEN, sqlite_where=OPEN),
-        # A number is never given twice, so that a late report cannot reach another simulation.
+        # Ids are never reused, so that a late report cannot reach another simulation.
         {"sqlite_autoincrement": True},
     )
     __mapper_args__ = {"polymorphic_on": "platform"}  # noqa: RUF012 - SQLAlchemy reads it from the class
 
-    id: Mapped[int] = mapped_column(primary_key=True, doc="Number of the simulation, known to its workers")
-    job_id: Mapped[str] = mapped_column(unique=True, doc="Public name of the simulation")
-    user_id: Mapped[int] = mapped_column(ForeignKey("User.id", ondelete="CASCADE"), doc="Who submitted it")
-    start_time: Mapped[datetime] = mapped_column(default=lambda: datetime.now(UTC), doc="When it was submitted (UTC)")
-    end_time: Mapped[datetime | None] = mapped_column(doc="When it reached a final state (UTC)")
-    title: Mapped[str] = mapped_column(doc="What its user calls it")
+    id: Mapped[int] = mapped_column(primary_key=True, doc="ID of the simulation, also used by its workers")
+    job_id: Mapped[str] = mapped_column(unique=True, doc="Public identifier of the simulation")
+    user_id: Mapped[int] = mapped_column(ForeignKey("User.id", ondelete="CASCADE"), doc="User who submitted it")
+    start_time: Mapped[datetime] = mapped_column(default=lambda: datetime.now(UTC), doc="Time of submission (UTC)")
+    end_time: Mapped[datetime | None] = mapped_column(doc="Time when it reached a final state (UTC)")
+    title: Mapped[str] = mapped_column(doc="Title given by the user")
     platform: Mapped[str] = mapped_column(
         one_of(DIRECT, BATCH, name="platform"), doc="DIRECT: own workers; BATCH: a cluster"
     )
@@ -67,17 +68,17 @@ class SimulationModel(ClaimMixin, Base):
         state_column("job_state"), default=EntityState.UNKNOWN, doc="State; final states never change"
     )
     update_key_hash: Mapped[str | None] = mapped_column(
-        String(64), doc="SHA-256 (hexadecimal) of the key its workers report with; null: nobody may report"
+        String(64), doc="SHA-256 (hexadecimal) of the update key of its workers; null: no reports allowed"
     )
     stored_bytes: Mapped[int] = mapped_column(
-        BigInteger, default=0, server_default="0", doc="Bytes that its payloads take in the store"
+        BigInteger, default=0, server_default="0", doc="Bytes of all its payloads as stored"
     )
-    simulator_version: Mapped[str | None] = mapped_column(doc="Version of the simulator that ran it")
+    simulator_version: Mapped[str | None] = mapped_column(doc="Version of the simulator that ran the tasks")
     simulator_digest: Mapped[str | None] = mapped_column(
         String(64), doc="SHA-256 (hexadecimal) of the simulator's program"
     )
     refused_pages: Mapped[str | None] = mapped_column(
-        Text, doc="JSON list of the pages of its results that could not be kept: estimator, page, reason; null: none"
+        Text, doc="JSON list of rejected pages of the results: estimator, page, reason; null: none"
     )
 
     user: Mapped["UserModel"] = relationship(back_populates="simulations")
@@ -105,9 +106,9 @@ class CelerySimulationModel(SimulationModel):
     __mapper_args__ = {"polymorphic_identity": DIRECT}  # noqa: RUF012
 
     id: Mapped[int] = mapped_column(
-        ForeignKey("Simulation.id", ondelete="CASCADE"), primary_key=True, doc="The simulation"
+        ForeignKey("Simulation.id", ondelete="CASCADE"), primary_key=True, doc="ID of the simulation"
     )
-    merge_id: Mapped[str | None] = mapped_column(doc="Celery's name of the task that merges the results")
+    merge_id: Mapped[str | None] = mapped_column(doc="Celery id of the task that merges the results")
 
 
 class BatchSimulationModel(SimulationModel):
@@ -121,59 +122,44 @@ class BatchSimulationModel(SimulationModel):
     __mapper_args__ = {"polymorphic_identity": BATCH}  # noqa: RUF012
 
     id: Mapped[int] = mapped_column(
-        ForeignKey("Simulation.id", ondelete="CASCADE"), primary_key=True, doc="The simulation"
+        ForeignKey("Simulation.id", ondelete="CASCADE"), primary_key=True, doc="ID of the simulation"
     )
-    cluster_id: Mapped[int] = mapped_column(ForeignKey("Cluster.id", ondelete="RESTRICT"), doc="Where it runs")
-    job_dir: Mapped[str | None] = mapped_column(doc="Its folder on the cluster")
-    array_id: Mapped[int | None] = mapped_column(doc="SLURM's number of the array job that simulates")
-    collect_id: Mapped[int | None] = mapped_column(doc="SLURM's number of the job that runs when the array has ended")
+    cluster_id: Mapped[int] = mapped_column(
+        ForeignKey("Cluster.id", ondelete="RESTRICT"), doc="Cluster on which it runs"
+    )
+    job_dir: Mapped[str | None] = mapped_column(doc="Job folder on the cluster")
+    array_id: Mapped[int | None] = mapped_column(doc="The scheduler's number of the array job that simulates")
+    collect_id: Mapped[int | None] = mapped_column(
+        doc="The scheduler's number of the job that runs when the array has ended"
+    )
     options: Mapped[str | None] = mapped_column(
-        Text, doc="Options of sbatch for the two jobs, JSON: array and collect; null: it was not submitted here"
+        Text, doc="Options of the scheduler for the two jobs, JSON: array and collect; null: it was not submitted here"
     )
-    queue_note: Mapped[str | None] = mapped_column(Text, doc="What the cluster says of the tasks that wait there")
+    queue_note: Mapped[str | None] = mapped_column(Text, doc="Reason from the cluster why tasks wait")
 
     cluster: Mapped["ClusterModel"] = relationship(back_populates="simulations")
 
 
-class SimulationCountModel(Base):
-    """How many simulations of a user came to be in a state, or ceased to be: the sum tells how many are in it.
-
-    Rows are only added, in the transaction that changes something, so that writers never wait for one another; now and
-    then those of a user are added up.
-    """
-
-    __tablename__ = "SimulationCount"
-    __table_args__: tuple[SchemaItem | dict[str, bool], ...] = (
-        CheckConstraint("number <> 0", name="number_not_zero"),
-        Index(None, "user_id", "job_state"),
-    )
-
-    id: Mapped[int] = mapped_column(primary_key=True, doc="Number of the row")
-    user_id: Mapped[int] = mapped_column(ForeignKey("User.id", ondelete="CASCADE"), doc="Whose simulations")
-    job_state: Mapped[EntityState] = mapped_column(state_column("job_state"), doc="The state")
-    number: Mapped[int] = mapped_column(doc="How many more; negative: fewer")
-
-    user: Mapped["UserModel"] = relationship(back_populates="simulation_counts")
-
-
 class StateHistoryModel(Base):
-    """One change of state of a simulation or of one of its tasks, written in the same transaction as the change.
+    """A transition of a simulation or one of its tasks, inserted in the transaction of the state change.
 
-    Or a remark about a simulation: both states are that in which it is, and stays.
+    Audit notes have the same state twice: that of the simulation.
     """
 
     __tablename__ = "StateHistory"
     __table_args__: tuple[SchemaItem | dict[str, bool], ...] = (Index(None, "simulation_id", "id"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True, doc="Number; grows with time within a simulation")
+    id: Mapped[int] = mapped_column(primary_key=True, doc="ID; increases with time within a simulation")
     simulation_id: Mapped[int] = mapped_column(
-        ForeignKey("Simulation.id", ondelete="CASCADE"), doc="The simulation it is about"
+        ForeignKey("Simulation.id", ondelete="CASCADE"), doc="Simulation of this entry"
     )
     task_id: Mapped[int | None] = mapped_column(doc="Number of the task; null: the simulation itself")
-    from_state: Mapped[EntityState | None] = mapped_column(state_column("from_state"), doc="Before; null: it was made")
-    to_state: Mapped[EntityState] = mapped_column(state_column("to_state"), doc="After")
-    time: Mapped[datetime] = mapped_column(doc="When (UTC)")
-    actor: Mapped[str] = mapped_column(doc="Who: a user, an executor, a worker with the update key")
-    reason: Mapped[str | None] = mapped_column(Text, doc="Why, where there is more to say")
+    from_state: Mapped[EntityState | None] = mapped_column(
+        state_column("from_state"), doc="State before; null: created"
+    )
+    to_state: Mapped[EntityState] = mapped_column(state_column("to_state"), doc="State after")
+    time: Mapped[datetime] = mapped_column(doc="Time (UTC)")
+    actor: Mapped[str] = mapped_column(doc="Actor: a user, an executor, a worker with the update key")
+    reason: Mapped[str | None] = mapped_column(Text, doc="Reason, if there is one")
 
     simulation: Mapped[SimulationModel] = relationship(back_populates="history")

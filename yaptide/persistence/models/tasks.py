@@ -9,7 +9,7 @@ from yaptide.domain.states import TASK_STATES, EntityState
 from yaptide.persistence.models.base import Base, ClaimMixin, one_of, state_column
 from yaptide.persistence.models.simulations import BATCH, DIRECT, SimulationModel
 
-#: Waiting or running, in the words of the index: only so does a database see that it has one for it.
+#: Waiting or running, in the exact words of the partial index: otherwise the database does not use it.
 WAITING = text("task_state IN ('PENDING', 'RUNNING')")
 _STATES = ", ".join(repr(str(state)) for state in sorted(TASK_STATES))
 
@@ -31,27 +31,27 @@ class TaskModel(ClaimMixin, Base):
     )
     __mapper_args__ = {"polymorphic_on": "platform"}  # noqa: RUF012 - SQLAlchemy reads it from the class
 
-    id: Mapped[int] = mapped_column(primary_key=True, doc="Number of the row")
+    id: Mapped[int] = mapped_column(primary_key=True, doc="ID of the row")
     simulation_id: Mapped[int] = mapped_column(
-        ForeignKey("Simulation.id", ondelete="CASCADE"), doc="The simulation it is a part of"
+        ForeignKey("Simulation.id", ondelete="CASCADE"), doc="Simulation of this task"
     )
     task_id: Mapped[int] = mapped_column(doc="Number within the simulation: from 0 (DIRECT) or from 1 (BATCH)")
     requested_primaries: Mapped[int] = mapped_column(BigInteger, doc="Primaries to simulate")
     simulated_primaries: Mapped[int] = mapped_column(
-        BigInteger, default=0, server_default="0", doc="Primaries simulated so far; only grows"
+        BigInteger, default=0, server_default="0", doc="Primaries simulated so far; never decreases"
     )
     task_state: Mapped[EntityState] = mapped_column(
         state_column("task_state", checked=False),
         default=EntityState.UNKNOWN,
         doc="State; final states never change",
     )
-    estimated_time: Mapped[int | None] = mapped_column(doc="Time left as estimated by the simulator, seconds")
-    start_time: Mapped[datetime | None] = mapped_column(doc="When it began to run (UTC)")
-    end_time: Mapped[datetime | None] = mapped_column(doc="When it reached a final state (UTC)")
-    platform: Mapped[str] = mapped_column(one_of(DIRECT, BATCH, name="platform"), doc="That of its simulation")
-    last_update_time: Mapped[datetime | None] = mapped_column(doc="When it last reported (UTC)")
-    seed: Mapped[int | None] = mapped_column(BigInteger, doc="Seed of its random numbers, distinct within a simulation")
-    attempts: Mapped[int] = mapped_column(default=0, server_default="0", doc="How often it was begun")
+    estimated_time: Mapped[int | None] = mapped_column(doc="Remaining time estimated by the simulator, seconds")
+    start_time: Mapped[datetime | None] = mapped_column(doc="Time when it started (UTC)")
+    end_time: Mapped[datetime | None] = mapped_column(doc="Time when it reached a final state (UTC)")
+    platform: Mapped[str] = mapped_column(one_of(DIRECT, BATCH, name="platform"), doc="Platform of its simulation")
+    last_update_time: Mapped[datetime | None] = mapped_column(doc="Time of the last report (UTC)")
+    seed: Mapped[int | None] = mapped_column(BigInteger, doc="Random seed, unique within a simulation")
+    attempts: Mapped[int] = mapped_column(default=0, server_default="0", doc="Number of times it was started")
 
     simulation: Mapped[SimulationModel] = relationship(back_populates="tasks")
 
@@ -62,14 +62,14 @@ class CeleryTaskModel(TaskModel):
     __tablename__ = "CeleryTask"
     __mapper_args__ = {"polymorphic_identity": DIRECT}  # noqa: RUF012
 
-    id: Mapped[int] = mapped_column(ForeignKey("Task.id", ondelete="CASCADE"), primary_key=True, doc="The task")
-    celery_id: Mapped[str | None] = mapped_column(doc="Celery's name of it; null in the embedded system")
+    id: Mapped[int] = mapped_column(ForeignKey("Task.id", ondelete="CASCADE"), primary_key=True, doc="ID of the task")
+    celery_id: Mapped[str | None] = mapped_column(doc="Celery id of the task; null with the embedded executor")
 
 
 class BatchTaskModel(TaskModel):
-    """A task on the platform BATCH; its number is SLURM's array index."""
+    """A task on the platform BATCH; its number is its index in the array job."""
 
     __tablename__ = "BatchTask"
     __mapper_args__ = {"polymorphic_identity": BATCH}  # noqa: RUF012
 
-    id: Mapped[int] = mapped_column(ForeignKey("Task.id", ondelete="CASCADE"), primary_key=True, doc="The task")
+    id: Mapped[int] = mapped_column(ForeignKey("Task.id", ondelete="CASCADE"), primary_key=True, doc="ID of the task")

@@ -7,14 +7,14 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from sqlalchemy.schema import SchemaItem
 
 from yaptide.persistence.models.base import Base, one_of
-from yaptide.persistence.models.simulations import SimulationCountModel, SimulationModel
+from yaptide.persistence.models.simulations import SimulationModel
 
 YAPTIDE_USER = "YaptideUser"
 KEYCLOAK_USER = "KeycloakUser"
 
 
 class UserModel(Base):
-    """Somebody who may sign in and own simulations."""
+    """A user who can sign in and own simulations."""
 
     __tablename__ = "User"
     __table_args__: tuple[SchemaItem, ...] = (
@@ -24,19 +24,16 @@ class UserModel(Base):
     )
     __mapper_args__ = {"polymorphic_on": "auth_provider"}  # noqa: RUF012 - SQLAlchemy reads it from the class
 
-    id: Mapped[int] = mapped_column(primary_key=True, doc="Number of the user")
-    username: Mapped[str] = mapped_column(doc="Name to sign in with; unique for each way of signing in")
+    id: Mapped[int] = mapped_column(primary_key=True, doc="ID of the user")
+    username: Mapped[str] = mapped_column(doc="User name; unique for each way to sign in")
     auth_provider: Mapped[str] = mapped_column(
-        one_of(YAPTIDE_USER, KEYCLOAK_USER, name="auth_provider"), doc="Which table below holds the credentials"
+        one_of(YAPTIDE_USER, KEYCLOAK_USER, name="auth_provider"), doc="Table with the credentials"
     )
     quota_bytes: Mapped[int | None] = mapped_column(
-        BigInteger, doc="Bytes that all payloads of the user's simulations may take; null: no limit"
+        BigInteger, doc="Maximum bytes of all payloads of the user's simulations; null: no limit"
     )
 
     simulations: Mapped[list[SimulationModel]] = relationship(
-        back_populates="user", cascade="all, delete-orphan", passive_deletes=True
-    )
-    simulation_counts: Mapped[list[SimulationCountModel]] = relationship(
         back_populates="user", cascade="all, delete-orphan", passive_deletes=True
     )
     sessions: Mapped[list["SessionModel"]] = relationship(
@@ -45,48 +42,48 @@ class UserModel(Base):
 
 
 class YaptideUserModel(UserModel):
-    """A user with a password kept here."""
+    """A user with a password stored in this database."""
 
     __tablename__ = "YaptideUser"
     __mapper_args__ = {"polymorphic_identity": YAPTIDE_USER}  # noqa: RUF012
 
-    id: Mapped[int] = mapped_column(ForeignKey("User.id", ondelete="CASCADE"), primary_key=True, doc="The user")
+    id: Mapped[int] = mapped_column(ForeignKey("User.id", ondelete="CASCADE"), primary_key=True, doc="ID of the user")
     password_hash: Mapped[str | None] = mapped_column(doc="argon2id hash; null: cannot sign in with a password")
     name_skeleton: Mapped[str | None] = mapped_column(
         String(64),
         index=True,
         unique=True,
-        doc="SHA-256 of what the name looks like; null: an older user looked the same before this was known",
+        doc="SHA-256 of the name's skeleton; null: the name looks like that of an older user",
     )
     known_networks: Mapped[str | None] = mapped_column(
-        Text, doc="Digests of networks that the user has signed in from, the last first, with spaces between them"
+        Text, doc="Digests of networks of the last sign-ins, latest first, separated by spaces"
     )
 
 
 class KeycloakUserModel(UserModel):
-    """A user who signs in through Keycloak, with the SSH credentials that clusters ask for."""
+    """A user who signs in through Keycloak, with SSH credentials for clusters."""
 
     __tablename__ = "KeycloakUser"
     __table_args__ = (Index(None, "issuer", "subject", unique=True),)
     __mapper_args__ = {"polymorphic_identity": KEYCLOAK_USER}  # noqa: RUF012
 
-    id: Mapped[int] = mapped_column(ForeignKey("User.id", ondelete="CASCADE"), primary_key=True, doc="The user")
-    issuer: Mapped[str | None] = mapped_column(Text, doc="Realm of Keycloak, `iss` of its tokens; null: not known yet")
+    id: Mapped[int] = mapped_column(ForeignKey("User.id", ondelete="CASCADE"), primary_key=True, doc="ID of the user")
+    issuer: Mapped[str | None] = mapped_column(Text, doc="Keycloak realm, `iss` of its tokens; null: not known yet")
     subject: Mapped[str | None] = mapped_column(
-        Text, doc="Whose account it is in that realm, `sub` of its tokens; null: whoever signs in next by this name"
+        Text, doc="Identity in that realm, `sub` of its tokens; null: set at the next sign-in with this name"
     )
     cert: Mapped[str | None] = mapped_column(Text, doc="SSH certificate, OpenSSH text")
     private_key: Mapped[str | None] = mapped_column(Text, doc="SSH private key, encrypted")
 
 
 class SessionModel(Base):
-    """One sign-in. Tokens name it, and end with it: deleting the row signs out everywhere at once."""
+    """A sign-in. Tokens refer to it and end with it: deleting the row revokes them everywhere at once."""
 
     __tablename__ = "Session"
     __table_args__ = (Index(None, "user_id"), Index(None, "expires"))
 
-    id: Mapped[str] = mapped_column(String(64), primary_key=True, doc="Random name, in the tokens")
-    user_id: Mapped[int] = mapped_column(ForeignKey("User.id", ondelete="CASCADE"), doc="Who signed in")
-    expires: Mapped[datetime] = mapped_column(doc="When the refresh token ends (UTC)")
+    id: Mapped[str] = mapped_column(String(64), primary_key=True, doc="Random identifier, contained in the tokens")
+    user_id: Mapped[int] = mapped_column(ForeignKey("User.id", ondelete="CASCADE"), doc="User who signed in")
+    expires: Mapped[datetime] = mapped_column(doc="Expiry of the refresh token (UTC)")
 
     user: Mapped[UserModel] = relationship(back_populates="sessions")

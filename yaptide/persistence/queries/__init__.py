@@ -1,1 +1,1 @@
-"""Every query of the program, one module a subject. They run in the caller's transaction and know no rules."""
+"""All queries, one module per subject. They run in the caller's transaction and enforce no domain rules."""

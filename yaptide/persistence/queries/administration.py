@@ -1,4 +1,4 @@
-"""Queries of administrators: what there is, whose it is, what goes with it, and removing it."""
+"""Queries for administrators: list, count and remove users, simulations and tasks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -45,7 +45,7 @@ _LOGFILES = table_of(LogfilesModel)
 
 
 class Holdings(NamedTuple):
-    """What goes with a user: simulations, how many of them have not ended, and bytes of their payloads."""
+    """What a user owns: simulations, how many of them have not ended, and bytes of their payloads."""
 
     simulations: int
     open: int
@@ -53,7 +53,7 @@ class Holdings(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What goes with a simulation: numbers of rows, and bytes of its payloads."""
+    """Contents of a simulation: state, numbers of rows, and bytes of its payloads."""
 
     job_state: EntityState
     tasks: int
@@ -64,15 +64,15 @@ class Contents(NamedTuple):
 
 
 def users_named(connection: Connection, username: str) -> list[User]:
-    """The users of this name, one for each way to sign in."""
+    """Return the users of this name, one for each way to sign in."""
     query = select(_USER.c.id, _USER.c.username, _USER.c.auth_provider).where(_USER.c.username == username)
     return [User(*row) for row in connection.execute(query.order_by(_USER.c.auth_provider))]
 
 
 def list_users(connection: Connection) -> list[Record]:
-    """All users by name, with what they have: simulations, stored_bytes, quota_bytes (None: no limit).
+    """Return all users by name, with simulations, stored_bytes, quota_bytes (None: no limit).
 
-    And whose account of Keycloak it is: issuer, subject (None: not known, or no such account).
+    Users of Keycloak also have issuer and subject (None: not known, or a local user).
     """
     held = _held().group_by(_SIMULATION.c.user_id).subquery()
     query = (
@@ -90,14 +90,14 @@ def list_users(connection: Connection) -> list[Record]:
 
 
 def count_holdings(connection: Connection, user_id: int) -> Holdings:
-    """What goes with a user."""
+    """Return what a user owns."""
     held = _held().where(_SIMULATION.c.user_id == user_id).group_by(_SIMULATION.c.user_id)
     row = connection.execute(held).first()
     return Holdings(0, 0, 0) if row is None else Holdings(row.simulations, row.open, row.stored_bytes)
 
 
 def lock_simulations(connection: Connection, user_id: int) -> None:
-    """Lock all simulations of a user, so that none of them changes before the transaction ends."""
+    """Lock all simulations of a user, so that they do not change before the transaction ends."""
     connection.execute(
         select(_SIMULATION.c.id).where(_SIMULATION.c.user_id == user_id).order_by(_SIMULATION.c.id).with_for_update()
     )
@@ -121,17 +121,17 @@ def set_user_values(connection: Connection, user_id: int, values: Mapping[str, A
 def list_simulations(
     connection: Connection, user_id: int | None, states: Sequence[EntityState], limit: int
 ) -> tuple[int, list[Record]]:
-    """How many simulations of a user (None: all) there are in these states (none: any), and the newest of them."""
-    chosen = _chosen(_SIMULATION.c.job_state, states)
+    """Return how many simulations of a user (None: all) are in these states (none: any), and the newest of them."""
+    condition = _state_in(_SIMULATION.c.job_state, states)
     if user_id is not None:
-        chosen &= _SIMULATION.c.user_id == user_id
-    total: int = connection.execute(select(func.count()).select_from(_SIMULATION).where(chosen)).scalar_one()
+        condition &= _SIMULATION.c.user_id == user_id
+    total: int = connection.execute(select(func.count()).select_from(_SIMULATION).where(condition)).scalar_one()
     columns = ("title", "sim_type", "platform", "job_state", "start_time", "end_time", "stored_bytes")
     query = (
         select(_SIMULATION.c.job_id, _USER.c.username, _USER.c.auth_provider)
         .add_columns(*(_SIMULATION.c[name] for name in columns))
         .join_from(_SIMULATION, _USER, _USER.c.id == _SIMULATION.c.user_id)
-        .where(chosen)
+        .where(condition)
         .order_by(_SIMULATION.c.start_time.desc(), _SIMULATION.c.id.desc())
         .limit(limit)
     )
@@ -139,7 +139,7 @@ def list_simulations(
 
 
 def count_contents(connection: Connection, simulation_id: int) -> Contents:
-    """What goes with a simulation."""
+    """Return the contents of a simulation."""
     pages = select(func.count()).join_from(_PAGE, _ESTIMATOR).where(_ESTIMATOR.c.simulation_id == simulation_id)
     counts = (
         _count(_TASK.c.simulation_id == simulation_id),
@@ -154,20 +154,20 @@ def count_contents(connection: Connection, simulation_id: int) -> Contents:
 def list_tasks(
     connection: Connection, job_id: str | None, states: Sequence[EntityState], limit: int
 ) -> tuple[int, list[Record]]:
-    """How many tasks a simulation (None: all of them) has in these states (none: in any), and the first of them.
+    """Return how many tasks of a simulation (None: of all) are in these states (none: any), and the first of them.
 
-    In the order of the simulations, the newest first, and by number.
+    Ordered by simulation, newest first, and by number.
     """
-    chosen = _chosen(_TASK.c.task_state, states)
+    condition = _state_in(_TASK.c.task_state, states)
     if job_id is not None:
-        chosen &= _SIMULATION.c.job_id == job_id
+        condition &= _SIMULATION.c.job_id == job_id
     joined = _TASK.join(_SIMULATION, _SIMULATION.c.id == _TASK.c.simulation_id)
-    total: int = connection.execute(select(func.count()).select_from(joined).where(chosen)).scalar_one()
+    total: int = connection.execute(select(func.count()).select_from(joined).where(condition)).scalar_one()
     columns = ("task_state", "requested_primaries", "simulated_primaries", "start_time", "end_time", "last_update_time")
     query = (
         select(_SIMULATION.c.job_id, _TASK.c.task_id, *(_TASK.c[name] for name in columns), _TASK.c.attempts)
         .select_from(joined)
-        .where(chosen)
+        .where(condition)
         .order_by(_TASK.c.simulation_id.desc(), _TASK.c.task_id)
         .limit(limit)
     )
@@ -175,14 +175,14 @@ def list_tasks(
 
 
 def history_of_task(connection: Connection, simulation_id: int, task_id: int) -> int:
-    """How many rows of the history are about a task."""
+    """Count the rows of the history of a task."""
     return int(connection.execute(select(_count(_about(simulation_id, task_id)))).scalar_one())
 
 
 def remove_task(connection: Connection, simulation_id: int, task_id: int) -> None:
     """Remove a task and its history."""
-    this = and_(_TASK.c.simulation_id == simulation_id, _TASK.c.task_id == task_id)
-    connection.execute(delete(_TASK).where(this))
+    row = and_(_TASK.c.simulation_id == simulation_id, _TASK.c.task_id == task_id)
+    connection.execute(delete(_TASK).where(row))
     connection.execute(delete(_HISTORY).where(_about(simulation_id, task_id)))
 
 
@@ -190,7 +190,7 @@ def _about(simulation_id: int, task_id: int) -> ColumnElement[bool]:
     return and_(_HISTORY.c.simulation_id == simulation_id, _HISTORY.c.task_id == task_id)
 
 
-def _chosen(column: ColumnElement[Any], states: Sequence[EntityState]) -> ColumnElement[bool]:
+def _state_in(column: ColumnElement[Any], states: Sequence[EntityState]) -> ColumnElement[bool]:
     return column.in_(states) if states else true()
 
 

@@ -1,4 +1,4 @@
-"""Queries about simulations on clusters that were submitted from here."""
+"""Queries about simulations that this server submitted to clusters."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -20,10 +20,12 @@ _HISTORY = table_of(StateHistoryModel)
 
 
 def list_unfinished(connection: Connection, place: str) -> list[Record]:
-    """Simulations with something left to do on a cluster for whoever works at `place`, in the order of submission."""
+    """Return simulations with something left to do on a cluster for a driver at `place`, in order of submission."""
     columns = ("id", "job_id", "user_id", "job_state", "sim_type", "start_time", "end_time")
     here = _SIMULATION.c.owner.is_(None) | _SIMULATION.c.owner.startswith(place, autoescape=True)
-    left = union(select(_SIMULATION.c.id).where(OPEN, _SIMULATION.c.platform == BATCH), select(_BATCH.c.id).where(LEFT))
+    unfinished = union(
+        select(_SIMULATION.c.id).where(OPEN, _SIMULATION.c.platform == BATCH), select(_BATCH.c.id).where(LEFT)
+    )
     query = (
         select(
             *(_SIMULATION.c[name] for name in columns),
@@ -32,26 +34,26 @@ def list_unfinished(connection: Connection, place: str) -> list[Record]:
         )
         .join(_BATCH, _BATCH.c.id == _SIMULATION.c.id)
         .join(_CLUSTER, _CLUSTER.c.id == _BATCH.c.cluster_id)
-        .where(_BATCH.c.options.is_not(None), _SIMULATION.c.id.in_(left), here)
+        .where(_BATCH.c.options.is_not(None), _SIMULATION.c.id.in_(unfinished), here)
         .order_by(_SIMULATION.c.id)
     )
     return list(connection.execute(query).all())
 
 
 def claim_submission(connection: Connection, simulation_id: int, owner: str, place: str) -> bool:
-    """Have `owner`, at `place`, submit a simulation; False if somebody elsewhere does, or it has ended."""
+    """Claim the submission of a simulation for `owner` at `place`; False if another place has it, or it has ended."""
     here = _SIMULATION.c.owner.is_(None) | _SIMULATION.c.owner.startswith(place, autoescape=True)
     ready = (_SIMULATION.c.id == simulation_id) & _SIMULATION.c.job_state.not_in(FINAL_STATES) & here
     return connection.execute(update(_SIMULATION).where(ready).values(owner=owner)).rowcount == 1
 
 
 def set_values(connection: Connection, simulation_id: int, values: Mapping[str, Any]) -> None:
-    """Set what is known of a simulation's jobs on its cluster."""
+    """Set values of a simulation's jobs on its cluster."""
     connection.execute(update(_BATCH).where(_BATCH.c.id == simulation_id).values(values))
 
 
 def open_tasks(connection: Connection, simulation_id: int) -> list[Record]:
-    """Tasks that have not ended, by number: task_id, task_state, owner, heartbeat_time."""
+    """Return tasks that have not ended, by number: task_id, task_state, owner, heartbeat_time."""
     columns = ("task_id", "task_state", "owner", "heartbeat_time")
     query = select(*(_TASK.c[name] for name in columns)).where(
         _TASK.c.simulation_id == simulation_id, _TASK.c.task_state.not_in(FINAL_STATES)
@@ -60,32 +62,32 @@ def open_tasks(connection: Connection, simulation_id: int) -> list[Record]:
 
 
 def list_shares(connection: Connection, simulation_id: int) -> list[tuple[int, int, int]]:
-    """Number, primaries and seed of each task, by number."""
+    """Return number, primaries and seed of each task, by number."""
     query = select(_TASK.c.task_id, _TASK.c.requested_primaries, _TASK.c.seed)
     rows = connection.execute(query.where(_TASK.c.simulation_id == simulation_id).order_by(_TASK.c.task_id))
     return [(task_id, primaries, seed) for task_id, primaries, seed in rows]
 
 
 def is_known(connection: Connection, job_id: str) -> bool:
-    """Whether there is a simulation of this public name."""
+    """Return whether a simulation has this job_id."""
     return bool(connection.scalar(select(exists().where(_SIMULATION.c.job_id == job_id))))
 
 
 def for_others(connection: Connection, job_ids: Collection[str]) -> set[str]:
-    """Those of the simulations on clusters that were not submitted from here, and are not going to be."""
-    these = json_rows.is_among(_SIMULATION.c.job_id, connection.dialect.name)
-    query = select(_SIMULATION.c.job_id).join(_BATCH, _BATCH.c.id == _SIMULATION.c.id).where(these)
+    """Return those of the simulations on clusters that this server neither submitted nor will submit."""
+    among = json_rows.is_among(_SIMULATION.c.job_id, connection.dialect.name)
+    query = select(_SIMULATION.c.job_id).join(_BATCH, _BATCH.c.id == _SIMULATION.c.id).where(among)
     return set(connection.execute(query.where(_BATCH.c.options.is_(None)), {"values": job_ids}).scalars())
 
 
-def was_told(connection: Connection, simulation_id: int, reason: str) -> bool:
-    """Whether the history of a simulation says this already."""
+def has_reason(connection: Connection, simulation_id: int, reason: str) -> bool:
+    """Return whether the history of a simulation already has this reason."""
     row = exists().where(_HISTORY.c.simulation_id == simulation_id, _HISTORY.c.reason == reason)
     return bool(connection.scalar(select(row)))
 
 
 def waiting_tasks(connection: Connection, job_id: str) -> tuple[str | None, int] | None:
-    """What the cluster said of the tasks that wait there, and how many there are; None if there are none."""
+    """Return the cluster's note about waiting tasks, and their number; None if there are none."""
     query = select(_BATCH.c.queue_note, func.count(_TASK.c.id)).join(_SIMULATION, _SIMULATION.c.id == _BATCH.c.id)
     query = query.join(_TASK, _TASK.c.simulation_id == _SIMULATION.c.id)
     query = query.where(_SIMULATION.c.job_id == job_id, _TASK.c.task_state == EntityState.PENDING)

@@ -1,4 +1,4 @@
-"""Payloads that are too large to be held in memory: written and read in parts, each in the way of its database."""
+"""Payloads too large for memory: written and read in parts, for each database in its own way."""
 
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -10,14 +10,14 @@ from yaptide.persistence.engine import IN_BINARY
 from yaptide.persistence.payload import LargePayload
 from yaptide.persistence.queries import json_rows
 
-# Temporary tables are not logged: the payload is written once more, but not three times.
+# Temporary tables are not logged: the payload is written twice, but not three times.
 _PIECES = text("CREATE TEMPORARY TABLE payload_pieces (n integer PRIMARY KEY, data bytea) ON COMMIT DROP")
 _ADD_PIECE = text("INSERT INTO payload_pieces (n, data) VALUES (:n, :data)")
 _JOINED: Any = literal_column("(SELECT string_agg(data, ''::bytea ORDER BY n) FROM payload_pieces)")
 
 
 def add_blob(connection: Connection, table: Table, values: Mapping[str, Any], payload: LargePayload) -> None:
-    """Add a row with a large payload in the running transaction."""
+    """Insert a row with a large payload in the current transaction."""
     row = {**values, "content_size": payload.size, "content_sha256": payload.sha256}
     if connection.dialect.name == "sqlite":
         empty = func.zeroblob(payload.length)
@@ -35,7 +35,7 @@ def add_blob(connection: Connection, table: Table, values: Mapping[str, Any], pa
 
 
 def read_chunk(connection: Connection, table: Table, number: int, start: int, length: int) -> bytes:
-    """So many bytes from `start` of the payload of a row; fewer at its end, none if the row is gone."""
+    """Return up to `length` bytes from `start` of the payload of a row; empty if the row is gone."""
     if connection.dialect.name == "sqlite":
         try:
             with _driver(connection).blobopen(table.name, "compressed_data", number, readonly=True) as blob:
@@ -49,11 +49,11 @@ def read_chunk(connection: Connection, table: Table, number: int, start: int, le
 
 
 def read_heads(connection: Connection, table: Table, numbers: Sequence[int], length: int) -> list[bytes]:
-    """The first bytes of the payloads of rows, in any order."""
-    if connection.dialect.name == "sqlite":  # its substr() would read all of each
+    """Return the first bytes of the payloads of rows, in any order."""
+    if connection.dialect.name == "sqlite":  # its substr() would read each payload as a whole
         return [read_chunk(connection, table, number, 0, length) for number in numbers]
-    these = json_rows.is_among(table.c.id, connection.dialect.name)
-    query = select(func.substr(table.c.compressed_data, 1, length)).where(these).execution_options(**IN_BINARY)
+    among = json_rows.is_among(table.c.id, connection.dialect.name)
+    query = select(func.substr(table.c.compressed_data, 1, length)).where(among).execution_options(**IN_BINARY)
     return list(connection.execute(query, {"values": numbers}).scalars())
 
 

@@ -14,12 +14,12 @@ _BATCH = table_of(BatchSimulationModel)
 
 
 def list_names(connection: Connection) -> list[str]:
-    """Names of all clusters, in alphabetical order."""
+    """Return the names of all clusters in alphabetical order."""
     return list(connection.execute(select(_CLUSTER.c.cluster_name).order_by(_CLUSTER.c.cluster_name)).scalars())
 
 
 def all_clusters(connection: Connection) -> list[Record]:
-    """All clusters by name, with the number of their simulations."""
+    """Return all clusters by name, with the number of their simulations."""
     columns = ("cluster_name", "host", "port", "scratch_folder")
     count = select(func.count()).where(_BATCH.c.cluster_id == _CLUSTER.c.id).correlate(_CLUSTER).scalar_subquery()
     query = select(*(_CLUSTER.c[name] for name in columns), count.label("simulations"))
@@ -27,20 +27,20 @@ def all_clusters(connection: Connection) -> list[Record]:
 
 
 def find_cluster(connection: Connection, name: str) -> Record | None:
-    """The cluster of this name."""
+    """Return the cluster with this name."""
     return connection.execute(select(_CLUSTER).where(_CLUSTER.c.cluster_name == name)).first()
 
 
 def add_cluster(connection: Connection, values: Mapping[str, Any]) -> None:
-    """Add a cluster; the database raises IntegrityError if the name is taken."""
+    """Insert a cluster; the database raises IntegrityError if the name is taken."""
     connection.execute(insert(_CLUSTER), dict(values))
 
 
 def change_cluster(connection: Connection, name: str, values: Mapping[str, Any]) -> None:
-    """Give values of a cluster anew."""
+    """Update values of a cluster."""
     connection.execute(update(_CLUSTER).where(_CLUSTER.c.cluster_name == name), dict(values))
 
 
 def remove_cluster(connection: Connection, name: str) -> None:
-    """Remove a cluster; the database raises IntegrityError if simulations ran on it."""
+    """Delete a cluster; the database raises IntegrityError if simulations ran on it."""
     connection.execute(delete(_CLUSTER).where(_CLUSTER.c.cluster_name == name))

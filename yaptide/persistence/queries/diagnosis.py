@@ -1,4 +1,4 @@
-"""Queries about what is under way, for `yaptide doctor`."""
+"""Queries about work in progress, for `yaptide doctor`."""
 
 from datetime import datetime, timedelta
 
@@ -17,7 +17,7 @@ _OPEN = (EntityState.PENDING, EntityState.RUNNING)
 
 
 def list_running(connection: Connection, now: datetime) -> list[tuple[str, int, int, str, timedelta]]:
-    """The tasks that somebody runs: simulation, number, attempt, who, and for how long nothing was heard of them."""
+    """Return the running tasks: job_id, number, attempt, owner, and time since the last heartbeat."""
     query = (
         select(_SIMULATION.c.job_id, _TASK.c.task_id, _TASK.c.attempts, _TASK.c.owner, _TASK.c.heartbeat_time)
         .join(_SIMULATION, _SIMULATION.c.id == _TASK.c.simulation_id)
@@ -25,12 +25,13 @@ def list_running(connection: Connection, now: datetime) -> list[tuple[str, int, 
         .order_by(_TASK.c.id)
     )
     return [
-        (job, task, attempts, owner, now - heard) for job, task, attempts, owner, heard in connection.execute(query)
+        (job_id, task_id, attempts, owner, now - heartbeat)
+        for job_id, task_id, attempts, owner, heartbeat in connection.execute(query)
     ]
 
 
 def count_waiting(connection: Connection) -> list[tuple[str, str, str, int, datetime]]:
-    """What tasks wait for: simulator, platform and kind of input; how many, and when the first was submitted."""
+    """Return what tasks wait for: simulator, platform, input type, number of tasks, earliest submission."""
     wanted = (_SIMULATION.c.sim_type, _SIMULATION.c.platform, _SIMULATION.c.input_type)
     query = (
         select(*wanted, func.count(), func.min(_SIMULATION.c.start_time))
@@ -43,14 +44,14 @@ def count_waiting(connection: Connection) -> list[tuple[str, str, str, int, date
 
 
 def count_merges(connection: Connection) -> int:
-    """How many simulations are merged or wait for it."""
+    """Count the simulations whose merge runs or waits."""
     states = (EntityState.MERGING_QUEUED, EntityState.MERGING_RUNNING)
     query = select(func.count()).select_from(_SIMULATION).where(OPEN, _SIMULATION.c.job_state.in_(states))
     return connection.execute(query).scalar_one()
 
 
 def without_results(connection: Connection, most: int = 10) -> list[str]:
-    """The newest simulations that are COMPLETED and have no results."""
+    """Return the newest COMPLETED simulations without results."""
     results = exists().where(_ESTIMATOR.c.simulation_id == _SIMULATION.c.id)
     query = select(_SIMULATION.c.job_id).where(_SIMULATION.c.job_state == EntityState.COMPLETED, ~results)
     return list(connection.execute(query.order_by(_SIMULATION.c.id.desc()).limit(most)).scalars())

@@ -1,7 +1,7 @@
-"""Queries that look for what must not be, and the statements that mend it.
+"""Queries that find violated invariants, and the statements that repair them.
 
-Each question is one statement, so that it sees one moment of a database that is in use. States are read as text: one
-that there is not is a finding, and no error.
+Each check is one statement, so that it sees one snapshot of a database in use. States are read as text, so that an
+unknown state is a finding and not an error.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,6 @@ from sqlalchemy import (
     true,
     tuple_,
     type_coerce,
-    union_all,
     update,
 )
 
@@ -38,11 +37,9 @@ from yaptide.persistence.models import (
     InputModel,
     LogfilesModel,
     PageModel,
-    SimulationCountModel,
     SimulationModel,
     StateHistoryModel,
     TaskModel,
-    UserModel,
 )
 from yaptide.persistence.models.base import table_of
 from yaptide.persistence.payload import Payload
@@ -51,8 +48,6 @@ from yaptide.persistence.queries.transitions import Audit
 _SIMULATION = table_of(SimulationModel)
 _TASK = table_of(TaskModel)
 _HISTORY = table_of(StateHistoryModel)
-_COUNT = table_of(SimulationCountModel)
-_USER = table_of(UserModel)
 _INPUT = table_of(InputModel)
 _ESTIMATOR = table_of(EstimatorModel)
 _PAGE = table_of(PageModel)
@@ -75,7 +70,7 @@ _TO = _text(_HISTORY.c.to_state)
 
 
 class StoredPayload(NamedTuple):
-    """A stored payload with what is stored beside it; `job_id` is None for one that has lost its simulation."""
+    """A stored payload with its columns; `job_id` is None if its simulation is gone."""
 
     table: str
     id: int
@@ -90,37 +85,41 @@ class StoredPayload(NamedTuple):
 
 
 def count_payloads(connection: Connection) -> dict[str, int]:
-    """How many payloads each table holds."""
+    """Count the payloads in each table."""
     counts = (select(func.count()).select_from(table).scalar_subquery() for table in _PAYLOADS.values())
     return dict(zip(_PAYLOADS, connection.execute(select(*counts)).one(), strict=True))
 
 
 def next_payload(connection: Connection, table: str, after: int) -> StoredPayload | None:
-    """The payload in a table with the smallest number above `after`."""
-    found = _PAYLOADS[table]
-    columns = (found.c.compressed_data, found.c.content_size, found.c.content_sha256)
-    if found is _PAGE:
+    """Return the payload in a table with the smallest id above `after`."""
+    table_clause = _PAYLOADS[table]
+    columns = (table_clause.c.compressed_data, table_clause.c.content_size, table_clause.c.content_sha256)
+    if table_clause is _PAGE:
         query = (
             select(_PAGE.c.id, _SIMULATION.c.job_id, *columns, _ESTIMATOR.c.name)
             .add_columns(_PAGE.c.page_number, _PAGE.c.page_name, _PAGE.c.page_dimension)
             .select_from(_PAGE.outerjoin(_ESTIMATOR).outerjoin(_SIMULATION))
         )
     else:
-        name = [_ESTIMATOR.c.name] if found is _ESTIMATOR else []
-        query = select(found.c.id, _SIMULATION.c.job_id, *columns, *name).select_from(found.outerjoin(_SIMULATION))
-    row = connection.execute(query.where(found.c.id > after).order_by(found.c.id).limit(1)).first()
+        name = [_ESTIMATOR.c.name] if table_clause is _ESTIMATOR else []
+        query = select(table_clause.c.id, _SIMULATION.c.job_id, *columns, *name).select_from(
+            table_clause.outerjoin(_SIMULATION)
+        )
+    row = connection.execute(query.where(table_clause.c.id > after).order_by(table_clause.c.id).limit(1)).first()
     return None if row is None else StoredPayload(table, *row)
 
 
 def correct_payload(connection: Connection, stored: StoredPayload, size: int, sha256: str) -> None:
-    """Store the size and the digest of a payload anew, if they are still those that were found wrong."""
+    """Update size and digest of a payload, if they are still the ones that were found wrong."""
     table = _PAYLOADS[stored.table]
-    this = (table.c.id == stored.id) & (table.c.content_sha256 == stored.sha256) & (table.c.content_size == stored.size)
-    connection.execute(update(table).where(this).values(content_size=size, content_sha256=sha256))
+    unchanged = (
+        (table.c.id == stored.id) & (table.c.content_sha256 == stored.sha256) & (table.c.content_size == stored.size)
+    )
+    connection.execute(update(table).where(unchanged).values(content_size=size, content_sha256=sha256))
 
 
 def results_of(connection: Connection, estimator_id: int) -> tuple[int, list[int]] | None:
-    """The simulation of an estimator, and the numbers of the rows of its pages; None if it is gone."""
+    """Return the simulation of an estimator, and the ids of its pages; None if the estimator is gone."""
     simulation = select(_ESTIMATOR.c.simulation_id).where(_ESTIMATOR.c.id == estimator_id)
     pages = select(_PAGE.c.id).where(_PAGE.c.estimator_id == estimator_id).order_by(_PAGE.c.page_number)
     simulation_id = connection.execute(simulation).scalar()
@@ -128,24 +127,24 @@ def results_of(connection: Connection, estimator_id: int) -> tuple[int, list[int
 
 
 def estimator_of(connection: Connection, page_id: int) -> int | None:
-    """The estimator of a page; None if the page is gone."""
+    """Return the estimator of a page; None if the page is gone."""
     return connection.execute(select(_PAGE.c.estimator_id).where(_PAGE.c.id == page_id)).scalar()
 
 
 def payload_of(connection: Connection, table: str, number: int) -> bytes | None:
-    """The payload in a row; None if the row is gone."""
+    """Return the payload of a row; None if the row is gone."""
     column = _PAYLOADS[table].c
     return connection.execute(select(column.compressed_data).where(column.id == number)).scalar()
 
 
 def replace_payload(connection: Connection, table: str, number: int, payload: Payload) -> None:
-    """Store another payload in a row."""
+    """Replace the payload of a row."""
     changed = update(_PAYLOADS[table]).where(_PAYLOADS[table].c.id == number)
     connection.execute(changed.values(payload.columns()))
 
 
 def _bytes_in(table: Table) -> ColumnElement[int]:
-    """Bytes that a simulation has in one table, to be used in a query or an update of simulations."""
+    """Return the bytes of a simulation in one table, for a query or an update of simulations."""
     total = select(func.coalesce(func.sum(func.length(table.c.compressed_data)), 0))
     if table is _PAGE:
         total = total.join_from(_PAGE, _ESTIMATOR).where(_ESTIMATOR.c.simulation_id == _SIMULATION.c.id)
@@ -158,51 +157,19 @@ _ALL_BYTES = _bytes_in(_INPUT) + _bytes_in(_ESTIMATOR) + _bytes_in(_PAGE) + _byt
 
 
 def find_miscounted(connection: Connection) -> list[Record]:
-    """Simulations whose bytes are counted wrong: id, job_id, stored_bytes, and what the payloads take."""
+    """Return simulations with a wrong byte count: id, job_id, stored_bytes, and `taken`, the actual bytes."""
     query = select(_SIMULATION.c.id, _SIMULATION.c.job_id, _SIMULATION.c.stored_bytes, _ALL_BYTES.label("taken"))
     return list(connection.execute(query.where(_SIMULATION.c.stored_bytes != _ALL_BYTES).order_by(_SIMULATION.c.id)))
 
 
 def recount_bytes(connection: Connection, simulation_id: int) -> None:
-    """Count the bytes of a simulation anew."""
-    this = _SIMULATION.c.id == simulation_id
-    connection.execute(update(_SIMULATION).where(this).values(stored_bytes=_ALL_BYTES))
-
-
-_COUNTED = union_all(
-    select(_COUNT.c.user_id, _text(_COUNT.c.job_state).label("state"), _COUNT.c.number, literal(0).label("present")),
-    select(_SIMULATION.c.user_id, _JOB_STATE, literal(0), literal(1)),
-).subquery()
-_NUMBER, _PRESENT = func.sum(_COUNTED.c.number), func.sum(_COUNTED.c.present)
-# What cannot be counted, because there is no such user or state, is a finding of its own.
-_MISCOUNTED = (
-    select(_COUNTED.c.user_id, _USER.c.username, _COUNTED.c.state, _NUMBER.label("number"), _PRESENT.label("present"))
-    .join(_USER, _USER.c.id == _COUNTED.c.user_id)
-    .where(_COUNTED.c.state.in_([str(state) for state in EntityState]))
-    .group_by(_COUNTED.c.user_id, _USER.c.username, _COUNTED.c.state)
-    .having(_NUMBER != _PRESENT)
-    .order_by(_COUNTED.c.user_id, _COUNTED.c.state)
-)
-
-
-def miscounted_simulations(connection: Connection) -> list[Record]:
-    """Users whose simulations in a state are counted wrong: user_id, username, state, number, and how many present."""
-    return list(connection.execute(_MISCOUNTED))
-
-
-def recount_simulations(connection: Connection, user_id: int) -> None:
-    """Add what is missing in the numbers of simulations of a user, who is locked.
-
-    A change and its count are committed together, so that what one statement finds missing is missing for good,
-    whatever others do meanwhile.
-    """
-    wrong = _MISCOUNTED.where(_COUNTED.c.user_id == user_id).order_by(None)
-    missing = wrong.with_only_columns(_COUNTED.c.user_id, _COUNTED.c.state, _PRESENT - _NUMBER)
-    connection.execute(insert(_COUNT).from_select(["user_id", "job_state", "number"], missing))
+    """Update the byte count of a simulation."""
+    row = _SIMULATION.c.id == simulation_id
+    connection.execute(update(_SIMULATION).where(row).values(stored_bytes=_ALL_BYTES))
 
 
 def _subjects() -> tuple[tuple[Select[Any], ColumnElement[str], Any], ...]:
-    """Simulations and tasks alike: a query of job_id and task number, the state, and the end."""
+    """Return for simulations and tasks: a query of job_id and task number, the state, and the end."""
     simulations = select(_SIMULATION.c.id, _SIMULATION.c.job_id, null().label("task_id"), _JOB_STATE.label("state"))
     tasks = select(_SIMULATION.c.id, _SIMULATION.c.job_id, _TASK.c.task_id, _TASK_STATE.label("state"))
     return (
@@ -215,55 +182,58 @@ def _subjects() -> tuple[tuple[Select[Any], ColumnElement[str], Any], ...]:
     )
 
 
-def wrong_ends(connection: Connection) -> Iterator[Record]:
-    """Simulations and tasks that ended at no time, or have an end and have not ended: id, job_id, task_id, state."""
+def find_wrong_ends(connection: Connection) -> Iterator[Record]:
+    """Yield simulations and tasks where state and end time disagree: id, job_id, task_id, state."""
     for query, state, end in _subjects():
         ended = state.in_(_FINAL)
         yield from connection.execute(query.where(or_(ended & end.is_(None), ~ended & end.is_not(None))))
 
 
-def last_moves_differ(connection: Connection, simulation_id: int | None = None) -> Iterator[Record]:
-    """Simulations and tasks (of one simulation, if given) that are not in the state of the last row of their history.
+def find_state_mismatches(connection: Connection, simulation_id: int | None = None) -> Iterator[Record]:
+    """Yield simulations and tasks (of one simulation, if given) whose state is not the last one in their history.
 
-    id, job_id, task_id, state, and that last state (None: there is no row).
+    Each as id, job_id, task_id, state, and `recorded`, the last state in the history (None: it has no row).
     """
-    chosen = true() if simulation_id is None else _SIMULATION.c.id == simulation_id
+    of_one = true() if simulation_id is None else _SIMULATION.c.id == simulation_id
     newest = select(func.max(_HISTORY.c.id)).group_by(_HISTORY.c.simulation_id, _HISTORY.c.task_id)
-    last = select(_HISTORY.c.simulation_id, _HISTORY.c.task_id, _TO.label("state")).where(_HISTORY.c.id.in_(newest))
-    told = last.subquery()
+    last_transitions = select(_HISTORY.c.simulation_id, _HISTORY.c.task_id, _TO.label("state")).where(
+        _HISTORY.c.id.in_(newest)
+    )
+    recorded = last_transitions.subquery()
     (simulations, _, _), (tasks, _, _) = _subjects()
-    of_simulation = and_(told.c.simulation_id == _SIMULATION.c.id, told.c.task_id.is_(None))
-    of_task = and_(told.c.simulation_id == _TASK.c.simulation_id, told.c.task_id == _TASK.c.task_id)
+    of_simulation = and_(recorded.c.simulation_id == _SIMULATION.c.id, recorded.c.task_id.is_(None))
+    of_task = and_(recorded.c.simulation_id == _TASK.c.simulation_id, recorded.c.task_id == _TASK.c.task_id)
     for query, state, condition in ((simulations, _JOB_STATE, of_simulation), (tasks, _TASK_STATE, of_task)):
-        joined = query.outerjoin(told, condition).add_columns(told.c.state.label("told"))
-        yield from connection.execute(joined.where(chosen, state.is_distinct_from(told.c.state)))
+        joined = query.outerjoin(recorded, condition).add_columns(recorded.c.state.label("recorded"))
+        yield from connection.execute(joined.where(of_one, state.is_distinct_from(recorded.c.state)))
 
 
-def add_move(
-    connection: Connection, simulation_id: int, task_id: int | None, told: str | None, state: str, cause: Audit
+def add_transition(
+    connection: Connection, simulation_id: int, task_id: int | None, recorded: str | None, state: str, audit: Audit
 ) -> None:
-    """Add the row that is missing at the end of a history."""
-    values = {"simulation_id": simulation_id, "task_id": task_id, "from_state": told, "to_state": state}
-    connection.execute(insert(_HISTORY), {**values, "time": cause.time, "actor": cause.actor, "reason": cause.reason})
+    """Insert the missing row at the end of a history."""
+    values = {"simulation_id": simulation_id, "task_id": task_id, "from_state": recorded, "to_state": state}
+    connection.execute(insert(_HISTORY), {**values, "time": audit.time, "actor": audit.actor, "reason": audit.reason})
 
 
-def broken_moves(connection: Connection) -> list[Record]:
-    """Rows of the history that do not go on from the row before, or that no table of transitions has.
+def find_invalid_transitions(connection: Connection) -> list[Record]:
+    """Return rows of the history that do not continue the row before, or that are not an allowed transition.
 
-    Their id, job_id, task_id, from_state, to_state, and the state of the row before. A remark stays in its state.
+    Each as id, job_id, task_id, from_state, to_state, and the to_state of the row before. An audit note keeps the
+    state.
     """
-    one_after_the_other = func.lag(_TO).over(
+    previous_state = func.lag(_TO).over(
         partition_by=(_HISTORY.c.simulation_id, _HISTORY.c.task_id), order_by=_HISTORY.c.id
     )
     steps = select(
         *(_HISTORY.c.id, _HISTORY.c.simulation_id, _HISTORY.c.task_id, _HISTORY.c.reason),
-        *(_FROM.label("from_state"), _TO.label("to_state"), one_after_the_other.label("before")),
+        *(_FROM.label("from_state"), _TO.label("to_state"), previous_state.label("before")),
     ).subquery()
-    move = tuple_(steps.c.from_state, steps.c.to_state)
+    transition = tuple_(steps.c.from_state, steps.c.to_state)
     allowed = or_(
         steps.c.from_state.is_(None),
-        and_(steps.c.task_id.is_(None), move.in_(_pairs(SIMULATION_TRANSITIONS))),
-        and_(steps.c.task_id.is_not(None), move.in_(_pairs(TASK_TRANSITIONS))),
+        and_(steps.c.task_id.is_(None), transition.in_(_pairs(SIMULATION_TRANSITIONS))),
+        and_(steps.c.task_id.is_not(None), transition.in_(_pairs(TASK_TRANSITIONS))),
         and_(steps.c.from_state == steps.c.to_state, steps.c.reason.is_not(None)),
     )
     query = (
@@ -280,23 +250,23 @@ def _pairs(transitions: Transitions) -> list[tuple[str, str]]:
 
 
 def unknown_states(connection: Connection) -> Iterator[Record]:
-    """Simulations and tasks in a state that there is not: id, job_id, task_id, state."""
+    """Yield simulations and tasks in an unknown state: id, job_id, task_id, state."""
     for query, state, _ in _subjects():
         yield from connection.execute(query.where(state.not_in([str(known) for known in EntityState])))
 
 
 def open_tasks(connection: Connection) -> list[Record]:
-    """Tasks that have not ended though their simulation has: id, job_id, task_id, state, job_state."""
+    """Return tasks that have not ended although their simulation has: id, job_id, task_id, state, job_state."""
     _, (query, state, _) = _subjects()
-    found = query.add_columns(_JOB_STATE.label("job_state")).where(_JOB_STATE.in_(_FINAL), state.not_in(_FINAL))
-    return list(connection.execute(found))
+    query_open = query.add_columns(_JOB_STATE.label("job_state")).where(_JOB_STATE.in_(_FINAL), state.not_in(_FINAL))
+    return list(connection.execute(query_open))
 
 
 def miscounted_tasks(connection: Connection) -> list[Record]:
-    """Tasks whose primaries cannot be: id, job_id, task_id, state, simulated, requested.
+    """Return tasks with impossible primaries: id, job_id, task_id, state, simulated, requested.
 
-    No task has simulated more than was asked of it. One that a worker reported as completed has simulated just that;
-    only our own executors count for themselves, and only they may have fewer.
+    A task never simulates more than was requested. A task that a worker reported as completed has simulated exactly
+    that; only yaptide's own executors count primaries themselves, and may have fewer.
     """
     _, (query, state, _) = _subjects()
     reported = (
@@ -314,19 +284,19 @@ def miscounted_tasks(connection: Connection) -> list[Record]:
 
 
 def find_incomplete(connection: Connection) -> Iterator[tuple[str, Record]]:
-    """What lacks what it always has, and the name of that: simulations (job_id, None) and estimators (job_id, name)."""
-    jobs = select(_SIMULATION.c.job_id, null()).order_by(_SIMULATION.c.id)
-    # One that has ended may have had its last task before it came to us; another would never end.
-    for what, table, where in (("input", _INPUT, true()), ("tasks", _TASK, _JOB_STATE.not_in(_FINAL))):
+    """Yield what is missing and where: "input" or "tasks" (job_id, None), or "pages" of an estimator (job_id, name)."""
+    simulations = select(_SIMULATION.c.job_id, null()).order_by(_SIMULATION.c.id)
+    # Ended simulations from an older database may lack tasks; one that has not ended would never end.
+    for missing, table, where in (("input", _INPUT, true()), ("tasks", _TASK, _JOB_STATE.not_in(_FINAL))):
         has = select(literal(1)).where(table.c.simulation_id == _SIMULATION.c.id).correlate(_SIMULATION).exists()
-        yield from ((what, row) for row in connection.execute(jobs.where(where, ~has)))
+        yield from ((missing, row) for row in connection.execute(simulations.where(where, ~has)))
     has = select(literal(1)).where(_PAGE.c.estimator_id == _ESTIMATOR.c.id).correlate(_ESTIMATOR).exists()
     estimators = select(_SIMULATION.c.job_id, _ESTIMATOR.c.name).join_from(_ESTIMATOR, _SIMULATION)
     yield from (("pages", row) for row in connection.execute(estimators.where(~has).order_by(_ESTIMATOR.c.id)))
 
 
 def find_orphans(connection: Connection) -> Iterator[tuple[str, str, Any, str]]:
-    """Rows that refer to a row that is not there: table, column, value, and the table that it should be in."""
+    """Yield rows that refer to a missing row: table, column, value, and the table that should have it."""
     for table in Base.metadata.sorted_tables:
         for key in table.foreign_keys:
             column, parent = key.parent, key.column.table.alias()
@@ -343,7 +313,7 @@ def find_orphans(connection: Connection) -> Iterator[tuple[str, str, Any, str]]:
 
 
 def find_halves(connection: Connection) -> Iterator[tuple[str, int, str]]:
-    """Rows of a joined table whose other half is missing: table of the row, id, table of the missing half."""
+    """Yield rows of a joined table whose other half is missing: table of the row, id, table of the missing half."""
     for mapper in Base.registry.mappers:
         if mapper.inherits is None:
             continue
@@ -365,8 +335,8 @@ def _kind(column: Any) -> ColumnElement[str]:
     return _text(column) if isinstance(column.type, Enum) else column
 
 
-def late_sequences(connection: Connection) -> Iterator[tuple[str, int, int]]:
-    """Sequences of PostgreSQL that would give a number again: table, next number, largest number in use."""
+def find_late_sequences(connection: Connection) -> Iterator[tuple[str, int, int]]:
+    """Yield PostgreSQL sequences that would repeat a number: table, next number, largest number in use."""
     if connection.dialect.name != "postgresql":
         return
     for table in _counted():
@@ -382,20 +352,20 @@ def late_sequences(connection: Connection) -> Iterator[tuple[str, int, int]]:
 
 
 def advance_sequence(connection: Connection, table: str) -> None:
-    """Have a sequence go on behind the largest number in use."""
+    """Set a sequence to continue after the largest number in use."""
     largest = select(func.max(Base.metadata.tables[table].c.id)).scalar_subquery()
     connection.execute(select(func.setval(func.pg_get_serial_sequence(f'"{table}"', "id"), largest)))
 
 
 def _counted() -> Sequence[Table]:
-    """Tables that number their rows themselves."""
+    """Return the tables whose ids the database generates."""
     tables = Base.metadata.sorted_tables
     return [table for table in tables if not table.c.id.foreign_keys and isinstance(table.c.id.type, Integer)]
 
 
-def damaged_file(connection: Connection) -> list[str]:
-    """What SQLite finds wrong in its file; PostgreSQL has tools of its own for that."""
+def check_sqlite_file(connection: Connection) -> list[str]:
+    """Return the errors that SQLite reports in its file; PostgreSQL has its own tools for this."""
     if connection.dialect.name != "sqlite":
         return []
-    told = connection.exec_driver_sql("PRAGMA integrity_check(100)").scalars()
-    return [line for line in told if line != "ok"]
+    messages = connection.exec_driver_sql("PRAGMA integrity_check(100)").scalars()
+    return [line for line in messages if line != "ok"]

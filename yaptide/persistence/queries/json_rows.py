@@ -1,4 +1,4 @@
-"""Many rows, or values, as one parameter: the database takes it apart, and nothing is bound row by row."""
+"""Many rows or values as one parameter, which the database expands, instead of one parameter each."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -22,23 +22,23 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 
 def json_table(dialect: str, **columns: TypeEngine[Any]) -> FromClause:
-    """A table of the rows in the parameter `rows`, as `json_rows` makes it, for statements on this database."""
+    """Return a table of the rows in the parameter `rows`, as encoded by `json_rows`, for statements in this dialect."""
     rows = bindparam("rows", type_=Text())
     if dialect == "sqlite":
         each = func.json_each(rows).table_valued("value")
-        found = (func.json_extract(each.c.value, f"$.{name}", type_=kind) for name, kind in columns.items())
-        table = select(*(value.label(name) for value, name in zip(found, columns, strict=True)))
-        # With a limit, though there is none, they are taken apart once, and not for each row they are joined with.
-        return table.limit(-1).subquery("given")
+        extracted = (func.json_extract(each.c.value, f"$.{name}", type_=kind) for name, kind in columns.items())
+        table = select(*(value.label(name) for value, name in zip(extracted, columns, strict=True)))
+        # The limit makes SQLite expand the rows once, and not for each row that they are joined with.
+        return table.limit(-1).subquery("rows")
     described = (column(name, kind) for name, kind in columns.items())
     return (
-        func.json_to_recordset(cast(rows, JSON)).table_valued(*described, name="given").render_derived(with_types=True)
+        func.json_to_recordset(cast(rows, JSON)).table_valued(*described, name="rows").render_derived(with_types=True)
     )
 
 
 def json_rows(rows: Sequence[Any]) -> str:
-    """The value of the parameter `rows`: whole numbers, text, and None where there is nothing."""
-    import orjson  # noqa: PLC0415 - what only administers does without it
+    """Encode the value of the parameter `rows`: whole numbers, text, or None."""
+    import orjson  # noqa: PLC0415 - administration commands do without it
 
     return orjson.dumps(rows).decode()
 
@@ -58,15 +58,15 @@ class _Many(TypeDecorator[Iterable[Any]]):
 
     def process_bind_param(self, value: Iterable[Any] | None, dialect: Dialect) -> Any:
         values = list(value or ())
-        # Not by `json_rows`: simulations are removed where there is nothing but the standard library, too.
+        # Not orjson: simulations are also removed where only the standard library is installed.
         return json.dumps(values) if dialect.name == "sqlite" else values
 
 
 def is_among(column: ColumnElement[Any], dialect: str, parameter: str = "values") -> ColumnElement[bool]:
-    """Whether a column has one of the values in a parameter, of which there may be any number.
+    """Return the condition that a column has one of the values in a parameter, of any number.
 
-    Of values that `in_` binds one by one, PostgreSQL takes 65,535. An array tells it how many there are, so that it
-    looks up a few of them by the index.
+    `in_` binds each value, and PostgreSQL accepts at most 65,535. From an array it also knows how many there are, so
+    that it looks up a few by index.
     """
     values = bindparam(parameter, type_=_Many(column.type))
     if dialect == "sqlite":

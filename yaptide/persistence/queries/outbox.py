@@ -1,4 +1,4 @@
-"""Queries about messages to Celery: which are to be sent, under which name, and which may have been lost.
+"""Queries about messages to Celery: which must be sent, their ids, and which may have been lost.
 
 A task's `celery_id` and a simulation's `merge_id` are null until a message is about to be sent.
 """
@@ -31,7 +31,7 @@ _NAME = update(_CELERY_TASK).where(_CELERY_TASK.c.id == bindparam("row")).values
 
 
 def list_unsent(connection: Connection, place: str, limit: int) -> list[int]:
-    """Simulations with tasks that wait and of which no worker was told, in the order of submission."""
+    """Return simulations with waiting tasks for which no message was sent, in order of submission."""
     query = (
         select(_SIMULATION.c.id)
         .where(
@@ -51,7 +51,7 @@ def list_unsent(connection: Connection, place: str, limit: int) -> list[int]:
 
 
 def name_tasks(connection: Connection, simulation_id: int) -> list[tuple[int, str]]:
-    """Give each waiting task of a locked simulation that has none a name for its message; number and name of each."""
+    """Give the waiting tasks of a locked simulation message ids; return number and id of each that had none."""
     query = (
         select(_TASK.c.id, _TASK.c.task_id)
         .join(_CELERY_TASK, _CELERY_TASK.c.id == _TASK.c.id)
@@ -66,7 +66,7 @@ def name_tasks(connection: Connection, simulation_id: int) -> list[tuple[int, st
 
 
 def list_sent(connection: Connection, sim_type: str) -> set[str]:
-    """Names of the messages about tasks that still wait for a simulator."""
+    """Return the ids of messages about tasks that still wait for a simulator."""
     query = (
         select(_CELERY_TASK.c.celery_id)
         .join(_TASK, _TASK.c.id == _CELERY_TASK.c.id)
@@ -77,13 +77,13 @@ def list_sent(connection: Connection, sim_type: str) -> set[str]:
 
 
 def waiting_types(connection: Connection) -> list[str]:
-    """The simulators that tasks wait for."""
+    """Return the simulators that tasks wait for."""
     query = select(_SIMULATION.c.sim_type).join(_TASK, _TASK.c.simulation_id == _SIMULATION.c.id).where(_PENDING)
     return sorted(connection.execute(query.distinct()).scalars())
 
 
 def forget_sent(connection: Connection, simulation_id: int, task_ids: Iterable[int]) -> None:
-    """Have the messages of these tasks sent again, if they still wait."""
+    """Have the messages of these tasks sent again, if the tasks still wait."""
     waiting = select(_TASK.c.id).where(
         _TASK.c.simulation_id == simulation_id,
         json_rows.is_among(_TASK.c.task_id, connection.dialect.name),
@@ -94,12 +94,12 @@ def forget_sent(connection: Connection, simulation_id: int, task_ids: Iterable[i
 
 
 def unsent_merges(connection: Connection, place: str) -> list[int]:
-    """Simulations that wait for their merge and of which no worker was told."""
+    """Return simulations that wait for their merge and for which no message was sent."""
     return [number for number, name in _merges(connection, place).items() if name is None]
 
 
 def sent_merges(connection: Connection, place: str) -> set[str]:
-    """Names of the messages about merges that still wait."""
+    """Return the ids of messages about merges that still wait."""
     return {name for name in _merges(connection, place).values() if name is not None}
 
 
@@ -107,25 +107,25 @@ def _merges(connection: Connection, place: str) -> dict[int, str | None]:
     query = select(_CELERY_SIMULATION.c.id, _CELERY_SIMULATION.c.merge_id)
     waiting = simulations.waiting_merges(place).subquery()
     named = connection.execute(query.where(_CELERY_SIMULATION.c.id.in_(select(waiting.c.id))))
-    return {number: name for number, name in named}  # noqa: C416 - a Row is no pair
+    return {number: name for number, name in named}  # noqa: C416 - a Row is not a pair to mypy
 
 
 def name_merge(connection: Connection, simulation_id: int) -> str | None:
-    """Give the message about the merge of a locked simulation a name; None if it has one."""
+    """Give a locked simulation an id for its merge message and return it; None if it has one."""
     name = str(uuid.uuid4())
-    this = (_CELERY_SIMULATION.c.id == simulation_id) & _CELERY_SIMULATION.c.merge_id.is_(None)
-    done = connection.execute(update(_CELERY_SIMULATION).where(this).values(merge_id=name))
-    return name if done.rowcount == 1 else None
+    unnamed = (_CELERY_SIMULATION.c.id == simulation_id) & _CELERY_SIMULATION.c.merge_id.is_(None)
+    updated = connection.execute(update(_CELERY_SIMULATION).where(unnamed).values(merge_id=name))
+    return name if updated.rowcount == 1 else None
 
 
 def forget_merge(connection: Connection, simulation_id: int) -> None:
     """Have the message about the merge of a simulation sent again."""
-    this = _CELERY_SIMULATION.c.id == simulation_id
-    connection.execute(update(_CELERY_SIMULATION).where(this).values(merge_id=None))
+    row = _CELERY_SIMULATION.c.id == simulation_id
+    connection.execute(update(_CELERY_SIMULATION).where(row).values(merge_id=None))
 
 
 def forget_named(connection: Connection, names: Iterable[str]) -> None:
-    """Have messages about what still waits be sent again, by their names."""
+    """Have messages with these ids sent again if their task or merge still waits."""
     waiting = select(_TASK.c.id).where(WAITING, _TASK.c.task_state == EntityState.PENDING)
     merges = select(_SIMULATION.c.id).where(OPEN, _SIMULATION.c.job_state == EntityState.MERGING_QUEUED)
     for name, numbers in ((_CELERY_TASK.c.celery_id, waiting), (_CELERY_SIMULATION.c.merge_id, merges)):

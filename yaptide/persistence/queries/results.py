@@ -28,7 +28,7 @@ _ESTIMATOR_NAMED = _ESTIMATORS.where(_ESTIMATOR.c.name == bindparam("name"))
 
 
 def add_results(connection: Connection, simulation_id: int, estimators: Sequence[NewEstimator]) -> int:
-    """Add all results of a simulation, in the order given; returns the bytes that they take."""
+    """Insert all results of a simulation, in the given order; return the bytes that they take."""
     total = 0
     for estimator in estimators:
         values = {"simulation_id": simulation_id, "name": estimator.name, "file_name": estimator.file_name}
@@ -53,19 +53,19 @@ def _add_pages(connection: Connection, estimator_id: int, pages: Sequence[NewPag
 
 
 def page_digests(connection: Connection, simulation_id: int) -> dict[tuple[str, int], str]:
-    """Digest of every stored page of a simulation by estimator name and page number (-1: the estimator itself)."""
+    """Return the digest of every page of a simulation by estimator name and page number (-1: the estimator itself)."""
     whole = select(_ESTIMATOR.c.name, _ESTIMATOR.c.content_sha256).where(_ESTIMATOR.c.simulation_id == simulation_id)
     pages = (
         select(_ESTIMATOR.c.name, _PAGE.c.page_number, _PAGE.c.content_sha256)
         .join(_PAGE, _PAGE.c.estimator_id == _ESTIMATOR.c.id)
         .where(_ESTIMATOR.c.simulation_id == simulation_id)
     )
-    found = {(name, -1): digest for name, digest in connection.execute(whole)}
-    return found | {(name, number): digest for name, number, digest in connection.execute(pages)}
+    digests = {(name, -1): digest for name, digest in connection.execute(whole)}
+    return digests | {(name, number): digest for name, number, digest in connection.execute(pages)}
 
 
 def pages_metadata(connection: Connection, simulation_id: int) -> list[Record]:
-    """Estimator name, page number, page name and dimension of every page, in the order to show them."""
+    """Return estimator name, page number, page name and dimension of every page, in display order."""
     query = (
         select(_ESTIMATOR.c.name, _PAGE.c.page_number, _PAGE.c.page_name, _PAGE.c.page_dimension)
         .join(_PAGE, _PAGE.c.estimator_id == _ESTIMATOR.c.id)
@@ -76,7 +76,7 @@ def pages_metadata(connection: Connection, simulation_id: int) -> list[Record]:
 
 
 def list_estimators(connection: Connection, simulation_id: int, name: str | None = None) -> list[Record]:
-    """Id, name and metadata payload of the estimators, in the order they were stored; of that `name` only, if given."""
+    """Return id, name and metadata payload of the estimators in storage order, or only of the one called `name`."""
     if name is None:
         return list(connection.execute(_ESTIMATORS, {"simulation": simulation_id}).all())
     return list(connection.execute(_ESTIMATOR_NAMED, {"simulation": simulation_id, "name": name}).all())
@@ -89,33 +89,33 @@ def list_pages(
     most: int = _ANY,
     most_axes: int = ANY_AXES,
 ) -> list[Record]:
-    """Stored pages by estimator and number; those in the inclusive `ranges`, of which no two overlap, if given.
+    """Return stored pages by estimator and number, or only those in the inclusive, disjoint `ranges`.
 
-    Of each id, estimator_id, page_number, page_name, page_dimension, content_size, length of the payload, and the
-    payload (`compressed_data`). That is left out (None) of pages with more than `most_axes` axes, and of all pages if
-    those of the others are together more than `most` bytes.
+    Each as id, estimator_id, page_number, page_name, page_dimension, content_size, length of the payload, and the
+    payload (`compressed_data`). The payload is None for pages with more than `most_axes` axes, and for all pages if the
+    others take more than `most` bytes together.
     """
     values: dict[str, Any] = {"estimators": estimator_ids, "most": most, "most_axes": most_axes}
     if ranges is not None:
         values["rows"] = json_rows.json_rows([{"first": first, "last": last} for first, last in ranges])
-    found = connection.execute(_pages(connection.dialect.name, ranges is not None), values).all()
-    # Sorted here: SQLite would copy the payloads to sort them.
-    return sorted(found, key=lambda row: (row.estimator_id, row.page_number))
+    rows = connection.execute(_pages(connection.dialect.name, ranges is not None), values).all()
+    # Sorted here, because SQLite would copy the payloads to sort them.
+    return sorted(rows, key=lambda row: (row.estimator_id, row.page_number))
 
 
 @cache
 def _pages(dialect: str, ranged: bool) -> Select[*tuple[Any, ...]]:
     length = func.length(_PAGE.c.compressed_data).label("length")
-    told = (_PAGE.c.page_number, _PAGE.c.page_name, _PAGE.c.page_dimension, _PAGE.c.content_size)
-    named = select(_PAGE.c.id, _PAGE.c.estimator_id, *told, length)
-    named = named.where(json_rows.is_among(_PAGE.c.estimator_id, dialect, "estimators"))
+    columns = (_PAGE.c.page_number, _PAGE.c.page_name, _PAGE.c.page_dimension, _PAGE.c.content_size)
+    pages = select(_PAGE.c.id, _PAGE.c.estimator_id, *columns, length)
+    pages = pages.where(json_rows.is_among(_PAGE.c.estimator_id, dialect, "estimators"))
     if ranged:
-        given = json_rows.json_table(dialect, first=Integer(), last=Integer())
-        named = named.join(given, _PAGE.c.page_number.between(given.c.first, given.c.last))
-    chosen = named.cte("chosen")
-    asked = chosen.c.page_dimension <= bindparam("most_axes")
-    few = select(func.sum(chosen.c.length)).where(asked).scalar_subquery() <= bindparam("most", type_=BigInteger())
-    data = case((and_(asked, few), _PAGE.c.compressed_data)).label("compressed_data")
+        ranges = json_rows.json_table(dialect, first=Integer(), last=Integer())
+        pages = pages.join(ranges, _PAGE.c.page_number.between(ranges.c.first, ranges.c.last))
+    chosen = pages.cte("chosen")
+    wanted = chosen.c.page_dimension <= bindparam("most_axes")
+    few = select(func.sum(chosen.c.length)).where(wanted).scalar_subquery() <= bindparam("most", type_=BigInteger())
+    data = case((and_(wanted, few), _PAGE.c.compressed_data)).label("compressed_data")
     query = select(*chosen.c, data).join_from(chosen, _PAGE, _PAGE.c.id == chosen.c.id)
     return query.execution_options(**IN_BINARY)
 
@@ -133,10 +133,10 @@ def find_page(connection: Connection, simulation_id: int, estimator: str, number
 
 
 def page_heads(connection: Connection, page_ids: Sequence[int], length: int) -> list[bytes]:
-    """The first bytes of stored payloads, in any order."""
+    """Return the first bytes of stored payloads, in any order."""
     return blobs.read_heads(connection, _PAGE, page_ids, length)
 
 
 def page_slice(connection: Connection, page_id: int, start: int, length: int) -> bytes:
-    """Bytes of one stored payload; fewer, or none, if the page is gone."""
+    """Return bytes of one stored payload; fewer, or none, if the page is gone."""
     return blobs.read_chunk(connection, _PAGE, page_id, start, length)

@@ -1,4 +1,4 @@
-"""Queries about who can run what just now."""
+"""Queries about runners: which simulators each can currently run."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -21,26 +21,26 @@ _LAST_WITH = _LAST.select_from(_JOINED).where(_SIMULATOR.c.sim_type == bindparam
 
 
 class Program(NamedTuple):
-    """Version and digest of a simulator's program; empty where they are not known."""
+    """Version and digest of a simulator's program; empty if unknown."""
 
     version: str = ""
     digest: str = ""
 
 
 def beat_runner(connection: Connection, name: str, now: datetime) -> bool:
-    """A sign of life of a runner; False if it is not known."""
+    """Record a heartbeat of a runner; False if the runner is unknown."""
     return connection.execute(_BEAT, {"runner": name, "now": now}).rowcount == 1
 
 
 def put_runner(
     connection: Connection, name: str, platform: str, programs: Mapping[str, Program], now: datetime
 ) -> None:
-    """Set what a runner has, by name of simulator, in place of what it had."""
+    """Insert or update a runner and its programs, by name of simulator."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    there = {"platform": platform, "heartbeat_time": now}
-    # Two may tell of the same at once: who comes second waits for the row.
+    values = {"platform": platform, "heartbeat_time": now}
+    # Two processes may announce the same runner at once: the second waits for the row.
     statement = (
-        dialect.insert(_RUNNER).values(name=name, **there).on_conflict_do_update(index_elements=["name"], set_=there)
+        dialect.insert(_RUNNER).values(name=name, **values).on_conflict_do_update(index_elements=["name"], set_=values)
     )
     number = connection.execute(statement.returning(_RUNNER.c.id)).scalar_one()
     connection.execute(delete(_SIMULATOR).where(_SIMULATOR.c.runner_id == number))
@@ -53,25 +53,25 @@ def put_runner(
 
 
 def remove_runner(connection: Connection, name: str) -> None:
-    """Forget a runner."""
+    """Delete a runner."""
     connection.execute(delete(_RUNNER).where(_RUNNER.c.name == name))
 
 
-def remove_silent(connection: Connection, silent_since: datetime, most: int) -> None:
-    """Forget the runners that were not heard of `silent_since`, and all but the `most` that were heard of last."""
+def remove_stalled(connection: Connection, stalled_since: datetime, most: int) -> None:
+    """Delete the runners without a heartbeat since `stalled_since`, and all but the `most` latest."""
     newest = select(_RUNNER.c.id).order_by(_RUNNER.c.heartbeat_time.desc()).limit(most)
-    connection.execute(delete(_RUNNER).where((_RUNNER.c.heartbeat_time < silent_since) | _RUNNER.c.id.not_in(newest)))
+    connection.execute(delete(_RUNNER).where((_RUNNER.c.heartbeat_time < stalled_since) | _RUNNER.c.id.not_in(newest)))
 
 
 def last_heard(connection: Connection, platform: str, sim_type: str | None = None) -> datetime | None:
-    """When any runner of a platform (that has this simulator, if given) gave its last sign of life; None: never."""
+    """Return the last heartbeat of a platform's runners (with this simulator, if given); None if there was none."""
     query, values = (_LAST, {}) if sim_type is None else (_LAST_WITH, {"sim_type": sim_type})
-    heard: datetime | None = connection.scalar(query, {"platform": platform, **values})
-    return heard
+    heartbeat: datetime | None = connection.scalar(query, {"platform": platform, **values})
+    return heartbeat
 
 
 def all_programs(connection: Connection, since: datetime) -> list[Record]:
-    """What those have that were heard of `since`: runner, platform, heartbeat_time, sim_type, version, digest."""
+    """Return programs of runners alive `since`: runner, platform, heartbeat_time, sim_type, version, digest."""
     query = select(
         _RUNNER.c.name.label("runner"),
         _RUNNER.c.platform,
@@ -80,5 +80,5 @@ def all_programs(connection: Connection, since: datetime) -> list[Record]:
         _SIMULATOR.c.version,
         _SIMULATOR.c.digest,
     ).select_from(_JOINED)
-    heard = query.where(_RUNNER.c.heartbeat_time >= since)
-    return list(connection.execute(heard.order_by(_SIMULATOR.c.sim_type, _RUNNER.c.name)).all())
+    recent = query.where(_RUNNER.c.heartbeat_time >= since)
+    return list(connection.execute(recent.order_by(_SIMULATOR.c.sim_type, _RUNNER.c.name)).all())

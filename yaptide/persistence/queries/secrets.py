@@ -12,14 +12,14 @@ _KEYCLOAK = table_of(KeycloakUserModel)
 
 
 def private_keys(connection: Connection, *, lock: bool = True) -> list[tuple[int, str]]:
-    """Number of the user and encrypted private key, of those who have one; with `lock`, nobody else changes them."""
+    """Return user id and encrypted private key of all users that have one; with `lock`, rows are locked."""
     query = select(_KEYCLOAK.c.id, _KEYCLOAK.c.private_key).where(_KEYCLOAK.c.private_key.is_not(None))
     query = query.order_by(_KEYCLOAK.c.id)
     return [(user_id, key) for user_id, key in connection.execute(query.with_for_update() if lock else query)]
 
 
 class Stored(NamedTuple):
-    """What is stored of a user of Keycloak; `private_key` is encrypted."""
+    """Stored credentials of a Keycloak user; `private_key` is encrypted."""
 
     username: str
     cert: str | None
@@ -27,14 +27,14 @@ class Stored(NamedTuple):
 
 
 def find_credentials(connection: Connection, user_id: int) -> Stored | None:
-    """Certificate and encrypted private key of a user of Keycloak; None for other users."""
+    """Return the stored credentials of a Keycloak user; None for other users."""
     query = select(_USER.c.username, _KEYCLOAK.c.cert, _KEYCLOAK.c.private_key)
     row = connection.execute(query.join(_KEYCLOAK, _KEYCLOAK.c.id == _USER.c.id).where(_USER.c.id == user_id)).first()
     return None if row is None else Stored(*row)
 
 
 def set_credentials(connection: Connection, user_id: int, cert: str, token: str) -> None:
-    """Replace the certificate and the encrypted private key of a user of Keycloak."""
+    """Replace the certificate and the encrypted private key of a Keycloak user."""
     connection.execute(update(_KEYCLOAK).where(_KEYCLOAK.c.id == user_id).values(cert=cert, private_key=token))
 
 

@@ -40,7 +40,7 @@ from yaptide.persistence.models import (
 from yaptide.persistence.models.base import table_of
 from yaptide.persistence.models.simulations import BATCH, DIRECT, OPEN
 from yaptide.persistence.payload import Payload
-from yaptide.persistence.queries import counters, json_rows, tasks, users
+from yaptide.persistence.queries import json_rows, tasks, users
 from yaptide.persistence.queries.users import User
 
 _SIMULATION = table_of(SimulationModel)
@@ -79,6 +79,9 @@ _BY_SESSION = users.BY_SESSION.outerjoin(_SIMULATION, _THIS_JOB).with_only_colum
 )
 _INPUT_OF = select(_INPUT.c.compressed_data).where(_INPUT.c.simulation_id == bindparam("simulation_id"))
 _INPUT_OF = _INPUT_OF.execution_options(**IN_BINARY)
+# For one user, both databases read it from the index (user_id, job_state) alone.
+_BY_STATE = select(_SIMULATION.c.job_state, func.count()).group_by(_SIMULATION.c.job_state)
+_OF_USER = _SIMULATION.c.user_id == bindparam("user")
 
 
 def add_simulation(
@@ -88,9 +91,9 @@ def add_simulation(
     input_payload: Payload,
     new_tasks: Sequence[dict[str, Any]],
 ) -> int:
-    """Add a simulation, with what its platform's own table has of it, its input and tasks; returns its number.
+    """Insert a simulation with its row in the platform's table, its input and tasks; return its id.
 
-    `new_tasks` are what `tasks.add_tasks` takes.
+    `new_tasks` are the rows that `tasks.add_tasks` inserts.
     """
     values = {**values, "stored_bytes": len(input_payload.data)}
     table, add_tasks = _SUBTABLES[values["platform"]]
@@ -99,17 +102,16 @@ def add_simulation(
     connection.execute(insert(_INPUT), {"simulation_id": simulation_id, **input_payload.columns()})
     tasks.add_tasks(connection, simulation_id, values["platform"], new_tasks)
     connection.execute(add_tasks, {"simulation_id": simulation_id})
-    counters.add_counts(connection, [(values["user_id"], values["job_state"], 1)])
     return simulation_id
 
 
 def by_job(connection: Connection, job_id: str) -> Record | None:
-    """Id, owner, state and description of a simulation by its public name."""
+    """Return the columns `_DESCRIPTION` of the simulation with this job_id."""
     return connection.execute(_BY_JOB, {"job_id": job_id}).first()
 
 
 def by_session(connection: Connection, session: str, job_id: str, now: datetime) -> tuple[User, Record | None] | None:
-    """Whose session it is, and what `by_job` returns, in one round trip; None if the session has ended."""
+    """Return the user of a session, and what `by_job` returns, in one round trip; None if the session has ended."""
     row = connection.execute(_BY_SESSION, {"session": session, "job_id": job_id, "now": now}).first()
     if row is None:
         return None
@@ -117,19 +119,19 @@ def by_session(connection: Connection, session: str, job_id: str, now: datetime)
 
 
 def input_of(connection: Connection, simulation_id: int) -> bytes | None:
-    """The stored payload of a simulation's input."""
+    """Return the stored payload of a simulation's input."""
     return connection.execute(_INPUT_OF, {"simulation_id": simulation_id}).scalar()
 
 
-#: A title is searched for among so many simulations, the newest ones.
+#: Maximum number of simulations in which a title is searched, the newest first.
 SEARCHED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which part of a user's simulations to list, in which order; an empty `states` means every state.
+    """Selects and sorts a page of a user's simulations; empty `states` means every state.
 
-    With a `title`, those among the newest `SEARCHED` ones whose title has that text in it, in capitals or not.
+    With a `title`: those of the newest `SEARCHED` simulations whose title contains it, ignoring case.
     """
 
     number: int = 1
@@ -141,17 +143,23 @@ class Page:
 
 
 def list_simulations(connection: Connection, user_id: int | None, page: Page) -> tuple[int, list[Record]]:
-    """How many simulations of the user (None: of all users) there are in all, and those on the page."""
+    """Return the number of simulations of the user (None: of all users), and those on the page."""
     if page.title:
         return _search(connection, user_id, page)
-    numbers = counters.by_state(connection, user_id)
-    chosen = {state: number for state, number in numbers.items() if not page.states or state in page.states}
-    # To look at the states costs more than not to, so it is left out where there are no others.
-    states = frozenset() if chosen == numbers else frozenset(page.states)
+    numbers = count_by_state(connection, user_id)
+    selected = {state: number for state, number in numbers.items() if not page.states or state in page.states}
+    # Filtering by state costs more than not filtering, so it is left out if it would not exclude anything.
+    states = frozenset() if selected == numbers else frozenset(page.states)
     query = _listing(user_id is None, page.order_by, page.descending, states)
     end = page.number * page.size
     values = {"user": user_id, "end": end, "size": page.size, "start": end - page.size}
-    return sum(chosen.values()), list(connection.execute(query, values).all())
+    return sum(selected.values()), list(connection.execute(query, values).all())
+
+
+def count_by_state(connection: Connection, user_id: int | None) -> dict[EntityState, int]:
+    """Count the simulations of the user (None: of all users) in each state; states without any are omitted."""
+    query = _BY_STATE if user_id is None else _BY_STATE.where(_OF_USER)
+    return dict(map(tuple, connection.execute(query, {"user": user_id})))
 
 
 def _search(connection: Connection, user_id: int | None, page: Page) -> tuple[int, list[Record]]:
@@ -169,13 +177,13 @@ def _search(connection: Connection, user_id: int | None, page: Page) -> tuple[in
 
 @lru_cache(256)
 def _listing(of_all: bool, order_by: str, descending: bool, states: frozenset[EntityState]) -> Select[*tuple[Any, ...]]:
-    """A page of simulations: of each of `states` the first ones up to its end, put in order; if none, of any state.
+    """Return the query for a page of simulations: the first ones of each of `states`, merged; if empty, of any state.
 
-    Those in a rare state are far apart among the others: with an index for each state, nobody reads past them.
+    Simulations in a rare state are far apart: with an index for each state, the query does not read past the others.
     """
-    whose = true() if of_all else _SIMULATION.c.user_id == bindparam("user")
+    owned = true() if of_all else _OF_USER
     end, size, start = (bindparam(name, type_=BigInteger()) for name in ("end", "size", "start"))
-    query = select(*_LISTED).where(whose).order_by(*_order(_SIMULATION.c, order_by, descending))
+    query = select(*_LISTED).where(owned).order_by(*_order(_SIMULATION.c, order_by, descending))
     if states:
         query = query.add_columns(_SIMULATION.c.id).limit(end)
         firsts = (query.where(_SIMULATION.c.job_state == state).subquery() for state in sorted(states))
@@ -185,26 +193,26 @@ def _listing(of_all: bool, order_by: str, descending: bool, states: frozenset[En
 
 
 def _order(columns: Any, order_by: str, descending: bool) -> tuple[ColumnElement[Any], ...]:
-    if descending:  # what has not ended yet ends last; SQLite would have it end first
+    if descending:  # simulations that have not ended come last; SQLite would sort them first
         return columns[order_by].desc().nulls_first(), columns.id.desc()
     return columns[order_by].asc().nulls_last(), columns.id.asc()
 
 
 def states_by_job(connection: Connection, job_ids: Collection[str]) -> dict[str, EntityState]:
-    """The states of those of the simulations that there are, by their public name."""
-    these = json_rows.is_among(_SIMULATION.c.job_id, connection.dialect.name)
-    query = select(_SIMULATION.c.job_id, _SIMULATION.c.job_state).where(these)
+    """Return the states of the existing ones of these simulations, by job_id."""
+    among = json_rows.is_among(_SIMULATION.c.job_id, connection.dialect.name)
+    query = select(_SIMULATION.c.job_id, _SIMULATION.c.job_state).where(among)
     return {job_id: EntityState(state) for job_id, state in connection.execute(query, {"values": job_ids})}
 
 
 def input_digest(connection: Connection, simulation_id: int) -> str | None:
-    """SHA-256 (hexadecimal) of the text of a simulation's input."""
+    """Return the SHA-256 (hexadecimal) of the text of a simulation's input."""
     query = select(_INPUT.c.content_sha256).where(_INPUT.c.simulation_id == simulation_id)
     return connection.execute(query).scalar()
 
 
 def find_by_prefix(connection: Connection, beginning: str, most: int) -> list[tuple[str, str]]:
-    """Public name and title of simulations whose name begins so: the shortest first, and the newest of those."""
+    """Return job_id and title of simulations whose job_id starts with `beginning`, shortest first, then newest."""
     name = _SIMULATION.c.job_id
     query = select(name, _SIMULATION.c.title).where(name.startswith(beginning, autoescape=True))
     newest = query.order_by(func.length(name), _SIMULATION.c.id.desc()).limit(most)
@@ -217,34 +225,31 @@ def set_values(connection: Connection, simulation_id: int, values: dict[str, Any
 
 
 def set_batch_values(connection: Connection, simulation_id: int, values: Mapping[str, Any]) -> None:
-    """Set `job_dir`, `array_id` or `collect_id` of a simulation on a cluster that was not submitted from here."""
+    """Set `job_dir`, `array_id` or `collect_id` of a simulation on a cluster that this server did not submit."""
     table = table_of(BatchSimulationModel)
     foreign = (table.c.id == simulation_id) & table.c.options.is_(None)
     connection.execute(update(table).where(foreign).values(values))
 
 
 def remove_simulation(connection: Connection, simulation_id: int) -> bool:
-    """Remove a simulation; the database removes what hangs under it. False if there is none."""
+    """Delete a simulation; the database deletes everything below it. False if it does not exist."""
     return remove_all(connection, [simulation_id]) == 1
 
 
 def remove_all(connection: Connection, simulation_ids: Sequence[int]) -> int:
-    """Remove simulations with what hangs under them; returns how many there were."""
-    these = json_rows.is_among(_SIMULATION.c.id, connection.dialect.name)
-    removed = delete(_SIMULATION).where(these).returning(_SIMULATION.c.user_id, _SIMULATION.c.job_state)
-    gone = connection.execute(removed, {"values": simulation_ids}).all()
-    counters.add_counts(connection, [(user_id, state, -1) for user_id, state in gone])
-    return len(gone)
+    """Delete simulations with everything below them; return how many existed."""
+    among = json_rows.is_among(_SIMULATION.c.id, connection.dialect.name)
+    return connection.execute(delete(_SIMULATION).where(among), {"values": simulation_ids}).rowcount
 
 
 def count_bytes(connection: Connection, simulation_id: int, more: int) -> None:
-    """Add to the bytes that the payloads of a simulation take."""
-    this = update(_SIMULATION).where(_SIMULATION.c.id == simulation_id)
-    connection.execute(this.values(stored_bytes=_SIMULATION.c.stored_bytes + more))
+    """Add to the byte count of a simulation."""
+    row = update(_SIMULATION).where(_SIMULATION.c.id == simulation_id)
+    connection.execute(row.values(stored_bytes=_SIMULATION.c.stored_bytes + more))
 
 
 def add_logfiles(connection: Connection, simulation_id: int, payload: Payload) -> None:
-    """Add log files, unless the very same arrived before."""
+    """Insert log files, unless identical ones exist."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     statement = dialect.insert(_LOGFILES).on_conflict_do_nothing(index_elements=["simulation_id", "content_sha256"])
     values = {"simulation_id": simulation_id, **payload.columns()}
@@ -253,19 +258,19 @@ def add_logfiles(connection: Connection, simulation_id: int, payload: Payload) -
 
 
 def logfiles_size(connection: Connection, simulation_id: int) -> int:
-    """Bytes of text in the log files that a simulation has."""
+    """Return the bytes of text in the log files of a simulation."""
     query = select(func.sum(_LOGFILES.c.content_size)).where(_LOGFILES.c.simulation_id == simulation_id)
     return int(connection.execute(query).scalar() or 0)
 
 
 def logfiles_of(connection: Connection, simulation_id: int) -> list[bytes]:
-    """The stored payloads of a simulation's log files, in the order of arrival."""
+    """Return the stored payloads of a simulation's log files, in order of arrival."""
     query = select(_LOGFILES.c.compressed_data).where(_LOGFILES.c.simulation_id == simulation_id)
     return list(connection.execute(query.order_by(_LOGFILES.c.id)).scalars())
 
 
 def list_history(connection: Connection, simulation_id: int, newest: int | None = None) -> list[Record]:
-    """All changes of state of a simulation and its tasks, or so many of the newest ones; oldest first."""
+    """Return all transitions of a simulation and its tasks, or the `newest` ones, oldest first."""
     row = StateHistoryModel
     query = select(row.task_id, row.from_state, row.to_state, row.time, row.actor, row.reason)
     query = query.where(row.simulation_id == simulation_id)
@@ -275,52 +280,52 @@ def list_history(connection: Connection, simulation_id: int, newest: int | None 
 
 
 def last_reason(connection: Connection, simulation_id: int) -> str | None:
-    """Why a simulation came to be in the state it is in, or None; tasks left aside."""
+    """Return the reason of the last transition of a simulation, not of its tasks; None without one."""
     row = StateHistoryModel
     query = select(row.reason).where(row.simulation_id == simulation_id, row.task_id.is_(None))
-    moves = query.where(row.from_state.is_distinct_from(row.to_state))  # a remark is no move
+    moves = query.where(row.from_state.is_distinct_from(row.to_state))  # without remarks
     return connection.execute(moves.order_by(row.id.desc()).limit(1)).scalar()
 
 
-def times_moved(connection: Connection, simulation_id: int, to: EntityState, task_id: int | None = None) -> int:
-    """How often a simulation, or one of its tasks, was moved to a state."""
+def count_transitions(connection: Connection, simulation_id: int, to: EntityState, task_id: int | None = None) -> int:
+    """Count the transitions of a simulation, or of one of its tasks, to a state."""
     row = StateHistoryModel
     query = select(func.count()).where(row.simulation_id == simulation_id, row.to_state == to, row.from_state != to)
-    which = row.task_id.is_(None) if task_id is None else row.task_id == task_id
-    return connection.execute(query.where(which)).scalar_one()
+    subject = row.task_id.is_(None) if task_id is None else row.task_id == task_id
+    return connection.execute(query.where(subject)).scalar_one()
 
 
 def list_reasons(connection: Connection, simulation_id: int, to: EntityState) -> list[tuple[int | None, str]]:
-    """Task number (None: the simulation) and reason of each move to `to` that has one, oldest first."""
+    """Return task number (None: the simulation) and reason of each transition to `to` with a reason, oldest first."""
     row = StateHistoryModel
     query = (
         select(row.task_id, row.reason)
         .where(row.simulation_id == simulation_id, row.to_state == to, row.reason.is_not(None))
-        .where(row.from_state.is_distinct_from(row.to_state))  # a remark is no move
+        .where(row.from_state.is_distinct_from(row.to_state))  # an audit note is not a transition
         .order_by(row.id)
     )
     return [(task_id, str(reason)) for task_id, reason in connection.execute(query)]
 
 
 def next_merge(connection: Connection, owner: str, platform: str = DIRECT) -> int | None:
-    """The simulation of a platform that has waited longest for its results to be merged by `owner`.
+    """Return the simulation of a platform that has waited longest for a merge that `owner` can run.
 
-    Its tasks have all ended, and executors at the same place ran those that completed: others have not got the outputs.
+    All its tasks have ended, and executors at the same place ran the completed ones: no other place has their output.
     """
     return connection.scalar(waiting_merges(owner, platform).limit(1))
 
 
 def waiting_merges(owner: str, platform: str = DIRECT) -> Select[int]:
-    """The simulations of a platform whose results `owner` could merge, in the order of submission."""
-    done = _TASK.c.task_state == EntityState.COMPLETED
-    elsewhere = _TASK.c.task_state.not_in(FINAL_STATES) | (done & _TASK.c.owner.is_(None))
+    """Return the query of a platform's simulations that `owner` could merge, in order of submission."""
+    completed = _TASK.c.task_state == EntityState.COMPLETED
+    elsewhere = _TASK.c.task_state.not_in(FINAL_STATES) | (completed & _TASK.c.owner.is_(None))
     return (
         select(_SIMULATION.c.id)
         .where(
             OPEN,
             _SIMULATION.c.job_state == EntityState.MERGING_QUEUED,
             _SIMULATION.c.platform == platform,
-            _has_task(done),
+            _has_task(completed),
             ~_has_task(elsewhere),
             ~tasks.run_elsewhere(_SIMULATION.c.id, owner),
         )
@@ -329,7 +334,7 @@ def waiting_merges(owner: str, platform: str = DIRECT) -> Select[int]:
 
 
 def is_waiting_for_merge(connection: Connection, simulation_id: int, owner: str) -> bool:
-    """Whether `owner` could merge the results of a simulation now."""
+    """Return whether `owner` could merge the results of a simulation now."""
     query = waiting_merges(owner).where(_SIMULATION.c.id == simulation_id)
     return connection.execute(query).first() is not None
 
@@ -339,19 +344,19 @@ def _has_task(condition: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 def beat_merges(connection: Connection, owner: str, merges: Sequence[int], now: datetime) -> None:
-    """Tell that `owner` is still merging these simulations."""
+    """Record a heartbeat of `owner` for the merges of these simulations."""
     if merges:
-        mine = (_SIMULATION.c.id.in_(merges)) & (_SIMULATION.c.owner == owner)
-        connection.execute(update(_SIMULATION).where(mine).values(heartbeat_time=now))
+        owned = (_SIMULATION.c.id.in_(merges)) & (_SIMULATION.c.owner == owner)
+        connection.execute(update(_SIMULATION).where(owned).values(heartbeat_time=now))
 
 
-def silent_merges(
-    connection: Connection, dead_owner: str | None, silent_since: datetime
+def list_stalled_merges(
+    connection: Connection, dead_owner: str | None, stalled_since: datetime
 ) -> list[tuple[int, str | None]]:
-    """Simulations whose merge nobody works on any more, and who did; see `queries.tasks.list_stalled`."""
-    gone = _SIMULATION.c.heartbeat_time < silent_since
+    """Return simulations with a stalled merge, and its owner; see `queries.tasks.list_stalled`."""
+    stalled = _SIMULATION.c.heartbeat_time < stalled_since
     if dead_owner is not None:
-        gone |= _SIMULATION.c.owner.startswith(dead_owner, autoescape=True)
+        stalled |= _SIMULATION.c.owner.startswith(dead_owner, autoescape=True)
     query = select(_SIMULATION.c.id, _SIMULATION.c.owner)
-    query = query.where(OPEN, _SIMULATION.c.job_state == EntityState.MERGING_RUNNING, gone)
+    query = query.where(OPEN, _SIMULATION.c.job_state == EntityState.MERGING_RUNNING, stalled)
     return [(number, owner) for number, owner in connection.execute(query)]

@@ -1,4 +1,4 @@
-"""Queries about how much there is."""
+"""Queries for statistics."""
 
 from datetime import datetime
 
@@ -22,7 +22,7 @@ from yaptide.persistence.models.tasks import WAITING
 _SIMULATION = table_of(SimulationModel)
 _TASK = table_of(TaskModel)
 _USER = table_of(UserModel)
-_PENDING = text("task_state = 'PENDING'")  # written out, for the same reason as WAITING
+_PENDING = text("task_state = 'PENDING'")  # a literal, for the same reason as WAITING
 _PAYLOADS = {
     "input": table_of(InputModel),
     "estimator": table_of(EstimatorModel),
@@ -32,26 +32,26 @@ _PAYLOADS = {
 
 
 def count_rows(connection: Connection) -> dict[str, int]:
-    """How many rows each table has."""
+    """Count the rows of each table."""
     tables = Base.metadata.sorted_tables
     counts = (select(func.count()).select_from(table).scalar_subquery() for table in tables)
     return dict(zip((table.name for table in tables), connection.execute(select(*counts)).one(), strict=True))
 
 
 def count_payloads(connection: Connection) -> list[Record]:
-    """For each kind of payload: kind, payloads, stored_bytes that they take, text_bytes of their JSON text."""
-    found = []
+    """Return for each kind of payload: kind, payloads, stored_bytes, and text_bytes of their JSON text."""
+    rows = []
     for kind, table in _PAYLOADS.items():
         sums = (func.sum(func.length(table.c.compressed_data)), func.sum(table.c.content_size))
         stored, content = (cast(func.coalesce(total, 0), BigInteger) for total in sums)
         columns = (literal(kind).label("kind"), func.count().label("payloads"))
         query = select(*columns, stored.label("stored_bytes"), content.label("text_bytes")).select_from(table)
-        found.append(connection.execute(query).one())
-    return found
+        rows.append(connection.execute(query).one())
+    return rows
 
 
 def list_largest(connection: Connection, count: int) -> list[Record]:
-    """The simulations that take most: job_id, username, job_state, stored_bytes."""
+    """Return the simulations with the most bytes: job_id, username, job_state, stored_bytes."""
     query = (
         select(_SIMULATION.c.job_id, _USER.c.username, _SIMULATION.c.job_state, _SIMULATION.c.stored_bytes)
         .join_from(_SIMULATION, _USER)
@@ -61,7 +61,7 @@ def list_largest(connection: Connection, count: int) -> list[Record]:
 
 
 def disk_bytes(connection: Connection) -> int:
-    """Bytes that the database takes on its disk, indexes and free space included."""
+    """Return the bytes that the database takes on disk, including indexes and free space."""
     if connection.dialect.name == "postgresql":
         return int(connection.execute(select(func.pg_database_size(func.current_database()))).scalar_one())
     pages, size = (connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in ("page_count", "page_size"))
@@ -69,21 +69,21 @@ def disk_bytes(connection: Connection) -> int:
 
 
 def open_simulations(connection: Connection) -> dict[str, int]:
-    """How many simulations there are in each state that is not final; states without any are left out."""
+    """Count the simulations in each state that is not final; states without any are omitted."""
     state = _SIMULATION.c.job_state
     rows = connection.execute(select(state, func.count()).where(OPEN).group_by(state))
-    return {str(found): count for found, count in rows}
+    return {str(name): count for name, count in rows}
 
 
 def open_tasks(connection: Connection) -> dict[str, int]:
-    """How many tasks wait and how many run; states without any are left out."""
+    """Count the waiting and the running tasks; states without any are omitted."""
     state = _TASK.c.task_state
     rows = connection.execute(select(state, func.count()).where(WAITING).group_by(state))
-    return {str(found): count for found, count in rows}
+    return {str(name): count for name, count in rows}
 
 
 def oldest_waiting(connection: Connection) -> dict[str, datetime]:
-    """For each simulator for which tasks wait: when the oldest simulation of these was submitted."""
+    """Return for each simulator with waiting tasks the earliest submission of their simulations."""
     waits = select(literal(1)).where(_TASK.c.simulation_id == _SIMULATION.c.id, _PENDING).exists()
     kind = _SIMULATION.c.sim_type
     query = select(kind, func.min(_SIMULATION.c.start_time).label("submitted")).where(OPEN, waits).group_by(kind)
@@ -91,6 +91,6 @@ def oldest_waiting(connection: Connection) -> dict[str, datetime]:
 
 
 def stored_bytes(connection: Connection) -> int:
-    """Bytes that the payloads of all simulations take in the store."""
+    """Return the bytes that the payloads of all simulations take."""
     total = func.coalesce(func.sum(_SIMULATION.c.stored_bytes), 0)
     return int(connection.execute(select(cast(total, BigInteger))).scalar_one())

@@ -1,6 +1,6 @@
-"""Queries about whole tables, whatever they are: reading and filling them for a backup.
+"""Queries about whole tables, whatever they are: read and fill them for a backup.
 
-Nothing here knows a table or a column. They are read from the database itself, and so a backup holds all of them, on
+No table or column is named here. They are read from the database itself, so that a backup contains all of them, on
 every revision of the schema.
 """
 
@@ -50,7 +50,7 @@ _MOST_BYTES = 16 * 2**20
 
 @dataclass(frozen=True)
 class Layout:
-    """A table: its name, its columns with their kinds (see `KINDS`), and those of them that are the primary key."""
+    """A table: its name, its columns with their kinds (see `KINDS`), and its primary key."""
 
     name: str
     columns: Mapping[str, str]
@@ -58,7 +58,7 @@ class Layout:
 
     @cached_property
     def clause(self) -> TableClause:
-        """The table for statements."""
+        """The table for use in statements."""
         return table(self.name, *(column(name, _TYPES[kind]()) for name, kind in self.columns.items()))
 
     @property
@@ -68,58 +68,59 @@ class Layout:
 
 
 def take_snapshot(connection: Connection) -> None:
-    """Have all further statements of a transaction that has just begun see the database as it is now.
+    """Make all further statements of a transaction that has just begun see the database as it is now.
 
-    SQLite's read transactions do so anyway: in WAL mode a reader sees what was committed when it began, and writers go
-    on. Its backup API would copy pages, which only SQLite can read, and begin anew whenever another process writes.
+    SQLite's read transactions do so anyway: in WAL mode a reader sees what was committed when it began, and does not
+    block writers. SQLite's backup API would copy pages, which only SQLite can read, and start over whenever another
+    process writes.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
 
 
 def list_layouts(connection: Connection) -> list[Layout]:
-    """All tables but Alembic's, each after those that it refers to."""
+    """Return all tables except Alembic's, each after the tables that it refers to."""
     inspector = inspect(connection)
-    found = []
+    layouts = []
     for name, _ in inspector.get_sorted_table_and_fkc_names():
         if name is not None and name != _VERSION_TABLE:
             columns = {str(c["name"]): _kind(name, c["name"], c["type"]) for c in inspector.get_columns(name)}
-            # Bytes last, wherever they are: the same rows have the same digest in every database.
+            # Bytes last in any case: the same rows then have the same digest in every database.
             columns = dict(sorted(columns.items(), key=lambda item: item[1] == KINDS[bytes]))
-            found.append(Layout(name, columns, tuple(inspector.get_pk_constraint(name)["constrained_columns"])))
-    return found
+            layouts.append(Layout(name, columns, tuple(inspector.get_pk_constraint(name)["constrained_columns"])))
+    return layouts
 
 
 def _kind(table_name: str, column_name: str, column_type: TypeEngine[Any]) -> str:
     kind = KINDS.get(column_type.python_type)
     if kind is None:
-        raise Conflict(f"A backup cannot hold the column {column_name} of {table_name}: its type is {column_type!r}")
+        raise Conflict(f"Cannot back up the column {column_name} of {table_name}: its type is {column_type!r}")
     return kind
 
 
 def count_rows(connection: Connection, layout: Layout) -> int:
-    """Number of rows."""
+    """Count the rows of a table."""
     return connection.execute(select(func.count()).select_from(layout.clause)).scalar_one()
 
 
 def iterate_batches(connection: Connection, layout: Layout) -> Iterator[Sequence[Record]]:
-    """All rows in the order of the primary key, in batches that take little memory: a single row may be larger."""
+    """Yield all rows in order of the primary key, in batches that take little memory (one row may be larger)."""
     key = [_ordered(connection, layout.clause.c[name]) for name in layout.key]
     size: ColumnElement[int] = sum((func.coalesce(func.length(large), 0) for large in layout.large), literal(0))
-    ahead = select(*(layout.clause.c[name] for name in layout.key), size).order_by(*key).limit(_MOST_ROWS)
+    sizes = select(*(layout.clause.c[name] for name in layout.key), size).order_by(*key).limit(_MOST_ROWS)
     rows = select(layout.clause).order_by(*key)
-    after: ColumnElement[bool] | None = None
-    while found := connection.execute(ahead if after is None else ahead.where(after)).all():
-        last = tuple_(*map(literal, _end_of_batch(found)))
+    condition: ColumnElement[bool] | None = None
+    while row_sizes := connection.execute(sizes if condition is None else sizes.where(condition)).all():
+        last = tuple_(*map(literal, _end_of_batch(row_sizes)))
         batch = rows.where(tuple_(*key) <= last)
-        yield connection.execute(batch if after is None else batch.where(after)).all()
-        after = tuple_(*key) > last
+        yield connection.execute(batch if condition is None else batch.where(condition)).all()
+        condition = tuple_(*key) > last
 
 
-def _end_of_batch(found: Sequence[Record]) -> Sequence[Any]:
-    """The key of the last row that goes into the batch."""
-    total, end = 0, found[0]
-    for row in found:
+def _end_of_batch(row_sizes: Sequence[Record]) -> Sequence[Any]:
+    """Return the key of the last row of the batch."""
+    total, end = 0, row_sizes[0]
+    for row in row_sizes:
         total += row[-1]
         if total > _MOST_BYTES:
             break
@@ -128,22 +129,22 @@ def _end_of_batch(found: Sequence[Record]) -> Sequence[Any]:
 
 
 def _ordered(connection: Connection, key: ColumnElement[Any]) -> ColumnElement[Any]:
-    """A column of a key in an order that is the same in all databases."""
+    """Return a key column in an order that is the same in all databases."""
     if isinstance(key.type, String) and connection.dialect.name == "postgresql":
         return key.collate("C")
     return key
 
 
 def add_rows(connection: Connection, layout: Layout, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Add rows, each with all the columns."""
+    """Insert rows, each with all columns."""
     if rows:
         connection.execute(insert(layout.clause), rows)
 
 
 def last_number(connection: Connection, layout: Layout) -> int | None:
-    """The highest number that the database has given to a row; None if it does not number them.
+    """Return the highest id that the database has generated for a table; None if it does not generate them.
 
-    On SQLite that is the highest in the table, except where a number is never given again after its row was deleted.
+    On SQLite this is the highest id in the table, unless ids of deleted rows are never used again (AUTOINCREMENT).
     """
     (name, *more) = layout.key
     if more or layout.columns[name] != "integer":
@@ -152,8 +153,8 @@ def last_number(connection: Connection, layout: Layout) -> int | None:
         sequence = _sequence(connection, layout)
         if sequence is None:
             return None
-        last, given = connection.execute(text(f"SELECT last_value, is_called FROM {sequence}")).one()  # noqa: S608
-        return int(last) if given else 0
+        last, is_called = connection.execute(text(f"SELECT last_value, is_called FROM {sequence}")).one()  # noqa: S608
+        return int(last) if is_called else 0
     if _is_counted(connection, layout):
         query = text("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = :name")
         return int(connection.execute(query, {"name": layout.name}).scalar_one())
@@ -161,7 +162,7 @@ def last_number(connection: Connection, layout: Layout) -> int | None:
 
 
 def set_last_number(connection: Connection, layout: Layout, last: int) -> None:
-    """Have the rows that are added from now on numbered from `last` + 1."""
+    """Make the database generate ids from `last` + 1."""
     values = {"name": layout.name, "last": last}
     if connection.dialect.name == "postgresql":
         sequence = _sequence(connection, layout)
@@ -174,21 +175,21 @@ def set_last_number(connection: Connection, layout: Layout, last: int) -> None:
 
 
 def _sequence(connection: Connection, layout: Layout) -> str | None:
-    """PostgreSQL's name, as it is written in statements, of what numbers the rows of a table."""
+    """Return the quoted name of the PostgreSQL sequence of a table, or None."""
     quoted = connection.dialect.identifier_preparer.quote(layout.name)
     query = text("SELECT pg_get_serial_sequence(:table, :key)")
     return connection.execute(query, {"table": quoted, "key": layout.key[0]}).scalar()
 
 
 def _is_counted(connection: Connection, layout: Layout) -> bool:
-    """Whether SQLite remembers the highest number that a row of the table ever had."""
+    """Return whether SQLite remembers the highest id that a row of the table ever had."""
     query = text("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name AND sql LIKE '%AUTOINCREMENT%'")
     return connection.execute(query, {"name": layout.name}).first() is not None
 
 
-def lock_tables(connection: Connection, found: Sequence[Layout]) -> None:
-    """Keep everybody else away from tables until the transaction ends; on SQLite a writer is alone anyway."""
-    if found and connection.dialect.name == "postgresql":
+def lock_tables(connection: Connection, layouts: Sequence[Layout]) -> None:
+    """Lock tables against all other access until the transaction ends; an SQLite writer is alone anyway."""
+    if layouts and connection.dialect.name == "postgresql":
         quote = connection.dialect.identifier_preparer.quote
-        names = ", ".join(quote(layout.name) for layout in found)
+        names = ", ".join(quote(layout.name) for layout in layouts)
         connection.execute(text(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE"))

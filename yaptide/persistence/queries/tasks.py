@@ -1,4 +1,4 @@
-"""Queries about tasks. Progress is one statement; moves are in `yaptide.persistence.queries.transitions`."""
+"""Queries about tasks. Progress is one statement; transitions are in `yaptide.persistence.queries.transitions`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,8 +38,8 @@ from yaptide.persistence.queries import json_rows
 _TASK = table_of(TaskModel)
 _SIMULATION = table_of(SimulationModel)
 
-#: Tasks that runners of ours can take: they need input files. A project as it was drawn is for workers of others, who
-#: draw the seeds of its tasks.
+#: Tasks that yaptide's own runners can take: they need input files. Projects that were not converted have no seeds and
+#: are for external workers, which choose their own.
 FOR_OURS = (_SIMULATION.c.input_type == FILES) | _TASK.c.seed.is_not(None)
 
 ONE_MORE_ATTEMPT = _TASK.c.attempts + 1
@@ -47,9 +47,9 @@ ONE_ATTEMPT_LESS = _TASK.c.attempts - 1
 
 
 def grown_progress(simulated: ColumnElement[Any], requested: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Progress only grows, and never past what was requested.
+    """Return the larger progress, at most what was requested.
 
-    Computed by the database, since others may report on the same task at the same time.
+    The database computes it, because several processes may report on the same task at the same time.
     """
     return case(
         (simulated <= _TASK.c.simulated_primaries, _TASK.c.simulated_primaries),
@@ -70,7 +70,7 @@ def _progress(simulated: ColumnElement[Any], estimated: ColumnElement[Any]) -> U
 _RUNNING = (_TASK.c.simulation_id == bindparam("simulation")) & (_TASK.c.task_state == EntityState.RUNNING)
 _THIS = _RUNNING & (_TASK.c.task_id == bindparam("task"))
 _PROGRESS = _progress(bindparam("simulated"), bindparam("estimated"))
-#: As literals: a plain list would be expanded again at each execution.
+#: Literals, because a list would be expanded again at each execution.
 _FINAL = [literal(state, _SIMULATION.c.job_state.type) for state in FINAL_STATES]
 _KEY_FITS = (
     select(_SIMULATION.c.id)
@@ -81,7 +81,7 @@ _KEY_FITS = (
     )
     .exists()
 )
-#: Nobody of ours runs it: those have a lease, and prove it.
+#: Not leased: yaptide's own runners have a lease, and report with it.
 _FREE = _TASK.c.owner.is_(None)
 _PROGRESS_BY_KEY = _PROGRESS.where(_THIS, _KEY_FITS, _FREE)
 _OWNED = _TASK.c.owner == bindparam("by")
@@ -102,7 +102,7 @@ _STATUS = (
     .where(_TASK.c.simulation_id == bindparam("simulation"))
     .order_by(_TASK.c.task_id)
 )
-#: The same as the driver returns it: states as text, times in UTC, which on SQLite do not say so.
+#: The same as returned by the driver: states as text, and times in UTC, without a time zone on SQLite.
 _POLLED = _STATUS.with_only_columns(
     *(
         type_coerce(column, DateTime() if isinstance(column.type, UtcDateTime) else String()).label(column.name)
@@ -115,7 +115,7 @@ _POLLED = _STATUS.with_only_columns(
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to run a task, until it has ended or is taken away. No other run of any task has such an `owner`."""
+    """The right to run a task until it ends or the lease is revoked. Each run of a task has its own `owner`."""
 
     simulation_id: int
     task_id: int
@@ -124,7 +124,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Claim(Lease):
-    """A leased task: what is to be run, for the how-manieth time."""
+    """A leased task: its input and the number of this attempt."""
 
     job_id: str
     sim_type: str
@@ -134,7 +134,7 @@ class Claim(Lease):
 
 
 def add_tasks(connection: Connection, simulation_id: int, platform: str, new: Sequence[Mapping[str, Any]]) -> None:
-    """Add waiting tasks to a simulation: `task_id`, `requested_primaries` and `seed` of each."""
+    """Insert waiting tasks of a simulation, each with `task_id`, `requested_primaries` and `seed`."""
     values = {"simulation": simulation_id, "platform": platform, "rows": json_rows.json_rows(new)}
     connection.execute(_add(connection.dialect.name), values)
 
@@ -142,14 +142,14 @@ def add_tasks(connection: Connection, simulation_id: int, platform: str, new: Se
 @cache
 def _add(dialect: str) -> Insert:
     new = json_rows.json_table(dialect, task_id=Integer(), requested_primaries=BigInteger(), seed=BigInteger())
-    same = {
+    common = {
         "simulation_id": bindparam("simulation", type_=Integer()),
         "platform": bindparam("platform", type_=_TASK.c.platform.type),
         "task_state": literal(EntityState.PENDING, _TASK.c.task_state.type),
         "simulated_primaries": literal(0),
         "attempts": literal(0),
     }
-    return insert(_TASK).from_select([*new.c.keys(), *same], select(*new.c, *same.values()), include_defaults=False)
+    return insert(_TASK).from_select([*new.c.keys(), *common], select(*new.c, *common.values()), include_defaults=False)
 
 
 def progress_by_key(
@@ -162,9 +162,9 @@ def progress_by_key(
     estimated: int | None,
     now: datetime,
 ) -> bool:
-    """Record progress of a running task for whoever has the simulation's update key (`key`: its hash).
+    """Record progress of a running task for a worker with the simulation's update key (`key`: its hash).
 
-    False, and nothing changed, if the key does not fit, the task is not running, or is somebody's of ours.
+    Returns False and changes nothing if the key is wrong, the task is not running, or the task is leased.
     """
     values = {"simulation": simulation, "task": task, "key": key, "simulated": simulated}
     values |= {"estimated": estimated, "now": now}
@@ -172,19 +172,19 @@ def progress_by_key(
 
 
 def progress_of_many(
-    connection: Connection, simulation_id: int, told: Sequence[tuple[int, int, int | None]], now: datetime
+    connection: Connection, simulation_id: int, reports: Sequence[tuple[int, int, int | None]], now: datetime
 ) -> None:
     """Record progress of running tasks of a locked simulation: number, simulated primaries, estimated time of each."""
-    found = [{"task": task, "simulated": simulated, "estimated": estimated} for task, simulated, estimated in told]
-    if found:
-        values = {"simulation": simulation_id, "now": now, "rows": json_rows.json_rows(found)}
+    rows = [{"task": task, "simulated": simulated, "estimated": estimated} for task, simulated, estimated in reports]
+    if rows:
+        values = {"simulation": simulation_id, "now": now, "rows": json_rows.json_rows(rows)}
         connection.execute(_progress_of_many(connection.dialect.name), values)
 
 
 @cache
 def _progress_of_many(dialect: str) -> Update:
-    told = json_rows.json_table(dialect, task=Integer(), simulated=BigInteger(), estimated=Integer())
-    return _progress(told.c.simulated, told.c.estimated).where(_RUNNING, _TASK.c.task_id == told.c.task)
+    reports = json_rows.json_table(dialect, task=Integer(), simulated=BigInteger(), estimated=Integer())
+    return _progress(reports.c.simulated, reports.c.estimated).where(_RUNNING, _TASK.c.task_id == reports.c.task)
 
 
 def progress_by_owner(
@@ -195,17 +195,16 @@ def progress_by_owner(
     now: datetime,
     proof: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Record progress of a task for the executor that runs it; False if it is no longer that executor's to run.
+    """Record progress of a task for the owner of its lease; False if the lease has been revoked.
 
-    `proof` is what the executor's right is asked for with, if it is not one of ours: `key`, as in
-    `progress_by_key`.
+    `proof` has the `key`, as in `progress_by_key`, which remote workers must present as well.
     """
     values = {**_names(lease), "simulated": simulated, "estimated": estimated, "now": now, **(proof or {})}
     return connection.execute(_PROGRESS_BY_BOTH if proof else _PROGRESS_BY_OWNER, values).rowcount == 1
 
 
 def beat_leases(connection: Connection, leases: Sequence[Lease], now: datetime) -> None:
-    """Tell that the owners of these leases are alive."""
+    """Record a heartbeat for these leases."""
     if leases:
         connection.execute(_HEARTBEAT, [{**_names(lease), "now": now} for lease in leases])
 
@@ -215,37 +214,37 @@ def _names(lease: Lease) -> dict[str, Any]:
 
 
 def list_status(connection: Connection, simulation_id: int) -> list[Record]:
-    """All tasks of a simulation by number, with what their user wants to know."""
+    """Return the columns for users of all tasks of a simulation, by number."""
     return list(connection.execute(_STATUS, {"simulation": simulation_id}).all())
 
 
 def list_polled(connection: Connection, simulation_id: int) -> list[Record]:
-    """What `list_status` returns, only to be written down: states are text, and times may not say that they are UTC."""
+    """Return the same as `list_status` for JSON: states are text, and times may lack their time zone (UTC)."""
     return list(connection.execute(_POLLED, {"simulation": simulation_id}).all())
 
 
 def find_task(connection: Connection, simulation_id: int, task_id: int) -> Record | None:
-    """One task's state, counts, times and owner, or None."""
+    """Return the state, counts, times and owner of a task, or None."""
     query = _STATUS.add_columns(_TASK.c.owner).where(_TASK.c.task_id == task_id)
     return connection.execute(query, {"simulation": simulation_id}).first()
 
 
 def state_of_each(connection: Connection, simulation_id: int) -> dict[int, EntityState]:
-    """The state of each task of a simulation by its number."""
+    """Return the state of each task of a simulation by its number."""
     query = select(_TASK.c.task_id, _TASK.c.task_state).where(_TASK.c.simulation_id == simulation_id)
-    return {number: state for number, state in connection.execute(query)}  # noqa: C416 - rows are no pairs to mypy
+    return {number: state for number, state in connection.execute(query)}  # noqa: C416 - a Row is not a pair to mypy
 
 
 def states_and_leases(connection: Connection, simulation_id: int) -> tuple[dict[int, EntityState], set[int]]:
-    """The state of each task of a simulation by its number, and which of them somebody of ours runs, or ran."""
+    """Return the state of each task of a simulation by its number, and which of them are or were leased."""
     query = select(_TASK.c.task_id, _TASK.c.task_state, _TASK.c.owner).where(_TASK.c.simulation_id == simulation_id)
-    found = connection.execute(query).all()
-    states = {number: state for number, state, _ in found}
-    return states, {number for number, _, owner in found if owner is not None}
+    rows = connection.execute(query).all()
+    states = {number: state for number, state, _ in rows}
+    return states, {number for number, _, owner in rows if owner is not None}
 
 
 def sum_primaries(connection: Connection, job_ids: Sequence[str]) -> list[Record]:
-    """Of simulations, by public name: the primaries that their tasks have simulated, and are to simulate."""
+    """Return job_id, simulated and requested primaries of simulations, summed over their tasks."""
     these = json_rows.is_among(_SIMULATION.c.job_id, connection.dialect.name)
     sums = func.sum(_TASK.c.simulated_primaries), func.sum(_TASK.c.requested_primaries)
     query = select(_SIMULATION.c.job_id, *sums).join(_TASK, _TASK.c.simulation_id == _SIMULATION.c.id)
@@ -253,14 +252,14 @@ def sum_primaries(connection: Connection, job_ids: Sequence[str]) -> list[Record
 
 
 def count_states(connection: Connection, simulation_id: int) -> dict[EntityState, int]:
-    """How many tasks of a simulation are in which state."""
+    """Count the tasks of a simulation in each state."""
     query = select(_TASK.c.task_state, func.count()).where(_TASK.c.simulation_id == simulation_id)
     rows = connection.execute(query.group_by(_TASK.c.task_state))
     return {EntityState(state): count for state, count in rows}
 
 
 def list_completed(connection: Connection, simulation_id: int) -> list[tuple[int, int]]:
-    """Number and simulated primaries of each completed task, by number."""
+    """Return number and simulated primaries of each completed task, by number."""
     query = select(_TASK.c.task_id, _TASK.c.simulated_primaries).where(
         _TASK.c.simulation_id == simulation_id, _TASK.c.task_state == EntityState.COMPLETED
     )
@@ -277,41 +276,42 @@ def set_values(
 ) -> None:
     """Set columns of a task that are not its state.
 
-    `requested` primaries are never fewer than were simulated, `simulated` ones only grow; None leaves them as they are.
+    `requested` primaries never become fewer than the simulated ones, and `simulated` ones never decrease; None keeps
+    them.
     """
-    this = (_TASK.c.simulation_id == simulation_id) & (_TASK.c.task_id == task_id)
-    done = _TASK.c.simulated_primaries
+    row = (_TASK.c.simulation_id == simulation_id) & (_TASK.c.task_id == task_id)
+    simulated_so_far = _TASK.c.simulated_primaries
     limit: ColumnElement[Any] = _TASK.c.requested_primaries
     changes: dict[str, Any] = dict(values)
     if requested is not None:
-        limit = case((literal(requested) < done, done), else_=literal(requested))
+        limit = case((literal(requested) < simulated_so_far, simulated_so_far), else_=literal(requested))
         changes["requested_primaries"] = limit
     if simulated is not None:
         changes["simulated_primaries"] = grown_progress(literal(simulated), limit)
-    connection.execute(update(_TASK).where(this).values(changes))
+    connection.execute(update(_TASK).where(row).values(changes))
 
 
 def set_celery_id(connection: Connection, simulation_id: int, task_id: int, celery_id: str) -> None:
-    """Note under which name Celery runs a task."""
+    """Record the id of the Celery task that runs a task."""
     table = table_of(CeleryTaskModel)
     row = select(_TASK.c.id).where(_TASK.c.simulation_id == simulation_id, _TASK.c.task_id == task_id)
     connection.execute(update(table).where(table.c.id == row.scalar_subquery()).values(celery_id=celery_id))
 
 
 def place_of(owner: str) -> str:
-    """The place an owner works at, as its name begins: owners at one place share the outputs of tasks."""
+    """Return the place of an owner, a prefix of its name: owners at one place share the output of tasks."""
     return owner[: owner.rindex("/") + 1]
 
 
 def run_elsewhere(simulation_id: ColumnElement[Any] | int, owner: str) -> ColumnElement[bool]:
-    """Whether another place than that of `owner` has outputs of a simulation, or is about to."""
+    """Return the condition that another place than that of `owner` has, or will have, output of a simulation."""
     other = aliased(TaskModel)
     elsewhere = other.owner.is_not(None) & ~other.owner.startswith(place_of(owner), autoescape=True)
     return select(literal(1)).where(other.simulation_id == simulation_id, elsewhere).exists()
 
 
 def next_pending(connection: Connection, owner: str, sim_types: Sequence[str]) -> Record | None:
-    """The task that has waited longest for an executor like `owner` that has these simulators, or None."""
+    """Return the task that has waited longest for an executor like `owner` with these simulators, or None."""
     query = (
         select(_TASK.c.simulation_id, _TASK.c.task_id)
         .join(_SIMULATION, _SIMULATION.c.id == _TASK.c.simulation_id)
@@ -331,33 +331,33 @@ def next_pending(connection: Connection, owner: str, sim_types: Sequence[str]) -
 
 
 def is_run_elsewhere(connection: Connection, simulation_id: int, owner: str) -> bool:
-    """Whether another place than that of `owner` works on a simulation."""
+    """Return whether another place than that of `owner` works on a simulation."""
     return bool(connection.execute(select(run_elsewhere(simulation_id, owner))).scalar())
 
 
 def find_held(connection: Connection, simulation_id: int, task_id: int) -> Record | None:
-    """Who has a task, and since when: task_state, owner, start_time."""
+    """Return the owner of a task and since when: task_state, owner, start_time."""
     query = select(_TASK.c.task_state, _TASK.c.owner, _TASK.c.start_time)
     return connection.execute(query.where(_TASK.c.simulation_id == simulation_id, _TASK.c.task_id == task_id)).first()
 
 
 def find_claimed(connection: Connection, simulation_id: int, task_id: int) -> Record:
-    """Primaries, seed and attempts of a task that was just claimed."""
+    """Return primaries, seed and attempts of a task that was just claimed."""
     query = select(_TASK.c.requested_primaries, _TASK.c.seed, _TASK.c.attempts)
     return connection.execute(query.where(_TASK.c.simulation_id == simulation_id, _TASK.c.task_id == task_id)).one()
 
 
-def list_stalled(connection: Connection, dead_owner: str | None, silent_since: datetime) -> list[Record]:
-    """Running tasks of the platform DIRECT that nobody runs any more: simulation_id, task_id, attempts, owner.
+def list_stalled(connection: Connection, dead_owner: str | None, stalled_since: datetime) -> list[Record]:
+    """Return stalled tasks of the platform DIRECT: simulation_id, task_id, attempts, owner.
 
-    Their owner either was not heard of `silent_since`, or its name begins with `dead_owner`, which is known to be dead.
-    Of tasks on a cluster, the cluster knows whether they run.
+    Their owner has sent no heartbeat since `stalled_since`, or its name begins with `dead_owner`, which is known to be
+    dead. For tasks on a cluster, the cluster knows whether they run.
     """
-    gone = _TASK.c.heartbeat_time < silent_since
+    stalled = _TASK.c.heartbeat_time < stalled_since
     if dead_owner is not None:
-        gone |= _TASK.c.owner.startswith(dead_owner, autoescape=True)
+        stalled |= _TASK.c.owner.startswith(dead_owner, autoescape=True)
     query = select(_TASK.c.simulation_id, _TASK.c.task_id, _TASK.c.attempts, _TASK.c.owner).where(
         *(WAITING, _TASK.c.task_state == EntityState.RUNNING, _TASK.c.platform == "DIRECT"),
-        *(_TASK.c.owner.is_not(None), gone),
+        *(_TASK.c.owner.is_not(None), stalled),
     )
     return list(connection.execute(query).all())

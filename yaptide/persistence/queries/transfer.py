@@ -1,4 +1,4 @@
-"""Queries that describe one simulation as a whole, and add one that was described elsewhere."""
+"""Queries that read a simulation as a whole, and insert one from an archive."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +24,6 @@ from yaptide.persistence.models import (
 from yaptide.persistence.models.base import Base, table_of
 from yaptide.persistence.models.simulations import BATCH, DIRECT
 from yaptide.persistence.models.users import YAPTIDE_USER
-from yaptide.persistence.queries import counters
 from yaptide.persistence.queries.users import User
 
 _SIMULATION = table_of(SimulationModel)
@@ -39,7 +38,7 @@ _TASKS_OF = select(_TASK.c.id).where(_TASK.c.simulation_id == bindparam("simulat
 
 
 def describe_simulation(connection: Connection, job_id: str) -> Record | None:
-    """All columns of a simulation, with `username` and `cluster_name` (None: it ran on no cluster)."""
+    """Return all columns of a simulation, with `username` and `cluster_name` (None: it did not run on a cluster)."""
     query = (
         select(*_SIMULATION.c, UserModel.username, ClusterModel.cluster_name)
         .join(UserModel, UserModel.id == _SIMULATION.c.user_id)
@@ -50,28 +49,28 @@ def describe_simulation(connection: Connection, job_id: str) -> Record | None:
 
 
 def list_tasks(connection: Connection, simulation_id: int) -> list[Record]:
-    """All columns of a simulation's tasks, by number."""
+    """Return all columns of a simulation's tasks, by number."""
     return _rows(connection, TaskModel, _TASK.c.keys(), TaskModel.task_id, simulation_id=simulation_id)
 
 
 def list_inputs(connection: Connection, simulation_id: int) -> list[Record]:
-    """Id, size and digest of the input of a simulation; there is just one."""
+    """Return id, size and digest of the input of a simulation, which has just one."""
     return _rows(connection, InputModel, _PAYLOAD, InputModel.id, simulation_id=simulation_id)
 
 
 def list_logfiles(connection: Connection, simulation_id: int) -> list[Record]:
-    """Id, size and digest of the log files of a simulation, in the order of arrival."""
+    """Return id, size and digest of the log files of a simulation, in order of arrival."""
     return _rows(connection, LogfilesModel, _PAYLOAD, LogfilesModel.id, simulation_id=simulation_id)
 
 
 def list_estimators(connection: Connection, simulation_id: int) -> list[Record]:
-    """Id, size and digest, name and file name of the estimators of a simulation, in their order."""
+    """Return id, size, digest, name and file name of the estimators of a simulation, in their order."""
     columns = (*_PAYLOAD, "name", "file_name")
     return _rows(connection, EstimatorModel, columns, EstimatorModel.id, simulation_id=simulation_id)
 
 
 def list_pages(connection: Connection, estimator_id: int) -> list[Record]:
-    """Id, size and digest, number, name and dimension of the pages of an estimator, by number."""
+    """Return id, size, digest, number, name and dimension of the pages of an estimator, by number."""
     columns = (*_PAYLOAD, "page_number", "page_name", "page_dimension")
     return _rows(connection, PageModel, columns, PageModel.page_number, estimator_id=estimator_id)
 
@@ -83,49 +82,48 @@ def _rows(connection: Connection, model: type[Base], columns: Sequence[str], ord
 
 
 def read_payload(connection: Connection, model: type[Base], number: int) -> bytes:
-    """The stored bytes of a payload by the id of its row in `model`."""
+    """Return the stored bytes of a payload by the id of its row in `model`."""
     table = table_of(model)
-    found: bytes = connection.execute(select(table.c.compressed_data).where(table.c.id == number)).scalar_one()
-    return found
+    data: bytes = connection.execute(select(table.c.compressed_data).where(table.c.id == number)).scalar_one()
+    return data
 
 
 def user_named(connection: Connection, username: str) -> User | None:
-    """The user of this name; if there is one for each way of signing in, the local one."""
+    """Return the user of this name; the local one if there are several."""
     query = select(UserModel.id, UserModel.username, UserModel.auth_provider).where(UserModel.username == username)
     rows = connection.execute(query.order_by(UserModel.auth_provider != YAPTIDE_USER)).all()
     return User(*rows[0]) if rows else None
 
 
 def cluster_named(connection: Connection, cluster_name: str) -> int | None:
-    """The number of the cluster of this name."""
+    """Return the id of the cluster with this name."""
     return connection.execute(select(ClusterModel.id).where(ClusterModel.cluster_name == cluster_name)).scalar()
 
 
 def add_simulation(connection: Connection, values: Mapping[str, Any], cluster_id: int | None) -> int:
-    """Add a simulation; returns its number."""
+    """Insert a simulation; return its id."""
     number = add_row(connection, SimulationModel, values)
-    own, _ = _SUBTABLES[values["platform"]]
-    connection.execute(insert(own), {"id": number} | ({} if cluster_id is None else {"cluster_id": cluster_id}))
-    counters.add_counts(connection, [(values["user_id"], values["job_state"], 1)])
+    subtable, _ = _SUBTABLES[values["platform"]]
+    connection.execute(insert(subtable), {"id": number} | ({} if cluster_id is None else {"cluster_id": cluster_id}))
     return number
 
 
 def add_tasks(connection: Connection, simulation_id: int, platform: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Add the tasks of a simulation."""
+    """Insert the tasks of a simulation."""
     if rows:
         common = {"simulation_id": simulation_id, "platform": platform}
         connection.execute(insert(_TASK), [{**common, **row} for row in rows])
-        _, own = _SUBTABLES[platform]
-        connection.execute(insert(own).from_select(["id"], _TASKS_OF), {"simulation_id": simulation_id})
+        _, subtable = _SUBTABLES[platform]
+        connection.execute(insert(subtable).from_select(["id"], _TASKS_OF), {"simulation_id": simulation_id})
 
 
 def add_history(connection: Connection, simulation_id: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Add the history of a simulation, oldest first."""
+    """Insert the history of a simulation, oldest first."""
     if rows:
         connection.execute(insert(StateHistoryModel), [{"simulation_id": simulation_id, **row} for row in rows])
 
 
 def add_row(connection: Connection, model: type[Base], values: Mapping[str, Any]) -> int:
-    """Add a row; returns its number."""
+    """Insert a row; return its id."""
     table = table_of(model)
     return int(connection.execute(insert(table).returning(table.c.id), values).scalar_one())

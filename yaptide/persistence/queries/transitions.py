@@ -1,8 +1,8 @@
-"""The one place where a simulation or a task changes its state.
+"""Transitions: the only module that changes the state of a simulation or a task.
 
-A move is an UPDATE guarded by the transition table, and leaves a row in the history in the same transaction. Whoever
-moves anything of a simulation holds the lock on that simulation (`lock_simulation`), so that moves of its tasks and the
-state derived from them cannot overtake each other, and nobody waits in a circle.
+A transition is an UPDATE guarded by the transition table, and adds a row to the history in the same transaction. The
+caller holds the lock on the simulation (`lock_simulation`), so that transitions of its tasks and the state derived from
+them are serialised, and deadlocks are impossible.
 """
 
 from collections.abc import Mapping
@@ -15,19 +15,18 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, case, func,
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState, source_states
 from yaptide.persistence.models import SimulationModel, StateHistoryModel, TaskModel
 from yaptide.persistence.models.base import table_of
-from yaptide.persistence.queries import counters
 
 _SIMULATION = table_of(SimulationModel)
 _TASK = table_of(TaskModel)
 _HISTORY = table_of(StateHistoryModel)
 
-#: Among the values of a move of tasks: what they have simulated stays what they have reported.
+#: In the `values` of a transition of tasks: keep the simulated primaries as reported.
 PRIMARIES_AS_REPORTED: Mapping[str, Any] = {"simulated_primaries": _TASK.c.simulated_primaries}
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """Who moves, when, and why; goes into the history."""
+    """Actor, time and reason of a transition, for the history."""
 
     actor: str
     time: datetime
@@ -35,7 +34,7 @@ class Audit:
 
 
 class Locked(NamedTuple):
-    """A simulation whose states nobody else can change until the transaction ends."""
+    """A simulation whose row is locked: its state cannot change until the transaction ends."""
 
     id: int
     job_id: str
@@ -51,81 +50,80 @@ class Locked(NamedTuple):
 
 
 _COLUMNS = select(*(_SIMULATION.c[name] for name in Locked._fields))
-_FIND = _COLUMNS.where(_SIMULATION.c.id == bindparam("this"))
+_FIND = _COLUMNS.where(_SIMULATION.c.id == bindparam("key"))
 _LOCK = _FIND.with_for_update()
-_LOCK_JOB = _COLUMNS.where(_SIMULATION.c.job_id == bindparam("this")).with_for_update()
+_LOCK_JOB = _COLUMNS.where(_SIMULATION.c.job_id == bindparam("key")).with_for_update()
 
 
-def _found(connection: Connection, query: Select[*tuple[Any, ...]], this: int | str) -> Locked | None:
-    row = connection.execute(query, {"this": this}).first()
+def _find_one(connection: Connection, query: Select[*tuple[Any, ...]], key: int | str) -> Locked | None:
+    row = connection.execute(query, {"key": key}).first()
     return None if row is None else Locked(*row)
 
 
 def find_simulation(connection: Connection, simulation_id: int) -> Locked | None:
-    """The simulation with this number, without a lock: its states may change at once."""
-    return _found(connection, _FIND, simulation_id)
+    """Return the simulation with this id, without a lock: its state may change at any time."""
+    return _find_one(connection, _FIND, simulation_id)
 
 
 def lock_simulation(connection: Connection, simulation_id: int) -> Locked | None:
-    """Lock the simulation with this number, or return None if there is none."""
-    return _found(connection, _LOCK, simulation_id)
+    """Lock the simulation with this id; None if it does not exist."""
+    return _find_one(connection, _LOCK, simulation_id)
 
 
 def lock_job(connection: Connection, job_id: str) -> Locked | None:
-    """Lock the simulation with this public name, or return None if there is none."""
-    return _found(connection, _LOCK_JOB, job_id)
+    """Lock the simulation with this job_id; None if it does not exist."""
+    return _find_one(connection, _LOCK_JOB, job_id)
 
 
-def record_made(connection: Connection, simulation_id: int, state: EntityState, cause: Audit) -> None:
-    """Begin the history of a new simulation, with the reason of the cause, and of its tasks."""
-    values = {"simulation_id": simulation_id, "state": state, "now": cause.time, "by": cause.actor}
-    connection.execute(_MADE, {**values, "why": cause.reason})
+def begin_history(connection: Connection, simulation_id: int, state: EntityState, audit: Audit) -> None:
+    """Begin the history of a new simulation (with the reason) and of its tasks."""
+    values = {"simulation_id": simulation_id, "state": state, "now": audit.time, "by": audit.actor}
+    connection.execute(_MADE, {**values, "why": audit.reason})
 
 
-def add_audit_note(connection: Connection, simulation_id: int, cause: Audit) -> None:
-    """Note in the history what happened to a simulation without a change of state: a row whose two states are one."""
+def add_audit_note(connection: Connection, simulation_id: int, audit: Audit) -> None:
+    """Add a note to the history of a simulation without a transition: a row with the same state twice."""
     state = _SIMULATION.c.job_state
-    noted = select(_SIMULATION.c.id, literal(None), state, state, *_cause(cause))
-    this = _SIMULATION.c.id == simulation_id
-    connection.execute(insert(_HISTORY).from_select(_HISTORY_COLUMNS, noted.where(this)))
+    note = select(_SIMULATION.c.id, literal(None), state, state, *_audit_columns(audit))
+    row = _SIMULATION.c.id == simulation_id
+    connection.execute(insert(_HISTORY).from_select(_HISTORY_COLUMNS, note.where(row)))
 
 
 def move_simulation(
-    connection: Connection, simulation_id: int, to: EntityState, cause: Audit, values: Mapping[str, Any] | None = None
+    connection: Connection, simulation_id: int, to: EntityState, audit: Audit, values: Mapping[str, Any] | None = None
 ) -> bool:
-    """Move a simulation to `to`, setting `values` with it; False, and nothing changed, if that may not follow."""
+    """Move a simulation to `to` and set `values`; return False and change nothing if the transition is not allowed."""
     allowed = source_states(SIMULATION_TRANSITIONS, to)
-    ready = (_SIMULATION.c.id == simulation_id) & _SIMULATION.c.job_state.in_(allowed)
-    before = select(_SIMULATION.c.id, literal(None), _SIMULATION.c.job_state, *_history(cause, to)).where(ready)
+    condition = (_SIMULATION.c.id == simulation_id) & _SIMULATION.c.job_state.in_(allowed)
+    before = select(_SIMULATION.c.id, literal(None), _SIMULATION.c.job_state, *_history(audit, to)).where(condition)
     connection.execute(insert(_HISTORY).from_select(_HISTORY_COLUMNS, before.with_for_update()))
-    counters.move_count(connection, simulation_id, allowed, to)
     changes: dict[str, Any] = {"job_state": to}
     if to in FINAL_STATES:
-        changes |= {"end_time": _not_before(_SIMULATION.c.start_time, cause.time), "owner": None}
+        changes |= {"end_time": _not_before(_SIMULATION.c.start_time, audit.time), "owner": None}
     changes |= values or {}
-    return connection.execute(update(_SIMULATION).where(ready).values(changes)).rowcount == 1
+    return connection.execute(update(_SIMULATION).where(condition).values(changes)).rowcount == 1
 
 
 def move_tasks(
     connection: Connection,
     simulation_id: int,
     to: EntityState,
-    cause: Audit,
+    audit: Audit,
     values: Mapping[str, Any] | None = None,
     **only: Any,
 ) -> int:
-    """Move the tasks of a simulation to `to`, setting `values` with it, and return how many moved.
+    """Move tasks of a simulation to `to`, set `values`, and return how many were moved.
 
-    Moved are those whose columns are as in `only`, and from whose state `to` may follow. A task that becomes COMPLETED
-    has simulated what was requested, unless `values` knows better.
+    Affects the tasks whose columns equal `only` and from whose state `to` is allowed. A task that becomes COMPLETED has
+    simulated what was requested, unless `values` says otherwise.
     """
-    ready = (_TASK.c.simulation_id == simulation_id) & _TASK.c.task_state.in_(source_states(TASK_TRANSITIONS, to))
+    condition = (_TASK.c.simulation_id == simulation_id) & _TASK.c.task_state.in_(source_states(TASK_TRANSITIONS, to))
     for name, value in only.items():
-        ready &= _TASK.c[name] == value
-    before = select(_TASK.c.simulation_id, _TASK.c.task_id, _TASK.c.task_state, *_history(cause, to)).where(ready)
+        condition &= _TASK.c[name] == value
+    before = select(_TASK.c.simulation_id, _TASK.c.task_id, _TASK.c.task_state, *_history(audit, to)).where(condition)
     connection.execute(insert(_HISTORY).from_select(_HISTORY_COLUMNS, before.with_for_update()))
-    changes = _task_changes(to, cause.time) | dict(values or {})
-    return connection.execute(update(_TASK).where(ready).values(changes)).rowcount
+    changes = _task_changes(to, audit.time) | dict(values or {})
+    return connection.execute(update(_TASK).where(condition).values(changes)).rowcount
 
 
 def _task_changes(to: EntityState, now: datetime) -> dict[str, Any]:
@@ -142,15 +140,15 @@ def _task_changes(to: EntityState, now: datetime) -> dict[str, Any]:
 
 
 def _not_before(start: ColumnElement[Any], end: datetime) -> ColumnElement[Any]:
-    """`end`, but never before `start`: clocks of different machines disagree."""
+    """Return `end`, but never before `start`: clocks of different machines disagree."""
     return case((start > end, start), else_=literal(end, start.type))
 
 
 _HISTORY_COLUMNS = ("simulation_id", "task_id", "from_state", "to_state", "time", "actor", "reason")
 
 
-def _history(cause: Audit, to: EntityState) -> tuple[ColumnElement[Any], ...]:
-    return (literal(to, _HISTORY.c.to_state.type), *_cause(cause))
+def _history(audit: Audit, to: EntityState) -> tuple[ColumnElement[Any], ...]:
+    return (literal(to, _HISTORY.c.to_state.type), *_audit_columns(audit))
 
 
 _BEGIN = (
@@ -171,10 +169,10 @@ _MADE = insert(_HISTORY).from_select(
 )
 
 
-def _cause(cause: Audit) -> tuple[ColumnElement[Any], ...]:
+def _audit_columns(audit: Audit) -> tuple[ColumnElement[Any], ...]:
     columns = _HISTORY.c
     return (
-        literal(cause.time, columns.time.type),
-        literal(cause.actor, columns.actor.type),
-        literal(cause.reason, columns.reason.type),
+        literal(audit.time, columns.time.type),
+        literal(audit.actor, columns.actor.type),
+        literal(audit.reason, columns.reason.type),
     )

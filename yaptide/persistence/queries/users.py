@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 
-from yaptide.domain.names import skeleton
+from yaptide.domain.names import make_skeleton
 from yaptide.persistence.models import (
     KeycloakUserModel,
     SessionModel,
@@ -24,7 +24,7 @@ _SESSION = table_of(SessionModel)
 
 
 class User(NamedTuple):
-    """Who is asking."""
+    """A user."""
 
     id: int
     username: str
@@ -32,12 +32,12 @@ class User(NamedTuple):
 
     @property
     def is_keycloak(self) -> bool:
-        """Whether they sign in through Keycloak."""
+        """Whether the user signs in through Keycloak."""
         return self.auth_provider == KEYCLOAK_USER
 
 
 class Subject(NamedTuple):
-    """Somebody at Keycloak: the realm, and who they are there, whatever their name is."""
+    """The identity of a Keycloak user, which does not depend on the name: realm and subject."""
 
     issuer: str | None
     subject: str | None
@@ -56,7 +56,7 @@ _HAS_SESSION = (
     & (_SESSION.c.id == bindparam("session"))
     & (_SESSION.c.expires > bindparam("now", type_=_SESSION.c.expires.type))
 )
-#: Whose session it is, with anything that other queries add to it.
+#: The user of a session; other queries add to it.
 BY_SESSION = select(_USER.c.id, _USER.c.username, _USER.c.auth_provider).join(_SESSION, _HAS_SESSION)
 _LOCAL_USER = (
     select(_USER.c.id, _USER.c.username, _USER.c.auth_provider, _LOCAL.c.password_hash, _LOCAL.c.known_networks)
@@ -65,7 +65,7 @@ _LOCAL_USER = (
 )
 
 _OF_KEYCLOAK = select(_USER.c.id, _USER.c.username, _USER.c.auth_provider).join(_KEYCLOAK, _KEYCLOAK.c.id == _USER.c.id)
-_NOBODY = Subject(None, None)
+_NO_SUBJECT = Subject(None, None)
 _NO_CREDENTIALS: dict[str, Any] = {"cert": None, "private_key": None}
 
 _THIS = _USER.c.id == bindparam("user")
@@ -75,31 +75,31 @@ _USED = select(func.sum(SimulationModel.stored_bytes)).where(SimulationModel.use
 
 
 def by_session(connection: Connection, session: str, now: datetime) -> User | None:
-    """The user of a session that has not ended."""
+    """Return the user of a session that has not ended."""
     row = connection.execute(BY_SESSION, {"session": session, "now": now}).first()
     return None if row is None else User(*row)
 
 
 def local_user(connection: Connection, username: str) -> Account | None:
-    """The local user of this name, or None."""
+    """Return the local user of this name, or None."""
     row = connection.execute(_LOCAL_USER, {"username": username}).first()
     return None if row is None else Account(User(*row[:3]), row.password_hash, (row.known_networks or "").split())
 
 
 def known_networks(connection: Connection, user_id: int) -> list[str]:
-    """Digests of the networks that a local user has signed in from, the last one first."""
-    found = connection.execute(select(_LOCAL.c.known_networks).where(_LOCAL.c.id == user_id)).scalar()
-    return (found or "").split()
+    """Return digests of the networks from which a local user has signed in, the latest first."""
+    networks = connection.execute(select(_LOCAL.c.known_networks).where(_LOCAL.c.id == user_id)).scalar()
+    return (networks or "").split()
 
 
 def set_known_networks(connection: Connection, user_id: int, networks: Sequence[str]) -> None:
-    """Replace them."""
-    this = _LOCAL.c.id == user_id
-    connection.execute(update(_LOCAL).where(this).values(known_networks=" ".join(networks)))
+    """Replace the known networks of a local user."""
+    row = _LOCAL.c.id == user_id
+    connection.execute(update(_LOCAL).where(row).values(known_networks=" ".join(networks)))
 
 
 def owner_of(connection: Connection, job_id: str) -> User | None:
-    """The user whose simulation has this public name."""
+    """Return the user who owns the simulation with this job_id."""
     query = select(_USER.c.id, _USER.c.username, _USER.c.auth_provider)
     query = query.join(SimulationModel, SimulationModel.user_id == _USER.c.id)
     row = connection.execute(query.where(SimulationModel.job_id == job_id)).first()
@@ -107,52 +107,52 @@ def owner_of(connection: Connection, job_id: str) -> User | None:
 
 
 def lock_user(connection: Connection, user_id: int) -> bool:
-    """Have others who add simulations of a user, or remove the user, wait until the transaction ends.
+    """Lock a user: adding simulations of the user, or removing the user, waits until the transaction ends.
 
-    False if there is no such user (any more).
+    Returns False if the user does not exist (any more).
     """
     return connection.execute(_LOCK, {"user": user_id}).first() is not None
 
 
 def get_quota(connection: Connection, user_id: int) -> int | None:
-    """Bytes that the payloads of a user's simulations may take; None: no limit."""
+    """Return the quota of a user in bytes of payloads; None: no limit."""
     return connection.execute(_QUOTA, {"user": user_id}).scalar()
 
 
 def count_used_bytes(connection: Connection, user_id: int) -> int:
-    """Bytes that the payloads of a user's simulations take."""
+    """Return the bytes that the payloads of a user's simulations take."""
     return int(connection.execute(_USED, {"user": user_id}).scalar() or 0)
 
 
 def add_local(connection: Connection, username: str, password_hash: str | None) -> User:
-    """Add a local user; the database raises IntegrityError if the name is taken, or looks like one that is."""
+    """Insert a local user; the database raises IntegrityError if the name is taken or looks like another."""
     values = {"username": username, "auth_provider": YAPTIDE_USER}
     user_id = connection.execute(insert(_USER).returning(_USER.c.id), values).scalar_one()
-    own = {"id": user_id, "name_skeleton": skeleton(username), "password_hash": password_hash}
+    own = {"id": user_id, "name_skeleton": make_skeleton(username), "password_hash": password_hash}
     connection.execute(insert(_LOCAL), own)
     return User(user_id, username, YAPTIDE_USER)
 
 
 def keycloak_account(connection: Connection, subject: Subject) -> User | None:
-    """The account of somebody at Keycloak, whatever their name is, or None."""
+    """Return the account of a Keycloak identity, or None."""
     row = connection.execute(_OF_KEYCLOAK.where(*_belongs_to(subject))).first()
     return None if row is None else User(*row)
 
 
 def subject_of(connection: Connection, user_id: int) -> Subject:
-    """Whose account of Keycloak it is, as far as that is known."""
+    """Return the Keycloak identity of a user, as far as it is known."""
     row = connection.execute(select(_KEYCLOAK.c.issuer, _KEYCLOAK.c.subject).where(_KEYCLOAK.c.id == user_id)).first()
-    return _NOBODY if row is None else Subject(*row)
+    return _NO_SUBJECT if row is None else Subject(*row)
 
 
 def keycloak_user(connection: Connection, username: str) -> User | None:
-    """The user of this name who signs in through Keycloak, or None."""
+    """Return the Keycloak user of this name, or None."""
     row = connection.execute(_OF_KEYCLOAK.where(_USER.c.username == username)).first()
     return None if row is None else User(*row)
 
 
 def add_keycloak(connection: Connection, username: str, subject: Subject) -> User:
-    """Add a user of Keycloak; the database raises IntegrityError if name or subject have an account already."""
+    """Insert a Keycloak user; the database raises IntegrityError if name or subject already have an account."""
     values = {"username": username, "auth_provider": KEYCLOAK_USER}
     user_id = connection.execute(insert(_USER).returning(_USER.c.id), values).scalar_one()
     connection.execute(insert(_KEYCLOAK), {"id": user_id, **subject._asdict()})
@@ -160,28 +160,28 @@ def add_keycloak(connection: Connection, username: str, subject: Subject) -> Use
 
 
 def claim_account(connection: Connection, user_id: int, subject: Subject) -> bool:
-    """Have an account of Keycloak that is nobody's yet belong to somebody; False if it is somebody's."""
+    """Link a Keycloak account without a subject to `subject`; False if it already has one."""
     free = (_KEYCLOAK.c.id == user_id) & _KEYCLOAK.c.subject.is_(None)
     return connection.execute(update(_KEYCLOAK).where(free).values(**subject._asdict())).rowcount == 1
 
 
 def link_account(connection: Connection, user_id: int, subject: Subject | None) -> None:
-    """Have an account of Keycloak belong to somebody, or (None) to nobody yet; it loses its SSH credentials.
+    """Link a Keycloak account to `subject`, or to none; its SSH credentials are removed.
 
-    The database raises IntegrityError if they have another account.
+    The database raises IntegrityError if the subject has another account.
     """
-    values = (subject or _NOBODY)._asdict()
+    values = (subject or _NO_SUBJECT)._asdict()
     connection.execute(update(_KEYCLOAK).where(_KEYCLOAK.c.id == user_id).values(**values, **_NO_CREDENTIALS))
 
 
-def rename(connection: Connection, user: User, username: str) -> None:
-    """Give a user another name; the database raises IntegrityError if it is taken, or looks like one that is.
+def rename_user(connection: Connection, user: User, username: str) -> None:
+    """Rename a user; the database raises IntegrityError if the name is taken or looks like another.
 
-    Those of Keycloak lose their SSH credentials, whose certificate is for the other name.
+    SSH credentials of Keycloak users are removed, because the certificate is for the old name.
     """
     connection.execute(update(_USER).where(_USER.c.id == user.id).values(username=username))
     table, values = (
-        (_KEYCLOAK, _NO_CREDENTIALS) if user.is_keycloak else (_LOCAL, {"name_skeleton": skeleton(username)})
+        (_KEYCLOAK, _NO_CREDENTIALS) if user.is_keycloak else (_LOCAL, {"name_skeleton": make_skeleton(username)})
     )
     connection.execute(update(table).where(table.c.id == user.id).values(values))
 
@@ -191,40 +191,40 @@ def _belongs_to(subject: Subject) -> tuple[ColumnElement[bool], ...]:
 
 
 def set_password(connection: Connection, user_id: int, password_hash: str, instead_of: str | None = None) -> None:
-    """Replace the hash of a local user's password; if it is still `instead_of`, where that is given."""
-    this = _LOCAL.c.id == user_id
+    """Replace the hash of a local user's password, if it is still `instead_of`, where that is given."""
+    row = _LOCAL.c.id == user_id
     if instead_of is not None:
-        this &= _LOCAL.c.password_hash == instead_of
-    connection.execute(update(_LOCAL).where(this).values(password_hash=password_hash))
+        row &= _LOCAL.c.password_hash == instead_of
+    connection.execute(update(_LOCAL).where(row).values(password_hash=password_hash))
 
 
 def remove_user(connection: Connection, user_id: int) -> bool:
-    """Remove a user and everything of theirs; False if there is none."""
+    """Delete a user with all data; False if the user does not exist."""
     return connection.execute(delete(_USER).where(_USER.c.id == user_id)).rowcount == 1
 
 
 def add_session(connection: Connection, session: str, user_id: int, expires: datetime, now: datetime) -> None:
-    """Begin a session, and forget those of the user that have ended."""
+    """Insert a session, and delete the user's expired ones."""
     connection.execute(delete(_SESSION).where(_SESSION.c.user_id == user_id, _SESSION.c.expires <= now))
     connection.execute(insert(_SESSION), {"id": session, "user_id": user_id, "expires": expires})
 
 
 def renew_session(connection: Connection, session: str, user_id: int, expires: datetime) -> bool:
-    """Have a session of this user end later; False if there is no such session (any more)."""
-    this = (_SESSION.c.id == session) & (_SESSION.c.user_id == user_id)
-    return connection.execute(update(_SESSION).where(this).values(expires=expires)).rowcount == 1
+    """Extend a session of this user; False if it does not exist (any more)."""
+    row = (_SESSION.c.id == session) & (_SESSION.c.user_id == user_id)
+    return connection.execute(update(_SESSION).where(row).values(expires=expires)).rowcount == 1
 
 
 def has_session(connection: Connection, session: str) -> bool:
-    """Whether there is such a session, whosever it is."""
+    """Return whether the session exists, for any user."""
     return connection.execute(select(_SESSION.c.id).where(_SESSION.c.id == session)).first() is not None
 
 
 def end_session(connection: Connection, session: str) -> None:
-    """End a session; its tokens are worthless from now on."""
+    """Delete a session, which invalidates its tokens."""
     connection.execute(delete(_SESSION).where(_SESSION.c.id == session))
 
 
 def end_sessions(connection: Connection, user_id: int) -> None:
-    """End all sessions of a user."""
+    """Delete all sessions of a user."""
     connection.execute(delete(_SESSION).where(_SESSION.c.user_id == user_id))

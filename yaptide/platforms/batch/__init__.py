@@ -1,1 +1,1 @@
-"""Clusters with SLURM, over SSH."""
+"""Simulations on HPC clusters, over SSH; `schedulers` has the batch systems of clusters."""

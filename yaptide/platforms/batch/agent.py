@@ -1,17 +1,19 @@
-"""What runs on the nodes of a cluster: `python3 agent.py run` for a task of the array, `collect` after all of them.
+"""The program that runs on the nodes of a cluster: `agent.py run` for one task, `agent.py collect` after all tasks.
 
-It needs Python 3.6 with its standard library and nothing of yaptide, which sends this file along with every job. In the
-job's folder it finds
+It needs only Python 3.6 and its standard library, and imports nothing from yaptide, which uploads this file with every
+job. It reads, in the folder of the job,
 
-    recipe.json     what to run, and whom to tell
-    key             the update key, which is never in an argument or the environment
-    inputs.zip      input of the tasks: common/<name>, and in the place of some tasks/<number>/<name>
+    manifest.json   the command, and the URL of the server
+    key             the update key, which is never in an argument or in the environment
+    inputs.zip      input of the tasks: common/<name>, and replacements for some tasks in tasks/<number>/<name>
 
-and leaves there, for each task, `task-<number>/report.json` (how far it is, how it ended) and `task-<number>/run`,
-where the simulator runs. What the simulator has written goes to the server; if that cannot be reached, it stays there
-as `task-<number>/result.zip`, for the server to fetch over SSH, or for `collect` to send.
+and writes, for each task, `task-<number>/report.json` (progress, result) and `task-<number>/run`, the working directory
+of the simulator. It uploads the simulator's output files to the server. If the server cannot be reached, they stay in
+`task-<number>/result.zip`: `collect` sends them later, or the server fetches them over SSH.
 
-Nobody on the server's side believes what this program says any more than what any other program of the user says.
+The job script sets YAPTIDE_TASK_ID and YAPTIDE_RUN_NAME (`Scheduler.array_script`): the batch system is not known here.
+
+The server trusts this program no more than any other program of the user.
 """
 
 import contextlib
@@ -37,27 +39,27 @@ from typing import Any, BinaryIO, Callable, Dict, Optional, Set, Union
 Json = Dict[str, Any]
 
 REPORT_EVERY = 2.0
-LOOK_EVERY = 0.1
-#: Seconds: for an answer; for results to be taken, which may be large; until a server that does not answer is given up.
+POLL_EVERY = 0.1
+#: Timeouts in seconds: for an answer; for the upload of results, which may be large; for retries of a final report.
 ANSWER = 15.0
 TRANSFER = 600.0
 PATIENCE = 30.0
 LOG_TAIL = 256 * 1024
 LOG = "output.log"
-#: SLURM's warning that the time limit is near, see `array_command` in `yaptide.platforms.batch.slurm`.
+#: The batch system's warning that the time limit is near (`Scheduler.array_command`).
 WARNING = signal.SIGUSR1
-STOPS = (signal.SIGTERM, WARNING)
-NOT_WANTED = 409
-MOST = 2**31 - 1
-TOO_LONG = "it reached its time limit; give it more with --time"
+STOP_SIGNALS = (signal.SIGTERM, WARNING)
+CONFLICT = 409
+LONGEST = 2**31 - 1
+PR_SET_PDEATHSIG = 1
 
 
-class Away(Exception):
-    """The server cannot be reached just now."""
+class Unreachable(Exception):
+    """The server cannot be reached, or is busy."""
 
 
-class Refused(Exception):
-    """The server does not want it: by 409 since it is not this run's to do, otherwise for what it is."""
+class Rejected(Exception):
+    """The server rejected a request: with status 409 because the task belongs to another run, or is not wanted."""
 
     def __init__(self, reason: str, status: int) -> None:
         super().__init__(reason)
@@ -65,7 +67,7 @@ class Refused(Exception):
 
 
 class Stopped(Exception):
-    """SLURM has us stop."""
+    """The batch system stops this run by a signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"signal {number}")
@@ -73,28 +75,28 @@ class Stopped(Exception):
 
 
 class NoRedirects(urllib.request.HTTPRedirectHandler):
-    """The key is for one server, and not for those that it may point to."""
+    """Sends the update key to one server only."""
 
     def redirect_request(self, *_: Any) -> None:
-        """Do not follow."""
+        """Do not follow a redirect."""
 
 
 class Server:
-    """The server that tasks report to; without a URL, nobody."""
+    """The server that tasks report to; without a URL, no request succeeds."""
 
-    def __init__(self, recipe: Json, key: str) -> None:
-        url = recipe["url"]
-        self.url = f"{url.rstrip('/')}/worker/{recipe['simulation_id']}" if url else ""
+    def __init__(self, manifest: Json, key: str) -> None:
+        url = manifest["url"]
+        self.url = f"{url.rstrip('/')}/worker/{manifest['simulation_id']}" if url else ""
         self._headers = {"Authorization": "Bearer " + key, "User-Agent": "yaptide-cluster"}
         self._opener = urllib.request.build_opener(NoRedirects())
 
-    def post(self, path: str, body: Json, patience: float = 0.0) -> Json:
-        """Ask, again and again for `patience` seconds; raises Away, Refused."""
+    def post_json(self, path: str, body: Json, patience: float = 0.0) -> Json:
+        """Send a request, with retries for `patience` seconds; raises Unreachable, Rejected."""
         data = json.dumps(body).encode()
-        return self._insist(lambda: self._send("POST", path, data, "application/json", ANSWER), patience)
+        return self._retry(lambda: self._send("POST", path, data, "application/json", ANSWER), patience)
 
-    def put(self, path: str, query: Json, file_name: str, patience: float) -> Json:
-        """Send a file, from its beginning each time."""
+    def put_file(self, path: str, query: Json, file_name: str, patience: float) -> Json:
+        """Upload a file, in each attempt from its beginning."""
         size = os.path.getsize(file_name)
         path = path + "?" + urllib.parse.urlencode(query)
 
@@ -102,19 +104,19 @@ class Server:
             with open(file_name, "rb") as file:
                 return self._send("PUT", path, file, "application/zip", TRANSFER, size)
 
-        return self._insist(send, patience)
+        return self._retry(send, patience)
 
-    def _insist(self, send: Callable[[], Json], patience: float) -> Json:
+    def _retry(self, send: Callable[[], Json], patience: float) -> Json:
         if not self.url:
-            raise Away("there is no URL of the server")
+            raise Unreachable("there is no URL of the server")
         end, wait = time.monotonic() + patience, 0.5
         while True:
             try:
                 return send()
-            except Away:
+            except Unreachable:
                 if time.monotonic() + wait > end:
                     raise
-            time.sleep(wait * random.uniform(0.5, 1.0))  # nodes do not come all at once
+            time.sleep(wait * random.uniform(0.5, 1.0))  # spreads the requests of many nodes
             wait = min(2 * wait, 30.0)
 
     def _send(
@@ -129,20 +131,16 @@ class Server:
             with self._opener.open(request, timeout=limit) as answer:
                 return dict(json.loads(answer.read().decode()))
         except urllib.error.HTTPError as error:
-            reason = said(error)
-            if not reason or error.code >= 500 or error.code in (408, 425, 429):  # busy, or somebody else answers
-                raise Away(f"HTTP status {error.code}") from None
-            raise Refused(reason, error.code) from None
-        except (
-            OSError,
-            ValueError,
-            http.client.HTTPException,
-        ) as error:  # no route, no certificate to believe, an answer that is none
-            raise Away(str(error) or type(error).__name__) from None
+            reason = read_message(error)
+            if not reason or error.code >= 500 or error.code in (408, 425, 429):  # busy, or a proxy answers
+                raise Unreachable(f"HTTP status {error.code}") from None
+            raise Rejected(reason, error.code) from None
+        except (OSError, ValueError, http.client.HTTPException) as error:  # also invalid certificates and answers
+            raise Unreachable(str(error) or type(error).__name__) from None
 
 
-def said(answer: Any) -> str:
-    """The message of an answer, if it has one."""
+def read_message(answer: Any) -> str:
+    """The message in an error response; empty if there is none."""
     try:
         return str(json.loads(answer.read(100000).decode())["message"])
     except (OSError, ValueError, TypeError, KeyError, http.client.HTTPException):
@@ -150,82 +148,82 @@ def said(answer: Any) -> str:
 
 
 class Task:
-    """A task of the array, as this run of it."""
+    """One run of a task of the array."""
 
-    def __init__(self, recipe: Json, key: str, number: int, worker: str) -> None:
-        self.recipe = recipe
+    def __init__(self, manifest: Json, key: str, number: int, run_name: str) -> None:
+        self.manifest = manifest
         self.number = number
         self.folder = os.path.abspath(f"task-{number}")
         self.run_folder = os.path.join(self.folder, "run")
-        self.server = Server(recipe, key)
-        self.report = {"task": number, "worker": worker, "state": "running", "simulated": 0, "left": None}  # type: Json
+        self.server = Server(manifest, key)
+        self.report = {"task": number, "worker": run_name, "state": "running", "simulated": 0, "left": None}  # type: Json
         self.claimed = {}  # type: Json
-        self.primaries = int(recipe["primaries"][number - 1])
+        self.primaries = int(manifest["primaries"][number - 1])
 
-    def tell(self, **changes: Any) -> None:
-        """Leave a report in the task's folder: whole, or that from before."""
+    def write_report(self, **changes: Any) -> None:
+        """Change the report and write it atomically to the folder of the task."""
         self.report.update(changes, time=time.time())
-        aside = os.path.join(self.folder, "report.part")
-        with open(aside, "w") as file:
+        temporary = os.path.join(self.folder, "report.part")
+        with open(temporary, "w") as file:
             file.write(json.dumps(self.report) + "\n")
-        os.rename(aside, os.path.join(self.folder, "report.json"))
+        os.rename(temporary, os.path.join(self.folder, "report.json"))
 
     def claim(self, patience: float = 0.0) -> None:
-        """Tell the server that this run has the task; raises Away, Refused."""
-        told = {"worker": self.report["worker"], "with_input": False}
-        told["simulator_version"], told["simulator_digest"] = self.report["version"], self.report["digest"]
-        answer = self.server.post(f"/tasks/{self.number}/claim", told, patience)
+        """Claim the task for this run; raises Unreachable, Rejected."""
+        body = {"worker": self.report["worker"], "with_input": False}
+        body["simulator_version"], body["simulator_digest"] = self.report["version"], self.report["digest"]
+        answer = self.server.post_json(f"/tasks/{self.number}/claim", body, patience)
         self.claimed = {"owner": answer["owner"]}
 
-    def progress(self, simulated: int, left: Optional[float]) -> bool:
-        """Whether to go on; a server that does not answer is no reason to stop."""
-        seconds = None if left is None else min(round(left), MOST)
-        self.tell(simulated=simulated, left=seconds)
+    def report_progress(self, simulated: int, left: Optional[float]) -> bool:
+        """Report primaries and seconds left; returns whether to continue. A run continues without the server."""
+        seconds = None if left is None else min(round(left), LONGEST)
+        self.write_report(simulated=simulated, left=seconds)
         try:
             if not self.claimed:
                 self.claim()
             answer = self._post("progress", simulated_primaries=simulated, estimated_time=seconds)
             return bool(answer["wanted"])
-        except Away:
+        except Unreachable:
             return True
-        except Refused:
+        except Rejected:
             return False
 
-    def hand_in(self, patience: float) -> None:
-        """Send what there is to be sent of a run that has ended; raises Away, Refused."""
+    def upload_result(self, patience: float) -> None:
+        """Upload the output of a run that has ended; raises Unreachable, Rejected."""
         if not self.claimed:
             self.claim(patience)
         path = f"/tasks/{self.number}/files"
         query = dict(self.claimed, exit_code=self.report["exit_code"])
         archive = os.path.join(self.folder, "result.zip")
-        self.server.put(path, query, archive, patience)
-        self.tell(state="delivered")
+        self.server.put_file(path, query, archive, patience)
+        self.write_report(state="delivered")
         os.remove(archive)
 
-    def fail(self, reason: str, patience: float) -> None:
-        """Tell why there is no result; if nobody hears it, it is in the report."""
-        self.tell(state="failed", reason=reason)
-        with contextlib.suppress(Away, Refused):
+    def report_failure(self, reason: str, patience: float) -> None:
+        """Report why there is no result; the report on disk remains if the server cannot be reached."""
+        self.write_report(state="failed", reason=reason)
+        with contextlib.suppress(Unreachable, Rejected):
             if not self.claimed:
                 self.claim(patience)
-            self._post("failure", patience, reason=reason, logfiles=self._logs())
+            self._post("failure", patience, reason=reason, logfiles=self._read_logs())
 
-    def canceled(self) -> None:
-        """Leave the log of a run that is not wanted any more."""
-        self.tell(state="canceled")
+    def report_canceled(self) -> None:
+        """Send the log of a run that was canceled."""
+        self.write_report(state="canceled")
         if self.claimed:
-            with contextlib.suppress(Away, Refused):
-                self._post("canceled", logfiles=self._logs())
+            with contextlib.suppress(Unreachable, Rejected):
+                self._post("canceled", logfiles=self._read_logs())
 
-    def _logs(self) -> Json:
+    def _read_logs(self) -> Json:
         return {f"task-{self.number}-{LOG}": read_tail(os.path.join(self.run_folder, LOG), LOG_TAIL)}
 
     def _post(self, what: str, patience: float = 0.0, **body: Any) -> Json:
-        return self.server.post(f"/tasks/{self.number}/{what}", dict(body, **self.claimed), patience)
+        return self.server.post_json(f"/tasks/{self.number}/{what}", dict(body, **self.claimed), patience)
 
 
 def read_tail(path: str, most: int) -> str:
-    """The end of a text file; empty if there is none."""
+    """The last `most` bytes of a text file; empty if it cannot be read."""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - most))
@@ -234,8 +232,8 @@ def read_tail(path: str, most: int) -> str:
         return ""
 
 
-def primaries_so_far(rule: Json, folder: str, primaries: int) -> int:
-    """How far a run is, by the rule in the recipe (`yaptide.simulators.base.ProgressRule`)."""
+def count_primaries(rule: Json, folder: str, primaries: int) -> int:
+    """Primaries simulated so far, by the rule in the manifest (`yaptide.simulators.base.ProgressRule`)."""
     tail = read_tail(os.path.join(folder, rule["file"]), rule["tail"])
     if re.search(rule["done"], tail, re.MULTILINE):
         return primaries
@@ -243,8 +241,8 @@ def primaries_so_far(rule: Json, folder: str, primaries: int) -> int:
     return min(primaries, int(primaries * float(percents[-1]) / 100)) if percents else 0
 
 
-def unpack(number: int, folder: str) -> Set[str]:
-    """Write the input of a task into an empty folder, its own files in place of the common ones; their names."""
+def unpack_inputs(number: int, folder: str) -> Set[str]:
+    """Write the input of a task to an empty folder; its own files replace common ones. Returns the file names."""
     names = set()  # type: Set[str]
     with zipfile.ZipFile("inputs.zip") as archive:
         for start in ("common/", f"tasks/{number}/"):
@@ -257,8 +255,8 @@ def unpack(number: int, folder: str) -> Set[str]:
     return names
 
 
-def pack(folder: str, without: Set[str], path: str) -> None:
-    """Put the files of a folder into an archive, but for those `without`, which the server has."""
+def pack_outputs(folder: str, without: Set[str], path: str) -> None:
+    """Write the files of a folder to an archive, except `without`, the input files."""
     with zipfile.ZipFile(path + ".part", "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
         for place, _, files in os.walk(folder):
             for name in sorted(files):
@@ -269,75 +267,73 @@ def pack(folder: str, without: Set[str], path: str) -> None:
     os.rename(path + ".part", path)
 
 
-def digest(program: str) -> str:
+def hash_program(program: str) -> str:
     """SHA-256 of a program, hexadecimal; empty if it cannot be read."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     try:
         with open(program, "rb") as file:
             for chunk in iter(lambda: file.read(1 << 20), b""):
-                found.update(chunk)
+                digest.update(chunk)
     except OSError:
         return ""
-    return found.hexdigest()
+    return digest.hexdigest()
 
 
-def stop(number: int, _frame: Optional[FrameType]) -> None:
-    """Have whatever we are at ended by Stopped, and what is done then not interrupted."""
-    for one in STOPS:
-        signal.signal(one, signal.SIG_IGN)
+def raise_stopped(number: int, _frame: Optional[FrameType]) -> None:
+    """Handle a stop signal: raise Stopped, and ignore further signals."""
+    for each in STOP_SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
     raise Stopped(number)
 
 
-def follow(task: Task, process: "subprocess.Popen[bytes]") -> Optional[int]:
-    """Report how far the simulator is; its exit code, or None if it is not wanted any more."""
+def follow_simulator(task: Task, process: "subprocess.Popen[bytes]") -> Optional[int]:
+    """Report progress until the simulator ends; returns its exit code, None if the task was canceled."""
     begun = reported = time.monotonic()
     while True:
         try:
-            return process.wait(LOOK_EVERY)
+            return process.wait(POLL_EVERY)
         except subprocess.TimeoutExpired:
             now = time.monotonic()
         if now - reported >= REPORT_EVERY:
             reported = now
-            simulated = primaries_so_far(task.recipe["progress"], task.run_folder, task.primaries)
+            simulated = count_primaries(task.manifest["progress"], task.run_folder, task.primaries)
             left = (now - begun) * (task.primaries - simulated) / simulated if simulated else None
-            if not task.progress(simulated, left):
+            if not task.report_progress(simulated, left):
                 return None
 
 
-def leash() -> None:
-    """Make a simulator that is about to start a group of its own; if we are killed, the kernel kills it (prctl(2))."""
+def set_parent_death_signal() -> None:
+    """In the new process: begin a process group, and let the kernel kill it if the agent dies (prctl(2))."""
     os.setsid()
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def start(task: Task) -> "subprocess.Popen[bytes]":
-    """Start the simulator, which inherits what signals are blocked: only we end it, by SIGKILL."""
-    command = [
-        part.replace("{folder}", task.run_folder) for part in task.recipe["arguments"]
-    ]  # `packing.bundle_manifest`
-    for name, target in task.recipe["links"].items():
+def start_simulator(task: Task) -> "subprocess.Popen[bytes]":
+    """Start the simulator. It inherits the blocked signals: only the agent ends it, by SIGKILL."""
+    command = [part.replace("{folder}", task.run_folder) for part in task.manifest["arguments"]]
+    for name, target in task.manifest["links"].items():
         os.symlink(target, os.path.join(task.run_folder, name))
     with open(os.path.join(task.run_folder, LOG), "wb") as log:
         return subprocess.Popen(
             command,
             cwd=task.run_folder,
-            env=dict(os.environ, **task.recipe["environment"]),
+            env=dict(os.environ, **task.manifest["environment"]),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            preexec_fn=leash,
+            preexec_fn=set_parent_death_signal,
         )
 
 
-def simulate(task: Task) -> Optional[int]:
-    """Run the simulator in a process group of its own, of which nothing is left afterwards."""
-    # A signal that came while it starts would leave nobody who knows of it.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+def run_simulator(task: Task) -> Optional[int]:
+    """Run the simulator in its own process group, and kill the whole group at the end."""
+    # A signal that arrives during the start would leave a process that is in no variable.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     process = None  # type: Optional[subprocess.Popen[bytes]]
     try:
-        process = start(task)
+        process = start_simulator(task)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return follow(task, process)
+        return follow_simulator(task, process)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if process is not None:
@@ -347,87 +343,86 @@ def simulate(task: Task) -> Optional[int]:
                 process.wait(10)
 
 
-def run(recipe: Json, key: str) -> int:
-    """Run the task that SLURM has started us for; the exit code of the job's task."""
-    number = int(os.environ["SLURM_ARRAY_TASK_ID"])
-    restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
-    task = Task(recipe, key, number, f"slurm-{os.environ['SLURM_ARRAY_JOB_ID']}_{number}-{restarts}")
-    shutil.rmtree(task.folder, ignore_errors=True)  # what a former run has left
+def run_task(manifest: Json, key: str) -> int:
+    """Run one task of the array; returns its exit code."""
+    number = int(os.environ["YAPTIDE_TASK_ID"])
+    task = Task(manifest, key, number, os.environ["YAPTIDE_RUN_NAME"])
+    shutil.rmtree(task.folder, ignore_errors=True)  # of an earlier run
     os.makedirs(task.run_folder)
     try:
-        return run_and_hand_in(task)
-    except Away:  # it is there for whoever comes for it
+        return simulate_and_upload(task)
+    except Unreachable:  # the result stays in the folder
         return 0 if task.report["exit_code"] == 0 else 1
-    except Refused as refused:
-        if task.report["state"] == "ended" and refused.status != NOT_WANTED:
-            task.fail(f"the server does not take what was simulated: {refused}", PATIENCE)
+    except Rejected as rejected:
+        if task.report["state"] == "ended" and rejected.status != CONFLICT:
+            task.report_failure(f"the server rejected the results: {rejected}", PATIENCE)
             return 1
-        task.tell(state="canceled", reason=str(refused))
+        task.write_report(state="canceled", reason=str(rejected))
         return 0
     except Stopped as stopped:
-        return give_up(task, stopped.number)
+        return report_stop(task, stopped.number)
     except (OSError, zipfile.BadZipFile) as error:
-        task.fail(f"the task could not be run: {error}", PATIENCE)
+        task.report_failure(f"the task could not be run: {error}", PATIENCE)
         return 1
 
 
-def run_and_hand_in(task: Task) -> int:
-    """Run a task to its end; the simulator's exit code, as 0 or 1."""
-    program = task.recipe["arguments"][0]
+def simulate_and_upload(task: Task) -> int:
+    """Run a task and upload its result; returns 0 if the simulator succeeded, else 1."""
+    program = task.manifest["arguments"][0]
     version = read_tail(os.path.join(os.path.dirname(program), "VERSION"), 100).strip()
-    task.tell(version=version, digest=digest(program))
-    with contextlib.suppress(Away):
+    task.write_report(version=version, digest=hash_program(program))
+    with contextlib.suppress(Unreachable):
         task.claim()
-    inputs = unpack(task.number, task.run_folder)
-    exit_code = simulate(task)
+    inputs = unpack_inputs(task.number, task.run_folder)
+    exit_code = run_simulator(task)
     if exit_code is None:
-        task.canceled()
+        task.report_canceled()
         return 0
-    simulated = primaries_so_far(task.recipe["progress"], task.run_folder, task.primaries)
-    pack(task.run_folder, inputs, os.path.join(task.folder, "result.zip"))
-    task.tell(state="ended", exit_code=exit_code, simulated=simulated)
-    task.hand_in(PATIENCE)
+    simulated = count_primaries(task.manifest["progress"], task.run_folder, task.primaries)
+    pack_outputs(task.run_folder, inputs, os.path.join(task.folder, "result.zip"))
+    task.write_report(state="ended", exit_code=exit_code, simulated=simulated)
+    task.upload_result(PATIENCE)
     return 0 if exit_code == 0 else 1
 
 
-def give_up(task: Task, number: int) -> int:
-    """Leave what is to be known of a run that a signal of SLURM's has ended; the exit code."""
-    if task.report["state"] != "running":  # what there is to be had is there
+def report_stop(task: Task, number: int) -> int:
+    """Report a run that was stopped by a signal; returns the exit code."""
+    if task.report["state"] != "running":  # the report is final
         return 128 + number
     if number == WARNING:
-        task.fail(TOO_LONG, REPORT_EVERY)
+        task.report_failure(task.manifest["time_limit_reason"], REPORT_EVERY)
         return 1
-    task.tell(state="stopped")  # canceled, requeued, or out of time: SLURM tells the server which of them
+    task.write_report(state="stopped")  # canceled or requeued: the server asks the batch system which
     return 128 + number
 
 
-def collect(recipe: Json, key: str) -> int:
-    """Send what could not be sent when it was there; what cannot be sent now either stays for the server to fetch."""
-    for number in range(1, len(recipe["primaries"]) + 1):
-        task = Task(recipe, key, number, "")
+def collect_results(manifest: Json, key: str) -> int:
+    """Upload results that could not be uploaded before; the server fetches over SSH those that still cannot."""
+    for number in range(1, len(manifest["primaries"]) + 1):
+        task = Task(manifest, key, number, "")
         try:
             with open(os.path.join(task.folder, "report.json")) as file:
                 task.report = json.load(file)
         except (OSError, ValueError):
             continue
         if task.report.get("state") == "ended":
-            with contextlib.suppress(Refused, OSError):
+            with contextlib.suppress(Rejected, OSError):
                 try:
-                    task.hand_in(REPORT_EVERY)
-                except Away:
+                    task.upload_result(REPORT_EVERY)
+                except Unreachable:
                     return 0
     return 0
 
 
 def main() -> int:
-    """Read the recipe, and do what the argument says."""
-    with open("recipe.json") as file:
-        recipe = json.load(file)
+    """Read the manifest and the key, and run the command in the argument."""
+    with open("manifest.json") as file:
+        manifest = json.load(file)
     with open("key") as file:
         key = file.read().strip()
-    for number in STOPS:
-        signal.signal(number, stop)
-    return {"run": run, "collect": collect}[sys.argv[1]](recipe, key)
+    for number in STOP_SIGNALS:
+        signal.signal(number, raise_stopped)
+    return {"run": run_task, "collect": collect_results}[sys.argv[1]](manifest, key)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Reports that the agent leaves in the folders of tasks; see `agent.py`, which writes them.
+"""Reads the reports that the agent writes to the folders of tasks (`agent.py`).
 
-They are files of a user's on a cluster: nothing in them is believed to be what it should be.
+They are files of a user on a cluster, so every field is validated.
 """
 
 from collections.abc import Iterable
@@ -8,16 +8,17 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from yaptide.platforms.batch.schedulers.base import RUN_NAME
 from yaptide.platforms.batch.ssh import SshSession
 
 _SHOW = 'cd -- "$1" && xargs cat 2>/dev/null; true'
 
 
 class Report(msgspec.Struct):
-    """How far a run of a task is: `state`, the worker's name, primaries and seconds left, and how it ended."""
+    """The state of one run of a task: name of the run, primaries and seconds left, and how it ended."""
 
     task: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
-    worker: Annotated[str, msgspec.Meta(pattern="^slurm-[0-9]{1,10}_[0-9]{1,7}-[0-9]{1,9}$")]
+    worker: Annotated[str, msgspec.Meta(pattern=f"^{RUN_NAME}$")]
     state: Literal["running", "ended", "failed", "stopped", "canceled", "delivered"]
     simulated: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
     left: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
@@ -30,15 +31,15 @@ class Report(msgspec.Struct):
 _DECODER = msgspec.json.Decoder(Report)
 
 
-def read_reports(remote: SshSession, folder: str, numbers: Iterable[int]) -> dict[int, Report]:
-    """The reports that there are of tasks of a job, by number: one command, however many."""
+def read_reports(session: SshSession, folder: str, numbers: Iterable[int]) -> dict[int, Report]:
+    """The valid reports of tasks of a job, by task number, by one command."""
     names = "".join(f"task-{number}/report.json\n" for number in numbers)
-    answer = remote.run("sh", "-c", _SHOW, "sh", folder, data=names.encode())
-    found = {}
+    answer = session.run_command("sh", "-c", _SHOW, "sh", folder, data=names.encode())
+    reports = {}
     for line in answer.out.splitlines():
         try:
             report = _DECODER.decode(line)
         except msgspec.MsgspecError:
             continue
-        found[report.task] = report
-    return found
+        reports[report.task] = report
+    return reports

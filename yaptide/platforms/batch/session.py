@@ -1,4 +1,4 @@
-"""One user on one cluster: what the driver says there, what it hears, and what it makes of that."""
+"""The jobs of one user on one cluster: submits them, follows them, fetches what they left, and cleans up."""
 
 import ipaddress
 import json
@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 
 from yaptide.domain.errors import ClusterUnavailable, InvalidInput, NotFound, Unavailable, YaptideError
 from yaptide.domain.states import FINAL_STATES, EntityState
-from yaptide.platforms.batch import packing, slurm
+from yaptide.platforms.batch import packing
 from yaptide.platforms.batch.reports import Report, read_reports
-from yaptide.platforms.batch.slurm import FORGOTTEN, Seen
+from yaptide.platforms.batch.schedulers import get_scheduler
+from yaptide.platforms.batch.schedulers.base import JobInfo, JobRequest, Scheduler
 from yaptide.platforms.batch.ssh import Connections, Login, Server, SshSession
 from yaptide.services import batch, clusters, tasks, uploads
 from yaptide.services.backend import Backend, utc_now
@@ -30,14 +31,16 @@ from yaptide.simulators.base import OUTPUT_LOG, logs_of_task
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which a task that SLURM says has ended, and of which nothing was heard, is given time.
+#: Seconds between the end of a task on the cluster and its failure in yaptide, if it has not reported its end.
 GRACE = 30.0
+#: The reason for a task of which the cluster has no record: it ended some time ago, or was canceled while it waited.
+FORGOTTEN = "the cluster no longer knows it"
 _QUIET = 5.0
 _LOG_TAIL = 256 * 1024
-_PASSING = (ClusterUnavailable, Unavailable)
+_TRANSIENT = (ClusterUnavailable, Unavailable)
 _BUSY = 75
-#: Submits, unless that is being done already; one that was begun so many minutes ago has ended, one way or the other.
-_ONCE = """\
+#: Submits a job unless another process is doing so; a lock older than two minutes was left by a process that died.
+_SUBMIT_ONCE = """\
 lock=$1; shift
 find "$lock" -maxdepth 0 -mmin +2 -exec rmdir {} ';' 2>/dev/null
 mkdir -- "$lock" 2>/dev/null || exit 75
@@ -45,29 +48,30 @@ mkdir -- "$lock" 2>/dev/null || exit 75
 [ $code = 0 ] || rmdir -- "$lock"
 exit $code
 """
-#: Folders of jobs that were sent from here, a month ago or more: younger ones may be in another database.
-_OURS = 'cd -- "$1" && find . -mindepth 2 -maxdepth 2 -name place -mtime +30 -exec grep -lFx -- "$2" {} +; true'
-_SCRIPTS = (("array.sh", packing.RUN), ("collect.sh", packing.COLLECT))
+#: Lists folders of jobs that this installation created at least a month ago: younger jobs may be in another database.
+_LIST_OLD_FOLDERS = (
+    'cd -- "$1" && find . -mindepth 2 -maxdepth 2 -name place -mtime +30 -exec grep -lFx -- "$2" {} +; true'
+)
 
-
-#: What SLURM says, by numbers of the job and of the task.
-_AllSeen = Mapping[tuple[int, int | None], Seen]
+#: What the scheduler reports, by the numbers of job and task.
+_JobInfos = Mapping[tuple[int, int | None], JobInfo]
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """The cluster, and the way there."""
+class _Access:
+    """A cluster, and an SSH session on it."""
 
     cluster: Cluster
-    remote: SshSession
+    ssh: SshSession
 
 
 @dataclass(slots=True)
 class _Memory:
-    """What would be found out again.
+    """State that can be rebuilt: nothing is lost if the process dies.
 
-    What has ended for good, since when tasks are overdue, public names of simulations that were deleted and have left
-    their folders, and whether those of former processes were looked for.
+    `settled`: jobs with nothing left on the cluster but their folder; `overdue`: since when (monotonic clock) a task is
+    over without a report; `orphans`: `job_id` of deleted simulations whose folders are still there; `swept`: whether
+    orphans of earlier processes were searched for.
     """
 
     settled: set[int] = field(default_factory=set)
@@ -77,7 +81,7 @@ class _Memory:
 
 
 class ClusterSession:
-    """The jobs of one user on one cluster. `visit` is called by one thread at a time."""
+    """The jobs of one user on one cluster. `process_jobs` must be called by one thread at a time."""
 
     def __init__(
         self,
@@ -89,6 +93,7 @@ class ClusterSession:
         url: str,
         interval: float,
     ) -> None:
+        """`url` is the URL of the server for nodes, `interval` the seconds between two queries."""
         self._backend = backend
         self._connections = connections
         self._stop = stop
@@ -97,197 +102,201 @@ class ClusterSession:
         self._url = url
         self._quiet = timedelta(seconds=max(_QUIET, 3 * interval))
         self._memory = _Memory()
+        self._scheduler = get_scheduler()
 
     @property
-    def has_left(self) -> bool:
-        """Whether there is something on the cluster of simulations that were deleted."""
+    def has_orphans(self) -> bool:
+        """Whether folders of deleted simulations must still be removed."""
         return bool(self._memory.orphans)
 
-    def forget(self, gone: Iterable[Job]) -> None:
-        """These are not in the list of jobs any more: what was deleted has left its folder on the cluster."""
-        for job in gone:
+    def forget_jobs(self, jobs: Iterable[Job]) -> None:
+        """Drop jobs that are no longer listed; folders of deleted simulations are removed by `process_jobs`."""
+        for job in jobs:
             if not batch.is_known(self._backend, job.job_id):
                 self._memory.orphans.add(job.job_id)
             self._memory.settled.discard(job.id)
 
-    def visit(self, jobs: list[Job]) -> bool:
-        """Do what there is to do; False if something went wrong that may not next time."""
-        if not self._memory.orphans and not any(map(self._needs_a_visit, jobs)):
+    def process_jobs(self, jobs: list[Job]) -> bool:
+        """Submit, follow and clean up these jobs once; returns False after an error that may be transient."""
+        if not self._memory.orphans and not any(map(self._needs_access, jobs)):
             return True
         try:
-            place = self._place()
-            place.remote.run("true")
+            access = self._open_access()
+            access.ssh.run_command("true")
         except YaptideError as error:
-            self._explain(jobs, error)
+            self._explain_error(jobs, error)
             return False
-        fine = True
+        succeeded = True
         for job in jobs:
             if not job.has_ended and job.array_id is None and not self._stop.is_set():
-                fine &= self._safely(job, self._submit, place, job)
+                succeeded &= self._try_step(job, self._submit_job, access, job)
         numbers = {job.id for job in jobs}
-        watched = [job for job in batch.list_unfinished(self._backend) if job.id in numbers and self._is_watched(job)]
+        followed = [job for job in batch.list_unfinished(self._backend) if job.id in numbers and self._is_followed(job)]
         try:
-            asked = utc_now()
-            seen = {(one.job, one.index): one for one in slurm.query_queue(place.remote)}
+            query_time = utc_now()
+            infos = {(info.job, info.index): info for info in self._scheduler.query_queue(access.ssh)}
         except YaptideError as error:
-            self._explain(watched, error)
+            self._explain_error(followed, error)
             return False
-        for job in watched:
+        for job in followed:
             if not self._stop.is_set():
-                fine &= self._safely(job, self._watch, place, job, seen, asked)
-        return self._sweep(place) and fine
+                succeeded &= self._try_step(job, self._follow_job, access, job, infos, query_time)
+        return self._remove_orphans(access) and succeeded
 
-    def _place(self) -> _Place:
+    def _open_access(self) -> _Access:
         cluster = clusters.find_cluster(self._backend.database, self._cluster_name)
         if not cluster.host or not cluster.host_key:
-            raise InvalidInput(f"The cluster {self._cluster_name} has no host or host key any more")
-        found = current_credentials(self._backend, self._user_id)
-        login = Login(found.username, found.private_key_text, found.certificate_text)
+            raise InvalidInput(f"The cluster {self._cluster_name} no longer has a host or a host key")
+        credentials = current_credentials(self._backend, self._user_id)
+        login = Login(credentials.username, credentials.private_key_text, credentials.certificate_text)
         server = Server(cluster.host, cluster.port, cluster.host_key)
-        return _Place(cluster, self._connections.to(server, login))
+        return _Access(cluster, self._connections.open_session(server, login))
 
-    def _explain(self, jobs: list[Job], error: YaptideError) -> None:
-        """Tell the jobs why nothing is done: those not submitted yet fail, if waiting would not help."""
-        if self._stop.is_set():  # we have ended the connection ourselves
+    def _explain_error(self, jobs: list[Job], error: YaptideError) -> None:
+        """Note the error in the history of the jobs; jobs not submitted yet fail unless the error is transient."""
+        if self._stop.is_set():  # this process closed the connection
             return
         log.warning("%s: %s", self._cluster_name, error)
         for job in jobs:
             if job.has_ended:
                 continue
-            if job.array_id is None and not isinstance(error, _PASSING):
+            if job.array_id is None and not isinstance(error, _TRANSIENT):
                 batch.refuse_submission(self._backend, job, f"it could not be submitted: {error}")
             elif not isinstance(error, Unavailable):
-                batch.add_remark(self._backend, job, f"the cluster cannot be asked, it is tried again: {error}")
+                batch.add_note(self._backend, job, f"the cluster cannot be used; retrying: {error}")
 
-    def _safely(self, job: Job, step: Callable[..., None], *arguments: object) -> bool:
+    def _try_step(self, job: Job, step: Callable[..., None], *arguments: object) -> bool:
+        """Run a step for a job; an error must not affect other jobs."""
         try:
             step(*arguments)
         except YaptideError as error:
-            self._explain([job], error)
+            self._explain_error([job], error)
             return False
-        except Exception:  # what comes of one job is nothing to the others
-            log.exception("an unexpected error with %s; going on", job.job_id)
+        except Exception:
+            log.exception("unexpected error with %s; continuing", job.job_id)
             if job.array_id is None and not job.has_ended:
                 batch.refuse_submission(self._backend, job, "an internal error, see the server's log")
             return False
         return True
 
-    def _needs_a_visit(self, job: Job) -> bool:
-        return self._is_watched(job) or not job.has_ended
+    def _needs_access(self, job: Job) -> bool:
+        return self._is_followed(job) or not job.has_ended
 
-    def _is_watched(self, job: Job) -> bool:
+    def _is_followed(self, job: Job) -> bool:
         if not job.has_ended:
             return job.array_id is not None
-        return job.id not in self._memory.settled or self._is_due(job)
+        return job.id not in self._memory.settled or self._is_removal_due(job)
 
     # Submitting.
 
-    def _submit(self, place: _Place, job: Job) -> None:
-        folder = f"{place.cluster.scratch_of(place.remote.login.account)}/{job.job_id}"
+    def _submit_job(self, access: _Access, job: Job) -> None:
+        folder = f"{access.cluster.scratch_of(access.ssh.login.account)}/{job.job_id}"
         key = batch.claim_submission(self._backend, job, folder)
         if key is None:
             return
-        options = json.loads(job.options)
-        array, collect = _numbers(slurm.find_jobs(place.remote, job.job_id))
+        array, collect = _find_numbers(self._scheduler.find_jobs(access.ssh, job.job_id))
         files, shares = batch.input_of(self._backend, job)
         if array is None:
-            self._send(place, job, folder, key, files, shares)
-            at_once = place.cluster.max_running
-            asked = slurm.Job(job.job_id, folder, {**place.cluster.sbatch_options, **options["array"]})
-            command = slurm.array_command(asked, f"{folder}/array.sh", len(shares), at_once)
-            array = submit_once(place.remote, f"{folder}/array.lock", command)
+            self._upload_bundle(access, job, folder, key, files, shares)
+            request = _make_request(access.cluster, job, folder, "array")
+            limit = access.cluster.max_running
+            command = self._scheduler.array_command(request, f"{folder}/array.sh", len(shares), limit)
+            array = submit_once(self._scheduler, access.ssh, f"{folder}/array.lock", command)
         if collect is None:
-            asked = slurm.Job(job.job_id, folder, {**place.cluster.sbatch_options, **options["collect"]})
-            command = slurm.collect_command(asked, f"{folder}/collect.sh", array)
-            collect = submit_once(place.remote, f"{folder}/collect.lock", command)
-        batch.note_job(
-            self._backend, job, array_id=array, collect_id=collect
-        )  # until then, both are found by their name
+            request = _make_request(access.cluster, job, folder, "collect")
+            command = self._scheduler.collect_command(request, f"{folder}/collect.sh", array)
+            collect = submit_once(self._scheduler, access.ssh, f"{folder}/collect.lock", command)
+        # If this is lost, both jobs are found by their name.
+        batch.note_job(self._backend, job, array_id=array, collect_id=collect)
 
-    def _send(
+    def _upload_bundle(
         self,
-        place: _Place,
+        access: _Access,
         job: Job,
         folder: str,
         key: str,
         files: Mapping[str, str],
         shares: list[tuple[int, int, int]],
     ) -> None:
-        remote, cluster = place.remote, place.cluster
-        program = _program(remote, cluster, job.sim_type)
-        parcel = packing.Parcel(get_simulator(job.sim_type), program, files, shares)
-        remote.make_folder(folder, 0o700)
-        remote.write(f"{folder}/key", key.encode())
-        remote.write(f"{folder}/place", self._backend.spool.place.encode())
-        remote.write(
-            f"{folder}/recipe.json", packing.bundle_manifest(parcel, job.id, reachable_url(self._url, cluster))
-        )
-        remote.write(f"{folder}/agent.py", packing.AGENT.read_bytes())
-        for name, command in _SCRIPTS:
-            script = slurm.job_script(slurm.Job(job.job_id, folder, {}), command, cluster.prologue)
-            remote.write(f"{folder}/{name}", script.encode(), 0o700)
-        with tempfile.TemporaryDirectory(dir=self._backend.data_dir) as aside:
-            inputs = Path(aside) / "inputs.zip"
-            packing.pack_inputs(parcel, inputs)
-            remote.put(inputs, f"{folder}/inputs.zip")
+        ssh, cluster, scheduler = access.ssh, access.cluster, self._scheduler
+        bundle = packing.Bundle(get_simulator(job.sim_type), _find_program(ssh, cluster, job.sim_type), files, shares)
+        url = reachable_url(self._url, cluster)
+        manifest = packing.make_manifest(bundle, job.id, url, scheduler.time_limit_reason)
+        request = JobRequest(job.job_id, folder, {})
+        array_script = scheduler.array_script(request, packing.RUN, cluster.prologue)
+        collect_script = scheduler.job_script(request, packing.COLLECT, cluster.prologue)
+        ssh.make_folder(folder, 0o700)
+        ssh.write_file(f"{folder}/key", key.encode())
+        ssh.write_file(f"{folder}/place", self._backend.spool.place.encode())
+        ssh.write_file(f"{folder}/manifest.json", manifest)
+        ssh.write_file(f"{folder}/agent.py", packing.AGENT.read_bytes())
+        ssh.write_file(f"{folder}/array.sh", array_script.encode(), 0o700)
+        ssh.write_file(f"{folder}/collect.sh", collect_script.encode(), 0o700)
+        with tempfile.TemporaryDirectory(dir=self._backend.data_dir) as temporary:
+            inputs = Path(temporary) / "inputs.zip"
+            packing.pack_inputs(bundle, inputs)
+            ssh.upload_file(inputs, f"{folder}/inputs.zip")
 
     # Following.
 
-    def _watch(self, place: _Place, job: Job, seen: _AllSeen, asked: datetime) -> None:
+    def _follow_job(self, access: _Access, job: Job, infos: _JobInfos, query_time: datetime) -> None:
         if job.has_ended:
-            self._finish(place, job, seen)
+            self._finish_job(access, job, infos)
             return
-        left = batch.open_tasks(self._backend, job)
-        mine = self._seen_of(place, job, left, seen)
-        self._note_queue(job, [one for one in mine.values() if _waits(one)])
-        self._requeue(job, left, mine, asked)
-        unheard = [task for task in left if self._is_unheard(task, mine.get(task.task_id), asked)]
-        if not unheard:
+        unfinished = batch.open_tasks(self._backend, job)
+        task_infos = self._select_infos(access, job, unfinished, infos)
+        self._store_queue_note(job, [info for info in task_infos.values() if _is_waiting(info)])
+        self._requeue_tasks(job, unfinished, task_infos, query_time)
+        silent = [task for task in unfinished if self._is_silent(task, task_infos.get(task.task_id), query_time)]
+        if not silent:
             return
-        reports = read_reports(place.remote, job.job_dir or "", [task.task_id for task in unheard])
-        for task in unheard:
+        reports = read_reports(access.ssh, job.job_dir or "", [task.task_id for task in silent])
+        for task in silent:
             report = reports.get(task.task_id)
-            if report is None or not self._take_in(place, job, report):
-                self._judge(place, job, task, mine.get(task.task_id))
+            if report is None or not self._apply_report(access, job, report):
+                self._resolve_task(access, job, task, task_infos.get(task.task_id))
 
-    def _seen_of(self, place: _Place, job: Job, left: list[Open], seen: _AllSeen) -> dict[int, Seen]:
-        """What SLURM says of the tasks that are left; its accounting is asked about those that it has forgotten."""
+    def _select_infos(self, access: _Access, job: Job, unfinished: list[Open], infos: _JobInfos) -> dict[int, JobInfo]:
+        """The scheduler's information by task; the accounting is queried for tasks that left the queue."""
         array = job.array_id or 0
-        mine = {task.task_id: one for task in left if (one := seen.get((array, task.task_id)))}
-        if len(mine) < len(left):
-            for one in slurm.query_accounting(place.remote, [array]) or []:
-                if one.index is not None:
-                    mine.setdefault(one.index, one)
-        return mine
+        task_infos = {task.task_id: info for task in unfinished if (info := infos.get((array, task.task_id)))}
+        if len(task_infos) < len(unfinished):
+            for info in self._scheduler.query_accounting(access.ssh, [array]) or []:
+                if info.index is not None:
+                    task_infos.setdefault(info.index, info)
+        return task_infos
 
-    def _note_queue(self, job: Job, waiting: Collection[Seen]) -> None:
-        """Keep what SLURM says of the tasks that wait: why, and when the first of them is expected to begin."""
-        first = min(waiting, key=lambda one: one.start.timestamp() if one.start else float("inf"), default=None)
-        said = None
+    def _store_queue_note(self, job: Job, waiting: Collection[JobInfo]) -> None:
+        """Store why tasks wait, and the expected start of the first of them."""
+        first = min(waiting, key=lambda info: info.start.timestamp() if info.start else float("inf"), default=None)
+        note = None
         if first is not None:
             expected = f"expected to begin at {first.start:%Y-%m-%d %H:%M} UTC" if first.start else ""
-            said = "; ".join(filter(None, (first.reason, expected))) or None
-        if said != job.queue_note:
-            batch.note_job(self._backend, job, queue_note=said)
+            note = "; ".join(filter(None, (first.reason, expected))) or None
+        if note != job.queue_note:
+            batch.note_job(self._backend, job, queue_note=note)
 
-    def _requeue(self, job: Job, left: list[Open], mine: Mapping[int, Seen], asked: datetime) -> None:
-        for task in left:
-            one = mine.get(task.task_id)
-            if one is None or not _waits(one) or task.task_state is not EntityState.RUNNING:
+    def _requeue_tasks(
+        self, job: Job, unfinished: list[Open], task_infos: Mapping[int, JobInfo], query_time: datetime
+    ) -> None:
+        """Move running tasks that the scheduler has put back into the queue to PENDING."""
+        for task in unfinished:
+            info = task_infos.get(task.task_id)
+            if info is None or not _is_waiting(info) or task.task_state is not EntityState.RUNNING:
                 continue
-            if task.heartbeat_time is None or task.heartbeat_time < asked - self._quiet:
+            if task.heartbeat_time is None or task.heartbeat_time < query_time - self._quiet:
                 batch.end_task(self._backend, job, task, EntityState.PENDING, REQUEUED)
 
-    def _is_unheard(self, task: Open, one: Seen | None, asked: datetime) -> bool:
-        """Whether the task runs or has ended, as far as SLURM knows, and has not told us."""
-        if one is not None and _waits(one):
+    def _is_silent(self, task: Open, info: JobInfo | None, query_time: datetime) -> bool:
+        """Whether the task runs or has ended according to the scheduler, and sends no reports."""
+        if info is not None and _is_waiting(info):
             return False
-        if one is not None and one.state not in FINAL_STATES:
-            return task.heartbeat_time is None or task.heartbeat_time < asked - self._quiet
+        if info is not None and info.state not in FINAL_STATES:
+            return task.heartbeat_time is None or task.heartbeat_time < query_time - self._quiet
         return True
 
-    def _take_in(self, place: _Place, job: Job, report: Report) -> bool:
-        """Believe a report that could not be sent; whether the task has ended by it, or goes on."""
+    def _apply_report(self, access: _Access, job: Job, report: Report) -> bool:
+        """Store a report that the agent could not send; returns whether it ends the task."""
         if report.state not in ("running", "ended", "failed"):
             return False
         claim = batch.claim_task(self._backend, job, report.task, report.worker, report.version, report.digest)
@@ -297,36 +306,35 @@ class ClusterSession:
             tasks.report_progress(self._backend, claim, report.simulated, report.left)
             return False
         if report.state == "failed":
-            tasks.fail_task(self._backend, claim, report.reason, self._logs(place, job, report.task))
+            tasks.fail_task(self._backend, claim, report.reason, self._read_logs(access, job, report.task))
         else:
-            self._fetch(place, job, claim, report)
+            self._fetch_result(access, job, claim, report)
         return True
 
-    def _fetch(self, place: _Place, job: Job, claim: Claim, report: Report) -> None:
+    def _fetch_result(self, access: _Access, job: Job, claim: Claim, report: Report) -> None:
         path = f"{job.job_dir}/task-{report.task}/result.zip"
-        most = self._backend.limits.output
-        with tempfile.TemporaryDirectory(dir=self._backend.data_dir) as aside:
-            archive = Path(aside) / "result.zip"
+        with tempfile.TemporaryDirectory(dir=self._backend.data_dir) as temporary:
+            archive = Path(temporary) / "result.zip"
             try:
-                _check_size(place.remote, path, most)
-                place.remote.get(path, archive)
+                _check_size(access.ssh, path, self._backend.limits.output)
+                access.ssh.download_file(path, archive)
                 uploads.hand_in(self._backend, claim, report.exit_code, archive)
             except (InvalidInput, NotFound) as error:
-                tasks.fail_task(self._backend, claim, f"what it has left cannot be used: {error}", {})
+                tasks.fail_task(self._backend, claim, f"its results cannot be used: {error}", {})
 
-    def _judge(self, place: _Place, job: Job, task: Open, one: Seen | None) -> None:
-        """End a task that says nothing, as SLURM says it has ended."""
-        if one is not None and one.state not in FINAL_STATES:
+    def _resolve_task(self, access: _Access, job: Job, task: Open, info: JobInfo | None) -> None:
+        """End a task without a report as the scheduler says; the report of a completed task may arrive late."""
+        if info is not None and info.state not in FINAL_STATES:
             self._memory.overdue.pop((job.id, task.task_id), None)
             return
         to, reason = EntityState.FAILED, FORGOTTEN
-        if one is not None and one.state is not EntityState.COMPLETED:
-            to, reason = one.state, one.reason or "it ended on the cluster"
+        if info is not None and info.state is not EntityState.COMPLETED:
+            to, reason = info.state, info.reason or "it ended on the cluster"
         elif not self._is_overdue(job, task):
             return
-        elif one is not None:
+        elif info is not None:
             reason = "the cluster says that it completed, but it has left no results"
-        logs = self._logs(place, job, task.task_id) if to is EntityState.FAILED else {}
+        logs = self._read_logs(access, job, task.task_id) if to is EntityState.FAILED else {}
         batch.end_task(self._backend, job, task, to, reason, logs)
         self._memory.overdue.pop((job.id, task.task_id), None)
 
@@ -334,61 +342,61 @@ class ClusterSession:
         since = self._memory.overdue.setdefault((job.id, task.task_id), time.monotonic())
         return time.monotonic() - since > GRACE
 
-    def _logs(self, place: _Place, job: Job, number: int) -> dict[str, str]:
-        """The end of what the simulator, and the job itself, have printed."""
-        names = {OUTPUT_LOG: f"task-{number}/run/{OUTPUT_LOG}", "job.log": f"task-{number}.log"}
-        found = {}
-        for name, path in names.items():
-            answer = place.remote.run("tail", "-c", str(_LOG_TAIL), "--", f"{job.job_dir}/{path}")
+    def _read_logs(self, access: _Access, job: Job, number: int) -> dict[str, str]:
+        """The end of the logs of the simulator and of the job script."""
+        paths = {OUTPUT_LOG: f"task-{number}/run/{OUTPUT_LOG}", "job.log": f"task-{number}.log"}
+        logs = {}
+        for name, path in paths.items():
+            answer = access.ssh.run_command("tail", "-c", str(_LOG_TAIL), "--", f"{job.job_dir}/{path}")
             if answer.exit_code == 0 and answer.text:
-                found[name] = answer.text.replace("\0", "")
-        return logs_of_task(number, found)
+                logs[name] = answer.text.replace("\0", "")
+        return logs_of_task(number, logs)
 
-    # Clearing up.
+    # Cleaning up.
 
-    def _is_due(self, job: Job) -> bool:
-        """Whether the folder of a simulation that has ended is to be removed."""
+    def _is_removal_due(self, job: Job) -> bool:
+        """Whether the folder of a simulation that has ended must be removed."""
         if job.job_state is EntityState.COMPLETED or job.end_time is None:
             return True
         days = clusters.find_cluster(self._backend.database, self._cluster_name).keep_failed_days
         return job.end_time + timedelta(days=days) < utc_now()
 
-    def _finish(self, place: _Place, job: Job, seen: _AllSeen) -> None:
-        """Cancel what is left of a simulation that has ended; once nothing is, its folder may go."""
-        known, numbers = list(seen.values()), {job.array_id, job.collect_id}
-        if None in numbers:  # it ended while it was being submitted
-            known = slurm.find_jobs(place.remote, job.job_id)
-            numbers = {one.job for one in known}
-        alive = {one.job for one in known if one.job in numbers and one.state not in FINAL_STATES}
+    def _finish_job(self, access: _Access, job: Job, infos: _JobInfos) -> None:
+        """Cancel all jobs of a simulation that has ended; when none is left, remove its folder if that is due."""
+        known, numbers = list(infos.values()), {job.array_id, job.collect_id}
+        if None in numbers:  # the simulation ended during its submission
+            known = self._scheduler.find_jobs(access.ssh, job.job_id)
+            numbers = {info.job for info in known}
+        alive = {info.job for info in known if info.job in numbers and info.state not in FINAL_STATES}
         for number in sorted(alive):
-            slurm.cancel_job(place.remote, number)
+            self._scheduler.cancel_job(access.ssh, number)
         if alive:
-            return  # and look again whether it has helped
+            return  # the next call checks that they have ended
         self._memory.settled.add(job.id)
-        if self._is_due(job):
-            self._remove(place, job.job_id, job.job_dir or "")
+        if self._is_removal_due(job):
+            self._remove_folder(access, job.job_id, job.job_dir or "")
             batch.note_job(self._backend, job, job_dir=None)
 
-    def _remove(self, place: _Place, job_id: str, folder: str) -> None:
-        """Remove the folder of a job, and nothing else."""
+    def _remove_folder(self, access: _Access, job_id: str, folder: str) -> None:
+        """Remove the folder of a job, and no other folder."""
         if folder.endswith(f"/{job_id}"):
-            answer = place.remote.run("rm", "-rf", "--", folder)
+            answer = access.ssh.run_command("rm", "-rf", "--", folder)
             if answer.exit_code:
                 raise ClusterUnavailable(f"{folder} cannot be removed: {answer.complaint}")
 
-    def _sweep(self, place: _Place) -> bool:
-        """Clear up after simulations that were deleted, also while nobody looked; False if it has to be tried again."""
-        scratch = place.cluster.scratch_of(place.remote.login.account)
+    def _remove_orphans(self, access: _Access) -> bool:
+        """Remove jobs and folders of deleted simulations, also of earlier processes; returns False to try again."""
+        scratch = access.cluster.scratch_of(access.ssh.login.account)
         try:
             if not self._memory.swept:
-                answer = place.remote.run("sh", "-c", _OURS, "sh", scratch, self._backend.spool.place)
-                left = [path.split("/")[1] for path in answer.text.splitlines()]
-                self._memory.orphans |= {name for name in left if not batch.is_known(self._backend, name)}
+                words = ("sh", "-c", _LIST_OLD_FOLDERS, "sh", scratch, self._backend.spool.place)
+                names = [path.split("/")[1] for path in access.ssh.run_command(*words).text.splitlines()]
+                self._memory.orphans |= {name for name in names if not batch.is_known(self._backend, name)}
                 self._memory.swept = True
             for job_id in sorted(self._memory.orphans):
-                for number in {one.job for one in slurm.find_jobs(place.remote, job_id)}:
-                    slurm.cancel_job(place.remote, number)
-                self._remove(place, job_id, f"{scratch}/{job_id}")
+                for number in {info.job for info in self._scheduler.find_jobs(access.ssh, job_id)}:
+                    self._scheduler.cancel_job(access.ssh, number)
+                self._remove_folder(access, job_id, f"{scratch}/{job_id}")
                 self._memory.orphans.discard(job_id)
         except YaptideError as error:
             log.warning("%s: %s", self._cluster_name, error)
@@ -397,7 +405,7 @@ class ClusterSession:
 
 
 def reachable_url(url: str, cluster: Cluster) -> str | None:
-    """The URL that nodes may send the update key to, None if there is none: not in the clear, not to themselves."""
+    """The URL of the server for the nodes of a cluster; None if it is not encrypted, or means the node itself."""
     parts = urlsplit(url)
     if _is_loopback(parts.hostname or ""):
         return url if _is_loopback(cluster.host or "") else None
@@ -411,40 +419,48 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def submit_once(remote: SshSession, lock: str, command: list[str]) -> int:
-    """Submit a job that is not there yet; raises what `slurm.submit_job` does."""
-    answer = remote.run("sh", "-c", _ONCE, "sh", lock, *command)
+def submit_once(scheduler: Scheduler, session: SshSession, lock: str, command: list[str]) -> int:
+    """Submit a job unless another process is submitting it; returns its number.
+
+    Raises what `Scheduler.parse_job_number` raises, and ClusterUnavailable if another process is submitting the job.
+    """
+    answer = session.run_command("sh", "-c", _SUBMIT_ONCE, "sh", lock, *command)
     if answer.exit_code == _BUSY:
-        raise ClusterUnavailable("The job is being submitted already; whether it was is looked at soon")
-    return slurm.parse_job_number(answer)
+        raise ClusterUnavailable("The job is already being submitted; its status will be checked shortly")
+    return scheduler.parse_job_number(answer)
 
 
-def _numbers(found: Iterable[Seen]) -> tuple[int | None, int | None]:
-    """Numbers of the array and of the job that follows it, among jobs of one name."""
-    array = [seen.job for seen in found if seen.index is not None]
-    collect = [seen.job for seen in found if seen.index is None]
+def _make_request(cluster: Cluster, job: Job, folder: str, part: str) -> JobRequest:
+    """The request for the `array` or the `collect` job, whose own options override those of the cluster."""
+    return JobRequest(job.job_id, folder, {**cluster.sbatch_options, **json.loads(job.options)[part]})
+
+
+def _find_numbers(infos: Iterable[JobInfo]) -> tuple[int | None, int | None]:
+    """Numbers of the array job and of the collect job among jobs of one name."""
+    array = [info.job for info in infos if info.index is not None]
+    collect = [info.job for info in infos if info.index is None]
     return (array[0] if array else None), (collect[0] if collect else None)
 
 
-def _waits(seen: Seen) -> bool:
-    return seen.state is EntityState.PENDING
+def _is_waiting(info: JobInfo) -> bool:
+    return info.state is EntityState.PENDING
 
 
-def _program(remote: SshSession, cluster: Cluster, sim_type: str) -> str:
-    """The whole path of a simulator's program on the cluster; raises InvalidInput if there is none."""
+def _find_program(session: SshSession, cluster: Cluster, sim_type: str) -> str:
+    """The absolute path of a simulator's program on the cluster; raises InvalidInput if there is none."""
     path = cluster.simulators.get(sim_type, "")
     if path.startswith("/"):
         return path
-    answer = remote.run("bash", "-lc", f"{cluster.prologue or ''}\ncommand -v -- {shlex.quote(path)}")
-    found = (answer.text.strip().splitlines() or [""])[-1]
-    if answer.exit_code or not found.startswith("/"):
+    answer = session.run_command("bash", "-lc", f"{cluster.prologue or ''}\ncommand -v -- {shlex.quote(path)}")
+    program = (answer.text.strip().splitlines() or [""])[-1]
+    if answer.exit_code or not program.startswith("/"):
         raise InvalidInput(f"There is no program {path} on the cluster {cluster.cluster_name}; tell its administrator")
-    return found
+    return program
 
 
-def _check_size(remote: SshSession, path: str, most: int) -> None:
-    """Raise InvalidInput for a file of more than `most` bytes, NotFound for one that is not there."""
-    answer = remote.run("stat", "-c", "%s", "--", path)
+def _check_size(session: SshSession, path: str, most: int) -> None:
+    """Raise InvalidInput for a file of more than `most` bytes, NotFound if there is no file."""
+    answer = session.run_command("stat", "-c", "%s", "--", path)
     if answer.exit_code or not answer.text.strip().isdigit():
         raise NotFound(f"There is no {path} on the cluster")
     if int(answer.text) > most:

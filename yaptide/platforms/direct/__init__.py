@@ -1,1 +1,1 @@
-"""The platform DIRECT: tasks run as processes on machines of our own."""
+"""The platform DIRECT: the embedded executor, and Celery workers, run tasks as processes."""

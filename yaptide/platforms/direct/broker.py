@@ -1,9 +1,9 @@
-"""How the server and its workers speak through a broker (Redis or RabbitMQ) with Celery.
+"""Messages between the server and its workers, through a broker (Redis or RabbitMQ) with Celery.
 
-Messages are hints, and nothing is lost with them: what is to be done is in the database, and whoever gets a message
-asks the server whether that is still so. They name a simulation, a task and the update key, and carry no data.
+Messages are hints, and a lost message loses no work: the database holds all work, and a worker that gets a message asks
+the server whether there is still something to do. A message has the numbers of simulation and task and the update key.
 
-Queues: one for each simulator, so that a worker takes what it has the code for, and one for merging.
+There is a queue for each simulator, so that a worker gets only tasks that it can run, and one for merging.
 """
 
 import logging
@@ -30,37 +30,37 @@ MERGE = "yaptide.merge"
 DESCRIBE = "yaptide.describe"
 MERGE_QUEUE = "merge"
 
-#: A broker that does not answer within so many seconds is away.
+#: A broker that does not answer within this time (s) counts as unavailable.
 _PATIENCE = 2.0
 _SCHEMES = ("redis", "rediss", "unix", "amqp", "amqps")
 
 
 def queue_of(sim_type: str) -> str:
-    """The queue of the tasks that need a simulator."""
+    """The queue of the tasks of a simulator."""
     return f"simulate.{sim_type}"
 
 
-def all_queues() -> list[str]:
-    """Every queue there can be."""
+def list_queues() -> list[str]:
+    """The names of all queues."""
     return [*map(queue_of, list_names()), MERGE_QUEUE]
 
 
 def make_celery(url: str, task_limit: float) -> Celery:
-    """Celery as server and workers both use it; `task_limit` (s) is the longest that a task may run.
+    """The Celery application of server and workers; `task_limit` (s) is the longest time that a task may run.
 
-    Nothing is connected yet. Raises InvalidInput for a URL that is none of a broker.
+    It does not connect yet. Raises InvalidInput for a URL that is not one of a broker.
     """
     if url.partition("://")[0] not in _SCHEMES:
-        raise InvalidInput("CELERY_BROKER_URL is redis://host:6379/0 or amqp://user:password@host:5672/name")
+        raise InvalidInput("Invalid CELERY_BROKER_URL: use redis://host:6379/0 or amqp://user:password@host:5672/name")
     app = Celery("yaptide", broker=url, backend=None, set_as_current=False)
     app.conf.update(
         accept_content=["json"],
         task_serializer="json",
         task_ignore_result=True,
-        # Whoever dies with a message leaves it to others; they are told whether there is still something to do.
+        # The message of a worker that dies goes to another one, which asks the server whether there is work left.
         task_acks_late=True,
         worker_prefetch_multiplier=1,
-        task_time_limit=task_limit + 3600,  # the last resort: a worker ends a simulator that takes too long by itself
+        task_time_limit=task_limit + 3600,  # a last resort: normally the worker ends the simulator
         task_default_exchange_type="direct",
         task_create_missing_queues=True,
         broker_connection_retry_on_startup=True,
@@ -73,7 +73,7 @@ def make_celery(url: str, task_limit: float) -> Celery:
     )
     if url.startswith(("redis", "unix")):
         app.conf.broker_transport_options = {
-            "visibility_timeout": int(task_limit + 7200),  # until then a message is not given to another
+            "visibility_timeout": int(task_limit + 7200),  # then the message goes to another worker
             "socket_connect_timeout": _PATIENCE,
             "socket_timeout": 30.0,
         }
@@ -87,9 +87,9 @@ def durable_queue(name: str) -> Queue:
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """The queues that a worker serves, how many of its processes are busy, and whether the server answers it.
+    """A worker: its queues, its busy processes and all its processes, and whether it can reach the server.
 
-    `simulators` has version and digest of those that it serves, by name.
+    `simulators` has version and digest of its simulators, by name.
     """
 
     queues: tuple[str, ...]
@@ -100,20 +100,20 @@ class WorkerState:
 
 
 class Broker:
-    """The broker as the server sees it. No call takes more than a few seconds."""
+    """The broker, as the server uses it. No call takes more than a few seconds."""
 
     def __init__(self, url: str, task_limit: float) -> None:
         self.celery = make_celery(url, task_limit)
-        self._away = False
+        self._is_down = False
 
-    def send(self, task: str, queue_name: str, messages: Iterable[tuple[str, list[object]]]) -> list[str]:
-        """Send messages (name, arguments); returns the names of those that were not, since the broker is away."""
+    def send_messages(self, task: str, queue_name: str, messages: Iterable[tuple[str, list[object]]]) -> list[str]:
+        """Send messages (name, arguments); returns the names of those that could not be sent."""
         left = list(messages)
         try:
             with self._connected() as connection, self.celery.amqp.Producer(connection) as producer:
                 while left:
                     name, arguments = left[0]
-                    # Celery shows and logs the text of arguments; the update key is none of anybody's business.
+                    # Celery would log the arguments, which include the update key.
                     options = {
                         "queue": durable_queue(queue_name),
                         "producer": producer,
@@ -123,28 +123,28 @@ class Broker:
                     self.celery.send_task(task, args=arguments, task_id=name, **options)
                     left.pop(0)
         except Unavailable as error:
-            if not self._away:
-                log.warning("messages wait: %s", error)
-            self._away = True
+            if not self._is_down:
+                log.warning("messages cannot be sent yet: %s", error)
+            self._is_down = True
         else:
-            self._away = False
+            self._is_down = False
         return [name for name, _ in left]
 
-    def workers(self) -> dict[str, WorkerState]:
-        """The workers that answer, by their names; raises Unavailable."""
+    def list_workers(self) -> dict[str, WorkerState]:
+        """The workers that answer, by name; raises Unavailable."""
         with self._connected() as connection:
             answers = self.celery.control.broadcast(DESCRIBE, reply=True, timeout=_PATIENCE, connection=connection)
-        found = {name: told for answer in answers or () for name, told in answer.items()}
-        return {name: _state(told) for name, told in sorted(found.items()) if "queues" in told}
+        replies = {name: reply for answer in answers or () for name, reply in answer.items()}
+        return {name: _make_state(reply) for name, reply in sorted(replies.items()) if "queues" in reply}
 
-    def depths(self, queues: Iterable[str] | None = None) -> Mapping[str, int]:
-        """How many messages wait in each queue (by default in all that there can be); raises Unavailable."""
+    def count_messages(self, queues: Iterable[str] | None = None) -> Mapping[str, int]:
+        """The number of waiting messages in each queue (default: all queues); raises Unavailable."""
         with self._connected() as connection:
-            found = {}
-            for name in all_queues() if queues is None else queues:
+            counts = {}
+            for name in list_queues() if queues is None else queues:
                 with connection.channel() as channel:
-                    found[name] = durable_queue(name)(channel).queue_declare().message_count
-            return found
+                    counts[name] = durable_queue(name)(channel).queue_declare().message_count
+            return counts
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
@@ -153,21 +153,25 @@ class Broker:
             with connection:
                 connection.ensure_connection(max_retries=1, interval_start=0, timeout=_PATIENCE)
                 yield connection
-        except (OperationalError, OSError, *connection.connection_errors) as error:  # the last: its client's own
-            raise Unavailable(f"the broker cannot be reached: {_told(error)}") from error
+        except (
+            OperationalError,
+            OSError,
+            *connection.connection_errors,
+        ) as error:  # the last are those of its client library
+            raise Unavailable(f"the broker cannot be reached: {_describe_error(error)}") from error
 
     def __str__(self) -> str:
         """The broker's URL, without a password."""
         return str(maybe_sanitize_url(self.celery.conf.broker_url))
 
 
-def _state(told: Mapping[str, Any]) -> WorkerState:
-    queues = tuple(told["queues"])
-    known = told.get("simulators", {})  # a worker of an older version does not tell
+def _make_state(reply: Mapping[str, Any]) -> WorkerState:
+    queues = tuple(reply["queues"])
+    known = reply.get("simulators", {})  # missing from workers of older versions
     served = {name: tuple(known.get(name, ("", ""))) for name in list_names() if queue_of(name) in queues}
-    return WorkerState(queues, told["busy"], told["slots"], told["reaches_server"], served)
+    return WorkerState(queues, reply["busy"], reply["slots"], reply["reaches_server"], served)
 
 
-def _told(error: Exception) -> str:
-    """What went wrong, without the address's password."""
+def _describe_error(error: Exception) -> str:
+    """The error, without the password in the URL."""
     return type(error).__name__ if "@" in str(error) else str(error)

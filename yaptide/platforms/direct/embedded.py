@@ -1,8 +1,7 @@
-"""The embedded executor: threads of this process run tasks as subprocesses and merge their scores.
+"""The embedded executor: threads of this process run tasks as subprocesses and merge their results.
 
-The database is its queue, so nothing is lost when it dies. One executor works on a data folder at a time: it holds a
-lock that the kernel takes away from a dead process, so that whoever gets it next knows that the former one's tasks have
-stopped.
+The database is its queue, so nothing is lost when it dies. Only one executor uses a data folder at a time: it holds a
+lock that the kernel releases when the process dies, so the next holder knows that the previous tasks have stopped.
 """
 
 import logging
@@ -15,13 +14,16 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from yaptide.disk import has_free_space
 from yaptide.domain.errors import StorageFull, Unavailable, YaptideError
 from yaptide.domain.estimators import TaskOutput
 from yaptide.platforms import lock
 from yaptide.platforms.direct.running import Job, run_task
-from yaptide.services import merging, recovery, room, runners, tasks
+from yaptide.platforms.loops import Loops, try_step
+from yaptide.services import merging, recovery, runners, tasks
 from yaptide.services.backend import Backend, utc_now
 from yaptide.services.runners import Announcement, program_of
 from yaptide.services.tasks import Claim
@@ -37,7 +39,7 @@ _RETRY_FOR = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Where the executor finds the simulators, where tasks run, and whose lock it holds."""
+    """The data folder, whose lock the executor holds, the folder of simulators, and the folder in which tasks run."""
 
     data: Path
     simulators: Path
@@ -53,178 +55,126 @@ class EmbeddedExecutor:
         self._workers = workers or os.cpu_count() or 1
         self._time_limit = time_limit
         self.owner = ""
-        self._stop = threading.Event()
-        self._wake = threading.Condition()
+        self._loops = Loops()
         self._running: dict[Claim, threading.Event] = {}
         self._merging: set[int] = set()
-        self._threads: list[threading.Thread] = []
         self._lock: lock.Lock | None = None
-        self._watch = recovery.StallMonitor(backend)
+        self._monitor = recovery.StallMonitor(backend)
         name = f"executor-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._announcement = Announcement(backend, name, runners.DIRECT)
 
     def announce(self) -> None:
-        """Tell which simulators there are here: at each heartbeat, and before what they are for is submitted."""
-        self._announcement.tell({name: program_of(found) for name, found in self._installed().items()})
+        """Announce the installed simulators: at each heartbeat, and before a submission from the command line."""
+        programs = {name: program_of(installation) for name, installation in self._installed().items()}
+        self._announcement.tell(programs)
 
     def withdraw(self) -> None:
-        """Tell that this process will run nothing any more."""
-        with suppress(Unavailable, StorageFull):  # then it is forgotten when its time is over
+        """Announce that this process no longer runs tasks."""
+        with suppress(Unavailable, StorageFull):  # the announcement expires
             self._announcement.withdraw()
 
     def start(self) -> bool:
-        """Begin to work; False if another process already does for this data folder."""
+        """Start the threads; returns False if another process holds the lock of the data folder."""
         self._lock = lock.acquire_lock(self._folders.data, self._backend.database.address)
         if self._lock is None:
             return False
-        ours = f"{self._backend.spool.place}{self._lock.name}-"  # others may share the spool
-        self.owner = f"{ours}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        shutil.rmtree(self._folders.work, ignore_errors=True)  # what killed executors were at
-        recovery.requeue_stalled(self._backend, utc_now() - self._backend.limits.silence, ours)
-        self._watch.begin()
-        self._safely(self._announce)
-        jobs = [("heart", self._keep_beating), ("housekeeping", self._keep_house)]
-        jobs += [(f"worker-{n}", self._work) for n in range(self._workers)]
-        self._threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in jobs]
-        for thread in self._threads:
-            thread.start()
+        prefix = f"{self._backend.spool.place}{self._lock.name}-"  # other servers may share the spool
+        self.owner = f"{prefix}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        shutil.rmtree(self._folders.work, ignore_errors=True)  # files of killed executors
+        recovery.requeue_stalled(self._backend, utc_now() - self._backend.limits.silence, prefix)
+        self._monitor.begin()
+        try_step(self.announce)
+        self._loops.start("heart", self._beat, _HEARTBEAT)
+        self._loops.start("announcing", self.announce, _HEARTBEAT)
+        # In its own thread: it may take longer than the time between two heartbeats.
+        self._loops.start("housekeeping", partial(recovery.clear_spool, self._backend), _HEARTBEAT)
+        for n in range(self._workers):
+            self._loops.start(f"worker-{n}", self._work_once, _POLL, wakes=True)
         return True
 
     def stop(self) -> None:
-        """Stop: running tasks are killed and given back. Waits for the threads."""
-        self._stop.set()
-        self._notify()
-        for thread in self._threads:
-            thread.join()
+        """Stop the threads; running tasks are killed and returned."""
+        self._loops.stop()
         if self._lock is not None:
             self._lock.close()
 
     def dispatch(self, simulation_id: int) -> None:
-        """Look for work now; the tasks are found in the database."""
-        self._notify()
+        """Look for work now; the tasks are in the database."""
+        self._loops.wake()
 
     def revoke(self, simulation_id: int) -> None:
-        """Have the running tasks of a simulation ask at once whether they are still wanted."""
-        for claim, look in list(self._running.items()):
+        """Let the running tasks of a simulation check at once whether they were canceled."""
+        for claim, check in list(self._running.items()):
             if claim.simulation_id == simulation_id:
-                look.set()
-
-    def _notify(self) -> None:
-        with self._wake:
-            self._wake.notify_all()
-
-    def _pause(self, seconds: float) -> None:
-        with self._wake:
-            if not self._stop.is_set():
-                self._wake.wait(seconds)
-
-    def _work(self) -> None:
-        while not self._stop.is_set():
-            if not self._safely(self._work_once):
-                self._pause(_POLL)
+                check.set()
 
     def _work_once(self) -> bool:
-        simulation = merging.claim_merge(self._backend, self.owner)
-        if simulation is not None:
-            self._merging.add(simulation.id)
-            try:
-                merging.merge_simulation(self._backend, simulation, self.owner)
-            finally:
-                self._merging.discard(simulation.id)
+        if merging.merge_next(self._backend, self.owner, self._merging):
             return True
-        here = self._installed() if room.is_left(self._folders.work) else {}
-        claim = tasks.claim_task(self._backend, self.owner, list(here)) if here else None
+        installed = self._installed() if has_free_space(self._folders.work) else {}
+        claim = tasks.claim_task(self._backend, self.owner, list(installed)) if installed else None
         if claim is None:
             return False
-        look = self._running[claim] = threading.Event()
+        check = self._running[claim] = threading.Event()
         try:
-            self._run(claim, here[claim.sim_type], look)
+            self._run(claim, installed[claim.sim_type], check)
         finally:
             del self._running[claim]
         return True
 
-    def _run(self, claim: Claim, installation: Installation, look: threading.Event) -> None:
-        reporter = _Reporter(self._backend, claim, self._stop)
+    def _run(self, claim: Claim, installation: Installation, check: threading.Event) -> None:
+        reporter = _Reporter(self._backend, claim, self._loops.stopping)
         try:
             files = tasks.input_files(self._backend, claim)
             tasks.note_begin(self._backend, claim, installation.version, installation.digest)
             folder = self._folders.work / f"{claim.job_id}-{claim.task_id}-{claim.attempt}-{secrets.token_hex(4)}"
             code = get_simulator(claim.sim_type)
             job = Job(code, installation, files, claim.primaries, claim.seed, folder, self._time_limit)
-            run_task(job, reporter, self._stop, look)
+            run_task(job, reporter, self._loops.stopping, check)
         except YaptideError as error:
-            reporter.give_back(str(error))
+            reporter.return_task(str(error))
         except Exception:
-            log.exception("task %s of %s failed in an unexpected way", claim.task_id, claim.job_id)
-            reporter.fail("an internal error, see the server's log", {})
+            log.exception("unexpected error in task %s of %s", claim.task_id, claim.job_id)
+            reporter.fail_task("an internal error, see the server's log", {})
 
     def _installed(self) -> dict[str, Installation]:
         return list_installed(self._folders.simulators)
 
-    def _keep_beating(self) -> None:
-        while not self._stop.wait(_HEARTBEAT):
-            self._safely(self._beat)
-            self._safely(self._announce)
-
-    def _keep_house(self) -> None:
-        while True:  # on its own, since merging what was canceled may take longer than a heart may stand still
-            self._safely(self._tidy_up)
-            if self._stop.wait(_HEARTBEAT):
-                return
-
-    def _tidy_up(self) -> bool:
-        recovery.keep_house(self._backend)  # a task may finish while its simulation is canceled and deleted
-        return True
-
-    def _beat(self) -> bool:
-        # Only for what a thread really works on: what it had to drop, with the database full, is taken up again.
+    def _beat(self) -> None:
+        # Only for tasks in a thread: a task that was dropped because the database was full must run again.
         tasks.beat_leases(self._backend, self.owner, list(self._running), list(self._merging))
-        return bool(self._watch.requeue())
-
-    def _announce(self) -> bool:
-        self.announce()
-        return True
-
-    def _safely(self, step: Callable[[], bool]) -> bool:
-        """Do one step; whatever goes wrong, the thread goes on with the next after a pause."""
-        try:
-            return step()
-        except YaptideError as error:
-            log.warning("%s", error)
-        except Exception:
-            log.exception("an unexpected error; going on")
-        return False
+        self._monitor.requeue()
 
 
 @dataclass(frozen=True, slots=True)
 class _Reporter:
-    """Reports of a task that runs in this process go straight to the services."""
+    """Passes the reports of a task in this process to the services."""
 
     backend: Backend
     claim: Claim
     stop: threading.Event
 
-    def progress(self, simulated: int, estimated: int | None) -> bool:
+    def report_progress(self, simulated: int, estimated: int | None) -> bool:
         try:
             return tasks.report_progress(self.backend, self.claim, simulated, estimated)
         except (Unavailable, StorageFull):
-            return True  # the simulator goes on; the next report tells the same
+            return True  # the simulator continues; the next report includes this one
 
-    def complete(self, output: TaskOutput) -> None:
-        self._insist(lambda: tasks.complete_task(self.backend, self.claim, output))
+    def complete_task(self, output: TaskOutput) -> None:
+        self._retry(lambda: tasks.complete_task(self.backend, self.claim, output))
 
-    def fail(self, reason: str, logs: Mapping[str, str]) -> None:
-        self._insist(lambda: tasks.fail_task(self.backend, self.claim, reason, logs_of_task(self.claim.task_id, logs)))
+    def fail_task(self, reason: str, logs: Mapping[str, str]) -> None:
+        self._retry(lambda: tasks.fail_task(self.backend, self.claim, reason, logs_of_task(self.claim.task_id, logs)))
 
-    def canceled(self, logs: Mapping[str, str]) -> None:
+    def report_canceled(self, logs: Mapping[str, str]) -> None:
         with suppress(Unavailable, StorageFull):
             tasks.explain_cancel(self.backend, self.claim, logs_of_task(self.claim.task_id, logs))
 
-    def give_back(self, reason: str) -> None:
-        self._insist(lambda: tasks.give_back(self.backend, self.claim, reason))
+    def return_task(self, reason: str) -> None:
+        self._retry(lambda: tasks.give_back(self.backend, self.claim, reason))
 
-    def _insist(self, report: Callable[[], bool]) -> None:
-        """Repeat a final report while the database is away, or has no room: what was simulated must not be lost."""
+    def _retry(self, report: Callable[[], bool]) -> None:
+        """Retry a final report while the database is unavailable or full: the results must not be lost."""
         deadline = time.monotonic() + _RETRY_FOR
         wait = 0.5
         while True:

@@ -1,23 +1,22 @@
-"""The courier: tells Celery's workers through the broker what waits in the database, and looks after what they do.
+"""The outbox publisher: sends messages about waiting tasks and merges to Celery workers, and requeues stalled tasks.
 
-It is the production counterpart of the embedded executor, and like that finds its work in the database: a request never
-waits for the broker, and a broker that is away, restarted or emptied only delays.
+It replaces the embedded executor in production, and also finds its work in the database: requests never wait for the
+broker, and a broker that is down, restarted or emptied only delays tasks.
 
-Which messages were lost nobody can know. But when a queue is empty, every message that was sent to it has reached a
-worker; what still waits in the database some seconds later has lost its message, and is sent again. One that was not
-lost after all arrives twice, which does no harm.
+The broker does not report lost messages. But if a queue is empty, all its messages have reached a worker: a task that
+still waits a few seconds later has lost its message, which is sent again. A message that arrives twice does no harm.
 
-Workers have no way to the database: the courier asks them through the broker what they have, and announces it for them.
+Workers have no access to the database: the outbox publisher queries them through the broker and announces them.
 """
 
 import logging
-import threading
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from yaptide.domain.errors import Unavailable, YaptideError
+from yaptide.domain.errors import Unavailable
 from yaptide.platforms import lock
 from yaptide.platforms.direct.broker import MERGE, MERGE_QUEUE, SIMULATE, Broker, queue_of
+from yaptide.platforms.loops import Loops
 from yaptide.services import outbox, recovery, runners
 from yaptide.services.backend import Backend
 from yaptide.services.runners import Announcement, Program
@@ -25,139 +24,104 @@ from yaptide.services.runners import Announcement, Program
 log = logging.getLogger(__name__)
 
 _POLL = 0.5
-_LOOK = 5.0
+_CHECK_EVERY = 5.0
 _MOST = 50
 
 
 class OutboxPublisher:
-    """Has the tasks of the platform DIRECT run by Celery's workers; also its `Dispatcher`."""
+    """Runs the tasks of the platform DIRECT on Celery workers; also its `Dispatcher`."""
 
     def __init__(self, backend: Backend, broker: Broker, data: Path) -> None:
         self._backend = backend
         self._broker = broker
         self._data = data
-        self._stop = threading.Event()
-        self._wake = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._loops = Loops()
         self._lock: lock.Lock | None = None
         self._suspects: set[str] = set()
-        self._watch = recovery.StallMonitor(backend)
+        self._monitor = recovery.StallMonitor(backend)
         self._announcements: dict[str, Announcement] = {}
 
     def announce(self) -> None:
-        """Nothing: what there is to announce is found out by asking, while the courier works."""
+        """Do nothing: workers are announced while the outbox publisher runs."""
 
     def withdraw(self) -> None:
-        """Nothing: workers stay when this process ends."""
+        """Do nothing: workers continue when this process ends."""
 
     def start(self) -> bool:
-        """Begin to work; False if another process already does for this data folder."""
+        """Start the threads; returns False if another process holds the lock of the data folder."""
         self._lock = lock.acquire_lock(self._data, self._backend.database.address)
         if self._lock is None:
             return False
-        self._watch.begin()
-        self._threads = [
-            threading.Thread(target=target, name=name, daemon=True)
-            for name, target in (
-                ("courier", self._deliver),
-                ("recovery", self._recover),
-                ("spool", self._clear),
-                ("announcing", self._announce),
-            )
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._monitor.begin()
+        pause = min(_CHECK_EVERY, self._backend.limits.silence.total_seconds() / 4)
+        self._loops.start("outbox", lambda: self.send_messages() > 0, _POLL, wakes=True)
+        self._loops.start("recovery", self._monitor.requeue, pause)
+        self._loops.start("lost messages", self.resend_lost, pause)
+        self._loops.start("spool", partial(recovery.clear_spool, self._backend), _CHECK_EVERY)
+        self._loops.start("announcing", self._announce, runners.HEARTBEAT)
         return True
 
     def stop(self) -> None:
-        """Stop; what runs on workers goes on."""
-        self._stop.set()
-        self._wake.set()
-        for thread in self._threads:
-            thread.join()
+        """Stop the threads; tasks on workers continue."""
+        self._loops.stop()
         if self._lock is not None:
             self._lock.close()
 
     def dispatch(self, simulation_id: int) -> None:
-        """Look for work now."""
-        self._wake.set()
+        """Send messages now."""
+        self._loops.wake()
 
     def revoke(self, simulation_id: int) -> None:
-        """Nothing: workers learn from their next report, within a second, that a task is not wanted any more."""
+        """Do nothing: the next progress report tells a worker, within a second, that its task was canceled."""
 
-    def send(self) -> int:
-        """Send a message for each task and merge that waits and has none yet; returns how many."""
+    def send_messages(self) -> int:
+        """Send a message for each waiting task and merge that has none yet; returns their number."""
         sent = 0
-        for letter in outbox.list_unsent(self._backend, _MOST):
-            number, key = letter.simulation_id, letter.update_key
-            tasks = [(name, [number, task_id, letter.sim_type, key]) for task_id, name in letter.tasks]
-            merges = [(letter.merge, [number, key])] if letter.merge else []
-            unsent = self._broker.send(SIMULATE, queue_of(letter.sim_type), tasks)
-            unsent += self._broker.send(MERGE, MERGE_QUEUE, merges)
+        for message in outbox.list_unsent(self._backend, _MOST):
+            number, key = message.simulation_id, message.update_key
+            tasks = [(name, [number, task_id, message.sim_type, key]) for task_id, name in message.tasks]
+            merges = [(message.merge, [number, key])] if message.merge else []
+            unsent = self._broker.send_messages(SIMULATE, queue_of(message.sim_type), tasks)
+            unsent += self._broker.send_messages(MERGE, MERGE_QUEUE, merges)
             if unsent:
                 outbox.forget_sent(self._backend, unsent)
                 break
-            sent += len(letter.names)
+            sent += len(message.names)
         return sent
 
-    def find_lost(self) -> int:
-        """Have what has lost its message sent again; returns how many. Raises Unavailable if the broker is away."""
+    def resend_lost(self) -> int:
+        """Mark lost messages as not sent; returns their number. Raises Unavailable without a broker."""
         tasks, merges = outbox.list_sent(self._backend)
         waiting = {queue_of(sim_type): names for sim_type, names in tasks.items()} | {MERGE_QUEUE: merges}
-        empty = [name for name, depth in self._broker.depths(filter(waiting.get, waiting)).items() if depth == 0]
-        suspects = {message for name in empty for message in waiting[name]}
+        empty = [
+            name for name, depth in self._broker.count_messages(filter(waiting.get, waiting)).items() if depth == 0
+        ]
+        suspects = {entry for name in empty for entry in waiting[name]}
         lost = suspects & self._suspects
         self._suspects = suspects - lost
         if lost:
-            log.warning("%d messages were lost by the broker; they are sent again", len(lost))
+            log.warning("the broker lost %d messages; sending them again", len(lost))
             outbox.forget_sent(self._backend, sorted(lost))
         return len(lost)
 
-    def _deliver(self) -> None:
-        while not self._stop.is_set():
-            self._wake.clear()
-            if not self._safely(self.send):
-                self._wake.wait(_POLL)
-
-    def _recover(self) -> None:
-        pause = min(_LOOK, self._backend.limits.silence.total_seconds() / 4)
-        while not self._stop.wait(pause):
-            self._safely(self._watch.requeue)
-            self._safely(self.find_lost)
-
     def announce_workers(self) -> int:
-        """Announce what those workers have that answer; returns how many did.
+        """Announce the simulators of all workers that answer; returns the number of these workers.
 
-        While the broker is away nobody can answer: the workers that were there before are taken to be there still.
+        Without a broker no worker can answer: the workers that were known before are assumed to be still there.
         """
         try:
-            workers = self._broker.workers()
+            workers = self._broker.list_workers()
         except Unavailable:
             for name in self._announcements:
                 runners.keep_runner(self._backend, name)
             raise
         for name in self._announcements.keys() - workers.keys():
-            del self._announcements[name]  # it may be back soon: until its time is over, it counts as being there
+            del self._announcements[name]  # the stored announcement stays valid until it expires
         for name, worker in workers.items():
             announced = self._announcements.setdefault(name, Announcement(self._backend, name, runners.DIRECT))
             announced.tell({code: Program(*program) for code, program in worker.simulators.items()})
         return len(workers)
 
-    def _announce(self) -> None:
-        while not self._stop.is_set():
-            someone = self._safely(self.announce_workers)
-            self._stop.wait(runners.HEARTBEAT if someone else _POLL)
-
-    def _clear(self) -> None:
-        while not self._stop.wait(_LOOK):
-            self._safely(lambda: recovery.keep_house(self._backend))
-
-    def _safely(self, step: Callable[[], int | None]) -> int | None:
-        """Do one step; None, and it is tried again later, if anything goes wrong."""
-        try:
-            return step() or 0
-        except YaptideError as error:
-            log.warning("%s", error)
-        except Exception:
-            log.exception("an unexpected error; going on")
-        return None
+    def _announce(self) -> bool:
+        """Announce the workers; returns True, after a short pause, while there are none."""
+        return not self.announce_workers() and not self._loops.stopping.wait(_POLL)

@@ -1,7 +1,7 @@
-"""The worker: a Celery process whose children run one task or one merge each, and report to the server over HTTP.
+"""The worker: a Celery process whose child processes run tasks and merges, and report to the server over HTTP.
 
-A message only says where to look. Whether there is something to do is asked of the server, which answers from the
-database: so messages that arrive twice, late, or for something that was canceled, do nothing.
+A message is only a hint: the worker asks the server, which answers from the database, whether there is work. Messages
+that arrive twice, late, or for canceled tasks therefore do nothing.
 """
 
 import fcntl
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from yaptide.disk import require_free_space
 from yaptide.domain.errors import (
     Conflict,
     InvalidInput,
@@ -32,8 +33,7 @@ from yaptide.domain.errors import (
 from yaptide.persistence import result_files, task_outputs
 from yaptide.platforms.direct.broker import DESCRIBE, MERGE, MERGE_QUEUE, SIMULATE, durable_queue, make_celery, queue_of
 from yaptide.platforms.direct.running import Job, heartbeat_thread, run_task
-from yaptide.platforms.direct.worker_api import RemoteReporter, Server, is_reached
-from yaptide.services import room
+from yaptide.platforms.direct.worker_api import RemoteReporter, Server, is_reachable
 from yaptide.simulators import get_simulator, list_installed
 from yaptide.simulators.base import Installation
 from yaptide_client.extras import needed_for
@@ -48,13 +48,13 @@ with needed_for("A worker"):
 log = logging.getLogger(__name__)
 
 _PATIENCE = 3600.0
-"""Seconds for which results are offered to a server that does not answer."""
+"""Seconds for which results are sent again to a server that does not answer."""
 _NEW = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a worker works: the server's URL, its simulators, a folder of its own, a time limit for tasks (s)."""
+    """Settings of a worker: URL of the server, folders of simulators and of tasks, time limit of tasks (s)."""
 
     backend_url: str
     simulators: Path
@@ -63,7 +63,7 @@ class Place:
 
 
 class _Stop(threading.Event):
-    """Set in the worker, seen by its children: they share a page of memory."""
+    """An event that is set in the worker and visible in its child processes, through shared memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,27 +77,27 @@ class _Stop(threading.Event):
 
 
 class Worker:
-    """What a worker's children do with a message."""
+    """Handles messages in the child processes of a worker."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
         self._stop = _Stop()
 
     def stop(self) -> None:
-        """Have running tasks end at once and be given back."""
+        """Let running tasks end at once and be returned."""
         self._stop.set()
 
-    def installed(self) -> dict[str, Installation]:
-        """The simulators that there are on this machine."""
+    def list_installed(self) -> dict[str, Installation]:
+        """The simulators that are installed on this machine, by name."""
         return list_installed(self._place.simulators)
 
-    def simulate(self, simulation_id: int, task_id: int, sim_type: str, update_key: str) -> None:
-        """Run a task, if it is still to be run."""
+    def simulate_task(self, simulation_id: int, task_id: int, sim_type: str, update_key: str) -> None:
+        """Run a task, unless the server says that it must not run."""
         with self._server(simulation_id, update_key) as server, self._folder() as folder, _dropped():
-            room.require_room(folder, "where tasks run")  # the message counts as lost, and comes again
+            require_free_space(folder, "where tasks run")  # the message counts as lost and is sent again
             installation = get_simulator(sim_type).installation(self._place.simulators)
-            told = {"simulator_version": installation.version, "simulator_digest": installation.digest}
-            claimed = server.insist(f"/tasks/{task_id}/claim", worker=_name(), **told)
+            program = {"simulator_version": installation.version, "simulator_digest": installation.digest}
+            claimed = server.post(f"/tasks/{task_id}/claim", worker=_make_name(), **program)
             job = Job(
                 get_simulator(claimed["sim_type"]),
                 installation,
@@ -113,30 +113,30 @@ class Worker:
             except YaptideError:
                 raise
             except Exception:
-                log.exception("task %s of %s failed in an unexpected way", task_id, claimed["job_id"])
-                reporter.fail("an internal error, see the worker's log", {})
+                log.exception("unexpected error in task %s of %s", task_id, claimed["job_id"])
+                reporter.fail_task("an internal error, see the worker's log", {})
 
-    def merge(self, simulation_id: int, update_key: str) -> None:
-        """Merge the scores of a simulation, if they are still to be merged."""
+    def merge_results(self, simulation_id: int, update_key: str) -> None:
+        """Merge the results of a simulation, unless the server says that this is not needed."""
         with self._server(simulation_id, update_key) as server, self._folder() as folder, _dropped():
-            claimed = server.insist("/merge/claim", worker=_name())
+            claimed = server.post("/merge/claim", worker=_make_name())
             owner = claimed["owner"]
-            with heartbeat_thread(lambda: server.ask("/merge/heartbeat", owner=owner)):
+            with heartbeat_thread(lambda: server.post_once("/merge/heartbeat", owner=owner)):
                 try:
                     results = _merge(server, claimed["tasks"], folder)
-                    server.upload("/merge/results", results, owner=owner)
-                except (SimulationFailed, InvalidInput, NotFound, TooLarge) as error:  # another try would end alike
-                    server.insist("/merge/failure", owner=owner, reason=str(error)[:10_000])
+                    server.upload_file("/merge/results", results, owner=owner)
+                except (SimulationFailed, InvalidInput, NotFound, TooLarge) as error:  # a retry would fail too
+                    server.post("/merge/failure", owner=owner, reason=str(error)[:10_000])
 
     def _server(self, simulation_id: int, update_key: str) -> Server:
         return Server(self._place.backend_url, simulation_id, update_key, _PATIENCE)
 
     @contextmanager
     def _folder(self) -> Iterator[Path]:
-        """A folder of our own, locked as long as we live; those of the dead are removed."""
+        """A locked folder for one run; removes folders of processes that died."""
         self._place.work.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for left in self._place.work.iterdir():
-            _remove_if_dead(left)
+        for old in self._place.work.iterdir():
+            _remove_if_dead(old)
         folder = Path(tempfile.mkdtemp(prefix="task-", dir=self._place.work))
         with _lock(folder):
             try:
@@ -146,24 +146,24 @@ class Worker:
 
 
 def make_worker(url: str, place: Place) -> tuple[Celery, list[str]]:
-    """The Celery application of a worker, and the queues that it can serve: those of its simulators, and merging.
+    """The Celery application of a worker, and its queues: those of its simulators, and the one for merging.
 
-    Raises InvalidInput, NotConfigured without a simulator.
+    Raises InvalidInput for an invalid URL, and NotConfigured without a simulator.
     """
-    # Root is warned for the sake of pickled messages; ours are JSON, and nothing else is accepted.
+    # Celery warns root about pickled messages; only JSON is accepted here.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     celery, worker = make_celery(url, place.time_limit), Worker(place)
-    celery.task(name=SIMULATE)(worker.simulate)
-    celery.task(name=MERGE)(worker.merge)
-    names = [*map(queue_of, worker.installed()), MERGE_QUEUE]
+    celery.task(name=SIMULATE)(worker.simulate_task)
+    celery.task(name=MERGE)(worker.merge_results)
+    names = [*map(queue_of, worker.list_installed()), MERGE_QUEUE]
     celery.conf.task_queues = [durable_queue(name) for name in names]
-    _answer_doctor(place, worker)
+    _answer_queries(place, worker)
     worker_shutting_down.connect(lambda **_: worker.stop(), weak=False)
     return celery, names
 
 
-def _answer_doctor(place: Place, worker: Worker) -> None:
-    """Have the worker tell what it does, and has, when it is asked through the broker."""
+def _answer_queries(place: Place, worker: Worker) -> None:
+    """Let the worker describe itself when it is queried through the broker (`Broker.list_workers`)."""
 
     @inspect_command(name=DESCRIBE)
     def describe(state: Any, **_: object) -> dict[str, object]:
@@ -171,15 +171,15 @@ def _answer_doctor(place: Place, worker: Worker) -> None:
             "queues": sorted(queue.name for queue in state.consumer.task_consumer.queues),
             "busy": len(worker_state.active_requests),
             "slots": state.consumer.pool.limit,
-            "reaches_server": is_reached(place.backend_url),
-            "simulators": {name: (found.version, found.digest) for name, found in worker.installed().items()},
+            "reaches_server": is_reachable(place.backend_url),
+            "simulators": {name: (code.version, code.digest) for name, code in worker.list_installed().items()},
         }
 
 
 def keep_logging() -> None:
-    """Have Celery, which would set up logging in its own way in each process, leave it as it is.
+    """Prevent Celery from changing the logging of the process.
 
-    Its lines about each message, and httpx's about each report of a task, are not worth keeping.
+    Also drops the lines of Celery about each message, and of httpx about each report.
     """
     setup_logging.connect(lambda **_: None, weak=False)
     for name in ("celery", "httpx"):
@@ -188,36 +188,36 @@ def keep_logging() -> None:
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """That the broker went away while the worker answered the server is one line."""
+    """Log a broker that fails while the worker answers a query in one line."""
     record.exc_info = None
     return True
 
 
-def on_ready(tell: Callable[[], None]) -> None:
-    """Have `tell` called when the worker of this process takes messages."""
-    worker_ready.connect(lambda **_: tell(), weak=False)
+def on_ready(callback: Callable[[], None]) -> None:
+    """Call `callback` when the worker of this process accepts messages."""
+    worker_ready.connect(lambda **_: callback(), weak=False)
 
 
 def _merge(server: Server, tasks: list[dict[str, int]], folder: Path) -> Path:
     paths = [folder / f"{task['task_id']}.npz" for task in tasks]
     for task, path in zip(tasks, paths, strict=True):
-        server.download(f"/tasks/{task['task_id']}/output", path)
+        server.download_file(f"/tasks/{task['task_id']}/output", path)
     results = folder / "results.zip"
-    with results.open("wb") as file, tempfile.TemporaryFile(dir=folder) as aside:
+    with results.open("wb") as file, tempfile.TemporaryFile(dir=folder) as temporary:
         result_files.write_results(
-            file, task_outputs.merge_outputs(paths, [task["primaries"] for task in tasks], aside)
+            file, task_outputs.merge_outputs(paths, [task["primaries"] for task in tasks], temporary)
         )
     return results
 
 
-def _name() -> str:
-    """A name that no other run has."""
+def _make_name() -> str:
+    """A unique name for one run."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(8)}"
 
 
 @contextmanager
 def _dropped() -> Iterator[None]:
-    """What the server says is not to be done is not done, and no failure."""
+    """Drop a message if the server rejects the work, without an error."""
     try:
         yield
     except Conflict as refused:
@@ -247,6 +247,6 @@ def _remove_if_dead(folder: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(folder, ignore_errors=True)
     except BlockingIOError:
-        pass  # somebody works there
+        pass  # its owner is alive
     finally:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""A worker's side of `yaptide.api.workers`: what it asks the server, again and again until it gets an answer."""
+"""HTTP requests of a worker to the server (`yaptide.api.workers`), with retries until the server answers."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -20,15 +20,15 @@ from yaptide_client.answers import read_document
 log = logging.getLogger(__name__)
 
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0, write=60.0, read=60.0)
-#: Longer than the server, and a proxy before it, may take to check and keep what it has got.
+#: Longer than the server, and a proxy in front of it, may take to check and store an upload.
 _UPLOAD_TIMEOUT = httpx.Timeout(60.0, connect=5.0, write=300.0, read=600.0)
-_SHORTLY = 30.0
+_BRIEF = 30.0
 _CHUNK = 1 << 20
-#: What another try may mend: no connection, a server that is busy, restarts, or has no room just now.
-_AWAY = (Unavailable, StorageFull)
+#: Errors that a retry may fix: no connection, or a server that is busy, restarting or out of disk space.
+_TRANSIENT = (Unavailable, StorageFull)
 
 
-def is_reached(url: str) -> bool:
+def is_reachable(url: str) -> bool:
     """Whether the server at `url` answers."""
     try:
         return httpx.get(f"{url.rstrip('/')}/healthz", timeout=1.0).is_success
@@ -37,10 +37,10 @@ def is_reached(url: str) -> bool:
 
 
 class Server:
-    """The server that a worker reports to, about one simulation; see `yaptide.api.workers` for the calls."""
+    """The server, for requests about one simulation; `yaptide.api.workers` defines them."""
 
     def __init__(self, url: str, simulation_id: int, update_key: str, patience: float) -> None:
-        """`patience` is for how long (s) a call that matters is repeated while the server does not answer."""
+        """`patience` is the time (s) for which an important request is retried while the server does not answer."""
         self._patience = patience
         self._http = httpx.Client(
             base_url=f"{url.rstrip('/')}/worker/{simulation_id}",
@@ -54,32 +54,32 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def ask(self, path: str, **body: object) -> dict[str, Any]:
-        """POST once; raises Unavailable if there is no answer, and what the server refuses."""
-        return self._answer(lambda: self._http.post(path, json=body))
+    def post_once(self, path: str, **body: object) -> dict[str, Any]:
+        """POST once; raises Unavailable without an answer, and the errors that the server reports."""
+        return self._read_answer(lambda: self._http.post(path, json=body))
 
-    def insist(self, path: str, **body: object) -> dict[str, Any]:
-        """POST until there is an answer."""
-        return self._until_answered(lambda: self.ask(path, **body))
+    def post(self, path: str, **body: object) -> dict[str, Any]:
+        """POST, with retries until the server answers."""
+        return self._retry(lambda: self.post_once(path, **body))
 
-    def insist_shortly(self, path: str, **body: object) -> dict[str, Any]:
-        """POST until there is an answer, but not for long: who stops is waited for."""
-        return self._until_answered(lambda: self.ask(path, **body), _SHORTLY)
+    def post_briefly(self, path: str, **body: object) -> dict[str, Any]:
+        """POST, with retries for a short time: the process is about to stop."""
+        return self._retry(lambda: self.post_once(path, **body), _BRIEF)
 
-    def upload(self, path: str, file: Path, **query: str | int) -> dict[str, Any]:
-        """PUT a file, from its beginning each time, until there is an answer."""
+    def upload_file(self, path: str, file: Path, **query: str | int) -> dict[str, Any]:
+        """PUT a file, with retries from its beginning until the server answers."""
 
         def put() -> dict[str, Any]:
             options: dict[str, Any] = {
                 "headers": {"Content-Length": str(file.stat().st_size)},
                 "timeout": _UPLOAD_TIMEOUT,
             }
-            return self._answer(lambda: self._http.put(path, params=query, content=_chunks(file), **options))
+            return self._read_answer(lambda: self._http.put(path, params=query, content=_read_chunks(file), **options))
 
-        return self._until_answered(put)
+        return self._retry(put)
 
-    def download(self, path: str, file: Path) -> None:
-        """GET a file, whole, until it is there."""
+    def download_file(self, path: str, file: Path) -> None:
+        """GET a file, with retries until it is complete."""
 
         def get() -> None:
             with _translated(), self._http.stream("GET", path) as response, file.open("wb") as target:
@@ -89,39 +89,39 @@ class Server:
                 for chunk in response.iter_raw(_CHUNK):
                     target.write(chunk)
 
-        self._until_answered(get)
+        self._retry(get)
 
-    def _answer(self, send: Callable[[], httpx.Response]) -> dict[str, Any]:
+    def _read_answer(self, send: Callable[[], httpx.Response]) -> dict[str, Any]:
         with _translated():
             return read_document(send())
 
-    def _until_answered(self, call: Callable[[], Any], patience: float | None = None) -> Any:
-        """Repeat a call that got no answer, after waits that grow and differ: workers do not come all at once."""
+    def _retry(self, call: Callable[[], Any], patience: float | None = None) -> Any:
+        """Retry a call without an answer, after growing random waits, which spread the requests of many workers."""
         return Retrying(
-            retry=retry_if_exception_type(_AWAY),
+            retry=retry_if_exception_type(_TRANSIENT),
             wait=wait_random_exponential(multiplier=0.5, max=30.0),
             stop=stop_after_delay(self._patience if patience is None else patience),
-            before_sleep=_say,
+            before_sleep=_log_retry,
             reraise=True,
         )(call)
 
 
-def _say(state: RetryCallState) -> None:
+def _log_retry(state: RetryCallState) -> None:
     if state.attempt_number in (3, 10, 30, 100):
         error = state.outcome.exception() if state.outcome else None
-        log.warning("no answer after %d tries, going on: %s", state.attempt_number, error)
+        log.warning("no answer after %d attempts, retrying: %s", state.attempt_number, error)
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Have every way of not getting an answer be Unavailable."""
+    """Raise Unavailable for every error of a connection."""
     try:
         yield
     except (httpx.TransportError, httpx.StreamError, httpx.DecodingError) as error:
         raise Unavailable(f"The server cannot be reached: {str(error) or type(error).__name__}") from error
 
 
-def _chunks(file: Path) -> Iterator[bytes]:
+def _read_chunks(file: Path) -> Iterator[bytes]:
     with file.open("rb") as source:
         while chunk := source.read(_CHUNK):
             yield chunk
@@ -129,45 +129,47 @@ def _chunks(file: Path) -> Iterator[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class RemoteReporter:
-    """Reports of a task go to the server; see `yaptide.platforms.direct.running.Reporter`."""
+    """Sends the reports of a task to the server; see `yaptide.platforms.direct.running.Reporter`."""
 
     server: Server
     task_id: int
     owner: str
-    outbox: Path
-    """Where the scores are until the server has them."""
+    output_file: Path
+    """Where the results are written for the upload."""
 
-    def progress(self, simulated: int, estimated: int | None) -> bool:
+    def report_progress(self, simulated: int, estimated: int | None) -> bool:
         """See `Reporter`."""
         try:
-            answer = self._post("progress", self.server.ask, simulated_primaries=simulated, estimated_time=estimated)
-        except _AWAY:
-            return True  # the simulator goes on; the next report tells the same
-        except YaptideError:  # deleted
+            answer = self._post(
+                "progress", self.server.post_once, simulated_primaries=simulated, estimated_time=estimated
+            )
+        except _TRANSIENT:
+            return True  # the simulator continues; the next report includes this one
+        except YaptideError:  # the simulation was deleted
             return False
         return bool(answer["wanted"])
 
-    def complete(self, output: TaskOutput) -> None:
+    def complete_task(self, output: TaskOutput) -> None:
         """See `Reporter`."""
-        with self.outbox.open("wb") as file:
+        with self.output_file.open("wb") as file:
             task_outputs.write_output(file, output)
         try:
             path = f"/tasks/{self.task_id}/output"
-            self.server.upload(path, self.outbox, primaries=output.primaries, owner=self.owner)
+            self.server.upload_file(path, self.output_file, primaries=output.primaries, owner=self.owner)
         finally:
-            self.outbox.unlink(missing_ok=True)
+            self.output_file.unlink(missing_ok=True)
 
-    def fail(self, reason: str, logs: Mapping[str, str]) -> None:
+    def fail_task(self, reason: str, logs: Mapping[str, str]) -> None:
         """See `Reporter`."""
-        self._post("failure", self.server.insist, reason=reason[:10_000], logfiles=logs_of_task(self.task_id, logs))
+        self._post("failure", self.server.post, reason=reason[:10_000], logfiles=logs_of_task(self.task_id, logs))
 
-    def canceled(self, logs: Mapping[str, str]) -> None:
+    def report_canceled(self, logs: Mapping[str, str]) -> None:
         """See `Reporter`."""
-        self._post("canceled", self.server.insist, logfiles=logs_of_task(self.task_id, logs))
+        self._post("canceled", self.server.post, logfiles=logs_of_task(self.task_id, logs))
 
-    def give_back(self, reason: str) -> None:
+    def return_task(self, reason: str) -> None:
         """See `Reporter`."""
-        self._post("return", self.server.insist_shortly, reason=reason)
+        self._post("return", self.server.post_briefly, reason=reason)
 
     def _post(self, what: str, how: Callable[..., dict[str, Any]], **body: object) -> dict[str, Any]:
         return how(f"/tasks/{self.task_id}/{what}", owner=self.owner, **body)

@@ -9,7 +9,7 @@ from sqlalchemy import update
 from tests.support.storing import rows_of, submitted
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_STATES, TASK_TRANSITIONS, EntityState
 from yaptide.persistence.models import SimulationModel, TaskModel
-from yaptide.persistence.queries import counters, transitions
+from yaptide.persistence.queries import transitions
 from yaptide.persistence.queries.transitions import Audit
 
 BEGIN = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -80,15 +80,6 @@ def test_tasks_move_as_the_table_says_and_not_otherwise(database, job):
         assert history_since(database, length) == (rows if allowed else [])
         assert tasks(database)[3:] == was[3:], "those of another simulation stay"
         assert allowed or tasks(database) == was
-
-
-def test_the_users_simulations_are_counted_by_state(backend, database, job):
-    with database.reading() as connection:
-        assert counters.by_state(connection, None) == {"PENDING": 2}
-    move(database, job, EntityState.RUNNING)
-    move(database, job, EntityState.PENDING)  # which is refused
-    with database.reading() as connection:
-        assert counters.by_state(connection, None) == {"PENDING": 1, "RUNNING": 1}
 
 
 @pytest.mark.parametrize("to", EntityState)
@@ -189,7 +180,7 @@ def test_a_simulation_is_found_by_its_number_and_by_its_name(backend, database, 
 def test_the_history_of_a_new_simulation_begins_with_it_and_its_tasks(database, job):
     """The reason is why the simulation waits, and no task's."""
     with database.writing() as connection:
-        transitions.record_made(connection, job.simulation_id, EntityState.PENDING, CAUSE)
+        transitions.begin_history(connection, job.simulation_id, EntityState.PENDING, CAUSE)
     made = (None, EntityState.PENDING, CAUSE.time, "somebody")
     assert history_since(database, 7) == [
         (job.simulation_id, None, *made, "because"),

@@ -1,6 +1,6 @@
 """Tables of the first version.
 
-A migration runs while others use the database: it must be quick, and the code before it should keep working after it.
+A migration runs while the database is in use: it must be quick, and the previous code should keep working after it.
 """
 
 from typing import Any
@@ -36,12 +36,12 @@ PAYLOADS = ("Input", "Estimator", "Page", "Logfiles")
 
 
 def one_of(values: tuple[str, ...], name: str) -> sa.Enum:
-    """Text limited to `values` by a CHECK constraint."""
+    """Return a text type limited to `values` by a CHECK constraint."""
     return sa.Enum(*values, name=name, native_enum=False, create_constraint=True, length=32)
 
 
 def payload() -> tuple[sa.Column[Any], ...]:
-    """The columns of a stored payload."""
+    """Return the columns of a stored payload."""
     return (
         sa.Column("compressed_data", sa.LargeBinary(), nullable=False),
         sa.Column("content_size", sa.BigInteger(), nullable=False),
@@ -50,7 +50,7 @@ def payload() -> tuple[sa.Column[Any], ...]:
 
 
 def upgrade() -> None:
-    """Make all tables."""
+    """Create all tables."""
     op.create_table(
         "Cluster",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -276,12 +276,12 @@ def upgrade() -> None:
         sa.UniqueConstraint("estimator_id", "page_number", name=op.f("uq_Page_estimator_id_page_number")),
     )
     if op.get_bind().dialect.name == "postgresql":
-        # Payloads are compressed already: PostgreSQL would only try in vain to do it again.
+        # Payloads are already compressed: PostgreSQL must not try again.
         for table in PAYLOADS:
             op.execute(f'ALTER TABLE "{table}" ALTER COLUMN compressed_data SET STORAGE EXTERNAL')
 
 
 def downgrade() -> None:
-    """Remove all tables, and everything in them."""
+    """Drop all tables with everything in them."""
     for table in TABLES:
         op.drop_table(table)

@@ -1,6 +1,6 @@
-"""What a connection to a cluster needs.
+"""Values for connecting to a cluster.
 
-A migration runs while others use the database: it must be quick, and the code before it should keep working after it.
+A migration runs while the database is in use: it must be quick, and the previous code should keep working after it.
 """
 
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ down_revision = "0001"
 
 
 def _at_least(smallest: int, column: str, name: str) -> sa.CheckConstraint:
-    """A check that comes with its column: SQLite can add no other, short of making the table anew."""
+    """Return a check that is added with its column: SQLite can add no other without rebuilding the table."""
     return sa.CheckConstraint(f"{column} >= {smallest}", name=op.f(f"ck_Cluster_{name}"))
 
 
@@ -21,7 +21,7 @@ OF_SIMULATIONS = ("options", "queue_note")
 
 
 def upgrade() -> None:
-    """Go from 0001 to 0002."""
+    """Upgrade from 0001 to 0002."""
     tasks = _at_least(1, "max_tasks", "max_tasks_positive")
     running = _at_least(1, "max_running", "max_running_positive")
     days = _at_least(0, "keep_failed_days", "keep_failed_days_not_negative")
@@ -39,7 +39,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Go back."""
+    """Downgrade."""
     with op.batch_alter_table("BatchSimulation") as table:
         for name in OF_SIMULATIONS:
             table.drop_column(name)

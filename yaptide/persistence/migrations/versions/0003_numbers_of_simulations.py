@@ -1,15 +1,15 @@
-"""Numbers of simulations by user and state; and, on SQLite, payloads of pages at the end of their rows.
+"""Counts of simulations by user and state; on SQLite, payloads of pages at the end of their rows.
 
-A migration runs while others use the database: it must be quick, and the code before it should keep working after it.
+A migration runs while the database is in use: it must be quick, and the previous code should keep working after it.
 
-While the simulations are counted, PostgreSQL has their writers wait: a second for a million of them. What servers of
-the version before still write after that is not counted: stop them first, or mend the numbers with
-`yaptide db check --repair` when they are gone.
+PostgreSQL blocks writers while the simulations are counted: one second for a million of them. Changes by servers of the
+previous version after that are not counted: stop these servers first, or repair the counts with `yaptide db check
+--repair` when they have stopped.
 
-SQLite can change the order of columns only by writing the table anew. With many results that takes a few times as long
-as copying their part of the file, during which nobody else writes; and the log beside the file grows by as much, until
-the database is closed. Memory is needed for two copies of the largest page. PostgreSQL keeps payloads apart from the
-rows, so that there the order does not matter.
+SQLite can only change the order of columns by rebuilding the table. With many results this takes a few times as long as
+copying their part of the file, and blocks writers; the log beside the file grows by the same amount until the database
+is closed. It needs memory for two copies of the largest page. PostgreSQL stores payloads outside the rows, so the order
+does not matter there.
 """
 
 import sqlalchemy as sa
@@ -27,7 +27,7 @@ PAGE = (
 
 
 def upgrade() -> None:
-    """Go from 0002 to 0003."""
+    """Upgrade from 0002 to 0003."""
     states = sa.Enum(*STATES, name="job_state", native_enum=False, create_constraint=True, length=32)
     op.create_table(
         "SimulationCount",
@@ -73,7 +73,7 @@ def _reorder_pages() -> None:
         sa.UniqueConstraint("estimator_id", "page_number", name=op.f("uq_Page_estimator_id_page_number")),
     )
     connection = op.get_bind()
-    # Many builds of SQLite overwrite what is removed, and keep all of it in memory until then. Here nothing is removed.
+    # Many builds of SQLite overwrite what is deleted, and keep all of it in memory until then. Here nothing is deleted.
     secure = connection.exec_driver_sql("PRAGMA secure_delete").scalar()
     connection.exec_driver_sql("PRAGMA secure_delete = OFF")
     try:
@@ -85,7 +85,7 @@ def _reorder_pages() -> None:
 
 
 def _move_pages(connection: sa.Connection) -> None:
-    """Move a few at a time: the room that they leave in the file is used for the next."""
+    """Move a few rows at a time, so that the space they free in the file is used for the next ones."""
     columns = ", ".join(PAGE)
     some = "WHERE id >= ? AND id < ?"
     copy = f'INSERT INTO "PageInOrder" ({columns}) SELECT {columns} FROM "Page" {some}'  # noqa: S608
@@ -96,5 +96,5 @@ def _move_pages(connection: sa.Connection) -> None:
 
 
 def downgrade() -> None:
-    """Go back; to the code before, the order of the columns of a page makes no difference."""
+    """Downgrade; the previous code does not depend on the order of the columns of a page."""
     op.drop_table("SimulationCount")

@@ -1,6 +1,6 @@
-"""Pages of results that could not be kept, beside the simulation.
+"""Rejected pages of results, stored with the simulation.
 
-A migration runs while others use the database: it must be quick, and the code before it should keep working after it.
+A migration runs while the database is in use: it must be quick, and the previous code should keep working after it.
 """
 
 import sqlalchemy as sa
@@ -11,11 +11,11 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Go from 0003 to 0004."""
+    """Upgrade from 0003 to 0004."""
     op.add_column("Simulation", sa.Column("refused_pages", sa.Text(), nullable=True))
 
 
 def downgrade() -> None:
-    """Go back."""
+    """Downgrade."""
     with op.batch_alter_table("Simulation") as table:
         table.drop_column("refused_pages")

@@ -1,9 +1,9 @@
-"""Indexes: of a user's simulations by state, and of those on clusters that have left a folder there.
+"""Indexes for a user's simulations by state, and for simulations with a folder on a cluster.
 
-A migration runs while others use the database: it must be quick, and the code before it should keep working after it.
+A migration runs while the database is in use: it must be quick, and the previous code should keep working after it.
 
-Nothing but indexes changes. While they are made, PostgreSQL has those wait who write to the table, and SQLite all who
-write: some seconds for a million simulations.
+Only indexes change. While they are created, PostgreSQL blocks writers of the table, and SQLite all writers: some
+seconds for a million simulations.
 """
 
 import sqlalchemy as sa
@@ -20,14 +20,14 @@ BY_STATE = {
 
 
 def upgrade() -> None:
-    """Go from 0004 to 0005."""
+    """Upgrade from 0004 to 0005."""
     for name, columns in BY_STATE.items():
         op.create_index(op.f(name), "Simulation", columns)
     op.create_index("ix_BatchSimulation_left", "BatchSimulation", ["id"], sqlite_where=LEFT, postgresql_where=LEFT)
 
 
 def downgrade() -> None:
-    """Go back."""
+    """Downgrade."""
     op.drop_index("ix_BatchSimulation_left", "BatchSimulation")
     for name in BY_STATE:
         op.drop_index(op.f(name), "Simulation")

@@ -1,6 +1,6 @@
-"""Networks that users have signed in from.
+"""Networks of earlier sign-ins.
 
-A migration runs while others use the database: it must be quick, and the code before it should keep working after it.
+A migration runs while the database is in use: it must be quick, and the previous code should keep working after it.
 """
 
 import sqlalchemy as sa
@@ -11,11 +11,11 @@ down_revision = "0005"
 
 
 def upgrade() -> None:
-    """Go from 0005 to 0006."""
+    """Upgrade from 0005 to 0006."""
     op.add_column("YaptideUser", sa.Column("known_networks", sa.Text(), nullable=True))
 
 
 def downgrade() -> None:
-    """Go back."""
+    """Downgrade."""
     with op.batch_alter_table("YaptideUser") as table:
         table.drop_column("known_networks")

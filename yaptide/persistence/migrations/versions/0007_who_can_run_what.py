@@ -1,6 +1,6 @@
-"""Who can run tasks just now, and with which simulators.
+"""Runners and their simulators.
 
-A migration runs while others use the database: it must be quick, and the code before it should keep working after it.
+A migration runs while the database is in use: it must be quick, and the previous code should keep working after it.
 """
 
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ down_revision = "0006"
 
 
 def upgrade() -> None:
-    """Go from 0006 to 0007."""
+    """Upgrade from 0006 to 0007."""
     platforms = sa.Enum("DIRECT", "BATCH", name="platform", native_enum=False, create_constraint=True, length=32)
     op.create_table(
         "Runner",
@@ -39,6 +39,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Go back."""
+    """Downgrade."""
     op.drop_table("RunnerSimulator")
     op.drop_table("Runner")

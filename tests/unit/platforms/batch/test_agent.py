@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.processes import alive, until
 from yaptide.platforms.batch import agent, packing
+from yaptide.platforms.batch.schedulers.base import RUN_VARIABLE, TASK_VARIABLE
 from yaptide.simulators.base import OUTPUT_LOG
 from yaptide.simulators.mcsquare import MCsquare, output
 from yaptide.simulators.mcsquare.sample import water_sample
@@ -26,6 +27,7 @@ MODULES = {
     *("subprocess", "sys", "time", "types", "typing", "urllib.error", "urllib.parse", "urllib.request", "zipfile"),
 }
 SHARES = [(1, 320, 7), (2, 160, 8)]
+TOO_LONG = "ask for more time"
 
 
 def test_python_3_6_can_read_it_and_has_all_it_imports():
@@ -38,21 +40,21 @@ def test_python_3_6_can_read_it_and_has_all_it_imports():
 
 
 class Cluster:
-    """A job's folder, and what SLURM would start in it."""
+    """A job's folder, and what the scheduler would start in it."""
 
     def __init__(self, folder, script, url=None):
         self.folder = folder
         program = folder / "MCsquare"
         program.write_text(f"#!/bin/bash\n{script}\n")
         program.chmod(0o755)
-        parcel = packing.Parcel(MCsquare(), str(program), water_sample(480), SHARES)
-        packing.pack_inputs(parcel, folder / "inputs.zip")
-        (folder / "recipe.json").write_bytes(packing.bundle_manifest(parcel, 5, url))
+        bundle = packing.Bundle(MCsquare(), str(program), water_sample(480), SHARES)
+        packing.pack_inputs(bundle, folder / "inputs.zip")
+        (folder / "manifest.json").write_bytes(packing.make_manifest(bundle, 5, url, TOO_LONG))
         (folder / "key").write_text("secret key")
         (folder / "agent.py").write_bytes(packing.AGENT.read_bytes())
 
     def start(self, what="run", task=1):
-        environment = {"PATH": os.environ["PATH"], "SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_JOB_ID": "12"}
+        environment = {"PATH": os.environ["PATH"], TASK_VARIABLE: str(task), RUN_VARIABLE: f"slurm-12_{task}-0"}
         words = [sys.executable, *packing.RUN[1:3], what]
         return subprocess.Popen(
             words, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -111,7 +113,7 @@ def test_input_is_what_the_simulator_prepares(cluster, tmp_path):
         there.mkdir()
         MCsquare().prepare(water_sample(480), primaries, seed, here)
         subprocess.run(
-            [sys.executable, "-c", f"import agent; print(agent.unpack({number}, {str(there)!r}))"],
+            [sys.executable, "-c", f"import agent; print(agent.unpack_inputs({number}, {str(there)!r}))"],
             cwd=tmp_path,
             check=True,
             stdout=subprocess.DEVNULL,
@@ -127,14 +129,14 @@ def test_the_key_is_neither_in_an_argument_nor_in_the_environment(cluster):
     )
     assert there.run() == 0
     said = (there.folder / "task-1" / "run" / OUTPUT_LOG).read_text()
-    assert "SLURM_ARRAY_TASK_ID" in said
+    assert TASK_VARIABLE in said
     assert "secret" not in said
 
 
 @pytest.mark.parametrize(
     ("number", "state", "code"), [(signal.SIGTERM, "stopped", 128 + signal.SIGTERM), (signal.SIGUSR1, "failed", 1)]
 )
-def test_nothing_of_a_run_is_left_when_slurm_ends_it(cluster, number, state, code):
+def test_nothing_of_a_run_is_left_when_a_signal_ends_it(cluster, number, state, code):
     there = cluster("sleep 600 & echo $$ $!; wait")
     log = there.folder / "task-1" / "run" / OUTPUT_LOG
     with there.start() as process:
@@ -144,7 +146,7 @@ def test_nothing_of_a_run_is_left_when_slurm_ends_it(cluster, number, state, cod
     until(lambda: not any(alive(int(pid)) for pid in pids), "nothing is left")
     assert there.report()["state"] == state
     if number == signal.SIGUSR1:
-        assert there.report()["reason"] == agent.TOO_LONG
+        assert there.report()["reason"] == TOO_LONG
 
 
 def test_a_simulator_dies_with_an_agent_that_is_killed(cluster):
@@ -162,7 +164,7 @@ def test_a_simulator_dies_with_an_agent_that_is_killed(cluster):
 def test_progress_is_read_as_on_the_server(tmp_path, log):
     (tmp_path / OUTPUT_LOG).write_text(log)
     rule = output.PROGRESS
-    assert agent.primaries_so_far(asdict(rule), str(tmp_path), 80) == rule.primaries(tmp_path, 80)
+    assert agent.count_primaries(asdict(rule), str(tmp_path), 80) == rule.primaries(tmp_path, 80)
 
 
 class Answering:
@@ -215,12 +217,12 @@ WANTED = (200, {"wanted": True}, {})
 def test_what_was_left_is_sent_after_all_tasks(cluster, server):
     there = cluster("echo done", server.url)
     server.answers = {"claim": (503, {"message": "busy"}, {})}
-    recipe = json.loads((there.folder / "recipe.json").read_text())
-    (there.folder / "recipe.json").write_text(json.dumps({**recipe, "url": None}))
+    manifest = json.loads((there.folder / "manifest.json").read_text())
+    (there.folder / "manifest.json").write_text(json.dumps({**manifest, "url": None}))
     assert there.run() == 0
     assert there.run("collect") == 0
     assert there.report()["state"] == "ended"
-    (there.folder / "recipe.json").write_text(json.dumps(recipe))
+    (there.folder / "manifest.json").write_text(json.dumps(manifest))
     server.answers = {"claim": CLAIMED, "files": WANTED}
     assert there.run("collect") == 0
     assert there.report()["state"] == "delivered"
@@ -252,7 +254,7 @@ def test_results_that_the_server_does_not_take_are_a_failure(cluster, server):
     server.answers = {"claim": CLAIMED, "files": (400, {"message": "too odd"}, {}), "failure": WANTED}
     there = cluster("true", server.url)
     assert there.run() == 1
-    assert there.report()["reason"] == "the server does not take what was simulated: too odd"
+    assert there.report()["reason"] == "the server rejected the results: too odd"
     assert server.paths()[-1].endswith("/failure")
 
 

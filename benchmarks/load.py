@@ -15,7 +15,7 @@ _PROCESSES = get_context("spawn")
 _DEADLINE = 300.0
 
 
-class Crew(AbstractContextManager["Crew"]):
+class LoadGenerator(AbstractContextManager["LoadGenerator"]):
     """`count` processes, each of which calls what `make(number, *arguments)` has made in it."""
 
     def __init__(self, count: int, make: Make, *arguments: Any) -> None:
@@ -53,10 +53,10 @@ class Crew(AbstractContextManager["Crew"]):
 def _hear(end: Connection) -> Any:
     if not end.poll(_DEADLINE):
         raise TimeoutError(f"a client has said nothing for {_DEADLINE:g} s")
-    told = end.recv()
-    if isinstance(told, str):
-        raise RuntimeError(told)  # noqa: TRY004 - the client's own words
-    return told
+    reply = end.recv()
+    if isinstance(reply, str):
+        raise RuntimeError(reply)  # noqa: TRY004 - the client's own words
+    return reply
 
 
 def _member(end: Connection, make: Make, number: int, arguments: tuple[Any, ...]) -> None:
@@ -75,5 +75,5 @@ def _member(end: Connection, make: Make, number: int, arguments: tuple[Any, ...]
             end.send(taken)
     except EOFError:
         pass
-    except Exception as error:  # noqa: BLE001 - told to who started it
+    except Exception as error:  # noqa: BLE001 - sent to the process that started it
         end.send(f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""Writes what is made from the code, documents above all: `python -m yaptide.admin.docs [--check]`."""
+"""Writes what is made from the code, documents above all: `python -m scripts.generate_docs [--check]`."""
 
 import json
 import sys
@@ -28,7 +28,7 @@ from yaptide.domain.states import (
 from yaptide.persistence import diagram
 from yaptide.settings import Settings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 _DESCRIPTION = quick_help.FILE.relative_to(ROOT).as_posix()
 _WIDTH = 100
 _TERMINAL_WIDTH = 80
@@ -54,7 +54,7 @@ def main() -> None:
     """Write the documents, or with `--check` name those that are not as the code would have them."""
     check = sys.argv[1:] == ["--check"]
     if sys.argv[1:] and not check:
-        sys.exit("usage: python -m yaptide.admin.docs [--check]")
+        sys.exit("usage: python -m scripts.generate_docs [--check]")
     made = generate_documents()
     differing = [
         name for name, text in made.items() if not (ROOT / name).is_file() or (ROOT / name).read_text() != text

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import until
+from yaptide.disk import MIN_FREE, TOO_LITTLE_FREE
 from yaptide.domain.errors import SimulationFailed, StorageFull, Unavailable
 from yaptide.domain.estimators import TaskOutput
 from yaptide.platforms.direct.running import Job, _time_left, run_task
-from yaptide.services import room
 from yaptide.simulators.base import OUTPUT_LOG, Command, Installation
 
 
@@ -47,19 +47,19 @@ class Told:
     wanted: bool = True
     told: list[str] = field(default_factory=list)
 
-    def progress(self, simulated: int, estimated: int | None) -> bool:
+    def report_progress(self, simulated: int, estimated: int | None) -> bool:
         return self.wanted
 
-    def complete(self, output: TaskOutput) -> None:
+    def complete_task(self, output: TaskOutput) -> None:
         self.told.append("completed")
 
-    def fail(self, reason: str, logs: Mapping[str, str]) -> None:
+    def fail_task(self, reason: str, logs: Mapping[str, str]) -> None:
         self.told.append(f"failed: {reason}; {logs}")
 
-    def canceled(self, logs: Mapping[str, str]) -> None:
+    def report_canceled(self, logs: Mapping[str, str]) -> None:
         self.told.append(f"canceled: {logs}")
 
-    def give_back(self, reason: str) -> None:
+    def return_task(self, reason: str) -> None:
         self.told.append(f"given back: {reason}")
 
 
@@ -148,7 +148,7 @@ def test_a_report_that_nobody_hears_is_no_failure(run, monkeypatch):
     def complete(*_):
         raise Unavailable("the database is away")
 
-    monkeypatch.setattr(Told, "complete", complete)
+    monkeypatch.setattr(Told, "complete_task", complete)
     with pytest.raises(Unavailable):
         run("exit 0")
 
@@ -157,11 +157,11 @@ def test_a_report_that_nobody_hears_is_no_failure(run, monkeypatch):
 def full_disk(monkeypatch):
     """There is no room where tasks run."""
     usage = namedtuple("usage", "total used free")  # noqa: PYI024 - as shutil has it
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, room.ROOM - 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, MIN_FREE - 1))
 
 
 def test_a_simulator_that_fails_where_there_is_no_room_has_not_failed(run, full_disk):
-    assert run("exit 1") == [f"given back: no room is left where it ran: {room.TOLD}"]
+    assert run("exit 1") == [f"given back: no disk space is left where it ran: {TOO_LITTLE_FREE}"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
@@ -170,7 +170,7 @@ def test_input_that_cannot_be_written_for_want_of_room_is_given_back(run, monkey
         raise OSError(number, "no room")
 
     monkeypatch.setattr(Script, "prepare", prepare)
-    assert run("exit 0") == [f"given back: no room is left where it ran: {room.TOLD}"]
+    assert run("exit 0") == [f"given back: no disk space is left where it ran: {TOO_LITTLE_FREE}"]
 
 
 def test_a_folder_that_cannot_be_made_for_another_reason_is_a_failure(run, monkeypatch):
@@ -183,10 +183,10 @@ def test_a_folder_that_cannot_be_made_for_another_reason_is_a_failure(run, monke
 
 def test_scores_that_nobody_has_room_for_are_given_back(run, monkeypatch):
     def complete(*_):
-        raise StorageFull("No room is left for the scores of tasks")
+        raise StorageFull("No disk space left for the output of tasks")
 
-    monkeypatch.setattr(Told, "complete", complete)
-    assert run("exit 0") == ["given back: No room is left for the scores of tasks"]
+    monkeypatch.setattr(Told, "complete_task", complete)
+    assert run("exit 0") == ["given back: No disk space left for the output of tasks"]
 
 
 def test_the_time_left_fits_into_its_column():

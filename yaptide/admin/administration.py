@@ -1,11 +1,10 @@
-"""`yaptide simulations` and `yaptide tasks`, and the same in `db_manage.py`: what is stored, whoever's it is."""
+"""`yaptide simulations` and `yaptide tasks`, and the same in `db_manage.py`: what all users have stored."""
 
 from typing import Annotated
 
 import typer
 
 from yaptide.admin.arguments import AsJson, JobId, Limit, Provider, States, Yes, ask_confirmation, parse_states
-from yaptide.admin.connection import connect_database
 from yaptide.admin.display import (
     format_bytes,
     format_count,
@@ -15,6 +14,7 @@ from yaptide.admin.display import (
     print_message,
     print_table,
 )
+from yaptide.admin.store import connect_database
 from yaptide.persistence.queries.administration import Contents
 from yaptide.services import administration
 from yaptide.services.administration import TaskSeen

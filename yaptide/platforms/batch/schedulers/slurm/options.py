@@ -1,8 +1,8 @@
-"""Options that somebody may give to jobs on a cluster.
+"""Options of sbatch that users may give to their jobs.
 
-Those that say how much, how long and where are harmless. Everything else could write or run elsewhere, report to
-others or get in the way of how jobs are followed (--output, --chdir, --wrap, --export, --array, --dependency, ...), and
-is refused, as is a value that the option cannot have. What is accepted has no white space in it.
+Only options for resources, time limits and queues are accepted. All others could write files, run other programs,
+notify others, or interfere with how yaptide follows jobs (--output, --chdir, --wrap, --export, --array, --dependency,
+...). Invalid values are rejected too. An accepted value contains no white space.
 """
 
 import re
@@ -18,7 +18,7 @@ _HOSTS = r"[A-Za-z0-9_][A-Za-z0-9_.,\[\]-]{0,199}"
 _FEATURES = r"[A-Za-z0-9_\[(][A-Za-z0-9_.,:=*&|!()\[\]-]{0,199}"
 _NOTHING = r""
 
-#: What a value may look like, for each option.
+#: Pattern of the value of each option.
 _VALUES = {
     "--account": _NAMES,
     "--constraint": _FEATURES,
@@ -55,15 +55,15 @@ _DIRECTIVE = re.compile(r"#SBATCH\s+(-[A-Za-z]|--[a-z-]+)(?:[=\s]\s*(\S*))?(?:\s
 
 
 def check_options(options: Mapping[str, object]) -> dict[str, str]:
-    """The options by their long names, values as texts; raises InvalidInput for any that is not harmless."""
+    """The options by their long names, values as strings; raises InvalidInput for an option or value not accepted."""
     checked = {}
-    for given, value in options.items():
-        name = _SHORT.get(given, given)
+    for option, value in options.items():
+        name = _SHORT.get(option, option)
         if name not in _PATTERNS:
-            raise InvalidInput(f"{given[:40]!r} is no option that jobs may have; there are {', '.join(_VALUES)}")
+            raise InvalidInput(f"Jobs cannot have the option {option[:40]!r}; use {', '.join(_VALUES)}")
         text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
         if text is None or not _PATTERNS[name].fullmatch(text):
-            raise InvalidInput(f"{str(value)[:40]!r} is no value of the option {name}")
+            raise InvalidInput(f"Invalid value of the option {name}: {str(value)[:40]!r}")
         if name in checked:
             raise InvalidInput(f"The option {name} is given twice")
         checked[name] = text
@@ -71,24 +71,24 @@ def check_options(options: Mapping[str, object]) -> dict[str, str]:
 
 
 def read_header(header: str) -> dict[str, str]:
-    """The options in the `#SBATCH` lines of a script's header, checked as by `check_options`.
+    """Return the options in the `#SBATCH` lines of a script header, checked as by `check_options`.
 
-    Nothing of it ever reaches a shell: raises InvalidInput for a line that is neither such a line nor a comment.
+    No part of a header reaches a shell: raises InvalidInput for a line that is neither such a line nor a comment.
     """
     options: dict[str, object] = {}
     for line in map(str.strip, header.split("\n")):
         if line.startswith("#SBATCH"):
-            found = _DIRECTIVE.fullmatch(line)
-            if found is None:
-                raise InvalidInput(f"{line[:60]!r} should be one option, such as: #SBATCH --time=01:00:00")
-            if found[1] in options:
-                raise InvalidInput(f"The option {found[1]} is given twice")
-            options[found[1]] = found[2] or ""
+            directive = _DIRECTIVE.fullmatch(line)
+            if directive is None:
+                raise InvalidInput(f"Expected one option, such as #SBATCH --time=01:00:00, not {line[:60]!r}")
+            if directive[1] in options:
+                raise InvalidInput(f"The option {directive[1]} is given twice")
+            options[directive[1]] = directive[2] or ""
         elif line and not line.startswith("#"):
-            raise InvalidInput(f"{line[:60]!r}: a header holds #SBATCH lines and comments, and no commands")
+            raise InvalidInput(f"A header may contain only #SBATCH lines and comments, not {line[:60]!r}")
     return check_options(options)
 
 
-def sbatch_arguments(options: Mapping[str, str]) -> list[str]:
+def format_arguments(options: Mapping[str, str]) -> list[str]:
     """Checked options as arguments of sbatch."""
     return [f"{name}={value}" if value else name for name, value in sorted(options.items())]

@@ -50,8 +50,8 @@ def test_a_report_that_got_no_answer_is_repeated(executor, backend, monkeypatch)
         return complete(*arguments)
 
     monkeypatch.setattr(tasks, "complete_task", sometimes)
-    monkeypatch.setattr(executor._stop, "wait", lambda _: False)
-    monkeypatch.setattr(embedded, "run_task", lambda _job, reporter, *_: reporter.complete(output(claim())))
+    monkeypatch.setattr(executor._loops.stopping, "wait", lambda _: False)
+    monkeypatch.setattr(embedded, "run_task", lambda _job, reporter, *_: reporter.complete_task(output(claim())))
     claim = lambda: next(iter(executor._running))  # noqa: E731 - what is run just now
     monkeypatch.setattr(tasks, "note_begin", lambda *_: None)
     monkeypatch.setattr(executor, "_installed", lambda: {"shieldhit": Program()})

@@ -1,0 +1,188 @@
+"""Scripts for SLURM, and the commands that submit, query and cancel jobs."""
+
+import re
+import shlex
+import subprocess
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, strategies as st
+
+from yaptide.domain.errors import ClusterRefused, ClusterUnavailable, InvalidInput
+from yaptide.platforms.batch.schedulers.base import RUN_NAME, JobRequest
+from yaptide.platforms.batch.schedulers.slurm import Slurm
+
+NAME = "20260301-120000-4f8c2b54-6f9a-4a63-8a51-0d6e1f2a3b4cBATCH"
+slurm = Slurm()
+
+
+@dataclass
+class Told:
+    """An answer, and a shell that gives it."""
+
+    exit_code: int = 0
+    text: str = ""
+    complaint: str = ""
+    words: list[str] = field(default_factory=list)
+
+    def run_command(self, *words):
+        self.words = list(words)
+        return self
+
+
+def job(**changes):
+    values = {"name": NAME, "folder": "/scratch/alice/job", "options": {"--time": "10"}} | changes
+    return JobRequest(**values)
+
+
+def test_the_commands_that_submit():
+    """Word by word: what is missing, or is there too often, is another job."""
+    common = ["sbatch", "--parsable", f"--job-name={NAME}", "--chdir=/scratch/alice/job"]
+    array = slurm.array_command(job(), "/scratch/alice/job/array.sh", 100, 7)
+    assert array == [
+        *common,
+        "--output=task-%a.log",
+        "--signal=B:USR1@30",
+        "--array=1-100%7",
+        "--time=10",
+        "/scratch/alice/job/array.sh",
+    ]
+    collect = slurm.collect_command(job(), "/scratch/alice/job/collect.sh", 12)
+    assert collect == [
+        *common,
+        "--output=collect.log",
+        "--dependency=afterany:12",
+        "--time=10",
+        "/scratch/alice/job/collect.sh",
+    ]
+    single = slurm.single_command(job(options={"--mem": "1G", "--exclusive": ""}), "/scratch/alice/job/job.sh")
+    assert single == [*common, "--output=job.log", "--exclusive", "--mem=1G", "/scratch/alice/job/job.sh"]
+
+
+@pytest.mark.parametrize("tasks", [1, 1_000_000])
+@pytest.mark.parametrize("most", [None, 0])
+def test_without_a_limit_all_tasks_of_an_array_may_run_at_once(tasks, most):
+    assert f"--array=1-{tasks}" in slurm.array_command(job(), "x", tasks, most)
+
+
+#: Nothing is cut short, and times are in UTC, whatever the user's profile on the cluster says.
+PLAIN = ["env", "SLURM_BITSTR_LEN=0", "SLURM_TIME_FORMAT=standard", "TZ=UTC"]
+QUEUE = [
+    *(*PLAIN, "squeue", "--noheader", "--array", "--all", "--states=all", "--me"),
+    "--Format=ArrayJobID:12|,ArrayTaskID:9|,State:15|,exit_code:9|,Reason:40|,StartTime:20",
+]
+
+
+def test_the_commands_that_ask():
+    """Also of jobs that ended a moment ago, tasks of an array one by one, and only of the user's own."""
+    told = Told()
+    slurm.query_queue(told)
+    assert told.words == QUEUE
+    slurm.find_jobs(told, NAME)
+    assert told.words == [*QUEUE, f"--name={NAME}"]
+    slurm.query_accounting(told, [12, 13])
+    assert told.words == [*PLAIN, "sacct", "-X", "-P", "-n", "-o", "JobID,State,ExitCode,Reason,Start", "-j", "12,13"]
+
+
+def test_the_commands_that_cancel():
+    told = Told()
+    slurm.cancel_job(told, 12)
+    assert told.words == ["scancel", "12"]
+
+
+def test_a_job_of_a_name_is_found_the_first_one_first():
+    line = "{}          |{}        |RUNNING        |0        |None                                    |N/A"
+    told = Told(text="\n".join(line.format(*one) for one in ((13, "N/A"), (12, 7), (12, 3))))
+    assert [(info.job, info.index) for info in slurm.find_jobs(told, NAME)] == [(12, 3), (12, 7), (13, None)]
+
+
+@pytest.mark.parametrize("name", ["", "; touch x", "$(id)", "../..", "a\nb", "a b", "-J", "a,b", "a|b", "x" * 300])
+def test_a_name_that_is_not_ours_is_refused(name):
+    with pytest.raises(InvalidInput, match="name of a job"):
+        slurm.array_command(job(name=name), "x", 1)
+
+
+@pytest.mark.parametrize("tasks", [0, -1, 10**9])
+def test_numbers_of_tasks_that_no_job_has_are_refused(tasks):
+    with pytest.raises(InvalidInput):
+        slurm.array_command(job(), "x", tasks)
+
+
+#: Text that a program can be told.
+WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
+
+
+@given(st.lists(WORDS, max_size=4), WORDS)
+def test_a_shell_hands_the_words_of_a_script_on_as_they_are(tmp_path_factory, words, name):
+    base = tmp_path_factory.mktemp("job")
+    folder = base / ("f" + "".join(name.split("/")))
+    try:
+        folder.mkdir()
+    except OSError:  # too long for a name of a file
+        return
+    text = slurm.job_script(job(folder=str(folder)), ["/usr/bin/printf", "%s\\0", *words])
+    done = subprocess.run(["/bin/bash", "-c", text], cwd=base, capture_output=True, check=True)
+    assert done.stdout.split(b"\0")[:-1] == ([word.encode() for word in words] or [b""])
+    assert [path.name for path in base.iterdir()] == [folder.name]
+    assert not list(folder.iterdir())
+
+
+def test_the_prologue_comes_first_and_signals_reach_the_command():
+    text = slurm.job_script(job(), ["python3", "agent.py"], "module load x\nexport A=1\n")
+    assert text == (
+        "#!/bin/bash -l\nmodule load x\nexport A=1\ncd -- /scratch/alice/job || exit 1\nexec python3 agent.py\n"
+    )
+
+
+def test_a_script_for_an_array_passes_on_which_run_of_which_task_it_is():
+    words = ["sh", "-c", 'echo "$YAPTIDE_TASK_ID $YAPTIDE_RUN_NAME"']
+    text = slurm.array_script(job(folder="/"), words, "set -eu\nexport YAPTIDE_TASK_ID=x")
+    given = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_JOB_ID": "12"}
+    names = []
+    for more in ({}, {"SLURM_RESTART_COUNT": "2"}):
+        done = subprocess.run(["/bin/bash", "-c", text], env=given | more, capture_output=True, check=True)
+        number, name = done.stdout.decode().split()
+        assert number == "3"
+        names.append(re.fullmatch(RUN_NAME, name).groups())
+    assert names == [("slurm-12_3", "0"), ("slurm-12_3", "2")]
+
+
+def test_the_number_of_a_submitted_job():
+    assert slurm.parse_job_number(Told(text="12\n")) == 12
+    assert slurm.parse_job_number(Told(text="12;cluster\n")) == 12
+
+
+@pytest.mark.parametrize("text", ["", "Submitted batch job 12", "12 13", "x"])
+def test_an_answer_without_a_number_is_no_success(text):
+    with pytest.raises(ClusterRefused, match="did not accept the job"):
+        slurm.parse_job_number(Told(text=text))
+
+
+def test_what_may_pass_is_told_from_what_does_not():
+    with pytest.raises(ClusterRefused, match="Invalid account"):
+        slurm.parse_job_number(Told(1, complaint="sbatch: error: Invalid account"))
+    for passing in ("Socket timed out on send/recv operation", "Unable to contact slurm controller"):
+        with pytest.raises(ClusterUnavailable, match=passing):
+            slurm.parse_job_number(Told(1, complaint=passing))
+        with pytest.raises(ClusterUnavailable, match=passing):
+            slurm.query_queue(Told(1, complaint=passing))
+
+
+def test_canceling_what_has_ended_is_no_error():
+    for complaint in (
+        "scancel: error: Kill job error on job id 12: Invalid job id specified",
+        "Job already completing",
+    ):
+        slurm.cancel_job(Told(1, complaint=complaint), 12)
+    with pytest.raises(ClusterRefused, match="did not cancel job 12"):
+        slurm.cancel_job(Told(1, complaint="Access/permission denied"), 12)
+
+
+def test_a_cluster_without_accounts_is_told_from_one_that_fails():
+    assert slurm.query_accounting(Told(1, complaint="Slurm accounting storage is disabled"), [1]) is None
+    with pytest.raises(ClusterRefused):
+        slurm.query_accounting(Told(1, complaint="sacct: error: no"), [1])
+    told = Told()
+    assert slurm.query_accounting(told, [1, 2]) == []
+    assert told.words[-1] == "1,2"
+    assert shlex.join(told.words).startswith("env SLURM_BITSTR_LEN=0")
