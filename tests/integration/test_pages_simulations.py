@@ -67,7 +67,7 @@ def test_searching_by_title_and_state(signed_in, stranger):
     assert titles(signed_in, "/simulations?title=%25") == ["Proton in WATER, 100 % dose_1"]
     assert titles(signed_in, "/simulations?title=dose_1") == ["Proton in WATER, 100 % dose_1"]
     assert titles(signed_in, "/simulations?title=dose%251") == []
-    assert "No simulation is like this" in signed_in.get("/simulations?title=steel").text
+    assert "No simulation matches" in signed_in.get("/simulations?title=steel").text
     water.bring_to("FAILED")
     assert titles(signed_in, "/simulations?state=failed") == ["Proton in WATER, 100 % dose_1"]
     assert titles(signed_in, "/simulations?state=open&title=in") == ["Carbon in bone"]
