@@ -230,8 +230,8 @@ class Settings(BaseSettings):
     keycloak_web_client: str = Field(
         "",
         validation_alias="YAPTIDE_KEYCLOAK_WEB_CLIENT",
-        description="Client ID in Keycloak of yaptide's own pages, whose users then find a button to sign in through "
-        "Keycloak; see [keycloak.md](keycloak.md). Default: none; no such button.",
+        description="Client ID in Keycloak of yaptide's own pages; the sign-in page then has a button; see "
+        "[keycloak.md](keycloak.md). Default: none; no such button.",
     )
     keycloak_required_claim: str = Field(
         "",

@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,6 +100,24 @@ def read_range(page: Page) -> Range:
     return Range(float(depths[peak]), r80, float(depths[after] - depths[after - 1]))
 
 
+def read_fall_off(page: Page, parts: Sequence[float]) -> dict[float, float]:
+    """Return the depths in mm behind the peak of a curve (`read_range`) where the dose is a part of the maximum.
+
+    Interpolated linearly, like R80. A part to which the dose does not fall is left out; no part at all if the curve has
+    no range.
+    """
+    try:
+        read_range(page)
+    except NotFound:
+        return {}
+    depths = page.axes[0].values * (length_in_mm(page.axes[0].unit) or math.nan)
+    found = {}
+    for part in parts:
+        with suppress(InvalidInput):
+            found[part] = _fall_off(depths, page.values, part)[2]
+    return found
+
+
 def bragg_peak(depths: Floats, doses: Floats) -> tuple[float, float]:
     """Return the depth of the maximum dose, and R80: the depth behind it where the dose has fallen to 80 % of it.
 
@@ -109,8 +129,8 @@ def bragg_peak(depths: Floats, doses: Floats) -> tuple[float, float]:
     return float(depths[peak]), r80
 
 
-def _fall_off(depths: Floats, doses: Floats) -> tuple[int, int, float]:
-    """Return the index of the maximum dose, the index of the first depth at or behind R80, and R80."""
+def _fall_off(depths: Floats, doses: Floats, part: float = _DISTAL) -> tuple[int, int, float]:
+    """Return the index of the maximum, the index of the first depth behind it with `part` of it, and that depth."""
     depths, doses = np.asarray(depths, dtype=np.float64), np.asarray(doses, dtype=np.float64)
     if depths.ndim != 1 or depths.shape != doses.shape or not np.isfinite(depths).all():
         raise InvalidInput("A depth-dose curve needs as many depths as doses, and all depths must be finite")
@@ -120,7 +140,7 @@ def _fall_off(depths: Floats, doses: Floats) -> tuple[int, int, float]:
         raise InvalidInput("The depths of a depth-dose curve must ascend")
     known = np.isfinite(doses)
     peak = int(np.argmax(np.where(known, doses, -np.inf)))
-    level = _DISTAL * doses[peak]
+    level = part * doses[peak]
     below = np.flatnonzero(doses[peak:] <= level)
     if not doses[peak] > 0 or not below.size:
         raise InvalidInput("The depth-dose curve has no peak with a distal fall-off")

@@ -54,7 +54,7 @@ def test_where_nobody_may_register_there_is_no_link(app, monkeypatch, backend):
     monkeypatch.setitem(app.extensions, "yaptide", closed)
     client = app.test_client()
     assert "/register" not in client.get("/sign-in").text
-    assert "Nobody can register here" in client.get("/register").text
+    assert "Registration is closed" in client.get("/register").text
     assert "<form" not in client.get("/register").text
     assert register(client).status_code == 403
 

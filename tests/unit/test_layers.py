@@ -55,7 +55,9 @@ LIBRARIES = {
     # The client's own package: the words that the server has in common with it come in by way of the domain.
     "yaptide_client": {
         "client": ("yaptide_client",),
-        "domain": tuple(f"yaptide_client.{name}" for name in ("errors", "states", "estimators", "depth_dose")),
+        "domain": tuple(
+            f"yaptide_client.{name}" for name in ("errors", "states", "estimators", "depth_dose", "formats")
+        ),
         "application": ("yaptide_client.extras",),
         "services": ("yaptide_client.extras", "yaptide_client.files"),
         "platforms": ("yaptide_client.extras", "yaptide_client.answers"),

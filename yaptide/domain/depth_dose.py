@@ -6,5 +6,6 @@ from yaptide_client.depth_dose import (
     bragg_peak as bragg_peak,
     is_depth_curve as is_depth_curve,
     length_in_mm as length_in_mm,
+    read_fall_off as read_fall_off,
     read_range as read_range,
 )

@@ -64,8 +64,11 @@ class LargeJson:
         """
         end = position = 0
         for found_at, piece in self._left_out(values):
-            end = _put(room, end, _exact(values[position:found_at]))
-            end = _put(room, end, _NUMBERS.decode(b"[%b]" % _exact_text(read(piece.start, piece.length))))
+            end = begin = _put(room, end, _exact(values[position:found_at]))
+            text = read(piece.start, piece.length)
+            end = _put(room, begin, _NUMBERS.decode(b"[%b]" % text))
+            if np.nanmax(np.abs(room[begin:end]), initial=0) > _LARGEST_EXACT:  # the text of few pieces is searched
+                _exact([int(digits) for digits in _LONG_INTEGER.findall(text)])
             position = found_at + 2
         _put(room, end, _exact(values[position:]))
 
@@ -140,8 +143,3 @@ def _exact(numbers: Sequence[int | float | None]) -> Sequence[int | float | None
     if any(isinstance(number, int) and abs(number) > _LARGEST_EXACT for number in numbers):
         raise InvalidInput("it has integers above 2**53, which would lose digits")
     return numbers
-
-
-def _exact_text(text: bytes) -> bytes:
-    _exact([int(digits) for digits in _LONG_INTEGER.findall(text)])
-    return text

@@ -7,20 +7,29 @@ last axis varies fastest (``"data_order": "C"``), as in files of codes such as T
 
 import math
 import tempfile
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import IO, Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.domain.estimators import NO_VALUE, Aggregation, Floats, aggregation_of, mark_missing, written_values
+from yaptide.domain.estimators import (
+    NO_VALUE,
+    Aggregation,
+    Floats,
+    Page,
+    aggregation_of,
+    mark_missing,
+    written_values,
+)
 from yaptide.persistence import codec
-from yaptide.services.large_json import LargeJson, Read
+from yaptide.persistence.payload import read_pieces
+from yaptide.services.large_json import LargeJson, Read, slim_json
 
 MAX_NAME = 500
 #: In the metadata of an estimator or a page: the axis that varies fastest, "F" (yaptide) the first, "C" the last.
@@ -148,6 +157,46 @@ def write_anew(text: bytes | memoryview, body: LargeJson, read: Read, order: str
         metadata.setdefault("unit", unit)
     document["metadata"] = metadata
     yield from codec.json_pieces(lists.expand(document))
+
+
+def read_page(text: Iterable[bytes], folder: Path) -> Page:
+    """A stored page as arrays, from its JSON text piece by piece; many numbers stay in files in `folder`.
+
+    Raises InvalidInput for a page that cannot be understood.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        body = slim_json(_copied(text, file))
+        file.flush()
+        lists = _Lists(body, lambda start, length: b"".join(read_pieces(file, start, length)), folder)
+        with explain_unreadable():
+            document = _OBJECT.decode(body.text)
+        try:
+            return Page.from_document(_with_arrays(document, lists))
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+            raise InvalidInput(f"This is not a page of results: {error!r}") from error
+
+
+def _copied(text: Iterable[bytes], file: IO[bytes]) -> Iterator[bytes]:
+    for piece in text:
+        file.write(piece)
+        yield piece
+
+
+def _with_arrays(document: dict[str, Any], lists: "_Lists") -> dict[str, Any]:
+    """The same document with arrays for its lists of numbers; values that do not exist are NaN."""
+    data = document["data"]
+    values = lists.take(data["values"])
+    for first, last in data.pop("missing", []):
+        values[first : last + 1] = np.nan
+    data["values"] = values
+    if data.get("errors") is None:
+        data.pop("errors", None)
+    else:
+        data["errors"] = lists.take(data["errors"])
+    for number in range(1, document["dimensions"] + 1):
+        axis = document[f"axis_dim{number}"]
+        axis["values"] = lists.take(axis["values"])
+    return document
 
 
 def reorder_page(text: bytes, folder: Path) -> bytes | None:

@@ -623,11 +623,14 @@ def _streamed(backend: Backend, plan: Sequence[Any]) -> Iterator[codec.Part]:
         if isinstance(part, bytes | Stored):
             yield part
         else:
-            yield codec.Streamed(_sliced(backend, part), part.length, part.content_size)
+            yield codec.Streamed(stream_page(backend, part), part.length, part.content_size)
 
 
-def _sliced(backend: Backend, page: Any) -> Iterator[bytes]:
-    """Yield a payload, each slice in its own transaction, so that slow readers block nothing."""
+def stream_page(backend: Backend, page: Any) -> Iterator[bytes]:
+    """Yield the payload of a page (a row with `id` and `length`) in slices; raises NotFound if it was deleted.
+
+    Each slice has its own transaction, so that slow readers block nothing.
+    """
     start = 0
     while start < page.length:
         with backend.database.reading() as connection:

@@ -380,8 +380,8 @@ def read_status(backend: Backend, user: User, job_id: str) -> Status:
 def estimate_time_left(rows: Sequence[Any], now: datetime) -> timedelta | None:
     """Return how long tasks, rows of `Status.tasks`, will still run if primaries take as long as those until now.
 
-    With the fraction p of all primaries done in the time t since the first task began: t (1 - p) / p. None as long as
-    p is below `LEAST_PROGRESS`, when that says nothing.
+    With the fraction p of all primaries simulated in the time t since the first task began: t (1 - p) / p. None while
+    p is below `LEAST_PROGRESS`, because the estimate would be too uncertain.
     """
     begun = [row.start_time for row in rows if row.start_time is not None]
     done, wanted = sum(row.simulated_primaries for row in rows), sum(row.requested_primaries for row in rows)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from yaptide.domain.errors import InvalidInput, NotConfigured, YaptideError
-from yaptide.simulators.base import MEMBERS, Converter, InputFiles, Installation, Simulator
+from yaptide.simulators.base import MEMBERS, Converter, Image, Imaged, InputFiles, Installation, Simulator
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +76,15 @@ def is_converter(name: str) -> bool:
         return isinstance(get_simulator(name), Converter)
     except (InvalidInput, NotConfigured):  # its package is broken, or was removed
         return False
+
+
+def find_image(name: str, files: InputFiles) -> Image | None:
+    """The CT in the input of a simulator, or None if it has none; raises InvalidInput for an input that is wrong."""
+    try:
+        code = get_simulator(name)
+    except (InvalidInput, NotConfigured):  # its package is broken, or gone
+        return None
+    return code.read_image(files) if isinstance(code, Imaged) else None
 
 
 def resolve_simulator(name: str, files: InputFiles) -> Simulator:

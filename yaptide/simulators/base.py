@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from yaptide.domain.estimators import TaskOutput
 from yaptide.domain.slices import Slice
 from yaptide.editor.project import Project
@@ -209,7 +212,29 @@ class Converter(Protocol):
 
 @runtime_checkable
 class Slicer(Protocol):
-    """What a simulator has beside the calls of `Simulator` if its geometry can be drawn before it runs."""
+    """The additional method of a simulator whose geometry can be drawn before it runs."""
 
     def slice_geometry(self, files: InputFiles) -> Slice:
-        """A plane through the geometry in which the beam lies; raises InvalidInput if `check` would."""
+        """Return a plane through the geometry that contains the beam; raise InvalidInput if `check` would."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What particles are sent through, in voxels: a CT (`quantity` "HU"), or the numbers of zones ("zone").
+
+    `voxels` has the shape (nz, ny, nx); `spacing` is their size and `origin` the centre of the first one, in mm along
+    (x, y, z), in the coordinates of the results.
+    """
+
+    voxels: NDArray[np.float32]
+    spacing: tuple[float, float, float]
+    origin: tuple[float, float, float]
+    quantity: str
+
+
+@runtime_checkable
+class Imaged(Protocol):
+    """The additional method of a simulator whose input contains a CT."""
+
+    def read_image(self, files: InputFiles) -> Image:
+        """Return the CT in the input; raise InvalidInput."""

@@ -16,6 +16,7 @@ from yaptide.web import (
     front_end as front_end,
     operator,
     rendering,
+    results,
     session,
     simulations,
     submission,
@@ -32,6 +33,7 @@ ALL = (
     details.blueprint,
     submission.blueprint,
     operator.blueprint,
+    results.blueprint,
 )
 
 

@@ -20,7 +20,7 @@ _ATTEMPT = "keycloak_attempt"
 
 @blueprint.get("/sign-in")
 def show_sign_in() -> ResponseReturnValue:
-    """Show the form to sign in, or go on if somebody is signed in."""
+    """Show the form to sign in, or continue if a user is signed in."""
     if session.find_user() is not None:
         return session.redirect_to(_next_address())
     return _sign_in_form()

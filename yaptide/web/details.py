@@ -1,4 +1,4 @@
-"""The pages of one simulation: how it stands, its input, log files and history."""
+"""The pages of one simulation: state, input, log files and history."""
 
 import json
 from collections import Counter
@@ -37,7 +37,7 @@ _DOCUMENTS = {"results": "results.get_results", "input": "simulations.read_input
 
 @blueprint.get("/simulations/<job_id>")
 def show_simulation(job_id: str) -> ResponseReturnValue:
-    """Show how a simulation stands; htmx gets only what changes, and 204 if it has seen that as it is."""
+    """Show the state of a simulation; htmx gets only the live part, or 204 if it has not changed."""
     user, backend = session.require_user(), get_backend()
     status = simulations.read_status(backend, user, job_id)
     live = _render_live(user, job_id, status)
@@ -117,7 +117,7 @@ def delete_simulation(job_id: str) -> ResponseReturnValue:
 
 @blueprint.get("/simulations/<job_id>/input")
 def show_input(job_id: str) -> ResponseReturnValue:
-    """Show the input files, or the project, and what of that is not simulated."""
+    """Show the input files, or the project with the parts of it that are not simulated."""
     user = session.require_user()
     status = simulations.read_status(get_backend(), user, job_id)
     document = simulations.read_input_document(get_backend(), user, job_id)
@@ -176,7 +176,7 @@ def _download(files: Mapping[str, str]) -> Response:
 
 @blueprint.get("/simulations/<job_id>/history")
 def show_history(job_id: str) -> ResponseReturnValue:
-    """Show who changed the state of the simulation and its tasks, when and why: the newest changes first."""
+    """Show the transitions of the simulation and its tasks, newest first."""
     user, backend = session.require_user(), get_backend()
     status = simulations.read_status(backend, user, job_id)
     changes = simulations.read_history(backend, user, job_id, MOST_CHANGES + 1)[::-1]

@@ -1,4 +1,4 @@
-"""Parts of pages that htmx asks for again and again while something runs, at little cost if nothing has changed."""
+"""Parts of pages that htmx polls while something runs, at little cost if nothing has changed."""
 
 import hashlib
 from typing import Any

@@ -1,5 +1,6 @@
 """What all templates can use: who is signed in, the navigation, and filters for times, states and numbers."""
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -88,6 +89,29 @@ def format_duration(time: timedelta | float | None) -> str:
     if hours:
         return f"{hours} h {minutes % 60} min"
     return f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"
+
+
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def format_value(value: float, error: float | None = None) -> str:
+    """Return a number and its standard error with one power of ten, as the scripts write it: `(2.16 ± 0.04)×10⁷`."""
+    if not math.isfinite(value):
+        return "(no value)"
+    is_short = value == 0 or 1e-3 <= abs(value) < 1e6
+    exponent = 0 if is_short else math.floor(math.log10(abs(value)))
+    text = _format_digits(value / 10.0**exponent, 5)
+    if error is not None and math.isfinite(error):
+        text += f" ± {_format_digits(error / 10.0**exponent, 2)}"
+        text = text if is_short else f"({text})"
+    return text if is_short else f"{text}×10{str(exponent).translate(_SUPERSCRIPTS)}"
+
+
+def _format_digits(number: float, digits: int) -> str:
+    """A number with so many significant digits and no exponent, unless it is very small."""
+    rounded = float(f"{number:.{digits}g}")
+    text = f"{rounded:.15g}"
+    return text.replace("-", "−", 1) if text.startswith("-") else text
 
 
 def format_remaining(time: timedelta) -> str:

@@ -1,7 +1,7 @@
 """Who is signed in on a page, and the protection of its forms.
 
 Pages use the API's session cookies. A page whose access token has expired renews it by itself as long as the session
-goes on, so nobody has to sign in again after a pause. Forms carry a CSRF token (Flask-WTF) bound to the browser.
+lasts, so users need not sign in again after a pause. Forms carry a CSRF token (Flask-WTF) bound to the browser.
 """
 
 import hashlib

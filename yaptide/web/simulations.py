@@ -20,7 +20,7 @@ from yaptide.web.blueprints import new_blueprint
 
 blueprint = new_blueprint("simulation_pages", __name__)
 
-#: What one can choose to see: its name in the address, what people read, and the states (none: all).
+#: Filters by state: name in the address, label, and states (none: all).
 STATES: Mapping[str, tuple[str, tuple[EntityState, ...]]] = {
     "": ("All states", ()),
     "open": ("Waiting or running", tuple(sorted(set(EntityState) - FINAL_STATES))),
@@ -35,7 +35,7 @@ _MAX_TITLE = 200
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What the address of the list asks for; what cannot be read there is left as it is here."""
+    """The query of the list; invalid values fall back to the defaults."""
 
     title: str = ""
     state: str = ""
@@ -74,7 +74,7 @@ class Query:
 
 @blueprint.get("/simulations")
 def list_simulations() -> ResponseReturnValue:
-    """List the simulations of the user; htmx gets only the rows, and 204 if it has `seen` them as they are."""
+    """List the simulations of the user; htmx gets only the rows, or 204 if they have not changed."""
     user, query = session.require_user(), Query.read(request.args)
     rows = _render_rows(user, query)
     if session.is_htmx():
@@ -100,7 +100,7 @@ _DONE = {"cancel": "canceled", "delete": "deleted"}
 
 @blueprint.post("/simulations/act")
 def act_on_many() -> ResponseReturnValue:
-    """Cancel or delete the chosen simulations, each for itself, and say what became of them."""
+    """Cancel or delete the chosen simulations separately, and report the outcome of each."""
     user, form = session.require_user(), request.form
     act = simulations.delete_simulation if form.get("action") == "delete" else simulations.cancel_simulation
     chosen = list(dict.fromkeys(form.getlist("job_id")))[: SIZES[-1]]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from yaptide.domain.depth_dose import Range, bragg_peak, is_depth_curve, length_in_mm, read_range
+from yaptide.domain.depth_dose import Range, bragg_peak, is_depth_curve, length_in_mm, read_fall_off, read_range
 from yaptide.domain.errors import InvalidInput, NotFound
 from yaptide.domain.estimators import Axis, Page
 
@@ -134,3 +134,15 @@ def test_no_more_digits_are_printed_than_the_bins_carry(width, printed):
 
 def test_a_range_is_printed_with_its_bins():
     assert str(read_range(curve())) == "Bragg peak at 25 mm, R80 = 30 mm (bins of 10 mm)"
+
+
+def test_the_distal_fall_off_in_mm():
+    axis = Axis("depth", "cm", np.arange(6.0))
+    page = Page(0, "Dose", "Gy", (axis,), np.array([4.0, 5.0, 10.0, 6.0, 2.0, 1.5]))
+    assert read_fall_off(page, (0.9, 0.8, 0.2, 0.1)) == pytest.approx({0.9: 22.5, 0.8: 25.0, 0.2: 40.0})
+    assert read_fall_off(page, (0.8,))[0.8] == read_range(page).r80_mm
+
+
+def test_a_curve_without_a_range_has_no_fall_off():
+    rising = Page(0, "Dose", "Gy", (Axis("depth", "cm", np.arange(3.0)),), np.array([1.0, 2.0, 3.0]))
+    assert read_fall_off(rising, (0.9, 0.8)) == {}

@@ -330,3 +330,22 @@ def test_the_command_refuses_what_is_no_project(yaptide, tmp_path, text, reason)
     assert isinstance(done.exception, InvalidInput)
     assert reason in str(done.exception)
     assert not (tmp_path / "beam").exists()
+
+
+def test_the_image_of_a_project_is_its_zones_where_they_are():
+    document = projects.project(
+        projects.box("a", (2, 2, 2), at=(1, 0, 3)),
+        zones=[projects.zone("Lead", projects.LEAD, "a")],
+        around=projects.world((8, 6, 10), projects.WATER),
+        detectors=[projects.zone_detector("lead", "Lead")],
+        outputs=[projects.output("lead", "lead")],
+    )
+    image = MCsquare().read_image(converted(document).files)
+    assert image.quantity == "zone"
+    lead = image.voxels != image.voxels[0, 0, 0]
+    assert np.unique(image.voxels).size == 2
+    for axis, (low, high) in enumerate(((0, 20), (-10, 10), (20, 40))):
+        bins = np.unique(np.argwhere(lead)[:, 2 - axis])
+        centres = image.origin[axis] + image.spacing[axis] * bins
+        assert centres[0] - image.spacing[axis] / 2 == pytest.approx(low, abs=0.01)
+        assert centres[-1] + image.spacing[axis] / 2 == pytest.approx(high, abs=0.01)

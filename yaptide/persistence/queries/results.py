@@ -120,6 +120,18 @@ def _pages(dialect: str, ranged: bool) -> Select[*tuple[Any, ...]]:
     return query.execution_options(**IN_BINARY)
 
 
+def find_page(connection: Connection, simulation_id: int, estimator: str, number: int) -> Record | None:
+    """A stored page without its payload: id, page_dimension, length of the payload, content_size, content_sha256."""
+    length = func.length(_PAGE.c.compressed_data).label("length")
+    query = (
+        select(_PAGE.c.id, _PAGE.c.page_dimension, length, _PAGE.c.content_size, _PAGE.c.content_sha256)
+        .join(_ESTIMATOR, _PAGE.c.estimator_id == _ESTIMATOR.c.id)
+        .where(_ESTIMATOR.c.simulation_id == simulation_id, _ESTIMATOR.c.name == estimator)
+        .where(_PAGE.c.page_number == number)
+    )
+    return connection.execute(query).first()
+
+
 def page_heads(connection: Connection, page_ids: Sequence[int], length: int) -> list[bytes]:
     """Return the first bytes of stored payloads, in any order."""
     return blobs.read_heads(connection, _PAGE, page_ids, length)

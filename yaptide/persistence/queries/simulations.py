@@ -16,6 +16,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    or_,
     select,
     true,
     union_all,
@@ -167,7 +168,7 @@ def _search(connection: Connection, user_id: int | None, page: Page) -> tuple[in
     columns = newest.limit(SEARCHED).subquery().c
     fits = columns.title.icontains(page.title, autoescape=True)
     if page.states:
-        fits &= columns.job_state.in_(page.states)
+        fits &= or_(*(columns.job_state == state for state in frozenset(page.states)))
     total = connection.execute(select(func.count()).select_from(columns.title.table).where(fits)).scalar_one()
     query = select(*(columns[column.name] for column in _LISTED)).where(fits)
     query = query.order_by(*_order(columns, page.order_by, page.descending))

@@ -244,7 +244,7 @@ def states_and_leases(connection: Connection, simulation_id: int) -> tuple[dict[
 
 
 def sum_primaries(connection: Connection, job_ids: Sequence[str]) -> list[Record]:
-    """Of simulations, by public name: the primaries that their tasks have simulated, and are to simulate."""
+    """Return job_id, simulated and requested primaries of simulations, summed over their tasks."""
     these = json_rows.is_among(_SIMULATION.c.job_id, connection.dialect.name)
     sums = func.sum(_TASK.c.simulated_primaries), func.sum(_TASK.c.requested_primaries)
     query = select(_SIMULATION.c.job_id, *sums).join(_TASK, _TASK.c.simulation_id == _SIMULATION.c.id)

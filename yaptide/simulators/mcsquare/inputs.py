@@ -7,9 +7,12 @@ ends, comments or blank lines that would confuse MCsquare are removed.
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from yaptide.domain.errors import InvalidInput
-from yaptide.simulators.base import InputFiles
+from yaptide.simulators.base import Image, InputFiles
 from yaptide.simulators.mcsquare import bdl, config, ct, geometry, plan, scoring, tables
+from yaptide.simulators.mcsquare.materials import hu_of
 from yaptide.simulators.text import require_text
 
 
@@ -45,6 +48,19 @@ def parse_inputs(files: InputFiles) -> Inputs:
     )
     _check_together(inputs)
     return inputs
+
+
+def read_image(files: InputFiles) -> Image:
+    """Return the CT, or the zones of a converted project; raise InvalidInput."""
+    settings = config.parse_config(require_text(files, config.FILE, "The configuration file"))
+    image = ct.parse_ct(files, settings.files["CT_File"])
+    grid = image.grid
+    if scoring.FILE not in files:
+        x, y, z = (float(grid.voxel_coordinates(axis)[0]) for axis in range(3))
+        return Image(image.hu, grid.spacing, (x, y, z), "HU")
+    corner = scoring.parse_scoring(files[scoring.FILE]).corner
+    x, y, z = (10 * at + size / 2 for at, size in zip(corner, grid.spacing, strict=True))  # the corner is in cm
+    return Image(image.hu / np.float32(hu_of(1)), grid.spacing, (x, y, z), "zone")
 
 
 def write_inputs(inputs: Inputs, primaries: int, seed: int, folder: Path) -> None:

@@ -7,7 +7,17 @@ from yaptide.domain.errors import NotConfigured
 from yaptide.domain.estimators import TaskOutput
 from yaptide.domain.slices import Slice
 from yaptide.editor.project import Project
-from yaptide.simulators.base import Checked, Command, Converted, InputFiles, Installation, Limits, ProgressRule, Say
+from yaptide.simulators.base import (
+    Checked,
+    Command,
+    Converted,
+    Image,
+    InputFiles,
+    Installation,
+    Limits,
+    ProgressRule,
+    Say,
+)
 from yaptide.simulators.mcsquare import config, conversion, inputs, install, output, sample, slices
 from yaptide.simulators.programs import PointedProgram, read_pointer
 
@@ -76,5 +86,9 @@ class MCsquare(PointedProgram):
         return conversion.convert_project(project)
 
     def slice_geometry(self, files: InputFiles) -> Slice:
-        """The CT in the plane of the first field; raises InvalidInput."""
+        """Return the CT in the plane of the first field; raise InvalidInput."""
         return slices.slice_inputs(inputs.parse_inputs(files))
+
+    def read_image(self, files: InputFiles) -> Image:
+        """Return the CT, or the zones of a project; raise InvalidInput."""
+        return inputs.read_image(files)
