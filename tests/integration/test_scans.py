@@ -33,6 +33,8 @@ MANY = 200_000
 LOOK = {True: 1000, False: 10}
 #: The same for any statement.
 MOST = {True: 2000, False: 200}
+#: The list of the API, and the page with the same list.
+LISTS = {"GET /user/simulations", "GET /simulations"}
 #: A list counts the simulations of its user. For each of them it reads one entry of an index, at this cost; those of
 #: other users cost nothing.
 ENTRY = {True: 12, False: 1}
@@ -235,7 +237,7 @@ def costly(watch: Watch, most: int, most_of_count: int) -> list[tuple[str, int, 
     return [
         (cause, steps, words)
         for cause, steps, words in statements
-        if steps > (most_of_count if cause == "GET /user/simulations" and "count(*)" in words else most)
+        if steps > (most_of_count if cause in LISTS and "count(*)" in words else most)
     ]
 
 
