@@ -111,11 +111,11 @@ def read_fall_off(page: Page, parts: Sequence[float]) -> dict[float, float]:
     except NotFound:
         return {}
     depths = page.axes[0].values * (length_in_mm(page.axes[0].unit) or math.nan)
-    found = {}
+    fall_offs = {}
     for part in parts:
         with suppress(InvalidInput):
-            found[part] = _fall_off(depths, page.values, part)[2]
-    return found
+            fall_offs[part] = _fall_off(depths, page.values, part)[2]
+    return fall_offs
 
 
 def bragg_peak(depths: Floats, doses: Floats) -> tuple[float, float]:

@@ -33,13 +33,13 @@ def export_results(
 
     Raises NotFound, Forbidden, and InvalidInput if it would be very large.
     """
-    found = _open_estimators(backend, user, job_id, estimator, number)
+    estimators = _open_estimators(backend, user, job_id, estimator, number)
     file = tempfile.TemporaryFile(dir=backend.data_dir)  # noqa: SIM115 - the caller closes it
     if file_format is FileFormat.NPZ:
-        write_npz(found, file)
+        write_npz(estimators, file)
     else:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        write_csv(found, text)
+        write_csv(estimators, text)
         text.detach()
     file.seek(0)
     return file

@@ -122,15 +122,15 @@ def register(app: APIFlask, build: Build) -> None:
 
 def _list_files(root: Path) -> Iterator[tuple[str, Path]]:
     """Address and path of each file that may be served."""
-    found = 0
+    count = 0
     for path in sorted(root.rglob("*")):
         parts = path.relative_to(root).parts
         if any(part.startswith(".") for part in parts) or not path.is_file():
             continue
         if not path.resolve().is_relative_to(root):
             continue
-        found += 1
-        if found > _MOST_FILES:
+        count += 1
+        if count > _MOST_FILES:
             raise InvalidInput(f"{root} has more than {_MOST_FILES} files, which no build of the web front end has")
         yield "/".join(parts), path
 

@@ -58,8 +58,8 @@ def _read(section: str) -> dict[str, Any]:
 
 
 def _findings(backend: Backend) -> dict[str, Any]:
-    found = [*diagnosis.diagnose_surroundings(backend), *diagnosis.diagnose_tasks(backend)]
-    return {"findings": sorted(found, key=lambda each: _URGENCY[each.verdict])}
+    findings = [*diagnosis.diagnose_surroundings(backend), *diagnosis.diagnose_tasks(backend)]
+    return {"findings": sorted(findings, key=lambda each: _URGENCY[each.verdict])}
 
 
 #: What is broken comes first.

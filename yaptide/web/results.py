@@ -119,11 +119,11 @@ def download_results(job_id: str) -> ResponseReturnValue:
 def _chosen_page(estimators: list[dict[str, Any]]) -> tuple[str, int]:
     """The page that the address names, or the first one."""
     name = request.args.get("estimator", estimators[0]["name"])
-    found = next((estimator for estimator in estimators if estimator["name"] == name), None)
-    if found is None:
+    selected = next((estimator for estimator in estimators if estimator["name"] == name), None)
+    if selected is None:
         raise NotFound(f"There is no estimator {name[:80]!r}")
     number = _number("page")
-    return name, found["pages_metadata"][0]["page_number"] if number is None else number
+    return name, selected["pages_metadata"][0]["page_number"] if number is None else number
 
 
 def _asked_page(job_id: str) -> tuple[str, int, StoredPage]:
