@@ -162,7 +162,7 @@ def test_a_disk_that_is_full_before_or_after_the_tasks_run_is_no_failure(there, 
     server, disk = up_on_small_disk(there, there.data, 400)
     with server.client() as client:
         balloon = fill(disk)
-        with pytest.raises(StorageFull, match="No room is left"):
+        with pytest.raises(StorageFull, match="No disk space left"):
             client.submit(undisturbed.folder, ntasks=TASKS)
         assert client._http.get("/readyz").status_code == 503
         assert client.simulations() == []
@@ -170,7 +170,10 @@ def test_a_disk_that_is_full_before_or_after_the_tasks_run_is_no_failure(there, 
         job = until(lambda: stopped_before_it_is_merged(server, client, undisturbed), "a merge that has not ended")
         balloon = fill(disk)
         os.kill(server.worker(), signal.SIGCONT)
-        until(lambda: "no room" in server.running.said, "it is told")
+        until(
+            lambda: "No disk space left" in server.running.said or "database is full" in server.running.said,
+            "it is told",
+        )
         assert job.status()["job_state"] in ("MERGING_QUEUED", "MERGING_RUNNING")
         balloon.unlink()
         check_whole(server, job.job_id, undisturbed)

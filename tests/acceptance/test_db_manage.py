@@ -171,9 +171,9 @@ def test_wrong_urls_are_one_line(manage, environment, tmp_path):
         ("", "Set FLASK_SQLALCHEMY_DATABASE_URI"),
         ("nonsense", "Invalid database URL"),
         ("mysql://localhost/yaptide", "Unsupported database"),
-        (f"sqlite:///{tmp_path}/missing.db", "There is no database file"),
+        (f"sqlite:///{tmp_path}/missing.db", "No such database file"),
         ("postgresql://127.0.0.1:1/yaptide", "The database is not available"),
-        (f"sqlite:///{SCRIPT}", "cannot be used"),
+        (f"sqlite:///{SCRIPT}", "file is not a database"),
     ):
         environment["FLASK_SQLALCHEMY_DATABASE_URI"] = url
         refused(manage("list-users"), told)

@@ -28,7 +28,7 @@ def test_the_encoding_is_told_and_how_to_mend_it(encoding: str, postgres: Postgr
             if what == "doctor":
                 assert "the database cannot be used" in said
             else:
-                assert done.err.startswith(f"Error: The encoding of the PostgreSQL database is {encoding}, and"), said
+                assert done.err.startswith(f"Error: The encoding of the PostgreSQL database is {encoding}, but"), said
                 assert "createdb --encoding UTF8 --template template0" in said
     with postgres.connect(url.rpartition("/")[2]) as connection:
         assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)

@@ -333,7 +333,7 @@ def broken_services() -> dict[str, tuple[http.Answer, str]]:
     return {
         "an error": ((500, b"{}"), "responded with status 500"),
         "elsewhere": ((302, b""), "responded with status 302"),
-        "garbage": ((200, b"<html>"), "no JSON"),
+        "garbage": ((200, b"<html>"), "not JSON"),
         "a list": ((200, b"[]"), "without cert and private"),
         "half": ((200, b'{"cert": "x"}'), "without cert and private"),
         "too much": ((200, b'"' + b"x" * 2**21 + b'"'), "a response that is too large"),

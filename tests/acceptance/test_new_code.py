@@ -99,7 +99,7 @@ def test_a_program_has_to_prove_itself(yaptide, program, source):
     assert "the sample failed: it has left no result that can be read (exit code 3)" in " ".join(refused.split())
     program.chmod(0o644)
     assert "is not an executable file" in yaptide("simulators", "add", "toy", "--program", program, fails=True)
-    assert "is not installed here" in yaptide("run", source, fails=True)
+    assert "is not installed" in yaptide("run", source, fails=True)
 
 
 def test_a_program_that_was_changed_is_not_used(yaptide, program, source):
@@ -107,6 +107,6 @@ def test_a_program_that_was_changed_is_not_used(yaptide, program, source):
     program.write_text(program.read_text() + "# another\n")
     note = json.loads(yaptide("simulators", "show", "toy", "--json"))["note"]
     assert "has changed since it was added" in note
-    assert "is not installed here" in yaptide("run", source, fails=True)
+    assert "is not installed" in yaptide("run", source, fails=True)
     yaptide("simulators", "add", "toy", "--program", program)
     assert json.loads(yaptide("run", source, "--json"))["job_state"] == "COMPLETED"

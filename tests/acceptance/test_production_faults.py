@@ -60,14 +60,14 @@ def test_a_worker_that_is_killed(patient, source, embedded):
     victim, _ = production.work(), production.work()
     before = doctor(production)
     assert before["warning"] == before["error"] == []
-    assert sum("takes merge, simulate.mcsquare" in text for text in before["ok"]) == 2
+    assert sum("consumes merge, simulate.mcsquare" in text for text in before["ok"]) == 2
     job_id = submit(server, source)
     simulator = until(lambda: production.simulator_of(victim), "a task runs")
     production.kill(victim)
     until(lambda: not alive(simulator), "the simulator has died with its worker")
     during = until(lambda: (found := doctor(production)) and found["warning"] and found, "doctor sees it")
     assert any(f"of {job_id}" in text and "has sent no heartbeat for" in text for text in during["warning"])
-    assert sum("takes merge, simulate.mcsquare" in text for text in during["ok"]) == 1
+    assert sum("consumes merge, simulate.mcsquare" in text for text in during["ok"]) == 1
     history = check_whole(server, job_id, embedded)
     assert "its executor stalled, attempt 1 of 3" in [row["reason"] for row in history]
     after = doctor(production)
@@ -83,7 +83,7 @@ def test_a_worker_that_is_stopped_gives_back_what_it_runs(production, source, em
     history = check_whole(server, job_id, embedded)
     reasons = [row["reason"] for row in history]
     assert "its executor was stopped" in reasons
-    assert not any("silent" in str(reason) for reason in reasons)
+    assert not any("stalled" in str(reason) for reason in reasons)
 
 
 def test_the_server_killed_while_it_receives_scores(production, source, embedded):
@@ -171,7 +171,7 @@ def test_a_full_disk_under_the_spool(production, source, embedded):
     job_id = submit(server, source)
     with server.client() as client:
         job = client.job(job_id)
-        until(lambda: "No room is left" in worker.said, "the disk is full")
+        until(lambda: "No disk space left" in worker.said, "the disk is full")
         assert job.status()["job_state"] == "RUNNING"
     balloon.unlink()
     check_whole(server, job_id, embedded)
@@ -225,4 +225,4 @@ def test_a_task_that_kills_its_workers_is_given_up(production, tmp_path):
             until(lambda worker=worker: worker.process.poll() is not None, "the worker was killed")
         assert job.wait(60) is EntityState.FAILED
         reasons = [str(row["reason"]) for row in job.history()]
-    assert any("went silent, attempt 3 of 3: given up" in reason for reason in reasons)
+    assert any("stalled, attempt 3 of 3: given up" in reason for reason in reasons)

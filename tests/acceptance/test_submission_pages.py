@@ -1,6 +1,7 @@
 """The pages for a new simulation, the operator page and the web front end under /editor, in a real browser."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.support import projects
 from tests.support.pages import check_page, chromium, open_page, sign_in
 from tests.support.ports import free_port
-from tests.support.processes import PASSWORD, Server, place
+from tests.support.processes import PASSWORD, Server, installation, place
 from yaptide.services.examples import EXAMPLE
 
 #: What such a front end does: it calls the API, and runs a worker made of a blob, WebAssembly and inline styles.
@@ -161,3 +162,28 @@ def test_the_web_front_end_runs_at_the_same_origin(browser: Browser, server: Ser
         for name in ("worker", "wasm", "inline"):
             expect(page.locator(f"#{name}")).to_have_text("works")
         expect(page.locator("#styled")).to_have_css("color", "rgb(1, 2, 3)")
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_from_the_first_visit_to_the_curve_of_the_example(
+    browser: Browser, database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Register, run the example by one click, wait for it under the open page, and look at its depth-dose curve."""
+    installation()
+    settings = {}
+    if database == "postgresql":
+        settings["FLASK_SQLALCHEMY_DATABASE_URI"] = request.getfixturevalue("postgres").create_database()
+    with place(tmp_path / "place", **settings) as there:
+        there.run("db", "upgrade")
+        with open_page(browser, there.up()) as page:
+            page.get_by_role("link", name="Register").click()
+            page.get_by_label("Username").fill("marie")
+            page.get_by_label("Password", exact=True).fill(PASSWORD)
+            page.get_by_label("Password again").fill(PASSWORD)
+            page.get_by_role("button", name="Register").click()
+            page.get_by_role("link", name="New simulation").first.click()
+            page.get_by_role("button", name="Run the example").click()
+            expect(page.get_by_role("status")).to_contain_text("Completed", timeout=120_000)
+            page.get_by_role("link", name="Show results").click()
+            page.locator("[data-ready]").wait_for()
+            expect(page.locator("dl")).to_contain_text(re.compile(r"R80\s*15[78]\.\d mm"))

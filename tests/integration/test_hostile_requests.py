@@ -705,7 +705,7 @@ def test_a_full_disk_is_told_and_nothing_is_changed(client, job, database, what)
         ][-1],
     }[what]()
     assert response.status_code == 507
-    assert "no room left" in response.json["message"]
+    assert "is full" in response.json["message"]
     assert what == "user" or contents(database) == before
     assert job.state == "PENDING"
 

@@ -151,7 +151,7 @@ def test_hidden_files_backups_and_subfolders_are_left_out_with_a_remark(signed_i
         ({}, "There are no input files"),
         ({".hidden": "x"}, "There are no input files: choose files, a folder or a zip archive. Left out"),
         ({"a/x.txt": "1", "b/x.txt": "2"}, "There are no input files"),
-        ({"x.json": "[1]"}, "is no project of the web editor"),
+        ({"x.json": "[1]"}, "is not a project of the web editor"),
         ({"x.json": "{"}, "is not JSON"),
         ({"x.zip": b"PK\3\4 no archive"}, "cannot be unpacked"),
         ({"x.zip": b"PK\3\4 no archive", "y.txt": "1"}, "Choose either one zip archive or the files"),
@@ -216,21 +216,21 @@ def test_with_htmx_the_browser_goes_to_the_simulation(signed_in):
 def test_the_quota_is_checked_before_anything_is_sent_off(backend, signed_in, database):
     with database.writing() as connection:
         connection.exec_driver_sql('UPDATE "User" SET quota_bytes = 10')
-    assert "Your simulations take 0 bytes of the 10 you may store" in check(signed_in, water_sample())
+    assert "Your simulations use 0 of 10 bytes" in check(signed_in, water_sample())
 
 
 def test_who_can_run_it_is_asked_before_anything_is_sent_off(app, backend, signed_in):
     app.extensions["yaptide"] = replace(backend, foreign_workers=frozenset())
-    assert "SHIELD-HIT12A is not installed here" in check(signed_in, payloads.shieldhit_files())
+    assert "SHIELD-HIT12A is not installed" in check(signed_in, payloads.shieldhit_files())
     app.extensions["yaptide"] = backend
-    assert "It waits for a worker of others" in check(signed_in, payloads.shieldhit_files())
+    assert "Waiting for an external worker" in check(signed_in, payloads.shieldhit_files())
 
 
 def test_clusters_are_for_users_of_keycloak(kim, app, signed_in):
     assert "Cluster ares" in kim.get("/new").text
     assert "Cluster ares" not in signed_in.get("/new").text
     assert "Ready to submit" in check(kim, water_sample(), where="ares")
-    assert "There is no cluster &#39;x&#39;" in check(kim, water_sample(), where="x")
+    assert "Unknown cluster &#39;x&#39;" in check(kim, water_sample(), where="x")
     assert "Keycloak" in check(signed_in, water_sample(), where="ares")
     assert send(signed_in, "/new", water_sample(), where="ares").status_code == 403
     answer = send(kim, "/new", water_sample(), where="ares")

@@ -112,7 +112,7 @@ class Production:
             'SELECT s.id, s.job_id, t.task_id FROM "Simulation" s JOIN "Task" t ON t.simulation_id = s.id'
         )
         update_key = self.update_key(rows[0][1])
-        send = celery.Broker(self.broker.url, 3600).send
+        send = celery.Broker(self.broker.url, 3600).send_messages
         tasks = [(f"again-{task}", [number, task, "mcsquare", update_key]) for number, _, task in rows]
         assert send(celery.SIMULATE, celery.queue_of("mcsquare"), tasks) == []
         assert send(celery.MERGE, celery.MERGE_QUEUE, [("again-merge", [rows[0][0], update_key])]) == []

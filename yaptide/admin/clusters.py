@@ -39,7 +39,7 @@ Options = Annotated[
     typer.Option(
         "--sbatch-option",
         metavar="OPTION=VALUE",
-        help="sbatch option for every job, e.g. --sbatch-option=--partition=plgrid; repeatable.",
+        help="Option of the batch system for every job, e.g. --sbatch-option=--partition=plgrid; repeatable.",
         show_default=False,
     ),
 ]
@@ -128,7 +128,7 @@ def update_cluster(
     max_running: MaxRunning = None,
     keep_failed_days: KeepDays = None,
 ) -> None:
-    """Change the given values of a cluster. Given simulators or sbatch options replace all existing ones.
+    """Change the given values of a cluster. Given simulators or options replace all existing ones.
 
     Example: yaptide clusters update ares --sbatch-option=--partition=plgrid --sbatch-option=--account=plgyaptide
     """
