@@ -108,8 +108,8 @@ class Site:
         """Wait until so many tasks run on the cluster and have told how far they are."""
 
         def run() -> bool:
-            told = [task for task in job.status()["job_tasks_status"] if task["task_state"] == "RUNNING"]
-            return len(self.running(job)) == len(told) == tasks
+            document = [task for task in job.status()["job_tasks_status"] if task["task_state"] == "RUNNING"]
+            return len(self.running(job)) == len(document) == tasks
 
         until(run, f"{tasks} tasks run", DEADLINE, every=0.2)
 
@@ -224,8 +224,10 @@ def test_a_user_signs_in_through_keycloak_and_runs_on_the_cluster(site, files, k
         )
         with Client(server.url) as client:
             headers = {"Authorization": f"Bearer {realm.token(site.account)}"}
-            told = client.call("POST", "/auth/keycloak", json={"username": site.account}, headers=headers)["message"]
-            assert "certificate" not in told
+            response = client.call("POST", "/auth/keycloak", json={"username": site.account}, headers=headers)[
+                "message"
+            ]
+            assert "certificate" not in response
             assert certificates.asked
             assert client.call("GET", "/clusters")["clusters"] == [{"cluster_name": "ares"}]
             job = submit(client, files(4 * SHORT), 4)

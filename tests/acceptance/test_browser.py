@@ -91,9 +91,9 @@ def show(front_end: Service, servers: list[Server], script: str, elsewhere: str 
 
 
 def test_two_servers_on_one_host_leave_each_others_users_signed_in(front_end: Service, servers: list[Server]) -> None:
-    found = show(front_end, servers, _TWO_SERVERS)
+    result = show(front_end, servers, _TWO_SERVERS)
     signed_in = [200, USER]
-    assert found == {
+    assert result == {
         "logged_in": [[202, "Successfully logged in"]] * 2,
         "both": [signed_in] * 2,
         "refreshed": [[200, "User refreshed"]] * 2,
@@ -104,8 +104,8 @@ def test_two_servers_on_one_host_leave_each_others_users_signed_in(front_end: Se
 
 
 def test_a_page_from_elsewhere_changes_nothing(front_end: Service, servers: list[Server], elsewhere: Service) -> None:
-    found = show(front_end, servers, _A_FRAME, elsewhere.url)
-    assert found == {"logged_in": 202, "frame": "sent", "after": [200, USER]}
+    result = show(front_end, servers, _A_FRAME, elsewhere.url)
+    assert result == {"logged_in": 202, "frame": "sent", "after": [200, USER]}
     with servers[0].client() as client:
         client.sign_in("mallory", PASSWORD)
         client.sign_in(USER, PASSWORD)

@@ -36,23 +36,23 @@ GRID = (20, 60, 20)
 
 @pytest.fixture(scope="module")
 def there(tmp_path_factory):
-    with place(tmp_path_factory.mktemp("command-line") / "place") as found:
-        yield found
+    with place(tmp_path_factory.mktemp("command-line") / "place") as own_place:
+        yield own_place
 
 
 @pytest.fixture
 def fresh(tmp_path):
-    with place(tmp_path / "place") as found:
-        yield found
+    with place(tmp_path / "place") as own_place:
+        yield own_place
 
 
 @pytest.fixture(scope="module")
 def empty_server(tmp_path_factory, postgres):
     """An installation on PostgreSQL, without tables yet."""
     url = postgres.create_database().replace("postgres@", f"postgres:{DATABASE_PASSWORD}@")
-    with place(tmp_path_factory.mktemp("postgresql") / "place", FLASK_SQLALCHEMY_DATABASE_URI=url) as found:
-        yield found
-        assert DATABASE_PASSWORD not in found.said().replace(url, "")
+    with place(tmp_path_factory.mktemp("postgresql") / "place", FLASK_SQLALCHEMY_DATABASE_URI=url) as own_place:
+        yield own_place
+        assert DATABASE_PASSWORD not in own_place.said().replace(url, "")
     postgres.drop_database(url)
 
 
@@ -116,14 +116,14 @@ def test_protons_stop_at_their_range(request, tmp_path, where, tasks, energy, ex
     there = request.getfixturevalue(where)
     done = there.run("run", beam(tmp_path / "beam", 8000, energy, grid, spacing), "-n", tasks, "--json")
     assert done.code == 0, done.err
-    found = done.json
-    assert found["bragg_peak"]["r80_mm"] == pytest.approx(expected, abs=1.0)
-    assert found["bragg_peak"]["depth_mm"] < found["bragg_peak"]["r80_mm"]
-    assert (found["job_state"], found["reason"], found["sim_type"]) == ("COMPLETED", None, "mcsquare")
-    assert found["requested_primaries"] == found["simulated_primaries"] == 8000
-    assert [task["task_state"] for task in found["tasks"]] == ["COMPLETED"] * tasks
-    assert sum(task["simulated_primaries"] for task in found["tasks"]) == 8000
-    results = Results.from_document(there.run("results", found["job_id"], "--json").json)
+    document = done.json
+    assert document["bragg_peak"]["r80_mm"] == pytest.approx(expected, abs=1.0)
+    assert document["bragg_peak"]["depth_mm"] < document["bragg_peak"]["r80_mm"]
+    assert (document["job_state"], document["reason"], document["sim_type"]) == ("COMPLETED", None, "mcsquare")
+    assert document["requested_primaries"] == document["simulated_primaries"] == 8000
+    assert [task["task_state"] for task in document["tasks"]] == ["COMPLETED"] * tasks
+    assert sum(task["simulated_primaries"] for task in document["tasks"]) == 8000
+    results = Results.from_document(there.run("results", document["job_id"], "--json").json)
     assert results.page("Dose grid", 0).values.size == np.prod(grid)
     assert results.page("Dose", 0).axes[0].values.size == grid[1]
     assert (results.page("Dose", 0).errors is None) == (tasks == 1)
@@ -174,7 +174,7 @@ def test_tables_say_what_json_says(there, finished):
 
 def test_results_come_in_every_form(there, finished, tmp_path):
     job_id = finished["job_id"]
-    found = Results.from_document(there.run("results", job_id, "--json").json)
+    results = Results.from_document(there.run("results", job_id, "--json").json)
     arrays, picture = tmp_path / "arrays.npz", tmp_path / "picture.png"
     done = there.run("results", job_id, "--csv", "--npz", arrays, "--png", picture)
     assert done.code == 0, done.err
@@ -186,16 +186,16 @@ def test_results_come_in_every_form(there, finished, tmp_path):
         shapes = [("", (60,)), (" slice", (20, 60)), (" grid", GRID)]
         for e, (name, (part, shape)) in enumerate(itertools.product(("Dose", "Energy", "LET"), shapes)):
             assert index["estimators"][e]["name"] == name + part
-            page = found.page(name + part, 0)
+            page = results.page(name + part, 0)
             stem = f"e{e}_p0"
             assert loaded[f"{stem}_values"].shape == loaded[f"{stem}_errors"].shape == shape
             # In the order in which they are sent, the first axis varies fastest.
             assert np.array_equal(loaded[f"{stem}_values"].ravel(order="F"), page.values, equal_nan=True)
             assert np.array_equal(loaded[f"{stem}_errors"].ravel(order="F"), page.errors, equal_nan=True)
             assert [loaded[f"{stem}_axis{n + 1}"].size for n in range(len(shape))] == list(shape)
-            mine = [row for row in rows if (row["estimator"], row["page"]) == (name + part, "0")]
-            assert np.array_equal(list(map(number_in, mine, repeat("value"))), page.values, equal_nan=True)
-            assert np.array_equal(list(map(number_in, mine, repeat("error"))), page.errors, equal_nan=True)
+            own = [row for row in rows if (row["estimator"], row["page"]) == (name + part, "0")]
+            assert np.array_equal(list(map(number_in, own, repeat("value"))), page.values, equal_nan=True)
+            assert np.array_equal(list(map(number_in, own, repeat("error"))), page.errors, equal_nan=True)
         last = rows[-1]
         place = [np.flatnonzero(loaded[f"e8_p0_axis{n}"] == float(last[f"axis{n}"]))[0] for n in (1, 2, 3)]
         assert np.array_equal(loaded["e8_p0_values"][tuple(place)], number_in(last, "value"), equal_nan=True)
@@ -403,8 +403,8 @@ def test_an_oblique_beam_stops_at_its_range_and_two_beams_say_that_they_have_non
     (oblique / "plan.txt").write_text(plan.replace("Fields\n1", "Fields\n2") + field.replace("Angle\n90", "Angle\n270"))
     done = there.run("run", oblique, "-n", 2, "--json")
     assert done.code == 0, done.err
-    found = Results.from_document(there.run("results", done.json["job_id"], "--json").json)
-    curve, cut = found.page("Dose", 0), found.page("Dose slice", 0)
+    results = Results.from_document(there.run("results", done.json["job_id"], "--json").json)
+    curve, cut = results.page("Dose", 0), results.page("Dose slice", 0)
     assert curve.metadata["no_range"] == "2 fields: a range is defined for one beam only"
     assert curve.metadata["beam_direction"] == cut.metadata["beam_direction"] == "0.707107 0 0.707107"
 

@@ -50,16 +50,16 @@ def undisturbed(tmp_path_factory):
 
 @pytest.fixture
 def there(tmp_path):
-    with place(tmp_path / "place") as found:
-        yield found
+    with place(tmp_path / "place") as own_place:
+        yield own_place
 
 
 @pytest.fixture
 def postgresql(tmp_path, postgres):
     url = postgres.create_database()
-    with place(tmp_path / "place", FLASK_SQLALCHEMY_DATABASE_URI=url) as found:
-        assert found.run("db", "upgrade").code == 0
-        yield found
+    with place(tmp_path / "place", FLASK_SQLALCHEMY_DATABASE_URI=url) as own_place:
+        assert own_place.run("db", "upgrade").code == 0
+        yield own_place
     postgres.drop_database(url)
 
 
@@ -115,15 +115,15 @@ def fill(disk: Path) -> Path:
 
 def stopped_in_the_middle(server: Server, work: Path) -> list[int]:
     """The simulators, which stand still, one of them at least between its start and its end; none if there is none."""
-    found = []
+    items = []
     for pid in descendants(server.running.pid):
         with suppress(OSError):
             if "MCsquare" in Path(f"/proc/{pid}/comm").read_text():
                 os.kill(pid, signal.SIGSTOP)
-                found.append(pid)
+                items.append(pid)
     if is_simulating(work):
-        return found
-    for pid in found:
+        return items
+    for pid in items:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
     return []
@@ -203,10 +203,10 @@ def test_a_killed_executor_is_followed_by_another(request, where, kill, undistur
         until(lambda: not any(map(alive, orphans)), "its simulators die with the executor", 20)
         until(lambda: server.worker() not in {None, worker}, "another executor")
         check_whole(server, job.job_id, undisturbed)
-        told = [move for task in range(TASKS) for move in moves(job, task) if move[1] == "recovery"]
-    record_property("tasks that were being run", len(told))  # see it with --junitxml
-    assert set(told) == {("PENDING", "recovery", "its executor stalled, attempt 1 of 3")}
-    assert len(told) == len(orphans)
+        items = [move for task in range(TASKS) for move in moves(job, task) if move[1] == "recovery"]
+    record_property("tasks that were being run", len(items))  # see it with --junitxml
+    assert set(items) == {("PENDING", "recovery", "its executor stalled, attempt 1 of 3")}
+    assert len(items) == len(orphans)
 
 
 @pytest.mark.parametrize("who", WHO)
@@ -290,8 +290,8 @@ def test_a_merge_that_is_killed_has_stored_nothing_or_everything(there, tmp_path
         assert job.wait(DEADLINE, every=0.1) is EntityState.COMPLETED
         assert [state for state, _, _ in moves(job, None)].count("COMPLETED") == 1
         assert "MERGING_RUNNING" in states
-        told = [reason for _, actor, reason in moves(job, None) if actor == "recovery"]
-        assert told == ["the process that merged stalled"] * states.count("MERGING_RUNNING")
+        items = [reason for _, actor, reason in moves(job, None) if actor == "recovery"]
+        assert items == ["the process that merged stalled"] * states.count("MERGING_RUNNING")
         assert [len(estimator.pages) for estimator in job.results().estimators] == [1] * 9
     until(lambda: not there.left(), "the spool is empty")
 

@@ -108,22 +108,22 @@ def test_it_can_be_started_from_a_checkout(start, environment, tmp_path):
 
 @on_both
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         ("UPDATE alembic_version SET version_num = '9999'", "was not created by this version of yaptide"),
         ("DROP TABLE alembic_version", "was not created by this version of yaptide"),
     ],
 )
-def test_a_database_that_is_not_ours_is_left_alone(manage, empty_copy, environment, damage, told):
+def test_a_database_that_is_not_ours_is_left_alone(manage, empty_copy, environment, damage, message):
     environment["FLASK_SQLALCHEMY_DATABASE_URI"] = empty_copy(damage)
-    refused(manage("add-user", "bob", "--password-on-command-line", "x"), told)
+    refused(manage("add-user", "bob", "--password-on-command-line", "x"), message)
 
 
-def refused(done, told):
+def refused(done, message):
     assert done.returncode == 1
     line = done.stderr.removeprefix("Warning: ").splitlines()[-1]
     assert line.startswith("Error: ")
-    assert told in line
+    assert message in line
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
 
@@ -167,7 +167,7 @@ def test_a_file_that_is_not_ours_stays_as_it_is(manage, environment, tmp_path):
 
 @elsewhere
 def test_wrong_urls_are_one_line(manage, environment, tmp_path):
-    for url, told in (
+    for url, message in (
         ("", "Set FLASK_SQLALCHEMY_DATABASE_URI"),
         ("nonsense", "Invalid database URL"),
         ("mysql://localhost/yaptide", "Unsupported database"),
@@ -176,7 +176,7 @@ def test_wrong_urls_are_one_line(manage, environment, tmp_path):
         (f"sqlite:///{SCRIPT}", "file is not a database"),
     ):
         environment["FLASK_SQLALCHEMY_DATABASE_URI"] = url
-        refused(manage("list-users"), told)
+        refused(manage("list-users"), message)
     assert not (tmp_path / "missing.db").exists()
 
 

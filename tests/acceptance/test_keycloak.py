@@ -79,8 +79,8 @@ def with_service(app: Flask, service: http.Service) -> Flask:
 
 
 def backend_of(app: Flask) -> Backend:
-    found: Backend = app.extensions["yaptide"]
-    return found
+    result: Backend = app.extensions["yaptide"]
+    return result
 
 
 def configure(app: Flask, settings: Keycloak, keys: tuple[str, ...] = ()) -> None:
@@ -92,9 +92,9 @@ def sign_in(client: FlaskClient, token: str, username: str = "alice") -> TestRes
     return client.post("/auth/keycloak", json={"username": username}, headers={"Authorization": f"Bearer {token}"})
 
 
-def refused(response: TestResponse, told: str, status: int = 403) -> None:
+def refused(response: TestResponse, message: str, status: int = 403) -> None:
     assert response.status_code == status, response.json
-    assert told in response.json["message"]
+    assert message in response.json["message"]
     assert "Set-Cookie" not in response.headers
 
 
@@ -307,10 +307,10 @@ def test_the_certificate_comes_with_signing_in(realm, with_service, service):
     ((user_id, _, _, cert, private),) = contents(backend.database)["KeycloakUser"]
     assert cert == pair["cert"]
     assert "PRIVATE KEY" not in private
-    found = credentials.current_credentials(backend, user_id)
-    assert (found.private_key_text, found.certificate_text) == (pair["private"], cert)
-    assert found.username == "alice"
-    assert client.get("/auth/status").json["certificate_exp"] == int(found.valid_until.timestamp() * 1000)
+    result = credentials.current_credentials(backend, user_id)
+    assert (result.private_key_text, result.certificate_text) == (pair["private"], cert)
+    assert result.username == "alice"
+    assert client.get("/auth/status").json["certificate_exp"] == int(result.valid_until.timestamp() * 1000)
     # It is good for hours: the front end signs in every few minutes.
     sign_in(client, realm.token())
     assert len(service.asked) == 1
@@ -349,14 +349,14 @@ def body(document: dict[str, str]) -> bytes:
 
 @pytest.mark.parametrize("what", broken_services())
 def test_without_a_certificate_one_is_signed_in_all_the_same(realm, with_service, service, caplog, what):
-    answer, told = broken_services()[what]
+    answer, message = broken_services()[what]
     service.answer = lambda: answer
     client = with_service.test_client()
     response = sign_in(client, realm.token())
     assert response.status_code == 202
     assert "without a new SSH certificate" in response.json["message"]
-    assert told in response.json["message"]
-    assert told in caplog.text
+    assert message in response.json["message"]
+    assert message in caplog.text
     assert "PRIVATE" not in caplog.text
     assert client.get("/auth/status").json == {"message": "User status", "username": "alice"}
 

@@ -61,8 +61,8 @@ def scores(simulate):
 
     def run(files, primaries=1600, seed=1):
         output = MCsquare().read(*simulate(files, primaries, seed))
-        found = {estimator.name: estimator.pages for estimator in output.estimators}
-        return {name: [page for part in PARTS for page in found[name + part]] for name in ("Dose", "Energy", "LET")}
+        by_name = {estimator.name: estimator.pages for estimator in output.estimators}
+        return {name: [page for part in PARTS for page in by_name[name + part]] for name in ("Dose", "Energy", "LET")}
 
     return run
 

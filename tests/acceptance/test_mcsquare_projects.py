@@ -162,8 +162,8 @@ def test_flat_beams_are_flat(scores, shape, spread):
     document = block(position=[0, 0, -4], energy=150, sigma={"type": shape, "x": 2, "y": 1})
     points, dose = places(scores(document)["grid"][0])
     entrance = points[:, 2] < -2
-    found = [np.sqrt(np.average(points[entrance, axis] ** 2, weights=dose[entrance])) for axis in range(2)]
-    assert found == pytest.approx(spread, rel=0.08)
+    items = [np.sqrt(np.average(points[entrance, axis] ** 2, weights=dose[entrance])) for axis in range(2)]
+    assert items == pytest.approx(spread, rel=0.08)
 
 
 @pytest.mark.parametrize("direction", [(0, 0, 1), (1, 0, 0)])
@@ -253,7 +253,7 @@ def test_a_project_goes_from_submission_to_results_under_its_outputs(tmp_path):
             job = client.submit(file, ntasks=2, sim_type="shieldhit")
             assert job.wait(DEADLINE, every=0.1) is EntityState.COMPLETED
             assert job.status()["job_state"] == "COMPLETED"
-            names = [found.name for found in job.results().estimators]
+            names = [result.name for result in job.results().estimators]
             assert names == ["z_profile", "yz_profile", "entrance", "entrance: dLETProtons"]
             page = job.results().page("z_profile", 0)
             assert (page.unit, page.axes[0].unit, page.values.shape) == ("MeV/g", "cm", (400,))

@@ -44,9 +44,9 @@ class Worker:
         answer = httpx.post(f"{self.url}{path}", json=key | body, timeout=60)
         assert answer.status_code == 202, answer.text
 
-    def report(self, told: Mapping[int, Mapping[str, Any]]) -> None:
+    def report(self, message: Mapping[int, Mapping[str, Any]]) -> None:
         """Report updates of tasks by number."""
-        self.post("/tasks/list", updates=[{"task_id": n, "update_dict": dict(update)} for n, update in told.items()])
+        self.post("/tasks/list", updates=[{"task_id": n, "update_dict": dict(update)} for n, update in message.items()])
 
 
 def submit(server: Server, title: str = "Water phantom", tasks: int = 4, user: str = USER, **changes: Any) -> Worker:

@@ -39,9 +39,9 @@ def section(heading: str) -> str:
 def blocks() -> list[str]:
     """All blocks of the way without containers."""
     parts = re.split(r"^### (.+)\n", section("Without containers"), flags=re.MULTILINE)
-    told = dict(zip(parts[1::2], parts[2::2], strict=True))
-    assert sum(heading[0].isdigit() for heading in told) == STEPS
-    kept = [text for heading, text in told.items() if heading not in ELSEWHERE]
+    message = dict(zip(parts[1::2], parts[2::2], strict=True))
+    assert sum(heading[0].isdigit() for heading in message) == STEPS
+    kept = [text for heading, text in message.items() if heading not in ELSEWHERE]
     return [block for text in kept for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
 
 
@@ -59,7 +59,7 @@ class Machine:
         text = re.sub(r"--port 5000\b", f"--port {self.ports[5000]}", text)
         return re.sub(
             r"\b(127\.0\.0\.1|localhost):(5000|5432|6379)\b",
-            lambda found: f"{found[1]}:{self.ports[int(found[2])]}",
+            lambda result: f"{result[1]}:{self.ports[int(result[2])]}",
             text,
         )
 
@@ -68,7 +68,7 @@ class Machine:
         path = f"{self.root / 'stand-ins'}:/usr/local/bin:/usr/bin:/bin"
         return {"PATH": path, "HOME": str(self.root), "LANG": "C.UTF-8", "MACHINE": str(self.root)}
 
-    def type(self, text: str, told: str = "") -> "subprocess.CompletedProcess[str]":
+    def type(self, text: str, message: str = "") -> "subprocess.CompletedProcess[str]":
         """Run a script in the checkout, up to the first command that fails."""
         failing = "set -eEuo pipefail\ntrap 'echo \"failed: $BASH_COMMAND\" >&2' ERR\n"
         script = self.root / "script"
@@ -77,7 +77,7 @@ class Machine:
             ["bash", script],
             cwd=self.root / "checkout",
             env=self.environment(),
-            input=told,
+            input=message,
             capture_output=True,
             text=True,
             check=False,
@@ -105,16 +105,16 @@ def there(tmp_path):
         (root / "stand-ins" / name).symlink_to(program)
     with serve(password="a password of the superuser") as postgres:
         (root / "users").touch()
-        found = Machine(root, {port: free_port() for port in (80, 443, 5000, 6379)} | {5432: postgres.port})
+        result = Machine(root, {port: free_port() for port in (80, 443, 5000, 6379)} | {5432: postgres.port})
         (root / "postgres").write_text(
             f"PGHOST=127.0.0.1\nPGPORT={postgres.port}\nPGUSER=postgres\nPGPASSFILE={root / 'pgpass'}\n"
         )
         (root / "pgpass").write_text(f"127.0.0.1:{postgres.port}:*:postgres:{postgres.password}\n")
         (root / "pgpass").chmod(0o600)
-        _as_debian_has_it(found)
-        _check_out(found)
+        _as_debian_has_it(result)
+        _check_out(result)
         try:
-            yield found
+            yield result
         finally:
             for file in sorted((root / "run").iterdir(), key=lambda file: file.stat().st_mtime, reverse=True):
                 machine.stop(root, file.name)

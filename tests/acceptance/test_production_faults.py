@@ -24,11 +24,11 @@ ROUNDS = range(1, 1 + int(os.environ.get("FAULTS", "1")))
 def doctor(production: Production) -> dict[str, list[str]]:
     """What `yaptide doctor` finds wrong, by verdict."""
     done = production.server_place.run("doctor", "--json", YAPTIDE_BACKEND_URL=production.url)
-    found: dict[str, list[str]] = {"ok": [], "warning": [], "error": []}
+    result: dict[str, list[str]] = {"ok": [], "warning": [], "error": []}
     for finding in done.json["findings"]:
-        found[finding["verdict"]].append(f"{finding['subject']}: {finding['message']}")
-    assert done.code == (1 if found["error"] else 0), done.err
-    return found
+        result[finding["verdict"]].append(f"{finding['subject']}: {finding['message']}")
+    assert done.code == (1 if result["error"] else 0), done.err
+    return result
 
 
 def is_well(server: Server) -> bool:
@@ -65,7 +65,7 @@ def test_a_worker_that_is_killed(patient, source, embedded):
     simulator = until(lambda: production.simulator_of(victim), "a task runs")
     production.kill(victim)
     until(lambda: not alive(simulator), "the simulator has died with its worker")
-    during = until(lambda: (found := doctor(production)) and found["warning"] and found, "doctor sees it")
+    during = until(lambda: (result := doctor(production)) and result["warning"] and result, "doctor sees it")
     assert any(f"of {job_id}" in text and "has sent no heartbeat for" in text for text in during["warning"])
     assert sum("consumes merge, simulate.mcsquare" in text for text in during["ok"]) == 1
     history = check_whole(server, job_id, embedded)
@@ -190,8 +190,8 @@ def test_cancel_ends_a_running_task_with_its_next_report_without_a_broker(produc
         job.cancel()
         until(lambda: not alive(simulator), "the simulator has ended")
         until(partial(logs_of, job), "its log is kept")
-        told = [path for _, _, path in network.fates[reports:] if path.endswith("/progress")]
-        assert len(told) <= 2  # one may have been under way
+        items = [path for _, _, path in network.fates[reports:] if path.endswith("/progress")]
+        assert len(items) <= 2  # one may have been under way
         status = job.status()
         assert {task["task_state"] for task in status["job_tasks_status"]} == {"CANCELED"}
         production.broker.start()

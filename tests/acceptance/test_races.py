@@ -175,10 +175,10 @@ def test_nothing_steps_back_after_the_end(arena: Arena) -> None:
 def test_progress_only_grows_whoever_comes_last(arena: Arena) -> None:
     for _ in range(RACES):
         job = arena.submit()
-        told = [10 * (number + 1) for number in range(CLIENTS)]
-        calls = [says_of_a_task(job, 0, task_state="RUNNING", simulated_primaries=count) for count in told]
+        items = [10 * (number + 1) for number in range(CLIENTS)]
+        calls = [says_of_a_task(job, 0, task_state="RUNNING", simulated_primaries=count) for count in items]
         arena.at_once(*calls)
-        assert arena.status(job)["job_tasks_status"][0]["simulated_primaries"] == max(told)
+        assert arena.status(job)["job_tasks_status"][0]["simulated_primaries"] == max(items)
 
 
 def test_results_that_arrive_twice_at_once_are_stored_once(arena: Arena) -> None:

@@ -26,8 +26,8 @@ PASSWORD = "a long password"
 def snippet(heading: str, language: str) -> str:
     """The block of this language below a heading."""
     section = re.search(rf"^#+ {heading}\n(.*?)(?=^#+ [A-Z]|\Z)", README, re.MULTILINE | re.DOTALL)[1]
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
-    return found
+    (result,) = re.findall(rf"^```{language}\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    return result
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -130,8 +130,8 @@ def test_use_postgresql(type_in, environment, postgres):
     url = re.search(r"postgresql\S+", text)[0]
     assert text.endswith("\nyaptide up\n")
     database = postgres.create_database()
-    told = text.removesuffix("yaptide up\n").replace(url, database)
-    type_in("bash", "-euc", f"{told}\nyaptide db check\nyaptide list")
+    message = text.removesuffix("yaptide up\n").replace(url, database)
+    type_in("bash", "-euc", f"{message}\nyaptide db check\nyaptide list")
     postgres.drop_database(database)
 
 

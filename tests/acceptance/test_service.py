@@ -23,8 +23,8 @@ from yaptide.services import lifecycle
 
 @pytest.fixture
 def there(tmp_path):
-    with place(tmp_path / "place", YAPTIDE_FOREIGN_WORKERS="shieldhit") as found:
-        yield found
+    with place(tmp_path / "place", YAPTIDE_FOREIGN_WORKERS="shieldhit") as own_place:
+        yield own_place
 
 
 @contextlib.contextmanager

@@ -51,8 +51,8 @@ def job_id(server, water):
 
 @pytest.fixture
 def there(tmp_path):
-    with place(tmp_path / "place") as found:
-        yield found
+    with place(tmp_path / "place") as own_place:
+        yield own_place
 
 
 @contextlib.contextmanager
@@ -258,8 +258,11 @@ def test_a_server_does_not_start_without_the_keys_of_what_is_stored(there):
         backend = Backend(database, Folder(there.data / "spool"), b"", secret_keys=(key,))
         pair = Authority().pair("alice")
         credentials.store_credentials(backend, of_keycloak(backend, "alice"), pair["cert"], pair["private"])
-    for keys, told in {"": "set YAPTIDE_SECRET_KEYS to the one in use", other: "add the key that encrypted it"}.items():
+    for keys, message in {
+        "": "set YAPTIDE_SECRET_KEYS to the one in use",
+        other: "add the key that encrypted it",
+    }.items():
         done = there.run("up", "--port", free_port(), YAPTIDE_SECRET_KEYS=keys)
-        assert (done.code, told in done.err) == (1, True)
+        assert (done.code, message in done.err) == (1, True)
     assert there.run("secrets", "rotate", YAPTIDE_SECRET_KEYS=f"{other},{key}").code == 0
     there.up("--no-executor", YAPTIDE_SECRET_KEYS=other).stop()

@@ -87,8 +87,8 @@ def test_a_connection_is_used_again_and_made_once(slurm_cluster, server, login):
     remote = pool.open_session(server, login)
     try:
         with ThreadPoolExecutor(8) as threads:
-            found = list(threads.map(lambda _: remote.run_command("sh", "-c", "echo $SSH_CONNECTION").text, range(16)))
-        assert len(set(found)) == 1
+            items = list(threads.map(lambda _: remote.run_command("sh", "-c", "echo $SSH_CONNECTION").text, range(16)))
+        assert len(set(items)) == 1
     finally:
         pool.close()
 
@@ -478,11 +478,11 @@ def test_a_missing_program_names_the_command_that_brings_it():
 
 def commands_with(text):
     """Command lines of processes with this text in them."""
-    found = []
+    items = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):  # it has ended meanwhile
-            found += [line for line in [entry.read_text(errors="replace")] if text in line]
-    return found
+            items += [line for line in [entry.read_text(errors="replace")] if text in line]
+    return items
 
 
 def test_nothing_is_left_of_a_cluster_whose_tests_were_killed(tmp_path):

@@ -98,9 +98,9 @@ def by_chromium(url: str, token: str) -> bytes:
 
 @pytest.mark.parametrize("read", [by_curl, by_httpx, by_urllib, by_requests, by_node, by_chromium])
 def test_it_is_read_whole(answered: tuple[str, str], read: Callable[[str, str], bytes]) -> None:
-    [found] = orjson.loads(read(*answered))["estimators"]
-    assert len(found["pages"]) == 12
-    for page in found["pages"]:
+    [result] = orjson.loads(read(*answered))["estimators"]
+    assert len(result["pages"]) == 12
+    for page in result["pages"]:
         assert list(map(payloads.bits, map(float, page["data"]["values"]))) == expected(read)
 
 

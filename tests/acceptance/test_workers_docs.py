@@ -17,8 +17,8 @@ PASSWORD = "a long password"
 @pytest.fixture
 def there(tmp_path):
     (setting,) = re.findall(r"^    YAPTIDE_FOREIGN_WORKERS=(.+)$", DOCUMENT, re.MULTILINE)
-    with place(tmp_path / "place", YAPTIDE_FOREIGN_WORKERS=setting) as found:
-        yield found
+    with place(tmp_path / "place", YAPTIDE_FOREIGN_WORKERS=setting) as own_place:
+        yield own_place
 
 
 def test_the_calls_of_a_worker_end_a_simulation(there, tmp_path):
@@ -41,8 +41,8 @@ def test_the_calls_of_a_worker_end_a_simulation(there, tmp_path):
         assert job.update_key() == key["update_key"]
     printed = there.run("simulations", "key", item["job_id"])
     assert printed.out == key["update_key"] + "\n"
-    told = there.run("simulations", "key", item["job_id"], "--json").json
-    assert told == {"job_id": item["job_id"], **{name: key[name] for name in ("simulation_id", "update_key")}}
+    document = there.run("simulations", "key", item["job_id"], "--json").json
+    assert document == {"job_id": item["job_id"], **{name: key[name] for name in ("simulation_id", "update_key")}}
     assert key["update_key"] not in server.running.said
 
 

@@ -223,12 +223,12 @@ def test_a_name_that_looks_like_another_is_refused(client, signed_in, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("\u0430lice", "CYRILLIC and LATIN"), ("bob\ufe0f", "invisible characters")]
+    ("name", "message"), [("\u0430lice", "CYRILLIC and LATIN"), ("bob\ufe0f", "invisible characters")]
 )
-def test_a_name_that_could_pass_for_any_other_is_refused(client, name, told):
+def test_a_name_that_could_pass_for_any_other_is_refused(client, name, message):
     response = register(client, name)
     assert response.status_code == 400
-    assert told in response.json["message"]
+    assert message in response.json["message"]
 
 
 def test_a_local_user_may_be_called_as_somebody_of_keycloak(client, alice):

@@ -229,15 +229,15 @@ def test_a_remark_is_no_reason_for_a_failure(job, database, backend):
 def test_the_lists_of_the_command_line(yaptide, job, stranger):
     other = submit(stranger).bring_to("CANCELED")
     assert [user["username"] for user in printed(yaptide("users", "list", "--json"))["users"]] == ["alice", "mallory"]
-    found = printed(yaptide("simulations", "list", "--json"))
-    assert [entry["job_id"] for entry in found["simulations"]] == [other.job_id, job.job_id]
-    found = printed(yaptide("simulations", "list", "--user", "alice", "--limit", "1", "--json"))
-    assert (found["simulations_count"], found["simulations"][0]["job_id"]) == (1, job.job_id)
-    found = printed(yaptide("simulations", "list", "--states", "canceled", "--json"))
-    assert [entry["username"] for entry in found["simulations"]] == ["mallory"]
+    result = printed(yaptide("simulations", "list", "--json"))
+    assert [entry["job_id"] for entry in result["simulations"]] == [other.job_id, job.job_id]
+    result = printed(yaptide("simulations", "list", "--user", "alice", "--limit", "1", "--json"))
+    assert (result["simulations_count"], result["simulations"][0]["job_id"]) == (1, job.job_id)
+    result = printed(yaptide("simulations", "list", "--states", "canceled", "--json"))
+    assert [entry["username"] for entry in result["simulations"]] == ["mallory"]
     assert printed(yaptide("tasks", "list", "--json"))["tasks_count"] == 4
-    found = printed(yaptide("tasks", "list", job.job_id, "--states", "PENDING", "--json"))
-    assert [(task["job_id"], task["task_id"]) for task in found["tasks"]] == [(job.job_id, 0), (job.job_id, 1)]
+    result = printed(yaptide("tasks", "list", job.job_id, "--states", "PENDING", "--json"))
+    assert [(task["job_id"], task["task_id"]) for task in result["tasks"]] == [(job.job_id, 0), (job.job_id, 1)]
     for group in ("users", "simulations", "tasks", "clusters"):
         assert yaptide(group, "list").exit_code == 0
 
@@ -302,25 +302,25 @@ def test_an_update_changes_what_it_is_told(yaptide, database, namesake):
 
 
 @pytest.mark.parametrize(
-    ("told", "size"),
+    ("message", "size"),
     [("0", 0), ("5GB", 5 * 10**9), ("5 gb", 5 * 10**9), ("5G", 5 * 10**9), ("2KiB", 2048), ("1.5kB", 1500), ("7b", 7)],
 )
-def test_sizes(told, size):
-    assert arguments.parse_size(told) == size
+def test_sizes(message, size):
+    assert arguments.parse_size(message) == size
 
 
-@pytest.mark.parametrize("told", ["", "GB", "-1", "1e3", "5XB", "9999999TB", "1.GB", "5\u0664"])
-def test_no_sizes(told):
+@pytest.mark.parametrize("message", ["", "GB", "-1", "1e3", "5XB", "9999999TB", "1.GB", "5\u0664"])
+def test_no_sizes(message):
     with pytest.raises(InvalidInput, match="Invalid size"):
-        arguments.parse_size(told)
+        arguments.parse_size(message)
 
 
 def test_ages_and_states():
     assert arguments.parse_age("90d") == timedelta(days=90)
     assert arguments.parse_age("12h") == timedelta(hours=12)
-    for told in ("", "d", "90", "-1d", "1.5d", "9999999d", "90 d"):
+    for message in ("", "d", "90", "-1d", "1.5d", "9999999d", "90 d"):
         with pytest.raises(InvalidInput, match="Invalid age"):
-            arguments.parse_age(told)
+            arguments.parse_age(message)
     assert arguments.parse_states("failed, CANCELED") == (EntityState.FAILED, EntityState.CANCELED)
     assert arguments.parse_states("") == ()
     with pytest.raises(InvalidInput, match="Unknown state 'NEW'"):

@@ -175,8 +175,8 @@ def check_kept(before: dict[str, list[Any]], columns: dict[str, list[str]], data
 def check_payload(name: str, row: dict[str, Any], now: dict[str, dict[int, Any]]) -> None:
     """A payload is where it was, byte by byte, or its text is among the log files of its simulation."""
     data = bytes(row["compressed_data"])
-    found = now[name].get(row["id"])
-    if found is not None and bytes(found.compressed_data) == data:
+    response = now[name].get(row["id"])
+    if response is not None and bytes(response.compressed_data) == data:
         return
     assert name in ("Input", "Logfiles")
     of_simulation = [other for other in now[name].values() if other.simulation_id == row["simulation_id"]]
@@ -247,9 +247,9 @@ def test_everything_is_read_by_its_owner(old, database, tmp_path):
     older = [text for name, text in logs.items() if re.fullmatch(r"input-\d+\.json", name)]
     assert [json.loads(text)["input_json"]["t"] for text in older] == ["older", "older"]
     assert {"first.log", "second.log"} < logs.keys()
-    found = get(bob, "/results", "met")["estimators"]
-    assert [estimator["name"] for estimator in found] == ["dose", "dose (2)", "twice", "no pages"]
-    values = [[entry["data"]["values"][0] for entry in estimator["pages"]] for estimator in found]
+    loaded = get(bob, "/results", "met")["estimators"]
+    assert [estimator["name"] for estimator in loaded] == ["dose", "dose (2)", "twice", "no pages"]
+    values = [[entry["data"]["values"][0] for entry in estimator["pages"]] for estimator in loaded]
     assert values == [[0.1, 0.1], [0.2, 0.2], [0.1, 0.3, 0.3, 0.4], []]
 
 
@@ -266,8 +266,8 @@ def test_nobody_is_served_a_nan(old, database, tmp_path):
     logs = get(alice, "/logfiles", "odd-payloads")["logfiles"]
     assert '{"value.log": NaN}' in logs.values()
     assert base64.b64encode(b"no gzip").decode() in logs.values()
-    told = [entry.why for entry in report.decisions if entry.where.startswith("Page") and "NaN" in entry.why]
-    assert told == ["it has 3 NaN or infinite numbers"]
+    items = [entry.why for entry in report.decisions if entry.where.startswith("Page") and "NaN" in entry.why]
+    assert items == ["it has 3 NaN or infinite numbers"]
 
 
 def test_a_payload_of_ours_among_adopted_ones_is_one_more(url, tmp_path):
@@ -322,8 +322,8 @@ def test_old_passwords_sign_in_and_are_hashed_anew(user, old, database, tmp_path
 def test_names_of_old_users_keep_others_from_what_looks_alike(old, database):
     adopt(database)
     query = 'SELECT username, name_skeleton FROM "YaptideUser" y JOIN "User" u ON u.id = y.id WHERE auth_provider = '
-    found = rows(database, query + "'YaptideUser'")
-    assert {make_skeleton(name) for name, _ in found} == {stored for _, stored in found if stored}
+    result = rows(database, query + "'YaptideUser'")
+    assert {make_skeleton(name) for name, _ in result} == {stored for _, stored in result if stored}
 
 
 def test_private_keys_are_encrypted_and_gone_in_clear(old, url, database, tmp_path):
@@ -540,7 +540,7 @@ def test_private_keys_need_a_key_to_encrypt_them(old, database):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ("CREATE TABLE other (id INTEGER)", "it has additional tables: other"),
         ('DROP TABLE "Logfiles"', "has no table Logfiles"),
@@ -551,12 +551,12 @@ def test_private_keys_need_a_key_to_encrypt_them(old, database):
         ("INSERT INTO alembic_version VALUES ('06c32cf470e7')", "is not known"),
     ],
 )
-def test_what_is_not_known_is_refused(change, told, url, database):
+def test_what_is_not_known_is_refused(change, message, url, database):
     old = Old(url)
     with old.engine.begin() as connection:
         connection.exec_driver_sql(change)
     before = old.rows()
-    with pytest.raises(Conflict, match=told):
+    with pytest.raises(Conflict, match=message):
         adopt(database)
     assert old.rows() == before
 
@@ -583,7 +583,7 @@ class Dice(Filler):
             self.user(f"user {number}", "secret", "pbkdf2:sha256:1") for number in range(self.random.randint(0, 2))
         ]
         clusters = [self.add("Cluster", cluster_name=self.any("", "ares")) for _ in range(self.random.randint(1, 3))]
-        found = []
+        items = []
         for number in range(self.random.randint(0, 5)):
             owner = self.any(None, *users, *([77] if self.orphans else []))
             platform, start = self.any("DIRECT", "BATCH", "batch", "?"), self.time()
@@ -593,12 +593,12 @@ class Dice(Filler):
                 "platform": platform,
                 "sim_type": self.any("", "fluka"),
             }
-            found.append(
+            items.append(
                 self.simulation(f"job {number}", owner, state, start_time=start, end_time=self.time(), **words)
             )
             if self.random.random() < 0.3:
-                self.add("BatchSimulation", id=found[-1], cluster_id=self.any(*clusters), job_dir=self.any(None, "d"))
-        found += [1000, 1001] if self.orphans else []
+                self.add("BatchSimulation", id=items[-1], cluster_id=self.any(*clusters), job_dir=self.any(None, "d"))
+        items += [1000, 1001] if self.orphans else []
         for number in range(self.random.randint(0, 8)):
             values = {
                 "simulated_primaries": self.any(-1, 0, 500, 2**31 - 1),
@@ -606,14 +606,14 @@ class Dice(Filler):
             }
             values |= {"start_time": self.time(), "end_time": self.time(), "last_update_time": self.time()}
             values |= {"estimated_time": self.any(None, -3, 9)}
-            if found:
-                self.task(self.any(None, *found), number - 2, self.any(*EntityState, "", "OK"), **values)
-        estimators = [self._estimator(self.any(*found)) for _ in range(self.random.randint(0, 5)) if found]
+            if items:
+                self.task(self.any(None, *items), number - 2, self.any(*EntityState, "", "OK"), **values)
+        estimators = [self._estimator(self.any(*items)) for _ in range(self.random.randint(0, 5)) if items]
         estimators += [2000] if self.orphans else []
         for _ in range(self.random.randint(0, 8)):
             for name in ("Input", "Logfiles"):
-                if found:
-                    self.add(name, simulation_id=self.any(*found), compressed_data=self.payload())
+                if items:
+                    self.add(name, simulation_id=self.any(*items), compressed_data=self.payload())
             if estimators:
                 values = {"page_name": self.any("", "DOSE"), "page_dimension": self.any(-1, 0, 2)}
                 number = self.any(-1, 0, 0, 1, 5)

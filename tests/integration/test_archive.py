@@ -74,7 +74,7 @@ def at(database: Database, folder: Path) -> Backend:
 def known(database: Database) -> dict[str, list]:
     """All rows that an archive carries, without what an installation numbers for itself."""
     tables = ("Simulation", "Task", "StateHistory", "Input", "Estimator", "Page", "Logfiles")
-    found = {}
+    result = {}
     with database.reading() as connection:
         for name in tables:
             table = SimulationModel.metadata.tables[name]
@@ -83,8 +83,8 @@ def known(database: Database) -> dict[str, list]:
                 query = query.join(SimulationModel, SimulationModel.id == table.c.simulation_id)
             if name not in ("Page", "Estimator", "Logfiles"):
                 query = query.where(SimulationModel.job_id.in_(BOTH))
-            found[name] = list(map(tuple, connection.execute(query)))
-    return found
+            result[name] = list(map(tuple, connection.execute(query)))
+    return result
 
 
 def test_a_simulation_moves_to_another_user_elsewhere(home, archive, there):
@@ -127,13 +127,13 @@ def test_what_was_taken_in_can_be_handed_on(archive, there, tmp_path):
 
 
 def test_the_archive_tells_everything_to_standard_tools(archive):
-    with zipfile.ZipFile(archive) as found:
-        document = json.loads(found.read(f"{DIRECT_JOB}/simulation.json"))
-        assert json.loads(gzip.decompress(found.read(document["input"]["entry"]))) == stores.INPUT
+    with zipfile.ZipFile(archive) as result:
+        document = json.loads(result.read(f"{DIRECT_JOB}/simulation.json"))
+        assert json.loads(gzip.decompress(result.read(document["input"]["entry"]))) == stores.INPUT
         [estimator] = document["estimators"]
         page = estimator["pages"][0]["data"]
-        assert json.loads(gzip.decompress(found.read(page["entry"]))) == {"values": [0.1, -0.0]}
-        manifest = json.loads(found.read("manifest.json"))
+        assert json.loads(gzip.decompress(result.read(page["entry"]))) == {"values": [0.1, -0.0]}
+        manifest = json.loads(result.read("manifest.json"))
     assert (document["user"], document["simulator_version"], len(document["history"])) == ("alice", "1.1.0", 10)
     assert document["tasks"][0]["seed"] == 2**63 - 1
     assert manifest["about"] == {"simulations": BOTH}
@@ -146,8 +146,8 @@ def test_results_of_an_imported_simulation_read_as_before(home, tmp_path, there)
     origin = at(home, tmp_path)
     user = users.ensure_user(origin, "carol")
     job = simulations.submit_simulation(origin, user, Submission("shieldhit", 2, "t", payloads.shieldhit_files()))
-    found = [payloads.estimator("a", payloads.page(0), payloads.page(1)), payloads.estimator("b")]
-    body = {"simulation_id": job.simulation_id, "update_key": job.update_key, "estimators": found}
+    items = [payloads.estimator("a", payloads.page(0), payloads.page(1)), payloads.estimator("b")]
+    body = {"simulation_id": job.simulation_id, "update_key": job.update_key, "estimators": items}
     results.post_results(origin, orjson.dumps(body))
     archives.export_simulations(origin, [job.job_id], tmp_path / "a.zip")
     archives.import_simulations(there, tmp_path / "a.zip", "bob")
@@ -197,8 +197,8 @@ def test_another_simulation_of_the_same_name_is_kept(archive, there, model, valu
 
 
 def test_the_quota_holds(archive, there):
-    with zipfile.ZipFile(archive) as found:
-        needed = sum(info.file_size for info in found.infolist() if info.filename.endswith(".gz"))
+    with zipfile.ZipFile(archive) as result:
+        needed = sum(info.file_size for info in result.infolist() if info.filename.endswith(".gz"))
     for quota, fits in ((needed - 1, False), (needed, True)):
         with there.database.writing() as connection:
             connection.execute(update(UserModel).where(UserModel.username == "bob").values(quota_bytes=quota))

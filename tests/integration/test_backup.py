@@ -67,8 +67,8 @@ def saved(tmp_path, migrated_file) -> Path:
 def test_every_table_and_column_of_the_models_is_in_a_backup(database, tmp_path):
     stores.fill(database)
     report = backups.write_backup(database, tmp_path / "a.zip")
-    found = {name: set(table.columns) for name, table in report.tables.items()}
-    assert found == {name: set(table.columns.keys()) for name, table in Base.metadata.tables.items()}
+    by_name = {name: set(table.columns) for name, table in report.tables.items()}
+    assert by_name == {name: set(table.columns.keys()) for name, table in Base.metadata.tables.items()}
     assert {name: table.rows for name, table in report.tables.items()} == counts(database)
     assert all(table.rows for table in report.tables.values()), "the small store has rows in every table"
     assert backups.verify_backup(tmp_path / "a.zip") == report
@@ -119,10 +119,10 @@ def test_a_backup_is_of_one_moment_while_others_write(backend, tmp_path):
             )
             for simulated in (100, 300):
                 for task in range(2):
-                    told = Update(task_state=EntityState.RUNNING, simulated_primaries=simulated)
-                    tasks.report_task(backend, job.simulation_id, task, job.update_key, told)
-            found = [payloads.estimator(f"e{n}", *(payloads.page(p) for p in range(3))) for n in range(3)]
-            body = {"simulation_id": job.simulation_id, "update_key": job.update_key, "estimators": found}
+                    message = Update(task_state=EntityState.RUNNING, simulated_primaries=simulated)
+                    tasks.report_task(backend, job.simulation_id, task, job.update_key, message)
+            items = [payloads.estimator(f"e{n}", *(payloads.page(p) for p in range(3))) for n in range(3)]
+            body = {"simulation_id": job.simulation_id, "update_key": job.update_key, "estimators": items}
             results.post_results(backend, orjson.dumps(body))
             if number == 0:
                 simulations.delete_simulation(backend, user, job.job_id)

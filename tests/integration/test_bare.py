@@ -23,8 +23,8 @@ pytestmark = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indir
 @pytest.fixture
 def bare(database: Database) -> Iterator[Bare]:
     """Over the same database as ours."""
-    with closing(Bare(database.address)) as found:
-        yield found
+    with closing(Bare(database.address)) as result:
+        yield result
 
 
 def ask(bare: Bare, method: str, path: str, body: bytes = b"", **query: Any) -> bytes:
@@ -32,7 +32,7 @@ def ask(bare: Bare, method: str, path: str, body: bytes = b"", **query: Any) -> 
     started: list[Any] = []
     environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": urlencode(query)}
     environ |= {"CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body)}
-    answer = b"".join(bare(environ, lambda *told: started.extend(told)))
+    answer = b"".join(bare(environ, lambda *message: started.extend(message)))
     status, headers = started
     assert status.startswith("2")
     assert dict(headers)["Content-Length"] == str(len(answer))
@@ -85,8 +85,8 @@ def test_submitting_and_deleting(bare: Bare, job: Job, database: Database) -> No
 def test_results(bare: Bare, signed_in: FlaskClient) -> None:
     page = payloads.page()
     stored, packed = submit(signed_in), submit(signed_in)
-    found = [{"name": f"e{number}", "metadata": {}, "pages": [page, page]} for number in range(2)]
-    ask(bare, "POST", "/bare/results", report(stored, estimators=found))
+    items = [{"name": f"e{number}", "metadata": {}, "pages": [page, page]} for number in range(2)]
+    ask(bare, "POST", "/bare/results", report(stored, estimators=items))
     data = codec.encode_payload(page).data
     lengths = f"{len(data)},{len(data)}"
     ask(bare, "PUT", "/bare/results", 4 * data, simulation=packed.simulation_id, estimators=2, lengths=lengths)

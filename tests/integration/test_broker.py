@@ -48,9 +48,9 @@ def test_a_broker_that_is_away_costs_seconds_and_loses_nothing(scheme):
     broker = Broker(scheme.format(free_port()), 3600)
     begun = time.monotonic()
     assert broker.send_messages(SIMULATE, QUEUE, [("a", []), ("b", [])]) == ["a", "b"]
-    with pytest.raises(Unavailable, match="cannot be reached") as told:
+    with pytest.raises(Unavailable, match="cannot be reached") as message:
         broker.count_messages()
-    assert "hidden" not in str(told.value) + str(broker)
+    assert "hidden" not in str(message.value) + str(broker)
     assert time.monotonic() - begun < 60
 
 

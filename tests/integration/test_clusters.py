@@ -51,8 +51,8 @@ def test_a_cluster_is_found_as_it_was_added(database):
 def test_a_cluster_is_changed_and_removed(database):
     clusters.add_cluster(database, FULL)
     clusters.change_cluster(database, "ares", {"host": "other.example.org", "simulators": {}})
-    found = clusters.find_cluster(database, "ares")
-    assert (found.host, found.simulators, found.port, found.max_tasks) == ("other.example.org", {}, 2222, 100)
+    result = clusters.find_cluster(database, "ares")
+    assert (result.host, result.simulators, result.port, result.max_tasks) == ("other.example.org", {}, 2222, 100)
     with pytest.raises(InvalidInput):
         clusters.change_cluster(database, "ares", {"port": 0})
     clusters.remove_cluster(database, "ares")
@@ -67,8 +67,8 @@ def test_a_cluster_that_has_run_simulations_stays(database):
     stores.fill(database)
     with pytest.raises(Conflict, match="Cannot remove ares"):
         clusters.remove_cluster(database, stores.CLUSTER)
-    found = clusters.find_cluster(database, stores.CLUSTER)
-    assert (found.simulators, found.max_running) == ({"mcsquare": "/opt/MCsquare"}, 50)
+    result = clusters.find_cluster(database, stores.CLUSTER)
+    assert (result.simulators, result.max_running) == ({"mcsquare": "/opt/MCsquare"}, 50)
 
 
 @pytest.mark.parametrize("database", ["memory"], indirect=True)
@@ -110,13 +110,13 @@ def test_what_a_cluster_cannot_have_is_refused(wrong):
 def test_a_public_key_alone_is_taken_for_that_of_the_host():
     for port, name in ((22, "login.example.org"), (2222, "[login.example.org]:2222")):
         given_key = f"# login node\n{KEY} root@login\n\n@cert-authority *.example.org {RSA} comment\n"
-        found = clusters.check_cluster(
+        result = clusters.check_cluster(
             Cluster("ares", host="login.example.org", port=port, host_key=given_key)
         ).host_key
-        assert found == f"{name} {KEY}\n@cert-authority *.example.org {' '.join(RSA.split()[:2])}\n"
-        match = asyncssh.import_known_hosts(found).match("login.example.org", "", port)
+        assert result == f"{name} {KEY}\n@cert-authority *.example.org {' '.join(RSA.split()[:2])}\n"
+        match = asyncssh.import_known_hosts(result).match("login.example.org", "", port)
         assert (len(match[0]), len(match[1])) == (1, port == 22)
-        assert clusters.check_cluster(Cluster("ares", host="x", host_key=found)).host_key == found
+        assert clusters.check_cluster(Cluster("ares", host="x", host_key=result)).host_key == result
 
 
 @pytest.mark.parametrize("account", ["", "..", "../x", "/x", "a b", "$(id)", "a\nb", "-x", "a;b", "{user}"])

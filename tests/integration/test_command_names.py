@@ -57,12 +57,12 @@ def test_shells_complete_names(job, settings, monkeypatch, tmp_path):
 
 def test_a_list_says_whose_it_is(job, yaptide, app):
     submit(sign_in(app, "bob"))
-    mine, bobs, everybodys = (yaptide("list", *words).stderr for words in ([], ["--user", "bob"], ["--all"]))
-    assert mine.splitlines()[0] == "1 of 1 simulations of alice; other users: --user NAME, all users: --all"
+    own, bobs, everybodys = (yaptide("list", *words).stderr for words in ([], ["--user", "bob"], ["--all"]))
+    assert own.splitlines()[0] == "1 of 1 simulations of alice; other users: --user NAME, all users: --all"
     assert bobs.startswith("1 of 1 simulations of bob; ")
     assert everybodys.splitlines()[0] == "2 of 2 simulations of all users"
-    found, nothing = (yaptide("list", "--title", title).stderr for title in ("wATER", "bone"))
-    assert (found.split(" sim")[0], nothing.split(" sim")[0]) == ("1 of 1", "0 of 0")
+    result, nothing = (yaptide("list", "--title", title).stderr for title in ("wATER", "bone"))
+    assert (result.split(" sim")[0], nothing.split(" sim")[0]) == ("1 of 1", "0 of 0")
 
 
 def test_keys_cannot_be_rotated_if_there_is_none(yaptide):

@@ -23,19 +23,19 @@ def registered(client):
 
 def cookies(response: TestResponse) -> dict[str, dict[str, str]]:
     """The attributes (those that are set) and the value of each cookie that a response sets, by the kind of cookie."""
-    found: SimpleCookie = SimpleCookie()
+    result: SimpleCookie = SimpleCookie()
     for header in response.headers.getlist("Set-Cookie"):
-        found.load(header)
+        result.load(header)
     return {
         name.rpartition("_")[0]: {"value": morsel.value} | {key: value for key, value in morsel.items() if value}
-        for name, morsel in found.items()
+        for name, morsel in result.items()
     }
 
 
 def assert_both_cleared(response: TestResponse) -> None:
-    found = cookies(response)
-    assert set(found) == {"access_token", "refresh_token"}
-    for cookie in found.values():
+    result = cookies(response)
+    assert set(result) == {"access_token", "refresh_token"}
+    for cookie in result.values():
         assert cookie["value"] == ""
         assert cookie["max-age"] == "0"
         assert (cookie["path"], cookie["samesite"], cookie["httponly"]) == ("/", "Lax", True)
@@ -74,9 +74,9 @@ def test_logging_in(client, registered):
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_cookies_are_for_the_browser_only_and_for_all_paths(client, registered, scheme):
-    found = cookies(client.post("/auth/login", json=CREDENTIALS, base_url=f"{scheme}://localhost"))
-    assert set(found) == {"access_token", "refresh_token", "known_device"}
-    for cookie in found.values():
+    response = cookies(client.post("/auth/login", json=CREDENTIALS, base_url=f"{scheme}://localhost"))
+    assert set(response) == {"access_token", "refresh_token", "known_device"}
+    for cookie in response.values():
         assert cookie["value"]
         assert (cookie["path"], cookie["samesite"], cookie["httponly"]) == ("/", "Lax", True)
         assert "domain" not in cookie

@@ -38,14 +38,14 @@ def kim(app, backend) -> FlaskClient:
 
 
 def body(**changes):
-    found = {
+    result = {
         "input_type": "files",
         "input_files": water_sample(3200),
         "ntasks": 2,
         "sim_type": "mcsquare",
         "title": "t",
     }
-    return found | {"batch_options": {"cluster_name": "ares"}} | changes
+    return result | {"batch_options": {"cluster_name": "ares"}} | changes
 
 
 @dataclass
@@ -61,8 +61,8 @@ class Node:
         return self.client.open(f"/worker/{self.job.id}{path}", method=method, headers=headers, **options)
 
     def claim(self, worker="slurm-12_1-0", task=1):
-        told = {"worker": worker, "simulator_version": "", "simulator_digest": "", "with_input": False}
-        return self.call("POST", f"/tasks/{task}/claim", json=told)
+        message = {"worker": worker, "simulator_version": "", "simulator_digest": "", "with_input": False}
+        return self.call("POST", f"/tasks/{task}/claim", json=message)
 
     def hand_in(self, data, exit_code=0, task=1):
         claimed = self.claim(task=task).json
@@ -84,9 +84,9 @@ def state(kim, job_id):
 
 
 def test_a_job_waits_for_its_cluster_at_once(backend, kim, node):
-    found = state(kim, node.job.job_id)
-    assert found["job_state"] == "PENDING"
-    assert [task["task_id"] for task in found["job_tasks_status"]] == [1, 2]
+    result = state(kim, node.job.job_id)
+    assert result["job_state"] == "PENDING"
+    assert [task["task_id"] for task in result["job_tasks_status"]] == [1, 2]
     assert node.job.job_id.endswith("BATCH")
     (item,) = kim.get("/user/simulations").json["simulations"]
     assert item["metadata"]["platform"] == "BATCH"
@@ -228,8 +228,8 @@ def test_a_task_that_was_requeued_is_its_next_runs(kim, node):
     second = node.claim("slurm-12_1-2").json
     assert (first["attempt"], second["attempt"]) == (1, 2)
     assert node.claim("slurm-12_1-0").status_code == 409
-    told = {"owner": first["owner"], "attempt": 1, "simulated_primaries": 5}
-    assert node.call("POST", "/tasks/1/progress", json=told).json["wanted"] is False
+    message = {"owner": first["owner"], "attempt": 1, "simulated_primaries": 5}
+    assert node.call("POST", "/tasks/1/progress", json=message).json["wanted"] is False
 
 
 def test_nobody_takes_tasks_away_from_a_cluster(backend, kim, node):
@@ -276,7 +276,7 @@ def test_only_one_installation_submits(backend, node, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("url", "host", "told"),
+    ("url", "host", "message"),
     [
         ("https://yaptide.example.org", "login.example.org", True),
         ("http://yaptide.example.org", "login.example.org", False),  # the key would be read on its way
@@ -286,5 +286,5 @@ def test_only_one_installation_submits(backend, node, tmp_path):
         ("http://127.0.0.1:5000", "127.0.0.1", True),
     ],
 )
-def test_where_nodes_may_send_the_key(url, host, told):
-    assert reachable_url(url, cluster(host=host)) == (url if told else None)
+def test_where_nodes_may_send_the_key(url, host, message):
+    assert reachable_url(url, cluster(host=host)) == (url if message else None)

@@ -13,7 +13,7 @@ from tests.support.payloads import bits, estimator, page
 
 def names(job) -> list[str]:
     """The names of the estimators in the order of the tabs."""
-    return [found["name"] for found in job.get("/estimators").json["estimators_metadata"]]
+    return [result["name"] for result in job.get("/estimators").json["estimators_metadata"]]
 
 
 def test_results_end_the_simulation(job, signed_in):
@@ -70,18 +70,18 @@ def test_pages_come_in_ascending_order_however_they_were_posted(job):
 
 
 def test_all_results(job):
-    found = [estimator("dose_", page(0), page(1, "LET")), estimator("dose2_")]
-    job.post_results(*found)
+    items = [estimator("dose_", page(0), page(1, "LET")), estimator("dose2_")]
+    job.post_results(*items)
     response = job.get("/results")
     assert response.status_code == 200
     assert set(response.json) == {"message", "estimators"}
-    assert response.json["estimators"] == [found[0] | {"name": "dose"}, found[1] | {"name": "dose2"}]
+    assert response.json["estimators"] == [items[0] | {"name": "dose"}, items[1] | {"name": "dose2"}]
 
 
 def test_results_of_one_estimator(job):
     job.post_results(estimator("dose_"), estimator("dose2_", page(0, "LET")))
     response = job.get("/results", estimator_name="dose2")
-    assert [found["name"] for found in response.json["estimators"]] == ["dose2"]
+    assert [result["name"] for result in response.json["estimators"]] == ["dose2"]
     response = job.get("/results", estimator_name="dose3")
     assert response.status_code == 404
 
@@ -115,10 +115,10 @@ def test_numbers_keep_every_bit(job):
 
 def grid(axes: int, number: int = 0) -> dict[str, Any]:
     """A page with so many axes."""
-    found = page(number, values=tuple(map(float, range(6)))) | {"dimensions": axes}
+    result = page(number, values=tuple(map(float, range(6)))) | {"dimensions": axes}
     for place, size in enumerate((3, 2, 1, 1)[:axes], start=1):
-        found[f"axis_dim{place}"] = {"name": f"Position {place}", "unit": "cm", "values": list(range(size))}
-    return found
+        result[f"axis_dim{place}"] = {"name": f"Position {place}", "unit": "cm", "values": list(range(size))}
+    return result
 
 
 def test_a_page_with_two_axes(job):
@@ -153,12 +153,12 @@ def test_the_address_of_a_download_fits_every_name_of_an_estimator(signed_in):
 
 
 def test_whoever_asks_for_all_pages_or_for_values_gets_every_number(job):
-    found = [page(0), grid(2, 1), grid(3, 2)]
-    job.post_results(estimator("dose_", *found))
+    items = [page(0), grid(2, 1), grid(3, 2)]
+    job.post_results(estimator("dose_", *items))
     for query in ({}, {"estimator_name": "dose"}):
-        assert job.get("/results", **query).json["estimators"][0]["pages"] == found
+        assert job.get("/results", **query).json["estimators"][0]["pages"] == items
     one = {"estimator_name": "dose", "page_numbers": "0-2"}
-    assert job.get("/results", **one, values="1").json["pages"] == found
+    assert job.get("/results", **one, values="1").json["pages"] == items
     assert job.get("/results", **one, values="0").json == job.get("/results", **one).json
     assert job.get("/results", **one, values="some").status_code == 400
 
@@ -243,7 +243,7 @@ def test_estimators_are_named_and_ordered_as_in_the_project(signed_in, outputs, 
     assert response.status_code == 202, response.json
     assert names(job) == list(named)
     # None has got the numbers of another.
-    scored = {found["name"]: found["pages"][0]["data"]["name"] for found in job.get("/results").json["estimators"]}
+    scored = {result["name"]: result["pages"][0]["data"]["name"] for result in job.get("/results").json["estimators"]}
     assert scored == {name: f"of {file_name}" for name, file_name in named.items()}
 
 

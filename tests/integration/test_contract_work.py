@@ -385,8 +385,8 @@ def test_a_number_that_no_column_holds_is_the_address_of_nothing(job, client, da
 
 def test_workers_of_the_version_before_also_say_for_the_how_manieth_time_they_run(worker):
     claimed = worker.claim().json
-    told = {"owner": claimed["owner"], "attempt": claimed["attempt"], "simulated_primaries": 10}
-    assert worker.call("POST", "/tasks/0/progress", json=told).json["wanted"] is True
+    claim = {"owner": claimed["owner"], "attempt": claimed["attempt"], "simulated_primaries": 10}
+    assert worker.call("POST", "/tasks/0/progress", json=claim).json["wanted"] is True
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "x" * 201, "\0"])

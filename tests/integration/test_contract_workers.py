@@ -231,8 +231,8 @@ def test_missing_and_additional_keys_are_refused(job, missing):
 
 def test_many_tasks_in_one_report(running):
     begun = {"task_state": "RUNNING", "simulated_primaries": 7}
-    told = {0: {"simulated_primaries": 200, "estimated_time": 9}, 1: begun}
-    response = running.report_tasks(told)
+    message = {0: {"simulated_primaries": 200, "estimated_time": 9}, 1: begun}
+    response = running.report_tasks(message)
     assert response.status_code == 202
     assert response.json["message"] == "Tasks updated"
     assert response.json["tasks"] == [{"task_id": n, "task_state": "RUNNING"} for n in (0, 1)]

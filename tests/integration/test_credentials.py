@@ -73,13 +73,13 @@ def test_what_is_uploaded_can_be_used(backend, of_keycloak, alice, form):
     body = {"cert": AUTHORITY.issue(key, "alice", "alice-batch") + " a comment\n", "private": f"\r\n{private}\n"}
     response = of_keycloak.post("/user/update", json=body)
     assert (response.status_code, response.json) == (202, {"message": "User updated"})
-    found = credentials.current_credentials(backend, alice.id)
-    assert (found.private_key_text, found.certificate_text) == (private, body["cert"].strip())
-    assert found.username == "alice"
-    assert found.valid_until - datetime.now(UTC) == pytest.approx(12 * HOUR, abs=HOUR / 60)
-    assert private not in repr(found)
+    result = credentials.current_credentials(backend, alice.id)
+    assert (result.private_key_text, result.certificate_text) == (private, body["cert"].strip())
+    assert result.username == "alice"
+    assert result.valid_until - datetime.now(UTC) == pytest.approx(12 * HOUR, abs=HOUR / 60)
+    assert private not in repr(result)
     assert "PRIVATE KEY" not in str(contents(backend.database))
-    assert of_keycloak.get("/auth/status").json["certificate_exp"] == found.valid_until.timestamp() * 1000
+    assert of_keycloak.get("/auth/status").json["certificate_exp"] == result.valid_until.timestamp() * 1000
 
 
 KINDS: dict[str, Callable[[], Any]] = {
@@ -141,11 +141,11 @@ BAD_CERTIFICATES: dict[str, tuple[Callable[[], str], str]] = {
 }
 
 
-def check_refused(client: FlaskClient, backend: Backend, cert: str, private: str, told: str) -> None:
+def check_refused(client: FlaskClient, backend: Backend, cert: str, private: str, message: str) -> None:
     before = contents(backend.database)
     response = client.post("/user/update", json={"cert": cert, "private": private})
     assert response.status_code == 400, response.json
-    assert told in response.json["message"]
+    assert message in response.json["message"]
     assert not set(private.splitlines()[1:-1]) & set(response.json["message"].split())
     assert contents(backend.database) == before
 
@@ -153,15 +153,15 @@ def check_refused(client: FlaskClient, backend: Backend, cert: str, private: str
 @one_database
 @pytest.mark.parametrize("what", BAD_KEYS)
 def test_keys_that_are_refused(backend, of_keycloak, what):
-    make, told = BAD_KEYS[what]
-    check_refused(of_keycloak, backend, CERT, make(), told)
+    make, message = BAD_KEYS[what]
+    check_refused(of_keycloak, backend, CERT, make(), message)
 
 
 @one_database
 @pytest.mark.parametrize("what", BAD_CERTIFICATES)
 def test_certificates_that_are_refused(backend, of_keycloak, what):
-    make, told = BAD_CERTIFICATES[what]
-    check_refused(of_keycloak, backend, make(), PRIVATE, told)
+    make, message = BAD_CERTIFICATES[what]
+    check_refused(of_keycloak, backend, make(), PRIVATE, message)
 
 
 @one_database
@@ -217,8 +217,8 @@ def test_keys_are_rotated(backend, alice):
     pair = AUTHORITY.pair()
     credentials.store_credentials(replace(backend, secret_keys=KEYS[1:]), alice, pair["cert"], pair["private"])
     assert secrets.rotate_secrets(backend.database, Vault(KEYS)) == (1, 1)
-    found = credentials.current_credentials(replace(backend, secret_keys=KEYS[:1]), alice.id)
-    assert found.private_key_text == pair["private"]
+    result = credentials.current_credentials(replace(backend, secret_keys=KEYS[:1]), alice.id)
+    assert result.private_key_text == pair["private"]
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
@@ -228,17 +228,17 @@ def test_nothing_is_served_without_the_keys_of_what_is_stored(backend, alice, tm
     credentials.store_credentials(backend, alice, pair["cert"], pair["private"])
     url = backend.database.engine.url.render_as_string(hide_password=False)
     settings = Settings(_env_file=None, database_uri=url, data_dir=tmp_path / "data")
-    for keys, told in {
+    for keys, message in {
         (): "set YAPTIDE_SECRET_KEYS to the one in use",
         (secrets.new_key(),): "decrypts a stored secret",
     }.items():
         lacking = replace(backend, secret_keys=keys)
         if backend.database.is_sqlite:
-            with pytest.raises((NotConfigured, Conflict), match=told):
+            with pytest.raises((NotConfigured, Conflict), match=message):
                 create_app(settings, lacking)
         else:  # which may not be there yet when the application is made
             answer = create_app(settings, lacking).test_client().get("/")
-            assert (answer.status_code in (409, 503), told in answer.json["message"]) == (True, True)
+            assert (answer.status_code in (409, 503), message in answer.json["message"]) == (True, True)
     assert create_app(settings, backend).test_client().get("/").status_code == 200
 
 
@@ -311,8 +311,8 @@ def realm(issuer: http.Service, **settings: object) -> Keycloak:
 @pytest.mark.parametrize("style", ["/realms/science", "/auth/realms/science"])
 def test_both_styles_of_addresses(issuer, style):
     issuer.answers(published(signing()))
-    found = keycloak.identify_user(realm(issuer), token_of(f"{issuer.url}{style}"))
-    assert (found.username, found.subject) == ("alice", Subject(f"{issuer.url}/realms/science", "5a1c6f0e"))
+    result = keycloak.identify_user(realm(issuer), token_of(f"{issuer.url}{style}"))
+    assert (result.username, result.subject) == ("alice", Subject(f"{issuer.url}/realms/science", "5a1c6f0e"))
     assert issuer.asked == [(f"{style}/protocol/openid-connect/certs", "")]
 
 
@@ -427,7 +427,7 @@ def test_odd_times_are_no_reason_to_believe_a_token(issuer, name, time):
 
 
 @pytest.mark.parametrize(
-    ("claim", "value", "told"),
+    ("claim", "value", "message"),
     [
         ("preferred_username", None, "has no preferred_username: .* client scope profile"),
         ("preferred_username", "", "has no preferred_username"),
@@ -438,10 +438,10 @@ def test_odd_times_are_no_reason_to_believe_a_token(issuer, name, time):
     ],
     ids=repr,
 )
-def test_what_a_token_lacks_is_told(issuer, claim, value, told):
+def test_what_a_token_lacks_is_told(issuer, claim, value, message):
     issuer.answers(published(signing()))
     changes = {claim: value}
-    with pytest.raises(Forbidden, match=told):
+    with pytest.raises(Forbidden, match=message):
         keycloak.identify_user(realm(issuer), token_of(f"{issuer.url}/realms/science", **changes))
 
 

@@ -137,14 +137,14 @@ def test_a_device_on_which_several_users_sign_in_is_known_of_each_of_the_last(se
 def test_a_cookie_proves_nothing_about_others(server: Server) -> None:
     signed_in = server.log_in(HOME, username="bob")
     key = server.backend.signing_key
-    mine = jwt.decode(device_of(signed_in), key, algorithms=["HS256"])
+    own = jwt.decode(device_of(signed_in), key, algorithms=["HS256"])
     server.attack(60)
     for claims, signed_with in (
-        (mine, key),
-        (mine | {"use": "access"}, key),
-        (mine | {"exp": utc_now() - timedelta(seconds=1)}, key),
+        (own, key),
+        (own | {"use": "access"}, key),
+        (own | {"exp": utc_now() - timedelta(seconds=1)}, key),
         ({"use": "device"}, key),
-        (mine | {"users": [devices._digest(server.backend, users.find_user(server.backend, "alice"), "")]}, b"k" * 32),
+        (own | {"users": [devices._digest(server.backend, users.find_user(server.backend, "alice"), "")]}, b"k" * 32),
     ):
         assert not server.is_let_in(HOTEL, jwt.encode(claims, signed_with, algorithm="HS256"))
     access = next(text for text in signed_in.headers.getlist("Set-Cookie") if text.startswith("access_token_"))

@@ -15,8 +15,8 @@ OWNER = "place/executor-1"
 
 def stand_in(job: Job) -> Job:
     """The same simulation as a worker sees it that nobody has signed in, with the key that its owner was told."""
-    told = job.get("/jobs/key").json
-    return Job(job.client.application.test_client(), job.job_id, told["simulation_id"], told["update_key"])
+    document = job.get("/jobs/key").json
+    return Job(job.client.application.test_client(), job.job_id, document["simulation_id"], document["update_key"])
 
 
 @pytest.mark.parametrize("input_type", ["editor", "files"])
@@ -38,7 +38,7 @@ def test_a_worker_of_others_finishes_a_simulation_with_the_key_alone(signed_in, 
     assert worker.post_results(payloads.estimator("dose_"), payloads.estimator("dose2_")).status_code == 202
     assert worker.report(job_state="COMPLETED", log={"merge.log": "done"}).json["job_state"] == "COMPLETED"
     assert (job.state, job.task(0)["simulated_primaries"]) == ("COMPLETED", 500)
-    names = [found["name"] for found in job.get("/estimators").json["estimators_metadata"]]
+    names = [result["name"] for result in job.get("/estimators").json["estimators_metadata"]]
     assert names == (["dose", "dose2"] if input_type == "editor" else ["dose_", "dose2_"])
     assert job.get("/results").status_code == 200
     assert {change["actor"] for change in job.get("/jobs/history").json["history"]} == {"alice", "worker"}

@@ -185,17 +185,17 @@ def test_a_build_that_cannot_work_is_refused_at_start(tmp_path, change, said):
 )
 def test_a_build_that_calls_another_server_is_told_at_start(tmp_path, calls, said):
     build = make_build(tmp_path / "build", script=f'a="{calls}"')
-    told = describe_front_end(settings(build, tmp_path), [HERE, "http://localhost:5000"])
-    assert told[0] == f"The web front end is at {calls if said is None else HERE}/editor"
-    assert len(told) == (1 if said is None else 2)
-    assert said is None or said in told[1]
+    message = describe_front_end(settings(build, tmp_path), [HERE, "http://localhost:5000"])
+    assert message[0] == f"The web front end is at {calls if said is None else HERE}/editor"
+    assert len(message) == (1 if said is None else 2)
+    assert said is None or said in message[1]
 
 
 def test_a_build_without_an_address_calls_the_default(tmp_path):
     build = make_build(tmp_path / "build", script='a="http://localhost:5000"')
-    told = describe_front_end(settings(build, tmp_path), ["https://yaptide.example.org"])
-    assert "it calls http://localhost:5000" in told[1]
-    assert "REACT_APP_BACKEND_URL=https://yaptide.example.org" in told[1]
+    message = describe_front_end(settings(build, tmp_path), ["https://yaptide.example.org"])
+    assert "it calls http://localhost:5000" in message[1]
+    assert "REACT_APP_BACKEND_URL=https://yaptide.example.org" in message[1]
 
 
 def test_a_file_that_is_taken_away_is_missing(browser, build):

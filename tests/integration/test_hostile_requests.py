@@ -225,12 +225,12 @@ READABLE = [
 
 @two_databases
 @settings(max_examples=60)
-@given(path=st.sampled_from(READABLE), query=st.dictionaries(st.sampled_from(QUERIES), texts), mine=st.booleans())
-@example(path="/results", query={"estimator_name": "a\0b"}, mine=True)
-@example(path="/user/simulations", query={"job_state": "RUNNING\0"}, mine=True)
-def test_any_query(database, backend, job, path, query, mine):
+@given(path=st.sampled_from(READABLE), query=st.dictionaries(st.sampled_from(QUERIES), texts), own=st.booleans())
+@example(path="/results", query={"estimator_name": "a\0b"}, own=True)
+@example(path="/user/simulations", query={"job_state": "RUNNING\0"}, own=True)
+def test_any_query(database, backend, job, path, query, own):
     before = contents(database)
-    asked = query | ({"job_id": job.job_id} if mine else {})
+    asked = query | ({"job_id": job.job_id} if own else {})
     check_answer(job.client.get(path, query_string=asked), before, database)
     assert contents(database) == before
 
@@ -537,10 +537,10 @@ class Upload(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        found = self._head.read(len(buffer)) or b" " * len(buffer)
-        buffer[: len(found)] = found
-        self.taken += len(found)
-        return len(found)
+        result = self._head.read(len(buffer)) or b" " * len(buffer)
+        buffer[: len(result)] = result
+        self.taken += len(result)
+        return len(result)
 
 
 def send(client: FlaskClient, method: str, path: str, upload: io.IOBase, length: int | None) -> TestResponse:
@@ -657,8 +657,8 @@ def test_large_results_are_taken_or_refused_like_small_ones(client, job, databas
 
 def key_last(job: Job, size: int) -> bytes:
     """A body of `POST /results` of so many bytes that ends with the update key."""
-    found = job.results()
-    body = json.dumps({"estimators": found.pop("estimators"), **found}).encode()
+    results = job.results()
+    body = json.dumps({"estimators": results.pop("estimators"), **results}).encode()
     return body[:-1] + b" " * (size - len(body)) + b"}"
 
 

@@ -64,8 +64,8 @@ def test_the_message_about_a_merge_is_sent_again(backend: Backend, database: Dat
 def test_states_of_very_many_simulations(database: Database) -> None:
     stores.fill(database)
     with database.reading() as connection:
-        found = simulations.states_by_job(connection, [*NAMES, stores.DIRECT_JOB, stores.OPEN_JOB])
-        assert found == {stores.DIRECT_JOB: EntityState.COMPLETED, stores.OPEN_JOB: EntityState.RUNNING}
+        result = simulations.states_by_job(connection, [*NAMES, stores.DIRECT_JOB, stores.OPEN_JOB])
+        assert result == {stores.DIRECT_JOB: EntityState.COMPLETED, stores.OPEN_JOB: EntityState.RUNNING}
         assert simulations.states_by_job(connection, []) == {}
 
 
@@ -75,8 +75,8 @@ def test_pages_of_very_many_estimators(database: Database) -> None:
     ids = page_ids(database)
     others = range(max(ids) + 1, max(ids) + MANY)
     with database.reading() as connection:
-        found = results.list_pages(connection, [*others, 4])
-        assert [(page.id, page.page_number) for page in found] == [(ids[0], 0), (ids[1], 1)]
+        loaded = results.list_pages(connection, [*others, 4])
+        assert [(page.id, page.page_number) for page in loaded] == [(ids[0], 0), (ids[1], 1)]
         (second,) = results.list_pages(connection, [*others, 4], [(1, 1)])
         assert codec.decode_payload(second.compressed_data) == {"values": [1e-300] * 50}
 
@@ -96,9 +96,9 @@ def test_very_many_old_simulations(database: Database) -> None:
     stores.fill(database)
     old = retention.Old(datetime.now(UTC), (EntityState.COMPLETED,))
     with database.writing() as connection:
-        (found,) = retention.lock_old(connection, old, [*NAMES, stores.DIRECT_JOB])
-        assert found.job_id == stores.DIRECT_JOB
-        ids = [*range(1000, 1000 + MANY), found.id]
+        (result,) = retention.lock_old(connection, old, [*NAMES, stores.DIRECT_JOB])
+        assert result.job_id == stores.DIRECT_JOB
+        ids = [*range(1000, 1000 + MANY), result.id]
         retention.remove_outputs(connection, ids)
-        assert results.list_estimators(connection, found.id) == []
+        assert results.list_estimators(connection, result.id) == []
         assert simulations.remove_all(connection, ids) == 1

@@ -38,13 +38,13 @@ def test_a_simulation_and_all_that_hangs_under_it_by_relations(database: Databas
     with Session(database.engine) as session, session.begin():
         session.add(user)
     with Session(database.engine) as session:
-        (found,) = session.query(UserModel).one().simulations
-        assert (found.platform, found.job_state, found.tasks[1].task_state) == ("DIRECT", "UNKNOWN", "UNKNOWN")
-        assert (datetime.now(UTC) - found.start_time).total_seconds() < 60
-        stored = found.estimators[0].pages[0]
+        (result,) = session.query(UserModel).one().simulations
+        assert (result.platform, result.job_state, result.tasks[1].task_state) == ("DIRECT", "UNKNOWN", "UNKNOWN")
+        assert (datetime.now(UTC) - result.start_time).total_seconds() < 60
+        stored = result.estimators[0].pages[0]
         assert codec.decode_payload(stored.compressed_data) == [1.5]
         assert (stored.content_size, stored.content_sha256) == (5, codec.encode_payload([1.5]).sha256)
-        assert len(found.logfiles) == 1
+        assert len(result.logfiles) == 1
 
 
 def test_a_simulation_on_a_cluster(database: Database) -> None:
@@ -57,13 +57,13 @@ def test_a_simulation_on_a_cluster(database: Database) -> None:
     with Session(database.engine) as session, session.begin():
         session.add(simulation)
     with Session(database.engine) as session:
-        (found,) = session.query(ClusterModel).one().simulations
-        assert (found.platform, found.array_id, found.tasks[0].platform, found.cluster.port) == (
+        (result,) = session.query(ClusterModel).one().simulations
+        assert (result.platform, result.array_id, result.tasks[0].platform, result.cluster.port) == (
             "BATCH",
             7,
             "BATCH",
             22,
         )
-        session.delete(found)
+        session.delete(result)
         session.commit()
         assert session.query(BatchTaskModel).count() == 0

@@ -93,10 +93,10 @@ def test_without_a_database_it_is_healthy_and_not_ready(client, away, backend):
 
 @one_database
 def test_a_database_of_another_version_is_not_ready_and_stays_as_it_is(backend, empty):
-    found = {check.name: check for check in readiness.run_checks(replace(backend, database=empty))}
-    assert (found["database"].ok, found["tables"].ok) == (True, False)
-    assert found["tables"].message == "there are no tables"
-    assert found["tables"].remedy == "yaptide db upgrade"
+    by_name = {check.name: check for check in readiness.run_checks(replace(backend, database=empty))}
+    assert (by_name["database"].ok, by_name["tables"].ok) == (True, False)
+    assert by_name["tables"].message == "there are no tables"
+    assert by_name["tables"].remedy == "yaptide db upgrade"
     with empty.writing() as connection:
         connection.execute(text("CREATE TABLE other (id int)"))
     (_, tables, _) = readiness.run_checks(replace(backend, database=empty))
@@ -160,16 +160,16 @@ def test_figures_of_the_store(client, signed_in, database):
     hour_ago = datetime.now(UTC) - timedelta(hours=1)
     with database.writing() as connection:
         connection.execute(update(SimulationModel.__table__).values(start_time=hour_ago))
-    found = samples(client)
-    assert found["yaptide_database_up",] == 1
-    assert found["yaptide_simulations", ("state", "RUNNING")] == 1
-    assert found["yaptide_simulations", ("state", "PENDING")] == 0
-    assert found["yaptide_tasks", ("state", "PENDING")] == 1
-    assert found["yaptide_tasks", ("state", "RUNNING")] == 1
-    (age,) = [value for (name, *_), value in found.items() if name == "yaptide_oldest_waiting_task_seconds"]
+    result = samples(client)
+    assert result["yaptide_database_up",] == 1
+    assert result["yaptide_simulations", ("state", "RUNNING")] == 1
+    assert result["yaptide_simulations", ("state", "PENDING")] == 0
+    assert result["yaptide_tasks", ("state", "PENDING")] == 1
+    assert result["yaptide_tasks", ("state", "RUNNING")] == 1
+    (age,) = [value for (name, *_), value in result.items() if name == "yaptide_oldest_waiting_task_seconds"]
     assert 3600 <= age < 3700
     with database.reading() as connection:
-        assert found["yaptide_stored_bytes",] == stats.stored_bytes(connection) > 0
+        assert result["yaptide_stored_bytes",] == stats.stored_bytes(connection) > 0
 
 
 @one_database
@@ -210,10 +210,10 @@ def test_figures_of_tasks(client):
 
 @one_database
 def test_figures_without_a_database(client, away):
-    found = samples(client)
-    assert found["yaptide_database_up",] == 0
-    assert found["process_resident_memory_bytes",] > 0
-    assert not any(name == "yaptide_tasks" for name, *_ in found)
+    result = samples(client)
+    assert result["yaptide_database_up",] == 0
+    assert result["process_resident_memory_bytes",] > 0
+    assert not any(name == "yaptide_tasks" for name, *_ in result)
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
@@ -228,7 +228,7 @@ def test_figures_of_a_database_that_is_locked_do_not_wait(client, database, monk
 def test_figures_are_read_from_small_indexes(database):
     """Those hold what is open, a small part of all that there is."""
     queries = []
-    event.listen(database.engine, "before_cursor_execute", lambda *found: queries.append(found[2:4]))
+    event.listen(database.engine, "before_cursor_execute", lambda *result: queries.append(result[2:4]))
     with database.reading() as connection:
         stats.open_simulations(connection)
         stats.open_tasks(connection)
@@ -271,15 +271,15 @@ def test_figures_are_for_those_who_may_see_them(backend, setting, address, heade
 
 
 def test_every_figure_is_documented(client):
-    told = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", told, re.MULTILINE))
+    message = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", message, re.MULTILINE))
     metrics.observe_task("mcsquare", EntityState.COMPLETED, 1)
     client.get("/")
-    found = {}
+    result = {}
     for family in text_string_to_metric_families(client.get("/metrics").text):
         if family.name.startswith("yaptide_"):
-            found[family.name + ("_total" if family.type == "counter" else "")] = family.type
-    assert {name: kind for name, kind in rows.items() if name.startswith("yaptide_")} == found
+            result[family.name + ("_total" if family.type == "counter" else "")] = family.type
+    assert {name: kind for name, kind in rows.items() if name.startswith("yaptide_")} == result
 
 
 @pytest.fixture
@@ -373,6 +373,6 @@ def test_no_secret_gets_into_the_log(app, client, job, log, backend, monkeypatch
     lines = log()
     assert sum(line["event"] == "request" for line in lines) >= 19
     assert sum(line["level"] in ("warning", "error") for line in lines) >= 5
-    told = json.dumps(lines).lower()
+    message = json.dumps(lines).lower()
     secrets = (secret, "hidden-password", PASSWORD, "$argon2", stored, job.update_key)
-    assert not [found for found in secrets if found.lower() in told]
+    assert not [result for result in secrets if result.lower() in message]

@@ -53,13 +53,13 @@ PATIENCE = 120.0
 
 def session() -> str:
     """What the document shows of the terminal."""
-    (found,) = re.findall(r"^```console\n(.*?)^```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
-    return found
+    (result,) = re.findall(r"^```console\n(.*?)^```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    return result
 
 
 def comparable(text: str) -> str:
     jobs = {job: f"<job {number}>" for number, job in enumerate(dict.fromkeys(JOB.findall(text)), start=1)}
-    text = JOB.sub(lambda found: jobs[found[0]], text)
+    text = JOB.sub(lambda result: jobs[result[0]], text)
     text = "".join(line.rstrip() + "\n" for line in text.splitlines())
     for pattern, name in TIMES:
         text = pattern.sub(name, text)
@@ -85,10 +85,10 @@ class Terminal:
         """Wait until what is new on the screen ends with one of these, which is returned."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            found = next((end for end in ends if self.screen[self._seen :].endswith(end)), None)
-            if found is not None:
+            first = next((end for end in ends if self.screen[self._seen :].endswith(end)), None)
+            if first is not None:
                 self._seen = len(self.screen)
-                return found
+                return first
             if not select.select([self._end], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 raise TimeoutError(f"none of {ends} came:\n{self.screen}")
             self.screen += os.read(self._end, 65536).decode().replace("\r\n", "\n")
@@ -195,11 +195,11 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     shell.close()
 
 
-def replay(told: str, terminal: Terminal, url: str, meanwhile: dict[str, Callable[[], None]]) -> str:
+def replay(message: str, terminal: Terminal, url: str, meanwhile: dict[str, Callable[[], None]]) -> str:
     """Type the commands and answers of a session; returns what the terminal shows, comments included."""
     known: list[str] = []
-    of_document = list(dict.fromkeys(JOB.findall(told)))
-    for number, block in enumerate(re.split(r"^(?=\$ |# )", told, flags=re.MULTILINE)[1:]):
+    of_document = list(dict.fromkeys(JOB.findall(message)))
+    for number, block in enumerate(re.split(r"^(?=\$ |# )", message, flags=re.MULTILINE)[1:]):
         first, _, rest = block.partition("\n")
         if first.startswith("# "):
             meanwhile[first]()
@@ -207,7 +207,7 @@ def replay(told: str, terminal: Terminal, url: str, meanwhile: dict[str, Callabl
             terminal._seen = len(terminal.screen)
             continue
         known = list(dict.fromkeys(JOB.findall(terminal.screen)))
-        command = JOB.sub(lambda found, known=known: known[of_document.index(found[0])], first.removeprefix("$ "))
+        command = JOB.sub(lambda result, known=known: known[of_document.index(result[0])], first.removeprefix("$ "))
         command = re.sub(r"postgresql\+psycopg://\S+", url, command)
         answers = iter(re.findall(r"\[y/N\]: (\w*)$", rest, re.MULTILINE))
         terminal.type(command)
@@ -221,16 +221,16 @@ def replay(told: str, terminal: Terminal, url: str, meanwhile: dict[str, Callabl
     ("shown", "instead"), [("FAILED", "CANCELED"), ("1.3 kB", "1.4 kB"), ("[y/N]: y", "[y/N]: n"), ("Error: ", "")]
 )
 def test_what_differs_is_seen(shown, instead):
-    told = session()
-    assert shown in told
-    assert comparable(told.replace(shown, instead, 1)) != comparable(told)
+    message = session()
+    assert shown in message
+    assert comparable(message.replace(shown, instead, 1)) != comparable(message)
 
 
 def test_another_simulation_is_seen():
-    told = session()
-    first, second = list(dict.fromkeys(JOB.findall(told)))[:2]
-    before, _, last = told.rpartition(second)
-    assert comparable(f"{before}{first}{last}") != comparable(told)
+    message = session()
+    first, second = list(dict.fromkeys(JOB.findall(message)))[:2]
+    before, _, last = message.rpartition(second)
+    assert comparable(f"{before}{first}{last}") != comparable(message)
 
 
 def test_the_session_of_an_operator_is_as_it_is_told(terminal, url, tmp_path):

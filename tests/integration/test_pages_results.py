@@ -67,8 +67,8 @@ def test_a_slice_holds_the_stored_numbers_bit_for_bit(grid, axis, what):
     numbers = stored(grid, what)
     for index in range(SHAPE[axis - 1]):
         places = sorted((p for p in numbers if p[axis - 1] == index), key=lambda place: place[::-1])
-        found = doubles(cut(grid, what=what, axis=axis, index=index))
-        assert [payloads.bits(n) for n in found] == [payloads.bits(numbers[place]) for place in places]
+        result = doubles(cut(grid, what=what, axis=axis, index=index))
+        assert [payloads.bits(n) for n in result] == [payloads.bits(numbers[place]) for place in places]
 
 
 def test_a_curve_and_a_map_come_whole(grid, signed_in):

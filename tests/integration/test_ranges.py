@@ -49,17 +49,17 @@ def remote(job, app):
     )
     with client:
         client.sign_in("alice", "correct horse")
-        found = client.job(job.job_id)
-        found.asked = asked
-        yield found
+        response = client.job(job.job_id)
+        response.asked = asked
+        yield response
 
 
 def dose(unit="cm", axis="Position (Z)", values=CURVE, **metadata):
     """A page of dose on 20 bins, the first centre at 0.5."""
-    found = page(name="Dose", values=values)
-    found["axis_dim1"] |= {"name": axis, "unit": unit}
-    found["metadata"] |= metadata
-    return found
+    result = page(name="Dose", values=values)
+    result["axis_dim1"] |= {"name": axis, "unit": unit}
+    result["metadata"] |= metadata
+    return result
 
 
 def facts(text):
@@ -79,13 +79,13 @@ def facts(text):
 )
 def test_a_range_is_in_mm_everywhere(job, yaptide, remote, unit, peak, r80, bins, printed):
     assert job.post_results(estimator("dose_", dose(unit))).status_code == 202
-    told = facts(yaptide("status", job.job_id))
-    assert (told["Bragg peak at"], told["R80"], told["depth bins"]) == printed
-    assert "no range" not in told
-    found = json.loads(yaptide("status", job.job_id, "--json"))
+    message = facts(yaptide("status", job.job_id))
+    assert (message["Bragg peak at"], message["R80"], message["depth bins"]) == printed
+    assert "no range" not in message
+    document = json.loads(yaptide("status", job.job_id, "--json"))
     expected = {"depth_mm": peak, "r80_mm": r80, "bin_mm": bins}
-    assert found["bragg_peak"] == pytest.approx(expected)
-    assert found["no_range"] is None
+    assert document["bragg_peak"] == pytest.approx(expected)
+    assert document["no_range"] is None
     assert remote.results().bragg_peak() == pytest.approx((peak, r80))
     assert str(remote.results().find_range()).startswith(f"Bragg peak at {printed[0]}, R80 = {printed[1]}")
 
@@ -108,18 +108,18 @@ def test_a_range_is_in_mm_everywhere(job, yaptide, remote, unit, peak, r80, bins
 )
 def test_without_a_range_everybody_tells_why(job, yaptide, remote, posted, reason):
     assert job.post_results(estimator("dose_", posted)).status_code == 202
-    told = facts(yaptide("status", job.job_id))
-    assert told["no range"].startswith(reason)
-    assert {"Bragg peak at", "R80"}.isdisjoint(told)
-    found = json.loads(yaptide("status", job.job_id, "--json"))
-    assert found["bragg_peak"] is None
-    assert found["no_range"].startswith(reason)
+    message = facts(yaptide("status", job.job_id))
+    assert message["no range"].startswith(reason)
+    assert {"Bragg peak at", "R80"}.isdisjoint(message)
+    document = json.loads(yaptide("status", job.job_id, "--json"))
+    assert document["bragg_peak"] is None
+    assert document["no_range"].startswith(reason)
     assert remote.results().bragg_peak() is None
 
 
 def test_without_results_there_is_neither_a_range_nor_a_reason(job, yaptide):
-    found = json.loads(yaptide("status", job.job_id, "--json"))
-    assert (found["bragg_peak"], found["no_range"]) == (None, None)
+    document = json.loads(yaptide("status", job.job_id, "--json"))
+    assert (document["bragg_peak"], document["no_range"]) == (None, None)
 
 
 def test_a_depth_curve_is_found_among_other_pages(job, yaptide):
@@ -202,8 +202,8 @@ def test_only_what_is_asked_for_is_read(job, yaptide, remote, tmp_path):
     job.post_results(estimator("dose_", *(page(number, f"Q{number}") for number in range(4))), estimator("dose2_"))
     assert [e.name for e in remote.results("dose2").estimators] == ["dose2"]
     for pages in ("0-1,3", (0, 1, 3)):
-        found = remote.results(estimator="dose", pages=pages)
-        assert [(e.name, [p.number for p in e.pages]) for e in found.estimators] == [("dose", [0, 1, 3])]
+        results = remote.results(estimator="dose", pages=pages)
+        assert [(e.name, [p.number for p in e.pages]) for e in results.estimators] == [("dose", [0, 1, 3])]
     assert remote.results("dose", 2).page("dose", 2).name == "Q2"
     queries = [httpx.URL(url).query.decode() for url in remote.asked if "results" in url]
     assert queries == [

@@ -41,8 +41,8 @@ def read(job, **query):
 
 
 def read_page(job, number=0, name="dose"):
-    [found] = read(job, estimator_name=name, page_numbers=str(number), values="1")["pages"]
-    return found
+    [result] = read(job, estimator_name=name, page_numbers=str(number), values="1")["pages"]
+    return result
 
 
 def as_arrays(job):

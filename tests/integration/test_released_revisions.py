@@ -41,7 +41,7 @@ def test_an_old_database_is_brought_up_to_date_with_all_its_data(revision: str, 
     with Session(empty.engine) as session:
         users = {(user.username, user.auth_provider) for user in session.scalars(select(UserModel))}
         assert {("alice", "YaptideUser"), ("alice", "KeycloakUser")} <= users
-        jobs = {found.job_id: found for found in session.scalars(select(SimulationModel))}
+        jobs = {result.job_id: result for result in session.scalars(select(SimulationModel))}
         assert {stores.DIRECT_JOB, stores.BATCH_JOB, stores.OPEN_JOB} <= jobs.keys()
         direct = jobs[stores.DIRECT_JOB]
         assert (direct.start_time, direct.end_time) == (stores.START, stores.END)

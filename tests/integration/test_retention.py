@@ -50,8 +50,8 @@ def jobs(signed_in, database):
 
 
 def purge(database, tmp_path, which):
-    found = [row.job_id for row in retention.find_old(database, which)]
-    return retention.purge_simulations(database, Folder(tmp_path / "spool"), which, found)
+    items = [row.job_id for row in retention.find_old(database, which)]
+    return retention.purge_simulations(database, Folder(tmp_path / "spool"), which, items)
 
 
 def test_what_is_old_goes_whole_and_nothing_else(jobs, database, tmp_path):
@@ -73,9 +73,9 @@ def test_what_is_old_goes_whole_and_nothing_else(jobs, database, tmp_path):
 
 def test_inputs_can_be_kept(jobs, database, tmp_path):
     job = jobs["COMPLETED"]
-    told = job.get("/inputs").json, job.status["job_tasks_status"]
+    document = job.get("/inputs").json, job.status["job_tasks_status"]
     assert set(purge(database, tmp_path, old(keep_inputs=True))) == {jobs[state].job_id for state in ENDS}
-    assert (job.get("/inputs").json, job.status["job_tasks_status"]) == told
+    assert (job.get("/inputs").json, job.status["job_tasks_status"]) == document
     assert job.state == "COMPLETED"
     assert job.get("/results").status_code == job.get("/logfiles").status_code == 404
     last = job.get("/jobs/history").json["history"][-1]
@@ -150,15 +150,15 @@ def test_the_command_shows_before_it_asks(yaptide, jobs, database):
 
 @FILE
 def test_stats(yaptide, jobs, database):
-    found = stats.collect_stats(database, 2)
-    assert found.rows == counts(database)
-    kinds = {row.kind: row for row in found.payloads}
+    result = stats.collect_stats(database, 2)
+    assert result.rows == counts(database)
+    kinds = {row.kind: row for row in result.payloads}
     assert {kind: row.payloads for kind, row in kinds.items()} == {"input": 6, "estimator": 1, "page": 1, "logfiles": 6}
-    (alice,) = found.users
-    assert alice.stored_bytes == sum(row.stored_bytes for row in found.payloads)
-    assert found.largest[0].job_id == jobs["COMPLETED"].job_id
-    assert len(found.largest) == 2
-    assert found.disk_bytes > alice.stored_bytes
+    (alice,) = result.users
+    assert alice.stored_bytes == sum(row.stored_bytes for row in result.payloads)
+    assert result.largest[0].job_id == jobs["COMPLETED"].job_id
+    assert len(result.largest) == 2
+    assert result.disk_bytes > alice.stored_bytes
     document = json.loads(yaptide("db", "stats", "--largest", "1", "--json").stdout)
     assert document["users"] == [dict(alice._mapping)]
     assert len(document["largest"]) == 1

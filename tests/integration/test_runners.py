@@ -172,11 +172,11 @@ def test_a_cluster_without_the_code_is_for_workers_of_others(backend, what):
 
 
 def test_two_who_tell_of_one_runner_at_once_agree(backend):
-    told = [threading.Thread(target=Announcement(backend, "worker", DIRECT).tell, args=({"mcsquare": PROGRAM},))]
-    told += [threading.Thread(target=Announcement(backend, "worker", DIRECT).tell, args=({"topas": PROGRAM},))]
-    for thread in told:
+    items = [threading.Thread(target=Announcement(backend, "worker", DIRECT).tell, args=({"mcsquare": PROGRAM},))]
+    items += [threading.Thread(target=Announcement(backend, "worker", DIRECT).tell, args=({"topas": PROGRAM},))]
+    for thread in items:
         thread.start()
-    for thread in told:
+    for thread in items:
         thread.join()
     (row,) = runners.list_programs(backend)
     assert (row.runner, row.sim_type in ("mcsquare", "topas")) == ("worker", True)
@@ -356,8 +356,8 @@ def test_the_doctor_says_who_has_what_and_what_waits_for_nobody(backend, app, mo
     simulations.submit_simulation(backend, user, Submission("mcsquare", 1, "t", water_sample()))
     others = replace(backend, foreign_workers=frozenset({"fluka"}))
     simulations.submit_simulation(others, user, Submission("fluka", 1, "t", FILES["fluka"]))
-    found = {finding.message.split(",")[0]: finding for finding in diagnosis.diagnose_simulations(others)}
-    assert found["executor has mcsquare 1.1"].verdict is Verdict.OK
-    assert found["1 waiting for mcsquare"].verdict is Verdict.OK
-    assert found["1 waiting for fluka"].verdict is Verdict.WARNING
-    assert found["1 waiting for fluka"].remedy == "Waiting for an external worker with FLUKA"
+    by_name = {finding.message.split(",")[0]: finding for finding in diagnosis.diagnose_simulations(others)}
+    assert by_name["executor has mcsquare 1.1"].verdict is Verdict.OK
+    assert by_name["1 waiting for mcsquare"].verdict is Verdict.OK
+    assert by_name["1 waiting for fluka"].verdict is Verdict.WARNING
+    assert by_name["1 waiting for fluka"].remedy == "Waiting for an external worker with FLUKA"

@@ -93,8 +93,8 @@ def look_around(backend: Backend, folder: Path, watch: Watch) -> Counter[str]:
         watch.begin("recovery.requeue_silent")
         recovery.requeue_stalled(backend, utc_now() - timedelta(days=1), "dead")
     cost: Counter[str] = Counter()
-    for found in watch.statements[start:]:
-        cost[found.cause] += found.steps
+    for result in watch.statements[start:]:
+        cost[result.cause] += result.steps
     return cost
 
 
@@ -233,7 +233,7 @@ def named(rule: str) -> str:
 
 def costly(watch: Watch, most: int, most_of_count: int) -> list[tuple[str, int, str]]:
     """Statements that cost more than `most`; more than `most_of_count`, if a list counts with them."""
-    statements = [(found.cause, found.steps, found.text) for found in watch.statements]
+    statements = [(result.cause, result.steps, result.text) for result in watch.statements]
     return [
         (cause, steps, words)
         for cause, steps, words in statements
@@ -251,13 +251,13 @@ def database(empty: Database) -> Database:
 @pytest.fixture
 def watch(database: Database, app: Flask) -> Iterator[Watch]:
     """Notes statements, and what they are for."""
-    found = Watch(database)
+    result = Watch(database)
 
     def note(_: Flask) -> None:
-        found.begin(f"{request.method} {named(str(request.url_rule))}")
+        result.begin(f"{request.method} {named(str(request.url_rule))}")
 
     request_started.connect(note, app)
-    yield found
+    yield result
     request_started.disconnect(note, app)
 
 
@@ -285,6 +285,6 @@ def test_what_has_ended_costs_nothing(
     submit(alice)  # there is something to look at
     look_around(backend, tmp_path, watch)
     look_around(backend, tmp_path, watch)
-    assert [(found.cause, found.scans, found.text) for found in watch.statements if found.scans] == []
+    assert [(result.cause, result.scans, result.text) for result in watch.statements if result.scans] == []
     assert costly(watch, most, most + ENTRY[database.is_sqlite] * MANY // 2) == []
     assert routes_of(app) - watch.causes == APART | SAME

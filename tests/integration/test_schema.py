@@ -252,8 +252,8 @@ def test_users_who_look_alike_go_on_and_the_oldest_keeps_others_from_the_look(em
     schema.upgrade_tables(empty)
     assert schema.schema_differences(empty) == []
     with empty.reading() as connection:
-        found = connection.execute(select(TABLES["YaptideUser"].c.id, TABLES["YaptideUser"].c.name_skeleton))
-        assert dict(found.all()) == {1: make_skeleton("alice"), 2: None, 3: make_skeleton("bob")}
+        rows = connection.execute(select(TABLES["YaptideUser"].c.id, TABLES["YaptideUser"].c.name_skeleton))
+        assert dict(rows.all()) == {1: make_skeleton("alice"), 2: None, 3: make_skeleton("bob")}
         subjects = connection.execute(select(TABLES["KeycloakUser"].c.issuer, TABLES["KeycloakUser"].c.subject))
         assert subjects.all() == [(None, None)]
 
@@ -440,9 +440,9 @@ def test_times_come_back_as_they_were_in_utc(database, simulation):
     elsewhere = NOW.astimezone().replace(microsecond=123456)
     with database.writing() as connection:
         connection.execute(update(tasks).values(last_update_time=elsewhere))
-        found = connection.execute(select(tasks.c.last_update_time)).scalar_one()
-    assert found == elsewhere
-    assert found.utcoffset() == timedelta(0)
+        rows = connection.execute(select(tasks.c.last_update_time)).scalar_one()
+    assert rows == elsewhere
+    assert rows.utcoffset() == timedelta(0)
 
 
 def test_pages_are_put_in_order_in_the_room_that_they_have(tmp_path):

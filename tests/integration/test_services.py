@@ -77,10 +77,10 @@ def output(dose: Any, let: Any = (1.0, 1.0, 1.0), primaries: int = 100, extra: t
 
 
 def claim_all(backend, owner: str = ME) -> list[tasks.Claim]:
-    found = []
+    items = []
     while (claimed := tasks.claim_task(backend, owner, KNOWN)) is not None:
-        found.append(claimed)
-    return found
+        items.append(claimed)
+    return items
 
 
 def pages_of(backend, user, job) -> list[dict[str, Any]]:
@@ -125,7 +125,7 @@ def test_each_task_is_claimed_once_whoever_asks_at_the_same_time(backend, submit
         return claim_all(backend, f"host/place/{worker}")
 
     with ThreadPoolExecutor(workers) as pool:
-        claims = [claimed for found in pool.map(claim, range(workers)) for claimed in found]
+        claims = [claimed for result in pool.map(claim, range(workers)) for claimed in result]
     assert sorted(claimed.task_id for claimed in claims) == list(range(12))
     assert {claimed.simulation_id for claimed in claims} == {job.simulation_id}
 
@@ -143,7 +143,7 @@ def test_a_merge_is_claimed_once(backend, submit):
 
     with ThreadPoolExecutor(4) as pool:
         claimed = list(pool.map(claim_merge, range(4)))
-    assert Counter(found is not None for found in claimed) == {True: 1, False: 3}
+    assert Counter(result is not None for result in claimed) == {True: 1, False: 3}
 
 
 @on_disk

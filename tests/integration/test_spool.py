@@ -16,8 +16,8 @@ LARGE = b"0123456789abcdef" * 1_000_000
 
 @pytest.fixture(scope="module")
 def s3():
-    with store() as found:
-        yield found
+    with store() as result:
+        yield result
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -25,10 +25,10 @@ def make(request, tmp_path, monkeypatch):
     """Makes the same spool each time."""
     if request.param == "folder":
         return lambda: Folder(tmp_path / "spool")
-    found = request.getfixturevalue("s3")
-    for name, value in found.variables.items():
+    result = request.getfixturevalue("s3")
+    for name, value in result.variables.items():
         monkeypatch.setenv(name, value)
-    return lambda: Bucket(f"{found.url}-{tmp_path.name}", tmp_path / "aside")
+    return lambda: Bucket(f"{result.url}-{tmp_path.name}", tmp_path / "aside")
 
 
 def leave(spool, data, task_id=0):
@@ -111,9 +111,9 @@ def test_a_store_that_is_away_is_said(tmp_path, monkeypatch):
     for name, value in {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "x"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not to be told")
-    with pytest.raises(Unavailable, match="is not available") as told:
+    with pytest.raises(Unavailable, match="is not available") as message:
         Bucket("s3://bucket", tmp_path).jobs()
-    assert "not to be told" not in str(told.value)
+    assert "not to be told" not in str(message.value)
 
 
 def test_a_url_of_nothing_is_refused(tmp_path):

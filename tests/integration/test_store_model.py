@@ -114,18 +114,18 @@ class Store(RuleBasedStateMachine):
     def submit(self, ntasks: int) -> int:
         files = payloads.shieldhit_files(ntasks * REQUESTED)
         submitted = simulations.submit_simulation(self.backend, self.user, Submission("shieldhit", ntasks, "t", files))
-        found = Simulation(
+        result = Simulation(
             submitted.simulation_id, submitted.job_id, submitted.update_key, [Task() for _ in range(ntasks)]
         )
-        self.model[found.id] = found
-        return found.id
+        self.model[result.id] = result
+        return result.id
 
     @rule(key=known, which=st.integers(0, 2), simulated=st.integers(0, 2 * REQUESTED))
     def report_progress(self, key: int, which: int, simulated: int) -> None:
-        found = self.model[key]
-        task = found.tasks[which % len(found.tasks)]
-        self._report(found, which % len(found.tasks), Update(simulated_primaries=simulated))
-        if not task.ours and task.state not in FINAL and found.state not in FINAL:
+        result = self.model[key]
+        task = result.tasks[which % len(result.tasks)]
+        self._report(result, which % len(result.tasks), Update(simulated_primaries=simulated))
+        if not task.ours and task.state not in FINAL and result.state not in FINAL:
             task.simulated = max(task.simulated, min(simulated, REQUESTED))
 
     @rule(
@@ -134,79 +134,81 @@ class Store(RuleBasedStateMachine):
         state=st.sampled_from(["PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELED"]),
     )
     def report_task(self, key: int, which: int, state: str) -> None:
-        found = self.model[key]
-        task = found.tasks[which % len(found.tasks)]
-        self._report(found, which % len(found.tasks), Update(task_state=EntityState(state)))
-        free = not task.ours and task.state not in FINAL and found.state not in FINAL
+        result = self.model[key]
+        task = result.tasks[which % len(result.tasks)]
+        self._report(result, which % len(result.tasks), Update(task_state=EntityState(state)))
+        free = not task.ours and task.state not in FINAL and result.state not in FINAL
         if free and state not in {"PENDING", task.state}:
             task.state = state
             task.simulated = REQUESTED if state == "COMPLETED" else task.simulated
-            found.settle()
+            result.settle()
 
-    def _report(self, found: Simulation, which: int, update: Update) -> None:
-        tasks.report_task(self.backend, found.id, which, found.key, update)
+    def _report(self, result: Simulation, which: int, update: Update) -> None:
+        tasks.report_task(self.backend, result.id, which, result.key, update)
 
     @rule(key=known, state=st.sampled_from(["PENDING", "RUNNING", "MERGING_QUEUED", "MERGING_RUNNING", *sorted(FINAL)]))
     def report_simulation(self, key: int, state: str) -> None:
-        found = self.model[key]
-        simulations.report_simulation(self.backend, found.id, found.key, Report(EntityState(state)))
+        result = self.model[key]
+        simulations.report_simulation(self.backend, result.id, result.key, Report(EntityState(state)))
         order = ["PENDING", "RUNNING", "MERGING_QUEUED", "MERGING_RUNNING"]
-        if found.state in FINAL:
+        if result.state in FINAL:
             return
         if state in FINAL:
-            found.end(state)
-        elif order.index(state) > order.index(found.state):
-            found.state = state
+            result.end(state)
+        elif order.index(state) > order.index(result.state):
+            result.state = state
 
     @rule(key=known, value=st.sampled_from([1.0, 2.0]))
     def post_results(self, key: int, value: float) -> None:
-        found = self.model[key]
-        body = {"simulation_id": found.id, "update_key": found.key}
+        result = self.model[key]
+        body = {"simulation_id": result.id, "update_key": result.key}
         body["estimators"] = [payloads.estimator("dose_", payloads.page(values=(value, 0.5)))]
-        accepted = found.results == str(value) or (found.results is None and found.state not in {"FAILED", "CANCELED"})
+        accepted = result.results == str(value) or (
+            result.results is None and result.state not in {"FAILED", "CANCELED"}
+        )
         self._expect(Conflict, not accepted, lambda: results.post_results(self.backend, json.dumps(body).encode()))
-        if accepted and found.results is None:
-            found.results = str(value)
-            if found.state != "COMPLETED":
-                found.end("COMPLETED")
-                found.state = "FAILED" if any(task.state != "COMPLETED" for task in found.tasks) else "COMPLETED"
+        if accepted and result.results is None:
+            result.results = str(value)
+            if result.state != "COMPLETED":
+                result.end("COMPLETED")
+                result.state = "FAILED" if any(task.state != "COMPLETED" for task in result.tasks) else "COMPLETED"
 
     @rule(key=known)
     def post_with_a_wrong_key(self, key: int) -> None:
-        found = self.model[key]
-        body = {"simulation_id": found.id, "update_key": "wrong", "estimators": [payloads.estimator()]}
+        result = self.model[key]
+        body = {"simulation_id": result.id, "update_key": "wrong", "estimators": [payloads.estimator()]}
         failed = EntityState.FAILED
         for call in (
             lambda: results.post_results(self.backend, json.dumps(body).encode()),
-            lambda: tasks.report_task(self.backend, found.id, 0, "wrong", Update(task_state=failed)),
-            lambda: simulations.report_simulation(self.backend, found.id, "wrong", Report(failed)),
+            lambda: tasks.report_task(self.backend, result.id, 0, "wrong", Update(task_state=failed)),
+            lambda: simulations.report_simulation(self.backend, result.id, "wrong", Report(failed)),
         ):
             self._expect(InvalidInput, True, call)
 
     @rule(key=known)
     def cancel(self, key: int) -> None:
-        found = self.model[key]
-        ended = simulations.cancel_simulation(self.backend, self.user, found.job_id)
-        assert (ended is not None) == (found.state in FINAL)
+        result = self.model[key]
+        ended = simulations.cancel_simulation(self.backend, self.user, result.job_id)
+        assert (ended is not None) == (result.state in FINAL)
         if ended is None:
-            found.end("CANCELED")
+            result.end("CANCELED")
 
     @rule(key=consumes(known))
     def delete(self, key: int) -> None:
-        found = self.model.pop(key)
-        refused = simulations.delete_simulation(self.backend, self.user, found.job_id)
-        assert (refused is not None) == (found.state in {"PENDING", "RUNNING"})
+        result = self.model.pop(key)
+        refused = simulations.delete_simulation(self.backend, self.user, result.job_id)
+        assert (refused is not None) == (result.state in {"PENDING", "RUNNING"})
         if refused is not None:
-            simulations.cancel_simulation(self.backend, self.user, found.job_id)
-            assert simulations.delete_simulation(self.backend, self.user, found.job_id) is None
+            simulations.cancel_simulation(self.backend, self.user, result.job_id)
+            assert simulations.delete_simulation(self.backend, self.user, result.job_id) is None
 
     @rule(key=consumes(known))
     def purge(self, key: int) -> None:
         """What has ended is old tomorrow."""
-        found = self.model[key]
+        result = self.model[key]
         old = Old(utc_now() + timedelta(days=1), tuple(map(EntityState, sorted(FINAL))))
-        removed = retention.purge_simulations(self.database, self.spool, old, [found.job_id])
-        assert bool(removed) == (found.state in FINAL)
+        removed = retention.purge_simulations(self.database, self.spool, old, [result.job_id])
+        assert bool(removed) == (result.state in FINAL)
         if removed:
             del self.model[key]
 
@@ -214,24 +216,24 @@ class Store(RuleBasedStateMachine):
     def claim(self) -> None:
         claimed = tasks.claim_task(self.backend, OWNER, ["shieldhit"])
         waiting = [
-            (found.id, number)
-            for found in self.model.values()
-            if found.state in {"PENDING", "RUNNING"}
-            for number, task in enumerate(found.tasks)
+            (claim.id, number)
+            for claim in self.model.values()
+            if claim.state in {"PENDING", "RUNNING"}
+            for number, task in enumerate(claim.tasks)
             if task.state == "PENDING"
         ]
         assert (claimed and (claimed.simulation_id, claimed.task_id)) == (min(waiting) if waiting else None)
         if claimed is not None:
-            found = self.model[claimed.simulation_id]
-            found.tasks[claimed.task_id].state = "RUNNING"
-            found.tasks[claimed.task_id].attempt += 1
-            found.tasks[claimed.task_id].ours = True
-            found.tasks[claimed.task_id].owner = claimed.owner
-            found.claims.append(claimed)
-            found.settle()
+            claim = self.model[claimed.simulation_id]
+            claim.tasks[claimed.task_id].state = "RUNNING"
+            claim.tasks[claimed.task_id].attempt += 1
+            claim.tasks[claimed.task_id].ours = True
+            claim.tasks[claimed.task_id].owner = claimed.owner
+            claim.claims.append(claimed)
+            claim.settle()
 
     def _claimed(self) -> list[tuple[Simulation, Claim]]:
-        return [(found, claim) for found in self.model.values() for claim in found.claims]
+        return [(result, claim) for result in self.model.values() for claim in result.claims]
 
     @precondition(lambda self: self._claimed())
     @rule(
@@ -241,73 +243,73 @@ class Store(RuleBasedStateMachine):
     )
     def work(self, data: st.DataObject, how: str, simulated: int) -> None:
         """An executor, which may have lost its claim long ago, goes on with it, or says again how it ended."""
-        found, claim = data.draw(st.sampled_from(self._claimed()))
-        task = found.tasks[claim.task_id]
-        mine = task.ours and task.state == "RUNNING" and task.owner == claim.owner
+        result, claim = data.draw(st.sampled_from(self._claimed()))
+        task = result.tasks[claim.task_id]
+        own = task.ours and task.state == "RUNNING" and task.owner == claim.owner
         if how == "progress":
-            assert tasks.report_progress(self.backend, claim, simulated, None) is mine
-            task.simulated = max(task.simulated, simulated) if mine else task.simulated
+            assert tasks.report_progress(self.backend, claim, simulated, None) is own
+            task.simulated = max(task.simulated, simulated) if own else task.simulated
             return
         done = {
             "complete": lambda: tasks.complete_task(self.backend, claim, output(claim)),
             "fail": lambda: tasks.fail_task(self.backend, claim, "broken", {"output.log": "oh"}),
             "give back": lambda: tasks.give_back(self.backend, claim, "stopped"),
         }[how]()
-        assert done is mine
-        if mine:
+        assert done is own
+        if own:
             task.state = {"complete": "COMPLETED", "fail": "FAILED", "give back": "PENDING"}[how]
             task.simulated = REQUESTED if how == "complete" else task.simulated
             task.attempt -= how == "give back"
             task.ours = how != "give back"
-            found.settle()
+            result.settle()
 
     @rule()
     def sweep(self) -> None:
         """Everybody has gone silent."""
         recovery.requeue_stalled(self.backend, utc_now(), dead_owner="host/0/")
-        for found in self.model.values():
-            if found.state == "MERGING_RUNNING" and found.merging:
-                found.state, found.merging = "MERGING_QUEUED", False
-            for task in found.tasks:
+        for result in self.model.values():
+            if result.state == "MERGING_RUNNING" and result.merging:
+                result.state, result.merging = "MERGING_QUEUED", False
+            for task in result.tasks:
                 if task.state == "RUNNING" and task.ours:
                     given_up = task.attempt >= self.backend.limits.attempts
                     task.state, task.ours = ("FAILED", True) if given_up else ("PENDING", False)
-            found.settle()
+            result.settle()
 
     @rule(dies=st.booleans())
     def merge(self, dies: bool) -> None:
         """Merge what waits; or begin to, and die."""
         simulation = merging.claim_merge(self.backend, MERGER)
-        waiting = [found.id for found in self.model.values() if found.waits_for_merge()]
+        waiting = [result.id for result in self.model.values() if result.waits_for_merge()]
         assert (simulation and simulation.id) == (min(waiting) if waiting else None)
         if simulation is None:
             return
-        found = self.model[simulation.id]
+        result = self.model[simulation.id]
         if dies:
-            found.state, found.merging = "MERGING_RUNNING", True
+            result.state, result.merging = "MERGING_RUNNING", True
             return
         merging.merge_simulation(self.backend, simulation, MERGER)
-        found.results = "merged"
-        found.state = "COMPLETED" if all(task.state == "COMPLETED" for task in found.tasks) else "FAILED"
+        result.results = "merged"
+        result.state = "COMPLETED" if all(task.state == "COMPLETED" for task in result.tasks) else "FAILED"
 
     @invariant()
     def the_store_agrees(self) -> None:
-        for found in self.model.values():
-            status = simulations.read_status(self.backend, self.user, found.job_id)
+        for result in self.model.values():
+            status = simulations.read_status(self.backend, self.user, result.job_id)
             shown = [(task.task_state, task.simulated_primaries) for task in status.tasks]
             assert (str(status.simulation.job_state), shown) == (
-                found.state,
-                [(t.state, t.simulated) for t in found.tasks],
+                result.state,
+                [(t.state, t.simulated) for t in result.tasks],
             )
             try:
-                has_results = bool(results.pages_metadata(self.backend, self.user, found.job_id))
+                has_results = bool(results.pages_metadata(self.backend, self.user, result.job_id))
             except YaptideError:
                 has_results = False
-            assert has_results == (found.results is not None)
+            assert has_results == (result.results is not None)
 
     @invariant()
     def the_list_tells_how_many_there_are(self) -> None:
-        states = Counter(found.state for found in self.model.values())
+        states = Counter(result.state for result in self.model.values())
         for state in EntityState:
             assert simulations.list_simulations(self.backend, self.user, Page(states=(state,)))[0] == states[state]
         assert simulations.list_simulations(self.backend, self.user, Page())[0] == len(self.model)

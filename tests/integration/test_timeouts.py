@@ -23,9 +23,9 @@ def impatient(database, monkeypatch):
     """Another process at the same database, with little patience."""
     monkeypatch.setattr(engine, "BUSY_TIMEOUT", 0.2)
     monkeypatch.setattr(engine, "IDLE_TIMEOUT", 0.2)
-    found = Database(database.engine.url.render_as_string(hide_password=False))
-    yield found
-    found.close()
+    result = Database(database.engine.url.render_as_string(hide_password=False))
+    yield result
+    result.close()
 
 
 def lock_all(connection):

@@ -62,8 +62,8 @@ def check_page(page: Page, name: str) -> None:
     """
     for scheme, rules in _RULES.items():
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        found = Axe().run(page, options={"resultTypes": ["violations"], **rules})
-        serious = [each for each in found.response["violations"] if each["impact"] in ("serious", "critical")]
+        result = Axe().run(page, options={"resultTypes": ["violations"], **rules})
+        serious = [each for each in result.response["violations"] if each["impact"] in ("serious", "critical")]
         assert serious == [], f"{name}, {scheme}: {[(each['id'], each['nodes'][0]['html']) for each in serious]}"
         _shoot(page, f"{name}-{scheme}-desktop")
     page.set_viewport_size(PHONE)  # type: ignore[arg-type]

@@ -48,9 +48,9 @@ def list_api_routes(app: Flask) -> list[Route]:
 def form_token(client: FlaskClient) -> str:
     """The token that the forms of this client's pages carry."""
     page = client.get("/sign-in", follow_redirects=True).text
-    found = re.search(r'name="csrf_token" value="([^"]+)"', page)
-    assert found is not None, page
-    return found[1]
+    match = re.search(r'name="csrf_token" value="([^"]+)"', page)
+    assert match is not None, page
+    return match[1]
 
 
 def send_form(client: FlaskClient, path: str, **fields: object) -> TestResponse:

@@ -83,12 +83,12 @@ def variables(text: str) -> Iterator[tuple[str, str, str]]:
 def filled(text: str, known: dict[str, str]) -> str:
     """The text as Compose fills it in; KeyError if a variable without a default is not known."""
 
-    def value(found: re.Match[str]) -> str:
-        if found[0] == "$$":
+    def value(result: re.Match[str]) -> str:
+        if result[0] == "$$":
             return "$"
-        if found[2] in (":-", "-"):
-            return known.get(found[1]) or found[3]
-        return known[found[1]]
+        if result[2] in (":-", "-"):
+            return known.get(result[1]) or result[3]
+        return known[result[1]]
 
     return VARIABLE.sub(value, text)
 
@@ -104,12 +104,12 @@ def dotenv(tmp_path_factory) -> dict[str, str]:
     made = folder / ".env"
     assert made.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in folder.glob(".env*") if path not in (made, folder / ".env.example")] == []
-    found = dict(line.split("=", 1) for line in made.read_text().splitlines() if line and not line.startswith("#"))
-    assert not any(found[name] in done.stdout + done.stderr for name in SECRETS)
+    result = dict(line.split("=", 1) for line in made.read_text().splitlines() if line and not line.startswith("#"))
+    assert not any(result[name] in done.stdout + done.stderr for name in SECRETS)
     before = made.read_bytes()
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (again.returncode, made.read_bytes()) == (1, before), "one that is there is kept"
-    return found
+    return result
 
 
 def environment(service: str, known: dict[str, str]) -> dict[str, str]:
@@ -141,10 +141,10 @@ def command_lines() -> Iterator[tuple[str, list[str]]]:
                     yield from ((f"{file}: {name}", shlex.split(part)) for part in _simple(word))
             if command and command[0] == "yaptide":
                 yield f"{file}: {name}", command
-    for found in re.findall(r"^ *CMD (\[\"yaptide.*\])$", DOCKERFILE, re.MULTILINE):
-        yield "Dockerfile", json.loads(found)
-    for found in re.findall(r"^RUN (?:\w+=\S+ )*(yaptide .*)$", DOCKERFILE, re.MULTILINE):
-        yield "Dockerfile", shlex.split(found)
+    for result in re.findall(r"^ *CMD (\[\"yaptide.*\])$", DOCKERFILE, re.MULTILINE):
+        yield "Dockerfile", json.loads(result)
+    for result in re.findall(r"^RUN (?:\w+=\S+ )*(yaptide .*)$", DOCKERFILE, re.MULTILINE):
+        yield "Dockerfile", shlex.split(result)
     for unit in UNITS:
         for line in re.findall(r"^ExecStart(?:Pre)?=\S+/bin/(yaptide .*)$", (DEPLOY / unit).read_text(), re.MULTILINE):
             yield unit, shlex.split(line.replace("%i", "1").replace("${QUEUES}", ""))
@@ -201,8 +201,8 @@ def test_settings_elsewhere_exist():
 
 
 def test_every_variable_of_compose_is_explained_with_its_default():
-    told = (ROOT / ".env.example").read_text()
-    documented = re.findall(r"^(#?)([A-Z_]+)=(.*)$", told, re.MULTILINE)
+    message = (ROOT / ".env.example").read_text()
+    documented = re.findall(r"^(#?)([A-Z_]+)=(.*)$", message, re.MULTILINE)
     used: dict[str, set[str]] = {}
     for file in (COMPOSE, DEVELOP):
         for name, how, more in variables("\n".join(words(compose(file)))):
@@ -210,7 +210,7 @@ def test_every_variable_of_compose_is_explained_with_its_default():
             assert how != ":?" or more == "run deploy/make-env"
     assert used == {name: {default if optional else "required"} for optional, name, default in documented}
     # Each stands below a comment of its own, or below another one that shares it.
-    for block in told.split("\n\n"):
+    for block in message.split("\n\n"):
         assert re.match(r"(?:# .*(?:\n|$))+(?:#?[A-Z_]+=.*(?:\n|$))*$", block), block
 
 
@@ -297,7 +297,7 @@ def test_no_secret_is_in_a_file(dotenv):
     for name in SECRETS:
         assert f"\n{name}=\n" in example
         for file in (COMPOSE, DEVELOP):
-            assert all(how == ":?" for found, how, _ in variables((ROOT / file).read_text()) if found == name)
+            assert all(how == ":?" for result, how, _ in variables((ROOT / file).read_text()) if result == name)
         assert name not in DOCKERFILE
     assert len({dotenv[name] for name in SECRETS}) == len(SECRETS)
     assert all(len(dotenv[name]) >= 32 for name in SECRETS)
@@ -371,10 +371,10 @@ def test_the_images_are_made_as_they_should_be():
             if name == "RUN" and "pip install" in rest:
                 assert "--constraint constraints.txt" in rest or "--no-deps" in rest
     for name in ("server", "worker"):
-        told = stages[name]
-        assert [rest for instruction, rest in told if instruction == "USER"][-1] == "yaptide"
-        assert {"HEALTHCHECK", "CMD"} <= {instruction for instruction, _ in told}
-        (command,) = [rest for instruction, rest in told if instruction == "CMD"]
+        message = stages[name]
+        assert [rest for instruction, rest in message if instruction == "USER"][-1] == "yaptide"
+        assert {"HEALTHCHECK", "CMD"} <= {instruction for instruction, _ in message}
+        (command,) = [rest for instruction, rest in message if instruction == "CMD"]
         assert isinstance(json.loads(command), list), "a shell would keep signals to itself"
 
 
@@ -422,14 +422,14 @@ def test_the_health_of_an_image_is_asked_as_compose_does():
         return command.replace("$$", "$")
 
     for stage, service in (("server", SERVER), ("worker", WORKER)):
-        (told,) = [
+        (message,) = [
             rest
             for lines in instructions()
             if lines[0][1].endswith(stage)
             for name, rest in lines
             if name == "HEALTHCHECK"
         ]
-        _, _, asked = told.partition(" CMD ")
+        _, _, asked = message.partition(" CMD ")
         kind, *test = compose(COMPOSE)["services"][service]["healthcheck"]["test"]
         assert (json.loads(asked) if kind == "CMD" else [asked.strip()]) == list(map(plain, test))
 
@@ -532,8 +532,8 @@ def directive(name: str, text: str = NGINX) -> list[str]:
 
 
 def seconds(name: str) -> float:
-    (told,) = directive(name)
-    return float(told.removesuffix("s"))
+    (message,) = directive(name)
+    return float(message.removesuffix("s"))
 
 
 def test_nginx_waits_as_long_and_takes_as_much_as_yaptide():
@@ -561,23 +561,23 @@ def test_nginx_waits_as_long_and_takes_as_much_as_yaptide():
 
 def unit(name: str) -> dict[str, dict[str, list[str]]]:
     """Sections of a unit file, with the values of each of their keys."""
-    found: dict[str, dict[str, list[str]]] = {}
+    result: dict[str, dict[str, list[str]]] = {}
     section: dict[str, list[str]] = {}
     for line in (DEPLOY / name).read_text().splitlines():
         if line.startswith("["):
-            section = found.setdefault(line.strip("[]"), {})
+            section = result.setdefault(line.strip("[]"), {})
         elif line and not line.startswith("#"):
             key, equals, value = line.partition("=")
             assert equals, line
             section.setdefault(key, []).append(value)
-    return found
+    return result
 
 
 @pytest.mark.parametrize("name", UNITS)
 def test_units_are_complete(name):
-    told = unit(name)
-    assert set(told) == {"Unit", "Service", "Install"}
-    service = told["Service"]
+    message = unit(name)
+    assert set(message) == {"Unit", "Service", "Install"}
+    service = message["Service"]
     assert service["Restart"] == ["always"]
     assert service["User"] in (["yaptide"], ["yaptide-worker"])
     assert service["WorkingDirectory"] == [f"/var/lib/{service['StateDirectory'][0]}"]

@@ -62,8 +62,8 @@ def blocks(path: Path, language: str) -> list[str]:
 
 def headings(path: Path) -> set[str]:
     """The anchors of a document's headings, as GitHub makes them."""
-    found = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+    match = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in match}
 
 
 @pytest.mark.parametrize("file", MADE)
@@ -123,8 +123,8 @@ def test_every_command_is_documented_and_shows_an_example(command):
 def edges(diagram: str) -> set[tuple[str, str]]:
     """All arrows of a state diagram; those from the frame for every state in it."""
     inside = re.findall(r"^        ([A-Z_]+)$", diagram, re.MULTILINE)
-    found = re.findall(r"(\w+) --> (\w+)", diagram)
-    return {(state, to) for origin, to in found for state in (inside if origin == "open" else [origin])}
+    match = re.findall(r"(\w+) --> (\w+)", diagram)
+    return {(state, to) for origin, to in match for state in (inside if origin == "open" else [origin])}
 
 
 def test_the_diagrams_show_every_state_and_transition():
@@ -183,9 +183,9 @@ def routes(web) -> Iterator[tuple[str, str]]:
 
 def test_every_route_is_documented(web):
     titles = re.findall(r"^### (.+)$", MADE["docs/api.md"], re.MULTILINE)
-    told = [tuple(route.split()) for title in titles for route in re.findall(r"`(.+?)`", title)]
-    assert len(told) == len(set(told))
-    assert set(routes(web)) - set(told) == {("GET", path) for path in PAGES}
+    items = [tuple(route.split()) for title in titles for route in re.findall(r"`(.+?)`", title)]
+    assert len(items) == len(set(items))
+    assert set(routes(web)) - set(items) == {("GET", path) for path in PAGES}
     assert all(f"`{path}`" in MADE["docs/api.md"] for path in PAGES if path.count("/") == 1)
 
 
@@ -208,10 +208,10 @@ def test_who_may_call_a_route_is_documented_as_it_is(web):
         if path in PAGES or path.startswith("/worker/"):  # those: tests/integration/test_contract_work.py
             continue
         answer = web.test_client().open(f"{path}?job_id=x", method=method, json=bodies.get((method, path)))
-        told = WHO.get(f"{method} {path}", "signed-in users")
+        response = WHO.get(f"{method} {path}", "signed-in users")
         asks_for_a_token = answer.json["message"] == "No token provided"
-        assert asks_for_a_token == (told.startswith("signed-in users") or "cookie" in told), (method, path)
-        if "update key" in told:
+        assert asks_for_a_token == (response.startswith("signed-in users") or "cookie" in response), (method, path)
+        if "update key" in response:
             assert answer.json["message"] in ("Invalid update key", "Simulation does not exist"), (method, path)
     assert set(WHO) | set(OWN_ERRORS) <= {f"{method} {path}" for method, path in routes(web)}
 

@@ -33,14 +33,14 @@ ONE_LINER = (
 def stages() -> dict[str, list[tuple[str, str]]]:
     """Instructions of each stage of the Dockerfile: name and the rest of the line."""
     text = re.sub(r"^ *#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
-    found: dict[str, list[tuple[str, str]]] = {}
+    result: dict[str, list[tuple[str, str]]] = {}
     for line in filter(None, map(str.strip, text.splitlines())):
         name, rest = line.split(maxsplit=1)
         if name == "FROM":
-            stage = found.setdefault(rest.rpartition(" AS ")[2], [])
+            stage = result.setdefault(rest.rpartition(" AS ")[2], [])
         else:
             stage.append((name, rest))
-    return found
+    return result
 
 
 @dataclass

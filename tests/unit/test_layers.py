@@ -125,30 +125,30 @@ def violations(source: str, module: str) -> list[str]:
     place = "/".join(module.split(".")) + ("/__init__.py" if module in PACKAGES else ".py")
     _, _, inner = module.partition(".")
     layer = layer_of(inner)
-    found = []
+    items = []
     for line, name in imports(source, module):
         top, _, below = name.partition(".")
         if top == "yaptide":
             allowed = LAYERS.get(layer, ())
             # yaptide itself holds only the version.
             if below.split(".")[0] in LAYERS and not is_within(below, (layer, *allowed)):
-                found.append(
+                items.append(
                     f"{place}:{line}: {layer or 'yaptide'} may import of yaptide only"
                     f" {', '.join(allowed) or 'itself'}, not {name}"
                 )
         elif top in LIBRARIES:
             allowed = LIBRARIES[top].get(layer, ())
             if not is_within(name, allowed):
-                found.append(
+                items.append(
                     f"{place}:{line}: {layer or 'yaptide'} may import of {top} only"
                     f" {', '.join(allowed) or 'nothing'}, not {name}"
                 )
-    return found
+    return items
 
 
 def test_imports_go_down_only():
-    found = [line for name, path in MODULES.items() for line in violations(path.read_text(), name)]
-    assert not found, "\n" + "\n".join(found)
+    items = [line for name, path in MODULES.items() for line in violations(path.read_text(), name)]
+    assert not items, "\n" + "\n".join(items)
 
 
 def test_the_client_imports_nothing_of_the_server():

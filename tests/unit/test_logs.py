@@ -86,9 +86,9 @@ def test_text_says_nothing_unless_there_is_trouble_and_json_tells_of_requests(ca
         logs.configure_logging(form)
         for level in ("debug", "info", "warning"):
             structlog.stdlib.get_logger("yaptide.x").log(logging.getLevelNamesMapping()[level.upper()], level)
-        found = capsys.readouterr().err.splitlines()
-        assert len(found) == len(said)
-        assert all(word in line for word, line in zip(said, found, strict=True))
+        result = capsys.readouterr().err.splitlines()
+        assert len(result) == len(said)
+        assert all(word in line for word, line in zip(said, result, strict=True))
 
 
 def test_a_level_can_be_chosen(capsys):

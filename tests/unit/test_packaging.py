@@ -36,8 +36,8 @@ def requirements(project) -> list[str]:
 
 
 def names(project) -> set[str]:
-    found = {normalized(re.match(r"[\w.-]+", requirement)[0]) for requirement in requirements(project)}
-    return found - {normalized(project["name"])}
+    match = {normalized(re.match(r"[\w.-]+", requirement)[0]) for requirement in requirements(project)}
+    return match - {normalized(project["name"])}
 
 
 def imported(folder: Path) -> Iterator[str]:

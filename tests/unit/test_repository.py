@@ -32,13 +32,13 @@ def scripts() -> list[Path]:
 
 @pytest.mark.parametrize("what", PRIVATE)
 def test_no_file_holds(what):
-    found = [
+    match = [
         f"{path.relative_to(ROOT)}:{number}: {line.decode(errors='replace').strip()}"
         for path in tracked()
         for number, line in enumerate(path.read_bytes().splitlines(), start=1)
         if PRIVATE[what].search(line)
     ]
-    assert not found, "\n" + "\n".join(found)
+    assert not match, "\n" + "\n".join(match)
 
 
 def test_shell_scripts_parse_and_can_be_run():

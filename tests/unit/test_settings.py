@@ -62,7 +62,7 @@ def test_the_realm_is_below_auth_or_not(monkeypatch, base, issuers):
 
 
 @pytest.mark.parametrize(
-    ("variables", "told"),
+    ("variables", "message"),
     [
         ({"KEYCLOAK_BASE_URL": "http://sso.example.org"}, "https://"),
         ({"KEYCLOAK_BASE_URL": "http://localhost.example.org"}, "https://"),
@@ -82,8 +82,8 @@ def test_the_realm_is_below_auth_or_not(monkeypatch, base, issuers):
         ),
     ],
 )
-def test_half_a_keycloak_or_one_that_anybody_can_be_is_refused(monkeypatch, variables, told):
+def test_half_a_keycloak_or_one_that_anybody_can_be_is_refused(monkeypatch, variables, message):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(InvalidInput, match=told):
+    with pytest.raises(InvalidInput, match=message):
         load_settings().keycloak  # noqa: B018 - what is read is checked

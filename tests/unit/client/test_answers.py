@@ -29,10 +29,10 @@ def page(**data):
 
 def test_arrays_have_every_bit():
     document = {"message": "Results", "estimators": [{"name": "e", "metadata": {"a": "ż"}, "pages": [page(), page()]}]}
-    found = answers.read_results_document(answered(document))
-    values = found["estimators"][0]["pages"][1]["data"]["values"]
+    results = answers.read_results_document(answered(document))
+    values = results["estimators"][0]["pages"][1]["data"]["values"]
     assert values.tobytes() == np.array(VALUES, dtype=np.float64).tobytes()
-    read = Results.from_document(found).estimators[0]
+    read = Results.from_document(results).estimators[0]
     assert read.metadata == {"a": "ż"}
     assert read.pages[0].values.flags.writeable
     assert read.pages[0].axes[0].values.tolist() == list(range(len(VALUES)))

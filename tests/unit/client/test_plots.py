@@ -29,11 +29,11 @@ def drawn(path, *pages, title="Water"):
 
 
 def texts(figure):
-    found = []
+    items = []
     for axes in figure.axes:
-        found += [axes.get_xlabel(), axes.get_ylabel(), axes.get_title()]
-        found += [text.get_text() for text in axes.get_legend().get_texts()] if axes.get_legend() else []
-    return found
+        items += [axes.get_xlabel(), axes.get_ylabel(), axes.get_title()]
+        items += [text.get_text() for text in axes.get_legend().get_texts()] if axes.get_legend() else []
+    return items
 
 
 def test_r80_is_drawn_where_it_is_and_told_in_mm(tmp_path):
@@ -54,9 +54,9 @@ def test_r80_is_drawn_where_it_is_and_told_in_mm(tmp_path):
     ],
 )
 def test_a_curve_without_a_range_says_why(tmp_path, page, reason):
-    found = texts(drawn(tmp_path, page))
-    assert any(text.startswith(f"no range: {reason}") for text in found)
-    assert not any("R80" in text for text in found)
+    result = texts(drawn(tmp_path, page))
+    assert any(text.startswith(f"no range: {reason}") for text in result)
+    assert not any("R80" in text for text in result)
 
 
 @pytest.mark.parametrize(

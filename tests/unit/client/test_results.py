@@ -40,14 +40,14 @@ def results(*pages, name="dose"):
     return Results((Estimator(name, name, pages),))
 
 
-def table(found):
+def table(result):
     text = io.StringIO()
-    found.write_csv(text)
+    result.write_csv(text)
     return list(csv.DictReader(io.StringIO(text.getvalue()), restkey="too many", restval="too few"))
 
 
-def archive(found, path):
-    found.save_npz(path)
+def archive(result, path):
+    result.save_npz(path)
     with np.load(path) as file:
         return json.loads(str(file["index"])), dict(file)
 
@@ -83,11 +83,9 @@ def test_a_page_of_any_dimension_has_a_cell_for_each_heading():
         *("value", "error"),
     ]
     for dimension in range(6):
-        mine = [row for row in rows if row["page"] == str(dimension)]
-        assert {(row["estimator"], row["quantity"], row["unit"]) for row in mine} == {
-            ("dose", f"q{dimension}", "MeV/g")
-        }
-        for row, place in zip(mine, places(SIZES[:dimension]), strict=True):
+        own = [row for row in rows if row["page"] == str(dimension)]
+        assert {(row["estimator"], row["quantity"], row["unit"]) for row in own} == {("dose", f"q{dimension}", "MeV/g")}
+        for row, place in zip(own, places(SIZES[:dimension]), strict=True):
             cells = [row[f"axis{n}"] for n in range(1, 6)]
             assert cells[dimension:] == [""] * (5 - dimension)
             assert list(map(float, cells[:dimension])) == [i + 0.5 * n for n, i in enumerate(place)]
@@ -157,8 +155,8 @@ def test_names_units_and_axes_are_read_back_without_pickles(tmp_path):
 
 def test_no_two_arrays_share_a_key_whatever_their_names(tmp_path):
     pages = [(a_page(0, 1, np.array([1.0, 0.0])),), (a_page(0, 1, np.array([2.0, 0.0])),)]
-    found = Results((Estimator("a b", "a b", pages[0]), Estimator("a-b", "a-b", pages[1])))
-    index, arrays = archive(found, tmp_path / "a.npz")
+    loaded = Results((Estimator("a b", "a b", pages[0]), Estimator("a-b", "a-b", pages[1])))
+    index, arrays = archive(loaded, tmp_path / "a.npz")
     read = {e["name"]: arrays[e["pages"][0]["values"]][0] for e in index["estimators"]}
     assert read == {"a b": 1, "a-b": 2}
 
@@ -190,8 +188,8 @@ def test_the_documented_lines_read_a_file(tmp_path, monkeypatch, capsys):
 
 
 def test_a_data_frame_is_the_csv():
-    for found in (EVERY, ODD, results(a_page(0, 0))):
-        rows, frame = table(found), found.to_pandas()
+    for result in (EVERY, ODD, results(a_page(0, 0))):
+        rows, frame = table(result), result.to_pandas()
         assert list(frame.columns) == list(rows[0])
         assert len(frame) == len(rows)
         for column in frame.columns:
@@ -212,20 +210,20 @@ def test_a_data_frame_of_integers_keeps_their_digits():
 
 def test_a_data_set_knows_its_axes_units_and_errors():
     page = a_page(3, 2, errors=np.arange(6.0), names=["Position (Y)", "Position (Z)"])
-    found = results(page).to_xarray()["dose", 3]
-    assert found["value"].dims == ("Position (Y)", "Position (Z)")
-    assert found["value"].sel({"Position (Y)": 1.0, "Position (Z)": 2.5}).item() == 21
-    assert found["error"].values.ravel(order="F").tolist() == page.errors.tolist()
-    assert found["value"].attrs["units"] == found["error"].attrs["units"] == "MeV/g"
-    assert [found[name].attrs["units"] for name in found["value"].dims] == ["cm", "mm"]
-    assert (found.attrs["estimator"], found.attrs["page"], found.attrs["quantity"]) == ("dose", 3, "q3")
+    loaded = results(page).to_xarray()["dose", 3]
+    assert loaded["value"].dims == ("Position (Y)", "Position (Z)")
+    assert loaded["value"].sel({"Position (Y)": 1.0, "Position (Z)": 2.5}).item() == 21
+    assert loaded["error"].values.ravel(order="F").tolist() == page.errors.tolist()
+    assert loaded["value"].attrs["units"] == loaded["error"].attrs["units"] == "MeV/g"
+    assert [loaded[name].attrs["units"] for name in loaded["value"].dims] == ["cm", "mm"]
+    assert (loaded.attrs["estimator"], loaded.attrs["page"], loaded.attrs["quantity"]) == ("dose", 3, "q3")
 
 
 @pytest.mark.parametrize("names", [["x", "x"], ["", "y"], ["value", "y"]])
 def test_axes_without_names_of_their_own_are_numbered(names):
-    found = results(a_page(0, 2, names=names)).to_xarray()["dose", 0]
-    assert found["value"].dims == ("axis1", "axis2")
-    assert [found[name].attrs["long_name"] for name in ("axis1", "axis2")] == names
+    loaded = results(a_page(0, 2, names=names)).to_xarray()["dose", 0]
+    assert loaded["value"].dims == ("axis1", "axis2")
+    assert [loaded[name].attrs["long_name"] for name in ("axis1", "axis2")] == names
 
 
 def test_data_sets_of_every_dimension_and_of_what_is_unknown():
@@ -247,29 +245,29 @@ def sent(values, **data):
 
 def test_a_page_that_cannot_be_read_is_left_out_alone():
     pages = [sent([1, 2]), sent([1, 2, 3]), sent(["a", "b"]), {}, sent([3, 4])]
-    found = Results.from_document({"estimators": [{"name": "e", "pages": pages}]})
-    assert [page.values.tolist() for page in found.estimators[0].pages] == [[1, 2], [3, 4]]
-    assert len(found.left_out) == 3
-    assert found.left_out[0] == "e, page 1 of the response: it has 3 values, but 2 points on its axes"
+    loaded = Results.from_document({"estimators": [{"name": "e", "pages": pages}]})
+    assert [page.values.tolist() for page in loaded.estimators[0].pages] == [[1, 2], [3, 4]]
+    assert len(loaded.left_out) == 3
+    assert loaded.left_out[0] == "e, page 1 of the response: it has 3 values, but 2 points on its axes"
 
 
 def test_a_grid_that_came_as_an_address_is_left_out_with_what_to_ask_for():
     address = {"dimensions": 3, "results_url": "/results?values=1", "metadata": {"page_number": "1", "name": "q"}}
-    found = Results.from_document({"pages": [sent([1, 2]), address]}, "e")
-    assert [page.values.tolist() for page in found.estimators[0].pages] == [[1, 2]]
-    assert found.left_out == (
+    loaded = Results.from_document({"pages": [sent([1, 2]), address]}, "e")
+    assert [page.values.tolist() for page in loaded.estimators[0].pages] == [[1, 2]]
+    assert loaded.left_out == (
         "e, page 1 of the response: the response does not include its values; request them with values=1",
     )
 
 
 def test_errors_of_another_length_are_not_known():
-    found = Results.from_document({"estimators": [{"name": "e", "pages": [sent([1, 2], errors=[0.1])]}]})
-    assert found.page("e", 0).errors is None
+    loaded = Results.from_document({"estimators": [{"name": "e", "pages": [sent([1, 2], errors=[0.1])]}]})
+    assert loaded.page("e", 0).errors is None
 
 
 def test_pages_without_a_number_are_counted():
-    found = Results.from_document({"estimators": [{"name": "e", "pages": [sent([1, 2]), sent([3, 4])]}]})
-    assert found.page("e", 1).values.tolist() == [3, 4]
+    loaded = Results.from_document({"estimators": [{"name": "e", "pages": [sent([1, 2]), sent([3, 4])]}]})
+    assert loaded.page("e", 1).values.tolist() == [3, 4]
 
 
 # --- ranges
@@ -288,9 +286,9 @@ def test_the_first_curve_with_a_range_is_taken():
         curve("good"),
         curve("other", unit="mm"),
     )
-    found = results(lateral, rising, good, other)
-    assert found.depth_curve() is good
-    assert (found.find_range().depth_mm, found.bragg_peak()) == (15, (15, 25))
+    loaded = results(lateral, rising, good, other)
+    assert loaded.depth_curve() is good
+    assert (loaded.find_range().depth_mm, loaded.bragg_peak()) == (15, (15, 25))
     assert results(lateral, rising).depth_curve() is rising
 
 
@@ -305,7 +303,7 @@ def test_the_first_curve_with_a_range_is_taken():
     ],
 )
 def test_without_a_range_the_reason_is_told(pages, reason):
-    found = results(*pages)
+    loaded = results(*pages)
     with pytest.raises(NotFound, match=re.escape(reason)):
-        found.find_range()
-    assert found.bragg_peak() is None
+        loaded.find_range()
+    assert loaded.bragg_peak() is None

@@ -62,8 +62,8 @@ def curve(name="Position (Z)", unit="cm", quantity="Dose", of="MeV/g", doses=(3.
     ("unit", "mm"), [("mm", 1), ("cm", 10), ("m", 1000), ("um", 1e-3), ("µm", 1e-3), ("[cm]", 10), (" nm ", 1e-6)]
 )
 def test_a_range_is_in_mm_whatever_the_unit_of_the_axis(unit, mm):
-    found = read_range(curve(unit=unit))
-    assert (found.depth_mm, found.r80_mm, found.bin_mm) == pytest.approx((2.5 * mm, 3.0 * mm, mm))
+    result = read_range(curve(unit=unit))
+    assert (result.depth_mm, result.r80_mm, result.bin_mm) == pytest.approx((2.5 * mm, 3.0 * mm, mm))
 
 
 @pytest.mark.parametrize("unit", ["", "g/cm2", "MeV", "M", "inch", "cm cm"])

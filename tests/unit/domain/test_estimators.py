@@ -40,14 +40,14 @@ def test_what_is_no_such_page(document):
 
 def test_a_zero_is_put_in_the_place_of_each_and_its_place_named():
     before = page(math.nan, None, 1.5, math.inf, -2, metadata={"page_number": "3"})
-    found = with_missing_named(before)
-    assert found["data"] == {
+    result = with_missing_named(before)
+    assert result["data"] == {
         "name": "Dose",
         "unit": "Gy",
         "values": [0.0, 0.0, 1.5, 0.0, -2],
         "missing": [[0, 1], [3, 3]],
     }
-    assert found["metadata"] == {"page_number": "3"}
+    assert result["metadata"] == {"page_number": "3"}
     assert math.isnan(before["data"]["values"][0]), "the page itself stays as it is"
     assert "missing" not in before["data"]
 
@@ -63,10 +63,10 @@ def test_a_zero_is_put_in_the_place_of_each_and_its_place_named():
     ],
 )
 def test_a_page_without_any_value_says_so_and_keeps_its_unit(before, metadata):
-    found = with_missing_named(before)
-    assert found["data"]["unit"] == "(no value)"
-    assert set(found["data"]["values"]) == {0.0}
-    assert found["metadata"] == metadata
+    result = with_missing_named(before)
+    assert result["data"]["unit"] == "(no value)"
+    assert set(result["data"]["values"]) == {0.0}
+    assert result["metadata"] == metadata
 
 
 def test_a_refused_page_is_named_in_one_line():

@@ -29,8 +29,8 @@ def page(number=0, **changes):
 
 
 def estimator(name="dose", *pages, **changes):
-    found = {"name": name, "file_name": "dose_", "metadata": payload("metadata"), "pages": list(pages or (page(),))}
-    return found | changes
+    result = {"name": name, "file_name": "dose_", "metadata": payload("metadata"), "pages": list(pages or (page(),))}
+    return result | changes
 
 
 def document(**changes):

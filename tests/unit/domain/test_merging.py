@@ -250,12 +250,12 @@ def test_how_well_the_weight_of_a_known_error_is_known():
 def test_a_value_that_does_not_exist_in_a_task_counts_for_nothing_there():
     """Whatever its weight there is: LET where dose was scored, but nothing that has one."""
     primaries, weights = [1, 5, 2, 3], np.array([[2.0], [7.0], [2.0], [2.5]])
-    found = merged(Aggregation.MEAN, np.array([[10.0], [np.nan], [10.1], [10.2]]), primaries, weights)
+    result = merged(Aggregation.MEAN, np.array([[10.0], [np.nan], [10.1], [10.2]]), primaries, weights)
     weights[1] = 0
     np.testing.assert_array_equal(
-        found, merged(Aggregation.MEAN, np.array([[10.0], [0.0], [10.1], [10.2]]), primaries, weights)
+        result, merged(Aggregation.MEAN, np.array([[10.0], [0.0], [10.1], [10.2]]), primaries, weights)
     )
-    assert found[0] == pytest.approx((2 * 10 + 4 * 10.1 + 7.5 * 10.2) / 13.5)
+    assert result[0] == pytest.approx((2 * 10 + 4 * 10.1 + 7.5 * 10.2) / 13.5)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

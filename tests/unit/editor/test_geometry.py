@@ -141,10 +141,10 @@ def test_of_zones_that_overlap_the_first_counts_and_they_may_reach_out_of_the_wo
         detectors=[],
         outputs=[],
     )
-    found = Geometry(read_project(document))
+    result = Geometry(read_project(document))
     places = np.array([[0, 0, 0], [0, 1.5, 0], [0, 3, 0], [1.6, 0, 0], [2.1, 0, 0]])
-    assert found.zones_at(places).tolist() == [0, 1, 2, 1, 3]
-    assert [material.name for material in found.materials] == [
+    assert result.zones_at(places).tolist() == [0, 1, 2, 1, 3]
+    assert [material.name for material in result.materials] == [
         *("LEAD", "WATER, LIQUID", "AIR, DRY (NEAR SEA LEVEL)"),
         "BLACK HOLE",
     ]
@@ -171,11 +171,11 @@ def test_points_have_the_same_zone_alone_and_among_others(solids, seed):
     zones = (made(list(zip(modes, solids, strict=False))), made([(Mode.UNION, solids[-1])]))
     project = read_project(projects.water_phantom())
     project = replace(project, zones=zones, world=replace(project.world, figure=solids[0]))
-    found, places = Geometry(project), points(seed, 300)
-    together = found.zones_at(places)
-    alone = [found.zones_at(places[number : number + 1])[0] for number in range(len(places))]
+    result, places = Geometry(project), points(seed, 300)
+    together = result.zones_at(places)
+    alone = [result.zones_at(places[number : number + 1])[0] for number in range(len(places))]
     assert together.tolist() == alone
-    assert found.zones_at(places[:0]).size == 0
+    assert result.zones_at(places[:0]).size == 0
 
 
 def test_a_hole_goes_through():

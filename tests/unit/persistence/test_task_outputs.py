@@ -18,5 +18,5 @@ def test_log_files_come_back_and_change_nothing_else(tmp_path: Path, logs):
         task_outputs.write_output(file, TaskOutput(1, ESTIMATORS, logs))
     assert task_outputs.read_logs(path) == logs
     task_outputs.check_output(path, 10_000)
-    (found,) = task_outputs.read_output(path)
-    assert (found.name, found.pages[0].values.tolist()) == ("dose", [1.0])
+    (result,) = task_outputs.read_output(path)
+    assert (result.name, result.pages[0].values.tolist()) == ("dose", [1.0])

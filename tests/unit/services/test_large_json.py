@@ -24,17 +24,17 @@ def chunked(text, size):
 
 def arrays(document):
     """All the lists in a document, by the way to them."""
-    found = {}
+    result = {}
 
     def look(part, way):
         if isinstance(part, dict):
             for name, inner in part.items():
                 look(inner, (*way, name))
         elif isinstance(part, list):
-            found[way] = part
+            result[way] = part
 
     look(document, ())
-    return found
+    return result
 
 
 DOCUMENTS = {
@@ -52,8 +52,8 @@ DOCUMENTS = {
 def test_numbers_are_counted_and_the_whole_comes_back(name, size):
     text = orjson.dumps(DOCUMENTS[name])
     thin = slim_json(chunked(text, size))
-    found = arrays(orjson.loads(thin.text))
-    assert {way: thin.count(values) for way, values in found.items()} == {
+    document = arrays(orjson.loads(thin.text))
+    assert {way: thin.count(values) for way, values in document.items()} == {
         way: len(values) for way, values in arrays(DOCUMENTS[name]).items()
     }
     with tempfile.TemporaryFile() as file:
@@ -84,10 +84,10 @@ def test_null_among_the_numbers_is_counted_and_becomes_nan(place):
     values[place] = None
     text = orjson.dumps({"values": values})
     thin = slim_json(chunked(text, 65536))
-    found = orjson.loads(thin.text)["values"]
-    assert (thin.count(found), thin.nulls(found)) == (100_000, 1)
+    document = orjson.loads(thin.text)["values"]
+    assert (thin.count(document), thin.nulls(document)) == (100_000, 1)
     room = np.empty(100_000)
-    thin.read_numbers(found, lambda start, length: text[start : start + length], room)
+    thin.read_numbers(document, lambda start, length: text[start : start + length], room)
     np.testing.assert_array_equal(room, np.array(values, dtype=float))
 
 

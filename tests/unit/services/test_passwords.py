@@ -67,9 +67,9 @@ def test_a_few_wait_and_the_others_are_told_at_once_to_come_again(gate):
     queue = Queue(2, 3, SECONDS)
     with ThreadPoolExecutor(40) as pool:
         tries = [pool.submit(passwords.make_hash, "secret", queue) for _ in range(40)]
-        refused = [error for error in (found.exception(SECONDS) for found in done(tries, 35)) if error]
+        refused = [error for error in (result.exception(SECONDS) for result in done(tries, 35)) if error]
         gate.opened.set()
-        made = [found for found in tries if not found.exception(SECONDS)]
+        made = [result for result in tries if not result.exception(SECONDS)]
     assert len(refused) == 35
     assert {(type(error), error.seconds) for error in refused} == {(Busy, 2)}
     assert len(made) == 5
@@ -79,12 +79,12 @@ def test_a_few_wait_and_the_others_are_told_at_once_to_come_again(gate):
 def done(tries, count):
     """The first `count` of them that come to an end."""
     ended = threading.Semaphore(0)
-    found = []
+    items = []
     for one in tries:
-        one.add_done_callback(lambda future: (found.append(future), ended.release()))
+        one.add_done_callback(lambda future: (items.append(future), ended.release()))
     for _ in range(count):
         assert ended.acquire(timeout=SECONDS)
-    return found[:count]
+    return items[:count]
 
 
 def test_who_has_waited_for_long_is_told_to_come_again(gate):
@@ -106,7 +106,7 @@ def test_a_flood_of_strangers_keeps_nobody_out_who_is_known(gate):
         gate.wait_for(passwords._AT_ONCE + 1)
         gate.opened.set()
         assert known.result(SECONDS)
-        assert any(isinstance(found.exception(SECONDS), Busy) for found in flood)
+        assert any(isinstance(result.exception(SECONDS), Busy) for result in flood)
 
 
 COMPOSED, DECOMPOSED = "\u017b\u00f3\u0142w-ﬁsch", "Z\u0307o\u0301\u0142w-ﬁsch"

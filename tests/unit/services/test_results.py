@@ -47,8 +47,8 @@ def job(user_and_job):
 
 def body(job, *estimators, **changes):
     """A body of `POST /results` as Python writes it, NaN and all."""
-    found = {"simulation_id": job.simulation_id, "update_key": job.update_key, "estimators": estimators}
-    return json.dumps(found | changes).encode()
+    result = {"simulation_id": job.simulation_id, "update_key": job.update_key, "estimators": estimators}
+    return json.dumps(result | changes).encode()
 
 
 @pytest.fixture(params=["in memory", "in a file"])
@@ -91,8 +91,8 @@ def read(backend, user, job, **query):
 
 
 def pages_of(backend, user, job, name="dose_"):
-    [found] = read(backend, user, job, estimator=name)["estimators"]
-    return found["pages"]
+    [result] = read(backend, user, job, estimator=name)["estimators"]
+    return result["pages"]
 
 
 def stored(database):
@@ -128,9 +128,9 @@ def test_what_was_posted_comes_back_bit_by_bit(backend, user, post, job):
         estimator("a", page(0, "C", values(9_000))),
     ]
     post(*sent)
-    found = read(backend, user, job)
-    assert found == {"message": "Results", "estimators": sent}
-    assert list(map(bits, found["estimators"][0]["pages"][1]["data"]["values"])) == list(map(bits, hard))
+    result = read(backend, user, job)
+    assert result == {"message": "Results", "estimators": sent}
+    assert list(map(bits, result["estimators"][0]["pages"][1]["data"]["values"])) == list(map(bits, hard))
 
 
 def test_the_bytes_of_the_payloads_are_counted(backend, database, post):
@@ -298,8 +298,8 @@ def test_a_page_that_cannot_be_kept_is_left_out_alone_and_named(backend, databas
     assert len(refused.reason) > 10
     assert pages_of(backend, user, job, "a") == [page(0), page(2)]
     assert pages_of(backend, user, job, "b") == [page()]
-    [found] = read(backend, user, job, estimator="a")["estimators"]
-    assert found["metadata"]["refused_pages"] == [{"page": 1, "reason": refused.reason}]
+    [result] = read(backend, user, job, estimator="a")["estimators"]
+    assert result["metadata"]["refused_pages"] == [{"page": 1, "reason": refused.reason}]
     assert "refused_pages" not in read(backend, user, job, estimator="b")["estimators"][0]["metadata"]
     assert json.loads(rows_of(database, "Simulation")[0]["refused_pages"]) == [refused._asdict()]
     reasons = [row["reason"] for row in rows_of(database, "StateHistory") if row["reason"]]
@@ -375,8 +375,8 @@ def test_numbers_in_what_is_not_known_are_kept(backend, user, job, post):
     sent = estimator("dose_", page(0) | {"comment": {"numbers": list(values(5_000)), "text": MANY}})
     sent["metadata"] = {"numbers": list(values(5_000)), "text": MANY}
     assert post(sent).refused == []
-    [found] = read(backend, user, job)["estimators"]
-    assert found == sent
+    [result] = read(backend, user, job)["estimators"]
+    assert result == sent
 
 
 def test_of_very_many_refused_pages_some_are_named(database, post, monkeypatch):
@@ -411,16 +411,16 @@ def test_of_a_long_page_every_number_stays_where_it_was(backend, user, job, post
     """It is read anew piece by piece, because a value does not exist."""
     long = (*values(20_000), None, *values(20_000, 0.25))
     assert post(estimator("dose_", page(0, "A", long))).refused == []
-    [found] = pages_of(backend, user, job)
-    assert found["data"]["missing"] == [[20_000, 20_000]]
-    assert found["data"]["values"] == [0.0 if value is None else value for value in long]
-    assert found["axis_dim1"] == page(0, "A", long)["axis_dim1"]
+    [result] = pages_of(backend, user, job)
+    assert result["data"]["missing"] == [[20_000, 20_000]]
+    assert result["data"]["values"] == [0.0 if value is None else value for value in long]
+    assert result["axis_dim1"] == page(0, "A", long)["axis_dim1"]
 
 
 def test_words_in_names_are_no_numbers(backend, user, job, post):
     post(estimator("NaN", page(0, 'NaN, "Infinity"', (math.nan, 1.0, 2.0))))
-    [found] = pages_of(backend, user, job, "NaN")
-    assert found["data"]["name"] == 'NaN, "Infinity"'
+    [result] = pages_of(backend, user, job, "NaN")
+    assert result["data"]["name"] == 'NaN, "Infinity"'
 
 
 def test_a_broken_body_with_such_words_is_still_broken(backend, job):
@@ -437,10 +437,10 @@ def test_values_whose_last_axis_is_the_fastest_are_put_in_order(backend, user, j
     sent = estimator("dose_", grid)
     (sent if said_of == "the estimator" else grid)["metadata"]["data_order"] = "C"
     assert post(sent).refused == []
-    [found] = read(backend, user, job)["estimators"]
-    assert found["pages"][0]["data"]["values"] == [0, 2, 4, 1, 3, 5]
-    told = (found if said_of == "the estimator" else found["pages"][0])["metadata"]
-    assert told["data_order"] == "F"
+    [result] = read(backend, user, job)["estimators"]
+    assert result["pages"][0]["data"]["values"] == [0, 2, 4, 1, 3, 5]
+    message = (result if said_of == "the estimator" else result["pages"][0])["metadata"]
+    assert message["data_order"] == "F"
 
 
 # Names in a project
@@ -528,7 +528,7 @@ def read_file(data):
     with tempfile.TemporaryFile() as file:
         file.write(data)
         file.flush()
-        found = results.read_file(file)
+        loaded = results.read_file(file)
         return [
             (
                 one.name,
@@ -540,7 +540,7 @@ def read_file(data):
                 ],
                 one.refused,
             )
-            for one in found
+            for one in loaded
         ]
 
 
@@ -561,8 +561,8 @@ def test_only_small_payloads_are_held_in_memory(monkeypatch):
     with tempfile.TemporaryFile() as file:
         file.write(sent)
         file.flush()
-        [found] = results.read_file(file)
-    assert [type(one.payload) for one in found.pages] == [LargePayload, Payload]
+        [result] = results.read_file(file)
+    assert [type(one.payload) for one in result.pages] == [LargePayload, Payload]
 
 
 @pytest.mark.parametrize("large", [20, 1 << 30], ids=["large payloads", "small ones"])
@@ -586,8 +586,8 @@ def test_size_and_digest_are_those_of_what_came(backend, database, job, clock, l
 def test_pages_that_could_not_be_merged_are_named(monkeypatch):
     monkeypatch.setattr(results, "_MOST_NAMED", 2)
     refused = tuple(RefusedPage("a", number, "r" * 400) for number in (3, None, 5))
-    [(_, _, _, _, found)] = read_file(packed(estimator("a"), refused=refused))
-    assert found == (RefusedPage("a", 3, "r" * 300), RefusedPage("a", None, "r" * 300))
+    [(_, _, _, _, result)] = read_file(packed(estimator("a"), refused=refused))
+    assert result == (RefusedPage("a", 3, "r" * 300), RefusedPage("a", None, "r" * 300))
 
 
 def test_an_estimator_of_which_no_page_could_be_merged_comes_along_with_others():
@@ -723,8 +723,8 @@ def test_one_estimator(backend, user, job, some, way):
 
 @pytest.mark.parametrize(("asked", "numbers"), [("0", [0]), ("0-2,5", [0, 1, 2, 5]), ("4-9", [4, 5])])
 def test_some_pages(backend, user, job, some, way, asked, numbers):
-    found = read(backend, user, job, estimator="a", page_numbers=asked)
-    assert found == {"message": "Results", "pages": sorted_pages(some, numbers)}
+    result = read(backend, user, job, estimator="a", page_numbers=asked)
+    assert result == {"message": "Results", "pages": sorted_pages(some, numbers)}
 
 
 def test_pages_that_are_not_there(backend, user, job, some):
@@ -739,8 +739,8 @@ def test_by_themselves_results_are_a_list(backend, user, job, some):
     assert codec.decode_payload(b"".join(codec.stitch_gzip(results.read_results(backend, user, job.job_id, "b")))) == [
         some[1]
     ]
-    found = results.read_pages(backend, user, job.job_id, "a", [(1, 1)])
-    assert codec.decode_payload(b"".join(codec.stitch_gzip(found))) == sorted_pages(some, [1])
+    loaded = results.read_pages(backend, user, job.job_id, "a", [(1, 1)])
+    assert codec.decode_payload(b"".join(codec.stitch_gzip(loaded))) == sorted_pages(some, [1])
 
 
 def test_an_answer_that_is_streamed_tells_its_length(backend, user, job, some, way):
@@ -761,8 +761,8 @@ def test_what_others_have_written_is_written_anew_and_not_streamed(backend, data
     foreign(database, "Page", b'{"data":{"name":"q","unit":"","values":[NaN]}}')
     document = results.read_results(backend, user, job.job_id, "b")
     assert document.length is None
-    [found] = read(backend, user, job, estimator="b")["estimators"]
-    assert found["pages"] == [
+    [result] = read(backend, user, job, estimator="b")["estimators"]
+    assert result["pages"] == [
         {"data": {"name": "q", "unit": "(no value)", "values": [0.0], "missing": [[0, 0]]}, "metadata": {"unit": ""}}
     ]
 
@@ -784,8 +784,8 @@ def test_a_payload_of_ours_among_those_of_others_is_no_sign_for_them(backend, da
                     "UPDATE Page SET compressed_data = ?, content_size = ? WHERE page_number = ?", values
                 )
     assert (results.read_results(backend, user, job.job_id).length is None) is not all(whose)
-    for ours, found in zip(whose, pages_of(backend, user, job, "a"), strict=True):
-        assert found["data"].get("missing") == (None if ours else [[0, 0]])
+    for ours, result in zip(whose, pages_of(backend, user, job, "a"), strict=True):
+        assert result["data"].get("missing") == (None if ours else [[0, 0]])
 
 
 def test_metadata_of_others_leave_the_length_open(backend, database, user, job, some, monkeypatch):
@@ -815,9 +815,9 @@ def test_results_that_are_deleted_between_two_looks_are_not_found(backend, user,
     look = results.results.list_estimators
 
     def delete_meanwhile(connection, *args):
-        found = look(connection, *args)
+        result = look(connection, *args)
         connection.exec_driver_sql("DELETE FROM Simulation")
-        return found
+        return result
 
     monkeypatch.setattr(results.results, "list_estimators", delete_meanwhile)
     with pytest.raises(NotFound, match="Job with provided ID does not exist"):

@@ -289,7 +289,9 @@ def test_the_name_has_to_be_that_of_the_token(realm):
 def test_what_keeps_a_user_from_clusters_is_remarked(realm, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        credentials, "renew_credentials", lambda _, user, *told: asked.append((user.username, told[0])) or "no way"
+        credentials,
+        "renew_credentials",
+        lambda _, user, *message: asked.append((user.username, message[0])) or "no way",
     )
     signed_in = through_keycloak(realm)
     assert signed_in.remark == "no way"

@@ -282,12 +282,15 @@ def test_an_end_time_of_a_task_that_goes_on_is_not_taken(database, report, clock
 
 def test_many_reports_are_taken_as_each_would_be(database, report, report_many):
     report(task_state=S.RUNNING)
-    told = {0: {"simulated_primaries": 40, "estimated_time": 3}, 1: {"task_state": S.RUNNING, "simulated_primaries": 5}}
-    assert report_many(told) == {0: S.RUNNING, 1: S.RUNNING}
+    message = {
+        0: {"simulated_primaries": 40, "estimated_time": 3},
+        1: {"task_state": S.RUNNING, "simulated_primaries": 5},
+    }
+    assert report_many(message) == {0: S.RUNNING, 1: S.RUNNING}
     assert [task["simulated_primaries"] for task in rows_of(database, "Task")] == [40, 5]
     assert [task["estimated_time"] for task in rows_of(database, "Task")] == [3, None]
-    told = {0: {"task_state": S.COMPLETED}, 1: {"task_state": S.FAILED}}
-    assert report_many(told) == {0: S.COMPLETED, 1: S.FAILED}
+    message = {0: {"task_state": S.COMPLETED}, 1: {"task_state": S.FAILED}}
+    assert report_many(message) == {0: S.COMPLETED, 1: S.FAILED}
     assert states(database) == ["MERGING_QUEUED", "COMPLETED", "FAILED"]
     before = everything(database)
     assert report_many({0: {"task_state": S.FAILED}, 1: {"simulated_primaries": 80}}) == {0: S.COMPLETED, 1: S.FAILED}
@@ -312,8 +315,8 @@ def test_many_reports_after_the_end_of_the_simulation_change_nothing(database, r
     report(task_state=S.RUNNING)
     put(SimulationModel, job_state=S.FAILED, end_time=clock())
     before = everything(database)
-    told = {0: {"simulated_primaries": 9}, 1: {"task_state": S.RUNNING}}
-    assert report_many(told) == {0: S.RUNNING, 1: S.PENDING}
+    message = {0: {"simulated_primaries": 9}, 1: {"task_state": S.RUNNING}}
+    assert report_many(message) == {0: S.RUNNING, 1: S.PENDING}
     assert everything(database) == before
 
 

@@ -90,16 +90,16 @@ def builds(tmp_path, monkeypatch):
         with zipfile.ZipFile(wheel, "w") as archive:
             archive.writestr(f"{install._INSIDE}Materials/list.dat", "")
             for build in install._BUILDS:
-                told = "echo Version: 1.1" if build in versions else "exit 1"
-                archive.writestr(install._INSIDE + build, f"#!/bin/sh\n# {build}\n{told}\n")
+                message = "echo Version: 1.1" if build in versions else "exit 1"
+                archive.writestr(install._INSIDE + build, f"#!/bin/sh\n# {build}\n{message}\n")
 
-        def prove(found):
-            if not any(f"# {build}\n" in found.program.read_text() for build in good):
+        def prove(result):
+            if not any(f"# {build}\n" in result.program.read_text() for build in good):
                 raise NotConfigured("protons stop elsewhere")
 
         monkeypatch.setattr(install, "_download", lambda _: wheel)
         monkeypatch.setattr(install, "_WHEEL_SHA256", sha256_of(wheel))
-        monkeypatch.setattr(MCsquare, "test_program", lambda _, found: prove(found))
+        monkeypatch.setattr(MCsquare, "test_program", lambda _, result: prove(result))
         return tmp_path / "simulators"
 
     return make
@@ -108,8 +108,8 @@ def builds(tmp_path, monkeypatch):
 def test_a_processor_that_takes_an_old_build_hears_of_no_failure(builds):
     *_, last = install._BUILDS
     said = []
-    found = MCsquare().install(builds({last}, {last}), said.append)
-    assert found.version == "1.1"
+    result = MCsquare().install(builds({last}, {last}), said.append)
+    assert result.version == "1.1"
     assert said[1:] == [
         "Testing builds to find the fastest for this processor",
         f"Using {last}",

@@ -96,9 +96,9 @@ def test_protons_stop_at_their_range_at_any_angle(gantry, couch, block):
     dose = bragg(way if block else along) * np.exp(-((beside / SPOT) ** 2) / 2)
     across = Oblique(grid, ray, block=block)
     sums = across.sum_layers(dose.transpose(2, 1, 0).astype(np.float32).copy())
-    _, found = bragg_peak(across.depth.values, sums)
+    _, result = bragg_peak(across.depth.values, sums)
     exact = np.arange(0, 60, 0.01)
-    assert found == pytest.approx(bragg_peak(exact, bragg(exact))[1], abs=across.thickness)
+    assert result == pytest.approx(bragg_peak(exact, bragg(exact))[1], abs=across.thickness)
 
 
 @pytest.mark.parametrize("block", [True, False])

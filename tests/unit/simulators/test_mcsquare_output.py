@@ -31,8 +31,8 @@ def plan_of(*fields, couch=0.0):
         }
         text += "#FIELD-DESCRIPTION" + field
         for old, new in changes.items():
-            before, found, after = text.rpartition(old)
-            assert found
+            before, result, after = text.rpartition(old)
+            assert result
             text = before + new + after
     return text
 
@@ -57,8 +57,8 @@ def image(folder, name):
 
 def pages(folder, name):
     """Depth curve, slice and grid of a quantity."""
-    found = {estimator.name: estimator.pages for estimator in MCsquare().read(folder, 0).estimators}
-    return [page for part in ("", " slice", " grid") for page in found[name + part]]
+    by_name = {estimator.name: estimator.pages for estimator in MCsquare().read(folder, 0).estimators}
+    return [page for part in ("", " slice", " grid") for page in by_name[name + part]]
 
 
 def test_estimators_pages_and_primaries(tmp_path):

@@ -50,8 +50,8 @@ def test_writing_a_long_plan_takes_a_time_that_grows_with_its_length_only():
 def test_the_cumulative_weight_of_a_control_point_includes_its_own(weights):
     points = tuple(plan.ControlPoint(100.0, ((0.0, 0.0, weight),)) for weight in weights)
     lines = plan.format_plan(plan.Plan((plan.Field(0.0, 0.0, (0.0, 0.0, 0.0), points),))).splitlines()
-    told = [float(lines[n + 1]) for n, line in enumerate(lines) if line == "####CumulativeMetersetWeight"]
-    assert told == [sum(weights[: n + 1]) for n in range(len(weights))]
+    items = [float(lines[n + 1]) for n, line in enumerate(lines) if line == "####CumulativeMetersetWeight"]
+    assert items == [sum(weights[: n + 1]) for n in range(len(weights))]
 
 
 ROWS = st.lists(
@@ -99,9 +99,9 @@ def test_a_ct_survives_its_description_row_by_row(values, extruded):
         hu = np.repeat(hu[:1], 5, axis=0)
     given = ct.CT(Grid((3, 4, 5), (0.1, 2.5, 1 / 3)), hu)
     text = ct.format_ct(given)
-    found = ct.make_ct("ct.txt", text)
-    assert found.grid == given.grid
-    assert np.array_equal(found.hu, given.hu)
+    result = ct.make_ct("ct.txt", text)
+    assert result.grid == given.grid
+    assert np.array_equal(result.hu, given.hu)
     assert not extruded or text.count("slices") == 1
 
 

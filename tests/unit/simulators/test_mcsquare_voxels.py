@@ -109,12 +109,12 @@ SCENES = {
 
 def met(files, points):
     """Density and label, shape (n, 2), that MCsquare finds in the voxels of `points` (cm) by the input files."""
-    found, corner = inputs.parse_inputs(files), scoring.parse_scoring(files[scoring.FILE]).corner
-    grid = found.ct.grid
+    result, corner = inputs.parse_inputs(files), scoring.parse_scoring(files[scoring.FILE]).corner
+    grid = result.ct.grid
     indices = np.floor((points - np.array(corner)) * 10 / np.array(grid.spacing)).astype(int)
     x, y, z = np.clip(indices, 0, np.array(grid.shape) - 1).T
-    hu = found.ct.hu[z, y, x]
-    densities, labels = np.array(found.densities.rows), np.array(found.materials.rows)
+    hu = result.ct.hu[z, y, x]
+    densities, labels = np.array(result.densities.rows), np.array(result.materials.rows)
     label = labels[np.searchsorted(labels[:, 0], hu, side="right") - 1, 1]
     return np.stack([np.interp(hu, *densities.T), label], axis=1), np.array(grid.spacing) / 10
 
@@ -142,10 +142,10 @@ def test_points_have_the_same_material_in_the_project_and_in_the_voxels(name):
     grid = inputs.parse_inputs(made.files).ct.grid
     low, high = np.array(corner), np.array(corner) + [grid.axis_length(axis) / 10 for axis in range(3)]
     points = np.random.default_rng(7).uniform(low, high, (10_000, 3))
-    found, voxel = met(made.files, points)
+    result, voxel = met(made.files, points)
     steps = np.array(np.meshgrid(*[[-0.5, 0, 0.5]] * 3)).reshape(3, -1).T * voxel
     nearby = np.array([meant(project, points + step) for step in steps])
-    same = np.isclose(nearby, found, rtol=1e-6).all(axis=2)
+    same = np.isclose(nearby, result, rtol=1e-6).all(axis=2)
     assert same.any(axis=0).mean() > 0.999
     assert same[13].mean() > 0.8  # at the point itself
 

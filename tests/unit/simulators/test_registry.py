@@ -185,11 +185,11 @@ def test_nothing_outside_knows_the_name_of_a_code():
     """Words for people may name one: an example of a command, or what follows "such as" or "e.g."."""
     code = re.compile("|".join([*list_names(), *(known.title for known in known_simulators())]), re.IGNORECASE)
     package = Path(simulators.__file__).parents[1]
-    found = [
+    match = [
         f"{path.relative_to(package)}:{number}: {line.strip()}"
         for path in sorted(package.rglob("*.py"))
         if not path.is_relative_to(package / "simulators")
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if code.search(line) and not ("Example: " in line or "such as" in line or "e.g. " in line)
     ]
-    assert found == []
+    assert match == []

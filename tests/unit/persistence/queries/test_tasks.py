@@ -151,17 +151,18 @@ def test_an_owner_elsewhere_needs_the_lease_and_the_key(database, ask, job, put,
 
 
 @pytest.mark.parametrize(
-    ("before", "told", "after"), [(0, 30, 30), (30, 29, 30), (30, 30, 30), (30, 31, 31), (30, 100, 100), (30, 101, 100)]
+    ("before", "message", "after"),
+    [(0, 30, 30), (30, 29, 30), (30, 30, 30), (30, 31, 31), (30, 100, 100), (30, 101, 100)],
 )
-def test_progress_grows_up_to_what_was_asked_for(database, ask, job, put, before, told, after):
+def test_progress_grows_up_to_what_was_asked_for(database, ask, job, put, before, message, after):
     put(task_state=EntityState.RUNNING, simulated_primaries=before)
-    report_by_key(ask, job, told)
+    report_by_key(ask, job, message)
     assert row(database)["simulated_primaries"] == after
     put(0, simulated_primaries=before)
-    ask(tasks.set_values, job.simulation_id, 0, {}, simulated=told)
+    ask(tasks.set_values, job.simulation_id, 0, {}, simulated=message)
     assert row(database)["simulated_primaries"] == after
     put(0, simulated_primaries=before)
-    ask(tasks.progress_of_many, job.simulation_id, [(0, told, None)], NOW)
+    ask(tasks.progress_of_many, job.simulation_id, [(0, message, None)], NOW)
     assert row(database)["simulated_primaries"] == after
 
 
@@ -206,9 +207,9 @@ def test_a_heartbeat_is_that_of_the_leases_that_are_named(database, ask, job, pu
 
 def test_what_the_user_wants_to_know_comes_by_number(ask, job, put):
     put(1, task_state=EntityState.RUNNING, simulated_primaries=20, estimated_time=9, start_time=BEGIN)
-    found = ask(tasks.list_status, job.simulation_id)
-    assert [task.task_id for task in found] == [0, 1, 2]
-    running = found[1]
+    result = ask(tasks.list_status, job.simulation_id)
+    assert [task.task_id for task in result] == [0, 1, 2]
+    running = result[1]
     assert (running.task_state, running.requested_primaries, running.simulated_primaries) == ("RUNNING", 100, 20)
     assert (running.estimated_time, running.start_time, running.end_time) == (9, BEGIN, None)
 
@@ -270,8 +271,8 @@ def test_a_simulation_is_run_at_one_place(ask, job, put):
 
 
 def next_for(ask, owner=ME, sim_types=("shieldhit",)):
-    found = ask(tasks.next_pending, owner, sim_types)
-    return None if found is None else tuple(found)
+    result = ask(tasks.next_pending, owner, sim_types)
+    return None if result is None else tuple(result)
 
 
 def test_the_task_that_has_waited_longest_is_next(ask, job, put):

@@ -164,14 +164,14 @@ def test_only_the_tasks_that_are_meant_move(database, job):
 
 def test_a_simulation_is_found_by_its_number_and_by_its_name(backend, database, job):
     with database.writing() as connection:
-        for found in (
+        for result in (
             transitions.find_simulation(connection, job.simulation_id),
             transitions.lock_simulation(connection, job.simulation_id),
             transitions.lock_job(connection, job.job_id),
         ):
-            assert (found.id, found.job_id, found.job_state) == (job.simulation_id, job.job_id, "PENDING")
-            assert (found.platform, found.sim_type, found.input_type) == ("DIRECT", "shieldhit", "FILES")
-            assert (found.start_time, found.end_time, found.owner) == (BEGIN, None, None)
+            assert (result.id, result.job_id, result.job_state) == (job.simulation_id, job.job_id, "PENDING")
+            assert (result.platform, result.sim_type, result.input_type) == ("DIRECT", "shieldhit", "FILES")
+            assert (result.start_time, result.end_time, result.owner) == (BEGIN, None, None)
         assert transitions.find_simulation(connection, 999) is None
         assert transitions.lock_simulation(connection, 999) is None
         assert transitions.lock_job(connection, "no such job") is None

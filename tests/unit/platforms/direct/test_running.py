@@ -68,15 +68,15 @@ def run(tmp_path):
     """Run a line of shell as a task; returns what was reported."""
 
     def run(line, *, stopped=False, wanted=True, time_limit=60.0):
-        stop, look, told = threading.Event(), threading.Event(), Told(wanted)
+        stop, look, message = threading.Event(), threading.Event(), Told(wanted)
         look.set()
         if stopped:
             stop.set()
         folder = tmp_path / "task"
         job = Job(Script(line), Installation(Path("/bin/sh"), "1", ""), {}, 1, 1, folder, time_limit)
-        run_task(job, told, stop, look)
+        run_task(job, message, stop, look)
         assert not folder.exists()
-        return told.told
+        return message.told
 
     return run
 
@@ -120,7 +120,7 @@ def test_what_a_simulator_has_started_is_killed_with_it(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "message"),
     [
         ({"stopped": True}, ["given back: its executor was stopped"]),
         ({"wanted": False}, ["canceled: {'output.log': ''}"]),
@@ -128,9 +128,9 @@ def test_what_a_simulator_has_started_is_killed_with_it(run, tmp_path):
     ],
     ids=["stopped", "canceled", "too long"],
 )
-def test_a_simulator_is_ended_when_it_has_to(run, tmp_path, how, told):
+def test_a_simulator_is_ended_when_it_has_to(run, tmp_path, how, message):
     started = time.monotonic()
-    assert run("sleep 600", **how) == told
+    assert run("sleep 600", **how) == message
     assert time.monotonic() - started < 60
 
 
@@ -139,9 +139,9 @@ def test_a_simulator_is_told_no_secret(run, tmp_path, monkeypatch):
         monkeypatch.setenv(name, "a secret")
     monkeypatch.setenv("LANG", "C")
     assert run(f"env > {tmp_path}/env") == ["completed"]
-    told = (tmp_path / "env").read_text()
-    assert "LANG=C\n" in told
-    assert "secret" not in told
+    message = (tmp_path / "env").read_text()
+    assert "LANG=C\n" in message
+    assert "secret" not in message
 
 
 def test_a_report_that_nobody_hears_is_no_failure(run, monkeypatch):

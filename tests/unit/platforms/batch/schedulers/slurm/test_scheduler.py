@@ -75,25 +75,35 @@ QUEUE = [
 
 def test_the_commands_that_ask():
     """Also of jobs that ended a moment ago, tasks of an array one by one, and only of the user's own."""
-    told = Told()
-    slurm.query_queue(told)
-    assert told.words == QUEUE
-    slurm.find_jobs(told, NAME)
-    assert told.words == [*QUEUE, f"--name={NAME}"]
-    slurm.query_accounting(told, [12, 13])
-    assert told.words == [*PLAIN, "sacct", "-X", "-P", "-n", "-o", "JobID,State,ExitCode,Reason,Start", "-j", "12,13"]
+    message = Told()
+    slurm.query_queue(message)
+    assert message.words == QUEUE
+    slurm.find_jobs(message, NAME)
+    assert message.words == [*QUEUE, f"--name={NAME}"]
+    slurm.query_accounting(message, [12, 13])
+    assert message.words == [
+        *PLAIN,
+        "sacct",
+        "-X",
+        "-P",
+        "-n",
+        "-o",
+        "JobID,State,ExitCode,Reason,Start",
+        "-j",
+        "12,13",
+    ]
 
 
 def test_the_commands_that_cancel():
-    told = Told()
-    slurm.cancel_job(told, 12)
-    assert told.words == ["scancel", "12"]
+    message = Told()
+    slurm.cancel_job(message, 12)
+    assert message.words == ["scancel", "12"]
 
 
 def test_a_job_of_a_name_is_found_the_first_one_first():
     line = "{}          |{}        |RUNNING        |0        |None                                    |N/A"
-    told = Told(text="\n".join(line.format(*one) for one in ((13, "N/A"), (12, 7), (12, 3))))
-    assert [(info.job, info.index) for info in slurm.find_jobs(told, NAME)] == [(12, 3), (12, 7), (13, None)]
+    message = Told(text="\n".join(line.format(*one) for one in ((13, "N/A"), (12, 7), (12, 3))))
+    assert [(info.job, info.index) for info in slurm.find_jobs(message, NAME)] == [(12, 3), (12, 7), (13, None)]
 
 
 @pytest.mark.parametrize("name", ["", "; touch x", "$(id)", "../..", "a\nb", "a b", "-J", "a,b", "a|b", "x" * 300])
@@ -182,7 +192,7 @@ def test_a_cluster_without_accounts_is_told_from_one_that_fails():
     assert slurm.query_accounting(Told(1, complaint="Slurm accounting storage is disabled"), [1]) is None
     with pytest.raises(ClusterRefused):
         slurm.query_accounting(Told(1, complaint="sacct: error: no"), [1])
-    told = Told()
-    assert slurm.query_accounting(told, [1, 2]) == []
-    assert told.words[-1] == "1,2"
-    assert shlex.join(told.words).startswith("env SLURM_BITSTR_LEN=0")
+    message = Told()
+    assert slurm.query_accounting(message, [1, 2]) == []
+    assert message.words[-1] == "1,2"
+    assert shlex.join(message.words).startswith("env SLURM_BITSTR_LEN=0")
