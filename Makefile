@@ -40,6 +40,7 @@ stress: .venv/.dev  ## Ten minutes of mixed load with killed processes, then 300
 	FLOOD=20 SIEGES=20 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_sign_in_flood.py tests/acceptance/test_slow_clients.py
 	REQUESTS=10000 $(VENV_PYTHON) -m pytest -rA -n 2 tests/integration/test_openapi.py
 	$(VENV_PYTHON) -m tests.stress.errors
+	$(VENV_PYTHON) -m tests.stress.pages
 	$(VENV_PYTHON) -m benchmarks --quick --results "$$(mktemp -d)"
 
 bench: .venv/.dev  ## Measure every workload against what the machine can do (docs/performance.md); 15 minutes
