@@ -169,7 +169,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     guards.register_guards(app, settings.origins)
     if settings.proxies:
         count = settings.proxies
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count, x_prefix=count)  # type: ignore[method-assign]
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
     CORS(app, origins=settings.origins, supports_credentials=True, always_send=False)
     for blueprint in api.ALL:
         app.register_blueprint(blueprint)

@@ -173,3 +173,11 @@ def test_without_keycloak_there_is_no_button(client):
     assert "Keycloak" not in client.get("/sign-in").text
     assert client.get("/sign-in/keycloak").status_code == 503
     assert client.get("/sign-in/keycloak/back").status_code == 503
+
+
+@pytest.mark.parametrize(("scheme", "is_secure"), [("http", False), ("https", True)])
+def test_cookies_of_pages_are_secure_over_tls(client, scheme, is_secure):
+    response = client.get("/sign-in", base_url=f"{scheme}://localhost")
+    (cookie,) = response.headers.getlist("Set-Cookie")
+    assert ("Secure" in cookie.split("; ")) == is_secure
+    assert "HttpOnly" in cookie

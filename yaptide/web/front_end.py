@@ -3,7 +3,7 @@
 Only files that were in the folder at start are served: an address is a key of a table, and never becomes a path. Links
 that lead out of the folder, and files and folders whose names begin with a dot, are not in the table.
 
-The build decides where its scripts look for the API and for their own files, so `check_build` reads it at start.
+The build decides where its scripts look for the API and for their own files, so `load_build` reads it at start.
 """
 
 import base64

@@ -9,7 +9,8 @@ import hmac
 from urllib.parse import urlsplit
 
 from apiflask import APIBlueprint, APIFlask
-from flask import Response, g, request, session as browser, url_for
+from flask import Flask, Response, g, request, session as browser, url_for
+from flask.sessions import SecureCookieSessionInterface
 from flask_wtf.csrf import CSRFProtect
 from werkzeug.utils import redirect
 
@@ -20,6 +21,15 @@ from yaptide.services.users import User
 
 _csrf = CSRFProtect()
 
+
+class _PageSession(SecureCookieSessionInterface):
+    """Flask's session, whose cookie is Secure over TLS, like those of `cookies`."""
+
+    def get_cookie_secure(self, app: Flask) -> bool:
+        """Return whether browsers may send the cookie over TLS only."""
+        return request.is_secure
+
+
 #: Flask's session has this of those who signed in through Keycloak: they go there again, without a question.
 THROUGH_KEYCLOAK = "through_keycloak"
 
@@ -27,6 +37,7 @@ THROUGH_KEYCLOAK = "through_keycloak"
 def prepare(app: APIFlask) -> None:
     """Configure Flask's own session, which only holds the CSRF token and messages to be shown once."""
     backend = app.extensions["yaptide"]
+    app.session_interface = _PageSession()
     app.config["SECRET_KEY"] = hmac.new(backend.signing_key, b"forms of pages", hashlib.sha256).digest()
     app.config["SESSION_COOKIE_NAME"] = cookies.name_of(backend, "page")
     app.config["SESSION_COOKIE_SAMESITE"] = "Lax"
