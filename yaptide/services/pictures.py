@@ -38,6 +38,8 @@ _BLOCK = 1 << 20
 #: Seconds that a request waits for others that decode a page.
 _PATIENCE = 60
 _BUSY = "The server is decoding other pages of results"
+#: Requests that may wait or decode at a time: a browser has six, and the server's other threads answer everybody else.
+_WAITING = threading.BoundedSemaphore(8)
 
 
 class Sized(Protocol):
@@ -63,17 +65,23 @@ class Cache(Generic[S]):
         self._lock, self._making = threading.Lock(), threading.Lock()
 
     def get(self, key: str, make: Callable[[], S]) -> S:
-        """Return the thing of this key; raises what `make` raises, which is then not kept."""
+        """Return the thing of this key; raises what `make` raises, which is then not kept, and Busy."""
         with self._lock:
             is_new = key not in self._kept
+            is_waiting = is_new or not self._kept[key].done()
+            if is_waiting and not _WAITING.acquire(blocking=False):
+                raise Busy(1, _BUSY)
             future = self._kept.setdefault(key, Future())
             self._kept.move_to_end(key)
-        if is_new:
-            self._fill(key, future, make)
         try:
+            if is_new:
+                self._fill(key, future, make)
             return future.result(timeout=_PATIENCE)
         except TimeoutError:
             raise Busy(_PATIENCE, _BUSY) from None
+        finally:
+            if is_waiting:
+                _WAITING.release()
 
     def _fill(self, key: str, future: "Future[S]", make: Callable[[], S]) -> None:
         try:

@@ -75,6 +75,29 @@ def test_no_request_waits_for_ever(monkeypatch):
     assert cache.get("a", lambda: numbers(4)) == numbers(4)
 
 
+def test_others_wait_in_no_thread_when_many_wait_already(monkeypatch):
+    cache: Cache = Cache(2, 100)
+    cache.get("made", lambda: numbers(4))
+    monkeypatch.setattr(pictures, "_WAITING", threading.BoundedSemaphore(1))
+    begun, end = threading.Event(), threading.Event()
+
+    def make():
+        begun.set()
+        end.wait(10)
+        return numbers(1)
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(cache.get, "slow", make)
+        assert begun.wait(10)
+        for key in ("slow", "other"):
+            with pytest.raises(Busy, match="try again"):
+                cache.get(key, lambda: numbers(2))
+        assert cache.get("made", lambda: numbers(2)) == numbers(4)
+        end.set()
+        assert first.result(10) == numbers(1)
+    assert cache.get("other", lambda: numbers(2)) == numbers(2)
+
+
 def test_extremes_of_many_blocks(monkeypatch):
     monkeypatch.setattr(pictures, "_BLOCK", 3)
     values = numbers(math.nan, math.nan, math.nan, 0, -2, 1e-9, 5, math.nan, 5, 3)
