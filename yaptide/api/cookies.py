@@ -17,7 +17,7 @@ from flask import Request, Response, request
 
 from yaptide.services import sessions
 from yaptide.services.backend import Backend
-from yaptide.services.sessions import Token
+from yaptide.services.sessions import SignedIn, Token
 
 ACCESS = "access_token"
 REFRESH = "refresh_token"
@@ -59,6 +59,14 @@ def set_token(backend: Backend, response: Response, kind: str, token: Token) -> 
     response.set_cookie(
         name, token.text, expires=expires, httponly=True, samesite="Lax", secure=request.is_secure, path="/"
     )
+
+
+def set_session(backend: Backend, response: Response, signed_in: SignedIn) -> None:
+    """Set the cookies of a session, and that of the device if it is known."""
+    set_token(backend, response, ACCESS, signed_in.access)
+    set_token(backend, response, REFRESH, signed_in.refresh)
+    if signed_in.device is not None:
+        set_token(backend, response, DEVICE, signed_in.device)
 
 
 def clear_tokens(backend: Backend, response: Response) -> None:

@@ -46,10 +46,7 @@ def _signed_in(signed_in: sessions.SignedIn) -> Response:
         "refresh_exp": to_milliseconds(signed_in.refresh.expires),
     }
     response = json_response({"message": f"Successfully logged in{remark}", **times}, 202)
-    cookies.set_token(get_backend(), response, ACCESS, signed_in.access)
-    cookies.set_token(get_backend(), response, REFRESH, signed_in.refresh)
-    if signed_in.device is not None:
-        cookies.set_token(get_backend(), response, DEVICE, signed_in.device)
+    cookies.set_session(get_backend(), response, signed_in)
     return response
 
 
@@ -124,8 +121,5 @@ def update_user(json_data: schemas.UserUpdate) -> Response:
     if json_data.cert is not None and json_data.private is not None:
         credentials.store_credentials(get_backend(), user, json_data.cert, json_data.private)
     if json_data.new_password is not None:
-        if user.is_keycloak:
-            raise Conflict("You sign in through Keycloak: change your password there")
-        users.confirm_password(get_backend(), user, json_data.password or "")
-        users.set_password(get_backend(), user.username, json_data.new_password)
+        users.change_password(get_backend(), user, json_data.password or "", json_data.new_password)
     return json_response({"message": "User updated"}, 202)

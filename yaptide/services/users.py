@@ -169,6 +169,17 @@ def _verify(backend: Backend, account: Account | None, password: str, queue: pas
     return account.user
 
 
+def change_password(backend: Backend, user: User, password: str, new_password: str) -> None:
+    """Replace the password of a signed-in user, and end all sessions of the user.
+
+    Raises Conflict for a user of Keycloak, and what `confirm_password` and `set_password` raise.
+    """
+    if user.is_keycloak:
+        raise Conflict("You sign in through Keycloak: change your password there")
+    confirm_password(backend, user, password)
+    set_password(backend, user.username, new_password)
+
+
 def set_password(backend: Backend, username: str, password: str) -> None:
     """Set the password of a local user and end all sessions of the user; raise NotFound, InvalidInput."""
     user = administration.find_user(backend.database, username, YAPTIDE_USER)

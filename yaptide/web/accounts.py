@@ -5,7 +5,7 @@ from flask.typing import ResponseReturnValue
 
 from yaptide.api import cookies
 from yaptide.api.http import access_token, get_backend
-from yaptide.domain.errors import Conflict, InvalidInput, YaptideError
+from yaptide.domain.errors import InvalidInput, YaptideError
 from yaptide.services import authorization, sessions, users
 from yaptide.services.devices import Origin
 from yaptide.services.users import User
@@ -42,11 +42,7 @@ def _origin() -> Origin:
 
 
 def _keep_tokens(response: Response, signed_in: sessions.SignedIn) -> Response:
-    backend = get_backend()
-    cookies.set_token(backend, response, cookies.ACCESS, signed_in.access)
-    cookies.set_token(backend, response, cookies.REFRESH, signed_in.refresh)
-    if signed_in.device is not None:
-        cookies.set_token(backend, response, cookies.DEVICE, signed_in.device)
+    cookies.set_session(get_backend(), response, signed_in)
     return response
 
 
@@ -154,11 +150,8 @@ def change_password() -> ResponseReturnValue:
     user, backend, form = session.require_user(), get_backend(), request.form
     password = form.get("new_password", "")
     try:
-        if user.is_keycloak:
-            raise Conflict("You sign in through Keycloak: change your password there")
         _require_equal(password, form.get("repeated", ""))
-        users.confirm_password(backend, user, form.get("password", ""))
-        users.set_password(backend, user.username, password)
+        users.change_password(backend, user, form.get("password", ""), password)
         signed_in = sessions.begin_session(backend, user)
     except YaptideError as error:
         return _account_page(user, str(error)), errors.status_of(error)
