@@ -99,7 +99,9 @@ def test_every_setting_is_documented():
         "YAPTIDE_PARENT_PID",
         "YAPTIDE_TASK_ID",
         "YAPTIDE_RUN_NAME",
-    }  # a constant; what `yaptide up` tells its own processes, and job scripts on clusters tell the agent
+        "CELERY_SIMULATION",
+        "CELERY_TASK",
+    }  # constants; what `yaptide up` tells its own processes, and job scripts on clusters tell the agent
     assert in_code == set(re.findall(r"`((?:YAPTIDE|FLASK|CELERY|KEYCLOAK|CERT)_\w+)`", MADE["docs/settings.md"]))
 
 
