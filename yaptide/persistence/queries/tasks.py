@@ -27,11 +27,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 
-from yaptide.domain.states import FINAL_STATES, EntityState
+from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models import CeleryTaskModel, SimulationModel, TaskModel
 from yaptide.persistence.models.base import UtcDateTime, table_of
-from yaptide.persistence.models.simulations import FILES
+from yaptide.persistence.models.simulations import FILES, OPEN
 from yaptide.persistence.models.tasks import WAITING
 from yaptide.persistence.queries import json_rows
 
@@ -70,14 +70,12 @@ def _progress(simulated: ColumnElement[Any], estimated: ColumnElement[Any]) -> U
 _RUNNING = (_TASK.c.simulation_id == bindparam("simulation")) & (_TASK.c.task_state == EntityState.RUNNING)
 _THIS = _RUNNING & (_TASK.c.task_id == bindparam("task"))
 _PROGRESS = _progress(bindparam("simulated"), bindparam("estimated"))
-#: Literals, because a list would be expanded again at each execution.
-_FINAL = [literal(state, _SIMULATION.c.job_state.type) for state in FINAL_STATES]
 _KEY_FITS = (
     select(_SIMULATION.c.id)
     .where(
         _SIMULATION.c.id == bindparam("simulation"),
         _SIMULATION.c.update_key_hash == bindparam("key"),
-        _SIMULATION.c.job_state.not_in(_FINAL),
+        OPEN,
     )
     .exists()
 )
