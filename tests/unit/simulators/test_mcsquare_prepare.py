@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.splitting import split_primaries
-from yaptide.simulators.mcsquare import MCsquare, bdl, config, ct, plan, tables
+from yaptide.simulators.mcsquare import MCsquare, beam_library, config, ct, plan, tables
 from yaptide.simulators.mcsquare.metaimage import Grid
 from yaptide.simulators.mcsquare.sample import water_sample
 
@@ -66,9 +66,11 @@ def test_a_table_survives_writing_and_reading(rows):
 
 
 def test_a_beam_data_library_survives_writing_and_reading():
-    shifter = bdl.RangeShifter("RS", "analog", 64, 1.2, 74.1)
-    library = bdl.BDL((400.0, 2000.0, 1900.5), (shifter,), bdl.parse_bdl("BDL.txt", water_sample()["BDL.txt"]).rows)
-    assert bdl.parse_bdl("BDL.txt", bdl.format_bdl(library)) == library
+    shifter = beam_library.RangeShifter("RS", "analog", 64, 1.2, 74.1)
+    library = beam_library.BDL(
+        (400.0, 2000.0, 1900.5), (shifter,), beam_library.parse_bdl("BDL.txt", water_sample()["BDL.txt"]).rows
+    )
+    assert beam_library.parse_bdl("BDL.txt", beam_library.format_bdl(library)) == library
 
 
 EDGE = st.integers(0, 12)

@@ -21,27 +21,17 @@ from sqlalchemy import (
 
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.engine import Record
-from yaptide.persistence.models import (
-    EstimatorModel,
-    KeycloakUserModel,
-    LogfilesModel,
-    PageModel,
-    SimulationModel,
-    StateHistoryModel,
-    TaskModel,
-    UserModel,
+from yaptide.persistence.models.tables import (
+    ESTIMATOR,
+    HISTORY,
+    KEYCLOAK,
+    LOGFILES,
+    PAGE,
+    SIMULATION,
+    TASK,
+    USER,
 )
-from yaptide.persistence.models.base import table_of
 from yaptide.persistence.queries.users import User
-
-_USER = table_of(UserModel)
-_KEYCLOAK = table_of(KeycloakUserModel)
-_SIMULATION = table_of(SimulationModel)
-_TASK = table_of(TaskModel)
-_HISTORY = table_of(StateHistoryModel)
-_ESTIMATOR = table_of(EstimatorModel)
-_PAGE = table_of(PageModel)
-_LOGFILES = table_of(LogfilesModel)
 
 
 class Holdings(NamedTuple):
@@ -65,8 +55,8 @@ class Contents(NamedTuple):
 
 def users_named(connection: Connection, username: str) -> list[User]:
     """Return the users of this name, one for each way to sign in."""
-    query = select(_USER.c.id, _USER.c.username, _USER.c.auth_provider).where(_USER.c.username == username)
-    return [User(*row) for row in connection.execute(query.order_by(_USER.c.auth_provider))]
+    query = select(USER.c.id, USER.c.username, USER.c.auth_provider).where(USER.c.username == username)
+    return [User(*row) for row in connection.execute(query.order_by(USER.c.auth_provider))]
 
 
 def list_users(connection: Connection) -> list[Record]:
@@ -74,24 +64,24 @@ def list_users(connection: Connection) -> list[Record]:
 
     Users of Keycloak also have issuer and subject (None: not known, or a local user).
     """
-    held = _held().group_by(_SIMULATION.c.user_id).subquery()
+    held = _held().group_by(SIMULATION.c.user_id).subquery()
     query = (
         select(
-            *(_USER.c.id, _USER.c.username, _USER.c.auth_provider),
+            *(USER.c.id, USER.c.username, USER.c.auth_provider),
             func.coalesce(held.c.simulations, 0).label("simulations"),
             func.coalesce(held.c.stored_bytes, 0).label("stored_bytes"),
-            *(_USER.c.quota_bytes, _KEYCLOAK.c.issuer, _KEYCLOAK.c.subject),
+            *(USER.c.quota_bytes, KEYCLOAK.c.issuer, KEYCLOAK.c.subject),
         )
-        .join_from(_USER, held, held.c.user_id == _USER.c.id, isouter=True)
-        .outerjoin(_KEYCLOAK, _KEYCLOAK.c.id == _USER.c.id)
-        .order_by(_USER.c.username, _USER.c.auth_provider)
+        .join_from(USER, held, held.c.user_id == USER.c.id, isouter=True)
+        .outerjoin(KEYCLOAK, KEYCLOAK.c.id == USER.c.id)
+        .order_by(USER.c.username, USER.c.auth_provider)
     )
     return list(connection.execute(query))
 
 
 def count_holdings(connection: Connection, user_id: int) -> Holdings:
     """Return what a user owns."""
-    held = _held().where(_SIMULATION.c.user_id == user_id).group_by(_SIMULATION.c.user_id)
+    held = _held().where(SIMULATION.c.user_id == user_id).group_by(SIMULATION.c.user_id)
     row = connection.execute(held).first()
     return Holdings(0, 0, 0) if row is None else Holdings(row.simulations, row.open, row.stored_bytes)
 
@@ -99,40 +89,40 @@ def count_holdings(connection: Connection, user_id: int) -> Holdings:
 def lock_simulations(connection: Connection, user_id: int) -> None:
     """Lock all simulations of a user, so that they do not change before the transaction ends."""
     connection.execute(
-        select(_SIMULATION.c.id).where(_SIMULATION.c.user_id == user_id).order_by(_SIMULATION.c.id).with_for_update()
+        select(SIMULATION.c.id).where(SIMULATION.c.user_id == user_id).order_by(SIMULATION.c.id).with_for_update()
     )
 
 
 def _held() -> Select[Any]:
-    ended = _SIMULATION.c.job_state.in_(FINAL_STATES)
+    ended = SIMULATION.c.job_state.in_(FINAL_STATES)
     return select(
-        _SIMULATION.c.user_id,
+        SIMULATION.c.user_id,
         func.count().label("simulations"),
         cast(func.sum(case((ended, 0), else_=1)), BigInteger).label("open"),
-        cast(func.sum(_SIMULATION.c.stored_bytes), BigInteger).label("stored_bytes"),
+        cast(func.sum(SIMULATION.c.stored_bytes), BigInteger).label("stored_bytes"),
     )
 
 
 def set_user_values(connection: Connection, user_id: int, values: Mapping[str, Any]) -> None:
     """Set `username` or `quota_bytes`; the database raises IntegrityError if the name is taken."""
-    connection.execute(update(_USER).where(_USER.c.id == user_id).values(values))
+    connection.execute(update(USER).where(USER.c.id == user_id).values(values))
 
 
 def list_simulations(
     connection: Connection, user_id: int | None, states: Sequence[EntityState], limit: int
 ) -> tuple[int, list[Record]]:
     """Return how many simulations of a user (None: all) are in these states (none: any), and the newest of them."""
-    condition = _state_in(_SIMULATION.c.job_state, states)
+    condition = _state_in(SIMULATION.c.job_state, states)
     if user_id is not None:
-        condition &= _SIMULATION.c.user_id == user_id
-    total: int = connection.execute(select(func.count()).select_from(_SIMULATION).where(condition)).scalar_one()
+        condition &= SIMULATION.c.user_id == user_id
+    total: int = connection.execute(select(func.count()).select_from(SIMULATION).where(condition)).scalar_one()
     columns = ("title", "sim_type", "platform", "job_state", "start_time", "end_time", "stored_bytes")
     query = (
-        select(_SIMULATION.c.job_id, _USER.c.username, _USER.c.auth_provider)
-        .add_columns(*(_SIMULATION.c[name] for name in columns))
-        .join_from(_SIMULATION, _USER, _USER.c.id == _SIMULATION.c.user_id)
+        select(SIMULATION.c.job_id, USER.c.username, USER.c.auth_provider)
+        .add_columns(*(SIMULATION.c[name] for name in columns))
+        .join_from(SIMULATION, USER, USER.c.id == SIMULATION.c.user_id)
         .where(condition)
-        .order_by(_SIMULATION.c.start_time.desc(), _SIMULATION.c.id.desc())
+        .order_by(SIMULATION.c.start_time.desc(), SIMULATION.c.id.desc())
         .limit(limit)
     )
     return total, list(connection.execute(query))
@@ -140,15 +130,15 @@ def list_simulations(
 
 def count_contents(connection: Connection, simulation_id: int) -> Contents:
     """Return the contents of a simulation."""
-    pages = select(func.count()).join_from(_PAGE, _ESTIMATOR).where(_ESTIMATOR.c.simulation_id == simulation_id)
+    pages = select(func.count()).join_from(PAGE, ESTIMATOR).where(ESTIMATOR.c.simulation_id == simulation_id)
     counts = (
-        _count(_TASK.c.simulation_id == simulation_id),
-        _count(_ESTIMATOR.c.simulation_id == simulation_id),
+        _count(TASK.c.simulation_id == simulation_id),
+        _count(ESTIMATOR.c.simulation_id == simulation_id),
         pages.scalar_subquery(),
-        _count(_LOGFILES.c.simulation_id == simulation_id),
+        _count(LOGFILES.c.simulation_id == simulation_id),
     )
-    query = select(_SIMULATION.c.job_state, *counts, _SIMULATION.c.stored_bytes)
-    return Contents(*connection.execute(query.where(_SIMULATION.c.id == simulation_id)).one())
+    query = select(SIMULATION.c.job_state, *counts, SIMULATION.c.stored_bytes)
+    return Contents(*connection.execute(query.where(SIMULATION.c.id == simulation_id)).one())
 
 
 def list_tasks(
@@ -158,17 +148,17 @@ def list_tasks(
 
     Ordered by simulation, newest first, and by number.
     """
-    condition = _state_in(_TASK.c.task_state, states)
+    condition = _state_in(TASK.c.task_state, states)
     if job_id is not None:
-        condition &= _SIMULATION.c.job_id == job_id
-    joined = _TASK.join(_SIMULATION, _SIMULATION.c.id == _TASK.c.simulation_id)
+        condition &= SIMULATION.c.job_id == job_id
+    joined = TASK.join(SIMULATION, SIMULATION.c.id == TASK.c.simulation_id)
     total: int = connection.execute(select(func.count()).select_from(joined).where(condition)).scalar_one()
     columns = ("task_state", "requested_primaries", "simulated_primaries", "start_time", "end_time", "last_update_time")
     query = (
-        select(_SIMULATION.c.job_id, _TASK.c.task_id, *(_TASK.c[name] for name in columns), _TASK.c.attempts)
+        select(SIMULATION.c.job_id, TASK.c.task_id, *(TASK.c[name] for name in columns), TASK.c.attempts)
         .select_from(joined)
         .where(condition)
-        .order_by(_TASK.c.simulation_id.desc(), _TASK.c.task_id)
+        .order_by(TASK.c.simulation_id.desc(), TASK.c.task_id)
         .limit(limit)
     )
     return total, list(connection.execute(query))
@@ -181,13 +171,13 @@ def history_of_task(connection: Connection, simulation_id: int, task_id: int) ->
 
 def remove_task(connection: Connection, simulation_id: int, task_id: int) -> None:
     """Remove a task and its history."""
-    row = and_(_TASK.c.simulation_id == simulation_id, _TASK.c.task_id == task_id)
-    connection.execute(delete(_TASK).where(row))
-    connection.execute(delete(_HISTORY).where(_about(simulation_id, task_id)))
+    row = and_(TASK.c.simulation_id == simulation_id, TASK.c.task_id == task_id)
+    connection.execute(delete(TASK).where(row))
+    connection.execute(delete(HISTORY).where(_about(simulation_id, task_id)))
 
 
 def _about(simulation_id: int, task_id: int) -> ColumnElement[bool]:
-    return and_(_HISTORY.c.simulation_id == simulation_id, _HISTORY.c.task_id == task_id)
+    return and_(HISTORY.c.simulation_id == simulation_id, HISTORY.c.task_id == task_id)
 
 
 def _state_in(column: ColumnElement[Any], states: Sequence[EntityState]) -> ColumnElement[bool]:

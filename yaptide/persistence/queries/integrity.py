@@ -31,29 +31,12 @@ from sqlalchemy import (
 
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState, Transitions
 from yaptide.persistence.engine import Record
-from yaptide.persistence.models import (
-    Base,
-    EstimatorModel,
-    InputModel,
-    LogfilesModel,
-    PageModel,
-    SimulationModel,
-    StateHistoryModel,
-    TaskModel,
-)
-from yaptide.persistence.models.base import table_of
+from yaptide.persistence.models.base import Base
+from yaptide.persistence.models.tables import ESTIMATOR, HISTORY, INPUT, LOGFILES, PAGE, SIMULATION, TASK
 from yaptide.persistence.payload import Payload
 from yaptide.persistence.queries.transitions import Audit
 
-_SIMULATION = table_of(SimulationModel)
-_TASK = table_of(TaskModel)
-_HISTORY = table_of(StateHistoryModel)
-_INPUT = table_of(InputModel)
-_ESTIMATOR = table_of(EstimatorModel)
-_PAGE = table_of(PageModel)
-_LOGFILES = table_of(LogfilesModel)
-
-_PAYLOADS: dict[str, Table] = {"Input": _INPUT, "Estimator": _ESTIMATOR, "Page": _PAGE, "Logfiles": _LOGFILES}
+_PAYLOADS: dict[str, Table] = {"Input": INPUT, "Estimator": ESTIMATOR, "Page": PAGE, "Logfiles": LOGFILES}
 #: Tables with payloads.
 PAYLOADS = tuple(_PAYLOADS)
 
@@ -63,10 +46,10 @@ def _text(column: ColumnElement[Any]) -> ColumnElement[str]:
 
 
 _FINAL = tuple(str(state) for state in FINAL_STATES)
-_JOB_STATE = _text(_SIMULATION.c.job_state)
-_TASK_STATE = _text(_TASK.c.task_state)
-_FROM = _text(_HISTORY.c.from_state)
-_TO = _text(_HISTORY.c.to_state)
+_JOB_STATE = _text(SIMULATION.c.job_state)
+_TASK_STATE = _text(TASK.c.task_state)
+_FROM = _text(HISTORY.c.from_state)
+_TO = _text(HISTORY.c.to_state)
 
 
 class StoredPayload(NamedTuple):
@@ -94,16 +77,16 @@ def next_payload(connection: Connection, table: str, after: int) -> StoredPayloa
     """Return the payload in a table with the smallest id above `after`."""
     table_clause = _PAYLOADS[table]
     columns = (table_clause.c.compressed_data, table_clause.c.content_size, table_clause.c.content_sha256)
-    if table_clause is _PAGE:
+    if table_clause is PAGE:
         query = (
-            select(_PAGE.c.id, _SIMULATION.c.job_id, *columns, _ESTIMATOR.c.name)
-            .add_columns(_PAGE.c.page_number, _PAGE.c.page_name, _PAGE.c.page_dimension)
-            .select_from(_PAGE.outerjoin(_ESTIMATOR).outerjoin(_SIMULATION))
+            select(PAGE.c.id, SIMULATION.c.job_id, *columns, ESTIMATOR.c.name)
+            .add_columns(PAGE.c.page_number, PAGE.c.page_name, PAGE.c.page_dimension)
+            .select_from(PAGE.outerjoin(ESTIMATOR).outerjoin(SIMULATION))
         )
     else:
-        name = [_ESTIMATOR.c.name] if table_clause is _ESTIMATOR else []
-        query = select(table_clause.c.id, _SIMULATION.c.job_id, *columns, *name).select_from(
-            table_clause.outerjoin(_SIMULATION)
+        name = [ESTIMATOR.c.name] if table_clause is ESTIMATOR else []
+        query = select(table_clause.c.id, SIMULATION.c.job_id, *columns, *name).select_from(
+            table_clause.outerjoin(SIMULATION)
         )
     row = connection.execute(query.where(table_clause.c.id > after).order_by(table_clause.c.id).limit(1)).first()
     return None if row is None else StoredPayload(table, *row)
@@ -120,15 +103,15 @@ def correct_payload(connection: Connection, stored: StoredPayload, size: int, sh
 
 def results_of(connection: Connection, estimator_id: int) -> tuple[int, list[int]] | None:
     """Return the simulation of an estimator, and the ids of its pages; None if the estimator is gone."""
-    simulation = select(_ESTIMATOR.c.simulation_id).where(_ESTIMATOR.c.id == estimator_id)
-    pages = select(_PAGE.c.id).where(_PAGE.c.estimator_id == estimator_id).order_by(_PAGE.c.page_number)
+    simulation = select(ESTIMATOR.c.simulation_id).where(ESTIMATOR.c.id == estimator_id)
+    pages = select(PAGE.c.id).where(PAGE.c.estimator_id == estimator_id).order_by(PAGE.c.page_number)
     simulation_id = connection.execute(simulation).scalar()
     return None if simulation_id is None else (simulation_id, list(connection.execute(pages).scalars()))
 
 
 def estimator_of(connection: Connection, page_id: int) -> int | None:
     """Return the estimator of a page; None if the page is gone."""
-    return connection.execute(select(_PAGE.c.estimator_id).where(_PAGE.c.id == page_id)).scalar()
+    return connection.execute(select(PAGE.c.estimator_id).where(PAGE.c.id == page_id)).scalar()
 
 
 def payload_of(connection: Connection, table: str, number: int) -> bytes | None:
@@ -146,38 +129,38 @@ def replace_payload(connection: Connection, table: str, number: int, payload: Pa
 def _bytes_in(table: Table) -> ColumnElement[int]:
     """Return the bytes of a simulation in one table, for a query or an update of simulations."""
     total = select(func.coalesce(func.sum(func.length(table.c.compressed_data)), 0))
-    if table is _PAGE:
-        total = total.join_from(_PAGE, _ESTIMATOR).where(_ESTIMATOR.c.simulation_id == _SIMULATION.c.id)
+    if table is PAGE:
+        total = total.join_from(PAGE, ESTIMATOR).where(ESTIMATOR.c.simulation_id == SIMULATION.c.id)
     else:
-        total = total.where(table.c.simulation_id == _SIMULATION.c.id)
-    return type_coerce(total.correlate(_SIMULATION).scalar_subquery(), Integer)
+        total = total.where(table.c.simulation_id == SIMULATION.c.id)
+    return type_coerce(total.correlate(SIMULATION).scalar_subquery(), Integer)
 
 
-_ALL_BYTES = _bytes_in(_INPUT) + _bytes_in(_ESTIMATOR) + _bytes_in(_PAGE) + _bytes_in(_LOGFILES)
+_ALL_BYTES = _bytes_in(INPUT) + _bytes_in(ESTIMATOR) + _bytes_in(PAGE) + _bytes_in(LOGFILES)
 
 
 def find_miscounted(connection: Connection) -> list[Record]:
     """Return simulations with a wrong byte count: id, job_id, stored_bytes, and `taken`, the actual bytes."""
-    query = select(_SIMULATION.c.id, _SIMULATION.c.job_id, _SIMULATION.c.stored_bytes, _ALL_BYTES.label("taken"))
-    return list(connection.execute(query.where(_SIMULATION.c.stored_bytes != _ALL_BYTES).order_by(_SIMULATION.c.id)))
+    query = select(SIMULATION.c.id, SIMULATION.c.job_id, SIMULATION.c.stored_bytes, _ALL_BYTES.label("taken"))
+    return list(connection.execute(query.where(SIMULATION.c.stored_bytes != _ALL_BYTES).order_by(SIMULATION.c.id)))
 
 
 def recount_bytes(connection: Connection, simulation_id: int) -> None:
     """Update the byte count of a simulation."""
-    row = _SIMULATION.c.id == simulation_id
-    connection.execute(update(_SIMULATION).where(row).values(stored_bytes=_ALL_BYTES))
+    row = SIMULATION.c.id == simulation_id
+    connection.execute(update(SIMULATION).where(row).values(stored_bytes=_ALL_BYTES))
 
 
 def _subjects() -> tuple[tuple[Select[Any], ColumnElement[str], Any], ...]:
     """Return for simulations and tasks: a query of job_id and task number, the state, and the end."""
-    simulations = select(_SIMULATION.c.id, _SIMULATION.c.job_id, null().label("task_id"), _JOB_STATE.label("state"))
-    tasks = select(_SIMULATION.c.id, _SIMULATION.c.job_id, _TASK.c.task_id, _TASK_STATE.label("state"))
+    simulations = select(SIMULATION.c.id, SIMULATION.c.job_id, null().label("task_id"), _JOB_STATE.label("state"))
+    tasks = select(SIMULATION.c.id, SIMULATION.c.job_id, TASK.c.task_id, _TASK_STATE.label("state"))
     return (
-        (simulations.order_by(_SIMULATION.c.id), _JOB_STATE, _SIMULATION.c.end_time),
+        (simulations.order_by(SIMULATION.c.id), _JOB_STATE, SIMULATION.c.end_time),
         (
-            tasks.select_from(_TASK.join(_SIMULATION)).order_by(_TASK.c.simulation_id, _TASK.c.task_id),
+            tasks.select_from(TASK.join(SIMULATION)).order_by(TASK.c.simulation_id, TASK.c.task_id),
             _TASK_STATE,
-            _TASK.c.end_time,
+            TASK.c.end_time,
         ),
     )
 
@@ -194,15 +177,15 @@ def find_state_mismatches(connection: Connection, simulation_id: int | None = No
 
     Each as id, job_id, task_id, state, and `recorded`, the last state in the history (None: it has no row).
     """
-    of_one = true() if simulation_id is None else _SIMULATION.c.id == simulation_id
-    newest = select(func.max(_HISTORY.c.id)).group_by(_HISTORY.c.simulation_id, _HISTORY.c.task_id)
-    last_transitions = select(_HISTORY.c.simulation_id, _HISTORY.c.task_id, _TO.label("state")).where(
-        _HISTORY.c.id.in_(newest)
+    of_one = true() if simulation_id is None else SIMULATION.c.id == simulation_id
+    newest = select(func.max(HISTORY.c.id)).group_by(HISTORY.c.simulation_id, HISTORY.c.task_id)
+    last_transitions = select(HISTORY.c.simulation_id, HISTORY.c.task_id, _TO.label("state")).where(
+        HISTORY.c.id.in_(newest)
     )
     recorded = last_transitions.subquery()
     (simulations, _, _), (tasks, _, _) = _subjects()
-    of_simulation = and_(recorded.c.simulation_id == _SIMULATION.c.id, recorded.c.task_id.is_(None))
-    of_task = and_(recorded.c.simulation_id == _TASK.c.simulation_id, recorded.c.task_id == _TASK.c.task_id)
+    of_simulation = and_(recorded.c.simulation_id == SIMULATION.c.id, recorded.c.task_id.is_(None))
+    of_task = and_(recorded.c.simulation_id == TASK.c.simulation_id, recorded.c.task_id == TASK.c.task_id)
     for query, state, condition in ((simulations, _JOB_STATE, of_simulation), (tasks, _TASK_STATE, of_task)):
         joined = query.outerjoin(recorded, condition).add_columns(recorded.c.state.label("recorded"))
         yield from connection.execute(joined.where(of_one, state.is_distinct_from(recorded.c.state)))
@@ -213,7 +196,7 @@ def add_transition(
 ) -> None:
     """Insert the missing row at the end of a history."""
     values = {"simulation_id": simulation_id, "task_id": task_id, "from_state": recorded, "to_state": state}
-    connection.execute(insert(_HISTORY), {**values, "time": audit.time, "actor": audit.actor, "reason": audit.reason})
+    connection.execute(insert(HISTORY), {**values, "time": audit.time, "actor": audit.actor, "reason": audit.reason})
 
 
 def find_invalid_transitions(connection: Connection) -> list[Record]:
@@ -223,10 +206,10 @@ def find_invalid_transitions(connection: Connection) -> list[Record]:
     state.
     """
     previous_state = func.lag(_TO).over(
-        partition_by=(_HISTORY.c.simulation_id, _HISTORY.c.task_id), order_by=_HISTORY.c.id
+        partition_by=(HISTORY.c.simulation_id, HISTORY.c.task_id), order_by=HISTORY.c.id
     )
     steps = select(
-        *(_HISTORY.c.id, _HISTORY.c.simulation_id, _HISTORY.c.task_id, _HISTORY.c.reason),
+        *(HISTORY.c.id, HISTORY.c.simulation_id, HISTORY.c.task_id, HISTORY.c.reason),
         *(_FROM.label("from_state"), _TO.label("to_state"), previous_state.label("before")),
     ).subquery()
     transition = tuple_(steps.c.from_state, steps.c.to_state)
@@ -237,8 +220,8 @@ def find_invalid_transitions(connection: Connection) -> list[Record]:
         and_(steps.c.from_state == steps.c.to_state, steps.c.reason.is_not(None)),
     )
     query = (
-        select(steps.c.id, _SIMULATION.c.job_id, steps.c.task_id, steps.c.from_state, steps.c.to_state, steps.c.before)
-        .join_from(steps, _SIMULATION, _SIMULATION.c.id == steps.c.simulation_id)
+        select(steps.c.id, SIMULATION.c.job_id, steps.c.task_id, steps.c.from_state, steps.c.to_state, steps.c.before)
+        .join_from(steps, SIMULATION, SIMULATION.c.id == steps.c.simulation_id)
         .where(or_(steps.c.from_state.is_distinct_from(steps.c.before), ~allowed))
         .order_by(steps.c.id)
     )
@@ -271,28 +254,28 @@ def miscounted_tasks(connection: Connection) -> list[Record]:
     _, (query, state, _) = _subjects()
     reported = (
         select(literal(1))
-        .where(_HISTORY.c.simulation_id == _TASK.c.simulation_id, _HISTORY.c.task_id == _TASK.c.task_id)
-        .where(_TO.in_([str(EntityState.COMPLETED)]), _HISTORY.c.actor == "worker")
-        .correlate(_TASK)
+        .where(HISTORY.c.simulation_id == TASK.c.simulation_id, HISTORY.c.task_id == TASK.c.task_id)
+        .where(_TO.in_([str(EntityState.COMPLETED)]), HISTORY.c.actor == "worker")
+        .correlate(TASK)
         .exists()
     )
-    fewer = and_(state == str(EntityState.COMPLETED), _TASK.c.simulated_primaries < _TASK.c.requested_primaries)
-    wrong = or_(_TASK.c.simulated_primaries > _TASK.c.requested_primaries, fewer & reported)
+    fewer = and_(state == str(EntityState.COMPLETED), TASK.c.simulated_primaries < TASK.c.requested_primaries)
+    wrong = or_(TASK.c.simulated_primaries > TASK.c.requested_primaries, fewer & reported)
     return list(
-        connection.execute(query.add_columns(_TASK.c.simulated_primaries, _TASK.c.requested_primaries).where(wrong))
+        connection.execute(query.add_columns(TASK.c.simulated_primaries, TASK.c.requested_primaries).where(wrong))
     )
 
 
 def find_incomplete(connection: Connection) -> Iterator[tuple[str, Record]]:
     """Yield what is missing and where: "input" or "tasks" (job_id, None), or "pages" of an estimator (job_id, name)."""
-    simulations = select(_SIMULATION.c.job_id, null()).order_by(_SIMULATION.c.id)
+    simulations = select(SIMULATION.c.job_id, null()).order_by(SIMULATION.c.id)
     # Ended simulations from an older database may lack tasks; one that has not ended would never end.
-    for missing, table, where in (("input", _INPUT, true()), ("tasks", _TASK, _JOB_STATE.not_in(_FINAL))):
-        has = select(literal(1)).where(table.c.simulation_id == _SIMULATION.c.id).correlate(_SIMULATION).exists()
+    for missing, table, where in (("input", INPUT, true()), ("tasks", TASK, _JOB_STATE.not_in(_FINAL))):
+        has = select(literal(1)).where(table.c.simulation_id == SIMULATION.c.id).correlate(SIMULATION).exists()
         yield from ((missing, row) for row in connection.execute(simulations.where(where, ~has)))
-    has = select(literal(1)).where(_PAGE.c.estimator_id == _ESTIMATOR.c.id).correlate(_ESTIMATOR).exists()
-    estimators = select(_SIMULATION.c.job_id, _ESTIMATOR.c.name).join_from(_ESTIMATOR, _SIMULATION)
-    yield from (("pages", row) for row in connection.execute(estimators.where(~has).order_by(_ESTIMATOR.c.id)))
+    has = select(literal(1)).where(PAGE.c.estimator_id == ESTIMATOR.c.id).correlate(ESTIMATOR).exists()
+    estimators = select(SIMULATION.c.job_id, ESTIMATOR.c.name).join_from(ESTIMATOR, SIMULATION)
+    yield from (("pages", row) for row in connection.execute(estimators.where(~has).order_by(ESTIMATOR.c.id)))
 
 
 def find_orphans(connection: Connection) -> Iterator[tuple[str, str, Any, str]]:
@@ -304,11 +287,11 @@ def find_orphans(connection: Connection) -> Iterator[tuple[str, str, Any, str]]:
             query = lost.where(column.is_not(None), parent.c[key.column.name].is_(None)).distinct().order_by(column)
             for value in connection.execute(query).scalars():
                 yield table.name, column.name, value, key.column.table.description
-    known = select(literal(1)).where(_TASK.c.simulation_id == _HISTORY.c.simulation_id)
-    known = known.where(_TASK.c.task_id == _HISTORY.c.task_id).correlate(_HISTORY)
-    lost_history = select(_HISTORY.c.id).where(_HISTORY.c.task_id.is_not(None), ~known.exists())
-    lost_history = lost_history.where(_HISTORY.c.simulation_id.in_(select(_SIMULATION.c.id)))
-    for value in connection.execute(lost_history.order_by(_HISTORY.c.id)).scalars():
+    known = select(literal(1)).where(TASK.c.simulation_id == HISTORY.c.simulation_id)
+    known = known.where(TASK.c.task_id == HISTORY.c.task_id).correlate(HISTORY)
+    lost_history = select(HISTORY.c.id).where(HISTORY.c.task_id.is_not(None), ~known.exists())
+    lost_history = lost_history.where(HISTORY.c.simulation_id.in_(select(SIMULATION.c.id)))
+    for value in connection.execute(lost_history.order_by(HISTORY.c.id)).scalars():
         yield "StateHistory", "id", value, "Task"
 
 

@@ -7,24 +7,21 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, Integer, Select, and_, bindparam, case, func, insert, select
 
 from yaptide.persistence.engine import IN_BINARY, Record
-from yaptide.persistence.models import EstimatorModel, PageModel
-from yaptide.persistence.models.base import table_of
+from yaptide.persistence.models.tables import ESTIMATOR, PAGE
 from yaptide.persistence.payload import LargePayload, NewEstimator, NewPage
 from yaptide.persistence.queries import blobs, json_rows
 
-_ESTIMATOR = table_of(EstimatorModel)
-_PAGE = table_of(PageModel)
 _ANY = 2**62
 #: More axes than any page has.
 ANY_AXES = 2**31 - 1
 
 _ESTIMATORS = (
-    select(_ESTIMATOR.c.id, _ESTIMATOR.c.name, _ESTIMATOR.c.compressed_data)
-    .where(_ESTIMATOR.c.simulation_id == bindparam("simulation"))
-    .order_by(_ESTIMATOR.c.id)
+    select(ESTIMATOR.c.id, ESTIMATOR.c.name, ESTIMATOR.c.compressed_data)
+    .where(ESTIMATOR.c.simulation_id == bindparam("simulation"))
+    .order_by(ESTIMATOR.c.id)
     .execution_options(**IN_BINARY)
 )
-_ESTIMATOR_NAMED = _ESTIMATORS.where(_ESTIMATOR.c.name == bindparam("name"))
+_ESTIMATOR_NAMED = _ESTIMATORS.where(ESTIMATOR.c.name == bindparam("name"))
 
 
 def add_results(connection: Connection, simulation_id: int, estimators: Sequence[NewEstimator]) -> int:
@@ -33,7 +30,7 @@ def add_results(connection: Connection, simulation_id: int, estimators: Sequence
     for estimator in estimators:
         values = {"simulation_id": simulation_id, "name": estimator.name, "file_name": estimator.file_name}
         values |= estimator.payload.columns()
-        estimator_id = connection.execute(insert(_ESTIMATOR).returning(_ESTIMATOR.c.id), values).scalar_one()
+        estimator_id = connection.execute(insert(ESTIMATOR).returning(ESTIMATOR.c.id), values).scalar_one()
         _add_pages(connection, estimator_id, estimator.pages)
         total += estimator.payload.length + sum(page.payload.length for page in estimator.pages)
     return total
@@ -45,20 +42,20 @@ def _add_pages(connection: Connection, estimator_id: int, pages: Sequence[NewPag
         row = {"estimator_id": estimator_id, "page_number": page.number, "page_name": page.name}
         row["page_dimension"] = page.dimension
         if isinstance(page.payload, LargePayload):
-            blobs.add_blob(connection, _PAGE, row, page.payload)
+            blobs.add_blob(connection, PAGE, row, page.payload)
         else:
             small.append(row | page.payload.columns())
     if small:
-        connection.execute(insert(_PAGE), small)
+        connection.execute(insert(PAGE), small)
 
 
 def page_digests(connection: Connection, simulation_id: int) -> dict[tuple[str, int], str]:
     """Return the digest of every page of a simulation by estimator name and page number (-1: the estimator itself)."""
-    whole = select(_ESTIMATOR.c.name, _ESTIMATOR.c.content_sha256).where(_ESTIMATOR.c.simulation_id == simulation_id)
+    whole = select(ESTIMATOR.c.name, ESTIMATOR.c.content_sha256).where(ESTIMATOR.c.simulation_id == simulation_id)
     pages = (
-        select(_ESTIMATOR.c.name, _PAGE.c.page_number, _PAGE.c.content_sha256)
-        .join(_PAGE, _PAGE.c.estimator_id == _ESTIMATOR.c.id)
-        .where(_ESTIMATOR.c.simulation_id == simulation_id)
+        select(ESTIMATOR.c.name, PAGE.c.page_number, PAGE.c.content_sha256)
+        .join(PAGE, PAGE.c.estimator_id == ESTIMATOR.c.id)
+        .where(ESTIMATOR.c.simulation_id == simulation_id)
     )
     digests = {(name, -1): digest for name, digest in connection.execute(whole)}
     return digests | {(name, number): digest for name, number, digest in connection.execute(pages)}
@@ -67,10 +64,10 @@ def page_digests(connection: Connection, simulation_id: int) -> dict[tuple[str, 
 def pages_metadata(connection: Connection, simulation_id: int) -> list[Record]:
     """Return estimator name, page number, page name and dimension of every page, in display order."""
     query = (
-        select(_ESTIMATOR.c.name, _PAGE.c.page_number, _PAGE.c.page_name, _PAGE.c.page_dimension)
-        .join(_PAGE, _PAGE.c.estimator_id == _ESTIMATOR.c.id)
-        .where(_ESTIMATOR.c.simulation_id == simulation_id)
-        .order_by(_ESTIMATOR.c.id, _PAGE.c.page_number)
+        select(ESTIMATOR.c.name, PAGE.c.page_number, PAGE.c.page_name, PAGE.c.page_dimension)
+        .join(PAGE, PAGE.c.estimator_id == ESTIMATOR.c.id)
+        .where(ESTIMATOR.c.simulation_id == simulation_id)
+        .order_by(ESTIMATOR.c.id, PAGE.c.page_number)
     )
     return list(connection.execute(query).all())
 
@@ -105,38 +102,38 @@ def list_pages(
 
 @cache
 def _pages(dialect: str, ranged: bool) -> Select[*tuple[Any, ...]]:
-    length = func.length(_PAGE.c.compressed_data).label("length")
-    columns = (_PAGE.c.page_number, _PAGE.c.page_name, _PAGE.c.page_dimension, _PAGE.c.content_size)
-    pages = select(_PAGE.c.id, _PAGE.c.estimator_id, *columns, length)
-    pages = pages.where(json_rows.is_among(_PAGE.c.estimator_id, dialect, "estimators"))
+    length = func.length(PAGE.c.compressed_data).label("length")
+    columns = (PAGE.c.page_number, PAGE.c.page_name, PAGE.c.page_dimension, PAGE.c.content_size)
+    pages = select(PAGE.c.id, PAGE.c.estimator_id, *columns, length)
+    pages = pages.where(json_rows.is_among(PAGE.c.estimator_id, dialect, "estimators"))
     if ranged:
         ranges = json_rows.json_table(dialect, first=Integer(), last=Integer())
-        pages = pages.join(ranges, _PAGE.c.page_number.between(ranges.c.first, ranges.c.last))
+        pages = pages.join(ranges, PAGE.c.page_number.between(ranges.c.first, ranges.c.last))
     chosen = pages.cte("chosen")
     wanted = chosen.c.page_dimension <= bindparam("most_axes")
     few = select(func.sum(chosen.c.length)).where(wanted).scalar_subquery() <= bindparam("most", type_=BigInteger())
-    data = case((and_(wanted, few), _PAGE.c.compressed_data)).label("compressed_data")
-    query = select(*chosen.c, data).join_from(chosen, _PAGE, _PAGE.c.id == chosen.c.id)
+    data = case((and_(wanted, few), PAGE.c.compressed_data)).label("compressed_data")
+    query = select(*chosen.c, data).join_from(chosen, PAGE, PAGE.c.id == chosen.c.id)
     return query.execution_options(**IN_BINARY)
 
 
 def find_page(connection: Connection, simulation_id: int, estimator: str, number: int) -> Record | None:
     """A stored page without its payload: id, page_dimension, length of the payload, content_size, content_sha256."""
-    length = func.length(_PAGE.c.compressed_data).label("length")
+    length = func.length(PAGE.c.compressed_data).label("length")
     query = (
-        select(_PAGE.c.id, _PAGE.c.page_dimension, length, _PAGE.c.content_size, _PAGE.c.content_sha256)
-        .join(_ESTIMATOR, _PAGE.c.estimator_id == _ESTIMATOR.c.id)
-        .where(_ESTIMATOR.c.simulation_id == simulation_id, _ESTIMATOR.c.name == estimator)
-        .where(_PAGE.c.page_number == number)
+        select(PAGE.c.id, PAGE.c.page_dimension, length, PAGE.c.content_size, PAGE.c.content_sha256)
+        .join(ESTIMATOR, PAGE.c.estimator_id == ESTIMATOR.c.id)
+        .where(ESTIMATOR.c.simulation_id == simulation_id, ESTIMATOR.c.name == estimator)
+        .where(PAGE.c.page_number == number)
     )
     return connection.execute(query).first()
 
 
 def page_heads(connection: Connection, page_ids: Sequence[int], length: int) -> list[bytes]:
     """Return the first bytes of stored payloads, in any order."""
-    return blobs.read_heads(connection, _PAGE, page_ids, length)
+    return blobs.read_heads(connection, PAGE, page_ids, length)
 
 
 def page_slice(connection: Connection, page_id: int, start: int, length: int) -> bytes:
     """Return bytes of one stored payload; fewer, or none, if the page is gone."""
-    return blobs.read_chunk(connection, _PAGE, page_id, start, length)
+    return blobs.read_chunk(connection, PAGE, page_id, start, length)

@@ -8,16 +8,13 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, upda
 from sqlalchemy.dialects import postgresql, sqlite
 
 from yaptide.persistence.engine import Record
-from yaptide.persistence.models import RunnerModel, RunnerSimulatorModel
-from yaptide.persistence.models.base import table_of
+from yaptide.persistence.models.tables import RUNNER, RUNNER_SIMULATOR
 
-_RUNNER = table_of(RunnerModel)
-_SIMULATOR = table_of(RunnerSimulatorModel)
-_JOINED = _RUNNER.join(_SIMULATOR, _SIMULATOR.c.runner_id == _RUNNER.c.id)
+_JOINED = RUNNER.join(RUNNER_SIMULATOR, RUNNER_SIMULATOR.c.runner_id == RUNNER.c.id)
 
-_BEAT = update(_RUNNER).where(_RUNNER.c.name == bindparam("runner")).values(heartbeat_time=bindparam("now"))
-_LAST = select(func.max(_RUNNER.c.heartbeat_time)).where(_RUNNER.c.platform == bindparam("platform"))
-_LAST_WITH = _LAST.select_from(_JOINED).where(_SIMULATOR.c.sim_type == bindparam("sim_type"))
+_BEAT = update(RUNNER).where(RUNNER.c.name == bindparam("runner")).values(heartbeat_time=bindparam("now"))
+_LAST = select(func.max(RUNNER.c.heartbeat_time)).where(RUNNER.c.platform == bindparam("platform"))
+_LAST_WITH = _LAST.select_from(_JOINED).where(RUNNER_SIMULATOR.c.sim_type == bindparam("sim_type"))
 
 
 class Program(NamedTuple):
@@ -40,27 +37,27 @@ def put_runner(
     values = {"platform": platform, "heartbeat_time": now}
     # Two processes may announce the same runner at once: the second waits for the row.
     statement = (
-        dialect.insert(_RUNNER).values(name=name, **values).on_conflict_do_update(index_elements=["name"], set_=values)
+        dialect.insert(RUNNER).values(name=name, **values).on_conflict_do_update(index_elements=["name"], set_=values)
     )
-    number = connection.execute(statement.returning(_RUNNER.c.id)).scalar_one()
-    connection.execute(delete(_SIMULATOR).where(_SIMULATOR.c.runner_id == number))
+    number = connection.execute(statement.returning(RUNNER.c.id)).scalar_one()
+    connection.execute(delete(RUNNER_SIMULATOR).where(RUNNER_SIMULATOR.c.runner_id == number))
     rows = [
         {"runner_id": number, "sim_type": sim_type, "version": program.version, "digest": program.digest}
         for sim_type, program in programs.items()
     ]
     if rows:
-        connection.execute(insert(_SIMULATOR), rows)
+        connection.execute(insert(RUNNER_SIMULATOR), rows)
 
 
 def remove_runner(connection: Connection, name: str) -> None:
     """Delete a runner."""
-    connection.execute(delete(_RUNNER).where(_RUNNER.c.name == name))
+    connection.execute(delete(RUNNER).where(RUNNER.c.name == name))
 
 
 def remove_stalled(connection: Connection, stalled_since: datetime, most: int) -> None:
     """Delete the runners without a heartbeat since `stalled_since`, and all but the `most` latest."""
-    newest = select(_RUNNER.c.id).order_by(_RUNNER.c.heartbeat_time.desc()).limit(most)
-    connection.execute(delete(_RUNNER).where((_RUNNER.c.heartbeat_time < stalled_since) | _RUNNER.c.id.not_in(newest)))
+    newest = select(RUNNER.c.id).order_by(RUNNER.c.heartbeat_time.desc()).limit(most)
+    connection.execute(delete(RUNNER).where((RUNNER.c.heartbeat_time < stalled_since) | RUNNER.c.id.not_in(newest)))
 
 
 def last_heard(connection: Connection, platform: str, sim_type: str | None = None) -> datetime | None:
@@ -75,27 +72,27 @@ def list_runners(connection: Connection, since: datetime, most: int) -> list[Rec
 
     A row for each of a runner's simulators, one with None for a runner that has none; at most `most` rows.
     """
-    joined = _RUNNER.outerjoin(_SIMULATOR, _SIMULATOR.c.runner_id == _RUNNER.c.id)
+    joined = RUNNER.outerjoin(RUNNER_SIMULATOR, RUNNER_SIMULATOR.c.runner_id == RUNNER.c.id)
     columns = (
-        _RUNNER.c.name,
-        _RUNNER.c.platform,
-        _RUNNER.c.heartbeat_time,
-        _SIMULATOR.c.sim_type,
-        _SIMULATOR.c.version,
+        RUNNER.c.name,
+        RUNNER.c.platform,
+        RUNNER.c.heartbeat_time,
+        RUNNER_SIMULATOR.c.sim_type,
+        RUNNER_SIMULATOR.c.version,
     )
-    query = select(*columns).select_from(joined).where(_RUNNER.c.heartbeat_time >= since)
-    return list(connection.execute(query.order_by(_RUNNER.c.name, _SIMULATOR.c.sim_type).limit(most)).all())
+    query = select(*columns).select_from(joined).where(RUNNER.c.heartbeat_time >= since)
+    return list(connection.execute(query.order_by(RUNNER.c.name, RUNNER_SIMULATOR.c.sim_type).limit(most)).all())
 
 
 def all_programs(connection: Connection, since: datetime) -> list[Record]:
     """Return programs of runners alive `since`: runner, platform, heartbeat_time, sim_type, version, digest."""
     query = select(
-        _RUNNER.c.name.label("runner"),
-        _RUNNER.c.platform,
-        _RUNNER.c.heartbeat_time,
-        _SIMULATOR.c.sim_type,
-        _SIMULATOR.c.version,
-        _SIMULATOR.c.digest,
+        RUNNER.c.name.label("runner"),
+        RUNNER.c.platform,
+        RUNNER.c.heartbeat_time,
+        RUNNER_SIMULATOR.c.sim_type,
+        RUNNER_SIMULATOR.c.version,
+        RUNNER_SIMULATOR.c.digest,
     ).select_from(_JOINED)
-    recent = query.where(_RUNNER.c.heartbeat_time >= since)
-    return list(connection.execute(recent.order_by(_SIMULATOR.c.sim_type, _RUNNER.c.name)).all())
+    recent = query.where(RUNNER.c.heartbeat_time >= since)
+    return list(connection.execute(recent.order_by(RUNNER_SIMULATOR.c.sim_type, RUNNER.c.name)).all())

@@ -5,29 +5,17 @@ from datetime import datetime
 from sqlalchemy import BigInteger, Connection, cast, func, literal, select, text
 
 from yaptide.persistence.engine import Record
-from yaptide.persistence.models import (
-    Base,
-    EstimatorModel,
-    InputModel,
-    LogfilesModel,
-    PageModel,
-    SimulationModel,
-    TaskModel,
-    UserModel,
-)
-from yaptide.persistence.models.base import table_of
+from yaptide.persistence.models.base import Base
 from yaptide.persistence.models.simulations import OPEN
+from yaptide.persistence.models.tables import ESTIMATOR, INPUT, LOGFILES, PAGE, SIMULATION, TASK, USER
 from yaptide.persistence.models.tasks import WAITING
 
-_SIMULATION = table_of(SimulationModel)
-_TASK = table_of(TaskModel)
-_USER = table_of(UserModel)
 _PENDING = text("task_state = 'PENDING'")  # a literal, for the same reason as WAITING
 _PAYLOADS = {
-    "input": table_of(InputModel),
-    "estimator": table_of(EstimatorModel),
-    "page": table_of(PageModel),
-    "logfiles": table_of(LogfilesModel),
+    "input": INPUT,
+    "estimator": ESTIMATOR,
+    "page": PAGE,
+    "logfiles": LOGFILES,
 }
 
 
@@ -53,9 +41,9 @@ def count_payloads(connection: Connection) -> list[Record]:
 def list_largest(connection: Connection, count: int) -> list[Record]:
     """Return the simulations with the most bytes: job_id, username, job_state, stored_bytes."""
     query = (
-        select(_SIMULATION.c.job_id, _USER.c.username, _SIMULATION.c.job_state, _SIMULATION.c.stored_bytes)
-        .join_from(_SIMULATION, _USER)
-        .order_by(_SIMULATION.c.stored_bytes.desc(), _SIMULATION.c.id)
+        select(SIMULATION.c.job_id, USER.c.username, SIMULATION.c.job_state, SIMULATION.c.stored_bytes)
+        .join_from(SIMULATION, USER)
+        .order_by(SIMULATION.c.stored_bytes.desc(), SIMULATION.c.id)
     )
     return list(connection.execute(query.limit(count)))
 
@@ -70,27 +58,27 @@ def disk_bytes(connection: Connection) -> int:
 
 def open_simulations(connection: Connection) -> dict[str, int]:
     """Count the simulations in each state that is not final; states without any are omitted."""
-    state = _SIMULATION.c.job_state
+    state = SIMULATION.c.job_state
     rows = connection.execute(select(state, func.count()).where(OPEN).group_by(state))
     return {str(name): count for name, count in rows}
 
 
 def open_tasks(connection: Connection) -> dict[str, int]:
     """Count the waiting and the running tasks; states without any are omitted."""
-    state = _TASK.c.task_state
+    state = TASK.c.task_state
     rows = connection.execute(select(state, func.count()).where(WAITING).group_by(state))
     return {str(name): count for name, count in rows}
 
 
 def oldest_waiting(connection: Connection) -> dict[str, datetime]:
     """Return for each simulator with waiting tasks the earliest submission of their simulations."""
-    waits = select(literal(1)).where(_TASK.c.simulation_id == _SIMULATION.c.id, _PENDING).exists()
-    kind = _SIMULATION.c.sim_type
-    query = select(kind, func.min(_SIMULATION.c.start_time).label("submitted")).where(OPEN, waits).group_by(kind)
+    waits = select(literal(1)).where(TASK.c.simulation_id == SIMULATION.c.id, _PENDING).exists()
+    kind = SIMULATION.c.sim_type
+    query = select(kind, func.min(SIMULATION.c.start_time).label("submitted")).where(OPEN, waits).group_by(kind)
     return {row.sim_type: row.submitted for row in connection.execute(query)}
 
 
 def stored_bytes(connection: Connection) -> int:
     """Return the bytes that the payloads of all simulations take."""
-    total = func.coalesce(func.sum(_SIMULATION.c.stored_bytes), 0)
+    total = func.coalesce(func.sum(SIMULATION.c.stored_bytes), 0)
     return int(connection.execute(select(cast(total, BigInteger))).scalar_one())

@@ -25,25 +25,21 @@ from sqlalchemy import (
     type_coerce,
     update,
 )
-from sqlalchemy.orm import aliased
 
 from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Record
-from yaptide.persistence.models import CeleryTaskModel, SimulationModel, TaskModel
-from yaptide.persistence.models.base import UtcDateTime, table_of
+from yaptide.persistence.models.base import UtcDateTime
 from yaptide.persistence.models.simulations import FILES, OPEN
+from yaptide.persistence.models.tables import CELERY_TASK, SIMULATION, TASK
 from yaptide.persistence.models.tasks import WAITING
 from yaptide.persistence.queries import json_rows
 
-_TASK = table_of(TaskModel)
-_SIMULATION = table_of(SimulationModel)
-
 #: Tasks that yaptide's own runners can take: they need input files. Projects that were not converted have no seeds and
 #: are for external workers, which choose their own.
-FOR_OURS = (_SIMULATION.c.input_type == FILES) | _TASK.c.seed.is_not(None)
+FOR_OURS = (SIMULATION.c.input_type == FILES) | TASK.c.seed.is_not(None)
 
-ONE_MORE_ATTEMPT = _TASK.c.attempts + 1
-ONE_ATTEMPT_LESS = _TASK.c.attempts - 1
+ONE_MORE_ATTEMPT = TASK.c.attempts + 1
+ONE_ATTEMPT_LESS = TASK.c.attempts - 1
 
 
 def grown_progress(simulated: ColumnElement[Any], requested: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -52,53 +48,53 @@ def grown_progress(simulated: ColumnElement[Any], requested: ColumnElement[Any])
     The database computes it, because several processes may report on the same task at the same time.
     """
     return case(
-        (simulated <= _TASK.c.simulated_primaries, _TASK.c.simulated_primaries),
+        (simulated <= TASK.c.simulated_primaries, TASK.c.simulated_primaries),
         (simulated > requested, requested),
         else_=simulated,
     )
 
 
 def _progress(simulated: ColumnElement[Any], estimated: ColumnElement[Any]) -> Update:
-    return update(_TASK).values(
-        simulated_primaries=grown_progress(simulated, _TASK.c.requested_primaries),
-        estimated_time=func.coalesce(estimated, _TASK.c.estimated_time),
+    return update(TASK).values(
+        simulated_primaries=grown_progress(simulated, TASK.c.requested_primaries),
+        estimated_time=func.coalesce(estimated, TASK.c.estimated_time),
         last_update_time=bindparam("now"),
         heartbeat_time=bindparam("now"),
     )
 
 
-_RUNNING = (_TASK.c.simulation_id == bindparam("simulation")) & (_TASK.c.task_state == EntityState.RUNNING)
-_THIS = _RUNNING & (_TASK.c.task_id == bindparam("task"))
+_RUNNING = (TASK.c.simulation_id == bindparam("simulation")) & (TASK.c.task_state == EntityState.RUNNING)
+_THIS = _RUNNING & (TASK.c.task_id == bindparam("task"))
 _PROGRESS = _progress(bindparam("simulated"), bindparam("estimated"))
 _KEY_FITS = (
-    select(_SIMULATION.c.id)
+    select(SIMULATION.c.id)
     .where(
-        _SIMULATION.c.id == bindparam("simulation"),
-        _SIMULATION.c.update_key_hash == bindparam("key"),
+        SIMULATION.c.id == bindparam("simulation"),
+        SIMULATION.c.update_key_hash == bindparam("key"),
         OPEN,
     )
     .exists()
 )
 #: Not leased: yaptide's own runners have a lease, and report with it.
-_FREE = _TASK.c.owner.is_(None)
+_FREE = TASK.c.owner.is_(None)
 _PROGRESS_BY_KEY = _PROGRESS.where(_THIS, _KEY_FITS, _FREE)
-_OWNED = _TASK.c.owner == bindparam("by")
+_OWNED = TASK.c.owner == bindparam("by")
 _PROGRESS_BY_OWNER = _PROGRESS.where(_THIS, _OWNED)
 _PROGRESS_BY_BOTH = _PROGRESS.where(_THIS, _KEY_FITS, _OWNED)
-_HEARTBEAT = update(_TASK).where(_THIS, _OWNED).values(heartbeat_time=bindparam("now"))
+_HEARTBEAT = update(TASK).where(_THIS, _OWNED).values(heartbeat_time=bindparam("now"))
 _STATUS = (
     select(
-        _TASK.c.task_id,
-        _TASK.c.task_state,
-        _TASK.c.requested_primaries,
-        _TASK.c.simulated_primaries,
-        _TASK.c.start_time,
-        _TASK.c.end_time,
-        _TASK.c.last_update_time,
-        _TASK.c.estimated_time,
+        TASK.c.task_id,
+        TASK.c.task_state,
+        TASK.c.requested_primaries,
+        TASK.c.simulated_primaries,
+        TASK.c.start_time,
+        TASK.c.end_time,
+        TASK.c.last_update_time,
+        TASK.c.estimated_time,
     )
-    .where(_TASK.c.simulation_id == bindparam("simulation"))
-    .order_by(_TASK.c.task_id)
+    .where(TASK.c.simulation_id == bindparam("simulation"))
+    .order_by(TASK.c.task_id)
 )
 #: The same as returned by the driver: states as text, and times in UTC, without a time zone on SQLite.
 _POLLED = _STATUS.with_only_columns(
@@ -142,12 +138,12 @@ def _add(dialect: str) -> Insert:
     new = json_rows.json_table(dialect, task_id=Integer(), requested_primaries=BigInteger(), seed=BigInteger())
     common = {
         "simulation_id": bindparam("simulation", type_=Integer()),
-        "platform": bindparam("platform", type_=_TASK.c.platform.type),
-        "task_state": literal(EntityState.PENDING, _TASK.c.task_state.type),
+        "platform": bindparam("platform", type_=TASK.c.platform.type),
+        "task_state": literal(EntityState.PENDING, TASK.c.task_state.type),
         "simulated_primaries": literal(0),
         "attempts": literal(0),
     }
-    return insert(_TASK).from_select([*new.c.keys(), *common], select(*new.c, *common.values()), include_defaults=False)
+    return insert(TASK).from_select([*new.c.keys(), *common], select(*new.c, *common.values()), include_defaults=False)
 
 
 def progress_by_key(
@@ -182,7 +178,7 @@ def progress_of_many(
 @cache
 def _progress_of_many(dialect: str) -> Update:
     reports = json_rows.json_table(dialect, task=Integer(), simulated=BigInteger(), estimated=Integer())
-    return _progress(reports.c.simulated, reports.c.estimated).where(_RUNNING, _TASK.c.task_id == reports.c.task)
+    return _progress(reports.c.simulated, reports.c.estimated).where(_RUNNING, TASK.c.task_id == reports.c.task)
 
 
 def progress_by_owner(
@@ -223,19 +219,19 @@ def list_polled(connection: Connection, simulation_id: int) -> list[Record]:
 
 def find_task(connection: Connection, simulation_id: int, task_id: int) -> Record | None:
     """Return the state, counts, times and owner of a task, or None."""
-    query = _STATUS.add_columns(_TASK.c.owner).where(_TASK.c.task_id == task_id)
+    query = _STATUS.add_columns(TASK.c.owner).where(TASK.c.task_id == task_id)
     return connection.execute(query, {"simulation": simulation_id}).first()
 
 
 def state_of_each(connection: Connection, simulation_id: int) -> dict[int, EntityState]:
     """Return the state of each task of a simulation by its number."""
-    query = select(_TASK.c.task_id, _TASK.c.task_state).where(_TASK.c.simulation_id == simulation_id)
+    query = select(TASK.c.task_id, TASK.c.task_state).where(TASK.c.simulation_id == simulation_id)
     return {number: state for number, state in connection.execute(query)}  # noqa: C416 - a Row is not a pair to mypy
 
 
 def states_and_leases(connection: Connection, simulation_id: int) -> tuple[dict[int, EntityState], set[int]]:
     """Return the state of each task of a simulation by its number, and which of them are or were leased."""
-    query = select(_TASK.c.task_id, _TASK.c.task_state, _TASK.c.owner).where(_TASK.c.simulation_id == simulation_id)
+    query = select(TASK.c.task_id, TASK.c.task_state, TASK.c.owner).where(TASK.c.simulation_id == simulation_id)
     rows = connection.execute(query).all()
     states = {number: state for number, state, _ in rows}
     return states, {number for number, _, owner in rows if owner is not None}
@@ -243,25 +239,25 @@ def states_and_leases(connection: Connection, simulation_id: int) -> tuple[dict[
 
 def sum_primaries(connection: Connection, job_ids: Sequence[str]) -> list[Record]:
     """Return job_id, simulated and requested primaries of simulations, summed over their tasks."""
-    these = json_rows.is_among(_SIMULATION.c.job_id, connection.dialect.name)
-    sums = func.sum(_TASK.c.simulated_primaries), func.sum(_TASK.c.requested_primaries)
-    query = select(_SIMULATION.c.job_id, *sums).join(_TASK, _TASK.c.simulation_id == _SIMULATION.c.id)
-    return list(connection.execute(query.where(these).group_by(_SIMULATION.c.job_id), {"values": job_ids}).all())
+    these = json_rows.is_among(SIMULATION.c.job_id, connection.dialect.name)
+    sums = func.sum(TASK.c.simulated_primaries), func.sum(TASK.c.requested_primaries)
+    query = select(SIMULATION.c.job_id, *sums).join(TASK, TASK.c.simulation_id == SIMULATION.c.id)
+    return list(connection.execute(query.where(these).group_by(SIMULATION.c.job_id), {"values": job_ids}).all())
 
 
 def count_states(connection: Connection, simulation_id: int) -> dict[EntityState, int]:
     """Count the tasks of a simulation in each state."""
-    query = select(_TASK.c.task_state, func.count()).where(_TASK.c.simulation_id == simulation_id)
-    rows = connection.execute(query.group_by(_TASK.c.task_state))
+    query = select(TASK.c.task_state, func.count()).where(TASK.c.simulation_id == simulation_id)
+    rows = connection.execute(query.group_by(TASK.c.task_state))
     return {EntityState(state): count for state, count in rows}
 
 
 def list_completed(connection: Connection, simulation_id: int) -> list[tuple[int, int]]:
     """Return number and simulated primaries of each completed task, by number."""
-    query = select(_TASK.c.task_id, _TASK.c.simulated_primaries).where(
-        _TASK.c.simulation_id == simulation_id, _TASK.c.task_state == EntityState.COMPLETED
+    query = select(TASK.c.task_id, TASK.c.simulated_primaries).where(
+        TASK.c.simulation_id == simulation_id, TASK.c.task_state == EntityState.COMPLETED
     )
-    return [(task_id, primaries) for task_id, primaries in connection.execute(query.order_by(_TASK.c.task_id))]
+    return [(task_id, primaries) for task_id, primaries in connection.execute(query.order_by(TASK.c.task_id))]
 
 
 def set_values(
@@ -277,23 +273,22 @@ def set_values(
     `requested` primaries never become fewer than the simulated ones, and `simulated` ones never decrease; None keeps
     them.
     """
-    row = (_TASK.c.simulation_id == simulation_id) & (_TASK.c.task_id == task_id)
-    simulated_so_far = _TASK.c.simulated_primaries
-    limit: ColumnElement[Any] = _TASK.c.requested_primaries
+    row = (TASK.c.simulation_id == simulation_id) & (TASK.c.task_id == task_id)
+    simulated_so_far = TASK.c.simulated_primaries
+    limit: ColumnElement[Any] = TASK.c.requested_primaries
     changes: dict[str, Any] = dict(values)
     if requested is not None:
         limit = case((literal(requested) < simulated_so_far, simulated_so_far), else_=literal(requested))
         changes["requested_primaries"] = limit
     if simulated is not None:
         changes["simulated_primaries"] = grown_progress(literal(simulated), limit)
-    connection.execute(update(_TASK).where(row).values(changes))
+    connection.execute(update(TASK).where(row).values(changes))
 
 
 def set_celery_id(connection: Connection, simulation_id: int, task_id: int, celery_id: str) -> None:
     """Record the id of the Celery task that runs a task."""
-    table = table_of(CeleryTaskModel)
-    row = select(_TASK.c.id).where(_TASK.c.simulation_id == simulation_id, _TASK.c.task_id == task_id)
-    connection.execute(update(table).where(table.c.id == row.scalar_subquery()).values(celery_id=celery_id))
+    row = select(TASK.c.id).where(TASK.c.simulation_id == simulation_id, TASK.c.task_id == task_id)
+    connection.execute(update(CELERY_TASK).where(CELERY_TASK.c.id == row.scalar_subquery()).values(celery_id=celery_id))
 
 
 def place_of(owner: str) -> str:
@@ -303,7 +298,7 @@ def place_of(owner: str) -> str:
 
 def run_elsewhere(simulation_id: ColumnElement[Any] | int, owner: str) -> ColumnElement[bool]:
     """Return the condition that another place than that of `owner` has, or will have, output of a simulation."""
-    other = aliased(TaskModel)
+    other = TASK.alias().c
     elsewhere = other.owner.is_not(None) & ~other.owner.startswith(place_of(owner), autoescape=True)
     return select(literal(1)).where(other.simulation_id == simulation_id, elsewhere).exists()
 
@@ -311,18 +306,18 @@ def run_elsewhere(simulation_id: ColumnElement[Any] | int, owner: str) -> Column
 def next_pending(connection: Connection, owner: str, sim_types: Sequence[str]) -> Record | None:
     """Return the task that has waited longest for an executor like `owner` with these simulators, or None."""
     query = (
-        select(_TASK.c.simulation_id, _TASK.c.task_id)
-        .join(_SIMULATION, _SIMULATION.c.id == _TASK.c.simulation_id)
+        select(TASK.c.simulation_id, TASK.c.task_id)
+        .join(SIMULATION, SIMULATION.c.id == TASK.c.simulation_id)
         .where(
             WAITING,
-            _TASK.c.task_state == EntityState.PENDING,
-            _TASK.c.platform == "DIRECT",
-            _SIMULATION.c.sim_type.in_(sim_types),
+            TASK.c.task_state == EntityState.PENDING,
+            TASK.c.platform == "DIRECT",
+            SIMULATION.c.sim_type.in_(sim_types),
             FOR_OURS,
-            _SIMULATION.c.job_state.in_((EntityState.PENDING, EntityState.RUNNING)),
-            ~run_elsewhere(_SIMULATION.c.id, owner),
+            SIMULATION.c.job_state.in_((EntityState.PENDING, EntityState.RUNNING)),
+            ~run_elsewhere(SIMULATION.c.id, owner),
         )
-        .order_by(_TASK.c.id)
+        .order_by(TASK.c.id)
         .limit(1)
     )
     return connection.execute(query).first()
@@ -335,14 +330,14 @@ def is_run_elsewhere(connection: Connection, simulation_id: int, owner: str) -> 
 
 def find_held(connection: Connection, simulation_id: int, task_id: int) -> Record | None:
     """Return the owner of a task and since when: task_state, owner, start_time."""
-    query = select(_TASK.c.task_state, _TASK.c.owner, _TASK.c.start_time)
-    return connection.execute(query.where(_TASK.c.simulation_id == simulation_id, _TASK.c.task_id == task_id)).first()
+    query = select(TASK.c.task_state, TASK.c.owner, TASK.c.start_time)
+    return connection.execute(query.where(TASK.c.simulation_id == simulation_id, TASK.c.task_id == task_id)).first()
 
 
 def find_claimed(connection: Connection, simulation_id: int, task_id: int) -> Record:
     """Return primaries, seed and attempts of a task that was just claimed."""
-    query = select(_TASK.c.requested_primaries, _TASK.c.seed, _TASK.c.attempts)
-    return connection.execute(query.where(_TASK.c.simulation_id == simulation_id, _TASK.c.task_id == task_id)).one()
+    query = select(TASK.c.requested_primaries, TASK.c.seed, TASK.c.attempts)
+    return connection.execute(query.where(TASK.c.simulation_id == simulation_id, TASK.c.task_id == task_id)).one()
 
 
 def list_stalled(connection: Connection, dead_owner: str | None, stalled_since: datetime) -> list[Record]:
@@ -351,11 +346,11 @@ def list_stalled(connection: Connection, dead_owner: str | None, stalled_since: 
     Their owner has sent no heartbeat since `stalled_since`, or its name begins with `dead_owner`, which is known to be
     dead. For tasks on a cluster, the cluster knows whether they run.
     """
-    stalled = _TASK.c.heartbeat_time < stalled_since
+    stalled = TASK.c.heartbeat_time < stalled_since
     if dead_owner is not None:
-        stalled |= _TASK.c.owner.startswith(dead_owner, autoescape=True)
-    query = select(_TASK.c.simulation_id, _TASK.c.task_id, _TASK.c.attempts, _TASK.c.owner).where(
-        *(WAITING, _TASK.c.task_state == EntityState.RUNNING, _TASK.c.platform == "DIRECT"),
-        *(_TASK.c.owner.is_not(None), stalled),
+        stalled |= TASK.c.owner.startswith(dead_owner, autoescape=True)
+    query = select(TASK.c.simulation_id, TASK.c.task_id, TASK.c.attempts, TASK.c.owner).where(
+        *(WAITING, TASK.c.task_state == EntityState.RUNNING, TASK.c.platform == "DIRECT"),
+        *(TASK.c.owner.is_not(None), stalled),
     )
     return list(connection.execute(query).all())

@@ -3,80 +3,77 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy import Connection, Table, bindparam, insert, select
 
 from yaptide.persistence.engine import Record
-from yaptide.persistence.models import (
-    BatchSimulationModel,
-    BatchTaskModel,
-    CelerySimulationModel,
-    CeleryTaskModel,
-    ClusterModel,
-    EstimatorModel,
-    InputModel,
-    LogfilesModel,
-    PageModel,
-    SimulationModel,
-    StateHistoryModel,
-    TaskModel,
-    UserModel,
-)
+from yaptide.persistence.models import SimulationModel
 from yaptide.persistence.models.base import Base, table_of
 from yaptide.persistence.models.simulations import BATCH, DIRECT
+from yaptide.persistence.models.tables import (
+    BATCH_SIMULATION,
+    BATCH_TASK,
+    CELERY_SIMULATION,
+    CELERY_TASK,
+    CLUSTER,
+    ESTIMATOR,
+    HISTORY,
+    INPUT,
+    LOGFILES,
+    PAGE,
+    SIMULATION,
+    TASK,
+    USER,
+)
 from yaptide.persistence.models.users import YAPTIDE_USER
 from yaptide.persistence.queries.users import User
 
-_SIMULATION = table_of(SimulationModel)
-_TASK = table_of(TaskModel)
-_BATCH = table_of(BatchSimulationModel)
 _PAYLOAD = ("id", "content_size", "content_sha256")
 _SUBTABLES = {
-    DIRECT: (table_of(CelerySimulationModel), table_of(CeleryTaskModel)),
-    BATCH: (_BATCH, table_of(BatchTaskModel)),
+    DIRECT: (CELERY_SIMULATION, CELERY_TASK),
+    BATCH: (BATCH_SIMULATION, BATCH_TASK),
 }
-_TASKS_OF = select(_TASK.c.id).where(_TASK.c.simulation_id == bindparam("simulation_id"))
+_TASKS_OF = select(TASK.c.id).where(TASK.c.simulation_id == bindparam("simulation_id"))
 
 
 def describe_simulation(connection: Connection, job_id: str) -> Record | None:
     """Return all columns of a simulation, with `username` and `cluster_name` (None: it did not run on a cluster)."""
     query = (
-        select(*_SIMULATION.c, UserModel.username, ClusterModel.cluster_name)
-        .join(UserModel, UserModel.id == _SIMULATION.c.user_id)
-        .outerjoin(_BATCH, _BATCH.c.id == _SIMULATION.c.id)
-        .outerjoin(ClusterModel, ClusterModel.id == _BATCH.c.cluster_id)
+        select(*SIMULATION.c, USER.c.username, CLUSTER.c.cluster_name)
+        .join(USER, USER.c.id == SIMULATION.c.user_id)
+        .outerjoin(BATCH_SIMULATION, BATCH_SIMULATION.c.id == SIMULATION.c.id)
+        .outerjoin(CLUSTER, CLUSTER.c.id == BATCH_SIMULATION.c.cluster_id)
     )
-    return connection.execute(query.where(_SIMULATION.c.job_id == job_id)).first()
+    return connection.execute(query.where(SIMULATION.c.job_id == job_id)).first()
 
 
 def list_tasks(connection: Connection, simulation_id: int) -> list[Record]:
     """Return all columns of a simulation's tasks, by number."""
-    return _rows(connection, TaskModel, _TASK.c.keys(), TaskModel.task_id, simulation_id=simulation_id)
+    return _rows(connection, TASK, TASK.c.keys(), TASK.c.task_id, simulation_id=simulation_id)
 
 
 def list_inputs(connection: Connection, simulation_id: int) -> list[Record]:
     """Return id, size and digest of the input of a simulation, which has just one."""
-    return _rows(connection, InputModel, _PAYLOAD, InputModel.id, simulation_id=simulation_id)
+    return _rows(connection, INPUT, _PAYLOAD, INPUT.c.id, simulation_id=simulation_id)
 
 
 def list_logfiles(connection: Connection, simulation_id: int) -> list[Record]:
     """Return id, size and digest of the log files of a simulation, in order of arrival."""
-    return _rows(connection, LogfilesModel, _PAYLOAD, LogfilesModel.id, simulation_id=simulation_id)
+    return _rows(connection, LOGFILES, _PAYLOAD, LOGFILES.c.id, simulation_id=simulation_id)
 
 
 def list_estimators(connection: Connection, simulation_id: int) -> list[Record]:
     """Return id, size, digest, name and file name of the estimators of a simulation, in their order."""
     columns = (*_PAYLOAD, "name", "file_name")
-    return _rows(connection, EstimatorModel, columns, EstimatorModel.id, simulation_id=simulation_id)
+    return _rows(connection, ESTIMATOR, columns, ESTIMATOR.c.id, simulation_id=simulation_id)
 
 
 def list_pages(connection: Connection, estimator_id: int) -> list[Record]:
     """Return id, size, digest, number, name and dimension of the pages of an estimator, by number."""
     columns = (*_PAYLOAD, "page_number", "page_name", "page_dimension")
-    return _rows(connection, PageModel, columns, PageModel.page_number, estimator_id=estimator_id)
+    return _rows(connection, PAGE, columns, PAGE.c.page_number, estimator_id=estimator_id)
 
 
-def _rows(connection: Connection, model: type[Base], columns: Sequence[str], order: Any, **parent: int) -> list[Record]:
-    table = table_of(model)
+def _rows(connection: Connection, table: Table, columns: Sequence[str], order: Any, **parent: int) -> list[Record]:
     query = select(*(table.c[name] for name in columns)).order_by(order)
     return list(connection.execute(query.filter_by(**parent)).all())
 
@@ -90,14 +87,14 @@ def read_payload(connection: Connection, model: type[Base], number: int) -> byte
 
 def user_named(connection: Connection, username: str) -> User | None:
     """Return the user of this name; the local one if there are several."""
-    query = select(UserModel.id, UserModel.username, UserModel.auth_provider).where(UserModel.username == username)
-    rows = connection.execute(query.order_by(UserModel.auth_provider != YAPTIDE_USER)).all()
+    query = select(USER.c.id, USER.c.username, USER.c.auth_provider).where(USER.c.username == username)
+    rows = connection.execute(query.order_by(USER.c.auth_provider != YAPTIDE_USER)).all()
     return User(*rows[0]) if rows else None
 
 
 def cluster_named(connection: Connection, cluster_name: str) -> int | None:
     """Return the id of the cluster with this name."""
-    return connection.execute(select(ClusterModel.id).where(ClusterModel.cluster_name == cluster_name)).scalar()
+    return connection.execute(select(CLUSTER.c.id).where(CLUSTER.c.cluster_name == cluster_name)).scalar()
 
 
 def add_simulation(connection: Connection, values: Mapping[str, Any], cluster_id: int | None) -> int:
@@ -112,7 +109,7 @@ def add_tasks(connection: Connection, simulation_id: int, platform: str, rows: S
     """Insert the tasks of a simulation."""
     if rows:
         common = {"simulation_id": simulation_id, "platform": platform}
-        connection.execute(insert(_TASK), [{**common, **row} for row in rows])
+        connection.execute(insert(TASK), [{**common, **row} for row in rows])
         _, subtable = _SUBTABLES[platform]
         connection.execute(insert(subtable).from_select(["id"], _TASKS_OF), {"simulation_id": simulation_id})
 
@@ -120,7 +117,7 @@ def add_tasks(connection: Connection, simulation_id: int, platform: str, rows: S
 def add_history(connection: Connection, simulation_id: int, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert the history of a simulation, oldest first."""
     if rows:
-        connection.execute(insert(StateHistoryModel), [{"simulation_id": simulation_id, **row} for row in rows])
+        connection.execute(insert(HISTORY), [{"simulation_id": simulation_id, **row} for row in rows])
 
 
 def add_row(connection: Connection, model: type[Base], values: Mapping[str, Any]) -> int:

@@ -13,15 +13,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, case, func, insert, literal, select, update
 
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState, source_states
-from yaptide.persistence.models import SimulationModel, StateHistoryModel, TaskModel
-from yaptide.persistence.models.base import table_of
-
-_SIMULATION = table_of(SimulationModel)
-_TASK = table_of(TaskModel)
-_HISTORY = table_of(StateHistoryModel)
+from yaptide.persistence.models.tables import HISTORY, SIMULATION, TASK
 
 #: In the `values` of a transition of tasks: keep the simulated primaries as reported.
-PRIMARIES_AS_REPORTED: Mapping[str, Any] = {"simulated_primaries": _TASK.c.simulated_primaries}
+PRIMARIES_AS_REPORTED: Mapping[str, Any] = {"simulated_primaries": TASK.c.simulated_primaries}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +44,10 @@ class Locked(NamedTuple):
     owner: str | None
 
 
-_COLUMNS = select(*(_SIMULATION.c[name] for name in Locked._fields))
-_FIND = _COLUMNS.where(_SIMULATION.c.id == bindparam("key"))
+_COLUMNS = select(*(SIMULATION.c[name] for name in Locked._fields))
+_FIND = _COLUMNS.where(SIMULATION.c.id == bindparam("key"))
 _LOCK = _FIND.with_for_update()
-_LOCK_JOB = _COLUMNS.where(_SIMULATION.c.job_id == bindparam("key")).with_for_update()
+_LOCK_JOB = _COLUMNS.where(SIMULATION.c.job_id == bindparam("key")).with_for_update()
 
 
 def _find_one(connection: Connection, query: Select[*tuple[Any, ...]], key: int | str) -> Locked | None:
@@ -83,10 +78,10 @@ def begin_history(connection: Connection, simulation_id: int, state: EntityState
 
 def add_audit_note(connection: Connection, simulation_id: int, audit: Audit) -> None:
     """Add a note to the history of a simulation without a transition: a row with the same state twice."""
-    state = _SIMULATION.c.job_state
-    note = select(_SIMULATION.c.id, literal(None), state, state, *_audit_columns(audit))
-    row = _SIMULATION.c.id == simulation_id
-    connection.execute(insert(_HISTORY).from_select(_HISTORY_COLUMNS, note.where(row)))
+    state = SIMULATION.c.job_state
+    note = select(SIMULATION.c.id, literal(None), state, state, *_audit_columns(audit))
+    row = SIMULATION.c.id == simulation_id
+    connection.execute(insert(HISTORY).from_select(_HISTORY_COLUMNS, note.where(row)))
 
 
 def move_simulation(
@@ -94,14 +89,14 @@ def move_simulation(
 ) -> bool:
     """Move a simulation to `to` and set `values`; return False and change nothing if the transition is not allowed."""
     allowed = source_states(SIMULATION_TRANSITIONS, to)
-    condition = (_SIMULATION.c.id == simulation_id) & _SIMULATION.c.job_state.in_(allowed)
-    before = select(_SIMULATION.c.id, literal(None), _SIMULATION.c.job_state, *_history(audit, to)).where(condition)
-    connection.execute(insert(_HISTORY).from_select(_HISTORY_COLUMNS, before.with_for_update()))
+    condition = (SIMULATION.c.id == simulation_id) & SIMULATION.c.job_state.in_(allowed)
+    before = select(SIMULATION.c.id, literal(None), SIMULATION.c.job_state, *_history(audit, to)).where(condition)
+    connection.execute(insert(HISTORY).from_select(_HISTORY_COLUMNS, before.with_for_update()))
     changes: dict[str, Any] = {"job_state": to}
     if to in FINAL_STATES:
-        changes |= {"end_time": _not_before(_SIMULATION.c.start_time, audit.time), "owner": None}
+        changes |= {"end_time": _not_before(SIMULATION.c.start_time, audit.time), "owner": None}
     changes |= values or {}
-    return connection.execute(update(_SIMULATION).where(condition).values(changes)).rowcount == 1
+    return connection.execute(update(SIMULATION).where(condition).values(changes)).rowcount == 1
 
 
 def move_tasks(
@@ -117,23 +112,23 @@ def move_tasks(
     Affects the tasks whose columns equal `only` and from whose state `to` is allowed. A task that becomes COMPLETED has
     simulated what was requested, unless `values` says otherwise.
     """
-    condition = (_TASK.c.simulation_id == simulation_id) & _TASK.c.task_state.in_(source_states(TASK_TRANSITIONS, to))
+    condition = (TASK.c.simulation_id == simulation_id) & TASK.c.task_state.in_(source_states(TASK_TRANSITIONS, to))
     for name, value in only.items():
-        condition &= _TASK.c[name] == value
-    before = select(_TASK.c.simulation_id, _TASK.c.task_id, _TASK.c.task_state, *_history(audit, to)).where(condition)
-    connection.execute(insert(_HISTORY).from_select(_HISTORY_COLUMNS, before.with_for_update()))
+        condition &= TASK.c[name] == value
+    before = select(TASK.c.simulation_id, TASK.c.task_id, TASK.c.task_state, *_history(audit, to)).where(condition)
+    connection.execute(insert(HISTORY).from_select(_HISTORY_COLUMNS, before.with_for_update()))
     changes = _task_changes(to, audit.time) | dict(values or {})
-    return connection.execute(update(_TASK).where(condition).values(changes)).rowcount
+    return connection.execute(update(TASK).where(condition).values(changes)).rowcount
 
 
 def _task_changes(to: EntityState, now: datetime) -> dict[str, Any]:
     changes: dict[str, Any] = {"task_state": to, "last_update_time": now}
     if to is EntityState.RUNNING or to is EntityState.COMPLETED:
-        changes["start_time"] = func.coalesce(_TASK.c.start_time, now)
+        changes["start_time"] = func.coalesce(TASK.c.start_time, now)
     if to is EntityState.COMPLETED:
-        changes["simulated_primaries"] = _TASK.c.requested_primaries
+        changes["simulated_primaries"] = TASK.c.requested_primaries
     if to in FINAL_STATES:
-        changes["end_time"] = _not_before(_TASK.c.start_time, now)
+        changes["end_time"] = _not_before(TASK.c.start_time, now)
     if to is not EntityState.RUNNING:
         changes["estimated_time"] = None
     return changes
@@ -148,29 +143,29 @@ _HISTORY_COLUMNS = ("simulation_id", "task_id", "from_state", "to_state", "time"
 
 
 def _history(audit: Audit, to: EntityState) -> tuple[ColumnElement[Any], ...]:
-    return (literal(to, _HISTORY.c.to_state.type), *_audit_columns(audit))
+    return (literal(to, HISTORY.c.to_state.type), *_audit_columns(audit))
 
 
 _BEGIN = (
     literal(None),
-    bindparam("state", type_=_HISTORY.c.to_state.type),
-    bindparam("now", type_=_HISTORY.c.time.type),
-    bindparam("by", type_=_HISTORY.c.actor.type),
+    bindparam("state", type_=HISTORY.c.to_state.type),
+    bindparam("now", type_=HISTORY.c.time.type),
+    bindparam("by", type_=HISTORY.c.actor.type),
 )
-_WHY = bindparam("why", type_=_HISTORY.c.reason.type)
-_SIMULATION_ID = bindparam("simulation_id", type_=_TASK.c.simulation_id.type)
-_MADE = insert(_HISTORY).from_select(
+_WHY = bindparam("why", type_=HISTORY.c.reason.type)
+_SIMULATION_ID = bindparam("simulation_id", type_=TASK.c.simulation_id.type)
+_MADE = insert(HISTORY).from_select(
     _HISTORY_COLUMNS,
     select(_SIMULATION_ID, literal(None), *_BEGIN, _WHY).union_all(
-        select(_TASK.c.simulation_id, _TASK.c.task_id, *_BEGIN, literal(None)).where(
-            _TASK.c.simulation_id == _SIMULATION_ID
+        select(TASK.c.simulation_id, TASK.c.task_id, *_BEGIN, literal(None)).where(
+            TASK.c.simulation_id == _SIMULATION_ID
         )
     ),
 )
 
 
 def _audit_columns(audit: Audit) -> tuple[ColumnElement[Any], ...]:
-    columns = _HISTORY.c
+    columns = HISTORY.c
     return (
         literal(audit.time, columns.time.type),
         literal(audit.actor, columns.actor.type),

@@ -7,20 +7,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 
 from yaptide.domain.names import make_skeleton
-from yaptide.persistence.models import (
-    KeycloakUserModel,
-    SessionModel,
-    SimulationModel,
-    UserModel,
-    YaptideUserModel,
-)
-from yaptide.persistence.models.base import table_of
+from yaptide.persistence.models.tables import KEYCLOAK, LOCAL, SESSION, SIMULATION, USER
 from yaptide.persistence.models.users import KEYCLOAK_USER, YAPTIDE_USER
-
-_USER = table_of(UserModel)
-_LOCAL = table_of(YaptideUserModel)
-_KEYCLOAK = table_of(KeycloakUserModel)
-_SESSION = table_of(SessionModel)
 
 
 class User(NamedTuple):
@@ -52,26 +40,26 @@ class Account(NamedTuple):
 
 
 _HAS_SESSION = (
-    (_SESSION.c.user_id == _USER.c.id)
-    & (_SESSION.c.id == bindparam("session"))
-    & (_SESSION.c.expires > bindparam("now", type_=_SESSION.c.expires.type))
+    (SESSION.c.user_id == USER.c.id)
+    & (SESSION.c.id == bindparam("session"))
+    & (SESSION.c.expires > bindparam("now", type_=SESSION.c.expires.type))
 )
 #: The user of a session; other queries add to it.
-BY_SESSION = select(_USER.c.id, _USER.c.username, _USER.c.auth_provider).join(_SESSION, _HAS_SESSION)
+BY_SESSION = select(USER.c.id, USER.c.username, USER.c.auth_provider).join(SESSION, _HAS_SESSION)
 _LOCAL_USER = (
-    select(_USER.c.id, _USER.c.username, _USER.c.auth_provider, _LOCAL.c.password_hash, _LOCAL.c.known_networks)
-    .join(_LOCAL, _LOCAL.c.id == _USER.c.id)
-    .where(_USER.c.username == bindparam("username"))
+    select(USER.c.id, USER.c.username, USER.c.auth_provider, LOCAL.c.password_hash, LOCAL.c.known_networks)
+    .join(LOCAL, LOCAL.c.id == USER.c.id)
+    .where(USER.c.username == bindparam("username"))
 )
 
-_OF_KEYCLOAK = select(_USER.c.id, _USER.c.username, _USER.c.auth_provider).join(_KEYCLOAK, _KEYCLOAK.c.id == _USER.c.id)
+_OF_KEYCLOAK = select(USER.c.id, USER.c.username, USER.c.auth_provider).join(KEYCLOAK, KEYCLOAK.c.id == USER.c.id)
 _NO_SUBJECT = Subject(None, None)
 _NO_CREDENTIALS: dict[str, Any] = {"cert": None, "private_key": None}
 
-_THIS = _USER.c.id == bindparam("user")
-_LOCK = select(_USER.c.id).where(_THIS).with_for_update(key_share=True)
-_QUOTA = select(_USER.c.quota_bytes).where(_THIS)
-_USED = select(func.sum(SimulationModel.stored_bytes)).where(SimulationModel.user_id == bindparam("user"))
+_THIS = USER.c.id == bindparam("user")
+_LOCK = select(USER.c.id).where(_THIS).with_for_update(key_share=True)
+_QUOTA = select(USER.c.quota_bytes).where(_THIS)
+_USED = select(func.sum(SIMULATION.c.stored_bytes)).where(SIMULATION.c.user_id == bindparam("user"))
 
 
 def by_session(connection: Connection, session: str, now: datetime) -> User | None:
@@ -88,21 +76,21 @@ def local_user(connection: Connection, username: str) -> Account | None:
 
 def known_networks(connection: Connection, user_id: int) -> list[str]:
     """Return digests of the networks from which a local user has signed in, the latest first."""
-    networks = connection.execute(select(_LOCAL.c.known_networks).where(_LOCAL.c.id == user_id)).scalar()
+    networks = connection.execute(select(LOCAL.c.known_networks).where(LOCAL.c.id == user_id)).scalar()
     return (networks or "").split()
 
 
 def set_known_networks(connection: Connection, user_id: int, networks: Sequence[str]) -> None:
     """Replace the known networks of a local user."""
-    row = _LOCAL.c.id == user_id
-    connection.execute(update(_LOCAL).where(row).values(known_networks=" ".join(networks)))
+    row = LOCAL.c.id == user_id
+    connection.execute(update(LOCAL).where(row).values(known_networks=" ".join(networks)))
 
 
 def owner_of(connection: Connection, job_id: str) -> User | None:
     """Return the user who owns the simulation with this job_id."""
-    query = select(_USER.c.id, _USER.c.username, _USER.c.auth_provider)
-    query = query.join(SimulationModel, SimulationModel.user_id == _USER.c.id)
-    row = connection.execute(query.where(SimulationModel.job_id == job_id)).first()
+    query = select(USER.c.id, USER.c.username, USER.c.auth_provider)
+    query = query.join(SIMULATION, SIMULATION.c.user_id == USER.c.id)
+    row = connection.execute(query.where(SIMULATION.c.job_id == job_id)).first()
     return None if row is None else User(*row)
 
 
@@ -127,9 +115,9 @@ def count_used_bytes(connection: Connection, user_id: int) -> int:
 def add_local(connection: Connection, username: str, password_hash: str | None) -> User:
     """Insert a local user; the database raises IntegrityError if the name is taken or looks like another."""
     values = {"username": username, "auth_provider": YAPTIDE_USER}
-    user_id = connection.execute(insert(_USER).returning(_USER.c.id), values).scalar_one()
+    user_id = connection.execute(insert(USER).returning(USER.c.id), values).scalar_one()
     own = {"id": user_id, "name_skeleton": make_skeleton(username), "password_hash": password_hash}
-    connection.execute(insert(_LOCAL), own)
+    connection.execute(insert(LOCAL), own)
     return User(user_id, username, YAPTIDE_USER)
 
 
@@ -141,28 +129,28 @@ def keycloak_account(connection: Connection, subject: Subject) -> User | None:
 
 def subject_of(connection: Connection, user_id: int) -> Subject:
     """Return the Keycloak identity of a user, as far as it is known."""
-    row = connection.execute(select(_KEYCLOAK.c.issuer, _KEYCLOAK.c.subject).where(_KEYCLOAK.c.id == user_id)).first()
+    row = connection.execute(select(KEYCLOAK.c.issuer, KEYCLOAK.c.subject).where(KEYCLOAK.c.id == user_id)).first()
     return _NO_SUBJECT if row is None else Subject(*row)
 
 
 def keycloak_user(connection: Connection, username: str) -> User | None:
     """Return the Keycloak user of this name, or None."""
-    row = connection.execute(_OF_KEYCLOAK.where(_USER.c.username == username)).first()
+    row = connection.execute(_OF_KEYCLOAK.where(USER.c.username == username)).first()
     return None if row is None else User(*row)
 
 
 def add_keycloak(connection: Connection, username: str, subject: Subject) -> User:
     """Insert a Keycloak user; the database raises IntegrityError if name or subject already have an account."""
     values = {"username": username, "auth_provider": KEYCLOAK_USER}
-    user_id = connection.execute(insert(_USER).returning(_USER.c.id), values).scalar_one()
-    connection.execute(insert(_KEYCLOAK), {"id": user_id, **subject._asdict()})
+    user_id = connection.execute(insert(USER).returning(USER.c.id), values).scalar_one()
+    connection.execute(insert(KEYCLOAK), {"id": user_id, **subject._asdict()})
     return User(user_id, username, KEYCLOAK_USER)
 
 
 def claim_account(connection: Connection, user_id: int, subject: Subject) -> bool:
     """Link a Keycloak account without a subject to `subject`; False if it already has one."""
-    free = (_KEYCLOAK.c.id == user_id) & _KEYCLOAK.c.subject.is_(None)
-    return connection.execute(update(_KEYCLOAK).where(free).values(**subject._asdict())).rowcount == 1
+    free = (KEYCLOAK.c.id == user_id) & KEYCLOAK.c.subject.is_(None)
+    return connection.execute(update(KEYCLOAK).where(free).values(**subject._asdict())).rowcount == 1
 
 
 def link_account(connection: Connection, user_id: int, subject: Subject | None) -> None:
@@ -171,7 +159,7 @@ def link_account(connection: Connection, user_id: int, subject: Subject | None) 
     The database raises IntegrityError if the subject has another account.
     """
     values = (subject or _NO_SUBJECT)._asdict()
-    connection.execute(update(_KEYCLOAK).where(_KEYCLOAK.c.id == user_id).values(**values, **_NO_CREDENTIALS))
+    connection.execute(update(KEYCLOAK).where(KEYCLOAK.c.id == user_id).values(**values, **_NO_CREDENTIALS))
 
 
 def rename_user(connection: Connection, user: User, username: str) -> None:
@@ -179,52 +167,52 @@ def rename_user(connection: Connection, user: User, username: str) -> None:
 
     SSH credentials of Keycloak users are removed, because the certificate is for the old name.
     """
-    connection.execute(update(_USER).where(_USER.c.id == user.id).values(username=username))
+    connection.execute(update(USER).where(USER.c.id == user.id).values(username=username))
     table, values = (
-        (_KEYCLOAK, _NO_CREDENTIALS) if user.is_keycloak else (_LOCAL, {"name_skeleton": make_skeleton(username)})
+        (KEYCLOAK, _NO_CREDENTIALS) if user.is_keycloak else (LOCAL, {"name_skeleton": make_skeleton(username)})
     )
     connection.execute(update(table).where(table.c.id == user.id).values(values))
 
 
 def _belongs_to(subject: Subject) -> tuple[ColumnElement[bool], ...]:
-    return _KEYCLOAK.c.issuer == subject.issuer, _KEYCLOAK.c.subject == subject.subject
+    return KEYCLOAK.c.issuer == subject.issuer, KEYCLOAK.c.subject == subject.subject
 
 
 def set_password(connection: Connection, user_id: int, password_hash: str, instead_of: str | None = None) -> None:
     """Replace the hash of a local user's password, if it is still `instead_of`, where that is given."""
-    row = _LOCAL.c.id == user_id
+    row = LOCAL.c.id == user_id
     if instead_of is not None:
-        row &= _LOCAL.c.password_hash == instead_of
-    connection.execute(update(_LOCAL).where(row).values(password_hash=password_hash))
+        row &= LOCAL.c.password_hash == instead_of
+    connection.execute(update(LOCAL).where(row).values(password_hash=password_hash))
 
 
 def remove_user(connection: Connection, user_id: int) -> bool:
     """Delete a user with all data; False if the user does not exist."""
-    return connection.execute(delete(_USER).where(_USER.c.id == user_id)).rowcount == 1
+    return connection.execute(delete(USER).where(USER.c.id == user_id)).rowcount == 1
 
 
 def add_session(connection: Connection, session: str, user_id: int, expires: datetime, now: datetime) -> None:
     """Insert a session, and delete the user's expired ones."""
-    connection.execute(delete(_SESSION).where(_SESSION.c.user_id == user_id, _SESSION.c.expires <= now))
-    connection.execute(insert(_SESSION), {"id": session, "user_id": user_id, "expires": expires})
+    connection.execute(delete(SESSION).where(SESSION.c.user_id == user_id, SESSION.c.expires <= now))
+    connection.execute(insert(SESSION), {"id": session, "user_id": user_id, "expires": expires})
 
 
 def renew_session(connection: Connection, session: str, user_id: int, expires: datetime) -> bool:
     """Extend a session of this user; False if it does not exist (any more)."""
-    row = (_SESSION.c.id == session) & (_SESSION.c.user_id == user_id)
-    return connection.execute(update(_SESSION).where(row).values(expires=expires)).rowcount == 1
+    row = (SESSION.c.id == session) & (SESSION.c.user_id == user_id)
+    return connection.execute(update(SESSION).where(row).values(expires=expires)).rowcount == 1
 
 
 def has_session(connection: Connection, session: str) -> bool:
     """Return whether the session exists, for any user."""
-    return connection.execute(select(_SESSION.c.id).where(_SESSION.c.id == session)).first() is not None
+    return connection.execute(select(SESSION.c.id).where(SESSION.c.id == session)).first() is not None
 
 
 def end_session(connection: Connection, session: str) -> None:
     """Delete a session, which invalidates its tokens."""
-    connection.execute(delete(_SESSION).where(_SESSION.c.id == session))
+    connection.execute(delete(SESSION).where(SESSION.c.id == session))
 
 
 def end_sessions(connection: Connection, user_id: int) -> None:
     """Delete all sessions of a user."""
-    connection.execute(delete(_SESSION).where(_SESSION.c.user_id == user_id))
+    connection.execute(delete(SESSION).where(SESSION.c.user_id == user_id))

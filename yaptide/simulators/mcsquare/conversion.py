@@ -15,7 +15,7 @@ from yaptide.editor.geometry import Geometry
 from yaptide.editor.places import quote_text
 from yaptide.editor.project import Beam, BeamShape, Output, Project, Quantity, ZoneDetector
 from yaptide.simulators.base import Converted
-from yaptide.simulators.mcsquare import bdl, config, ct, inputs, plan, scoring, tables
+from yaptide.simulators.mcsquare import beam_library, config, ct, inputs, plan, scoring, tables
 from yaptide.simulators.mcsquare.ct import CT
 from yaptide.simulators.mcsquare.materials import hu_of, make_tables
 from yaptide.simulators.mcsquare.scoring import Scored, ScoredOutput, Scoring
@@ -221,7 +221,7 @@ def _files(project: Project, geometry: Geometry, space: Space, voxels: CT, score
         _CT: _legend(geometry, places) + ct.format_ct(voxels),
         names["HU_Density_Conversion_File"]: tables.format_table(densities),
         names["HU_Material_Conversion_File"]: tables.format_table(labels),
-        names["BDL_Machine_Parameter_File"]: bdl.format_bdl(library),
+        names["BDL_Machine_Parameter_File"]: beam_library.format_bdl(library),
         names["BDL_Plan_File"]: plan.format_plan(field),
         scoring.FILE: scoring.format_scoring(scored),
     }

@@ -11,7 +11,7 @@ import numpy as np
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.simulators.base import Image, InputFiles
-from yaptide.simulators.mcsquare import bdl, config, ct, geometry, plan, scoring, tables
+from yaptide.simulators.mcsquare import beam_library, config, ct, geometry, plan, scoring, tables
 from yaptide.simulators.mcsquare.materials import hu_of
 from yaptide.simulators.text import require_text
 
@@ -24,7 +24,7 @@ class Inputs:
     ct: ct.CT
     densities: tables.Table
     materials: tables.Table
-    bdl: bdl.BDL
+    bdl: beam_library.BDL
     plan: plan.Plan
     scoring: scoring.Scoring | None
 
@@ -41,7 +41,7 @@ def parse_inputs(files: InputFiles) -> Inputs:
         config=settings,
         densities=tables.parse_densities(*text("HU_Density_Conversion_File", "The table of densities")),
         materials=tables.parse_materials(*text("HU_Material_Conversion_File", "The table of materials")),
-        bdl=bdl.parse_bdl(*text("BDL_Machine_Parameter_File", "The beam data library")),
+        bdl=beam_library.parse_bdl(*text("BDL_Machine_Parameter_File", "The beam data library")),
         plan=plan.parse_plan(*text("BDL_Plan_File", "The treatment plan")),
         ct=ct.parse_ct(files, settings.files["CT_File"]),
         scoring=scoring.parse_scoring(files[scoring.FILE]) if scoring.FILE in files else None,
@@ -70,7 +70,7 @@ def write_inputs(inputs: Inputs, primaries: int, seed: int, folder: Path) -> Non
         config.FILE: config.format_config(inputs.config, primaries, seed),
         names["HU_Density_Conversion_File"]: tables.format_table(inputs.densities),
         names["HU_Material_Conversion_File"]: tables.format_table(inputs.materials),
-        names["BDL_Machine_Parameter_File"]: bdl.format_bdl(inputs.bdl),
+        names["BDL_Machine_Parameter_File"]: beam_library.format_bdl(inputs.bdl),
         names["BDL_Plan_File"]: plan.format_plan(inputs.plan),
     }
     if inputs.scoring is not None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.editor.project import Beam, BeamShape, Doubles
-from yaptide.simulators.mcsquare import bdl, geometry, plan
+from yaptide.simulators.mcsquare import beam_library, geometry, plan
 from yaptide.simulators.mcsquare.plan import Spot
 from yaptide.simulators.mcsquare.voxels import Space
 
@@ -33,7 +33,7 @@ _PARTS = 30
 _REACH = 4.0  # standard deviations
 
 
-def make_source(beam: Beam, space: Space) -> tuple[bdl.BDL, plan.Plan]:
+def make_source(beam: Beam, space: Space) -> tuple[beam_library.BDL, plan.Plan]:
     """Return beam library and plan; raise InvalidInput for energies without data in MCsquare."""
     if not LEAST_ENERGY <= beam.energy <= MOST_ENERGY:
         limits = f"MCsquare supports {LEAST_ENERGY:g} to {MOST_ENERGY:g} MeV"
@@ -49,7 +49,7 @@ def make_source(beam: Beam, space: Space) -> tuple[bdl.BDL, plan.Plan]:
     return _library(beam, size, turn), plan.Plan((plan.Field(gantry, couch, centre, (point,)),))
 
 
-def _library(beam: Beam, size: tuple[float, float], turn: Doubles) -> bdl.BDL:
+def _library(beam: Beam, size: tuple[float, float], turn: Doubles) -> beam_library.BDL:
     """Return a library with one energy, and spots of a `size` in mm along X and Y."""
     divergences = np.sqrt(turn**2 @ np.square(beam.divergence))
     spot: list[float] = []
@@ -58,7 +58,7 @@ def _library(beam: Beam, size: tuple[float, float], turn: Doubles) -> bdl.BDL:
         divergence = max(mrad / 1000, _DIVERGENCE, _DIVERGENCE_OF_WIDTH * width)
         spot += [width, divergence, max(_CORRELATION, _TILT * width / divergence)]
     row = (beam.energy, beam.energy, 100 * beam.spread / beam.energy, 1e8, 1.0, *spot, 0.0, *spot)
-    return bdl.BDL((_NOZZLE, _FAR, _FAR), (), (row,))
+    return beam_library.BDL((_NOZZLE, _FAR, _FAR), (), (row,))
 
 
 def _turn(beam: Beam, gantry: float, couch: float) -> Doubles:
