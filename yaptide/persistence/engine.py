@@ -152,13 +152,14 @@ class Database:
 
     def _make_single(self, url: URL) -> Engine:
         """Create an engine without transactions: switching a connection's mode costs as much as a statement."""
-        autocommit = {"isolation_level": "AUTOCOMMIT"}
         if self.in_memory:
-            return self.engine.execution_options(**autocommit)
-        engine = create_engine(url, hide_parameters=True, pool_reset_on_return=None, **autocommit, **_options(url))
+            return self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        # No transaction begins, so that nothing is to be rolled back when a connection is returned.
+        options = {"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None, "skip_autocommit_rollback": True}
+        engine = create_engine(url, hide_parameters=True, **options, **_options(url))
         self._prepare(engine)
         event.listen(engine, "connect", _wait_for_no_disk)
-        return engine.execution_options(**autocommit)
+        return engine.execution_options(yaptide_autocommit=True)
 
     def _make_prober(self) -> Engine:
         if self.in_memory:
@@ -286,7 +287,7 @@ def _choose_format(
 
 def _begin_sqlite(connection: Connection) -> None:
     options = connection.get_execution_options()
-    if options.get("isolation_level") != "AUTOCOMMIT":
+    if options.get("isolation_level") != "AUTOCOMMIT" and not options.get("yaptide_autocommit"):
         connection.exec_driver_sql("BEGIN" if options.get("yaptide_reading") else "BEGIN IMMEDIATE")
 
 

@@ -26,10 +26,10 @@ from sqlalchemy import (
     update,
 )
 
-from yaptide.domain.states import FINAL_STATES, EntityState
+from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models.base import UtcDateTime
-from yaptide.persistence.models.simulations import FILES
+from yaptide.persistence.models.simulations import FILES, OPEN
 from yaptide.persistence.models.tables import CELERY_TASK, SIMULATION, TASK
 from yaptide.persistence.models.tasks import WAITING
 from yaptide.persistence.queries import json_rows
@@ -66,14 +66,12 @@ def _progress(simulated: ColumnElement[Any], estimated: ColumnElement[Any]) -> U
 _RUNNING = (TASK.c.simulation_id == bindparam("simulation")) & (TASK.c.task_state == EntityState.RUNNING)
 _THIS = _RUNNING & (TASK.c.task_id == bindparam("task"))
 _PROGRESS = _progress(bindparam("simulated"), bindparam("estimated"))
-#: Literals, because a list would be expanded again at each execution.
-_FINAL = [literal(state, SIMULATION.c.job_state.type) for state in FINAL_STATES]
 _KEY_FITS = (
     select(SIMULATION.c.id)
     .where(
         SIMULATION.c.id == bindparam("simulation"),
         SIMULATION.c.update_key_hash == bindparam("key"),
-        SIMULATION.c.job_state.not_in(_FINAL),
+        OPEN,
     )
     .exists()
 )
