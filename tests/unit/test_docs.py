@@ -39,7 +39,7 @@ from yaptide.persistence.models import Base
 from yaptide.services import (
     clusters as cluster_services,
     logfiles,
-    results,
+    results_upload,
     simulations as services,
     users as user_services,
 )
@@ -237,7 +237,7 @@ def kept(monkeypatch, tmp_path):
     curve["data"]["errors"] = [0.1] * 33
     key = {"simulation_id": made.simulation_id, "update_key": made.update_key}
     logfiles.post_logfiles(backend, **key, logfiles={"a.log": "text"})
-    results.post_results(backend, json.dumps({**key, "estimators": [estimator("dose", curve)]}).encode())
+    results_upload.post_results(backend, json.dumps({**key, "estimators": [estimator("dose", curve)]}).encode())
     cluster_services.add_cluster(backend.database, cluster_services.Cluster("ares"))
     for module in (simulations, keys):
         monkeypatch.setattr(module, "open_store", lambda: Opened(settings, backend))

@@ -21,7 +21,7 @@ from yaptide.persistence import codec, task_outputs
 from yaptide.persistence.engine import retry_contended
 from yaptide.persistence.queries import simulations, tasks as queries, transitions
 from yaptide.persistence.queries.transitions import Locked
-from yaptide.services import lifecycle, merging, metrics, results, tasks, uploads
+from yaptide.services import lifecycle, merging, metrics, results_upload, tasks, uploads
 from yaptide.services.backend import Backend, utc_now
 from yaptide.services.tasks import Claim, Lease
 
@@ -181,7 +181,7 @@ def store_merged(backend: Backend, proof: Proof, owner: str, file: IO[bytes]) ->
     if not _is_merging(simulation, owner):
         return False
     with _exclusive(simulation.job_id):
-        merging.finish_merge(backend, simulation, owner, results.read_file(file))
+        merging.finish_merge(backend, simulation, owner, results_upload.read_file(file))
     return True
 
 
