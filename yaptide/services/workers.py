@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from yaptide.domain.errors import Conflict, InvalidInput, NotFound, Unavailable
 from yaptide.domain.states import EntityState
-from yaptide.persistence import codec, task_outputs
+from yaptide.persistence import task_outputs
 from yaptide.persistence.engine import retry_contended
 from yaptide.persistence.queries import simulations, tasks as queries, transitions
 from yaptide.persistence.queries.transitions import Locked
@@ -60,10 +60,7 @@ def claim_task(
         if not with_input:
             return claimed, {}
         data = simulations.input_of(connection, simulation.id)
-    if data is None:
-        raise NotFound("The simulation has no input")
-    files: Mapping[str, str] = codec.decode_payload(data)["input_files"]
-    return claimed, files
+    return claimed, tasks.decode_input_files(data)
 
 
 def report_progress(backend: Backend, proof: Proof, lease: Lease, simulated: int, estimated: int | None) -> bool:
