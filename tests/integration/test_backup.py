@@ -183,8 +183,8 @@ def test_whatever_is_in_the_store_comes_back(rows, most_rows, most_bytes, tmp_pa
             if values:
                 connection.execute(insert(model.__table__), values)
     with pytest.MonkeyPatch.context() as patch:  # also in parts
-        patch.setattr("yaptide.persistence.queries.tables._MOST_ROWS", most_rows)
-        patch.setattr("yaptide.persistence.queries.tables._MOST_BYTES", most_bytes)
+        patch.setattr("yaptide.persistence.queries.backups._MOST_ROWS", most_rows)
+        patch.setattr("yaptide.persistence.queries.backups._MOST_BYTES", most_bytes)
         backups.write_backup(first, tmp_path / "a.zip")
         backups.restore_backup(last, tmp_path / "a.zip")
     assert contents(last) == contents(first)

@@ -12,7 +12,6 @@ import numpy as np
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.editor.geometry import box_of_zone, rotation_matrix, union_of_boxes
-from yaptide.editor.places import Section, quote_text
 from yaptide.editor.project import (
     Beam,
     BeamShape,
@@ -37,6 +36,7 @@ from yaptide.editor.project import (
     ZoneDetector,
 )
 from yaptide.editor.projects import MOST_PRIMARIES
+from yaptide.editor.sections import Section, quote_text
 
 _MOST = 1000  # figures, zones, detectors, outputs ...
 _MOST_OPERATIONS = 10_000

@@ -4,8 +4,8 @@ import numpy as np
 
 from yaptide.domain.slices import Point, Slice, coarse_shape, format_point
 from yaptide.editor.geometry import Geometry, box_of_figure, box_of_zone, intersection_of_boxes, union_of_boxes
-from yaptide.editor.places import quote_text
 from yaptide.editor.project import Doubles, Project
+from yaptide.editor.sections import quote_text
 
 _AXES = "xyz"
 #: What is drawn around the zones, in parts of their size.

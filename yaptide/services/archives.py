@@ -29,7 +29,7 @@ from yaptide.persistence.container import Format, Reader, Writer
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models import EstimatorModel, InputModel, LogfilesModel, PageModel, SimulationModel
 from yaptide.persistence.models.base import Base, table_of
-from yaptide.persistence.queries import administration, simulations, tables, transfer
+from yaptide.persistence.queries import administration, archives as queries, backups, simulations
 from yaptide.persistence.queries.users import User
 from yaptide.services.access import NO_SUCH_JOB
 from yaptide.services.backend import Backend
@@ -102,7 +102,7 @@ def export_simulations(
     """
     names = list(dict.fromkeys(job_ids))
     with backend.database.reading() as connection, container.write_container(path, FORMAT) as writer:
-        tables.take_snapshot(connection)
+        backups.take_snapshot(connection)
         for job_id in names:
             _write(backend.data_dir, connection, job_id, writer, watch)
         writer.about = _About(names)
@@ -177,15 +177,15 @@ class _Inventory:
 
 
 def _load_manifest(connection: Connection, row: Record) -> tuple[SimulationManifest, _Inventory]:
-    """Return a simulation (`row` of `transfer.describe_simulation`) in full."""
+    """Return a simulation (`row` of `queries.describe_simulation`) in full."""
     inventory = _Inventory(row.job_id)
-    inputs = [inventory.payload(InputModel, each, "input") for each in transfer.list_inputs(connection, row.id)]
-    logs = enumerate(transfer.list_logfiles(connection, row.id))
+    inputs = [inventory.payload(InputModel, each, "input") for each in queries.list_inputs(connection, row.id)]
+    logs = enumerate(queries.list_logfiles(connection, row.id))
     values = {
         **row._mapping,
         "user": row.username,
         "input": inputs[0] if inputs else None,
-        "tasks": [_convert(Task, dict(each._mapping)) for each in transfer.list_tasks(connection, row.id)],
+        "tasks": [_convert(Task, dict(each._mapping)) for each in queries.list_tasks(connection, row.id)],
         "history": [
             _convert(HistoryEntry, dict(each._mapping)) for each in simulations.list_history(connection, row.id)
         ],
@@ -197,7 +197,7 @@ def _load_manifest(connection: Connection, row: Record) -> tuple[SimulationManif
 
 def _estimators(connection: Connection, simulation_id: int, inventory: _Inventory) -> list[Estimator]:
     estimators = []
-    for number, estimator in enumerate(transfer.list_estimators(connection, simulation_id)):
+    for number, estimator in enumerate(queries.list_estimators(connection, simulation_id)):
         metadata = inventory.payload(EstimatorModel, estimator, f"estimators/{number}")
         pages = [
             Page(
@@ -206,7 +206,7 @@ def _estimators(connection: Connection, simulation_id: int, inventory: _Inventor
                 page.page_dimension,
                 inventory.payload(PageModel, page, f"estimators/{number}/{page.page_number}"),
             )
-            for page in transfer.list_pages(connection, estimator.id)
+            for page in queries.list_pages(connection, estimator.id)
         ]
         estimators.append(Estimator(estimator.name, estimator.file_name, metadata, pages))
     return estimators
@@ -234,7 +234,7 @@ def _content(simulation: SimulationManifest) -> SimulationManifest:
 
 
 def _write(folder: Path, connection: Connection, job_id: str, writer: Writer, watch: Watch) -> None:
-    row = transfer.describe_simulation(connection, job_id)
+    row = queries.describe_simulation(connection, job_id)
     if row is None:
         raise NotFound(f"{NO_SUCH_JOB}: {job_id}")
     if row.job_state not in FINAL_STATES:
@@ -244,7 +244,7 @@ def _write(folder: Path, connection: Connection, job_id: str, writer: Writer, wa
     payloads = list(_payloads(simulation))
     for done, (payload, _, most) in enumerate(payloads):
         watch(job_id, done, len(payloads))
-        data = transfer.read_payload(connection, *inventory.places[payload.entry])
+        data = queries.read_payload(connection, *inventory.places[payload.entry])
         _check_payload(folder, data, payload, _Object, most)
         writer.add(payload.entry, data, deflated=False)
     text = msgspec.json.format(msgspec.json.encode(simulation))
@@ -359,7 +359,7 @@ def _view_file(file: IO[bytes]) -> Iterator[memoryview]:
 
 def _exists(connection: Connection, simulation: SimulationManifest) -> bool:
     """Return whether the simulation already exists; raise Conflict if another one has its job_id."""
-    row = transfer.describe_simulation(connection, simulation.job_id)
+    row = queries.describe_simulation(connection, simulation.job_id)
     if row is None:
         return False
     if row.job_state in FINAL_STATES:
@@ -375,29 +375,29 @@ def _add(connection: Connection, reader: Reader, simulation: SimulationManifest,
         "update_key_hash": None,
         "stored_bytes": sum(reader.size(payload.entry) for payload in simulation.payloads()),
     }
-    number = transfer.add_simulation(connection, values, _cluster(connection, simulation))
-    transfer.add_tasks(connection, number, simulation.platform, list(map(structs.asdict, simulation.tasks)))
-    transfer.add_history(connection, number, list(map(structs.asdict, simulation.history)))
+    number = queries.add_simulation(connection, values, _cluster(connection, simulation))
+    queries.add_tasks(connection, number, simulation.platform, list(map(structs.asdict, simulation.tasks)))
+    queries.add_history(connection, number, list(map(structs.asdict, simulation.history)))
     if simulation.input is not None:
-        transfer.add_row(connection, InputModel, {"simulation_id": number, **_stored(reader, simulation.input)})
+        queries.add_row(connection, InputModel, {"simulation_id": number, **_stored(reader, simulation.input)})
     for logs in simulation.logfiles:
-        transfer.add_row(connection, LogfilesModel, {"simulation_id": number, **_stored(reader, logs)})
+        queries.add_row(connection, LogfilesModel, {"simulation_id": number, **_stored(reader, logs)})
     for estimator in simulation.estimators:
         _add_estimator(connection, reader, number, estimator)
 
 
 def _add_estimator(connection: Connection, reader: Reader, simulation_id: int, estimator: Estimator) -> None:
     values = {"simulation_id": simulation_id, "name": estimator.name, "file_name": estimator.file_name}
-    number = transfer.add_row(connection, EstimatorModel, values | _stored(reader, estimator.metadata))
+    number = queries.add_row(connection, EstimatorModel, values | _stored(reader, estimator.metadata))
     for page in estimator.pages:
         values = {"page_number": page.page_number, "page_name": page.page_name, "page_dimension": page.page_dimension}
-        transfer.add_row(connection, PageModel, {"estimator_id": number, **values, **_stored(reader, page.data)})
+        queries.add_row(connection, PageModel, {"estimator_id": number, **values, **_stored(reader, page.data)})
 
 
 def _cluster(connection: Connection, simulation: SimulationManifest) -> int | None:
     if simulation.cluster_name is None:
         return None
-    number = transfer.cluster_named(connection, simulation.cluster_name)
+    number = queries.cluster_named(connection, simulation.cluster_name)
     if number is None:
         raise NotFound(f"{simulation.job_id} ran on the cluster {simulation.cluster_name!r}: add the cluster first")
     return number

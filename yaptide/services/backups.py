@@ -22,8 +22,8 @@ from yaptide.domain.errors import Conflict, InvalidInput
 from yaptide.persistence import container, schema
 from yaptide.persistence.container import Digest, Format, Reader, Writer
 from yaptide.persistence.engine import Database, Record
-from yaptide.persistence.queries import tables
-from yaptide.persistence.queries.tables import KINDS, Layout
+from yaptide.persistence.queries import backups as queries
+from yaptide.persistence.queries.backups import KINDS, Layout
 
 FORMAT = Format("yaptide-backup", 1, "a backup")
 
@@ -80,9 +80,9 @@ def write_backup(database: Database, path: Path, watch: Watch = ignore_progress)
     written, and an existing file is unchanged.
     """
     with database.reading() as connection, container.write_container(path, FORMAT) as writer:
-        tables.take_snapshot(connection)
+        queries.take_snapshot(connection)
         about = _About(_revision(connection), {})
-        for layout in tables.list_layouts(connection):
+        for layout in queries.list_layouts(connection):
             about.tables[layout.name] = _write_table(connection, layout, writer, watch)
         writer.about = about
     return Report(__version__, writer.time, about.revision, path.stat().st_size, about.tables)
@@ -194,8 +194,8 @@ def _value(kind: str, encoded: Any, payloads: IO[bytes]) -> Any:
 
 
 def _write_table(connection: Connection, layout: Layout, writer: Writer, watch: Watch) -> TableReport:
-    report = TableReport(dict(layout.columns), list(layout.key), last_number=tables.last_number(connection, layout))
-    total, digest = tables.count_rows(connection, layout), hashlib.sha256()
+    report = TableReport(dict(layout.columns), list(layout.key), last_number=queries.last_number(connection, layout))
+    total, digest = queries.count_rows(connection, layout), hashlib.sha256()
     watch(layout.name, 0, total)
     for rows in _stored(connection, layout):
         rows_entry, bytes_entry = _entries(layout.name, report.parts)
@@ -212,7 +212,7 @@ def _write_table(connection: Connection, layout: Layout, writer: Writer, watch: 
 
 def _stored(connection: Connection, layout: Layout) -> Iterator[list[_Row]]:
     """Yield the rows of a table, encoded, in parts."""
-    for batch in tables.iterate_batches(connection, layout):
+    for batch in queries.iterate_batches(connection, layout):
         yield [_encode(layout, record) for record in batch]
 
 
@@ -264,17 +264,17 @@ def _digest(digest: "hashlib._Hash", rows: Iterable[_Row]) -> None:
 
 def _make_tables(connection: Connection, about: _About) -> None:
     """Create the tables of the backup's revision in a database that has none, or only empty ones."""
-    existing = tables.list_layouts(connection)
-    tables.lock_tables(connection, existing)
+    existing = queries.list_layouts(connection)
+    queries.lock_tables(connection, existing)
     revision = schema.read_revision(connection)
     if existing:
         if revision not in schema.known_revisions() or any(
-            tables.count_rows(connection, layout) for layout in existing
+            queries.count_rows(connection, layout) for layout in existing
         ):
             raise Conflict("The database is not empty: restore into an empty one. Nothing was changed")
         schema.migrate_tables(connection, "base", back=True)
     schema.migrate_tables(connection, about.revision)
-    created = {layout.name: layout.columns for layout in tables.list_layouts(connection)}
+    created = {layout.name: layout.columns for layout in queries.list_layouts(connection)}
     if created != {name: table.columns for name, table in about.tables.items()}:
         raise InvalidInput(f"its tables are not those of revision {about.revision}")
 
@@ -283,8 +283,8 @@ def _fill(connection: Connection, reader: Reader, name: str, table: TableReport,
     layout, done = _layout(name, table), 0
     watch(name, 0, table.rows)
     for values, _ in _parts(reader, name, table):
-        tables.add_rows(connection, layout, values)
+        queries.add_rows(connection, layout, values)
         done += len(values)
         watch(name, done, table.rows)
     if table.last_number is not None:
-        tables.set_last_number(connection, layout, table.last_number)
+        queries.set_last_number(connection, layout, table.last_number)

@@ -21,7 +21,7 @@ from yaptide.persistence import task_outputs
 from yaptide.persistence.engine import retry_contended
 from yaptide.persistence.queries import simulations, tasks as queries, transitions
 from yaptide.persistence.queries.transitions import Locked
-from yaptide.services import lifecycle, merging, metrics, results_upload, tasks, uploads
+from yaptide.services import lifecycle, merging, metrics, output_upload, results_upload, tasks
 from yaptide.services.backend import Backend, utc_now
 from yaptide.services.tasks import Claim, Lease
 
@@ -101,7 +101,7 @@ def hand_in(backend: Backend, proof: Proof, lease: Lease, exit_code: int, archiv
     if claimed is None:
         return False
     with _exclusive(f"{claimed.job_id}/{lease.task_id}"):
-        outcome = uploads.hand_in(backend, claimed, exit_code, archive)
+        outcome = output_upload.hand_in(backend, claimed, exit_code, archive)
     if outcome is not None:
         _observe(claimed, outcome, started)
     return outcome is not None

@@ -20,7 +20,7 @@ from yaptide.platforms.batch.reports import Report, read_reports
 from yaptide.platforms.batch.schedulers import get_scheduler
 from yaptide.platforms.batch.schedulers.base import JobInfo, JobRequest, Scheduler
 from yaptide.platforms.batch.ssh import Connections, Login, Server, SshSession
-from yaptide.services import batch, clusters, tasks, uploads
+from yaptide.services import batch, clusters, output_upload, tasks
 from yaptide.services.backend import Backend, utc_now
 from yaptide.services.batch import Job, Open
 from yaptide.services.clusters import Cluster
@@ -318,7 +318,7 @@ class ClusterSession:
             try:
                 _check_size(access.ssh, path, self._backend.limits.output)
                 access.ssh.download_file(path, archive)
-                uploads.hand_in(self._backend, claim, report.exit_code, archive)
+                output_upload.hand_in(self._backend, claim, report.exit_code, archive)
             except (InvalidInput, NotFound) as error:
                 tasks.fail_task(self._backend, claim, f"its results cannot be used: {error}", {})
 

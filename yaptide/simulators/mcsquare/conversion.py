@@ -12,8 +12,8 @@ import numpy as np
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.editor.geometry import Geometry
-from yaptide.editor.places import quote_text
 from yaptide.editor.project import Beam, BeamShape, Output, Project, Quantity, ZoneDetector
+from yaptide.editor.sections import quote_text
 from yaptide.simulators.base import Converted
 from yaptide.simulators.mcsquare import beam_library, config, ct, inputs, plan, scoring, tables
 from yaptide.simulators.mcsquare.ct import CT

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from yaptide.domain.depth_dose import NO_RANGE
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.estimators import Axis, Estimator, Floats, Page
-from yaptide.editor.places import Section, quote_text
 from yaptide.editor.project import Cylinder, Detector, Everywhere, Mesh, Vector, ZoneDetector
+from yaptide.editor.sections import Section, quote_text
 from yaptide.simulators.mcsquare.materials import hu_of
 from yaptide.simulators.mcsquare.metaimage import Grid, Voxels
 
