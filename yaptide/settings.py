@@ -256,7 +256,7 @@ class Settings(BaseSettings):
     @field_validator("keycloak_base_url", "keycloak_issuer", "cert_auth_url")
     @classmethod
     def _check_url(cls, value: str) -> str:
-        # Tokens are sent there, or the keys that verify tokens come from there: nobody may listen in or answer instead.
+        # Tokens are sent there, or the keys that verify tokens come from there: the connection must be protected.
         if value and not _TRUSTWORTHY.fullmatch(value):
             raise ValueError("use a URL that begins with https:// (http:// only for 127.0.0.1 and localhost)")
         return value

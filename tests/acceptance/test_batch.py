@@ -105,7 +105,7 @@ class Site:
         self.describe("--simulator", f"mcsquare={home / 'MCsquare'}")
 
     def wait_for_running(self, job: Job, tasks: int) -> None:
-        """Wait until so many tasks run on the cluster and have told how far they are."""
+        """Wait until so many tasks run on the cluster and have reported progress."""
 
         def run() -> bool:
             document = [task for task in job.status()["job_tasks_status"] if task["task_state"] == "RUNNING"]
@@ -207,9 +207,9 @@ def test_tasks_run_on_the_cluster_with_the_numbers_of_the_direct_platform(site, 
 
 
 def test_a_user_signs_in_through_keycloak_and_runs_on_the_cluster(site, files, keycloak):
-    """From the realm's token to results: the SSH certificate comes with signing in, and nobody has uploaded a key."""
+    """From the realm's token to results: signing in fetches the SSH certificate, and no key is uploaded."""
     site.give_credentials(begin="-3h", end="-1h")  # those of an earlier time have expired
-    with site.backend.database.writing() as connection:  # and nobody knew then whose account it is
+    with site.backend.database.writing() as connection:  # and the account has no known subject yet
         connection.execute(sql('UPDATE "KeycloakUser" SET issuer = NULL, subject = NULL'))
     realm = keycloak.new_realm(site.account)
     with http.serve() as certificates:

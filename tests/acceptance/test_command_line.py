@@ -17,7 +17,7 @@ from yaptide.client import Results
 from yaptide.persistence.schema import HEAD
 from yaptide.platforms import lock
 
-#: PostgreSQL of the tests believes everybody, so that this is not looked at; but nobody else may see it.
+#: PostgreSQL of the tests accepts any password, so this one is not checked; but it must not be shown.
 DATABASE_PASSWORD = "s3cret-of-the-database"
 
 SUMMARY = {
@@ -348,7 +348,7 @@ def test_users_are_added_changed_and_removed(fresh):
     assert fresh.query('SELECT password_hash FROM "YaptideUser"') != before
     (bob,) = users("list", "--json").json["users"]
     assert (bob["username"], bob["auth_provider"], bob["simulations"]) == ("bob", "YaptideUser", 0)
-    assert users("remove", "bob").code == 1  # nobody is there to answer
+    assert users("remove", "bob").code == 1  # the prompt gets no answer
     assert users("list", "--json").json["users"] == [bob]
     removed = users("remove", "bob", "--yes")
     assert (removed.code, removed.out) == (0, "")

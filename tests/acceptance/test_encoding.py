@@ -1,4 +1,4 @@
-"""A PostgreSQL database that cannot hold every text is told before anything is put into it."""
+"""A PostgreSQL database that cannot store every text is reported before anything is stored in it."""
 
 from pathlib import Path
 

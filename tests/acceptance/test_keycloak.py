@@ -99,7 +99,7 @@ def refused(response: TestResponse, message: str, status: int = 403) -> None:
 
 
 def forged(token: str, key: Any, algorithm: str, **header: Any) -> str:
-    """The same claims, signed by somebody else."""
+    """The same claims, signed with another key."""
     claims = jwt.decode(token, options={"verify_signature": False})
     kid = jwt.get_unverified_header(token)["kid"]
     return jwt.encode(claims, key, algorithm, headers={"kid": kid, **header})

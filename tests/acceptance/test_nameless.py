@@ -8,13 +8,13 @@ import pytest
 
 YAPTIDE = Path(sys.executable).with_name("yaptide")
 NUMBER = "54321"
-#: Whoever may run this may be somebody else in a user namespace, who may do there what we may here.
+#: Needs user namespaces: a process can have another user id there.
 BECOME = ("unshare", "--user", f"--map-user={NUMBER}", f"--map-group={NUMBER}", "env", "-i")
 
 
 @pytest.fixture
 def run(tmp_path):
-    """Run a command as somebody without a name, with nothing but these variables set."""
+    """Run a command as a user id without a name, with only these variables set."""
 
     def run(*words, **variables):
         given = [f"{name}={value}" for name, value in {"PATH": "/usr/bin:/bin", **variables}.items()]

@@ -1,4 +1,4 @@
-"""What somebody gets who installs our packages: complete, alone in an empty environment, and each without the other."""
+"""Our packages, installed in an empty environment: complete, and each works without the other."""
 
 import subprocess
 import sys

@@ -150,7 +150,7 @@ def _check_out(there: Machine) -> None:
 
 
 def check_workers(there: Machine) -> None:
-    """Each serves the queues it was told to, and says that it is well when it is asked as containers are."""
+    """Each worker serves the given queues, and passes the health check of containers."""
     for name, queues in {"1": "simulate.mcsquare, merge", "2": "simulate.mcsquare, merge", "merge": "merge"}.items():
         log = there.root / f"log/yaptide-worker@{name}"
         says = f'"event": "Worker {name}@{socket.gethostname()} takes tasks: {queues}, '
@@ -210,7 +210,7 @@ def check_secrets(there: Machine) -> None:
 
 
 def check_stop(there: Machine) -> None:
-    """Services end when they are told to, with all that they have started."""
+    """Services end when they are stopped, with all processes that they started."""
     for name in ("yaptide-worker@2", "yaptide"):
         pid = int((there.root / "run" / name).read_text())
         machine.stop(there.root, name)
@@ -218,7 +218,7 @@ def check_stop(there: Machine) -> None:
 
 
 def test_the_document_leads_to_an_installation_that_simulates(there):
-    """One test, since typing all of it takes longer than anything that is looked at afterwards."""
+    """One test, because running all commands takes longer than the checks afterwards."""
     done = there.type("\n".join(blocks()), f"{PASSWORD}\n")
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{there.logs()}"
     assert '"job_state":"COMPLETED"' in done.stdout.splitlines()[-1]

@@ -45,7 +45,7 @@ def in_progress(server: Server) -> int:
 
 
 def refuses(server: Server) -> bool:
-    """Whether nobody listens any more."""
+    """Return whether the port is closed."""
     try:
         httpx.get(server.url, timeout=1)
     except httpx.ConnectError:
@@ -56,7 +56,7 @@ def refuses(server: Server) -> bool:
 
 
 def submitted(server: Server) -> tuple[str, int]:
-    """A simulation that nobody runs: its public name and its number."""
+    """A simulation without a runner: its job_id and its number."""
     with httpx.Client(base_url=server.url) as http:
         assert http.post("/auth/login", json={"username": USER, "password": PASSWORD}).status_code == 202
         answer = http.post("/jobs/direct", json=submission())

@@ -71,7 +71,7 @@ def test_anybody_sees_that_it_runs_and_how_it_is_used(server):
         page = http.get("/docs")
         assert page.headers["content-type"].startswith("text/html")
         assert "/jobs/direct" in page.text
-        # A page that fetches nothing from elsewhere works without a network, and tells nobody who reads it.
+        # A page that fetches nothing from elsewhere works without a network, and does not reveal its readers.
         assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", page.text)
         assert http.get("/no/such/page").json()["message"]
 

@@ -1,4 +1,4 @@
-"""Forty strangers who guess passwords, each from elsewhere, keep nobody out and the server from nothing."""
+"""Forty strangers guess passwords, each from another address: users can still sign in, and the server responds."""
 
 import os
 import time
@@ -12,7 +12,7 @@ from tests.support.strangers import Flood, log_in
 #: How often the owner signs in, and is answered.
 ROUNDS = int(os.environ.get("FLOOD", "3"))
 HOME, HOTEL = "192.0.2.1", "198.51.100.7"
-#: Seconds within which the owner has to be signed in, and somebody else answered.
+#: Seconds within which the owner must be signed in, and other requests answered.
 OWNER, OTHERS = 5.0, 5.0
 
 

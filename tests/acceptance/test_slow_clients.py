@@ -38,14 +38,14 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory):
-    """A server that nobody loses patience with while a slow machine looks at it."""
+    """A server with long deadlines, for slow test machines."""
     folder = tmp_path_factory.mktemp("patient") / "place"
     with place(folder, YAPTIDE_FOREIGN_WORKERS="shieldhit", YAPTIDE_REQUEST_SECONDS="120") as there:
         yield there.up("--no-executor").register()
 
 
 def check_health(server: Server) -> None:
-    """It answers as if there were nobody else."""
+    """It responds as if there were no other clients."""
     assert p99(times_of_health(server, 200)) < 1
 
 
@@ -78,7 +78,7 @@ def memory(server: Server) -> float:
 
 
 def accepted(server: Server, client: Client) -> tuple[Job, int]:
-    """A simulation that nobody runs, whose update key is `KEY`, and its number."""
+    """A simulation without a runner, whose update key is `KEY`, and its number."""
     job = client.job(client.call("POST", "/jobs/direct", json=submission())["job_id"])
     this = SimulationModel.__table__.c.job_id == job.job_id
     with server.place.database.writing() as connection:

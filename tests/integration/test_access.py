@@ -1,4 +1,4 @@
-"""Who is let through which door: every route, tried by everybody."""
+"""Access: every route, called by every kind of caller."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from yaptide.services.simulations import Page
 
 pytestmark = pytest.mark.parametrize("database", ["memory"], indirect=True)
 
-#: For anybody: signing in and out, what monitoring asks, and what describes the API.
+#: For anyone: signing in and out, monitoring, and the description of the API.
 OPEN = {
     ("GET", "/"),
     ("GET", "/docs"),
@@ -31,7 +31,7 @@ OPEN = {
     ("DELETE", "/auth/keycloak"),
     ("GET", "/auth/refresh"),
 }
-#: For whoever is signed in.
+#: For signed-in users.
 USERS = {
     ("GET", "/auth/status"),
     ("GET", "/clusters"),
@@ -41,7 +41,7 @@ USERS = {
     ("POST", "/user/update"),
     ("POST", "/convert"),
 }
-#: For whoever may do something with the simulation in the query.
+#: For users with access to the simulation in the query.
 READ = {
     ("GET", path)
     for path in ("/estimators", "/inputs", "/jobs", "/jobs/history", "/jobs/direct", "/logfiles", "/results")
@@ -51,7 +51,7 @@ OTHER = {("GET", "/jobs/key"), ("DELETE", "/user/simulations")}
 #: The same, of a simulation on a cluster.
 ON_CLUSTERS = {("GET", "/jobs/batch"), ("DELETE", "/jobs/batch")}
 OWNERS = READ | CANCEL | OTHER | ON_CLUSTERS
-#: For whoever has the update key of a simulation.
+#: For callers with the update key of a simulation.
 WORKERS = {("POST", "/jobs"), ("POST", "/logfiles"), ("POST", "/results"), ("POST", "/tasks"), ("POST", "/tasks/list")}
 WORKERS_PATHS = {
     *(("POST", f"/worker/<int:simulation_id>/merge/{what}") for what in ("claim", "failure", "heartbeat")),

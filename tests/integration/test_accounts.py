@@ -65,7 +65,7 @@ def test_who_is_renamed_keeps_the_account_and_takes_the_name_along(backend, data
     assert renamed == (alice.id, "alicia", "KeycloakUser")
     assert users.ensure_keycloak_user(backend, HERS, "alicia") == renamed
     assert sessions.authenticate_user(backend, access) == renamed
-    # The certificate is for the old name, which may be somebody else's account on a cluster by now.
+    # The certificate is for the old name, which may be another user's account on a cluster by now.
     assert credentials_of(database, renamed) == (None, None)
     newcomer = users.ensure_keycloak_user(backend, NEWCOMERS, "alice")
     assert newcomer.id != alice.id

@@ -284,7 +284,7 @@ def test_passwords_are_asked_for_or_read(yaptide, backend, tmp_path):
     assert yaptide("users", "update", "b", answers=differ).exit_code == 0
     user_services.check_password(backend, "a", "from a file")
     user_services.check_password(backend, "b", "another one")
-    assert yaptide("users", "add", "e").exit_code == 1  # there is nobody to ask
+    assert yaptide("users", "add", "e").exit_code == 1  # no terminal for the prompt
     with pytest.raises(InvalidInput):
         yaptide("users", "add", "e", "--password-file", "-", answers="\n")
 

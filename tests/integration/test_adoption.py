@@ -1,4 +1,4 @@
-"""Databases of the existing backend become ours: nothing is lost, a failure changes nothing, each decision is told."""
+"""Databases of the existing backend are converted without loss; a failure changes nothing, every decision is reported."""
 
 import base64
 import gzip

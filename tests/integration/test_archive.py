@@ -384,7 +384,7 @@ def test_a_page_of_zeros_is_taken_in(archive, there, tmp_path):
 
 @pytest.mark.parametrize("database", [MEMORY], indirect=True)
 def test_the_quota_counts_what_reading_costs(archive, there, tmp_path, monkeypatch):
-    """15 kB that are 15 MB of text; nobody has to read them to find that out."""
+    """15 kB that expand to 15 MB of text: rejected without reading them."""
     forge(archive, tmp_path / "zeros.zip", zeros(4 * 10**6))
     set_quota(there, 10**6)
     before = contents(there.database)
@@ -419,7 +419,7 @@ def test_a_payload_is_packed_once(archive, there, tmp_path):
 
 @pytest.mark.parametrize("database", [MEMORY], indirect=True)
 def test_an_archive_has_so_many_entries_at_most(home, archive, there, tmp_path, monkeypatch):
-    """They are counted before the file is opened, and nobody writes what nobody takes in."""
+    """Entries are counted before the file is opened, and an export never writes more than an import accepts."""
     monkeypatch.setattr(archives, "FORMAT", structs.replace(archives.FORMAT, most_entries=5))
     with pytest.raises(InvalidInput, match="more than 5 entries"):
         archives.import_simulations(there, archive, "bob")

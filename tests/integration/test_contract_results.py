@@ -128,7 +128,7 @@ def test_a_page_with_two_axes(job):
 
 @pytest.mark.parametrize("axes", [3, 4])
 def test_a_page_that_the_front_end_cannot_draw_is_the_address_of_a_download(job, axes):
-    """It shows that address as text, and fetches pages before anybody has asked for them."""
+    """It shows that address as text, and fetches pages before a user requests them."""
     job.post_results(estimator("dose_", page(0), grid(axes, 5), page(7, "DLET")))
     response = job.get("/results", estimator_name="dose", page_numbers="0-9")
     first, address, last = response.json["pages"]

@@ -1,4 +1,4 @@
-"""Projects of the web editor: which simulator runs them, as what, and what is told of it."""
+"""Projects of the web editor: the simulator that runs them, their conversion, and its report."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ one_database = pytest.mark.parametrize("database", ["memory"], indirect=True)
 
 @pytest.fixture
 def alice(app, backend, database):
-    """Somebody signed in where an executor has MCsquare, and nobody of others runs anything."""
+    """A signed-in user; the executor has MCsquare, and there are no external workers."""
     app.extensions["yaptide"] = replace(backend, foreign_workers=frozenset())
     return sign_in(app, "alice")
 

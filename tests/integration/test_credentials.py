@@ -1,4 +1,4 @@
-"""SSH credentials: what is taken, how it is kept, and what those are told who have none."""
+"""SSH credentials: validation, storage, and the message for users without any."""
 
 import ipaddress
 import ssl
@@ -408,7 +408,7 @@ def test_names_that_nobody_can_have(issuer, name):
         keycloak.identify_user(realm(issuer), token_of(f"{issuer.url}/realms/science", preferred_username=name))
 
 
-#: A realm signs what it is told to: a mapper may put anything into a token.
+#: A realm signs what its mappers produce: any value may be in a token.
 ODD_TIMES = ["soon", "9999999999", 10**18, -1, 1e300, float("nan"), float("inf"), None, True, [], {}]
 
 
@@ -417,7 +417,7 @@ ODD_TIMES = ["soon", "9999999999", 10**18, -1, 1e300, float("nan"), float("inf")
 def test_odd_times_are_no_reason_to_believe_a_token(issuer, name, time):
     issuer.answers(published(signing()))
     token = token_of(f"{issuer.url}/realms/science", **{name: time})
-    # Issued or valid since long ago, or not told: that says nothing about today.
+    # An old or missing time of issue does not matter.
     harmless = {"exp": [], "iat": [-1, True], "nbf": [-1, True, None]}[name]
     if any(time is one or (time == one and time is not True) for one in harmless):
         assert keycloak.identify_user(realm(issuer), token).username == "alice"
@@ -447,7 +447,7 @@ def test_what_a_token_lacks_is_told(issuer, claim, value, message):
 
 @pytest.fixture
 def certified(tmp_path) -> Path:
-    """A TLS certificate for 127.0.0.1 that nobody has heard of, with its key."""
+    """A self-signed TLS certificate for 127.0.0.1, with its key."""
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(signing().public_key())
     now = datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Strangers who guess a password keep nobody out who has signed in from the same device or network before."""
+"""Password guessing by strangers does not lock out users on a device or network where they signed in before."""
 
 from dataclasses import dataclass, field, replace
 from datetime import timedelta

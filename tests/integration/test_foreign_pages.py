@@ -1,4 +1,4 @@
-"""What a browser sends on behalf of other pages, and what it is told about ours."""
+"""Requests that a browser sends for pages of other origins, and the security headers of our pages."""
 
 from collections.abc import Iterator
 

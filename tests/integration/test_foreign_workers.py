@@ -14,7 +14,7 @@ OWNER = "place/executor-1"
 
 
 def stand_in(job: Job) -> Job:
-    """The same simulation as a worker sees it that nobody has signed in, with the key that its owner was told."""
+    """The same simulation for an external worker: no session, only the update key."""
     document = job.get("/jobs/key").json
     return Job(job.client.application.test_client(), job.job_id, document["simulation_id"], document["update_key"])
 
@@ -87,7 +87,7 @@ def test_whoever_has_leased_a_task_is_not_overruled_by_the_key(backend):
     assert tasks.report_progress(backend, claim, 60, None)
     assert tasks.report_progress(backend, claim, 70, None, key)
     assert tasks.complete_task(backend, claim, output(claim))
-    # nobody of ours has the other: it is the worker's that has the key
+    # no runner here has the other simulator: the external worker with the key runs it
     free = 1 - claim.task_id
     assert tasks.report_task(backend, number, free, key, tasks.Update(task_state=EntityState.COMPLETED)) == "COMPLETED"
 

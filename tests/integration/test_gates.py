@@ -74,7 +74,7 @@ def test_the_old_password_cannot_be_guessed_in_a_stolen_session(signed_in):
 
 @pytest.mark.parametrize("proxies", [0, 1])
 def test_addresses_are_those_that_trusted_proxies_tell(backend, proxies):
-    """Without one, nobody escapes by telling another address each time."""
+    """Without a proxy, sending another forwarded address each time has no effect."""
     client = made(backend, proxies=proxies).test_client()
     codes = [
         log_in(client, "nobody", "wrong", headers={"X-Forwarded-For": f"203.0.113.{number}"}).status_code
@@ -140,7 +140,7 @@ def test_forged_headers_change_nothing(backend):
     [(1, "https", True), (1, "http", False), (1, "https, http", False), (2, "https, http", True), (2, "https", False)],
 )
 def test_cookies_are_secure_where_the_proxy_speaks_tls(backend, proxies, proto, secure):
-    """Of several, the last are those of trusted proxies; what is before them anybody may have written."""
+    """The last entries come from trusted proxies; any client may have written those before them."""
     app = made(backend, proxies=proxies)
     sign_in(app, "alice")
     answer = log_in(app.test_client(), headers={"X-Forwarded-Proto": proto})

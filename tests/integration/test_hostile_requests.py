@@ -1,4 +1,4 @@
-"""No request whatever ends in a 500, and one that is refused has changed nothing and is told why."""
+"""No request ends in a 500; a rejected one changes nothing, and its response gives the reason."""
 
 import errno
 import io
@@ -44,7 +44,7 @@ def check_refusal(response: TestResponse, *statuses: int) -> None:
 
 @pytest.fixture
 def raw(app) -> FlaskClient:
-    """A client that sends the cookies it is told to, and no others."""
+    """A client that sends only the given cookies."""
     return app.test_client(use_cookies=False)
 
 
@@ -503,7 +503,7 @@ def test_tokens_that_are_worth_nothing(app, backend, raw, signed_in, unchanged, 
         check_refusal(raw.get(path, headers={"Authorization": f"Bearer {token}"}), 400, 403)
         check_refusal(raw.get(path, headers=cookie), 400, 403)
     check_refusal(raw.delete("/user/simulations?job_id=x", headers=cookie), 400, 403)
-    # Logging out with it is no error, and logs nobody out.
+    # Logging out with it succeeds, and ends no session.
     assert raw.delete("/auth/logout", headers=cookie).status_code == 200
     assert signed_in.get("/auth/status").status_code == 200
 

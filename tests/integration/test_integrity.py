@@ -299,7 +299,7 @@ def test_numbers_that_would_be_given_again(completed, database):
 
 
 def test_a_file_that_breaks_its_own_rules(completed, database):
-    if not database.is_sqlite:  # cannot be told to look away
+    if not database.is_sqlite:  # its checks cannot be turned off
         with pytest.raises(IntegrityError):
             damage(database, 'UPDATE "Task" SET attempts = -1 WHERE id = 1')
         return

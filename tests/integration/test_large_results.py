@@ -199,7 +199,7 @@ def test_a_workers_damaged_results_are_refused(signed_in, database, estimators, 
 
 
 def deliver(job, spoiled):
-    """What a worker is told that sends these estimators as merged results."""
+    """Send these estimators as merged results; return the response."""
     worker = Worker(job)
     worker.run(scores(), scores())
     return worker.deliver(worker.claim_merge().json["owner"], packed(spoiled))
@@ -207,7 +207,7 @@ def deliver(job, spoiled):
 
 @pytest.mark.parametrize("what", ["metadata", "a page", "all pages"])
 def test_a_workers_results_that_swell_are_refused(signed_in, database, estimators, monkeypatch, what):
-    """Some kilobytes may become a gigabyte; it is enough to see that there is no end of it."""
+    """Some kilobytes may expand to a gigabyte: they are rejected at the limit."""
     monkeypatch.setattr(results_upload, "_MOST_METADATA", 20_000)
     monkeypatch.setattr(importlib.import_module("yaptide.services.large_json"), "_MOST", 200_000)
     if what == "metadata":

@@ -1,4 +1,4 @@
-"""The models as scripts use them: with objects and relations, and nothing told that can be known."""
+"""The models as scripts use them: with objects and relations, and defaults for derived values."""
 
 import gzip
 import json

@@ -37,7 +37,7 @@ def made(backend, **settings):
 
 @pytest.fixture
 def away(app, backend, monkeypatch):
-    """A database that nobody can reach."""
+    """An unreachable database."""
     database = Database(AWAY)
     monkeypatch.setitem(app.extensions, "yaptide", replace(backend, database=database))
     yield database
@@ -138,7 +138,7 @@ def test_a_data_folder_that_cannot_be_used_is_not_ready(client, backend, monkeyp
     assert answer.status_code == 503
     assert answer.json["checks"]["storage"] == "less than 256 MiB are free"
     monkeypatch.undo()
-    # The kernel lets nobody, not even root, make a file here.
+    # Not even root can create a file here.
     check = readiness.run_checks(replace(backend, data_dir=Path("/proc/self/data")))[-1]
     assert not check.ok
     assert check.message.startswith("the data folder is not writable: ")

@@ -166,7 +166,7 @@ class Users:
 
 @pytest.fixture
 def url(postgres: Postgres) -> Iterator[str]:
-    """A database of a user who is nobody special."""
+    """A database of an ordinary user."""
     role, name = sql.Identifier("yaptide"), sql.Identifier("yaptide")
     with postgres.connect() as connection:
         connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'secret'").format(role))

@@ -9,7 +9,7 @@ from tests.support.routes import form_token, list_pages, send_form
 
 pytestmark = pytest.mark.parametrize("database", ["memory"], indirect=True)
 
-#: For anybody; all others need a session.
+#: For anyone; all others need a session.
 OPEN = {
     ("GET", "/sign-in"),
     ("POST", "/sign-in"),

@@ -50,14 +50,14 @@ one_database = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 
 @pytest.fixture
 def backend(backend):
-    """A fresh installation: nobody has announced anything, and there are no workers of others."""
+    """A fresh installation: no runner is announced, and there are no external workers."""
     for name in ("executor-of-tests", "driver-of-tests"):
         runners.withdraw_runner(backend, name)
     return replace(backend, foreign_workers=frozenset(), editor_simulator=OFF)
 
 
 def silent_for(monkeypatch, seconds):
-    """Let so much time pass, in which nobody gives a sign of life."""
+    """Let this time pass without any heartbeat."""
     monkeypatch.setattr(runners, "utc_now", lambda: utc_now() + timedelta(seconds=seconds))
 
 
@@ -109,7 +109,7 @@ def test_what_ran_a_moment_ago_is_still_accepted_and_later_it_is_told_when_that_
     assert refused.status_code == 503
     words = "No runner with MCsquare has sent a heartbeat since"
     assert refused.json["message"].startswith(words)
-    # and what was accepted tells the same, in each place where somebody may look
+    # and every place that shows the simulation gives the same reason
     status = signed_in.get("/jobs", query_string={"job_id": accepted.json["job_id"]})
     assert status.json["waiting"].startswith(words)
     (item,) = signed_in.get("/user/simulations").json["simulations"]
@@ -130,7 +130,7 @@ def test_what_was_begun_by_who_has_left_says_so_too(backend, monkeypatch, begun)
     for _ in range(begun):
         tasks.claim_task(backend, backend.spool.place + "executor", ["mcsquare"])
     silent_for(monkeypatch, 70)
-    assert simulations.read_status(backend, user, job_id).waiting is None  # somebody has its tasks, as far as is known
+    assert simulations.read_status(backend, user, job_id).waiting is None  # its tasks may be running
     recovery.requeue_stalled(backend, utc_now() + timedelta(seconds=70))
     status = simulations.read_status(backend, user, job_id)
     assert status.simulation.job_state == "RUNNING"
@@ -202,7 +202,7 @@ def test_an_announcement_is_kept_replaced_and_withdrawn(backend, monkeypatch):
     assert [row.sim_type for row in runners.list_programs(backend)] == ["mcsquare", "topas"]
     announcement.tell({"topas": Program()})
     assert [row.sim_type for row in runners.list_programs(backend)] == ["topas"]
-    runners.withdraw_runner(backend, "executor")  # somebody removes what is not theirs
+    runners.withdraw_runner(backend, "executor")  # another process removes it
     announcement.tell({"topas": Program()})
     assert [row.sim_type for row in runners.list_programs(backend)] == ["topas"]
     announcement.withdraw()

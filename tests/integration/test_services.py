@@ -490,7 +490,7 @@ def test_results_are_there_whole_or_not_at_all(
 
 
 def test_a_merge_that_has_to_give_way_is_stored_at_the_next_try(backend, submit, user, state, monkeypatch):
-    """Otherwise the simulation waits until whoever merged it counts as silent."""
+    """Otherwise the simulation waits until the process that merged it counts as stalled."""
     job = submit(1)
     [claim] = claim_all(backend)
     tasks.complete_task(backend, claim, output([1, 2, 3]))

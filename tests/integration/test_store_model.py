@@ -69,7 +69,7 @@ class Simulation:
     merging: bool = False
 
     def settle(self) -> None:
-        """Follow the tasks, as long as nobody merges and nothing has ended."""
+        """Follow the tasks until a merge begins or the simulation ends."""
         if self.state not in {"PENDING", "RUNNING"}:
             return
         states = {task.state for task in self.tasks}

@@ -1,4 +1,4 @@
-"""No wait for the database is endless, and what was waited for in vain is told."""
+"""Every wait for the database has a limit, and its error names the reason."""
 
 from dataclasses import replace
 

@@ -216,7 +216,7 @@ class Place:
         return server
 
     def simulators(self) -> set[int]:
-        """Return the processes that work in folders of tasks, whoever their parents are."""
+        """Return the processes that work in folders of tasks, also orphaned ones."""
         return {pid for pid, folder in working_folders() if folder.is_relative_to(self.data / "work")}
 
     def left(self) -> list[str]:

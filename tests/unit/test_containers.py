@@ -215,7 +215,7 @@ def test_every_variable_of_compose_is_explained_with_its_default():
 
 
 def test_what_has_a_default_in_the_code_has_the_same_one_for_containers():
-    """But for what is different on purpose: a server that everybody reaches, and workers that share a machine."""
+    """Except for intended differences: a public server, and workers that share a machine."""
     on_purpose = {"YAPTIDE_CORS_ORIGINS", "YAPTIDE_REGISTRATION", "YAPTIDE_LOG_FORMAT", "YAPTIDE_WORKERS"}
     text = "\n".join(words(compose(COMPOSE)))
     defaults = {name: more for name, how, more in variables(text) if how != ":?" and name in SETTINGS}

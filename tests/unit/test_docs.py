@@ -261,7 +261,7 @@ def keys_of(document: object, before: str = "") -> Iterator[str]:
         yield before
 
 
-#: What else a command is told, so that it has something to print.
+#: Further arguments of a command, so that it has something to print.
 MORE = {
     "list --json": ["--all"],
     "clusters show --json": ["ares"],

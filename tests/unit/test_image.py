@@ -106,7 +106,7 @@ class Image:
             shutil.rmtree(old)
 
     def exec(self, *command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-        """Run a program as `docker exec` would, as somebody to whom the image's files do not belong."""
+        """Run a program as `docker exec` would, as a user who does not own the image's files."""
         return subprocess.run(
             [*UNPRIVILEGED, *command],
             cwd=self.here(self.folder),
@@ -117,7 +117,7 @@ class Image:
         )
 
     def close(self) -> None:
-        """Give the files to somebody else, or where only root could, take everybody's right to write them."""
+        """Change the owner of the files, or where only root can, remove all write permissions."""
         for path in [self.root, *self.root.rglob("*")]:
             if UNPRIVILEGED:
                 os.chown(path, SOMEBODY_ELSE, SOMEBODY_ELSE, follow_symlinks=False)

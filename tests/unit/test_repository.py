@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-#: Places that exist on somebody's machine only, and servers whose choice is the user's.
+#: Paths of a single machine, and servers that the user chooses.
 #: The patterns are written so that they don't find themselves.
 PRIVATE = {
     "a home or work folder": re.compile(rb"(?<![\w.})])/(?:home|root|Users|work)/[\w.]"),

@@ -1,4 +1,4 @@
-"""A plane through a geometry, to be drawn: what is where, and the beam in it."""
+"""A plane through a geometry for drawing: materials in coarse cells, and the beam."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

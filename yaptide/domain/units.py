@@ -1,8 +1,8 @@
-"""Numbers as people read them, the same in commands and pages."""
+"""Numbers formatted for people, the same in commands and pages."""
 
 
 def format_bytes(count: int) -> str:
-    """A number of bytes."""
+    """Return a number of bytes with its unit."""
     number = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1000 or unit == "GB":

@@ -8,7 +8,7 @@ from yaptide.editor.project import Doubles, Project
 from yaptide.editor.sections import quote_text
 
 _AXES = "xyz"
-#: What is drawn around the zones, in parts of their size.
+#: Margin around the zones, as a fraction of their size.
 _MARGIN = 0.05
 
 
@@ -47,7 +47,7 @@ def _centres(box: Doubles, axis: int, count: int) -> Doubles:
 
 
 def _box(project: Project) -> Doubles:
-    """What is drawn: the zones that are not empty and the beam's start, within the world if that has a volume."""
+    """Return the box to draw: non-empty zones and the start of the beam, within the world if that has a volume."""
     start = np.array([project.beam.position, project.beam.position])
     zones = [box_of_zone(zone) for zone in project.zones if not zone.material.is_empty]
     world = box_of_figure(project.world.figure)
@@ -62,7 +62,7 @@ def _box(project: Project) -> Doubles:
 
 
 def _line(project: Project, along: int, other: int, box: Doubles) -> tuple[Point, Point]:
-    """From the beam's start to where it leaves the box."""
+    """Return the line from the start of the beam to the edge of the box."""
     start, direction = np.array(project.beam.position), np.array(project.beam.direction)
     reach = [
         ((box[1, axis] if direction[axis] > 0 else box[0, axis]) - start[axis]) / direction[axis]

@@ -241,7 +241,7 @@ def remove_simulation(database: Database, job_id: str, seen: Contents, *, force:
     """Remove a simulation with everything about it.
 
     Raises NotFound, or Conflict if it is no longer what was `seen`, or if its tasks may still run and `force` is not
-    set: their workers are told at their next report.
+    set. Workers learn of it from the response to their next report.
     """
     with database.writing() as connection:
         simulation = _require(transitions.lock_job(connection, _job(job_id)))

@@ -20,7 +20,7 @@ _MOST_TEXT = 128 << 20
 
 
 class FileFormat(StrEnum):
-    """What a file holds: a line for each value, or arrays of numpy."""
+    """File format: CSV with a line for each value, or NumPy arrays."""
 
     CSV = "csv"
     NPZ = "npz"

@@ -33,12 +33,12 @@ from yaptide.simulators.base import Image
 
 #: JSON text of a page that is decoded; 300 x 300 x 300 voxels with errors have about 1 GB.
 _MOST_TEXT = 2 << 30
-#: Numbers that are looked at together.
+#: Numbers that are processed together.
 _BLOCK = 1 << 20
 #: Seconds that a request waits for others that decode a page.
 _PATIENCE = 60
 _BUSY = "The server is decoding other pages of results"
-#: Requests that may wait or decode at a time: a browser has six, and the server's other threads answer everybody else.
+#: Requests that may wait or decode at a time: a browser has six, and the other threads handle all other requests.
 _WAITING = threading.BoundedSemaphore(8)
 
 
@@ -185,7 +185,7 @@ class StoredPage:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of its text, hexadecimal: what is made of a page changes with it only."""
+        """SHA-256 of its text, hexadecimal: derived files change only with it."""
         return str(self.row.content_sha256)
 
     @property
@@ -329,7 +329,7 @@ class StoredImage:
         document = codec.decode_payload(data) if data else {}
         try:
             return OpenImage(find_image(self.simulation.sim_type, document.get("input_files") or {}))
-        except InvalidInput:  # an input that somebody else runs, in a way that is not known here
+        except InvalidInput:  # input for an external worker, in a format that yaptide does not know
             return OpenImage(None)
 
 

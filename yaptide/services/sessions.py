@@ -171,7 +171,7 @@ def can_refresh(backend: Backend, refresh_token: str | None) -> bool:
 
 
 def sign_out(backend: Backend, access_token: str | None, refresh_token: str | None) -> None:
-    """End the session of either token; missing or invalid tokens are no error."""
+    """End the session of either token; missing or invalid tokens are ignored."""
     session = _session_of(backend, access_token, refresh_token)
     if session is not None:
         with backend.database.writing() as connection:

@@ -34,9 +34,9 @@ from yaptide.simulators.files import check_names
 
 MAX_PRIMARIES = 10**15
 MAX_TITLE = 500
-#: Primaries for which a task of its own is worth its start, and tasks on a cluster, where nobody says how many.
+#: Primaries for which a task of its own is worth its start, and the number of tasks on a cluster if none is requested.
 _WORTH_A_TASK, _TASKS_ON_CLUSTER = 10_000, 10
-#: Of all primaries, before anybody can say how long the rest takes.
+#: Fraction of all primaries below which the remaining time cannot be estimated.
 LEAST_PROGRESS = 0.02
 
 

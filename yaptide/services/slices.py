@@ -1,4 +1,4 @@
-"""A picture of what is submitted: the geometry in the plane of the beam."""
+"""The picture of a submission: its geometry in the plane of the beam."""
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.slices import Slice

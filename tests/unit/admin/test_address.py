@@ -9,7 +9,7 @@ from yaptide.admin import address
     ("host", "url"),
     [
         ("127.0.0.1", "http://127.0.0.1:5001"),
-        ("0.0.0.0", "http://127.0.0.1:5001"),  # noqa: S104 - nobody listens
+        ("0.0.0.0", "http://127.0.0.1:5001"),  # noqa: S104 - nothing listens
         ("::", "http://[::1]:5001"),
         ("::1", "http://[::1]:5001"),
     ],

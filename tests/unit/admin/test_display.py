@@ -1,4 +1,4 @@
-"""What others have written moves no cursor, changes no colour and is no markup, wherever it is printed."""
+"""Untrusted text cannot move the cursor, change colours or act as markup, wherever it is printed."""
 
 import json
 

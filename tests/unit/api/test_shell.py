@@ -1,4 +1,4 @@
-"""The shell around the application, with a client that the test plays: what is taken in, answered, and told."""
+"""The shell around the application, with a client that the test simulates: requests, responses and limits."""
 
 import asyncio
 import errno
@@ -14,7 +14,7 @@ from yaptide.api.shell import Rules, Shell
 
 
 class Line:
-    """A connection whose client reads when it is told to."""
+    """A connection whose client reads only on request of the test."""
 
     def __init__(self):
         self.deadline = None

@@ -1,4 +1,4 @@
-"""What only some need can be left out: whoever then asks for it is told what to install."""
+"""Optional dependencies: if one is missing, the error says what to install."""
 
 import importlib
 import json

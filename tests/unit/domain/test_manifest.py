@@ -1,4 +1,4 @@
-"""Descriptions of simulations: from other installations, and from whoever can write a file."""
+"""Descriptions of simulations, which come from other installations or from attackers."""
 
 import msgspec
 import pytest
@@ -34,7 +34,7 @@ def estimator(name="dose", *pages, **changes):
 
 
 def document(**changes):
-    """A simulation with two tasks, of which all is told."""
+    """The complete manifest of a simulation with two tasks."""
     return {
         "job_id": "20260301-direct.DIRECT",
         "user": "alice",

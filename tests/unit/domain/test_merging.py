@@ -66,7 +66,7 @@ def test_weights_of_single_values_and_values_that_do_not_count(drawn, data):
     mean, error = merged(Aggregation.MEAN, tasks, primaries, weights)
     scale = np.abs(tasks).max() + 1e-3
     expected = np.transpose([formula(x, primaries, w) for x, w in zip(tasks.T, weights.T, strict=True)])
-    expected[0][~weights.any(axis=0)] = np.nan  # where nothing counted there is no value
+    expected[0][~weights.any(axis=0)] = np.nan  # undefined where no task counts
     np.testing.assert_allclose(mean, expected[0], rtol=1e-9, atol=1e-9 * scale)
     assert_where_known(error, expected[1], scale)
 
@@ -136,7 +136,7 @@ def test_the_order_of_magnitude_does_not_matter(scale, primaries):
     mean, error = merged(Aggregation.MEAN, tasks * scale, primaries * counts)
     expected_mean, expected_error = formula(tasks[:, 0], counts, np.ones(3))
     assert mean[0] == pytest.approx(expected_mean * scale, rel=1e-14)
-    if 1e-150 < scale < 1e150:  # otherwise the square is no number any more
+    if 1e-150 < scale < 1e150:  # otherwise the square overflows or underflows
         assert error[0] == pytest.approx(expected_error * scale, rel=1e-12)
 
 

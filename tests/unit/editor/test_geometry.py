@@ -151,7 +151,7 @@ def test_of_zones_that_overlap_the_first_counts_and_they_may_reach_out_of_the_wo
 
 
 def test_a_world_without_volume_has_nothing_around_the_zones():
-    """The editor has one as long as nobody has set it."""
+    """The editor's default, until the user sets it."""
     document = projects.project(
         projects.box("box", (4, 4, 4)),
         zones=[projects.zone("Box", projects.WATER, "box")],

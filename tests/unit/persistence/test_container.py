@@ -23,7 +23,7 @@ def file(tmp_path):
 
 
 def add_checksum(path):
-    """Give a zip archive a checksum, as anybody can."""
+    """Give a zip archive a checksum, as anyone can."""
     with zipfile.ZipFile(path, "a") as archive:
         archive.comment = container._CHECKSUM + b"0" * 64
     with path.open("r+b") as file:

@@ -8,7 +8,7 @@ import pytest
 from yaptide.domain.errors import Unavailable
 from yaptide.platforms.loops import Loops, try_step
 
-SOON = 30.0  # whoever waits so long has failed
+SOON = 30.0  # a longer wait is a failure
 NEVER = 3600.0
 
 

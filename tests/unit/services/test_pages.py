@@ -1,4 +1,4 @@
-"""Pages that somebody sends: what is wrong with them, and in which form they are stored."""
+"""Incoming pages: their errors, and the form in which they are stored."""
 
 import json
 
@@ -15,7 +15,7 @@ MANY = [number / 7 for number in range(20_000)]
 
 
 def check(document, position=0, order="F", taken=()):
-    """Look at a page as it is looked at whatever its size: without its long lists."""
+    """Check a page as pages of any size are checked: without its long lists."""
     body = slim_json([json.dumps(document).encode()])
     return pages.check_page(body.text, body, position, order, taken)
 
@@ -71,7 +71,7 @@ def test_a_number_that_is_taken():
     ids=["no values", "as many as its axis has", "a single one that is missing", "rows of nothing"],
 )
 def test_a_page_without_values_is_none(spoilt):
-    """As a scorer that no particle came to may leave it; nobody could look at it."""
+    """As from a scorer without any particle; such a page cannot be displayed."""
     with pytest.raises(InvalidInput, match="it has 0 values"):
         check(spoilt)
 

@@ -1,4 +1,4 @@
-"""Hashing takes memory on purpose, and anybody may ask for it."""
+"""Hashing takes memory on purpose, and anyone can request it."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ SECONDS = 60
 
 
 class Gate:
-    """A hasher that lets nobody go on before it is opened, and notes how many use it at once."""
+    """A hasher that blocks until it is opened, and counts concurrent uses."""
 
     def __init__(self) -> None:
         self.opened = threading.Event()

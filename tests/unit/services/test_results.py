@@ -1,4 +1,4 @@
-"""Results: taken in whole or not at all, and given out as they were stored."""
+"""Results: stored completely or not at all, and returned as stored."""
 
 import io
 import json
@@ -196,7 +196,7 @@ def test_a_wrong_key_changes_nothing(database, post, changes):
 
 
 def test_a_key_that_was_right_when_the_body_began_may_be_worthless_at_its_end(backend, database, job, monkeypatch):
-    """Large results take their time; that is looked at once more with the simulation locked."""
+    """Large results take time: the key is checked again with the simulation locked."""
     check, answers = lifecycle.check_update_key, iter([True])
 
     def only_once(*args):
@@ -352,7 +352,7 @@ def test_an_estimator_of_which_nothing_can_be_kept_is_named(backend, database, u
     ("place", "reason"), [("the estimator", "An estimator's name must have"), ("the page", "the name must have")]
 )
 def test_a_run_of_numbers_is_no_name_though_little_is_left_of_it(backend, database, job, place, reason):
-    """What stands for the numbers in the text that is looked at would be stored for a name."""
+    """The placeholder of left-out numbers would be stored as a name."""
 
     def make(padding, name):
         spoilt = page(1) | {"metadata": {"name": name, "page_number": "1"}}
@@ -651,7 +651,7 @@ def with_another(place):
 @pytest.mark.parametrize("of", ["pages", "metadata"])
 @pytest.mark.parametrize("large", [20, 1 << 30], ids=["large payloads", "small ones"])
 def test_a_workers_payload_that_could_not_be_joined_with_others_is_refused(damage, of, large, monkeypatch):
-    """It would be copied as it is into the answers to everybody who asks for results."""
+    """It would be copied unchanged into every response with these results."""
     monkeypatch.setattr(codec, "LARGE", large)
     sent = estimator("a", page(0, "A", values(500)))
     assert read_file(packed(sent, of=of))
@@ -900,7 +900,7 @@ def test_no_two_estimators_and_no_two_pages_are_the_same():
 
 
 def test_results_that_are_there_are_not_added_again(backend, database, job, some):
-    """As the scores of what was canceled, which may be looked at by two."""
+    """As for the results of a canceled simulation, which two processes may store."""
     before = stored(database)
     new = NewEstimator("c", "c", codec.encode_payload({}), (NewPage(0, "x", 1, codec.encode_payload({})),))
     with database.writing() as connection:

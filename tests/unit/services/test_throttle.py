@@ -1,4 +1,4 @@
-"""Who guesses passwords has to wait longer and longer; nobody else does."""
+"""Password guessing leads to increasing waits, only for the guesser."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress

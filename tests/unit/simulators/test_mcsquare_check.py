@@ -1,4 +1,4 @@
-"""Input on which MCsquare fails, hangs or silently simulates something else is refused, with a word on what to mend."""
+"""Input on which MCsquare fails, hangs or simulates something else is rejected, with advice."""
 
 import base64
 import contextlib

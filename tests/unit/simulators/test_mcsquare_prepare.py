@@ -148,7 +148,7 @@ def test_a_wrong_description_is_refused_with_its_line(text, words):
 
 
 def test_boxes_that_fill_a_large_grid_over_and_over_are_refused():
-    """Somebody waits for the check, which took seconds, and anybody can send the next one."""
+    """A client waits for the check, which took seconds, and anyone can send the next one."""
     whole = "grid 300 300 300\nspacing 1 1 1\n" + "box 0 300 0 300 0 300 5\n" * 1000
     with pytest.raises(InvalidInput, match=r"line 23: .* as an image"):
         ct.make_ct("ct.txt", whole)

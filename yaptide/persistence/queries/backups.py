@@ -1,4 +1,4 @@
-"""Queries about whole tables, whatever they are: read and fill them for a backup.
+"""Queries that read and fill whole tables, for a backup.
 
 No table or column is named here. They are read from the database itself, so that a backup contains all of them, on
 every revision of the schema.

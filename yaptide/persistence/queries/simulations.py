@@ -277,7 +277,7 @@ def last_reason(connection: Connection, simulation_id: int) -> str | None:
     """Return the reason of the last transition of a simulation itself, or None."""
     row = HISTORY.c
     query = select(row.reason).where(row.simulation_id == simulation_id, row.task_id.is_(None))
-    moves = query.where(row.from_state.is_distinct_from(row.to_state))  # a note is no transition
+    moves = query.where(row.from_state.is_distinct_from(row.to_state))  # an audit note is not a transition
     return connection.execute(moves.order_by(row.id.desc()).limit(1)).scalar()
 
 

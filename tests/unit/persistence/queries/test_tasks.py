@@ -256,7 +256,7 @@ def test_a_place_is_what_stands_before_the_last_slash():
 
 
 def test_a_simulation_is_run_at_one_place(ask, job, put):
-    """Elsewhere nobody has the scores that its tasks have left in the spool."""
+    """Another place lacks the results that its tasks left in the staging area."""
 
     def elsewhere(owner):
         return ask(tasks.is_run_elsewhere, job.simulation_id, owner)

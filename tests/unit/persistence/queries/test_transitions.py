@@ -18,7 +18,7 @@ CAUSE = Audit("somebody", BEGIN + timedelta(hours=1), "because")
 
 @pytest.fixture
 def job(backend, clock):
-    """A simulation of three tasks with 100 primaries each, and another one that nobody touches."""
+    """A simulation of three tasks with 100 primaries each, and another one that stays unchanged."""
     _, job = submitted(backend, 3)
     submitted(backend, 2)
     return job

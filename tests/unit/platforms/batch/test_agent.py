@@ -271,7 +271,7 @@ def test_the_key_is_not_taken_elsewhere(cluster, server):
 def test_a_task_that_cannot_be_run_says_so(cluster):
     there = cluster("true")
     (there.folder / "MCsquare").unlink()
-    with there.start() as process:  # nobody hears it: it is not waited for that
+    with there.start() as process:  # the server cannot be reached: the agent does not wait for it
         until(lambda: there.report()["state"] == "failed", "it has said so")
         process.terminate()
         process.communicate(timeout=60)

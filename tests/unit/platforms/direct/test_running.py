@@ -88,7 +88,7 @@ def test_what_a_command_links_to_is_in_the_folder_and_stays_when_that_goes(run):
 
 @pytest.mark.parametrize("signal", ["INT", "TERM", "HUP"])
 def test_a_simulator_does_not_hear_of_a_signal_to_all_processes(run, signal):
-    """Ctrl-C in a terminal and the end of a service reach it too: that is no reason for its task to fail."""
+    """Ctrl-C and the end of a service also reach the simulator: its task must not fail."""
     assert run(f"kill -{signal} $$; exit 0") == ["completed"]
 
 
@@ -155,7 +155,7 @@ def test_a_report_that_nobody_hears_is_no_failure(run, monkeypatch):
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    """There is no room where tasks run."""
+    """The disk where tasks run is full."""
     usage = namedtuple("usage", "total used free")  # noqa: PYI024 - as shutil has it
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, MIN_FREE - 1))
 

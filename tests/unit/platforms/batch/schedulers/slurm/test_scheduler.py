@@ -118,7 +118,7 @@ def test_numbers_of_tasks_that_no_job_has_are_refused(tasks):
         slurm.array_command(job(), "x", tasks)
 
 
-#: Text that a program can be told.
+#: Text that can be an argument of a program.
 WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
 
 
