@@ -1,4 +1,4 @@
-"""What the tests of the production platform share."""
+"""Fixtures of the tests of the production platform."""
 
 from collections.abc import Iterator
 

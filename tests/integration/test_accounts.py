@@ -1,4 +1,4 @@
-"""Whose account it is: by issuer and subject for users of Keycloak, by names that cannot be mistaken for local ones."""
+"""Owners of accounts: issuer and subject for users of Keycloak, unambiguous names for local users."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Databases of the existing backend are converted without loss; a failure changes nothing, every decision is reported."""
+"""Databases of the existing backend are converted without loss; a failure changes nothing, each decision is listed."""
 
 import base64
 import gzip

@@ -1,4 +1,4 @@
-"""What is said through a broker, and what becomes of it while the broker is away."""
+"""Messages through the broker, also while the broker is unavailable."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""What holds for every call: reachability, CORS, caching, compression, one shape of errors, a description of it all."""
+"""Rules for every call: reachability, CORS, caching, compression, one shape of errors, the OpenAPI document."""
 
 import gzip
 import re

@@ -1,4 +1,4 @@
-"""What workers, clusters and scripts report with an update key: tasks, simulations, log files."""
+"""Reports of workers, clusters and scripts with an update key: tasks, simulations, log files."""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime

@@ -1,4 +1,4 @@
-"""Who is let in, from where, and how fast: sign-in under attack, registration, and reverse proxies."""
+"""Limits of sign-in and registration by address: under attack, and behind reverse proxies."""
 
 from dataclasses import replace
 from functools import partial

@@ -1,4 +1,4 @@
-"""What monitoring sees of the application: health, readiness, figures, and the log."""
+"""Monitoring: health, readiness, metrics, and the log."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Pages that cannot be kept are left out alone, and pages that can are stored in one form, whatever they came in."""
+"""Only invalid pages are left out; valid ones are stored in one form, whatever their original form."""
 
 import json
 import math

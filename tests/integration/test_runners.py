@@ -1,4 +1,4 @@
-"""What is announced decides what is accepted; what waits says why."""
+"""Announcements decide which submissions are accepted; waiting simulations show the reason."""
 
 import threading
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What executors rely on: claims, silence, merging, and results that are there whole or not at all."""
+"""Services for executors: claims, stalled tasks, merging, and complete results or none."""
 
 import os
 from collections import Counter

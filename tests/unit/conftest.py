@@ -1,4 +1,4 @@
-"""What unit tests of services and queries share: a store in memory, and a clock that they set."""
+"""Fixtures of unit tests of services and queries: a store in memory, and a clock that tests set."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a package says of itself: its version, its licence, and what it imports."""
+"""Packages: version, licence, and imports."""
 
 import ast
 import re

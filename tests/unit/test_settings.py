@@ -1,4 +1,4 @@
-"""Settings that would open a door are refused, and what is kept is for its owner only."""
+"""Unsafe settings are rejected, and stored files are accessible only to their owner."""
 
 import stat
 

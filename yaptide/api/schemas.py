@@ -145,7 +145,6 @@ class Logfiles(StrictBody):
 
 Worker = Annotated[StrictStr, Field(min_length=1, max_length=200, pattern=r"^[^/\x00]+$")]
 Owner = Annotated[str, Field(min_length=1, max_length=400, pattern=r"^[^\x00]+$")]
-_ATTEMPT: Any = Field(0, description="Ignored; sent by workers of the previous version")
 
 
 class TaskClaim(StrictBody):
@@ -157,37 +156,38 @@ class TaskClaim(StrictBody):
     with_input: StrictBool = Field(True, description="Whether to return the input files")
 
 
-class TaskProgress(StrictBody):
-    """The progress of a claimed task; `estimated_time` is the time left in seconds."""
+class Run(StrictBody):
+    """The run of a claimed task."""
 
     owner: Owner
-    attempt: Number = _ATTEMPT
+    attempt: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
+        0, description="Ignored; sent by workers of the previous version"
+    )
+
+
+class TaskProgress(Run):
+    """The progress of a claimed task; `estimated_time` is the time left in seconds."""
+
     simulated_primaries: Count
     estimated_time: Annotated[StrictInt, Field(ge=0, le=2**31 - 1)] | None = None
 
 
-class TaskEnd(StrictBody):
+class TaskEnd(Run):
     """The end of a claimed task: the reason, and its log files."""
 
-    owner: Owner
-    attempt: Number = _ATTEMPT
     reason: Annotated[StrictStr, Field(max_length=10_000, pattern=r"^[^\x00]*$")] = ""
     logfiles: dict[StrictStr, StrictStr] = {}
 
 
-class RunQuery(StrictBody):
+class RunQuery(Run):
     """The run of a task that produced the results, and its primaries."""
 
-    owner: Owner
-    attempt: Annotated[int, Field(ge=0, le=2**31 - 1)] = _ATTEMPT
     primaries: Annotated[int, Field(ge=1, le=2**62)] | None = None
 
 
-class FilesQuery(StrictBody):
+class FilesQuery(Run):
     """The run of a task that wrote the files, and exit code of its simulator; negative: the signal that ended it."""
 
-    owner: Owner
-    attempt: Annotated[int, Field(ge=0, le=2**31 - 1)] = _ATTEMPT
     exit_code: Annotated[int, Field(ge=-255, le=255)]
 
 

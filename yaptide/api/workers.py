@@ -34,17 +34,9 @@ def claim_task(simulation_id: int, task_id: int, json_data: schemas.TaskClaim) -
     claimed, files = workers.claim_task(
         get_backend(), get_worker(), task_id, json_data.worker, version, digest, with_input=json_data.with_input
     )
-    document = {
-        "message": "The task is yours",
-        "job_id": claimed.job_id,
-        "sim_type": claimed.sim_type,
-        "primaries": claimed.primaries,
-        "seed": claimed.seed,
-        "owner": claimed.owner,
-        "attempt": claimed.attempt,
-        "input_files": dict(files),
-    }
-    return json_response(document)
+    names = ("job_id", "sim_type", "primaries", "seed", "owner", "attempt")
+    claim = {name: getattr(claimed, name) for name in names}
+    return json_response({"message": "The task is yours", **claim, "input_files": dict(files)})
 
 
 @blueprint.post("/tasks/<int:task_id>/progress")

@@ -1,4 +1,4 @@
-"""Clients and jobs as Python objects: how they look, and copies of them in other processes."""
+"""Clients and jobs as Python objects: their repr, and copies in other processes."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""Pages that hold what JSON has no number for, and pages that cannot be kept."""
+"""Pages with values that JSON cannot express, and invalid pages."""
 
 import math
 

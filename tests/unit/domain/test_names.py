@@ -1,4 +1,4 @@
-"""Which names are one name, and which look like one."""
+"""Equivalent names, and names that look alike."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Who has the simulations of a data folder run."""
+"""The lock of a data folder: only one process runs its simulations."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Decoded pages: each made once, few kept, and cut into slices."""
+"""Decoded pages: decoded once, cached, and cut into slices."""
 
 import math
 import threading

@@ -1,4 +1,4 @@
-"""What of a project MCsquare can do, what is left out, and under which names results come back."""
+"""Conversion of projects for MCsquare: supported parts, omitted parts, and names of results."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""What a depth curve across any beam is: nothing is lost, tasks add up, and a range is where the protons stop."""
+"""Depth curves along any beam: no dose is lost, tasks add up, and the range is where the protons stop."""
 
 import math
 

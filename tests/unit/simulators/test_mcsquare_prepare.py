@@ -1,4 +1,4 @@
-"""What is written for a task is what was checked, in a form that MCsquare cannot misread."""
+"""The input of a task is the checked input, in a form that MCsquare cannot misread."""
 
 import base64
 import time

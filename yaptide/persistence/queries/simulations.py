@@ -48,20 +48,12 @@ SUBTABLES = {
     DIRECT: (CELERY_SIMULATION, insert(CELERY_TASK).from_select(["id"], _TASK_IDS)),
     BATCH: (BATCH_SIMULATION, insert(BATCH_TASK).from_select(["id"], _TASK_IDS)),
 }
-_DESCRIPTION = (
-    SIMULATION.c.id,
-    SIMULATION.c.user_id,
-    SIMULATION.c.job_state,
-    SIMULATION.c.title,
-    SIMULATION.c.sim_type,
-    SIMULATION.c.input_type,
-    SIMULATION.c.platform,
-    SIMULATION.c.start_time,
-    SIMULATION.c.end_time,
-    SIMULATION.c.simulator_version,
-    SIMULATION.c.simulator_digest,
-    SIMULATION.c.stored_bytes,
-    SIMULATION.c.refused_pages,
+_DESCRIPTION = tuple(
+    SIMULATION.c[name]
+    for name in (
+        *("id", "user_id", "job_state", "title", "sim_type", "input_type", "platform", "start_time", "end_time"),
+        *("simulator_version", "simulator_digest", "stored_bytes", "refused_pages"),
+    )
 )
 _LISTED = tuple(
     SIMULATION.c[name]

@@ -84,14 +84,8 @@ _PROGRESS_BY_BOTH = _PROGRESS.where(_THIS, _KEY_FITS, _OWNED)
 _HEARTBEAT = update(TASK).where(_THIS, _OWNED).values(heartbeat_time=bindparam("now"))
 _STATUS = (
     select(
-        TASK.c.task_id,
-        TASK.c.task_state,
-        TASK.c.requested_primaries,
-        TASK.c.simulated_primaries,
-        TASK.c.start_time,
-        TASK.c.end_time,
-        TASK.c.last_update_time,
-        TASK.c.estimated_time,
+        *(TASK.c.task_id, TASK.c.task_state, TASK.c.requested_primaries, TASK.c.simulated_primaries),
+        *(TASK.c.start_time, TASK.c.end_time, TASK.c.last_update_time, TASK.c.estimated_time),
     )
     .where(TASK.c.simulation_id == bindparam("simulation"))
     .order_by(TASK.c.task_id)

@@ -1,4 +1,4 @@
-"""What runs on the nodes: on old Pythons, with nothing but their standard library, also without the server."""
+"""The agent on the nodes: old Pythons, only the standard library, also without the server."""
 
 import ast
 import json
