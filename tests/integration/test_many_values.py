@@ -11,7 +11,7 @@ from yaptide.domain.states import EntityState
 from yaptide.persistence import codec
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import CeleryTaskModel, PageModel, SimulationModel, TaskModel
-from yaptide.persistence.queries import outbox, results, retention, simulations
+from yaptide.persistence.queries import blobs, outbox, results, retention, simulations
 from yaptide.services import outbox as outbox_service
 from yaptide.services.backend import Backend
 
@@ -87,7 +87,7 @@ def test_heads_of_very_many_pages(database: Database) -> None:
     ids = page_ids(database)
     with database.reading() as connection:
         others = range(max(ids) + 1, max(ids) + (1000 if database.is_sqlite else MANY))  # each is opened there
-        heads = results.page_heads(connection, [*others, *ids], 2)
+        heads = blobs.read_heads(connection, [*others, *ids], 2)
         assert [head for head in heads if head] == [b"\x1f\x8b"] * 2
 
 

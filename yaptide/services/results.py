@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from yaptide.domain.errors import InvalidInput, NotFound
 from yaptide.persistence import codec
 from yaptide.persistence.codec import Stored
-from yaptide.persistence.queries import results
+from yaptide.persistence.queries import blobs, results
 from yaptide.persistence.queries.users import User
 from yaptide.services.access import find_readable
 from yaptide.services.backend import Backend
@@ -175,7 +175,7 @@ def _query_rows(
 
 
 def _is_ours(connection: Connection, pages: Sequence[Any]) -> bool:
-    return all(map(codec.written_here, results.page_heads(connection, [page.id for page in pages], _HEAD)))
+    return all(map(codec.written_here, blobs.read_heads(connection, [page.id for page in pages], _HEAD)))
 
 
 def _listed(pages: Sequence[Any]) -> Iterator[Any]:
@@ -218,7 +218,7 @@ def stream_page(backend: Backend, page: Any) -> Iterator[bytes]:
     start = 0
     while start < page.length:
         with backend.database.reading() as connection:
-            piece = results.page_slice(connection, page.id, start, _SLICE)
+            piece = blobs.read_chunk(connection, page.id, start, _SLICE)
         if not piece:
             raise NotFound("The results were deleted while they were being read")
         yield piece

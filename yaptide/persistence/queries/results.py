@@ -42,7 +42,7 @@ def _add_pages(connection: Connection, estimator_id: int, pages: Sequence[NewPag
         row = {"estimator_id": estimator_id, "page_number": page.number, "page_name": page.name}
         row["page_dimension"] = page.dimension
         if isinstance(page.payload, LargePayload):
-            blobs.add_blob(connection, PAGE, row, page.payload)
+            blobs.add_blob(connection, row, page.payload)
         else:
             small.append(row | page.payload.columns())
     if small:
@@ -127,13 +127,3 @@ def find_page(connection: Connection, simulation_id: int, estimator: str, number
         .where(PAGE.c.page_number == number)
     )
     return connection.execute(query).first()
-
-
-def page_heads(connection: Connection, page_ids: Sequence[int], length: int) -> list[bytes]:
-    """Return the first bytes of stored payloads, in any order."""
-    return blobs.read_heads(connection, PAGE, page_ids, length)
-
-
-def page_slice(connection: Connection, page_id: int, start: int, length: int) -> bytes:
-    """Return bytes of one stored payload; fewer, or none, if the page is gone."""
-    return blobs.read_chunk(connection, PAGE, page_id, start, length)

@@ -40,11 +40,6 @@ def queue_of(sim_type: str) -> str:
     return f"simulate.{sim_type}"
 
 
-def list_queues() -> list[str]:
-    """The names of all queues."""
-    return [*map(queue_of, list_names()), MERGE_QUEUE]
-
-
 def make_celery(url: str, task_limit: float) -> Celery:
     """The Celery application of server and workers; `task_limit` (s) is the longest time that a task may run.
 
@@ -141,7 +136,7 @@ class Broker:
         """The number of waiting messages in each queue (default: all queues); raises Unavailable."""
         with self._connected() as connection:
             counts = {}
-            for name in list_queues() if queues is None else queues:
+            for name in [*map(queue_of, list_names()), MERGE_QUEUE] if queues is None else queues:
                 with connection.channel() as channel:
                     counts[name] = durable_queue(name)(channel).queue_declare().message_count
             return counts
