@@ -175,18 +175,14 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
         app.register_blueprint(blueprint)
     web.register_pages(app)
     if settings.ui_dir is not None:
-        web.front_end.register(app, web.front_end.load_build(settings.ui_dir, _issuers(backend)))
+        issuers = () if backend.keycloak is None else backend.keycloak.issuers
+        web.front_end.register(app, web.front_end.load_build(settings.ui_dir, issuers))
     if backend.database.is_sqlite:
         prepare_to_serve(backend)
     else:
         app.before_request(_checked_once(backend))
     app.before_request(guard_body)
     return app
-
-
-def _issuers(backend: Backend) -> tuple[str, ...]:
-    """The realm of Keycloak whose users sign in."""
-    return () if backend.keycloak is None else backend.keycloak.issuers
 
 
 def describe_front_end(settings: Settings, urls: Sequence[str]) -> list[str]:

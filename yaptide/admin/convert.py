@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -27,20 +27,17 @@ def convert_to_folder(
 
     Example: yaptide convert project.json --for mcsquare -o beam
     """
-    conversion = convert_project(_document(project), simulator)
+    is_stdin = str(project) == "-"
+    document = parse_project(sys.stdin.buffer.read(), "standard input") if is_stdin else read_project(project)
+    conversion = convert_project(document, simulator)
     _write(conversion.files, folder)
     if as_json:
-        document = {"simulator": simulator, "folder": str(folder), "files": sorted(conversion.files)}
-        print_json({**document, "resolution": conversion.resolution, "left_out": list(conversion.left_out)})
+        summary = {"simulator": simulator, "folder": str(folder), "files": sorted(conversion.files)}
+        print_json({**summary, "resolution": conversion.resolution, "left_out": list(conversion.left_out)})
         return
     print_message(f"Wrote {format_count(len(conversion.files), 'file')} into {folder}: {conversion.resolution}")
     for sentence in conversion.left_out:
         print_message(f"Left out: {sentence}")
-
-
-def _document(file: Path) -> Mapping[str, Any]:
-    """Return the JSON document in a file; raise InvalidInput if it is not JSON."""
-    return parse_project(sys.stdin.buffer.read(), "standard input") if str(file) == "-" else read_project(file)
 
 
 def _write(files: Mapping[str, str], folder: Path) -> None:

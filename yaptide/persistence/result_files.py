@@ -78,12 +78,9 @@ class ResultFile:
             if any(info.compress_type != ZIP_STORED for info in self._archive.infolist()):
                 raise InvalidInput("The entries of the results must not be compressed")
             self.estimators = _ENTRIES.decode(read_entry(self._archive, _INDEX, _MOST_INDEX))
-            self._check_named()
-
-    def _check_named(self) -> None:
-        pages = sum(len(estimator.pages) for estimator in self.estimators)
-        if len(self._archive.infolist()) != len(self.estimators) + pages + 1:
-            raise InvalidInput("The entries of the results do not match their index")
+            pages = sum(len(estimator.pages) for estimator in self.estimators)
+            if len(self._archive.infolist()) != len(self.estimators) + pages + 1:
+                raise InvalidInput("The entries of the results do not match their index")
 
     def metadata(self, e: int) -> bytes:
         """Return the payload of an estimator's metadata."""

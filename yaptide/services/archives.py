@@ -370,7 +370,9 @@ def _exists(connection: Connection, simulation: SimulationManifest) -> bool:
 
 
 def _add(connection: Connection, reader: Reader, simulation: SimulationManifest, user: User) -> None:
-    values = _columns(simulation, SimulationModel) | {
+    columns = table_of(SimulationModel).c
+    described = {name: getattr(simulation, name) for name in simulation.__struct_fields__ if name in columns}
+    values = described | {
         "user_id": user.id,
         "update_key_hash": None,
         "stored_bytes": sum(reader.size(payload.entry) for payload in simulation.payloads()),
@@ -401,12 +403,6 @@ def _cluster(connection: Connection, simulation: SimulationManifest) -> int | No
     if number is None:
         raise NotFound(f"{simulation.job_id} ran on the cluster {simulation.cluster_name!r}: add the cluster first")
     return number
-
-
-def _columns(simulation: SimulationManifest, model: type[Base]) -> dict[str, Any]:
-    """Return the values of a description that are columns of its table."""
-    values = {name: getattr(simulation, name) for name in simulation.__struct_fields__}
-    return {name: value for name, value in values.items() if name in table_of(model).c}
 
 
 def _stored(reader: Reader, payload: Payload) -> dict[str, Any]:

@@ -118,7 +118,7 @@ class ClusterSession:
 
     def process_jobs(self, jobs: list[Job]) -> bool:
         """Submit, follow and clean up these jobs once; returns False after an error that may be transient."""
-        if not self._memory.orphans and not any(map(self._needs_access, jobs)):
+        if not self._memory.orphans and all(job.has_ended and not self._is_followed(job) for job in jobs):
             return True
         try:
             access = self._open_access()
@@ -178,9 +178,6 @@ class ClusterSession:
                 batch.refuse_submission(self._backend, job, "an internal error, see the server's log")
             return False
         return True
-
-    def _needs_access(self, job: Job) -> bool:
-        return self._is_followed(job) or not job.has_ended
 
     def _is_followed(self, job: Job) -> bool:
         if not job.has_ended:
