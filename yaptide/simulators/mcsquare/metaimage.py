@@ -18,7 +18,7 @@ from yaptide.simulators.text import Line, filled_lines, quote_word
 
 Voxels = NDArray[np.float32]
 
-MOST_VOXELS = 300**3
+MOST_VOXELS = 1 << 26
 
 _TYPES = {"MET_FLOAT": "f4", "MET_DOUBLE": "f8", "MET_SHORT": "i2", "MET_INT": "i4"}
 _YES, _NO = ("True", "true", "T", "1"), ("False", "false", "F", "0")
