@@ -34,7 +34,10 @@ class Settings(BaseSettings):
     The file is `.env` in the working directory, or the one that `YAPTIDE_ENV_FILE` names. Variables take precedence.
     """
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+    # The variable of a setting is YAPTIDE_ and its name in capitals, unless the setting names another.
+    model_config = SettingsConfigDict(
+        extra="ignore", frozen=True, populate_by_name=True, alias_generator=lambda name: f"YAPTIDE_{name.upper()}"
+    )
 
     database_uri: str = Field(
         "",
@@ -44,13 +47,11 @@ class Settings(BaseSettings):
     )
     data_dir: Path = Field(
         default_factory=lambda: _default_data_dir(),  # noqa: PLW0108 - defined below
-        validation_alias="YAPTIDE_DATA_DIR",
         description="Data folder: SQLite file, staging area, working folders of tasks, the key that signs tokens. "
         "Default: the user's data folder of the system, such as `~/.local/share/yaptide`.",
     )
     simulators_dir: Path = Field(
         default_factory=lambda: Path(sys.prefix) / "share" / "yaptide" / "simulators",
-        validation_alias="YAPTIDE_SIMULATORS_DIR",
         description="Where simulators are installed. Default: `share/yaptide/simulators` below Python's prefix.",
     )
     signing_key: SecretStr = Field(
@@ -60,7 +61,6 @@ class Settings(BaseSettings):
     )
     secret_keys: SecretStr = Field(
         SecretStr(""),
-        validation_alias="YAPTIDE_SECRET_KEYS",
         description="Keys from `yaptide secrets new-key`, separated by commas, for encrypting private keys: "
         "the first encrypts, all decrypt. Default: none; private keys cannot be stored.",
     )
@@ -79,24 +79,15 @@ class Settings(BaseSettings):
     )
     backend_url: str = Field(
         "http://127.0.0.1:5000",
-        validation_alias="YAPTIDE_BACKEND_URL",
         description="URL of the server to which workers and cluster nodes report; cluster nodes need `https://`.",
     )
     silence_seconds: float = Field(
-        60.0,
-        ge=2,
-        validation_alias="YAPTIDE_SILENCE_SECONDS",
-        description="Seconds without a heartbeat after which a worker is stalled and its tasks run again.",
+        60.0, ge=2, description="Seconds without a heartbeat after which a worker is stalled and its tasks run again."
     )
     cluster_seconds: float = Field(
-        10.0,
-        ge=0.5,
-        validation_alias="YAPTIDE_CLUSTER_SECONDS",
-        description="Seconds between two queries of a user's jobs on a cluster.",
+        10.0, ge=0.5, description="Seconds between two queries of a user's jobs on a cluster."
     )
-    workers: int = Field(
-        0, ge=0, le=1024, validation_alias="YAPTIDE_WORKERS", description="Number of parallel tasks; 0: one per core."
-    )
+    workers: int = Field(0, ge=0, le=1024, description="Number of parallel tasks; 0: one per core.")
     foreign_codes: str = Field(
         "",
         validation_alias="YAPTIDE_FOREIGN_WORKERS",
@@ -106,14 +97,12 @@ class Settings(BaseSettings):
     )
     editor_simulator: str = Field(
         "auto",
-        validation_alias="YAPTIDE_EDITOR_SIMULATOR",
         description="Simulator for projects of the web editor whose own simulator cannot run them here; "
         "`off`: they are rejected. Default: the first that can run converted projects, such as `mcsquare`, "
         "unless workers (CELERY_BROKER_URL) or clusters are configured.",
     )
     cors_origins: str = Field(
         "http://localhost:3000,http://127.0.0.1:3000",
-        validation_alias="YAPTIDE_CORS_ORIGINS",
         description="Web front ends that may use the API from another origin, separated by commas; other pages cannot "
         "change anything ([serving.md](serving.md#pages-from-elsewhere)).",
     )
@@ -121,97 +110,66 @@ class Settings(BaseSettings):
         256,
         ge=1,
         le=1000,
-        validation_alias="YAPTIDE_MAX_BODY_MIB",
         description="Maximum body of a request with input or log files, MiB, after decompression; other requests may "
         "have 1 MiB. At most 1000, because PostgreSQL stores at most 1 GB in one value.",
     )
     max_voxels: int = Field(
         1 << 26,
         ge=1,
-        validation_alias="YAPTIDE_MAX_VOXELS",
         description="Maximum number of voxels of a CT. Each takes about 20 bytes of memory per running task, and about "
         "40 bytes when results are merged. Default: 512 x 512 x 256.",
     )
-    max_results_mib: int = Field(
-        1024, ge=1, validation_alias="YAPTIDE_MAX_RESULTS_MIB", description="Maximum body of `POST /results`, MiB."
-    )
+    max_results_mib: int = Field(1024, ge=1, description="Maximum body of `POST /results`, MiB.")
     request_seconds: float = Field(
         20.0,
         gt=0,
-        validation_alias="YAPTIDE_REQUEST_SECONDS",
         description="Seconds allowed for receiving a body or sending a response, plus its size / YAPTIDE_REQUEST_RATE.",
     )
     request_rate: float = Field(
-        8192.0,
-        gt=0,
-        validation_alias="YAPTIDE_REQUEST_RATE",
-        description="Minimum rate for receiving bodies and sending responses, bytes per second.",
+        8192.0, gt=0, description="Minimum rate for receiving bodies and sending responses, bytes per second."
     )
-    max_tasks: int = Field(
-        10_000, ge=1, validation_alias="YAPTIDE_MAX_TASKS", description="Maximum number of tasks per simulation."
-    )
-    task_hours: float = Field(
-        24.0, gt=0, validation_alias="YAPTIDE_TASK_HOURS", description="Hours after which a running task is stopped."
-    )
-    access_minutes: int = Field(
-        10, ge=1, validation_alias="YAPTIDE_ACCESS_MINUTES", description="Lifetime of an access token, minutes."
-    )
-    refresh_minutes: int = Field(
-        120, ge=1, validation_alias="YAPTIDE_REFRESH_MINUTES", description="Lifetime of a session, minutes."
-    )
+    max_tasks: int = Field(10_000, ge=1, description="Maximum number of tasks per simulation.")
+    task_hours: float = Field(24.0, gt=0, description="Hours after which a running task is stopped.")
+    access_minutes: int = Field(10, ge=1, description="Lifetime of an access token, minutes.")
+    refresh_minutes: int = Field(120, ge=1, description="Lifetime of a session, minutes.")
     update_key_days: int = Field(
-        30,
-        ge=1,
-        validation_alias="YAPTIDE_UPDATE_KEY_DAYS",
-        description="Days after the end of a simulation during which its workers may still report.",
+        30, ge=1, description="Days after the end of a simulation during which its workers may still report."
     )
 
     registration: Literal["open", "closed"] = Field(
-        "open",
-        validation_alias="YAPTIDE_REGISTRATION",
-        description="`open`: anyone may register as a user; `closed`: only administrators add users.",
+        "open", description="`open`: anyone may register as a user; `closed`: only administrators add users."
     )
     min_password_length: int = Field(
         LEAST,
         ge=1,
         le=MAX_PASSWORD,
-        validation_alias="YAPTIDE_MIN_PASSWORD_LENGTH",
         description="Minimum length of new passwords, characters; existing passwords stay valid.",
     )
     sign_ins_per_minute: int = Field(
         SIGN_INS,
         ge=1,
-        validation_alias="YAPTIDE_SIGN_INS_PER_MINUTE",
         description="Maximum sign-ins per minute from one address; see [serving](serving.md#signing-in).",
     )
     registrations_per_hour: int = Field(
-        REGISTRATIONS,
-        ge=1,
-        validation_alias="YAPTIDE_REGISTRATIONS_PER_HOUR",
-        description="Maximum registrations per hour from one address.",
+        REGISTRATIONS, ge=1, description="Maximum registrations per hour from one address."
     )
     proxies: int = Field(
         0,
         ge=0,
         le=10,
-        validation_alias="YAPTIDE_PROXIES",
         description="Number of reverse proxies in front of the server, each of which sets `X-Forwarded-For`, `-Proto` "
         "and `-Host`. With 0 these headers are ignored.",
     )
     metrics: Literal["local", "network", "off"] = Field(
         "local",
-        validation_alias="YAPTIDE_METRICS",
         description="Access to `/metrics`: `local`: programs on this machine; `network`: anyone who can reach the "
         "port; `off`: disabled. Requests through a proxy are always rejected.",
     )
     log_format: Literal["text", "json"] = Field(
-        "text",
-        validation_alias="YAPTIDE_LOG_FORMAT",
-        description="Log format: `text`, or `json` with one object per line.",
+        "text", description="Log format: `text`, or `json` with one object per line."
     )
     log_level: Literal["", "debug", "info", "warning", "error"] = Field(
         "",
-        validation_alias="YAPTIDE_LOG_LEVEL",
         description="Lowest level that is logged: `debug`, `info` (each request), `warning` or `error`. "
         "Default: `warning` for text, `info` for JSON.",
     )
@@ -238,7 +196,6 @@ class Settings(BaseSettings):
     )
     keycloak_web_client: str = Field(
         "",
-        validation_alias="YAPTIDE_KEYCLOAK_WEB_CLIENT",
         description="Client ID in Keycloak of yaptide's own pages; the sign-in page then has a button; see "
         "[keycloak.md](keycloak.md). Default: none; no such button.",
     )
@@ -251,13 +208,11 @@ class Settings(BaseSettings):
     )
     ui_dir: Path | None = Field(
         None,
-        validation_alias="YAPTIDE_UI_DIR",
         description="Folder with a build of the web front end, which `yaptide up` serves under `/editor`; see "
         "[web-front-end.md](web-front-end.md). Default: none.",
     )
     admins: str = Field(
         "",
-        validation_alias="YAPTIDE_ADMINS",
         description="Users who see the operator page, separated by commas: `alice` for a user who signs in with a "
         "password, `keycloak:bob` for one of Keycloak. Nobody can register by such a name: add the user with `yaptide "
         "users add`. Default: none.",

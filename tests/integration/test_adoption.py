@@ -25,7 +25,7 @@ from tests.support.legacy import NOW, PASSWORDS, PRIVATE_KEY, YEARS_AGO, Filler,
 from tests.support.postgres import Postgres
 from yaptide.admin import cli
 from yaptide.application import create_app
-from yaptide.domain.errors import Conflict, InvalidInput, NotConfigured
+from yaptide.domain.errors import Conflict, InvalidInput, NotConfigured, NotFound
 from yaptide.domain.names import make_skeleton
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState
 from yaptide.persistence import adoption as persistence, codec, schema
@@ -755,7 +755,7 @@ def test_the_report_is_printed_as_a_table(old, command):
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_a_file_that_is_not_there_is_not_made(url, command, tmp_path):
     done = command("db", "adopt")
-    assert isinstance(done.exception, InvalidInput)
+    assert isinstance(done.exception, NotFound)
     assert not (tmp_path / "old.db").exists()
 
 

@@ -28,7 +28,7 @@ from yaptide.persistence import codec, container
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import ClusterModel, PageModel, SimulationModel, TaskModel, UserModel
 from yaptide.persistence.models.base import table_of
-from yaptide.services import archives, backups, results, simulations, users
+from yaptide.services import archives, backups, results, results_upload, simulations, users
 from yaptide.services.backend import Backend
 from yaptide.services.simulations import Submission
 from yaptide.services.spool import Folder
@@ -148,7 +148,7 @@ def test_results_of_an_imported_simulation_read_as_before(home, tmp_path, there)
     job = simulations.submit_simulation(origin, user, Submission("shieldhit", 2, "t", payloads.shieldhit_files()))
     items = [payloads.estimator("a", payloads.page(0), payloads.page(1)), payloads.estimator("b")]
     body = {"simulation_id": job.simulation_id, "update_key": job.update_key, "estimators": items}
-    results.post_results(origin, orjson.dumps(body))
+    results_upload.post_results(origin, orjson.dumps(body))
     archives.export_simulations(origin, [job.job_id], tmp_path / "a.zip")
     archives.import_simulations(there, tmp_path / "a.zip", "bob")
     here = users.ensure_user(there, "bob")

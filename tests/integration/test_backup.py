@@ -27,7 +27,7 @@ from yaptide.domain.states import EntityState
 from yaptide.persistence import container, schema
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import Base, ClusterModel, InputModel, SimulationModel, UserModel
-from yaptide.services import backups, results, simulations, tasks, users
+from yaptide.services import backups, results_upload, simulations, tasks, users
 from yaptide.services.simulations import Submission
 from yaptide.services.tasks import Update
 
@@ -123,7 +123,7 @@ def test_a_backup_is_of_one_moment_while_others_write(backend, tmp_path):
                     tasks.report_task(backend, job.simulation_id, task, job.update_key, message)
             items = [payloads.estimator(f"e{n}", *(payloads.page(p) for p in range(3))) for n in range(3)]
             body = {"simulation_id": job.simulation_id, "update_key": job.update_key, "estimators": items}
-            results.post_results(backend, orjson.dumps(body))
+            results_upload.post_results(backend, orjson.dumps(body))
             if number == 0:
                 simulations.delete_simulation(backend, user, job.job_id)
 

@@ -16,7 +16,7 @@ from tests.support.payloads import bits, estimator, page
 from yaptide.persistence import codec, result_files
 from yaptide.persistence.models import PageModel
 from yaptide.persistence.payload import NewEstimator, NewPage
-from yaptide.services import results
+from yaptide.services import results, results_upload
 
 
 @pytest.fixture(autouse=True)
@@ -208,14 +208,14 @@ def deliver(job, spoiled):
 @pytest.mark.parametrize("what", ["metadata", "a page", "all pages"])
 def test_a_workers_results_that_swell_are_refused(signed_in, database, estimators, monkeypatch, what):
     """Some kilobytes may become a gigabyte; it is enough to see that there is no end of it."""
-    monkeypatch.setattr(results, "_MOST_METADATA", 20_000)
+    monkeypatch.setattr(results_upload, "_MOST_METADATA", 20_000)
     monkeypatch.setattr(importlib.import_module("yaptide.services.large_json"), "_MOST", 200_000)
     if what == "metadata":
         estimators[0]["metadata"] = {"a": "x" * 30_000}
     elif what == "a page":
         estimators[0]["pages"][1]["metadata"]["more"] = "x" * 300_000
     else:
-        monkeypatch.setattr(results, "_MOST_TEXT", 100_000)
+        monkeypatch.setattr(results_upload, "_MOST_TEXT", 100_000)
     job = submit(signed_in)
     response = deliver(job, estimators)
     assert response.status_code == 400

@@ -29,7 +29,7 @@ from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import SimulationModel
 from yaptide.persistence.models.base import table_of
-from yaptide.services import logfiles, results, simulations, tasks, users
+from yaptide.services import logfiles, results_upload, simulations, tasks, users
 from yaptide.services.backend import Backend
 from yaptide.services.simulations import Submission
 from yaptide.services.spool import Folder
@@ -135,7 +135,7 @@ class Users:
         for title, days in (("Water phantom", 20), ("Prostate", 2)):
             made = self.submit("alice", title)
             body = {"simulation_id": made.simulation_id, "update_key": made.update_key}
-            results.post_results(self.backend, orjson.dumps(body | {"estimators": [payloads.estimator("dose")]}))
+            results_upload.post_results(self.backend, orjson.dumps(body | {"estimators": [payloads.estimator("dose")]}))
             self.age(made, days)
         failed = self.submit("alice", "Head and neck")
         for task_id in (0, 1):

@@ -26,6 +26,7 @@ from yaptide.services import (
     passwords,
     recovery,
     results,
+    results_storage,
     sessions,
     simulations,
     tasks,
@@ -465,8 +466,8 @@ def fail_after(monkeypatch, module: Any, name: str, calls: int) -> None:
     [
         (codec.Payload, "columns", 0),
         (codec.Payload, "columns", 2),
-        (results.simulations, "count_bytes", 0),
-        (results.lifecycle, "end_simulation", 0),
+        (results_storage.simulations, "count_bytes", 0),
+        (results_storage.lifecycle, "end_simulation", 0),
     ],
     ids=["at the first row", "between two pages", "behind the last page", "at the move to COMPLETED"],
 )
@@ -493,14 +494,14 @@ def test_a_merge_that_has_to_give_way_is_stored_at_the_next_try(backend, submit,
     job = submit(1)
     [claim] = claim_all(backend)
     tasks.complete_task(backend, claim, output([1, 2, 3]))
-    store, tries = results.store_results, iter([Contended("a deadlock")])
+    store, tries = results_storage.store_results, iter([Contended("a deadlock")])
 
     def give_way_once(*args: Any) -> None:
         for error in tries:
             raise error
         store(*args)
 
-    monkeypatch.setattr(results, "store_results", give_way_once)
+    monkeypatch.setattr(results_storage, "store_results", give_way_once)
     merging.merge_simulation(backend, merging.claim_merge(backend, ME), ME)
     assert state(job) == "COMPLETED"
 

@@ -31,7 +31,7 @@ from yaptide.domain.errors import Conflict, InvalidInput, YaptideError
 from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import SimulationModel
-from yaptide.services import merging, recovery, results, retention, simulations, tasks, users
+from yaptide.services import merging, recovery, results, results_upload, retention, simulations, tasks, users
 from yaptide.services.backend import Backend, utc_now
 from yaptide.services.retention import Old
 from yaptide.services.simulations import Page, Report, Submission
@@ -166,7 +166,9 @@ class Store(RuleBasedStateMachine):
         accepted = result.results == str(value) or (
             result.results is None and result.state not in {"FAILED", "CANCELED"}
         )
-        self._expect(Conflict, not accepted, lambda: results.post_results(self.backend, json.dumps(body).encode()))
+        self._expect(
+            Conflict, not accepted, lambda: results_upload.post_results(self.backend, json.dumps(body).encode())
+        )
         if accepted and result.results is None:
             result.results = str(value)
             if result.state != "COMPLETED":
@@ -179,7 +181,7 @@ class Store(RuleBasedStateMachine):
         body = {"simulation_id": result.id, "update_key": "wrong", "estimators": [payloads.estimator()]}
         failed = EntityState.FAILED
         for call in (
-            lambda: results.post_results(self.backend, json.dumps(body).encode()),
+            lambda: results_upload.post_results(self.backend, json.dumps(body).encode()),
             lambda: tasks.report_task(self.backend, result.id, 0, "wrong", Update(task_state=failed)),
             lambda: simulations.report_simulation(self.backend, result.id, "wrong", Report(failed)),
         ):

@@ -30,7 +30,7 @@ GROUPS = {
     ],
     "transitions": ["yaptide/persistence/queries/transitions.py", "yaptide/services/lifecycle.py"],
     "tasks": ["yaptide/persistence/queries/tasks.py", "yaptide/services/tasks.py"],
-    "results": ["yaptide/services/results.py"],
+    "results": [f"yaptide/services/results{part}.py" for part in ("", "_storage", "_upload")],
     "sessions": ["yaptide/services/sessions.py"],
 }
 LOWEST_SCORE = 0.85

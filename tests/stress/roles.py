@@ -14,7 +14,7 @@ from tests.support.storing import FOREIGN, output
 from yaptide.domain.errors import YaptideError
 from yaptide.domain.states import EntityState
 from yaptide.persistence.engine import Database
-from yaptide.services import merging, recovery, results, simulations, tasks, users
+from yaptide.services import merging, recovery, results_upload, simulations, tasks, users
 from yaptide.services.backend import Backend, utc_now
 from yaptide.services.simulations import Report, Submission
 from yaptide.services.spool import Folder
@@ -89,7 +89,7 @@ class Role:
         pages = [payloads.page(number) for number in range(3)]
         estimators = [payloads.estimator("dose", *pages), payloads.estimator("fluence", *pages)]
         body = {"simulation_id": simulation["id"], "update_key": simulation["key"], "estimators": estimators}
-        results.post_results(self.backend, json.dumps(body).encode())
+        results_upload.post_results(self.backend, json.dumps(body).encode())
         self.acknowledge("results", simulation["id"], pages=6)
 
     def runner(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.storing import copy_into_memory
 from yaptide.persistence.engine import Database
-from yaptide.services import lifecycle, recovery, results, sessions, simulations, tasks
+from yaptide.services import lifecycle, recovery, results_upload, sessions, simulations, tasks
 
 
 @pytest.fixture
@@ -40,6 +40,6 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of all services; it stands still unless a test moves it."""
     clock = Clock()
-    for module in (lifecycle, recovery, results, sessions, simulations, tasks):
+    for module in (lifecycle, recovery, results_upload, sessions, simulations, tasks):
         monkeypatch.setattr(module, "utc_now", clock)
     return clock

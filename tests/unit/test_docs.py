@@ -39,7 +39,7 @@ from yaptide.persistence.models import Base
 from yaptide.services import (
     clusters as cluster_services,
     logfiles,
-    results,
+    results_upload,
     simulations as services,
     users as user_services,
 )
@@ -89,7 +89,7 @@ def test_check_names_what_differs_and_changes_nothing(tmp_path, monkeypatch):
 
 
 def test_every_setting_is_documented():
-    in_code = {
+    in_code = {str(field.validation_alias) for field in Settings.model_fields.values()} | {
         variable
         for path in (ROOT / "yaptide").rglob("*.py")
         for variable in re.findall(r"\b(?:YAPTIDE|FLASK|CELERY|KEYCLOAK|CERT)_[A-Z][A-Z_]+\b", path.read_text())
@@ -99,9 +99,10 @@ def test_every_setting_is_documented():
         "YAPTIDE_PARENT_PID",
         "YAPTIDE_TASK_ID",
         "YAPTIDE_RUN_NAME",
-    }  # a constant; what `yaptide up` tells its own processes, and job scripts on clusters tell the agent
+        "CELERY_SIMULATION",
+        "CELERY_TASK",
+    }  # constants; what `yaptide up` tells its own processes, and job scripts on clusters tell the agent
     assert in_code == set(re.findall(r"`((?:YAPTIDE|FLASK|CELERY|KEYCLOAK|CERT)_\w+)`", MADE["docs/settings.md"]))
-    assert {field.validation_alias for field in Settings.model_fields.values()} <= in_code
 
 
 def commands(command=None, before="yaptide") -> Iterator[str]:
@@ -236,7 +237,7 @@ def kept(monkeypatch, tmp_path):
     curve["data"]["errors"] = [0.1] * 33
     key = {"simulation_id": made.simulation_id, "update_key": made.update_key}
     logfiles.post_logfiles(backend, **key, logfiles={"a.log": "text"})
-    results.post_results(backend, json.dumps({**key, "estimators": [estimator("dose", curve)]}).encode())
+    results_upload.post_results(backend, json.dumps({**key, "estimators": [estimator("dose", curve)]}).encode())
     cluster_services.add_cluster(backend.database, cluster_services.Cluster("ares"))
     for module in (simulations, keys):
         monkeypatch.setattr(module, "open_store", lambda: Opened(settings, backend))

@@ -68,14 +68,9 @@ def remove_simulation(
 
 
 def _describe_contents(contents: Contents) -> str:
-    counts = {
-        "task": contents.tasks,
-        "estimator": contents.estimators,
-        "page": contents.pages,
-        "log": contents.logfiles,
-    }
-    parts = ", ".join(format_count(count, noun) for noun, count in counts.items())
-    return f"{parts} ({format_bytes(contents.stored_bytes)})"
+    results = f"{format_count(contents.estimators, 'estimator')}, {format_count(contents.pages, 'page')}"
+    rest = f"{format_count(contents.logfiles, 'log')} ({format_bytes(contents.stored_bytes)})"
+    return f"{format_count(contents.tasks, 'task')}, {results}, {rest}"
 
 
 @tasks.command("list")

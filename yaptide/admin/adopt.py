@@ -1,18 +1,17 @@
 """`yaptide db adopt`: take over a database of the existing YAPTIDE backend."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict
 from datetime import timedelta
-from pathlib import Path
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from yaptide.admin.display import err, print_json, print_message, print_table
-from yaptide.domain.errors import InvalidInput
+from yaptide.admin.arguments import AsJson
+from yaptide.admin.display import print_json, print_message, print_table, progress_bar
+from yaptide.admin.store import require_file
 from yaptide.persistence.engine import Database
 from yaptide.services import adoption
 from yaptide.services.adoption import Report
@@ -27,7 +26,7 @@ def adopt_database(
     stale_after: Annotated[
         float, typer.Option(min=0, help="Days without activity after which a simulation counts as stale.")
     ] = 7.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Convert a database of the existing YAPTIDE backend to this schema, in place, all or nothing.
 
@@ -39,21 +38,14 @@ def adopt_database(
 
     settings = load_settings()
     database, limit = Database(settings.url), timedelta(days=stale_after)
-    _check_file(database)
-    with closing(database), _bar() as progress:
-        vault = Vault(settings.secrets)
+    require_file(database)
+    with closing(database), progress_bar() as show_progress:
+        vault, progress = Vault(settings.secrets), partial(show_progress, "rows")
         report = adoption.adopt_database(database, vault, stale_after=limit, dry_run=dry_run, progress=progress)
     if as_json:
         print_json({"dry_run": dry_run, **asdict(report)})
     else:
         _show(report, dry_run=dry_run)
-
-
-def _check_file(database: Database) -> None:
-    """Raise InvalidInput if the SQLite file does not exist, because connecting would create it."""
-    file = database.engine.url.database
-    if database.is_sqlite and (file is None or not Path(file).is_file()):
-        raise InvalidInput(f"No such database file: {file or ''}; check FLASK_SQLALCHEMY_DATABASE_URI")
 
 
 def _show(report: Report, *, dry_run: bool) -> None:
@@ -67,11 +59,3 @@ def _show(report: Report, *, dry_run: bool) -> None:
     summary = ", ".join(f"{count} about {kind}" for kind, count in kinds.items()) or "none"
     print_message(f"Decisions: {summary}")
     print_message("Dry run: nothing was changed" if dry_run else "Database converted")
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[int, int], None]]:
-    columns: tuple[Any, ...] = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        bar = progress.add_task("rows", total=None)
-        yield lambda done, total: progress.update(bar, completed=done, total=total)

@@ -1,18 +1,14 @@
 """`yaptide db backup`, `restore` and `verify`; `yaptide export` and `import`."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from yaptide.admin.display import err, format_bytes, format_count, print_json, print_message, print_table
-from yaptide.admin.store import configured_database, local_user, open_store
-from yaptide.domain.errors import NotFound
-from yaptide.persistence.engine import Database
+from yaptide.admin.arguments import AsJson
+from yaptide.admin.display import format_bytes, format_count, print_json, print_message, print_table, progress_bar
+from yaptide.admin.store import configured_database, local_user, open_store, require_file
 from yaptide.services import archives, backups
 from yaptide.services.backups import Report
 
@@ -27,7 +23,6 @@ _NOT_INCLUDED = (
 )
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The backup or archive file.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @db.command("backup")
@@ -39,8 +34,10 @@ def write_backup(file: File, as_json: AsJson = False) -> None:
 
     Example: yaptide db backup yaptide-2026-03-01.zip
     """
-    with _bar() as show_progress:
-        report = backups.write_backup(_existing(), file, show_progress)
+    database = configured_database()
+    require_file(database)
+    with progress_bar() as show_progress:
+        report = backups.write_backup(database, file, show_progress)
     _show(file, report, as_json)
     print_message(f"Backup written to {file}. Keep it as safe as the database. {_NOT_INCLUDED}")
 
@@ -51,7 +48,7 @@ def restore_backup(file: File, as_json: AsJson = False) -> None:
 
     Example: FLASK_SQLALCHEMY_DATABASE_URI=postgresql+psycopg://me@localhost/new yaptide db restore backup.zip
     """
-    with _bar() as show_progress:
+    with progress_bar() as show_progress:
         report = backups.restore_backup(configured_database(), file, show_progress)
     _show(file, report, as_json)
     print_message(f"Restored and verified: {report.rows} rows of {len(report.tables)} tables. {_NOT_INCLUDED}")
@@ -63,7 +60,7 @@ def verify_backup(file: File, as_json: AsJson = False) -> None:
 
     Example: yaptide db verify yaptide-2026-03-01.zip
     """
-    with _bar() as show_progress:
+    with progress_bar() as show_progress:
         report = backups.verify_backup(file, show_progress)
     _show(file, report, as_json)
     print_message(f"The backup is complete: {report.rows} rows of {len(report.tables)} tables")
@@ -79,7 +76,7 @@ def export_simulations(
 
     Example: yaptide export 20260301-100000-...DIRECT simulation.zip
     """
-    with _bar() as show_progress:
+    with progress_bar() as show_progress:
         report = archives.export_simulations(open_store().backend, job_ids, file, show_progress)
     if as_json:
         print_json({"file": str(file), **msgspec.to_builtins(report)})
@@ -100,7 +97,7 @@ def import_simulations(
     """
     backend = open_store().backend
     name = user or local_user(backend, "").username
-    with _bar() as show_progress:
+    with progress_bar() as show_progress:
         report = archives.import_simulations(backend, file, name, show_progress)
     if as_json:
         print_json(msgspec.to_builtins(report))
@@ -112,15 +109,6 @@ def import_simulations(
     )
 
 
-def _existing() -> Database:
-    """Return the configured database; raise NotFound if its SQLite file does not exist, rather than create it."""
-    database = configured_database()
-    file = database.engine.url.database
-    if database.is_sqlite and file and not Path(file).exists():
-        raise NotFound(f"No such database file: {file}; check FLASK_SQLALCHEMY_DATABASE_URI")
-    return database
-
-
 def _show(file: Path, report: Report, as_json: bool) -> None:
     if as_json:
         tables = {name: {"rows": table.rows, "sha256": table.sha256} for name, table in report.tables.items()}
@@ -130,21 +118,3 @@ def _show(file: Path, report: Report, as_json: bool) -> None:
         print_message(
             f"Written by yaptide {report.yaptide}, schema revision {report.revision}, {format_bytes(report.bytes)}"
         )
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a progress bar on standard error, and remove it at the end."""
-    columns: tuple[Any, ...] = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        bar = progress.add_task("", total=None)
-
-        def show_progress(what: str, done: int, total: int) -> None:
-            progress.update(bar, description=what, completed=done, total=total)
-
-        yield show_progress

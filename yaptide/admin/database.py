@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import out, print_json, print_message
 from yaptide.admin.store import configured_database
 from yaptide.domain.errors import InvalidInput
@@ -32,7 +33,7 @@ def upgrade_tables() -> None:
 
 
 @app.command("current")
-def show_revision(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def show_revision(as_json: AsJson = False) -> None:
     """Show the revision of the database and the revision that this version of yaptide needs.
 
     Example: yaptide db current

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
@@ -121,6 +122,20 @@ def format_count(count: int, noun: str) -> str:
 def format_limit(count: int | None) -> str:
     """Return a limit in bytes, "-" for no limit."""
     return "-" if count is None else format_bytes(count)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a progress bar on a terminal. Yields a function to call with what is done, its number, and the total."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    is_static = not err.is_terminal or err.is_dumb_terminal
+    with Progress(*columns, console=err, transient=True, disable=is_static) as progress:
+        bar = progress.add_task("", total=None)
+
+        def show_progress(what: str, done: int, total: int) -> None:
+            progress.update(bar, description=what, completed=done, total=total)
+
+        yield show_progress
 
 
 class ProgressBars:

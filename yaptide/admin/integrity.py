@@ -1,18 +1,16 @@
 """`yaptide db check`: verify the integrity of the store."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from yaptide.admin.arguments import AsJson
-from yaptide.admin.display import err, escape_control, format_count, print_json, print_message, print_table
+from yaptide.admin.display import escape_control, format_count, print_json, print_message, print_table, progress_bar
 from yaptide.admin.store import connect_database
 from yaptide.services import integrity
-from yaptide.services.integrity import Finding, Watch
+from yaptide.services.integrity import Finding
 
 app = typer.Typer()
 
@@ -32,8 +30,8 @@ def check_store(
     Example: yaptide db check --json
     """
     database = connect_database()
-    with _bar() as show_progress:
-        findings = integrity.check_store(database, show_progress)
+    with progress_bar() as show_progress:
+        findings = integrity.check_store(database, partial(show_progress, "payloads"))
     remaining = findings
     if repair and any(finding.repair for finding in findings):
         integrity.repair_findings(database, findings)
@@ -75,13 +73,3 @@ def _print(findings: list[Finding], statuses: list[str]) -> None:
 def _advice(findings: list[Finding]) -> str:
     possible = sum(finding.repair is not None for finding in findings)
     return f"{format_count(len(findings), 'finding')}, {possible} repairable with: yaptide db check --repair"
-
-
-@contextmanager
-def _bar() -> Iterator[Watch]:
-    """Show a progress bar of the payloads on a terminal."""
-    columns = (TextColumn("payloads"), BarColumn(), MofNCompleteColumn())
-    is_static = not err.is_terminal or err.is_dumb_terminal
-    with Progress(*columns, console=err, transient=True, disable=is_static) as progress:
-        task = progress.add_task("payloads", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)

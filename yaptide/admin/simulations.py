@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 
+from yaptide.admin.arguments import AsJson, Yes, ask_confirmation
 from yaptide.admin.display import (
     ProgressBars,
     format_bytes,
@@ -60,7 +61,6 @@ JobId = Annotated[
     str,
     typer.Argument(metavar="JOB_ID", help="Job id of the simulation, or its beginning.", autocompletion=complete_job),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _picture(path: Path | None) -> Path | None:
@@ -186,7 +186,7 @@ def follow_simulation(backend: Backend, job_id: str, meanwhile: Callable[[], obj
 def summarize_simulation(backend: Backend, job_id: str) -> dict[str, Any]:
     """Return a summary of a simulation as `--json` prints it; docs/command-line.md describes the keys."""
     status = simulations.read_status(backend, ADMINISTRATOR, job_id)
-    simulation, tasks = _parts(status)
+    simulation, tasks = status.simulation, status.tasks
     bragg_peak, no_range = _range(backend, job_id)
     return {
         "job_id": job_id,
@@ -234,10 +234,6 @@ def print_summary(backend: Backend, job_id: str) -> None:
         "rejected": "\n".join(str(RefusedPage(**page)) for page in summary["refused"]) or None,
     }
     print_facts({name: value for name, value in facts.items() if value is not None}, "Result")
-
-
-def _parts(status: Status) -> tuple[Any, list[Any]]:
-    return status.simulation, status.tasks
 
 
 def _range(backend: Backend, job_id: str) -> tuple[Range | None, str | None]:
@@ -466,18 +462,15 @@ def cancel_simulation(job_id: JobId) -> None:
 
 
 @app.command("delete")
-def delete_simulation(
-    job_id: JobId, yes: Annotated[bool, typer.Option("--yes", help="Skip the confirmation.")] = False
-) -> None:
+def delete_simulation(job_id: JobId, yes: Yes = False) -> None:
     """Delete a simulation with all its data.
 
     Example: yaptide delete 20260301-100000-...DIRECT
     """
     backend, job_id = open_job(job_id)
-    if not yes:
-        owner = users.owner_of(backend, job_id)
-        size = format_bytes(simulations.read_status(backend, ADMINISTRATOR, job_id).simulation.stored_bytes)
-        typer.confirm(f"Delete {job_id} of {owner.username} ({size})?", abort=True, err=True)
+    owner = users.owner_of(backend, job_id)
+    size = format_bytes(simulations.read_status(backend, ADMINISTRATOR, job_id).simulation.stored_bytes)
+    ask_confirmation(f"Delete {job_id} of {owner.username} ({size})?", yes)
     state = simulations.delete_simulation(backend, ADMINISTRATOR, job_id)
     if state is not None:
         raise Conflict(f"The simulation is {state}: cancel it first with yaptide cancel {job_id}")

@@ -65,7 +65,7 @@ def connect_database() -> Database:
     url = os.environ.get(VARIABLE)
     database = Database(url) if url else _of_settings()
     atexit.register(database.close)
-    _check_file(database)
+    require_file(database)
     schema.require_current(database)
     return database
 
@@ -84,7 +84,7 @@ def _of_settings() -> Database:
     return database
 
 
-def _check_file(database: Database) -> None:
+def require_file(database: Database) -> None:
     """Raise NotFound for a missing file, which SQLite would create and report as empty."""
     name = database.engine.url.database or ""
     if database.is_sqlite and not database.in_memory and not name.startswith("file:") and not Path(name).is_file():

@@ -20,7 +20,7 @@ from yaptide import logs
 from yaptide.api import cookies
 from yaptide.domain.errors import Forbidden, InvalidInput, NotAuthenticated, TooLarge, YaptideError
 from yaptide.persistence import codec
-from yaptide.services import results, sessions, workers
+from yaptide.services import results_upload, sessions, workers
 from yaptide.services.backend import Backend
 from yaptide.services.users import User
 
@@ -35,7 +35,7 @@ _SMALL = 2**20
 _OF_USERS = ("/jobs/direct", "/jobs/batch", "/convert")
 #: Forms of pages with files.
 _OF_PAGES = ("/new", "/new/check")
-_OF_WORKERS = {"/jobs": results.JobKey, "/logfiles": results.Key, "/tasks/list": results.Key}
+_OF_WORKERS = {"/jobs": results_upload.JobKey, "/logfiles": results_upload.Key, "/tasks/list": results_upload.Key}
 _CHECKS_ITSELF = "/results"
 #: Paths whose large bodies begin with the update key.
 BY_HEAD = frozenset({_CHECKS_ITSELF})
@@ -189,7 +189,7 @@ def may_send_large(backend: Backend, environ: dict[str, Any], head: bytes) -> bo
         elif simulation:
             workers.check_key(backend, _proof(current, simulation[1]))
         elif current.path == _CHECKS_ITSELF and (key := key_first(head)):
-            results.check_key(backend, key)
+            results_upload.check_key(backend, key)
         else:
             return None if current.path in _OF_WORKERS else False
     except YaptideError:
@@ -197,10 +197,10 @@ def may_send_large(backend: Backend, environ: dict[str, Any], head: bytes) -> bo
     return True
 
 
-def key_first(head: bytes) -> results.Key | None:
+def key_first(head: bytes) -> results_upload.Key | None:
     """Return the key at the beginning of posted results; None if something else comes first."""
     match = _KEY_FIRST.match(head)
-    return match and results.Key(int(match[1]), match[2].decode("utf-8", "replace"))
+    return match and results_upload.Key(int(match[1]), match[2].decode("utf-8", "replace"))
 
 
 def guard_body() -> None:
@@ -224,7 +224,7 @@ def guard_body() -> None:
     elif request.content_length is None or request.content_length > _SMALL:
         with _ONE_AT_A_TIME, _whole_body() as body:  # the sender is not authenticated yet
             logs.bind_log_context(
-                job_id=results.check_key(get_backend(), results.key_of(body, _OF_WORKERS[request.path]))
+                job_id=results_upload.check_key(get_backend(), results_upload.key_of(body, _OF_WORKERS[request.path]))
             )
 
 

@@ -15,7 +15,7 @@ from yaptide import logs
 from yaptide.api import schemas
 from yaptide.api.http import get_backend, get_user, json_response, key_first, stitched_response
 from yaptide.domain.errors import InvalidInput
-from yaptide.services import results
+from yaptide.services import results, results_upload
 
 blueprint = APIBlueprint("results", __name__, tag="Results")
 
@@ -40,7 +40,7 @@ def post_results() -> Response:
     """
     request.max_content_length = current_app.config["MAX_RESULTS_LENGTH"]
     with _received_body(request.stream) as body:
-        posted = results.post_results(get_backend(), body)
+        posted = results_upload.post_results(get_backend(), body)
     logs.bind_log_context(job_id=posted.job_id)
     refused = {"refused": [page._asdict() for page in posted.refused]} if posted.refused else {}
     return json_response({"message": "Results saved", **refused}, 202)
@@ -52,7 +52,7 @@ def _received_body(stream: IO[bytes]) -> Iterator[bytes | IO[bytes]]:
     head = stream.read(_HEAD)
     key = key_first(head)
     if key:
-        logs.bind_log_context(job_id=results.check_key(get_backend(), key))
+        logs.bind_log_context(job_id=results_upload.check_key(get_backend(), key))
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=str(_folder())) as spooled:
         while head:
             spooled.write(head)

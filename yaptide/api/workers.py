@@ -4,6 +4,7 @@ Workers authenticate with `Authorization: Bearer <update key>`, which is checked
 be repeated after a lost response.
 """
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,8 +79,7 @@ def upload_files(simulation_id: int, task_id: int, query: schemas.FilesQuery) ->
     _allow_large()
     proof = get_worker()
     with tempfile.NamedTemporaryFile(dir=get_backend().data_dir) as file:
-        while chunk := request.stream.read(_CHUNK):
-            file.write(chunk)
+        shutil.copyfileobj(request.stream, file, _CHUNK)
         file.flush()
         lease = Lease(simulation_id, task_id, query.owner)
         return _wanted(workers.hand_in(get_backend(), proof, lease, query.exit_code, Path(file.name)))
@@ -161,8 +161,7 @@ def upload_merged(simulation_id: int, query: schemas.MergeOwner) -> Response:
     with tempfile.TemporaryFile(dir=get_backend().data_dir) as file:
         if not workers.merge_heartbeat(get_backend(), proof, query.owner):
             return _wanted(False)
-        while chunk := request.stream.read(_CHUNK):
-            file.write(chunk)
+        shutil.copyfileobj(request.stream, file, _CHUNK)
         return _wanted(workers.store_merged(get_backend(), proof, query.owner, file))
 
 

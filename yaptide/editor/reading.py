@@ -177,13 +177,9 @@ def _geometry(whole: Section, materials: Mapping[str, Material]) -> tuple[tuple[
     roots = list(figures.read_sections("figures", "figure", _MOST))
     if any(root.values.get("simulationMaterial") is not None for root in roots):
         return _nested(roots)
-    known = figures.read_by_uuid(iter(roots), _figure)
+    known = figures.read_by_uuid(iter(roots), lambda figure: _placed(figure, np.zeros(3), np.eye(3)))
     zones = tuple(_zones(manager, known, materials))
     return zones, _world(Section("the world zone", manager.read_section("worldZone").values), zones, materials)
-
-
-def _figure(figure: Section) -> Figure:
-    return _placed(figure, np.zeros(3), np.eye(3))
 
 
 def _placed(figure: Section, origin: Doubles, frame: Doubles, *, hollow: bool = True) -> Figure:

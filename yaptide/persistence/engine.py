@@ -6,7 +6,7 @@ The rest of the program uses only `Database`, mainly `reading()` and `writing()`
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -112,9 +112,8 @@ class Database:
         """
         with _translated(), self.engine.connect() as connection:
             if self.is_sqlite:
-                _raw(connection, "PRAGMA foreign_keys=OFF")
-                # A rebuilt table takes the old one's name. A user's own view on it must not block that
-                _raw(connection, "PRAGMA legacy_alter_table=ON")
+                # A rebuilt table takes the old one's name. A user's own view on it must not block that.
+                _run(connection.connection, "PRAGMA foreign_keys=OFF", "PRAGMA legacy_alter_table=ON")
             try:
                 with connection.begin():
                     if not self.is_sqlite:  # a migration may compute for long between two statements
@@ -124,8 +123,7 @@ class Database:
                         raise Conflict("The migration would leave rows without a parent; nothing was changed")
             finally:
                 if self.is_sqlite:
-                    _raw(connection, "PRAGMA legacy_alter_table=OFF")
-                    _raw(connection, "PRAGMA foreign_keys=ON")
+                    _run(connection.connection, "PRAGMA legacy_alter_table=OFF", "PRAGMA foreign_keys=ON")
 
     @property
     def address(self) -> str:
@@ -233,29 +231,22 @@ def _make_private(_dialect: object, _record: object, arguments: list[Any], optio
 def _open_sqlite(connection: Any, _record: object) -> None:
     # The driver begins transactions too late (before the first write) and too weakly, so `_begin_sqlite` does.
     connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in ("synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
-        cursor.execute(f"PRAGMA {pragma}")
+    _run(connection, "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON", "PRAGMA temp_store=MEMORY")
     # The journal mode is stored in the file: do not change a file of another program.
-    (is_ours,) = cursor.execute(_OURS).fetchone()
+    (is_ours,) = connection.execute(_OURS).fetchone()
     if is_ours:
-        cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.close()
+        _run(connection, "PRAGMA journal_mode=WAL")
 
 
 def _wait_for_no_disk(connection: Any, _record: object) -> None:
-    cursor = connection.cursor()
     is_sqlite = type(connection).__module__.startswith("sqlite3")
-    cursor.execute("PRAGMA synchronous=NORMAL" if is_sqlite else "SET synchronous_commit TO off")
-    cursor.close()
+    _run(connection, "PRAGMA synchronous=NORMAL" if is_sqlite else "SET synchronous_commit TO off")
 
 
 def _open_postgresql(connection: Any, record: object) -> None:
     """Limit every wait: for a lock, and for an idle transaction that holds one."""
     _check_encoding(connection)
-    cursor = connection.cursor()
-    cursor.execute("SET timezone TO 'UTC'")  # times are stored in UTC: thousands of them need no conversion
-    cursor.close()
+    _run(connection, "SET timezone TO 'UTC'")  # times are stored in UTC: thousands of them need no conversion
     _set_postgresql(connection, record, lock_timeout=BUSY_TIMEOUT, idle_in_transaction_session_timeout=IDLE_TIMEOUT)
 
 
@@ -272,9 +263,7 @@ def _check_encoding(connection: Any) -> None:
 
 def _set_postgresql(connection: Any, _record: object, **seconds: float) -> None:
     # Not as options of the connection: a pooler such as PgBouncer rejects those.
-    cursor = connection.cursor()
-    cursor.execute("; ".join(f"SET {name} = {round(value * 1000)}" for name, value in seconds.items()))
-    cursor.close()
+    _run(connection, "; ".join(f"SET {name} = {round(value * 1000)}" for name, value in seconds.items()))
     connection.commit()
 
 
@@ -291,11 +280,11 @@ def _begin_sqlite(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN" if options.get("yaptide_reading") else "BEGIN IMMEDIATE")
 
 
-def _raw(connection: Connection, statement: str) -> None:
-    """Run a statement that must not be in a transaction."""
-    cursor = connection.connection.cursor()
-    cursor.execute(statement)
-    cursor.close()
+def _run(connection: Any, *statements: str) -> None:
+    """Run statements on a connection of the driver, outside the transactions of SQLAlchemy."""
+    with closing(connection.cursor()) as cursor:
+        for statement in statements:
+            cursor.execute(statement)
 
 
 def _note_use(_connection: Any, record: ConnectionPoolEntry) -> None:
@@ -310,9 +299,7 @@ def _check_idle(connection: Any, record: ConnectionPoolEntry, _proxy: object) ->
     used = record.info.get("used")
     if used is not None and time.monotonic() - used > _REST:
         try:
-            cursor = connection.cursor()
-            cursor.execute("SELECT 1")
-            cursor.close()
+            _run(connection, "SELECT 1")
             connection.rollback()
         except Exception as error:
             raise exc.DisconnectionError("the server has closed the connection") from error

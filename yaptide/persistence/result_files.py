@@ -6,7 +6,7 @@ A zip archive (APPNOTE.TXT of PKWARE) whose entries are stored uncompressed, bec
     <e>-<p>.json.gz    its page p
     results.json       names, file names, numbers and dimensions of the pages: the last entry
 
-`yaptide.services.results` validates the contents; this module only locates the bytes.
+`yaptide.services.results_upload` validates the contents; this module only locates the bytes.
 """
 
 from collections.abc import Iterable

@@ -216,11 +216,7 @@ def _page(path: Path, e: int, p: int) -> Page:
 @contextmanager
 def _opened(path: Path) -> Iterator["_Archive"]:
     with path.open("rb") as file, open_archive(file, MOST_PAGES) as archive:
-        yield _read_index(file, archive)
-
-
-def _read_index(file: IO[bytes], archive: ZipFile) -> "_Archive":
-    return _Archive(file, archive, _ENTRIES.decode(read_entry(archive, _INDEX, _MOST_INDEX)))
+        yield _Archive(file, archive, _ENTRIES.decode(read_entry(archive, _INDEX, _MOST_INDEX)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from yaptide.persistence.container import Format, Reader, Writer
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models import EstimatorModel, InputModel, LogfilesModel, PageModel, SimulationModel
 from yaptide.persistence.models.base import Base, table_of
-from yaptide.persistence.queries import simulations, tables, transfer
+from yaptide.persistence.queries import administration, simulations, tables, transfer
 from yaptide.persistence.queries.users import User
 from yaptide.services.access import NO_SUCH_JOB
 from yaptide.services.backend import Backend
@@ -138,9 +138,10 @@ def _admit(
     connection: Connection, reader: Reader, username: str, manifests: Sequence[SimulationManifest]
 ) -> tuple[User, list[SimulationManifest]]:
     """Return the user, and the simulations that do not exist yet; raise the errors of `import_simulations`."""
-    user = transfer.user_named(connection, username)
-    if user is None:
+    named = administration.users_named(connection, username)
+    if not named:
         raise NotFound(f"Unknown user {username!r}: add the user first")
+    user = min(named, key=lambda user: user.is_keycloak)  # the local one, if both have this name
     new = [simulation for simulation in manifests if not _exists(connection, simulation)]
     payloads = [payload for simulation in new for payload in simulation.payloads()]
     check_quota(connection, user, sum(max(reader.size(one.entry), one.size // _TEXT_OF_A_BYTE) for one in payloads))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from yaptide.domain.errors import NotFound, TooLarge
+from yaptide.domain.errors import TooLarge
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence import codec
 from yaptide.persistence.engine import retry_contended
@@ -86,10 +86,7 @@ def input_of(backend: Backend, job: Job) -> tuple[Mapping[str, str], list[tuple[
     with backend.database.reading() as connection:
         data = simulations.input_of(connection, job.id)
         shares = batch.list_shares(connection, job.id)
-    if data is None:
-        raise NotFound("The simulation was deleted")
-    files: Mapping[str, str] = codec.decode_payload(data)["input_files"]
-    return files, shares
+    return tasks.decode_input_files(data), shares
 
 
 @retry_contended

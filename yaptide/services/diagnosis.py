@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from yaptide.domain.errors import NotConfigured, YaptideError
-from yaptide.persistence.queries import diagnosis
+from yaptide.domain.states import EntityState
+from yaptide.persistence.queries import diagnosis, stats
 from yaptide.services import clusters, readiness, runners
 from yaptide.services.backend import Backend, utc_now
 from yaptide.services.runners import Requirements
@@ -51,7 +52,8 @@ def count_queue(backend: Backend) -> Queue:
     """Count waiting and running tasks, and merges; raises Unavailable."""
     with backend.database.probe() as connection:
         waiting = sum(count for *_, count, _ in diagnosis.count_waiting(connection))
-        return Queue(waiting, diagnosis.count_running(connection), diagnosis.count_merges(connection))
+        running = stats.open_tasks(connection).get(EntityState.RUNNING, 0)
+        return Queue(waiting, running, diagnosis.count_merges(connection))
 
 
 def diagnose_surroundings(backend: Backend) -> Iterator[Finding]:

@@ -18,7 +18,6 @@ from yaptide.services.backend import Backend, utc_now
 WORKER = "worker"
 
 #: States in which workers may be running: such a simulation must be canceled before it is removed.
-_NOT_REMOVED = frozenset({EntityState.UNKNOWN, EntityState.PENDING, EntityState.RUNNING})
 _BEFORE_MERGING = frozenset({EntityState.UNKNOWN, EntityState.PENDING, EntityState.RUNNING})
 
 
@@ -101,7 +100,7 @@ def end_simulation(
 
 def remove_simulation(connection: Connection, simulation: Locked) -> bool:
     """Remove a simulation with everything about it; return False and change nothing while its tasks may run."""
-    if simulation.job_state in _NOT_REMOVED:
+    if simulation.job_state in _BEFORE_MERGING:
         return False
     return simulations.remove_simulation(connection, simulation.id)
 

@@ -17,7 +17,7 @@ from yaptide.persistence.models.simulations import DIRECT
 from yaptide.persistence.payload import NewEstimator
 from yaptide.persistence.queries import simulations, tasks, transitions
 from yaptide.persistence.queries.transitions import Audit, Locked
-from yaptide.services import lifecycle, results
+from yaptide.services import lifecycle, results_storage
 from yaptide.services.backend import Backend, utc_now
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def _end(backend: Backend, simulation_id: int, owner: str, merged: Sequence[NewE
             return False  # canceled, deleted, or taken over in the meantime
         audit = Audit(owner, utc_now(), reason)
         if merged:
-            results.store_results(connection, locked, merged, audit)
+            results_storage.store_results(connection, locked, merged, audit)
         else:
             lifecycle.end_simulation(connection, locked, EntityState.FAILED, audit)
     return True
@@ -118,10 +118,10 @@ def keep_canceled(backend: Backend, job_id: str) -> None:
     try:
         with _merged(backend, job_id, completed) as merged:
             estimators = [estimator for estimator in merged if estimator.pages]
-            results.check_unique(estimators)
+            results_storage.check_unique(estimators)
             with backend.database.writing() as connection:
                 locked = transitions.lock_simulation(connection, simulation.id)
                 if locked is not None and locked.job_state is EntityState.CANCELED:
-                    results.add_results(connection, locked, estimators)
+                    results_storage.add_results(connection, locked, estimators)
     except (SimulationFailed, InvalidInput, ValueError) as error:
         log.warning("cannot keep the results of the canceled simulation %s: %s", job_id, error)

@@ -241,6 +241,11 @@ def input_files(backend: Backend, claimed: Claim) -> dict[str, str]:
     """Return the input files of a claimed task; raise NotFound if the simulation was deleted."""
     with backend.database.reading() as connection:
         data = simulations.input_of(connection, claimed.simulation_id)
+    return decode_input_files(data)
+
+
+def decode_input_files(data: bytes | None) -> dict[str, str]:
+    """Return the input files in a stored input; raise NotFound if there is none."""
     if data is None:
         raise NotFound("The simulation was deleted")
     files: dict[str, str] = codec.decode_payload(data)["input_files"]

@@ -17,11 +17,11 @@ from sqlalchemy import Connection
 
 from yaptide.domain.errors import Conflict, InvalidInput, NotFound, Unavailable
 from yaptide.domain.states import EntityState
-from yaptide.persistence import codec, task_outputs
+from yaptide.persistence import task_outputs
 from yaptide.persistence.engine import retry_contended
 from yaptide.persistence.queries import simulations, tasks as queries, transitions
 from yaptide.persistence.queries.transitions import Locked
-from yaptide.services import lifecycle, merging, metrics, results, tasks, uploads
+from yaptide.services import lifecycle, merging, metrics, results_upload, tasks, uploads
 from yaptide.services.backend import Backend, utc_now
 from yaptide.services.tasks import Claim, Lease
 
@@ -60,10 +60,7 @@ def claim_task(
         if not with_input:
             return claimed, {}
         data = simulations.input_of(connection, simulation.id)
-    if data is None:
-        raise NotFound("The simulation has no input")
-    files: Mapping[str, str] = codec.decode_payload(data)["input_files"]
-    return claimed, files
+    return claimed, tasks.decode_input_files(data)
 
 
 def report_progress(backend: Backend, proof: Proof, lease: Lease, simulated: int, estimated: int | None) -> bool:
@@ -181,7 +178,7 @@ def store_merged(backend: Backend, proof: Proof, owner: str, file: IO[bytes]) ->
     if not _is_merging(simulation, owner):
         return False
     with _exclusive(simulation.job_id):
-        merging.finish_merge(backend, simulation, owner, results.read_file(file))
+        merging.finish_merge(backend, simulation, owner, results_upload.read_file(file))
     return True
 
 

@@ -20,8 +20,8 @@ from yaptide.persistence import codec, result_files
 from yaptide.persistence.payload import LargePayload, NewEstimator, NewPage, Payload
 from yaptide.persistence.queries import transitions
 from yaptide.persistence.queries.transitions import Audit
-from yaptide.services import lifecycle, results, simulations, tasks, users
-from yaptide.services.results import Key
+from yaptide.services import lifecycle, results, results_storage, results_upload, simulations, tasks, users
+from yaptide.services.results_upload import Key
 from yaptide.services.simulations import Submission
 from yaptide.services.tasks import Update
 
@@ -59,10 +59,10 @@ def post(request, backend, job, monkeypatch):
     def posting(*estimators, **changes):
         data = body(job, *estimators, **changes)
         if request.param == "in memory":
-            return results.post_results(backend, data)
+            return results_upload.post_results(backend, data)
         with tempfile.TemporaryFile() as file:
             file.write(data)
-            return results.post_results(backend, file)
+            return results_upload.post_results(backend, file)
 
     return posting
 
@@ -146,7 +146,7 @@ def test_the_same_again_changes_nothing_however_it_is_sent(backend, database, po
     post(*sent)
     before = stored(database)
     assert post(*sent).refused == []
-    assert results.post_results(backend, body(job, *sent)).job_id == job.job_id
+    assert results_upload.post_results(backend, body(job, *sent)).job_id == job.job_id
     assert stored(database) == before
 
 
@@ -162,10 +162,10 @@ def test_the_same_again_changes_nothing_however_it_is_sent(backend, database, po
     ids=["other numbers", "another page", "other metadata", "another name", "another estimator"],
 )
 def test_other_results_are_refused_and_the_first_are_kept(backend, database, job, others):
-    results.post_results(backend, body(job, estimator("dose_")))
+    results_upload.post_results(backend, body(job, estimator("dose_")))
     before = stored(database)
     with pytest.raises(Conflict, match="already has other results"):
-        results.post_results(backend, body(job, *others))
+        results_upload.post_results(backend, body(job, *others))
     assert stored(database) == before
 
 
@@ -207,19 +207,19 @@ def test_a_key_that_was_right_when_the_body_began_may_be_worthless_at_its_end(ba
     monkeypatch.setattr(lifecycle, "check_update_key", only_once)
     before = stored(database)
     with pytest.raises(InvalidInput, match="Invalid update key"):
-        results.post_results(backend, body(job, estimator()))
+        results_upload.post_results(backend, body(job, estimator()))
     assert stored(database) == before
 
 
 def test_results_are_stored_though_the_transaction_has_to_give_way(backend, database, post, monkeypatch):
-    add, tries = results.results.add_results, iter([Contended("a deadlock")])
+    add, tries = results_storage.results.add_results, iter([Contended("a deadlock")])
 
     def give_way_once(*args):
         for error in tries:
             raise error
         return add(*args)
 
-    monkeypatch.setattr(results.results, "add_results", give_way_once)
+    monkeypatch.setattr(results_storage.results, "add_results", give_way_once)
     post(estimator())
     assert states(database)[0] == "COMPLETED"
 
@@ -243,11 +243,11 @@ def test_what_is_no_body_is_refused(backend, database, data):
     with tempfile.TemporaryFile() as file:
         file.write(data)
         with pytest.raises(InvalidInput):
-            results.post_results(backend, file)
+            results_upload.post_results(backend, file)
     with pytest.raises(InvalidInput):
-        results.post_results(backend, data)
+        results_upload.post_results(backend, data)
     with pytest.raises(InvalidInput):
-        results.key_of(data)
+        results_upload.key_of(data)
     assert stored(database) == before
 
 
@@ -255,20 +255,20 @@ def test_what_is_no_body_is_refused(backend, database, data):
 def test_the_number_of_a_simulation_has_a_range(number, fits):
     """Others are in no column, and a database would say so in its own words."""
     data = json.dumps({"simulation_id": number, "sim_id": number, "update_key": "k"}).encode()
-    for kind in (results.Key, results.JobKey):
+    for kind in (results_upload.Key, results_upload.JobKey):
         if fits:
-            key = results.key_of(data, kind)
+            key = results_upload.key_of(data, kind)
             assert (key.simulation_id, key.update_key) == (number, "k")
         else:
             with pytest.raises(InvalidInput):
-                results.key_of(data, kind)
+                results_upload.key_of(data, kind)
 
 
 def test_a_key_is_known_before_the_body_is_looked_at(backend, job):
-    assert results.check_key(backend, Key(job.simulation_id, job.update_key)) == job.job_id
+    assert results_upload.check_key(backend, Key(job.simulation_id, job.update_key)) == job.job_id
     for key in (Key(job.simulation_id, "x"), Key(99, job.update_key)):
         with pytest.raises(InvalidInput, match="Invalid update key"):
-            results.check_key(backend, key)
+            results_upload.check_key(backend, key)
 
 
 # What is left out
@@ -361,7 +361,7 @@ def test_a_run_of_numbers_is_no_name_though_little_is_left_of_it(backend, databa
 
     with tempfile.TemporaryFile() as file:
         file.write(with_hidden_numbers(make))
-        [refused] = results.post_results(backend, file).refused
+        [refused] = results_upload.post_results(backend, file).refused
     assert refused.reason.startswith(reason)
     assert [row["name"] for row in rows_of(database, "Estimator")] == ["good"]
 
@@ -380,8 +380,8 @@ def test_numbers_in_what_is_not_known_are_kept(backend, user, job, post):
 
 
 def test_of_very_many_refused_pages_some_are_named(database, post, monkeypatch):
-    monkeypatch.setattr(results, "_MOST_NAMED", 5)
-    monkeypatch.setattr(results, "_MOST_IN_HISTORY", 3)
+    monkeypatch.setattr(results_storage, "MOST_NAMED", 5)
+    monkeypatch.setattr(results_storage, "_MOST_IN_HISTORY", 3)
     bad = [page(number) | SPOILT["another length"] for number in range(1, 8)]
     refused = post(estimator("a", page(0), *bad)).refused
     assert [each.page for each in refused] == [1, 2, 3, 4, 5]
@@ -392,7 +392,7 @@ def test_of_very_many_refused_pages_some_are_named(database, post, monkeypatch):
 
 
 def test_just_as_many_are_all_named(database, post, monkeypatch):
-    monkeypatch.setattr(results, "_MOST_IN_HISTORY", 3)
+    monkeypatch.setattr(results_storage, "_MOST_IN_HISTORY", 3)
     post(estimator("a", page(0), *(page(number) | SPOILT["another length"] for number in (1, 2, 3))))
     [remark] = [row["reason"] for row in rows_of(database, "StateHistory") if "left out" in (row["reason"] or "")]
     assert "more" not in remark
@@ -426,7 +426,7 @@ def test_words_in_names_are_no_numbers(backend, user, job, post):
 def test_a_broken_body_with_such_words_is_still_broken(backend, job):
     data = body(job, estimator("dose_", page(0, "q", (math.nan, 1.0, 2.0))))[:-2]
     with pytest.raises(InvalidInput, match="Invalid body"):
-        results.post_results(backend, data)
+        results_upload.post_results(backend, data)
 
 
 @pytest.mark.parametrize("said_of", ["the estimator", "the page"])
@@ -457,14 +457,14 @@ def test_values_whose_last_axis_is_the_fastest_are_put_in_order(backend, user, j
 )
 def test_estimators_are_named_and_ordered_as_in_the_project(backend, database, project, outputs, posted, named):
     job = project(*outputs)
-    results.post_results(backend, body(job, *map(estimator, posted)))
+    results_upload.post_results(backend, body(job, *map(estimator, posted)))
     assert [(row["name"], row["file_name"]) for row in rows_of(database, "Estimator")] == named
 
 
 def test_two_results_of_one_output_are_refused(backend, database, project):
     job = project("dose")
     with pytest.raises(InvalidInput, match="a duplicate estimator"):
-        results.post_results(backend, body(job, estimator("dose"), estimator("dose_")))
+        results_upload.post_results(backend, body(job, estimator("dose"), estimator("dose_")))
     assert rows_of(database, "Estimator") == []
 
 
@@ -484,7 +484,7 @@ def test_a_project_that_names_no_outputs_names_nothing(backend, database, job, d
     with database.writing() as connection:
         connection.exec_driver_sql("UPDATE Simulation SET input_type = 'EDITOR'")
         connection.exec_driver_sql("UPDATE Input SET compressed_data = ?", (data["compressed_data"],))
-    results.post_results(backend, body(job, estimator("b_"), estimator("a_")))
+    results_upload.post_results(backend, body(job, estimator("b_"), estimator("a_")))
     assert [row["name"] for row in rows_of(database, "Estimator")] == ["b_", "a_"]
 
 
@@ -492,12 +492,12 @@ def test_a_project_without_input_names_nothing(backend, database, project):
     job = project("dose")
     with database.writing() as connection:
         connection.exec_driver_sql("DELETE FROM Input")
-    results.post_results(backend, body(job, estimator("dose_")))
+    results_upload.post_results(backend, body(job, estimator("dose_")))
     assert [row["name"] for row in rows_of(database, "Estimator")] == ["dose_"]
 
 
 def test_input_files_name_nothing(backend, database, job):
-    results.post_results(backend, body(job, estimator("b_"), estimator("a_")))
+    results_upload.post_results(backend, body(job, estimator("b_"), estimator("a_")))
     assert [row["name"] for row in rows_of(database, "Estimator")] == ["b_", "a_"]
 
 
@@ -528,7 +528,7 @@ def read_file(data):
     with tempfile.TemporaryFile() as file:
         file.write(data)
         file.flush()
-        loaded = results.read_file(file)
+        loaded = results_upload.read_file(file)
         return [
             (
                 one.name,
@@ -561,7 +561,7 @@ def test_only_small_payloads_are_held_in_memory(monkeypatch):
     with tempfile.TemporaryFile() as file:
         file.write(sent)
         file.flush()
-        [result] = results.read_file(file)
+        [result] = results_upload.read_file(file)
     assert [type(one.payload) for one in result.pages] == [LargePayload, Payload]
 
 
@@ -573,7 +573,7 @@ def test_size_and_digest_are_those_of_what_came(backend, database, job, clock, l
         file.write(packed(estimator("a", page(0, "A", values(5_000)))))
         file.flush()
         locked = transitions.lock_simulation(connection, job.simulation_id)
-        results.store_results(connection, locked, results.read_file(file), Audit("x", clock()))
+        results_storage.store_results(connection, locked, results_upload.read_file(file), Audit("x", clock()))
     text = json.dumps(page(0, "A", values(5_000))).encode()
     expected = codec.encode_text(text)
     [row] = rows_of(database, "Page")
@@ -584,7 +584,7 @@ def test_size_and_digest_are_those_of_what_came(backend, database, job, clock, l
 
 
 def test_pages_that_could_not_be_merged_are_named(monkeypatch):
-    monkeypatch.setattr(results, "_MOST_NAMED", 2)
+    monkeypatch.setattr(results_storage, "MOST_NAMED", 2)
     refused = tuple(RefusedPage("a", number, "r" * 400) for number in (3, None, 5))
     [(_, _, _, _, result)] = read_file(packed(estimator("a"), refused=refused))
     assert result == (RefusedPage("a", 3, "r" * 300), RefusedPage("a", None, "r" * 300))
@@ -663,18 +663,18 @@ def test_a_workers_text_is_counted_as_it_is_inflated(monkeypatch):
     """Some kilobytes may become gigabytes."""
     sent = [estimator("a", page(0), page(1)), estimator("b")]
     sizes = [len(json.dumps(each)) for one in sent for each in one["pages"]]
-    monkeypatch.setattr(results, "_MOST_TEXT", sum(sizes))
+    monkeypatch.setattr(results_upload, "_MOST_TEXT", sum(sizes))
     assert len(read_file(packed(*sent))) == 2
-    monkeypatch.setattr(results, "_MOST_TEXT", sum(sizes) - 1)
+    monkeypatch.setattr(results_upload, "_MOST_TEXT", sum(sizes) - 1)
     with pytest.raises(InvalidInput, match="The results have too much text"):
         read_file(packed(*sent))
 
 
 def test_so_are_the_metadata_of_each_estimator(monkeypatch):
     size = len(codec.decode_text(codec.encode_payload(estimator()["metadata"]).data))
-    monkeypatch.setattr(results, "_MOST_METADATA", size)
+    monkeypatch.setattr(results_upload, "_MOST_METADATA", size)
     assert read_file(packed(estimator("a"), estimator("b")))
-    monkeypatch.setattr(results, "_MOST_METADATA", size - 1)
+    monkeypatch.setattr(results_upload, "_MOST_METADATA", size - 1)
     with pytest.raises(InvalidInput, match="The metadata of an estimator have too much text"):
         read_file(packed(estimator("a")))
 
@@ -691,7 +691,7 @@ def test_metadata_that_are_no_object_are_refused():
 def some(backend, user, job):
     """Results with six pages in the first of two estimators."""
     sent = [estimator("a", *(page(number, f"Q{number}") for number in (5, 2, 0, 1, 4, 3))), estimator("b")]
-    results.post_results(backend, body(job, *sent))
+    results_upload.post_results(backend, body(job, *sent))
     return sent
 
 
@@ -773,7 +773,7 @@ def test_a_payload_of_ours_among_those_of_others_is_no_sign_for_them(backend, da
     monkeypatch.setattr(results, "_AT_ONCE", 100)
     monkeypatch.setattr(results, "_SLICE", 50)
     sent = [page(number, values=(0.5, 1.5, 2.5)) for number in range(2)]
-    results.post_results(backend, body(job, estimator("a", *sent)))
+    results_upload.post_results(backend, body(job, estimator("a", *sent)))
     text = json.dumps(page(9, "q", (math.nan, 1.5, 2.5))).encode()
     data = codec._PLAIN + zlib.compress(text, wbits=-15) + codec._TRAILER.pack(zlib.crc32(text), len(text))
     with database.writing() as connection:
@@ -892,11 +892,11 @@ def test_no_two_estimators_and_no_two_pages_are_the_same():
             name, name, codec.encode_payload({}), tuple(NewPage(n, "x", 1, codec.encode_payload({})) for n in numbers)
         )
 
-    results.check_unique([new("a", 0, 1), new("b", 0)])
+    results_storage.check_unique([new("a", 0, 1), new("b", 0)])
     with pytest.raises(InvalidInput, match="a duplicate estimator"):
-        results.check_unique([new("a", 0), new("a", 1)])
+        results_storage.check_unique([new("a", 0), new("a", 1)])
     with pytest.raises(InvalidInput, match="a duplicate page"):
-        results.check_unique([new("a", 0, 0)])
+        results_storage.check_unique([new("a", 0, 0)])
 
 
 def test_results_that_are_there_are_not_added_again(backend, database, job, some):
@@ -904,5 +904,5 @@ def test_results_that_are_there_are_not_added_again(backend, database, job, some
     before = stored(database)
     new = NewEstimator("c", "c", codec.encode_payload({}), (NewPage(0, "x", 1, codec.encode_payload({})),))
     with database.writing() as connection:
-        results.add_results(connection, transitions.lock_simulation(connection, job.simulation_id), [new])
+        results_storage.add_results(connection, transitions.lock_simulation(connection, job.simulation_id), [new])
     assert stored(database) == before

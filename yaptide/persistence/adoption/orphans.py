@@ -100,49 +100,29 @@ class _Orphans:
 
     def _make(self, parent: str, number: int, child: str) -> None:
         """Create the row `number` that rows of `child` refer to."""
-        values_of = {
-            "User": self._user,
-            "Simulation": self._simulation,
-            "Task": self._task,
-            "Estimator": self._estimator,
-            "Cluster": self._cluster,
-        }
-        row = values_of[parent](number, child)
+        row = self._placeholder(parent, number, child)
         self.connection.execute(insert(self.old[parent]), {"id": number, **row})
         self.work.decide(
             f"{parent} {number}", str(row.get("job_id", "")), "created as a placeholder", f"{child} rows refer to it"
         )
 
-    def _user(self, number: int, child: str) -> Mapping[str, Any]:
-        return {"username": f"unnamed {number}", "auth_provider": child}
-
-    def _cluster(self, number: int, child: str) -> Mapping[str, Any]:
-        return {"cluster_name": f"unknown {number}"}
-
-    def _simulation(self, number: int, child: str) -> Mapping[str, Any]:
-        self.work.placeholders.add(number)
-        return {
-            "job_id": _job_id(number),
-            "title": f"Orphans of simulation {number}",
-            "platform": "BATCH" if child == "BatchSimulation" else "DIRECT",
-            "input_type": "FILES",
-            "sim_type": "unknown",
-            "job_state": "FAILED",
-        }
-
-    def _task(self, number: int, child: str) -> Mapping[str, Any]:
-        return {
-            "simulation_id": self._common_simulation(),
-            "task_id": number,
-            "requested_primaries": 0,
-            "simulated_primaries": 0,
-            "task_state": "FAILED",
-            "platform": "DIRECT",
-        }
-
-    def _estimator(self, number: int, child: str) -> Mapping[str, Any]:
+    def _placeholder(self, parent: str, number: int, child: str) -> Mapping[str, Any]:
+        """Return the values of the row `number` of a parent table, except its id."""
+        if parent == "User":
+            return {"username": f"unnamed {number}", "auth_provider": child}
+        if parent == "Cluster":
+            return {"cluster_name": f"unknown {number}"}
+        if parent == "Simulation":
+            self.work.placeholders.add(number)
+            platform = "BATCH" if child == "BatchSimulation" else "DIRECT"
+            values = {"job_id": _job_id(number), "title": f"Orphans of simulation {number}", "platform": platform}
+            return {**values, "input_type": "FILES", "sim_type": "unknown", "job_state": "FAILED"}
+        common = {"simulation_id": self._common_simulation()}
+        if parent == "Task":
+            primaries = dict.fromkeys(("requested_primaries", "simulated_primaries"), 0)
+            return {**common, "task_id": number, **primaries, "task_state": "FAILED", "platform": "DIRECT"}
         file_name = {"file_name": ""} if "file_name" in self.old["Estimator"].c else {}
-        return {"simulation_id": self._common_simulation(), "name": f"orphans of estimator {number}", **file_name}
+        return {**common, "name": f"orphans of estimator {number}", **file_name}
 
     def _common_simulation(self) -> int:
         """Return the placeholder simulation of rows whose simulation is unknown."""

@@ -21,16 +21,7 @@ from sqlalchemy import (
 
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.engine import Record
-from yaptide.persistence.models.tables import (
-    ESTIMATOR,
-    HISTORY,
-    KEYCLOAK,
-    LOGFILES,
-    PAGE,
-    SIMULATION,
-    TASK,
-    USER,
-)
+from yaptide.persistence.models.tables import ESTIMATOR, HISTORY, KEYCLOAK, LOGFILES, PAGE, SIMULATION, TASK, USER
 from yaptide.persistence.queries.users import User
 
 

@@ -26,12 +26,6 @@ def list_running(connection: Connection, now: datetime) -> list[tuple[str, int, 
     ]
 
 
-def count_running(connection: Connection) -> int:
-    """How many tasks are run."""
-    query = select(func.count()).select_from(TASK).where(WAITING, TASK.c.task_state == EntityState.RUNNING)
-    return connection.execute(query).scalar_one()
-
-
 def count_waiting(connection: Connection) -> list[tuple[str, str, str, int, datetime]]:
     """Return what tasks wait for: simulator, platform, input type, number of tasks, earliest submission."""
     wanted = (SIMULATION.c.sim_type, SIMULATION.c.platform, SIMULATION.c.input_type)

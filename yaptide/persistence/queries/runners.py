@@ -73,14 +73,12 @@ def list_runners(connection: Connection, since: datetime, most: int) -> list[Rec
     A row for each of a runner's simulators, one with None for a runner that has none; at most `most` rows.
     """
     joined = RUNNER.outerjoin(RUNNER_SIMULATOR, RUNNER_SIMULATOR.c.runner_id == RUNNER.c.id)
-    columns = (
-        RUNNER.c.name,
-        RUNNER.c.platform,
-        RUNNER.c.heartbeat_time,
-        RUNNER_SIMULATOR.c.sim_type,
-        RUNNER_SIMULATOR.c.version,
+    columns = (RUNNER.c.name, RUNNER.c.platform, RUNNER.c.heartbeat_time)
+    query = (
+        select(*columns, RUNNER_SIMULATOR.c.sim_type, RUNNER_SIMULATOR.c.version)
+        .select_from(joined)
+        .where(RUNNER.c.heartbeat_time >= since)
     )
-    query = select(*columns).select_from(joined).where(RUNNER.c.heartbeat_time >= since)
     return list(connection.execute(query.order_by(RUNNER.c.name, RUNNER_SIMULATOR.c.sim_type).limit(most)).all())
 
 

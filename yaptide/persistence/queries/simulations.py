@@ -43,7 +43,8 @@ from yaptide.persistence.queries import json_rows, tasks, users
 from yaptide.persistence.queries.users import User
 
 _TASK_IDS = select(TASK.c.id).where(TASK.c.simulation_id == bindparam("simulation_id"))
-_SUBTABLES = {
+#: By platform: the table of its simulations, and the statement that adds the rows of its tasks.
+SUBTABLES = {
     DIRECT: (CELERY_SIMULATION, insert(CELERY_TASK).from_select(["id"], _TASK_IDS)),
     BATCH: (BATCH_SIMULATION, insert(BATCH_TASK).from_select(["id"], _TASK_IDS)),
 }
@@ -90,7 +91,7 @@ def add_simulation(
     `new_tasks` are the rows that `tasks.add_tasks` inserts.
     """
     values = {**values, "stored_bytes": len(input_payload.data)}
-    table, add_tasks = _SUBTABLES[values["platform"]]
+    table, add_tasks = SUBTABLES[values["platform"]]
     simulation_id: int = connection.execute(insert(SIMULATION).returning(SIMULATION.c.id), values).scalar_one()
     connection.execute(insert(table), {"id": simulation_id, **of_platform})
     connection.execute(insert(INPUT), {"simulation_id": simulation_id, **input_payload.columns()})

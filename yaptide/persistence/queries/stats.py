@@ -11,12 +11,7 @@ from yaptide.persistence.models.tables import ESTIMATOR, INPUT, LOGFILES, PAGE, 
 from yaptide.persistence.models.tasks import WAITING
 
 _PENDING = text("task_state = 'PENDING'")  # a literal, for the same reason as WAITING
-_PAYLOADS = {
-    "input": INPUT,
-    "estimator": ESTIMATOR,
-    "page": PAGE,
-    "logfiles": LOGFILES,
-}
+_PAYLOADS = {"input": INPUT, "estimator": ESTIMATOR, "page": PAGE, "logfiles": LOGFILES}
 
 
 def count_rows(connection: Connection) -> dict[str, int]:

@@ -3,17 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, insert, select
+from sqlalchemy import Connection, Table, insert, select
 
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models import SimulationModel
 from yaptide.persistence.models.base import Base, table_of
-from yaptide.persistence.models.simulations import BATCH, DIRECT
 from yaptide.persistence.models.tables import (
     BATCH_SIMULATION,
-    BATCH_TASK,
-    CELERY_SIMULATION,
-    CELERY_TASK,
     CLUSTER,
     ESTIMATOR,
     HISTORY,
@@ -24,15 +20,9 @@ from yaptide.persistence.models.tables import (
     TASK,
     USER,
 )
-from yaptide.persistence.models.users import YAPTIDE_USER
-from yaptide.persistence.queries.users import User
+from yaptide.persistence.queries.simulations import SUBTABLES
 
 _PAYLOAD = ("id", "content_size", "content_sha256")
-_SUBTABLES = {
-    DIRECT: (CELERY_SIMULATION, CELERY_TASK),
-    BATCH: (BATCH_SIMULATION, BATCH_TASK),
-}
-_TASKS_OF = select(TASK.c.id).where(TASK.c.simulation_id == bindparam("simulation_id"))
 
 
 def describe_simulation(connection: Connection, job_id: str) -> Record | None:
@@ -85,13 +75,6 @@ def read_payload(connection: Connection, model: type[Base], number: int) -> byte
     return data
 
 
-def user_named(connection: Connection, username: str) -> User | None:
-    """Return the user of this name; the local one if there are several."""
-    query = select(USER.c.id, USER.c.username, USER.c.auth_provider).where(USER.c.username == username)
-    rows = connection.execute(query.order_by(USER.c.auth_provider != YAPTIDE_USER)).all()
-    return User(*rows[0]) if rows else None
-
-
 def cluster_named(connection: Connection, cluster_name: str) -> int | None:
     """Return the id of the cluster with this name."""
     return connection.execute(select(CLUSTER.c.id).where(CLUSTER.c.cluster_name == cluster_name)).scalar()
@@ -100,7 +83,7 @@ def cluster_named(connection: Connection, cluster_name: str) -> int | None:
 def add_simulation(connection: Connection, values: Mapping[str, Any], cluster_id: int | None) -> int:
     """Insert a simulation; return its id."""
     number = add_row(connection, SimulationModel, values)
-    subtable, _ = _SUBTABLES[values["platform"]]
+    subtable, _ = SUBTABLES[values["platform"]]
     connection.execute(insert(subtable), {"id": number} | ({} if cluster_id is None else {"cluster_id": cluster_id}))
     return number
 
@@ -110,8 +93,8 @@ def add_tasks(connection: Connection, simulation_id: int, platform: str, rows: S
     if rows:
         common = {"simulation_id": simulation_id, "platform": platform}
         connection.execute(insert(TASK), [{**common, **row} for row in rows])
-        _, subtable = _SUBTABLES[platform]
-        connection.execute(insert(subtable).from_select(["id"], _TASKS_OF), {"simulation_id": simulation_id})
+        _, add_subtasks = SUBTABLES[platform]
+        connection.execute(add_subtasks, {"simulation_id": simulation_id})
 
 
 def add_history(connection: Connection, simulation_id: int, rows: Sequence[Mapping[str, Any]]) -> None:
