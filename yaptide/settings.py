@@ -107,7 +107,17 @@ class Settings(BaseSettings):
         "change anything ([serving.md](serving.md#pages-from-elsewhere)).",
     )
     max_body_mib: int = Field(
-        64, ge=1, description="Maximum body of a request with input or log files, MiB; other requests may have 1 MiB."
+        256,
+        ge=1,
+        le=1000,
+        description="Maximum body of a request with input or log files, MiB, after decompression; other requests may "
+        "have 1 MiB. At most 1000, because PostgreSQL stores at most 1 GB in one value.",
+    )
+    max_voxels: int = Field(
+        1 << 26,
+        ge=1,
+        description="Maximum number of voxels of a CT. Each takes about 20 bytes of memory per running task, and about "
+        "40 bytes when results are merged. Default: 512 x 512 x 256.",
     )
     max_results_mib: int = Field(1024, ge=1, description="Maximum body of `POST /results`, MiB.")
     request_seconds: float = Field(
@@ -283,6 +293,7 @@ class Settings(BaseSettings):
         """Limits on what one request may ask for."""
         return Limits(
             tasks=self.max_tasks,
+            voxels=self.max_voxels,
             access=timedelta(minutes=self.access_minutes),
             refresh=timedelta(minutes=self.refresh_minutes),
             update_key=timedelta(days=self.update_key_days),

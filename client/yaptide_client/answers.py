@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +40,10 @@ _NUMBERS = ("values", "errors")
 
 #: Number types of simdjson and numpy, from the strictest to the most general.
 _KINDS = {"i": np.int64, "u": np.uint64, "d": np.float64}
+#: simdjson stores the length of a list in 24 bits. For a longer list, `as_buffer` and `as_list` reserve memory for this
+#: many values, and write beyond it.
+_LONGEST_BUFFER = 0xFFFFFF
+_BLOCK = 1 << 20
 
 
 def read_results_document(response: "httpx.Response") -> dict[str, Any]:
@@ -80,10 +85,38 @@ def _array(element: Any) -> Any:
     """Return a list of numbers as an array; anything else as it is, because a list of rows would be flattened."""
     if not hasattr(element, "as_buffer") or (len(element) and hasattr(element[0], "as_list")):
         return _copied(element)
+    if len(element) >= _LONGEST_BUFFER:
+        return _array_in_blocks(element)
     for kind, dtype in _KINDS.items() if len(element) else ():
         with suppress(TypeError, ValueError):  # another type, which shows at its first number
             return np.frombuffer(element.as_buffer(of_type=kind), dtype)
     return element.as_list()
+
+
+def _array_in_blocks(element: Any) -> Any:
+    """Do the same for a list that is too long for simdjson's own functions; null becomes NaN."""
+    numbers, blocks = iter(element), []
+    for block in iter(lambda: list(islice(numbers, _BLOCK)), []):
+        if not set(map(type, block)) <= {int, float, type(None)}:
+            return [_copied(part) for part in element]
+        blocks.append(_block(block))
+    return np.concatenate(blocks, dtype=_common_kind(blocks), casting="unsafe")
+
+
+def _block(numbers: list[Any]) -> "np.ndarray[Any, Any]":
+    if set(map(type, numbers)) != {int}:
+        return np.array(numbers, np.float64)
+    try:
+        return np.array(numbers, np.int64)
+    except OverflowError:
+        return np.array(numbers, np.uint64 if min(numbers) >= 0 else np.float64)
+
+
+def _common_kind(blocks: list["np.ndarray[Any, Any]"]) -> type:
+    kinds = {block.dtype.kind for block in blocks}
+    if kinds == {"i"}:
+        return np.int64
+    return np.uint64 if "f" not in kinds and all(block.min() >= 0 for block in blocks) else np.float64
 
 
 def needs_session(response: "httpx.Response") -> bool:

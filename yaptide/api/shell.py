@@ -1,9 +1,9 @@
 """The asynchronous shell around the WSGI application (PEP 3333): slow clients do not occupy threads.
 
-A body is received before a thread is needed, in memory or in a file. A response is sent without a thread waiting for
-its reader. Each has a deadline that depends on the transferred bytes: `Rules.grace` seconds, plus one second per
-`Rules.rate` bytes. A body that is too slow is answered with 408; a response that is read too slowly ends with its
-connection.
+A body is received before a thread is needed, in memory or in a file; a compressed one is inflated. A response is sent
+without a thread waiting for its reader. Each has a deadline that depends on the transferred bytes: `Rules.grace`
+seconds, plus one second per `Rules.rate` bytes. A body that is too slow is answered with 408; a response that is read
+too slowly ends with its connection.
 
 Large bodies of unauthenticated senders are stored in files, a few at a time; `Rules.entitled` authenticates senders.
 Health routes have one thread each of their own. The server calls this as ASGI 3.
@@ -30,6 +30,7 @@ from typing import IO, Any, Protocol, Self, cast
 from urllib.parse import unquote_to_bytes
 
 import orjson
+from isal import isal_zlib
 
 from yaptide.api.http import BODY_FILE
 from yaptide.disk import is_full
@@ -50,6 +51,9 @@ _AT_ONCE = 64 << 10
 _WATCH_EVERY = 5.0
 _LONG_NAME = 64
 _PIECE = 1 << 20
+#: Window size of `zlib` with gzip header and trailer.
+_GZIP = 31
+_INVALID = cast("type[Exception]", isal_zlib.error)
 #: Seconds after which the reader of a long response counts as slow.
 _SLOW = 1.0
 _MOST_KEPT = 256 << 20
@@ -161,27 +165,32 @@ class Shell:
         """Receive as much of the body as its sender may send; raise _Refused or _Gone."""
         declared = int(environ.get("CONTENT_LENGTH") or 0)
         least = _HEAD if environ["PATH_INFO"] in self._rules.by_head else 0
-        start, decided = time.monotonic(), False
+        start, decided, received, rest = time.monotonic(), False, 0, b""
         more = declared > 0 or "HTTP_TRANSFER_ENCODING" in environ
+        body.decode(environ.pop("HTTP_CONTENT_ENCODING", ""))
         while True:
             expected = max(declared, body.size)
+            environ["CONTENT_LENGTH"] = str(expected)
             if expected > self._rules.most:
                 return  # the application rejects it without reading more
-            if expected > self._rules.small and not decided and (body.size >= least or not more):
+            if expected > self._rules.small and not decided and (body.size >= least or not (more or rest)):
                 decided = True
                 entitled = await self._pool.call(partial(self._rules.entitled, environ, body.head))
                 if entitled is None:
                     body.become_unproven(expected)
                 elif not entitled:
                     return
-            if not more:
+            if not more and not rest:
                 break
-            connection.deadline = start + self._rules.grace + body.size / self._rules.rate
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise _Gone
-            more = message["more_body"]
-            body.write(message["body"])
+            if not rest:
+                connection.deadline = start + self._rules.grace + received / self._rules.rate
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _Gone
+                more, rest = message["more_body"], message["body"]
+                received += len(rest)
+            rest = body.write(rest)
+        body.end()
         connection.deadline = None
         environ["CONTENT_LENGTH"] = str(body.size)
 
@@ -366,6 +375,7 @@ class _Body:
         self.head = b""
         self._unproven = unproven
         self._room: int | None = None
+        self._inflater: Any = None
 
     def __enter__(self) -> Self:
         return self
@@ -376,8 +386,38 @@ class _Body:
         if self.file is not _NOTHING:
             self.file.close()
 
-    def write(self, chunk: bytes) -> None:
-        """Add received bytes; raise _Refused if there is no room."""
+    def decode(self, encoding: str) -> None:
+        """Inflate what is received if its `Content-Encoding` is gzip; raise _Refused for any other."""
+        if encoding.lower() in ("gzip", "x-gzip"):
+            self._inflater = isal_zlib.decompressobj(_GZIP)
+        elif encoding.lower() not in ("", "identity"):
+            raise _Refused(415, "Content-Encoding: only gzip is supported")
+
+    def write(self, chunk: bytes) -> bytes:
+        """Add received bytes; return those that are left to be added, because a few may inflate to very many.
+
+        Raises _Refused if there is no room, or for invalid compressed data.
+        """
+        if self._inflater is None:
+            self._add(chunk)
+            return b""
+        try:
+            self._add(self._inflater.decompress(chunk, _PIECE))
+        except _INVALID:
+            raise _Refused(400, "The body is not valid gzip data") from None
+        if self._inflater.unused_data:
+            raise _Refused(400, "The body continues after the end of its gzip data")
+        return bytes(self._inflater.unconsumed_tail)
+
+    def end(self) -> None:
+        """Add what is left; raise _Refused if compressed data are incomplete."""
+        while self._inflater is not None and not self._inflater.eof:
+            size = self.size
+            self.write(b"")
+            if self.size == size:
+                raise _Refused(400, "The body's gzip data are incomplete")
+
+    def _add(self, chunk: bytes) -> None:
         if len(self.head) < _HEAD:
             self.head += chunk[:_HEAD]
         self.size += len(chunk)
@@ -522,5 +562,7 @@ async def _send_refusal(send: Send, refused: _Refused) -> None:
         headers.append((b"retry-after", b"5"))
     else:
         headers.append((b"connection", b"close"))
+    if refused.status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
+        headers.append((b"accept-encoding", b"gzip"))  # RFC 9110, 12.5.3
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -41,6 +41,8 @@ class Limits:
 
     tasks: int = 10_000
     """Maximum number of tasks of one simulation."""
+    voxels: int = 1 << 26
+    """Maximum number of voxels of a CT."""
     logfiles: int = 64 * 2**20
     """Maximum bytes of log text of one simulation."""
     attempts: int = 3

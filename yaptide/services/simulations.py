@@ -284,6 +284,11 @@ def _prepare(backend: Backend, submission: Submission) -> _Prepared:
         raise InvalidInput("No input: give input_files or input_json")
     if prepared.checked.primaries > MAX_PRIMARIES:
         raise InvalidInput(f"A simulation may have at most {MAX_PRIMARIES} primaries")
+    if prepared.checked.voxels > backend.limits.voxels:
+        raise InvalidInput(
+            f"The CT has {prepared.checked.voxels} voxels, but this server accepts {backend.limits.voxels}: crop or "
+            "resample it, or ask an administrator to raise YAPTIDE_MAX_VOXELS"
+        )
     return prepared
 
 

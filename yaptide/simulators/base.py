@@ -75,11 +75,15 @@ class ProgressRule:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The result of checking an input: total `primaries`, simulated in batches of `quantum`, and the `seed`."""
+    """The result of checking an input: total `primaries`, simulated in batches of `quantum`, and the `seed`.
+
+    `voxels` is the size of a CT that needs memory where tasks run; 0 without one.
+    """
 
     primaries: int
     quantum: int
     seed: int
+    voxels: int = 0
 
 
 @dataclass(frozen=True, slots=True)

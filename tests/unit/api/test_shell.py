@@ -2,10 +2,12 @@
 
 import asyncio
 import errno
+import gzip
 import logging
 import tempfile
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -103,6 +105,7 @@ def run(scenario):
         runner.run(asyncio.wait_for(scenario(), 60))
 
 
+compress = partial(gzip.compress, mtime=0)  # the same bytes in every process
 PARTS = [bytes([number]) * (1 << 20) for number in range(10)]
 
 
@@ -202,6 +205,69 @@ def test_a_body_reaches_the_application_whole(tmp_path, size):
 
     run(scenario)
     assert seen == [(data, str(size), size > 128 << 10)]
+
+
+def post_compressed(tmp_path, chunks, encoding=b"gzip", entitled=True, **limits):
+    """What an application gets of a compressed body, and the messages of the response."""
+    seen, line = [], Line()
+
+    def wsgi(environ, start):
+        body = environ["wsgi.input"].read()
+        seen.append((body, environ["CONTENT_LENGTH"], "HTTP_CONTENT_ENCODING" in environ))
+        start("200 OK", [])
+        return [b""]
+
+    shell = Shell(wsgi, 1, rules(tmp_path, entitled=lambda *_: entitled, **limits))
+    headers = ((b"content-encoding", encoding), (b"content-length", str(sum(map(len, chunks))).encode()))
+
+    async def scenario():
+        line.reads.set()
+        await shell(scope(line, "POST", "/any", *headers), receiving(*chunks), line.send)
+
+    run(scenario)
+    return seen, line.said
+
+
+def parts_of(data, size):
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+@pytest.mark.parametrize("size", [0, 10, 5_000_000])
+@pytest.mark.parametrize("piece", [7, 65536])
+def test_a_compressed_body_is_inflated(tmp_path, size, piece):
+    data = b"yaptide!" * (size // 8)
+    [(body, length, is_encoded)], _ = post_compressed(tmp_path, parts_of(compress(data), piece))
+    assert (body, length, is_encoded) == (data, str(len(data)), False)
+
+
+def test_what_a_compressed_body_inflates_to_is_limited(tmp_path):
+    bomb = parts_of(compress(bytes(200 << 20)), 65536)
+    [(body, length, _)], _ = post_compressed(tmp_path, bomb, most=4 << 20)
+    assert 4 << 20 < len(body) == int(length) < 6 << 20
+
+
+def test_a_stranger_may_send_little_however_small_it_is_compressed(tmp_path):
+    bomb = parts_of(compress(bytes(200 << 20)), 65536)
+    [(body, length, _)], _ = post_compressed(tmp_path, bomb, entitled=False)
+    assert 1 << 20 < len(body) == int(length) < 3 << 20
+
+
+@pytest.mark.parametrize(
+    ("encoding", "data", "status", "message"),
+    [
+        (b"gzip", b"{}" * 20, 400, "not valid gzip"),
+        (b"gzip", compress(b"{}")[:-1], 400, "incomplete"),
+        (b"gzip", compress(bytes(3 << 20))[:-9], 400, "incomplete"),
+        (b"gzip", compress(b"{}") + b"{}", 400, "continues"),
+        (b"br", b"{}", 415, "only gzip"),
+        (b"gzip, gzip", b"{}", 415, "only gzip"),
+    ],
+)
+def test_a_body_that_cannot_be_inflated_is_refused(tmp_path, encoding, data, status, message):
+    seen, [start, body] = post_compressed(tmp_path, [data], encoding)
+    assert (seen, start["status"]) == ([], status)
+    assert message in body["body"].decode()
+    assert ((b"accept-encoding", b"gzip") in start["headers"]) == (status == 415)
 
 
 def test_that_all_threads_stay_busy_is_told_once(tmp_path, monkeypatch, caplog):

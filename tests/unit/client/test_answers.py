@@ -79,3 +79,34 @@ def test_another_answer_is_no_answer(content):
 def test_a_refusal_is_the_servers_own():
     with pytest.raises(NotFound, match="Results are unavailable"):
         answers.read_results_document(answered({"message": "Results are unavailable"}, 404))
+
+
+@pytest.mark.parametrize(
+    ("last", "kind"),
+    [
+        ([7], np.int64),
+        ([2**64 - 1], np.uint64),
+        ([0.5], np.float64),
+        ([-1, 2**64 - 1], np.float64),
+        ([None], np.float64),
+    ],
+)
+def test_lists_that_are_too_long_for_simdjson_keep_their_numbers(last, kind, monkeypatch):
+    monkeypatch.setattr(answers, "_LONGEST_BUFFER", 1)
+    monkeypatch.setattr(answers, "_BLOCK", 2)
+    numbers = [2**53 + 1, 3, 4, *last]
+    values = answers.with_arrays(orjson.dumps({"values": numbers}))["values"]
+    expected = np.array([math.nan if number is None else number for number in numbers], kind)
+    assert values.dtype == kind
+    np.testing.assert_array_equal(values, expected)
+
+
+def test_lists_that_are_too_long_for_simdjson_may_hold_anything(monkeypatch):
+    monkeypatch.setattr(answers, "_LONGEST_BUFFER", 1)
+    assert answers.with_arrays(b'{"values": [1, "a", {"b": [2]}]}') == {"values": [1, "a", {"b": [2]}]}
+
+
+def test_a_list_whose_length_simdjson_cannot_count_is_read_whole():
+    count = 2**24 + 2**22
+    values = answers.with_arrays(b'{"values":[' + b"0," * (count - 2) + b"7,null]}")["values"]
+    assert (len(values), values[-2]) == (count, 7)

@@ -13,10 +13,10 @@ A voxel is in a box if its centre is. Any shape can be written row by row; later
 """
 
 import base64
-import binascii
 import itertools
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -33,7 +33,9 @@ BASE64 = ".base64"
 _ONCE, _SHAPES = ("grid", "spacing", "fill"), ("box", "slices", "rows")
 _LIMIT = 1e6  # HU, beyond any physical value
 _MOST_BOXES = 1000
-_MOST_FILLED = 20 * metaimage.MOST_VOXELS  # total voxels of all boxes and rows: limits the time of the check
+#: A few words describe as many voxels as they like: their memory is limited here, that of an image by its own size.
+_MOST_DESCRIBED = 300**3
+_MOST_FILLED = 20 * _MOST_DESCRIBED  # total voxels of all boxes and rows: limits the time of the check
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ def parse_ct(files: Mapping[str, str], header_name: str) -> CT:
     header = metaimage.parse_header(header_name, require_text(files, header_name, what))
     raw = _decoded(header.raw + BASE64, require_text(files, header.raw + BASE64, "The CT's data, as base64,"))
     hu = metaimage.read_voxels(header.raw, header, raw)
-    if not np.all(np.abs(hu) <= _LIMIT):
+    if not -_LIMIT <= hu.min() <= hu.max() <= _LIMIT:  # false for NaN
         raise InvalidInput(f"{header.raw}: some voxels have an invalid HU (not a number, or beyond {_LIMIT:g})")
     grid = header.grid if header.grid.offset else replace(header.grid, offset=(0.0, 0.0, 0.0))  # MetaImage's default
     return CT(grid, hu)
@@ -79,7 +81,7 @@ def make_ct(file: str, text: str) -> CT:
     for word in ("grid", "spacing"):
         if word not in once:
             raise InvalidInput(f"{file}: the line {word} is missing")
-    grid = metaimage.parse_grid(once["grid"], once["spacing"], 1)
+    grid = metaimage.parse_grid(once["grid"], once["spacing"], 1, _MOST_DESCRIBED)
     hu = np.full(grid.shape[::-1], _fill(once.get("fill")), dtype=np.float32)
     _fill_shapes(shapes, grid, hu)
     return CT(grid, hu)
@@ -184,7 +186,9 @@ def _inside(line: Line, grid: Grid, axis: int) -> slice:
 
 
 def _decoded(file: str, text: str) -> bytes:
-    try:
+    with suppress(ValueError):
+        return base64.b64decode(text, validate=True)
+    try:  # with line breaks: a copy of what may be a hundred megabytes
         return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         raise InvalidInput(f"{file}: not base64") from None

@@ -18,7 +18,8 @@ from yaptide.simulators.text import Line, filled_lines, quote_word
 
 Voxels = NDArray[np.float32]
 
-MOST_VOXELS = 300**3
+#: Maximum size of any grid: a CT of 512 x 512 voxels has up to 512 slices.
+MOST_VOXELS = 1 << 27
 
 _TYPES = {"MET_FLOAT": "f4", "MET_DOUBLE": "f8", "MET_SHORT": "i2", "MET_INT": "i4"}
 _YES, _NO = ("True", "true", "T", "1"), ("False", "false", "F", "0")
@@ -109,16 +110,16 @@ class Header:
     raw: str
 
 
-def parse_grid(shape: Line, spacing: Line, first: int) -> Grid:
-    """Parse a grid from two lines whose numbers begin at word `first`; raise InvalidInput."""
+def parse_grid(shape: Line, spacing: Line, first: int, most: int = MOST_VOXELS) -> Grid:
+    """Parse a grid of at most `most` voxels from two lines, numbers begin at word `first`; raise InvalidInput."""
     for line in (shape, spacing):
         if len(line.words) != first + 3:
             raise line.make_error("three numbers are needed, along x, y and z")
-    nx, ny, nz = (shape.parse_integer(first + axis, "The number of voxels", 1, MOST_VOXELS) for axis in range(3))
+    nx, ny, nz = (shape.parse_integer(first + axis, "The number of voxels", 1, most) for axis in range(3))
     dx, dy, dz = (spacing.parse_real(first + axis, "The spacing in mm", _SMALLEST, _LARGEST) for axis in range(3))
     grid = Grid((nx, ny, nz), (dx, dy, dz))
-    if grid.voxels > MOST_VOXELS:
-        raise shape.make_error(f"{grid.voxels} voxels exceed the limit of {MOST_VOXELS}")
+    if grid.voxels > most:
+        raise shape.make_error(f"{grid.voxels} voxels exceed the limit of {most}")
     return grid
 
 

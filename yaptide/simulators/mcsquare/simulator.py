@@ -43,8 +43,9 @@ class MCsquare(PointedProgram):
 
     def check(self, files: InputFiles) -> Checked:
         """Check all files; raise InvalidInput with the file, the line and what to fix."""
-        settings = inputs.parse_inputs(files).config
-        return Checked(settings.primaries, config.QUANTUM, settings.seed)
+        parsed = inputs.parse_inputs(files)
+        settings = parsed.config
+        return Checked(settings.primaries, config.QUANTUM, settings.seed, parsed.ct.grid.voxels)
 
     def install(self, folder: Path, say: Say) -> Installation:
         """Download, test and install MCsquare; a working installation is kept. Raises NotConfigured."""
