@@ -12,8 +12,6 @@ A voxel is in a box if its centre is. Any shape can be written row by row; later
     rows 5 199 10*-1000 40*0 10*-1000
 """
 
-import base64
-import binascii
 import itertools
 import math
 from collections.abc import Mapping
@@ -25,10 +23,7 @@ import numpy as np
 from yaptide.domain.errors import InvalidInput
 from yaptide.simulators.mcsquare import metaimage
 from yaptide.simulators.mcsquare.metaimage import Grid, Voxels
-from yaptide.simulators.text import Line, filled_lines, quote_word, require_text
-
-#: Suffix for names of binary files in base64.
-BASE64 = ".base64"
+from yaptide.simulators.text import BASE64, Line, decode_base64, filled_lines, quote_word, require_text
 
 _ONCE, _SHAPES = ("grid", "spacing", "fill"), ("box", "slices", "rows")
 _LIMIT = 1e6  # HU, beyond any physical value
@@ -52,9 +47,11 @@ def parse_ct(files: Mapping[str, str], header_name: str) -> CT:
     description = PurePosixPath(header_name).stem + ".txt"
     if header_name not in files and description in files:
         return make_ct(description, files[description])
+    if header_name.lower().endswith(".mha") and header_name not in files:
+        raise InvalidInput(f"{header_name}: has header and voxels in one file: save the CT as .mhd with a .raw file")
     what = f"The CT's description {description!r} or image"
     header = metaimage.parse_header(header_name, require_text(files, header_name, what))
-    raw = _decoded(header.raw + BASE64, require_text(files, header.raw + BASE64, "The CT's data, as base64,"))
+    raw = decode_base64(header.raw + BASE64, require_text(files, header.raw + BASE64, "The CT's data, as base64,"))
     hu = metaimage.read_voxels(header.raw, header, raw)
     if not np.all(np.abs(hu) <= _LIMIT):
         raise InvalidInput(f"{header.raw}: some voxels have an invalid HU (not a number, or beyond {_LIMIT:g})")
@@ -182,9 +179,3 @@ def _inside(line: Line, grid: Grid, axis: int) -> slice:
         raise line.make_error(f"the box contains no voxel along {'xyz'[axis]}")
     return slice(begin, end)
 
-
-def _decoded(file: str, text: str) -> bytes:
-    try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidInput(f"{file}: not base64") from None

@@ -100,10 +100,12 @@ def _check_together(inputs: Inputs) -> None:
 
 def _check_field(where: str, field: plan.Field, inputs: Inputs) -> None:
     grid = inputs.ct.grid
-    position = geometry.isocentre_position(field, grid)
-    if not all(0 <= position[axis] <= grid.axis_length(axis) for axis in range(3)):
+    if geometry.misses_grid(field, grid, inputs.bdl.distances[0]):
         size = " x ".join(f"{grid.axis_length(axis):g}" for axis in range(3))
-        raise InvalidInput(f"{where} misses the CT: its isocenter must be within {size} mm from the CT's corner")
+        raise InvalidInput(
+            f"{where} misses the CT: its central ray, through the isocenter in mm from the CT's corner, must cross "
+            f"{size} mm"
+        )
     least, most = inputs.bdl.energies
     for point in field.points:
         if not least <= point.energy <= most:

@@ -48,7 +48,7 @@ def slice_inputs(inputs: Inputs) -> Slice:
 def _cut(ct: CT, normal: int, at: float, along: int, other: int) -> Voxels:
     """HU in a plane, of every so many voxels, shape (rows along `other`, columns along `along`)."""
     grid = ct.grid
-    number = min(int(at / grid.spacing[normal]), grid.shape[normal] - 1)
+    number = min(max(int(at / grid.spacing[normal]), 0), grid.shape[normal] - 1)  # the isocentre may be outside
     plane = np.take(ct.hu, number, axis=2 - normal)  # the array's axes are z, y, x
     plane = plane if along < other else plane.T
     columns, rows = coarse_shape(grid.axis_length(along), grid.axis_length(other))
