@@ -127,7 +127,7 @@ def parse_plan(file: str, text: str) -> Plan:
     _count(head, "NumberOfFields", fields)
     weighted = tuple(field for field in map(_field, fields) if field.points)
     if not weighted:
-        raise InvalidInput(f"{file}: all weights of the plan are 0")
+        raise fields[0].start.make_error("all weights of the plan are 0, so nothing would be simulated")
     return Plan(weighted)
 
 
