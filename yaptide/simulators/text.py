@@ -2,9 +2,10 @@
 
 import base64
 import binascii
+import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from yaptide.domain.errors import InvalidInput
@@ -16,6 +17,8 @@ _TEXTS = (".txt", ".dat", ".inp", ".mhd")
 #: The byte order mark, where a text was decoded without removing it.
 BYTE_ORDER_MARK = "\ufeff"
 
+#: Codes separate words by ASCII blanks only.
+_WORD = re.compile(r"[^ \t\n\r\f\v]+")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
@@ -70,10 +73,16 @@ def quote_word(word: str) -> str:
     return repr(word if len(word) <= 40 else word[:40] + "...")
 
 
+def find_similar(word: str, known: Iterable[str]) -> str:
+    """Return ", did you mean ...?" for a word that is similar to a known one; empty if there is none."""
+    similar = difflib.get_close_matches(word[:80], list(known), 1)
+    return f", did you mean {similar[0]}?" if similar else ""
+
+
 def filled_lines(file: str, text: str, comment: str = "#") -> list[Line]:
     """Return the non-empty lines of `text` without comments, which begin with any character of `comment`."""
     mark = re.compile(f"[{re.escape(comment)}]")
-    numbered = enumerate((mark.split(line, maxsplit=1)[0].split() for line in split_lines(text)), 1)
+    numbered = enumerate((_WORD.findall(mark.split(line, maxsplit=1)[0]) for line in split_lines(text)), 1)
     return [Line(file, number, tuple(words)) for number, words in numbered if words]
 
 

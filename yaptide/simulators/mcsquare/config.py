@@ -4,12 +4,11 @@ Keys, defaults and limits are those of MCsquare 1.1. It only warns about an unkn
 typing error would silently change the physics. Such a key is rejected here.
 """
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from yaptide.simulators.runs import MOST_PRIMARIES, draw_seed
-from yaptide.simulators.text import Line, filled_lines, quote_word
+from yaptide.simulators.text import Line, filled_lines, find_similar, quote_word
 
 FILE = "config.txt"
 
@@ -104,9 +103,7 @@ def _by_key(text: str) -> dict[str, Line]:
     for line in filled_lines(FILE, text):
         key = line.words[0]
         if key not in _KEYS:
-            similar = difflib.get_close_matches(key[:80], _KEYS, 1)
-            hint = f", did you mean {similar[0]}?" if similar else ""
-            raise line.make_error(f"MCsquare has no key {quote_word(key)}{hint}")
+            raise line.make_error(f"MCsquare has no key {quote_word(key)}{find_similar(key, _KEYS)}")
         if key in lines:
             raise line.make_error(f"{key} is repeated, after line {lines[key].number}")
         if len(line.words) < 2:
