@@ -172,4 +172,3 @@ def _read_project(upload: Upload, remarks: tuple[str, ...]) -> Received:
 
 def _shown(name: str) -> str:
     return repr(name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}...")
-

@@ -1,7 +1,7 @@
 """The preprocessor of FLUKA: ``#define``, ``#undef``, ``#if``, ``#elif``, ``#else``, ``#endif``, ``#include``.
 
-Format: the FLUKA manual, chapter "The input preprocessor". A condition is true if its name is defined; ``$NAME`` stands for
-the value of a name.
+Format: the FLUKA manual, chapter "The input preprocessor". A condition is true if its name is defined; ``$NAME`` stands
+for the value of a name.
 """
 
 import re

@@ -14,12 +14,12 @@ from yaptide.simulators.external import External
 from yaptide.simulators.fluka.preprocessor import Content, included_files, preprocess
 from yaptide.simulators.outputs import output_by_name
 from yaptide.simulators.runs import LARGEST_SEED, MOST_PRIMARIES, draw_seed
-from yaptide.simulators.text import Line
+from yaptide.simulators.text import Line, explain_undecoded_files
 
 _ENDING = ".inp"
 _DEFAULT_PRIMARIES = 5000
 _GLOBAL_FREE = {2, 3}  # WHAT(4) of GLOBAL
-_KEYWORDS = frozenset("START RANDOMIZ STOP TITLE GEOBEGIN GEOEND GLOBAL FREE FIXED".split())
+_KEYWORDS = frozenset(["START", "RANDOMIZ", "STOP", "TITLE", "GEOBEGIN", "GEOEND", "GLOBAL", "FREE", "FIXED"])
 _UNIT_FILE = re.compile(r"\d+_fort\.(\d+)")
 _FIRST_UNIT = 21
 _SEPARATOR = re.compile(r"\s*[,;/\\:]\s*|\s+")
@@ -126,6 +126,8 @@ def _find_deck(files: InputFiles) -> str:
     names = sorted(filter(_is_deck, files))
     included = {other for name in names for other in included_files(files, name) if other != name}
     decks = [name for name in names if name not in included]
+    if not names:
+        explain_undecoded_files(files)
     if len(decks) != 1:
         raise InvalidInput(f"FLUKA needs one input file that ends in {_ENDING}, but there are {len(decks)}")
     return decks[0]

@@ -158,8 +158,8 @@ def _check_base_names(lines: Mapping[str, Line]) -> None:
             path = " ".join(lines[key].words[1:])
             if paths.setdefault(_base(path), path) != path:
                 raise lines[key].make_error(
-                    f"{quote_word(path)} and {quote_word(paths[_base(path)])} have the same name: input files are in one "
-                    "folder, rename one of them"
+                    f"{quote_word(path)} and {quote_word(paths[_base(path)])} have the same name: rename one of them, "
+                    "because input files are in one folder"
                 )
 
 

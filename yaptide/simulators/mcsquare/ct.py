@@ -178,4 +178,3 @@ def _inside(line: Line, grid: Grid, axis: int) -> slice:
     if begin >= end:
         raise line.make_error(f"the box contains no voxel along {'xyz'[axis]}")
     return slice(begin, end)
-

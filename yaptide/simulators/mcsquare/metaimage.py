@@ -21,8 +21,14 @@ Voxels = NDArray[np.float32]
 MOST_VOXELS = 300**3
 
 _TYPES = {
-    **{"MET_FLOAT": "f4", "MET_DOUBLE": "f8", "MET_SHORT": "i2", "MET_INT": "i4"},  # those of MCsquare
-    **{"MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_USHORT": "u2", "MET_UINT": "u4"},
+    "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+    "MET_SHORT": "i2",
+    "MET_INT": "i4",  # those of MCsquare
+    "MET_CHAR": "i1",
+    "MET_UCHAR": "u1",
+    "MET_USHORT": "u2",
+    "MET_UINT": "u4",
 }
 _YES, _NO = "True", "False"
 
@@ -205,8 +211,8 @@ def _raw_name(line: Line) -> str:
     kind = name.split()[0]
     if kind in {"LOCAL", "LIST"} or "%" in name:
         raise line.make_error(
-            f"ElementDataFile is {quote_word(name)}, but the voxels must be in one file of their own: save the CT as .mhd "
-            "with a .raw file"
+            f"ElementDataFile is {quote_word(name)}, but the voxels must be in one file of their own: save the CT as "
+            ".mhd with a .raw file"
         )
     return name
 

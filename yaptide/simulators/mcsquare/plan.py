@@ -4,6 +4,7 @@ Format: a tag in its own line, e.g. ``###GantryAngle``, and its value in the nex
 reads whatever follows a missing spot as a spot, and may hang; so the declared counts are checked here.
 """
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Sequence
@@ -47,6 +48,7 @@ class ControlPoint:
     energy: float
     spots: tuple[Spot, ...]
     shifter: ShifterSetting | None = None
+    line: int = dataclasses.field(default=0, compare=False)  # where it begins in the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Field:
     isocentre: tuple[float, float, float]
     points: tuple[ControlPoint, ...]
     shifter: tuple[str, str] | None = None  # name and kind
+    line: int = dataclasses.field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ class _Section:
 def parse_plan(file: str, text: str) -> Plan:
     """Parse a plan; raise InvalidInput for input that MCsquare cannot read or would misinterpret.
 
-    Layers and fields without weight are left out: MCsquare samples no proton of them (measured: the same dose, bitwise).
+    Layers and fields without weight are left out: MCsquare samples no proton of them (measured: the same dose bits).
     """
     entries = _entries(file, text)
     if not entries:
@@ -184,6 +187,7 @@ def _field(section: _Section) -> Field:
         isocentre=(x, y, z),
         points=tuple(point for point in layers if any(weight for _, _, weight in point.spots)),
         shifter=(name.value().words[0], _kind(head)) if name else None,
+        line=section.start.number,
     )
 
 
@@ -196,7 +200,7 @@ def _point(section: _Section, shifter: bool) -> ControlPoint:
     spots = tuple(_spot(line) for line in table.values) if table else ()
     _count(section, "NbOfScannedSpots", spots, least=0)
     energy = section.entry("Energy").value().parse_real(0, "Energy in MeV", 0)
-    return ControlPoint(energy, spots, _setting(section) if shifter else None)
+    return ControlPoint(energy, spots, _setting(section) if shifter else None, section.start.number)
 
 
 def _spot(line: Line) -> Spot:
@@ -207,7 +211,7 @@ def _spot(line: Line) -> Spot:
 
 
 def _setting(section: _Section) -> ShifterSetting:
-    """Return the setting at a control point: OUT where there is none, and then a distance does not matter (measured)."""
+    """Return the setting at a control point: OUT where there is none. A distance does not matter then (measured)."""
     entry = section.find("RangeShifterSetting")
     if entry is None:
         return _OUT

@@ -1,9 +1,9 @@
 """TOPAS parameter files: ``type:Group/Name = value``, comments after ``#``, values that go on in the next lines.
 
-What a parameter is follows the TOPAS user guide, "Parameter File Basics" and "Parameter File Chains": names ignore case;
-a value in a file wins over those in the files that it includes; two included files must not set one parameter
-differently unless the file that includes both sets it, too. An integer is a number, the name of another parameter, or two
-of them with ``+``, ``-`` or ``*`` between them.
+The rules are those of the TOPAS user guide, "Parameter File Basics" and "Parameter File Chains": names ignore case; a
+value in a file wins over those in the files that it includes; two included files must not both set a parameter unless
+the file that includes them sets it, too. An integer is a number, the name of another parameter, or two of them with
+``+``, ``-`` or ``*`` between them.
 """
 
 import re
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.simulators.base import InputFiles
-from yaptide.simulators.text import BASE64, Line, quote_word, split_lines
+from yaptide.simulators.text import BASE64, Line, explain_undecoded_files, quote_word, split_lines
 
 #: A line that sets a parameter, or includes a file.
 _SETS = re.compile(r"\s*(?:(?:[a-z]{1,3}:)?[a-z][a-z0-9]*/\S+|includefile)\s*=", re.IGNORECASE)
@@ -102,9 +102,7 @@ class _Evaluation:
             raise _unclear(parameter, parameter.value)
         return value
 
-    def _operand(
-        self, parameter: Parameter, word: str, name: str, skip: int, path: tuple[tuple[str, int], ...]
-    ) -> int:
+    def _operand(self, parameter: Parameter, word: str, name: str, skip: int, path: tuple[tuple[str, int], ...]) -> int:
         if _NUMBER.fullmatch(word):
             if len(word) > len(str(_LARGEST)):
                 raise _unclear(parameter, word)
@@ -146,14 +144,19 @@ def read_chain(files: InputFiles) -> Chain:
     Raises InvalidInput if a file is missing, if it is unclear which file is the job, and for files that TOPAS refuses.
     """
     read = {name: _read(name, text) for name, text in files.items() if _is_parameter_file(name, text)}
+    if not read:
+        explain_undecoded_files(files)
+        raise InvalidInput(
+            "TOPAS needs a parameter file, with lines such as i:So/<source>/NumberOfHistoriesInRun = 1000"
+        )
     included = {other for file in read.values() for _, other in file.includes if other != file.name}
     jobs = sorted(read.keys() - included)
     if not jobs:
         raise InvalidInput("The TOPAS files include each other, so none of them is the job")
     if len(jobs) > 1:
         raise InvalidInput(
-            f"TOPAS runs one file, and {' and '.join(jobs[:3])} are not included by another: leave out those that are not "
-            "part of the job"
+            f"TOPAS runs one file, and {' and '.join(jobs[:3])} are not included by another: leave out those that are "
+            "not part of the job"
         )
     everything = dict(read)
     order = _order(jobs[0], everything, files, ())
@@ -199,18 +202,19 @@ def _check_conflicts(file: _File, read: dict[str, _File], files: InputFiles) -> 
             first = setters.setdefault(key, parameter)
             if first is not parameter and key not in file.parameters:
                 raise line.make_error(
-                    f"{parameter.name} is set in {first.line.file} and in {parameter.line.file}: set it in {file.name}, too"
+                    f"{parameter.name} is set in {first.line.file} and in {parameter.line.file}: set it in {file.name}, "
+                    "too"
                 )
 
 
 def _read(file: str, text: str) -> _File:
     parameters: dict[str, Parameter] = {}
     includes: list[tuple[Line, str]] = []
-    for line, name, value in _settings(file, text):
-        if name.lower() == _INCLUDE:
+    for line, typed, value in _settings(file, text):
+        if typed.lower() == _INCLUDE:
             includes += [(line, _included(line, word)) for word in value.split() if word != _BUILT_IN]
             continue
-        name = name.rpartition(":")[2]
+        name = typed.rpartition(":")[2]
         key = name.lower()
         if key in parameters:
             raise line.make_error(f"{name} is repeated, after line {parameters[key].line.number}")

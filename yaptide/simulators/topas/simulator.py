@@ -38,9 +38,7 @@ class Topas(External):
         times, what = _count_times(chain)
         sources = sorted({match[1] for name in chain.names() if (match := _SOURCE.fullmatch(name))})
         if not sources:
-            raise InvalidInput(
-                f"{chain.job}: no source has a number of primaries: i:So/<source>/{what} is missing"
-            )
+            raise InvalidInput(f"{chain.job}: no source has a number of primaries: i:So/<source>/{what} is missing")
         primaries = times * sum(_count_histories(chain, source, what) for source in sources)
         if not 1 <= primaries <= MOST_PRIMARIES:
             raise _explain(
