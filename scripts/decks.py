@@ -1,8 +1,8 @@
 """The corpus of small inputs in `tests/fixtures/decks`: what is passed on to each code, and what is refused.
 
 A deck begins with lines of `key: value`; then each file follows a line `=== name`, after an empty line or the file
-before. `outcome` is `passes PRIMARIES` or `refused MESSAGE`, with the beginning of the message. `base: water` stands for
-the sample input of MCsquare, whose files are replaced, or taken away by `remove: NAME`.
+before. `outcome` is `passes PRIMARIES` or `refused MESSAGE`, with the beginning of the message. `base: water` is the
+sample input of MCsquare, whose files are replaced, or taken away by `remove: NAME`.
 """
 
 import re

@@ -75,7 +75,7 @@ def quote_word(word: str) -> str:
 
 def find_similar(word: str, known: Iterable[str]) -> str:
     """Return ", did you mean ...?" for a word that is similar to a known one; empty if there is none."""
-    similar = difflib.get_close_matches(word[:80], list(known), 1)
+    similar = difflib.get_close_matches(word[:80], sorted(known), 1)
     return f", did you mean {similar[0]}?" if similar else ""
 
 

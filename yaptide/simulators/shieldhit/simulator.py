@@ -43,7 +43,7 @@ class ShieldHit(External):
         require_files(files, _FILES, self.title)
         lines = {name: filled_lines(name, files[name], _COMMENT) for name in _FILES}
         for name in _FILES:
-            _check_kind(name, lines[name])
+            _check_kind(name, files[name], lines[name])
         keywords = _by_keyword(lines[_BEAM])
         _check_named_files(files, keywords, lines[_MATERIALS])
         if "NSTAT" not in keywords:
@@ -53,11 +53,11 @@ class ShieldHit(External):
         return Checked(primaries, quantum=1, seed=seed or draw_seed())
 
 
-def _check_kind(name: str, lines: list[Line]) -> None:
+def _check_kind(name: str, text: str, lines: list[Line]) -> None:
     """Raise InvalidInput for an empty file, and for one that has the contents of another."""
-    if not lines:
+    if not text.strip():
         raise InvalidInput(f"{name} is empty")
-    kind = _kind(lines[0].words[0].upper())
+    kind = _kind(lines[0].words[0].upper()) if lines else None
     if kind not in {name, None}:
         raise lines[0].make_error(f"this is how {kind} begins, not {name}: are the files swapped?")
 

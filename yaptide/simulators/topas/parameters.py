@@ -202,8 +202,8 @@ def _check_conflicts(file: _File, read: dict[str, _File], files: InputFiles) -> 
             first = setters.setdefault(key, parameter)
             if first is not parameter and key not in file.parameters:
                 raise line.make_error(
-                    f"{parameter.name} is set in {first.line.file} and in {parameter.line.file}: set it in {file.name}, "
-                    "too"
+                    f"{parameter.name} is set in {first.line.file} and in {parameter.line.file}: set it in "
+                    f"{file.name}, too"
                 )
 
 
