@@ -98,7 +98,7 @@ def require_text(files: Mapping[str, str], name: str, what: str) -> str:
         return files[name]
     if name + BASE64 in files:
         raise _explain(files, name)
-    raise InvalidInput(f"{what} {name!r} is missing from the input files")
+    raise InvalidInput(f"{what} {quote_word(name)} is missing from the input files")
 
 
 def explain_undecoded_files(files: Mapping[str, str]) -> None:

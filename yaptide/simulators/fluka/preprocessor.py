@@ -13,7 +13,7 @@ from yaptide.simulators.text import Line, quote_word, split_lines
 
 _DIRECTIVE = re.compile(r"#([A-Za-z]+)(?:\s+(.*))?")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,39}")
-_VARIABLE = re.compile(r"\$([A-Za-z0-9_]+)")
+_VARIABLE = re.compile(r"\$([A-Za-z0-9_]{1,40})")
 _MOST_LEVELS = 10
 
 

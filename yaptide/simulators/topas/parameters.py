@@ -21,6 +21,7 @@ _INCLUDE = "includefile"
 #: An included name that stands for the defaults of TOPAS.
 _BUILT_IN = "TOPAS_Built_In_Defaults"
 _MOST_FILES = 200
+_LONGEST_NAME = 80
 _MOST_LEVELS = 50
 _LARGEST = 10**18
 #: Integers that TOPAS sets itself.
@@ -36,7 +37,7 @@ _DEFAULTS = {
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter as one file sets it: its `name` as written, its `value`, and the line where it begins."""
+    """A parameter as one file sets it: its `name` as written, shortened for errors, its `value`, and the line where it begins."""
 
     name: str
     value: str
@@ -215,7 +216,7 @@ def _read(file: str, text: str) -> _File:
             includes += [(line, _included(line, word)) for word in value.split() if word != _BUILT_IN]
             continue
         name = typed.rpartition(":")[2]
-        key = name.lower()
+        key, name = name.lower(), name[:_LONGEST_NAME]
         if key in parameters:
             raise line.make_error(f"{name} is repeated, after line {parameters[key].line.number}")
         parameters[key] = Parameter(name, value, line)

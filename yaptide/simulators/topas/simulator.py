@@ -68,7 +68,7 @@ def _count_histories(chain: Chain, source: str, what: str) -> int:
         raise _explain(
             chain,
             f"so/{source}/type",
-            f"the source has no number of primaries, which yaptide must know: add i:So/{source}/{what} = number",
+            f"the source has no number of primaries, which yaptide must know: add i:So/{source[:80]}/{what} = number",
         )
     if histories < 0:
         raise _explain(chain, name, f"{what} must be 0 or more, not {histories}")
