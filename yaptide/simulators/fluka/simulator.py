@@ -20,6 +20,7 @@ _ENDING = ".inp"
 _DEFAULT_PRIMARIES = 5000
 _GLOBAL_FREE = {2, 3}  # WHAT(4) of GLOBAL
 _KEYWORDS = frozenset(["START", "RANDOMIZ", "STOP", "TITLE", "GEOBEGIN", "GEOEND", "GLOBAL", "FREE", "FIXED"])
+_WITH_NUMBERS = frozenset({"START", "RANDOMIZ", "GLOBAL"})
 _UNIT_FILE = re.compile(r"\d+_fort\.(\d+)")
 _FIRST_UNIT = 21
 _SEPARATOR = re.compile(r"\s*[,;/\\:]\s*|\s+")
@@ -167,10 +168,9 @@ def _is_free(card: Card) -> bool:
 
 def _check_keyword(card: Card) -> None:
     """Raise InvalidInput for a keyword that FLUKA reads as another one."""
-    words, text = card.content.line.words, card.content.text
+    words, text = card.content.line.words, card.content.text.partition("!")[0]
     first = words[0][:8] if words else ""
-    in_columns = not text.startswith(" ") and bool(words) and words[0] == text[:_COLUMNS].strip()
-    if not card.free and first.upper() in _KEYWORDS and not in_columns:
+    if not card.free and first.upper() in _WITH_NUMBERS and text[:_COLUMNS].rstrip() != words[0]:
         raise card.content.line.make_error(
             f"{first} must be in columns 1 to 8, and WHAT(1) in columns 11 to 20, unless a FREE card comes before"
         )

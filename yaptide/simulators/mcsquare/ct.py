@@ -48,7 +48,9 @@ def parse_ct(files: Mapping[str, str], header_name: str) -> CT:
     if header_name not in files and description in files:
         return make_ct(description, files[description])
     if header_name.lower().endswith(".mha") and header_name not in files:
-        raise InvalidInput(f"{header_name[:80]}: has header and voxels in one file: save the CT as .mhd with a .raw file")
+        raise InvalidInput(
+            f"{header_name[:80]}: has header and voxels in one file: save the CT as .mhd with a .raw file"
+        )
     what = f"The CT's description {quote_word(description)} or image"
     header = metaimage.parse_header(header_name, require_text(files, header_name, what))
     raw = decode_base64(header.raw + BASE64, require_text(files, header.raw + BASE64, "The CT's data, as base64,"))

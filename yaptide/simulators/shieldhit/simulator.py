@@ -4,7 +4,7 @@ Format: the SHIELD-HIT12A User's Guide, chapters on ``beam.dat``, ``geo.dat``, `
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.simulators.base import Checked, InputFiles
@@ -57,20 +57,21 @@ def _check_kind(name: str, text: str, lines: list[Line]) -> None:
     """Raise InvalidInput for an empty file, and for one that has the contents of another."""
     if not text.strip():
         raise InvalidInput(f"{name} is empty")
-    kind = _kind(lines[0].words[0].upper()) if lines else None
+    kind = _kind(lines[0].words) if lines else None
     if kind not in {name, None}:
         raise lines[0].make_error(f"this is how {kind} begins, not {name}: are the files swapped?")
 
 
-def _kind(first: str) -> str | None:
-    """Return the file that begins with a word, None if it is not clear."""
+def _kind(words: Sequence[str]) -> str | None:
+    """Return the file that begins with a line, None if it is not clear. A geometry begins with two integers."""
+    first = words[0].upper()
     if first in _KEYWORDS:
         return _BEAM
     if first in _OF_MATERIALS:
         return _MATERIALS
     if first in _OF_DETECTORS:
         return _DETECTORS
-    return _GEOMETRY if first.lstrip("-").isdigit() else None
+    return _GEOMETRY if len(words) > 1 and all(_DIGITS.fullmatch(word) for word in words[:2]) else None
 
 
 def _by_keyword(lines: list[Line]) -> Mapping[str, Line]:

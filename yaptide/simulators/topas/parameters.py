@@ -37,7 +37,7 @@ _DEFAULTS = {
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter as one file sets it: its `name` as written, shortened for errors, its `value`, and the line where it begins."""
+    """A parameter as one file sets it: its `name` as written (shortened), its `value`, and the line where it begins."""
 
     name: str
     value: str
