@@ -32,7 +32,10 @@ _WITH_POINT = re.compile(r"[+-]?[0-9]*\.[0-9]*")
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A line with a keyword and numbers, in free format or in columns of 10 characters."""
+    """A line with a keyword and numbers, in free format or in columns of 10 characters.
+
+    Its numbers must be read before the next line is, which may define other values of variables.
+    """
 
     content: Content
     free: bool
@@ -87,21 +90,20 @@ class Fluka(External):
     def check(self, files: InputFiles) -> Checked:
         """Check the input file: primaries (WHAT(1) of START) and seed (WHAT(2) of RANDOMIZ); raise InvalidInput."""
         deck = _find_deck(files)
-        start: Card | None = None
-        seed = 0
+        primaries = seed = 0
+        line: Line | None = None  # of START
         for card in _cards(preprocess(files, deck)):
             if card.keyword == "RANDOMIZ":
                 seed = card.integer(2, "WHAT(2) of RANDOMIZ, the seed,", 0, 0, LARGEST_SEED)
-            elif start is not None:
+            elif line is not None:
                 raise card.content.line.make_error(
-                    f"START is repeated, after line {start.content.line.number}: a run has one number of primaries"
+                    f"START is repeated, after line {line.number}: a run has one number of primaries"
                 )
             else:
-                start = card
-        if start is None:
+                line, what = card.content.line, "WHAT(1) of START, the number of primaries,"
+                primaries = card.integer(1, what, _DEFAULT_PRIMARIES, 1, MOST_PRIMARIES)
+        if line is None:
             raise InvalidInput(f"{deck}: the START card is missing, so nothing would be simulated")
-        what = "WHAT(1) of START, the number of primaries,"
-        primaries = start.integer(1, what, _DEFAULT_PRIMARIES, 1, MOST_PRIMARIES)
         return Checked(primaries, quantum=1, seed=seed or draw_seed())
 
     def output_of(self, file_name: str, outputs: Sequence[str]) -> int | None:

@@ -16,6 +16,7 @@ from yaptide.simulators.text import BASE64, Line, explain_undecoded_files, quote
 
 #: A line that sets a parameter, or includes a file.
 _SETS = re.compile(r"\s*(?:(?:[a-z]{1,3}:)?[a-z][a-z0-9]*/\S+|includefile)\s*=", re.IGNORECASE)
+_OPERATORS = {"+", "-", "*"}
 _NUMBER = re.compile(r"[+-]?[0-9]+")
 _INCLUDE = "includefile"
 #: An included name that stands for the defaults of TOPAS.
@@ -95,7 +96,11 @@ class _Evaluation:
         words = parameter.value.split()
         if not words:
             raise parameter.line.make_error(f"{parameter.name} is missing")
-        if not parameter.value.isascii() or len(words) not in {1, 3} or (len(words) == 3 and words[1] not in "+-*"):
+        if (
+            not parameter.value.isascii()
+            or len(words) not in {1, 3}
+            or (len(words) == 3 and words[1] not in _OPERATORS)
+        ):
             raise _unclear(parameter, parameter.value)
         operands = [self._operand(parameter, word, name, skip, path) for word in words[::2]]
         value = _combine(operands, words[1] if len(words) == 3 else "+")
@@ -235,17 +240,12 @@ def _included(line: Line, word: str) -> str:
 def _settings(file: str, text: str) -> Iterator[tuple[Line, str, str]]:
     """Yield the line, name and value of each parameter. A value goes on to the next empty line or ``=``."""
     name, begin, parts = "", 0, list[str]()
-    for number, content in enumerate(split_lines(text), 1):
+    for number, content in enumerate([*split_lines(text), ""], 1):
         before, equals, after = content.partition("#")[0].partition("=")
-        if equals:
-            if parts:
-                yield Line(file, begin, (name,)), name, " ".join(parts).strip()
-            name, begin, parts = before.strip(), number, [after]
-        elif not content.strip():
-            if parts:
-                yield Line(file, begin, (name,)), name, " ".join(parts).strip()
+        if parts and (equals or not content.strip()):
+            yield Line(file, begin, (name,)), name, " ".join(parts).strip()
             parts = []
+        if equals:
+            name, begin, parts = before.strip(), number, [after]
         elif parts:
             parts.append(before)
-    if parts:
-        yield Line(file, begin, (name,)), name, " ".join(parts).strip()
