@@ -14,6 +14,7 @@ from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.elements import KeyedColumnElement
 from typer.main import get_command
 
+from scripts.decks import Deck, read_decks
 from yaptide.admin import cli, quick_help
 from yaptide.admin.diagram import draw_diagram
 from yaptide.application import create_app
@@ -27,6 +28,7 @@ from yaptide.domain.states import (
 )
 from yaptide.persistence import diagram
 from yaptide.settings import Settings
+from yaptide.simulators import get_simulator
 
 ROOT = Path(__file__).parents[1]
 _DESCRIPTION = quick_help.FILE.relative_to(ROOT).as_posix()
@@ -44,6 +46,7 @@ def generate_documents() -> dict[str, str]:
         "docs/states.md": _states,
         "docs/api.md": _api,
         "docs/database.md": _database,
+        "docs/codes.md": _codes,
     }
     texts = {name: "\n\n".join(block.strip("\n") for block in maker()) + "\n" for name, maker in makers.items()}
     description = json.dumps(_described(get_command(cli.app), "yaptide", None), indent=1, ensure_ascii=False)
@@ -73,6 +76,53 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _code(text: str, language: str = "") -> str:
     return f"```{language}\n{text.rstrip()}\n```"
+
+
+_CODES = """
+# What is passed on to each code
+
+The rule: input that the code itself runs is accepted. Input that the code would read differently from what it says is
+refused, with the file, the line and what to correct.
+
+Every row below is a small input in `tests/fixtures/decks`, whose outcome is tested. The last column is the chapter of
+the code's manual that decides; *measured* means that the program itself was run.
+
+**Bytes.** The command line, the client and the browser pages decode files in the same way, archives included: by a byte
+order mark (UTF-8, UTF-16, UTF-32), which is removed because codes would read it as a part of the first word; otherwise
+as UTF-8. Letters of Windows-1252 (Latin-1) are accepted where codes skip them: after `#` or `!`, in lines that begin
+with `*`, in titles (the line after `TITLE` or `#PlanName`), and in values of an image header. Other files are binary:
+they are sent as base64, and refused where text is needed. Names that end in `.raw` or `.zraw` are always binary. Lines
+end with LF or CR LF.
+
+**Files.** Hidden files and backups of editors (`x~`, `#x#`, `~$x`, `.bak`) in a folder or archive are left out. Names
+of backups are listed.
+
+MCsquare gets files that are generated from the parsed input. External workers get the files of the other codes as they
+are, apart from the decoding; the workers set the number of primaries and the seed.
+"""
+_CODE_NOTES = {
+    "mcsquare": "[MCsquare](mcsquare.md) describes its input.",
+    "topas": (
+        "The job is the file that no other one includes. Primaries: the histories of all sources, multiplied by the "
+        "number of sequential times. If they cannot be evaluated from the files, the number is asked for."
+    ),
+    "fluka": "The deck is the `.inp` file that no other one includes. Primaries: WHAT(1) of START.",
+    "shieldhit": "The files are `beam.dat`, `mat.dat`, `geo.dat` and `detect.dat`. Primaries: NSTAT in `beam.dat`.",
+}
+
+
+def _codes() -> Iterator[str]:
+    yield _CODES
+    decks = list(read_decks())
+    for code, note in _CODE_NOTES.items():
+        yield f"## {get_simulator(code).title}"
+        yield note
+        rows = [_deck_row(deck) for deck in decks if deck.code == code]
+        yield _table(("input", "outcome", "decided by"), sorted(rows, key=lambda row: row[1] != "accepted"))
+
+
+def _deck_row(deck: Deck) -> tuple[str, str, str]:
+    return deck.input, "accepted" if deck.primaries else f"refused: *{deck.message} ...*", deck.manual
 
 
 _SETTINGS = """

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from scripts.decks import read_decks
 from tests.support import processes
 from yaptide.domain.depth_dose import bragg_peak
 from yaptide.domain.errors import SimulationFailed
@@ -261,3 +262,23 @@ def test_a_good_installation_is_kept(installation):
     said = []
     assert MCsquare().install(processes.SIMULATORS, said.append) == installation
     assert said == [f"MCsquare {installation.version} is installed and works"]
+
+
+#: Decks whose beam data library or plan MCsquare itself reads as yaptide does.
+READ_ALIKE = [
+    *("rows-after-count", "19-columns", "shifter-without-setting", "shifter-out", "isocentre-outside"),
+    *("layer-without-weight", "layer-without-spots", "spot-tune-id", "plan-name"),
+]
+DECKS = {deck.name: deck for deck in read_decks()}
+
+
+@pytest.mark.parametrize("name", READ_ALIKE)
+def test_the_program_reads_the_files_of_users_as_yaptide_does(name, simulate):
+    files = {file: data.decode() for file, data in DECKS[f"mcsquare-{name}"].files.items()}
+    folder, exit_code = simulate(files)
+    assert exit_code == 0
+    generated = {file: (folder / file).read_text() for file in ("BDL.txt", "plan.txt")}
+    spoil = {file: (text, files[file]) for file, text in generated.items() if text != files[file]}
+    theirs, exit_code = simulate(files, spoil=spoil)
+    assert exit_code == 0
+    assert (theirs / "Outputs/Dose.raw").read_bytes() == (folder / "Outputs/Dose.raw").read_bytes()

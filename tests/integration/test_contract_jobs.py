@@ -125,6 +125,17 @@ def test_input_files_come_back_unchanged(signed_in):
     assert item["metadata"]["input_type"] == "FILES"
 
 
+def test_byte_order_marks_are_not_stored(signed_in):
+    files = payloads.shieldhit_files()
+    job = submit(
+        signed_in,
+        input_type="files",
+        input_files={name: f"\ufeff{text}" for name, text in files.items()},
+        input_json=None,
+    )
+    assert job.get("/inputs").json["input"]["input_files"] == files
+
+
 @pytest.mark.parametrize(
     ("files", "sim_type"),
     [

@@ -140,9 +140,16 @@ def test_hidden_files_backups_and_subfolders_are_left_out_with_a_remark(signed_i
         said = text_of(check(signed_in, sent))
         assert "Ready to submit" in said
         assert "Left out, files in subfolders: old/plan.txt." in said
-    assert "Left out, hidden files and backups: case/.git/config, case/.DS_Store" in text_of(
-        check(signed_in, in_folder({**water_sample(), **litter}))
-    )
+        assert "Left out, hidden files and backups: case/.git/config, case/.DS_Store" in said
+
+
+def test_text_is_decoded_as_the_command_line_does(signed_in):
+    files = water_sample()
+    files |= {"plan.txt": files["plan.txt"].encode("utf-16"), "BDL.txt": "\ufeff" + files["BDL.txt"]}
+    files |= {"HU_Density.txt": "# Luft, 20 °C\n".encode("latin-1") + files["HU_Density.txt"].encode()}
+    assert "Ready to submit" in text_of(check(signed_in, files))
+    files["plan.txt"] = "150 MeV für\n".encode("latin-1")
+    assert "plan.txt, line 1: is not UTF-8" in text_of(check(signed_in, files))
 
 
 @pytest.mark.parametrize(

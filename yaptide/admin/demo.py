@@ -32,7 +32,7 @@ def run_demo(
     """
     store = open_store()
     folder = path or EXAMPLE
-    files = read_folder(folder)
+    files = read_folder(folder, print_message)
     code = resolve_simulator(COMMON, files)
     code.install(store.settings.simulators_dir, print_message)
     submission = Submission(code.name, 4, folder.resolve().name, files)

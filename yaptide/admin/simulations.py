@@ -95,7 +95,7 @@ def run_simulation(
     if path.is_file():
         submission = Submission(sim_type, tasks, title or path.stem, input_json=read_project(path))
     else:
-        submission = Submission(sim_type, tasks, title or path.resolve().name, read_folder(path))
+        submission = Submission(sim_type, tasks, title or path.resolve().name, read_folder(path, print_message))
     store = open_store()
     backend = store.backend
     job_id, status = run_to_end(store, submission, user)

@@ -14,13 +14,11 @@ from zipfile import ZipFile, ZipInfo
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.persistence.zip_safety import explain_damage, open_archive
-from yaptide_client.files import encode_file, parse_project
+from yaptide.simulators.text import split_lines
+from yaptide_client.files import describe_litter, encode_file, is_litter, list_names, parse_project
 
 MOST_FILES = 500
 _ZIP = b"PK\x03\x04"
-#: What systems and editors leave beside files: metadata of macOS and Windows, backups, files that are being edited.
-_LITTER = re.compile(r"__MACOSX|Thumbs\.db|desktop\.ini|.*~|#.*#|.*\.(bak|swp|swo|orig|tmp)", re.IGNORECASE)
-_MOST_NAMED = 5
 _LONGEST_NAME = 60
 _LONGEST_LINE = 200
 
@@ -83,7 +81,7 @@ def find_place(message: str, files: Mapping[str, str] | None) -> Place | None:
     for name, text in (files or {}).items():
         match = re.match(r", line (\d{1,9}):", message[len(name) :]) if message.startswith(name) else None
         if match:
-            number, lines = int(match[1]), text.splitlines()
+            number, lines = int(match[1]), split_lines(text)
             near = range(max(1, number - 1), min(len(lines), number + 1) + 1)
             return Place(name, number, [(each, lines[each - 1][:_LONGEST_LINE]) for each in near])
     return None
@@ -103,10 +101,12 @@ def _unpack(upload: Upload, most: int) -> list[Upload]:
         explain_damage("This zip archive cannot be unpacked", InvalidInput, NotImplementedError),
         open_archive(io.BytesIO(upload.data), MOST_FILES) as archive,
     ):
-        entries = [entry for entry in archive.infolist() if not entry.is_dir() and not _is_litter(entry.filename)]
-        if sum(entry.file_size for entry in entries) > most:
+        entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+        kept = [entry for entry in entries if not _is_litter(entry.filename)]
+        if sum(entry.file_size for entry in kept) > most:
             raise InvalidInput(f"The files in the archive have more than {most} bytes in total")
-        return [_unpack_entry(archive, entry) for entry in entries]
+        litter = [Upload(entry.filename, b"") for entry in entries if _is_litter(entry.filename)]
+        return [*(_unpack_entry(archive, entry) for entry in kept), *litter]
 
 
 def _unpack_entry(archive: ZipFile, entry: ZipInfo) -> Upload:
@@ -117,7 +117,7 @@ def _unpack_entry(archive: ZipFile, entry: ZipInfo) -> Upload:
 
 
 def _is_litter(name: str) -> bool:
-    return any(part.startswith(".") or _LITTER.fullmatch(part) for part in _path(name).split("/"))
+    return any(map(is_litter, _path(name).split("/")))
 
 
 def _leave_out(uploads: Iterable[Upload]) -> tuple[list[Upload], list[str]]:
@@ -131,7 +131,7 @@ def _leave_out(uploads: Iterable[Upload]) -> tuple[list[Upload], list[str]]:
             kept.append(Upload(_path(name), data))
     if len(kept) > MOST_FILES:
         raise InvalidInput(f"More than {MOST_FILES} files were given")
-    return kept, [f"Left out, hidden files and backups: {_listed(dropped)}."] if dropped else []
+    return kept, [describe_litter(dropped)] if dropped else []
 
 
 def _without_folder(uploads: list[Upload]) -> tuple[str, list[Upload]]:
@@ -149,7 +149,7 @@ def _without_folder(uploads: list[Upload]) -> tuple[str, list[Upload]]:
 def _without_subfolders(uploads: list[Upload]) -> tuple[list[Upload], list[str]]:
     """Leave out what is in subfolders: input files are in one folder."""
     nested = [name for name, _ in uploads if "/" in name]
-    remarks = [f"Left out, files in subfolders: {_listed(nested)}."] if nested else []
+    remarks = [f"Left out, files in subfolders: {list_names(nested)}."] if nested else []
     return [upload for upload in uploads if "/" not in upload.name], remarks
 
 
@@ -172,8 +172,3 @@ def _read_project(upload: Upload, remarks: tuple[str, ...]) -> Received:
 
 def _shown(name: str) -> str:
     return repr(name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}...")
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(name[:_LONGEST_NAME] for name in names[:_MOST_NAMED])
-    return shown if len(names) <= _MOST_NAMED else f"{shown} and {len(names) - _MOST_NAMED} more"

@@ -30,7 +30,7 @@ from yaptide.services.runners import Requirements
 from yaptide.services.sessions import EXPIRED
 from yaptide.simulators import get_simulator, resolve_simulator
 from yaptide.simulators.base import Checked
-from yaptide.simulators.files import check_names
+from yaptide.simulators.files import check_names, remove_marks
 
 MAX_PRIMARIES = 10**15
 MAX_TITLE = 500
@@ -276,8 +276,9 @@ def _require_quota(connection: Connection, user: User, more: int) -> None:
 def _prepare(backend: Backend, submission: Submission) -> _Prepared:
     if submission.input_files is not None:
         check_names(submission.input_files)
-        code = resolve_simulator(submission.sim_type, submission.input_files)
-        prepared = _Prepared(submission, code.name, code.check(submission.input_files))
+        files = remove_marks(submission.input_files)
+        code = resolve_simulator(submission.sim_type, files)
+        prepared = _Prepared(replace(submission, input_files=files), code.name, code.check(files))
     elif submission.input_json is not None:
         prepared = _prepare_project(backend, submission, submission.input_json)
     else:

@@ -14,6 +14,7 @@ from typing import cast
 
 from yaptide.domain.errors import InvalidInput, NotConfigured, YaptideError
 from yaptide.simulators.base import MEMBERS, Converter, Image, Imaged, InputFiles, Installation, Simulator
+from yaptide.simulators.text import explain_undecoded_files
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ def resolve_simulator(name: str, files: InputFiles) -> Simulator:
         with _tolerated(candidate):
             if candidate.recognises(files):
                 return candidate
+    explain_undecoded_files(files)
     titles = ", ".join(candidate.title for candidate in known_simulators())
     raise InvalidInput(f"Unrecognised input: none of {titles} matches these files")
 

@@ -7,6 +7,7 @@ from typing import NoReturn
 from yaptide.domain.errors import InvalidInput, NotConfigured
 from yaptide.simulators.base import Command, InputFiles, Installation, Limits, ProgressRule, Say
 from yaptide.simulators.outputs import output_by_name
+from yaptide.simulators.text import explain_undecoded_files
 
 
 class External:
@@ -72,4 +73,5 @@ def require_files(files: InputFiles, names: Iterable[str], title: str) -> None:
     """Raise InvalidInput if one of the files `names` is missing."""
     for name in names:
         if name not in files:
+            explain_undecoded_files(files)
             raise InvalidInput(f"{title} needs the input file {name!r}")

@@ -4,6 +4,7 @@ import re
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.simulators.base import InputFiles
+from yaptide.simulators.text import BYTE_ORDER_MARK
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+ -]{0,127}")
 
@@ -15,3 +16,8 @@ def check_names(files: InputFiles) -> None:
             raise InvalidInput(
                 f"Input file name {name[:80]!r} is not allowed: use letters, digits and _ . + - only, no folders"
             )
+
+
+def remove_marks(files: InputFiles) -> InputFiles:
+    """Return the files without byte order marks, which codes would read as a part of the first word."""
+    return {name: text.removeprefix(BYTE_ORDER_MARK) for name, text in files.items()}

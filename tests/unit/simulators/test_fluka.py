@@ -59,8 +59,10 @@ def test_free_format(first, line):
         (card("START", "-5.0"), "WHAT\\(1\\) of START"),
         (card("START", "many"), "must be a number"),
         (card("START", "0.5"), "between 1"),
-        (card("START", "10.0") + card("RANDOMIZ", "1.0", "1E9"), "WHAT\\(2\\) of RANDOMIZ"),
-        ("START 10000.0\n", "between 1"),  # not in its columns: FLUKA would read 00.0
+        (card("START", "10.0") + card("RANDOMIZ", "1.0", "-1.0"), "WHAT\\(2\\) of RANDOMIZ"),
+        ("START 10000.0\n", "line 1: START must be in columns 1 to 8"),
+        (f"{'START':<9}10000.0\n", "columns 11 to 20"),
+        ("     START  1000.0\n", "columns 1 to 8"),
     ],
 )
 def test_wrong_cards(text, words):

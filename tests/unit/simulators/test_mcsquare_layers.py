@@ -52,6 +52,26 @@ def test_every_voxel_counts_once_and_tasks_add_up(case):
     assert across.depth.values.shape == across.sum_layers(one).shape
 
 
+@given(st.floats(-360, 360), st.floats(-360, 360), st.floats(-500, 500))
+def test_an_isocentre_outside_the_grid_has_the_ray_of_one_inside(gantry, couch, shift):
+    grid = Grid((20, 30, 40), (2.0, 1.5, 1.0))
+    inside = field(gantry, couch, (15.0, 20.0, 25.0))
+    x, y, z = geometry.beam_direction(inside)
+    shifted = field(gantry, couch, (15.0 - shift * x, 20.0 + shift * y, 25.0 + shift * z))  # x is mirrored in plans
+    ray, other = geometry.central_ray(inside, grid), geometry.central_ray(shifted, grid)
+    assert other.entry == pytest.approx(ray.entry, abs=1e-6)
+    assert other.length == pytest.approx(ray.length, abs=1e-6)
+    assert not geometry.misses_grid(shifted, grid, 1000.0)
+
+
+def test_beams_that_miss_the_grid():
+    grid = Grid((20, 30, 40), (2.0, 1.5, 1.0))
+    assert geometry.misses_grid(field(0, 0, (-1.0, 20.0, 20.0)), grid, 400.0)
+    assert geometry.misses_grid(field(45, 0, (-50.0, 20.0, 20.0)), grid, 400.0)
+    assert geometry.misses_grid(field(0, 0, (20.0, -500.0, 20.0)), grid, 400.0)  # the nozzle is beyond the grid
+    assert not geometry.misses_grid(field(0, 0, (20.0, -300.0, 20.0)), grid, 400.0)
+
+
 @given(cases())
 def test_the_ray_goes_through_the_grid_and_its_slice(case):
     grid, ray, block, _ = case

@@ -10,7 +10,7 @@ from yaptide.simulators.base import Checked
 from yaptide.simulators.shieldhit import ShieldHit
 
 BEAM = "RNDSEED  4711  ! seed\nJPART0 2\n* NSTAT 5\nNSTAT 20000 -1 ! primaries\n"
-FILES = {"beam.dat": BEAM, "mat.dat": "MEDIUM 1\n", "geo.dat": "\n", "detect.dat": "\n"}
+FILES = {"beam.dat": BEAM, "mat.dat": "MEDIUM 1\n", "geo.dat": "0 0 water\n", "detect.dat": "Output\n"}
 
 
 def test_primaries_and_seed():

@@ -24,10 +24,11 @@ def test_without_a_seed_one_is_drawn():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (MAIN, "NumberOfHistoriesInRun is missing"),
+        (MAIN, "main.txt, line 1: the included file 'beam.txt' is missing"),
+        (MAIN.replace("includeFile", "s:Ge/Name"), "NumberOfHistoriesInRun is missing"),
         ("i:So/A/NumberOfHistoriesInRun = ", "line 1: So/A/NumberOfHistoriesInRun is missing"),
         ("i:So/A/NumberOfHistoriesInRun = Ma/Many", "must be a number"),
-        ("i:So/A/NumberOfHistoriesInRun = -1", "between 0"),
+        ("i:So/A/NumberOfHistoriesInRun = -1", "line 1: NumberOfHistoriesInRun must be 0 or more, not -1"),
         ("i:So/A/NumberOfHistoriesInRun = 0", "all sources together"),
         ("i:So/A/NumberOfHistoriesInRun = 1\ni:Ts/Seed = x", "line 2: Ts/Seed must be a number"),
     ],

@@ -1,25 +1,80 @@
 """FLUKA: an input file of cards, a keyword and six numbers in fixed columns, or with separators after ``FREE``.
 
-Format: the FLUKA manual, chapter 6 (A8,2X,6E10.0,A8), and its options FREE, START and RANDOMIZe.
+Format: the FLUKA manual, chapter 6 (A8,2X,6E10.0,A8), "Input alignment", and its options FREE, GLOBAL, START
+and RANDOMIZe. The manual wants seeds below 9e8, but FLUKA runs with larger ones.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.simulators.base import Checked, InputFiles
 from yaptide.simulators.external import External
+from yaptide.simulators.fluka.preprocessor import Content, included_files, preprocess
 from yaptide.simulators.outputs import output_by_name
-from yaptide.simulators.runs import MOST_PRIMARIES, draw_seed
-from yaptide.simulators.text import Line
+from yaptide.simulators.runs import LARGEST_SEED, MOST_PRIMARIES, draw_seed
+from yaptide.simulators.text import Line, explain_undecoded_files
 
 _ENDING = ".inp"
-_LARGEST_SEED = 9 * 10**8 - 1
-_DEFAULT_PRIMARIES = "5000"
-_GLOBAL_FREE = {"2.0", "2.", "2", "3.0", "3.", "3"}  # WHAT(4) of GLOBAL
+_DEFAULT_PRIMARIES = 5000
+_GLOBAL_FREE = {2, 3}  # WHAT(4) of GLOBAL
+_KEYWORDS = frozenset(["START", "RANDOMIZ", "STOP", "TITLE", "GEOBEGIN", "GEOEND", "GLOBAL", "FREE", "FIXED"])
+_WITH_NUMBERS = frozenset({"START", "RANDOMIZ", "GLOBAL"})
 _UNIT_FILE = re.compile(r"\d+_fort\.(\d+)")
 _FIRST_UNIT = 21
 _SEPARATOR = re.compile(r"\s*[,;/\\:]\s*|\s+")
+_COLUMNS = 10
+_WIDTH = 80
+#: Numbers that mean the same wherever they are in their columns.
+_WITH_POINT = re.compile(r"[+-]?[0-9]*\.[0-9]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A line with a keyword and numbers, in free format or in columns of 10 characters.
+
+    Its numbers must be read before the next line is, which may define other values of variables.
+    """
+
+    content: Content
+    free: bool
+
+    @property
+    def keyword(self) -> str:
+        """The first 8 characters of the keyword."""
+        text = self.content.text
+        return _SEPARATOR.split(text.strip())[0][:8] if self.free else text[:8].strip()
+
+    def what(self, number: int) -> str:
+        """Return the text of WHAT(number), empty if there is none; raise InvalidInput if its columns are unclear."""
+        text = self.content.text
+        if self.free:
+            words = _SEPARATOR.split(text.partition("!")[0].strip())
+            return self.content.replace_variables(words[number]) if number < len(words) else ""
+        begin, end = number * _COLUMNS, (number + 1) * _COLUMNS
+        if "\t" in text[:end]:
+            raise self.content.line.make_error("FLUKA reads columns, and the line has a tab: write spaces")
+        if any(start < end < stop or start < begin < stop for start, stop in self.content.variables()):
+            raise self.content.line.make_error(f"a variable reaches beyond the {_COLUMNS} columns of WHAT({number})")
+        field = text[begin:end]
+        if not ("$" in field or _is_aligned(field)):
+            raise self.content.line.make_error(
+                f"WHAT({number}) must end in column {end}, or have a point and no exponent: FLUKA reads blanks as zeros"
+            )
+        return self.content.replace_variables(field.strip())
+
+    def number(self, number: int, what: str, low: float, high: float) -> float:
+        """Return WHAT(number); raise InvalidInput unless it is a number between the limits."""
+        word = self.what(number).upper().replace("D", "E") or "0"
+        line = self.content.line
+        return Line(line.file, line.number, (word,)).parse_real(0, what, low, high)
+
+    def integer(self, number: int, what: str, default: int, low: int, high: int) -> int:
+        """Return WHAT(number), the default if there is none; raise InvalidInput unless it is an integer."""
+        word = self.what(number).upper().replace("D", "E") or str(default)
+        line = self.content.line
+        return Line(line.file, line.number, (word,)).parse_integer(0, what, low, high)
 
 
 class Fluka(External):
@@ -30,20 +85,25 @@ class Fluka(External):
 
     def recognises(self, files: InputFiles) -> bool:
         """Return whether a file name ends in .inp."""
-        return any(name.endswith(_ENDING) for name in files)
+        return any(map(_is_deck, files))
 
     def check(self, files: InputFiles) -> Checked:
         """Check the input file: primaries (WHAT(1) of START) and seed (WHAT(2) of RANDOMIZ); raise InvalidInput."""
-        names = sorted(name for name in files if name.endswith(_ENDING))
-        if len(names) != 1:
-            raise InvalidInput(f"FLUKA needs one input file that ends in {_ENDING}, but there are {len(names)}")
-        cards = {card.words[0].upper()[:8]: card for card in _cards(names[0], files[names[0]])}
-        if "START" not in cards:
-            raise InvalidInput(f"{names[0]}: the START card is missing, so nothing would be simulated")
-        primaries = cards["START"].parse_integer(1, "WHAT(1) of START, the number of primaries,", 1, MOST_PRIMARIES)
-        seed = 0
-        if "RANDOMIZ" in cards and len(cards["RANDOMIZ"].words) > 2:
-            seed = cards["RANDOMIZ"].parse_integer(2, "WHAT(2) of RANDOMIZ, the seed,", 0, _LARGEST_SEED)
+        deck = _find_deck(files)
+        primaries = seed = 0
+        line: Line | None = None  # of START
+        for card in _cards(preprocess(files, deck)):
+            if card.keyword == "RANDOMIZ":
+                seed = card.integer(2, "WHAT(2) of RANDOMIZ, the seed,", 0, 0, LARGEST_SEED)
+            elif line is not None:
+                raise card.content.line.make_error(
+                    f"START is repeated, after line {line.number}: a run has one number of primaries"
+                )
+            else:
+                line, what = card.content.line, "WHAT(1) of START, the number of primaries,"
+                primaries = card.integer(1, what, _DEFAULT_PRIMARIES, 1, MOST_PRIMARIES)
+        if line is None:
+            raise InvalidInput(f"{deck}: the START card is missing, so nothing would be simulated")
         return Checked(primaries, quantum=1, seed=seed or draw_seed())
 
     def output_of(self, file_name: str, outputs: Sequence[str]) -> int | None:
@@ -55,27 +115,68 @@ class Fluka(External):
         return index if 0 <= index < len(outputs) and outputs[index] else None
 
 
-def _cards(file: str, text: str) -> Iterator[Line]:
-    """Yield the cards START and RANDOMIZ as keyword, WHAT(1), WHAT(2); skip the title and the geometry."""
+def _is_aligned(field: str) -> bool:
+    """Return whether blanks after a number do not change it if they are read as zeros."""
+    return not field.strip() or len(field.rstrip()) == _COLUMNS or _WITH_POINT.fullmatch(field.strip()) is not None
+
+
+def _is_deck(name: str) -> bool:
+    return name.lower().endswith(_ENDING)
+
+
+def _find_deck(files: InputFiles) -> str:
+    """Return the name of the input file that no other one includes; raise InvalidInput unless there is one."""
+    names = sorted(filter(_is_deck, files))
+    included = {other for name in names for other in included_files(files, name) if other != name}
+    decks = [name for name in names if name not in included]
+    if not names:
+        explain_undecoded_files(files)
+    if len(decks) != 1:
+        raise InvalidInput(f"FLUKA needs one input file that ends in {_ENDING}, but there are {len(decks)}")
+    return decks[0]
+
+
+def _cards(deck: Iterable[Content]) -> Iterator[Card]:
+    """Yield the cards START and RANDOMIZ up to STOP; skip the title and the geometry."""
     free = geometry = title = False
-    for number, content in enumerate(text.splitlines(), 1):
-        keyword = _SEPARATOR.split(content.strip() if free else content[:8].strip())[0].upper()
-        if title or content.startswith(("*", "#")):
-            title = False
-        elif geometry:
-            geometry = not keyword.startswith("GEOEND")
-        elif keyword == "STOP":
+    for content in deck:
+        if title or content.text.startswith("*"):
+            title = title and content.text.startswith("*")
+            continue
+        if not content.text[:_WIDTH].partition("!")[0].isascii():
+            raise content.line.make_error("FLUKA reads columns of ASCII characters, and the line has others")
+        card = Card(content, free)
+        if geometry:
+            geometry = card.keyword != "GEOEND"
+            continue
+        _check_keyword(card)
+        if card.keyword == "STOP":
             return
-        elif keyword in {"START", "RANDOMIZ", "RANDOMIZE"}:
-            yield Line(file, number, _values(content, keyword, free))
-        else:
-            free = free or keyword == "FREE" or (keyword == "GLOBAL" and content[40:50].strip() in _GLOBAL_FREE)
-            geometry = keyword == "GEOBEGIN"
-            title = keyword == "TITLE"
+        if card.keyword in {"START", "RANDOMIZ"}:
+            yield card
+        free = _is_free(card)
+        geometry, title = card.keyword == "GEOBEGIN", card.keyword == "TITLE"
 
 
-def _values(content: str, keyword: str, free: bool) -> tuple[str, ...]:
-    defaults = (_DEFAULT_PRIMARIES if keyword == "START" else "1", "0")
-    texts = _SEPARATOR.split(content.strip())[1:3] if free else [content[10:20].strip(), content[20:30].strip()]
-    whats = [texts[index] if index < len(texts) and texts[index] else defaults[index] for index in range(2)]
-    return keyword, *(what.upper().replace("D", "E") for what in whats)
+def _is_free(card: Card) -> bool:
+    """Return whether the cards after this one are in free format."""
+    if card.keyword in {"FREE", "FIXED"}:
+        return card.keyword == "FREE"
+    if card.keyword == "GLOBAL" and card.what(4):
+        number = card.number(4, "WHAT(4) of GLOBAL", -1e9, 1e9)
+        return number in _GLOBAL_FREE if number else card.free
+    return card.free
+
+
+def _check_keyword(card: Card) -> None:
+    """Raise InvalidInput for a keyword that FLUKA reads as another one."""
+    words, text = card.content.line.words, card.content.text.partition("!")[0]
+    first = words[0][:8] if words else ""
+    if not card.free and first.upper() in _WITH_NUMBERS and text[:_COLUMNS].rstrip() != words[0]:
+        raise card.content.line.make_error(
+            f"{first} must be in columns 1 to 8, and WHAT(1) in columns 11 to 20, unless a FREE card comes before"
+        )
+    if card.keyword not in _KEYWORDS and card.keyword.upper() in _KEYWORDS:
+        raise card.content.line.make_error(
+            f"FLUKA distinguishes capital letters: write {card.keyword.upper()}, not {card.keyword}"
+        )

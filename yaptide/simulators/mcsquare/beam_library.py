@@ -1,7 +1,8 @@
 """The beam data library (BDL): properties of the beam at each energy of the machine.
 
 The beam is the sum of two Gaussian spots, each with a size, a divergence and their correlation in x and y. Format: a
-title, distances and range shifters as label and value, then ``N energies``, column names, and N rows of 18 numbers.
+title, distances and range shifters as label and value, then ``N energies``, column names, and rows of 18 numbers.
+MCsquare 1.1 reads the first N rows and the first 18 numbers of each; so does this module.
 """
 
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ _NAMES = (
     "Weight2 SpotSize2x Divergence2x Correlation2x SpotSize2y Divergence2y Correlation2y"
 )
 _COLUMNS = tuple(_NAMES.split())
+_SHIFTER_KEYS = ("RS_ID", "RS_type", "RS_material", "RS_density", "RS_WET")
 
 #: Minimum |Correlation| x Divergence / SpotSize, per mm. Below 6e-9, MCsquare 1.1 starts every proton outside the grid
 #: (measured; probably an angle that is rounded to 0 in single precision). With a safety margin.
@@ -107,20 +109,23 @@ def _head(file: str, head: Iterator[Line]) -> tuple[tuple[float, ...], tuple[Ran
 
 def _shifter(title: Line, head: Iterator[Line]) -> RangeShifter:
     values: dict[str, Line] = {}
-    for key in ("RS_ID", "RS_type", "RS_material", "RS_density", "RS_WET"):
-        line = next(head, title)
-        if len(line.words) != 3 or line.words[:2] != (key, "="):
-            raise line.make_error(f"a range shifter needs the line: {key} = value")
-        values[key] = line
-    kind = values["RS_type"].words[2].lower()
+    line = title
+    for _ in _SHIFTER_KEYS:
+        line = next(head, line)
+        words = " ".join(line.words).replace("=", " ").split()
+        if len(words) != 2 or words[0] not in _SHIFTER_KEYS or words[0] in values:
+            missing = next(key for key in _SHIFTER_KEYS if key not in values)
+            raise line.make_error(f"a range shifter needs the line: {missing} = value")
+        values[words[0]] = Line(line.file, line.number, tuple(words))
+    kind = values["RS_type"].words[1].lower()
     if kind not in {"binary", "analog"}:
         raise values["RS_type"].make_error("RS_type must be binary or analog")
     return RangeShifter(
-        name=values["RS_ID"].words[2],
+        name=values["RS_ID"].words[1],
         kind=kind,
-        material=values["RS_material"].parse_integer(2, "RS_material", FIRST_MATERIAL, LAST_MATERIAL),
-        density=values["RS_density"].parse_real(2, "RS_density in g/cm3", 1e-6, 100),
-        thickness=values["RS_WET"].parse_real(2, "RS_WET in mm", 0, 1e4),
+        material=values["RS_material"].parse_integer(1, "RS_material", FIRST_MATERIAL, LAST_MATERIAL),
+        density=values["RS_density"].parse_real(1, "RS_density in g/cm3", 1e-6, 100),
+        thickness=values["RS_WET"].parse_real(1, "RS_WET in mm", 0, 1e4),
     )
 
 
@@ -130,8 +135,10 @@ def _rows(file: str, table: list[Line]) -> tuple[tuple[float, ...], ...]:
             f"{file}: 'Beam parameters' must be followed by the number of energies, column names and rows"
         )
     count, names, *rows = table
-    if count.parse_integer(0, "The number of energies", 1, 10**6) != len(rows):
+    declared = count.parse_integer(0, "The number of energies", 1, 10**6)
+    if declared > len(rows):
         raise count.make_error(f"{count.words[0]} energies are declared, but there are {len(rows)} rows")
+    rows = rows[:declared]  # MCsquare ignores further ones (measured)
     if names.words[: len(_COLUMNS)] != _COLUMNS:
         raise names.make_error(f"the columns must be {_NAMES}")
     numbers = tuple(_row(line) for line in rows)
@@ -142,7 +149,9 @@ def _rows(file: str, table: list[Line]) -> tuple[tuple[float, ...], ...]:
 
 
 def _row(line: Line) -> tuple[float, ...]:
-    numbers = line.parse_reals(len(_COLUMNS), "A row of the BDL")
+    if len(line.words) < len(_COLUMNS):
+        raise line.make_error(f"A row of the BDL: {len(_COLUMNS)} numbers are needed, found {len(line.words)} words")
+    numbers = tuple(line.parse_real(index, name) for index, name in enumerate(_COLUMNS))  # MCsquare ignores the rest
     value = dict(zip(_COLUMNS, numbers, strict=True))
     for name in ("NominalEnergy", "MeanEnergy", "ProtonsMU"):
         if value[name] <= 0:

@@ -4,12 +4,11 @@ Keys, defaults and limits are those of MCsquare 1.1. It only warns about an unkn
 typing error would silently change the physics. Such a key is rejected here.
 """
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from yaptide.simulators.runs import MOST_PRIMARIES, draw_seed
-from yaptide.simulators.text import Line, filled_lines, quote_word
+from yaptide.simulators.text import Line, filled_lines, find_similar, quote_word
 
 FILE = "config.txt"
 
@@ -66,6 +65,7 @@ def parse_config(text: str) -> Config:
     """Parse a configuration file; raise InvalidInput for settings that MCsquare would reject or ignore."""
     lines = _by_key(text)
     values = {key: _KEYS[key](line) for key, line in lines.items()}
+    _check_base_names(lines)
     primaries = lines.get("Num_Primaries")
     requested = primaries.parse_integer(1, "Num_Primaries", _LEAST_PRIMARIES, MOST_PRIMARIES) if primaries else 10**7
     seed = lines["RNG_Seed"].parse_integer(1, "RNG_Seed", 0, _LARGEST_SEED) if "RNG_Seed" in lines else 0
@@ -103,9 +103,7 @@ def _by_key(text: str) -> dict[str, Line]:
     for line in filled_lines(FILE, text):
         key = line.words[0]
         if key not in _KEYS:
-            similar = difflib.get_close_matches(key[:80], _KEYS, 1)
-            hint = f", did you mean {similar[0]}?" if similar else ""
-            raise line.make_error(f"MCsquare has no key {quote_word(key)}{hint}")
+            raise line.make_error(f"MCsquare has no key {quote_word(key)}{find_similar(key, _KEYS)}")
         if key in lines:
             raise line.make_error(f"{key} is repeated, after line {lines[key].number}")
         if len(line.words) < 2:
@@ -140,12 +138,29 @@ def _zero(line: Line) -> str:
 
 
 def _file(line: Line) -> str:
+    """Return the name of a file without its folder: the input files of a simulation are in one folder."""
     name = " ".join(line.words[1:])
-    if "/" in name or "\\" in name or ".." in name:
-        raise line.make_error(
-            f"{line.words[0]} must be the name of an input file, without a folder, not {quote_word(name)}"
-        )
-    return name
+    base = _base(name)
+    if not base or ".." in base:
+        raise line.make_error(f"{line.words[0]} must be the name of an input file, not {quote_word(name)}")
+    return base
+
+
+def _base(name: str) -> str:
+    return name.replace("\\", "/").rpartition("/")[2]
+
+
+def _check_base_names(lines: Mapping[str, Line]) -> None:
+    """Raise InvalidInput for two different files with one name in two folders."""
+    paths: dict[str, str] = {}
+    for key in _DEFAULT_FILES:
+        if key in lines:
+            path = " ".join(lines[key].words[1:])
+            if paths.setdefault(_base(path), path) != path:
+                raise lines[key].make_error(
+                    f"{quote_word(path)} and {quote_word(paths[_base(path)])} have the same name: rename one of them, "
+                    "because input files are in one folder"
+                )
 
 
 def _one_of(*words: str) -> Callable[[Line], str]:
@@ -189,14 +204,14 @@ _UNSUPPORTED = (
     "Score_PromptGammas Independent_scoring_grid"
 )
 
-#: Keys that only affect unsupported modes, or that yaptide sets itself.
+#: Keys that only affect unsupported modes, or that yaptide sets itself; ``engine`` is matRad's.
 _WITHOUT_EFFECT = (
     "Num_Threads Output_Directory Max_Num_Primaries Field_type Breathing_period Scenario_selection "
     "Simulate_nominal_plan Num_Random_Scenarios Systematic_Setup_Error Random_Setup_Error Systematic_Range_Error "
     "Systematic_Amplitude_Error Random_Amplitude_Error Systematic_Period_Error Random_Period_Error "
     "Dose_Sparse_Threshold Energy_Sparse_Threshold LET_Sparse_Threshold PG_LowEnergyCut PG_HighEnergyCut "
     "PG_Spectrum_NumBin PG_Spectrum_Binning Scoring_origin Scoring_grid_size Scoring_voxel_spacing "
-    "Dose_weighting_algorithm"
+    "Dose_weighting_algorithm engine"
 )
 
 _SWITCHES = (

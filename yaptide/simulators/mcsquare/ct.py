@@ -12,11 +12,9 @@ A voxel is in a box if its centre is. Any shape can be written row by row; later
     rows 5 199 10*-1000 40*0 10*-1000
 """
 
-import base64
 import itertools
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -25,10 +23,7 @@ import numpy as np
 from yaptide.domain.errors import InvalidInput
 from yaptide.simulators.mcsquare import metaimage
 from yaptide.simulators.mcsquare.metaimage import Grid, Voxels
-from yaptide.simulators.text import Line, filled_lines, quote_word, require_text
-
-#: Suffix for names of binary files in base64.
-BASE64 = ".base64"
+from yaptide.simulators.text import BASE64, Line, decode_base64, filled_lines, quote_word, require_text
 
 _ONCE, _SHAPES = ("grid", "spacing", "fill"), ("box", "slices", "rows")
 _LIMIT = 1e6  # HU, beyond any physical value
@@ -54,9 +49,13 @@ def parse_ct(files: Mapping[str, str], header_name: str) -> CT:
     description = PurePosixPath(header_name).stem + ".txt"
     if header_name not in files and description in files:
         return make_ct(description, files[description])
-    what = f"The CT's description {description!r} or image"
+    if header_name.lower().endswith(".mha") and header_name not in files:
+        raise InvalidInput(
+            f"{header_name[:80]}: has header and voxels in one file: save the CT as .mhd with a .raw file"
+        )
+    what = f"The CT's description {quote_word(description)} or image"
     header = metaimage.parse_header(header_name, require_text(files, header_name, what))
-    raw = _decoded(header.raw + BASE64, require_text(files, header.raw + BASE64, "The CT's data, as base64,"))
+    raw = decode_base64(header.raw + BASE64, require_text(files, header.raw + BASE64, "The CT's data, as base64,"))
     hu = metaimage.read_voxels(header.raw, header, raw)
     if not -_LIMIT <= hu.min() <= hu.max() <= _LIMIT:  # false for NaN
         raise InvalidInput(f"{header.raw}: some voxels have an invalid HU (not a number, or beyond {_LIMIT:g})")
@@ -183,12 +182,3 @@ def _inside(line: Line, grid: Grid, axis: int) -> slice:
     if begin >= end:
         raise line.make_error(f"the box contains no voxel along {'xyz'[axis]}")
     return slice(begin, end)
-
-
-def _decoded(file: str, text: str) -> bytes:
-    with suppress(ValueError):
-        return base64.b64decode(text, validate=True)
-    try:  # with line breaks: a copy of what may be a hundred megabytes
-        return base64.b64decode("".join(text.split()), validate=True)
-    except ValueError:
-        raise InvalidInput(f"{file}: not base64") from None

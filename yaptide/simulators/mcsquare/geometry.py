@@ -14,6 +14,8 @@ Vector = tuple[float, float, float]
 
 #: Sine of the maximum angle at which a beam counts as parallel to an axis: 1 um per m.
 _ALONG = 1e-6
+#: Tolerance in mm of a ray that touches the grid.
+_NEAR = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +74,31 @@ def beam_direction(field: Field) -> Vector:
 
 
 def central_ray(field: Field, grid: Grid) -> Ray:
-    """Return the central ray of `field`, whose isocentre must be in the grid."""
+    """Return the central ray of `field`, which must meet the grid; its isocentre may be outside."""
     along, position = beam_direction(field), isocentre_position(field, grid)
-    behind, ahead = (
-        min(
-            abs((grid.axis_length(axis) if (along[axis] > 0) is forward else 0.0) - position[axis]) / abs(along[axis])
-            for axis in range(3)
-            if along[axis]
-        )
-        for forward in (False, True)
-    )
-    x, y, z = (min(max(position[axis] - behind * along[axis], 0.0), grid.axis_length(axis)) for axis in range(3))
-    return Ray(along, (x, y, z), behind + ahead)
+    begin, end = _crossing(field, grid)
+    x, y, z = (min(max(position[axis] + begin * along[axis], 0.0), grid.axis_length(axis)) for axis in range(3))
+    return Ray(along, (x, y, z), max(end - begin, 0.0))
+
+
+def misses_grid(field: Field, grid: Grid, nozzle: float) -> bool:
+    """Return whether the central ray of `field`, from `nozzle` mm before the isocentre on, misses the grid."""
+    begin, end = _crossing(field, grid)
+    return not max(begin, -nozzle) <= end + _NEAR
+
+
+def _crossing(field: Field, grid: Grid) -> tuple[float, float]:
+    """Return where a central ray enters and leaves the grid, in mm after the isocentre; it misses if begin > end."""
+    along, position = beam_direction(field), isocentre_position(field, grid)
+    begin, end = -math.inf, math.inf
+    for axis in range(3):
+        length = grid.axis_length(axis)
+        if along[axis]:
+            first, last = sorted((edge - position[axis]) / along[axis] for edge in (0.0, length))
+            begin, end = max(begin, first), min(end, last)
+        elif not 0 <= position[axis] <= length:
+            return math.inf, -math.inf
+    return begin, end
 
 
 def no_range(plan: Plan, ray: Ray, resolution: float) -> str | None:

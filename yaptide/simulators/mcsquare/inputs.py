@@ -93,21 +93,25 @@ def _check_together(inputs: Inputs) -> None:
         for image in inputs.scoring.images:
             if image not in inputs.config.quantities:
                 raise InvalidInput(f"{scoring.FILE} needs the line `{image}_MHD_Output True` in {config.FILE}")
-    for number, field in enumerate(inputs.plan.fields, 1):
-        where = f"{names['BDL_Plan_File']}: field {number}"
-        _check_field(where, field, inputs)
+    for field in inputs.plan.fields:
+        _check_field(names["BDL_Plan_File"], field, inputs)
 
 
-def _check_field(where: str, field: plan.Field, inputs: Inputs) -> None:
-    grid = inputs.ct.grid
-    position = geometry.isocentre_position(field, grid)
-    if not all(0 <= position[axis] <= grid.axis_length(axis) for axis in range(3)):
+def _check_field(file: str, field: plan.Field, inputs: Inputs) -> None:
+    grid, where = inputs.ct.grid, f"{file}, line {field.line}: the field"
+    if geometry.misses_grid(field, grid, inputs.bdl.distances[0]):
         size = " x ".join(f"{grid.axis_length(axis):g}" for axis in range(3))
-        raise InvalidInput(f"{where} misses the CT: its isocenter must be within {size} mm from the CT's corner")
+        raise InvalidInput(
+            f"{where} misses the CT: its central ray, through the isocenter in mm from the CT's corner, must cross "
+            f"{size} mm"
+        )
     least, most = inputs.bdl.energies
     for point in field.points:
         if not least <= point.energy <= most:
-            raise InvalidInput(f"{where} has {point.energy:g} MeV, but the BDL covers {least:g} to {most:g} MeV")
+            raise InvalidInput(
+                f"{file}, line {point.line}: the layer has {point.energy:g} MeV, but the BDL covers {least:g} to "
+                f"{most:g} MeV"
+            )
     known = {(shifter.name, shifter.kind) for shifter in inputs.bdl.shifters}
     if field.shifter and field.shifter not in known:
         raise InvalidInput(f"{where} uses a range shifter that is not in the BDL: {' '.join(field.shifter)[:80]}")

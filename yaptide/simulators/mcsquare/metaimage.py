@@ -21,19 +21,27 @@ Voxels = NDArray[np.float32]
 #: Maximum size of any grid: a CT of 512 x 512 voxels has up to 512 slices.
 MOST_VOXELS = 1 << 27
 
-_TYPES = {"MET_FLOAT": "f4", "MET_DOUBLE": "f8", "MET_SHORT": "i2", "MET_INT": "i4"}
-_YES, _NO = ("True", "true", "T", "1"), ("False", "false", "F", "0")
+_TYPES = {
+    "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+    "MET_SHORT": "i2",
+    "MET_INT": "i4",  # those of MCsquare
+    "MET_CHAR": "i1",
+    "MET_UCHAR": "u1",
+    "MET_USHORT": "u2",
+    "MET_UINT": "u4",
+}
+_YES, _NO = "True", "False"
 
 #: Required keys.
 _SHAPE = ("NDims", "DimSize", "ElementSpacing", "ElementType", "ElementDataFile")
-#: Optional keys with the only values that MCsquare supports. The raw file has the size of the grid, so HeaderSize -1
-#: (skip everything before the voxels) is equivalent to 0.
+#: Optional keys with the only values that MCsquare supports.
 _ONLY = {
     "ObjectType": ("Image",),
-    "BinaryData": _YES,
-    "CompressedData": _NO,
-    "ElementByteOrderMSB": _NO,
-    "BinaryDataByteOrderMSB": _NO,
+    "BinaryData": (_YES,),
+    "CompressedData": (_NO,),
+    "ElementByteOrderMSB": (_NO,),
+    "BinaryDataByteOrderMSB": (_NO,),
     "ElementNumberOfChannels": ("1",),
     "HeaderSize": ("0", "-1"),
     "HeaderSizePerSlice": ("0",),
@@ -51,7 +59,9 @@ _MATRIX = ("TransformMatrix", "Orientation", "Rotation")  # synonyms
 _OFFSET = ("Offset", "Position", "Origin")
 _ANATOMY = "AnatomicalOrientation"
 _IDENTITY = ("RAI", "???")  # right, anterior, inferior; unknown
-_WITHOUT_EFFECT = ("CenterOfRotation", "ElementMin", "ElementMax", "CompressedDataSize")
+#: Keys that may be repeated, and may have no value.
+_COMMENTS = ("Comment", "Name")
+_WITHOUT_EFFECT = (*_COMMENTS, "CenterOfRotation", "ElementMin", "ElementMax", "CompressedDataSize")
 #: Known keys, to detect typing errors. Other keys have no effect on the numbers.
 _KEYS = (*_SHAPE, *_ONLY, *_ONLY_NUMBER, *_MATRIX, *_OFFSET, _ANATOMY, "ElementSize", *_WITHOUT_EFFECT)
 
@@ -103,11 +113,15 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A parsed header: the grid, the type of the numbers, and the name of the raw file."""
+    """A parsed header: the grid, the type of the numbers, and the name of the raw file.
+
+    With `has_prefix` (HeaderSize -1), the voxels are the end of the raw file, whatever is before them.
+    """
 
     grid: Grid
     dtype: np.dtype[np.generic]
     raw: str
+    has_prefix: bool = False
 
 
 def parse_grid(shape: Line, spacing: Line, first: int, most: int = MOST_VOXELS) -> Grid:
@@ -131,13 +145,16 @@ def parse_header(file: str, text: str) -> Header:
     grid = parse_grid(fields.line("DimSize"), fields.line("ElementSpacing"), 2)
     _check_numbers(fields, grid)
     _check_orientation(fields)
-    raw = _value(fields.line("ElementDataFile"))
-    return Header(replace(grid, offset=_offset(fields)), np.dtype("<" + _TYPES[kind]), raw)
+    raw = _raw_name(fields.line("ElementDataFile"))
+    has_prefix = any(_value(line) == "-1" for line in fields.present("HeaderSize"))
+    return Header(replace(grid, offset=_offset(fields)), np.dtype("<" + _TYPES[kind]), raw, has_prefix)
 
 
 def read_voxels(file: str, header: Header, raw: bytes) -> Voxels:
     """Return the numbers of the raw `file`, shape (nz, ny, nx); raise InvalidInput if its size is not the grid's."""
     expected = header.grid.voxels * header.dtype.itemsize
+    if header.has_prefix:
+        raw = raw[max(len(raw) - expected, 0) :]
     if len(raw) != expected:
         raise InvalidInput(
             f"{file}: {expected} bytes are needed for {_by(header.grid)} voxels, but there are {len(raw)}"
@@ -187,10 +204,26 @@ class _Fields:
         return [self.lines[key] for key in keys if key in self.lines]
 
 
+def _raw_name(line: Line) -> str:
+    """Return the name of the raw file, without its folder; raise InvalidInput for other kinds of data."""
+    name = _value(line).replace("\\", "/").rpartition("/")[2]
+    if not name:
+        raise line.make_error("ElementDataFile has no value")
+    kind = name.split()[0]
+    if kind in {"LOCAL", "LIST"} or "%" in name:
+        raise line.make_error(
+            f"ElementDataFile is {quote_word(name)}, but the voxels must be in one file of their own: save the CT as "
+            ".mhd with a .raw file"
+        )
+    return name
+
+
 def _fields(file: str, text: str) -> _Fields:
     fields: dict[str, Line] = {}
     for line in filled_lines(file, text):
         key, equals, value = (part.strip() for part in " ".join(line.words).partition("="))
+        if line.words[0] in _COMMENTS:
+            continue
         if not key or not equals:
             raise line.make_error("a line of a MetaImage header must be: Key = value")
         if key in fields:
@@ -216,7 +249,7 @@ def _check_numbers(fields: _Fields, grid: Grid) -> None:
     """Reject keys that change the meaning of the numbers."""
     for line in fields.present(*_ONLY):
         key = line.words[0]
-        if _value(line) not in _ONLY[key]:
+        if _normal(_value(line), _ONLY[key]) not in _ONLY[key]:
             raise line.make_error(f"{key} must be {_ONLY[key][0]}, not {quote_word(_value(line))}")
     for line in fields.present(*_ONLY_NUMBER):
         key = line.words[0]
@@ -250,6 +283,13 @@ def _offset(fields: _Fields) -> tuple[float, float, float] | None:
 
 def _value(line: Line) -> str:
     return " ".join(line.words[2:])
+
+
+def _normal(value: str, allowed: tuple[str, ...]) -> str:
+    """Return a Boolean as MetaImage reads it, by its first letter; any other value as it is."""
+    if allowed[0] not in (_YES, _NO) or not value:
+        return value
+    return _YES if value[0] in "Tt1" else _NO if value[0] in "Ff0" else value
 
 
 def _reals(line: Line, count: int, most: float = math.inf) -> list[float]:

@@ -4,13 +4,14 @@ Format: a tag in its own line, e.g. ``###GantryAngle``, and its value in the nex
 reads whatever follows a missing spot as a spot, and may hang; so the declared counts are checked here.
 """
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.simulators.text import Line, quote_word
+from yaptide.simulators.text import Line, quote_word, split_lines
 
 Spot = tuple[float, float, float]
 
@@ -18,8 +19,8 @@ _TAG_NAMES = (
     "TREATMENT-PLAN-DESCRIPTION PlanName NumberOfFractions FractionID NumberOfFields FieldsID "
     "TotalMetersetWeightOfAllFields FIELD-DESCRIPTION FieldID FinalCumulativeMeterSetWeight GantryAngle "
     "PatientSupportAngle IsocenterPosition RangeShifterID RangeShifterType NumberOfControlPoints "
-    "SPOTS-DESCRIPTION ControlPointIndex SpotTunnedID CumulativeMetersetWeight Energy RangeShifterSetting "
-    "IsocenterToRangeShifterDistance RangeShifterWaterEquivalentThickness NbOfScannedSpots X"
+    "SPOTS-DESCRIPTION ControlPointIndex SpotTunnedID SpotTuneID CumulativeMetersetWeight Energy "
+    "RangeShifterSetting IsocenterToRangeShifterDistance RangeShifterWaterEquivalentThickness NbOfScannedSpots X"
 )
 _TAGS = frozenset(_TAG_NAMES.split())
 _TAG = re.compile(r"#+(\S+)\s*(.*)")  # "# words" is a comment
@@ -47,6 +48,7 @@ class ControlPoint:
     energy: float
     spots: tuple[Spot, ...]
     shifter: ShifterSetting | None = None
+    line: int = dataclasses.field(default=0, compare=False)  # where it begins in the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Field:
     isocentre: tuple[float, float, float]
     points: tuple[ControlPoint, ...]
     shifter: tuple[str, str] | None = None  # name and kind
+    line: int = dataclasses.field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,9 @@ class Plan:
     """The fields in the order of the file."""
 
     fields: tuple[Field, ...]
+
+
+_OUT = ShifterSetting("OUT", 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +118,20 @@ class _Section:
 
 
 def parse_plan(file: str, text: str) -> Plan:
-    """Parse a plan; raise InvalidInput for input that MCsquare cannot read or would misinterpret."""
+    """Parse a plan; raise InvalidInput for input that MCsquare cannot read or would misinterpret.
+
+    Layers and fields without weight are left out: MCsquare samples no proton of them (measured: the same dose bits).
+    """
     entries = _entries(file, text)
     if not entries:
         raise InvalidInput(f"{file}: not a treatment plan: it has no lines")
     whole = _Section("the plan", entries[0].line, tuple(entries))
     head, fields = whole.split("FIELD-DESCRIPTION", "field")
     _count(head, "NumberOfFields", fields)
-    return Plan(tuple(_field(section) for section in fields))
+    weighted = tuple(field for field in map(_field, fields) if field.points)
+    if not weighted:
+        raise fields[0].start.make_error("all weights of the plan are 0, so nothing would be simulated")
+    return Plan(weighted)
 
 
 def format_plan(plan: Plan) -> str:
@@ -136,8 +148,9 @@ def format_plan(plan: Plan) -> str:
 
 def _entries(file: str, text: str) -> list[_Entry]:
     entries: list[_Entry] = []
-    for number, content in enumerate(text.splitlines(), 1):
-        tag = _TAG.match(content.strip())
+    is_name = False  # MCsquare takes the line after #PlanName as the name, whatever it is
+    for number, content in enumerate(split_lines(text), 1):
+        tag = None if is_name else _TAG.match(content.strip())
         line = Line(file, number, tuple(content.split("#")[0].split()))
         if tag:
             if tag[1] not in _TAGS:
@@ -146,6 +159,9 @@ def _entries(file: str, text: str) -> list[_Entry]:
             if heads and " ".join(tag[2].split()) not in heads:
                 raise line.make_error(f"the columns must be {tag[1]} {heads[0]}, not {quote_word(content.strip('# '))}")
             entries.append(_Entry(tag[1], line, []))
+            is_name = tag[1] == "PlanName"
+        elif is_name:
+            is_name = False
         elif line.words:
             if not entries or entries[-1].tag.endswith("DESCRIPTION"):  # such tags have no value
                 raise line.make_error("expected a tag here, e.g. ###GantryAngle")
@@ -153,9 +169,9 @@ def _entries(file: str, text: str) -> list[_Entry]:
     return entries
 
 
-def _count(section: _Section, tag: str, parts: Sequence[object]) -> None:
+def _count(section: _Section, tag: str, parts: Sequence[object], least: int = 1) -> None:
     value = section.entry(tag).value()
-    if value.parse_integer(0, tag, 1, _MANY) != len(parts):
+    if value.parse_integer(0, tag, least, _MANY) != len(parts):
         raise value.make_error(f"{tag} is {value.words[0]}, but there are {len(parts)}")
 
 
@@ -164,12 +180,14 @@ def _field(section: _Section) -> Field:
     _count(head, "NumberOfControlPoints", points)
     x, y, z = head.entry("IsocenterPosition").value().parse_reals(3, "IsocenterPosition in mm")
     name = head.find("RangeShifterID")
+    layers = [_point(point, name is not None) for point in points]
     return Field(
         gantry=head.entry("GantryAngle").value().parse_real(0, "GantryAngle in degrees", -720, 720),
         couch=head.entry("PatientSupportAngle").value().parse_real(0, "PatientSupportAngle in degrees", -720, 720),
         isocentre=(x, y, z),
-        points=tuple(_point(point, name is not None) for point in points),
+        points=tuple(point for point in layers if any(weight for _, _, weight in point.spots)),
         shifter=(name.value().words[0], _kind(head)) if name else None,
+        line=section.start.number,
     )
 
 
@@ -178,13 +196,11 @@ def _kind(section: _Section) -> str:
 
 
 def _point(section: _Section, shifter: bool) -> ControlPoint:
-    table = section.entry("X")
-    spots = tuple(_spot(line) for line in table.values)
-    _count(section, "NbOfScannedSpots", spots)
-    if not any(spot[2] for spot in spots):
-        raise table.line.make_error(f"all weights of {section.name} are 0")
+    table = section.find("X")
+    spots = tuple(_spot(line) for line in table.values) if table else ()
+    _count(section, "NbOfScannedSpots", spots, least=0)
     energy = section.entry("Energy").value().parse_real(0, "Energy in MeV", 0)
-    return ControlPoint(energy, spots, _setting(section) if shifter else None)
+    return ControlPoint(energy, spots, _setting(section) if shifter else None, section.start.number)
 
 
 def _spot(line: Line) -> Spot:
@@ -195,9 +211,15 @@ def _spot(line: Line) -> Spot:
 
 
 def _setting(section: _Section) -> ShifterSetting:
-    setting = section.entry("RangeShifterSetting").value()
+    """Return the setting at a control point: OUT where there is none. A distance does not matter then (measured)."""
+    entry = section.find("RangeShifterSetting")
+    if entry is None:
+        return _OUT
+    setting = entry.value()
     if setting.words[0] not in {"IN", "OUT"}:
         raise setting.make_error("RangeShifterSetting must be IN or OUT")
+    if setting.words[0] == "OUT" and not section.find("IsocenterToRangeShifterDistance"):
+        return _OUT
     distance = section.entry("IsocenterToRangeShifterDistance").value().parse_real(0, "The distance in mm", -_FAR, _FAR)
     thickness = (
         section.entry("RangeShifterWaterEquivalentThickness").value().parse_real(0, "The thickness in mm", 0, _FAR)

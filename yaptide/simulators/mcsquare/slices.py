@@ -20,6 +20,7 @@ _MOST_VALUES = 8
 def slice_inputs(inputs: Inputs) -> Slice:
     """Return the plane through the isocentre of the first field that its beam lies in, or is nearest to.
 
+    If the isocentre is outside the grid, the plane goes through the point where the beam enters.
     Coordinates are those of the results: the CT's own, in mm.
     """
     grid, fields = inputs.ct.grid, inputs.plan.fields
@@ -27,7 +28,9 @@ def slice_inputs(inputs: Inputs) -> Slice:
     centre = geometry.isocentre_position(fields[0], grid)
     normal, along = rays[0].normal, rays[0].axis
     other = 3 - normal - along
-    values, parts, shades = _parts(_cut(inputs.ct, normal, centre[normal], along, other))
+    is_inside = 0 <= centre[normal] <= grid.axis_length(normal)
+    point, what = (centre, "through the isocenter") if is_inside else (rays[0].entry, "where the beam enters")
+    values, parts, shades = _parts(_cut(inputs.ct, normal, point[normal], along, other))
     low, high = (
         grid.to_ct_coordinates((0.0, 0.0, 0.0)),
         grid.to_ct_coordinates((grid.axis_length(0), grid.axis_length(1), grid.axis_length(2))),
@@ -38,7 +41,7 @@ def slice_inputs(inputs: Inputs) -> Slice:
         (_AXES[along], _AXES[other]),
         (low[along], high[along], low[other], high[other]),
         "mm",
-        f"{_AXES[normal]} = {grid.to_ct_coordinates(centre)[normal]:.4g} mm, through the isocenter",
+        f"{_AXES[normal]} = {grid.to_ct_coordinates(point)[normal]:.4g} mm, {what}",
         tuple(_line(ray, grid, along, other) for ray in rays),
         tuple(_facts(inputs.plan, rays[0], grid, centre)),
         shades,
