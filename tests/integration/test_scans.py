@@ -74,10 +74,10 @@ def look_around(backend: Backend, folder: Path, watch: Watch) -> Counter[str]:
     driver = Driver(backend, "http://127.0.0.1:5000", 10.0)
     driver.owner = f"{backend.spool.place}driver"
 
-    def clear_spool() -> None:
-        recovery.clear_spool(backend)
+    def clean_up() -> None:
+        recovery.clean_up(backend)
 
-    steps = (executor._work_once, executor._beat, clear_spool)
+    steps = (executor._work_once, executor._beat, clean_up)
     steps += (courier.send_messages, courier.resend_lost, courier._monitor.requeue)
     steps += (driver._process_clusters, driver._merge_next, driver._send_heartbeat)
     announcements = (executor.announce, courier.announce_workers, driver._announce)

@@ -6,10 +6,10 @@ from typing import Any
 
 import orjson
 from apiflask import APIBlueprint
-from flask import Response
+from flask import Response, request
 
 from yaptide import logs
-from yaptide.api import schemas
+from yaptide.api import openapi, schemas
 from yaptide.api.http import access_token, get_backend, get_user, http_date, json_response, stitched_response
 from yaptide.domain.errors import Forbidden, InvalidInput
 from yaptide.domain.states import EntityState
@@ -24,7 +24,7 @@ blueprint = APIBlueprint("simulations", __name__, tag="Simulations")
 @blueprint.output(schemas.Submitted, status_code=202)
 def submit_direct(json_data: schemas.Project) -> Response:
     """Submit a simulation to the executor or workers of the server."""
-    return _started(simulations.submit_simulation(get_backend(), get_user(), _submission(json_data)))
+    return _submit(_submission(json_data))
 
 
 @blueprint.post("/jobs/batch")
@@ -34,11 +34,12 @@ def submit_batch(json_data: schemas.Project) -> Response:
     """Submit a simulation to a cluster."""
     if not may_use_clusters(get_user()):
         raise Forbidden("User is not allowed to use this endpoint")
-    submission = replace(_submission(json_data), batch=json_data.batch_options or {})
-    return _started(simulations.submit_simulation(get_backend(), get_user(), submission))
+    return _submit(replace(_submission(json_data), batch=json_data.batch_options or {}))
 
 
-def _started(submitted: simulations.Submitted) -> Response:
+def _submit(submission: simulations.Submission) -> Response:
+    key = request.headers.get(openapi.IDEMPOTENCY_KEY)
+    submitted = simulations.submit_simulation(get_backend(), get_user(), submission, key)
     logs.bind_log_context(job_id=submitted.job_id)
     document: dict[str, Any] = {"message": "Job started", "job_id": submitted.job_id, "sim_type": submitted.sim_type}
     if submitted.left_out:
