@@ -38,6 +38,7 @@ USERS = {
     ("POST", "/jobs/direct"),
     ("POST", "/jobs/batch"),
     ("GET", "/user/simulations"),
+    ("GET", "/watch"),
     ("POST", "/user/update"),
     ("POST", "/convert"),
 }

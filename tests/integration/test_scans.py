@@ -167,6 +167,8 @@ def read(job: Job) -> None:
         assert job.get(path).status_code == 200, path
     for part in ("", "/input", "/logs", "/history"):
         assert job.client.get(f"/simulations/{job.job_id}{part}").status_code == 200, part
+    watched = f"{job.job_id},job-1000,job-1001,job-1002,job-2003"
+    assert job.client.get("/watch", query_string={"job_id": watched}).status_code == 200
     query = {"estimator_name": "dose", "page_numbers": "0-1"}
     assert job.get("/results", **query).status_code == 200
 

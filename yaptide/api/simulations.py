@@ -1,7 +1,7 @@
 """Routes for simulations: submit, follow, cancel, list, delete; input, history and log files."""
 
 import html
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import orjson
@@ -13,7 +13,7 @@ from yaptide.api import openapi, schemas
 from yaptide.api.http import access_token, get_backend, get_user, http_date, json_response, stitched_response
 from yaptide.domain.errors import Forbidden, InvalidInput
 from yaptide.domain.states import EntityState
-from yaptide.services import conversion, logfiles, simulations
+from yaptide.services import conversion, logfiles, simulations, watching
 from yaptide.services.access import may_use_clusters
 
 blueprint = APIBlueprint("simulations", __name__, tag="Simulations")
@@ -85,6 +85,24 @@ def get_status(query: schemas.JobQuery) -> Response:
     if status.simulation.refused_pages is not None:
         document["refused"] = orjson.loads(status.simulation.refused_pages)
     return json_response(document)
+
+
+@blueprint.get("/watch")
+@blueprint.input(schemas.Watching, location="query", arg_name="query")
+@blueprint.output(schemas.WatchedSimulations)
+@blueprint.doc(responses={304: "Nothing has changed since the response with this ETag"})
+def watch_simulations(query: schemas.Watching) -> Response:
+    """Show the progress of several simulations. With `If-None-Match`, responds 304 if nothing has changed."""
+    job_ids = list(dict.fromkeys(filter(None, query.job_id.split(","))))
+    if not 1 <= len(job_ids) <= schemas.MOST_WATCHED:
+        raise InvalidInput(f"job_id: give 1 to {schemas.MOST_WATCHED} identifiers, separated by commas")
+    watched = watching.watch_simulations(get_backend(), get_user(), job_ids)
+    rows = [{name: value for name, value in asdict(one).items() if value is not None} for one in watched]
+    response = json_response({"message": "Simulations", "simulations": rows})
+    response.add_etag()
+    response.headers["Cache-Control"] = "private, no-cache"
+    response.make_conditional(request)
+    return response
 
 
 def _task(task: Any) -> dict[str, Any]:

@@ -387,7 +387,9 @@ def list_simulations(backend: Backend, user: User, page: Page) -> Listed:
         raise InvalidInput("title: a title contains no null characters")
     with backend.database.read_committed() as connection:
         total, rows = simulations.list_simulations(connection, listed_owner(user), page)
-        pending = _requirements(connection, {row.job_id: row for row in rows if row.job_state is EntityState.PENDING})
+        pending = list_requirements(
+            connection, {row.job_id: row for row in rows if row.job_state is EntityState.PENDING}
+        )
         reasons = {item: runners.why_waiting(backend, connection, item) for item in set(pending.values())}
     waiting = {job_id: reason for job_id, item in pending.items() if (reason := reasons[item]) is not None}
     return Listed(total, rows, waiting)
@@ -457,12 +459,12 @@ def _why_waiting(
             return None
     elif simulation.job_state != EntityState.PENDING:
         return None
-    (required,) = _requirements(connection, {job_id: simulation}).values()
+    (required,) = list_requirements(connection, {job_id: simulation}).values()
     return runners.why_waiting(backend, connection, required)
 
 
-def _requirements(connection: Connection, pending: Mapping[str, Any]) -> dict[str, Requirements]:
-    """Return the requirements of simulations, given rows by job_id."""
+def list_requirements(connection: Connection, pending: Mapping[str, Any]) -> dict[str, Requirements]:
+    """Return the requirements of simulations by job_id, given their rows: platform, sim_type, input_type."""
     on_clusters = [job_id for job_id, row in pending.items() if row.platform == BATCH]
     for_external = batch.for_others(connection, on_clusters) if on_clusters else set()
     return {
