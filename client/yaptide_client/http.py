@@ -116,7 +116,8 @@ class Client:
             name, content = Path(source).resolve().name, {"input_type": "files", "input_files": read_folder(source)}
         body |= {"title": title or name, **content}
         headers = {IDEMPOTENCY_KEY: key or str(uuid.uuid4())}
-        return Job(self, self.call("POST", "/jobs/direct", json=body, headers=headers)["job_id"])
+        answer = self.call("POST", "/jobs/direct", json=body, headers=headers)
+        return Job(self, answer["job_id"], tuple(answer.get("left_out", ())))
 
     def convert(self, project: Path | str | Mapping[str, Any], simulator: str) -> dict[str, Any]:
         """Convert a project of the web editor (a JSON file, or its document) to input files of a simulator.
@@ -181,6 +182,13 @@ class Client:
                 return {"message": "Deleted"}
             raise
 
+    def read_text(self, path: str, query: Mapping[str, str]) -> bytes:
+        """Return the JSON text of a response as it is."""
+        response, _ = self._send("GET", path, None, params=dict(query))
+        if response.is_error:
+            answers.read_document(response)  # raises
+        return bytes(response.content)
+
     def _send(self, method: str, path: str, patience: float | None, **options: Any) -> tuple["httpx.Response", int]:
         """Return the response, and how often the request was sent; renews the access token if it has expired."""
         response, attempts = self._send_with(method, path, patience, **options)
@@ -210,10 +218,14 @@ class Client:
 
 
 class Job:
-    """A simulation on the server."""
+    """A simulation on the server.
 
-    def __init__(self, client: Client, job_id: str) -> None:
+    `left_out` lists what of a submitted project is not simulated, as sentences.
+    """
+
+    def __init__(self, client: Client, job_id: str, left_out: tuple[str, ...] = ()) -> None:
         self.job_id = job_id
+        self.left_out = left_out
         self._client = client
 
     def __repr__(self) -> str:

@@ -39,13 +39,23 @@ USERS = {
     ("POST", "/jobs/batch"),
     ("GET", "/user/simulations"),
     ("GET", "/watch"),
+    ("GET", "/jobs/list"),
     ("POST", "/user/update"),
     ("POST", "/convert"),
 }
 #: For whoever may do something with the simulation in the query.
 READ = {
     ("GET", path)
-    for path in ("/estimators", "/inputs", "/jobs", "/jobs/history", "/jobs/direct", "/logfiles", "/results")
+    for path in (
+        "/estimators",
+        "/inputs",
+        "/jobs",
+        "/jobs/history",
+        "/jobs/summary",
+        "/jobs/direct",
+        "/logfiles",
+        "/results",
+    )
 }
 CANCEL = {("DELETE", "/jobs"), ("DELETE", "/jobs/direct")}
 OTHER = {("GET", "/jobs/key"), ("DELETE", "/user/simulations")}

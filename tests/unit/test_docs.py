@@ -23,8 +23,8 @@ from yaptide.admin import (
     database,
     integrity,
     keys,
+    local,
     retention,
-    simulations,
     stats,
     users,
 )
@@ -99,7 +99,8 @@ def test_every_setting_is_documented():
         "YAPTIDE_PARENT_PID",
         "YAPTIDE_TASK_ID",
         "YAPTIDE_RUN_NAME",
-    }  # a constant; what `yaptide up` tells its own processes, and job scripts on clusters tell the agent
+        "YAPTIDE_URL",
+    }  # a constant; what `yaptide up` tells its own processes, job scripts on clusters the agent, and users the client
     assert in_code == set(re.findall(r"`((?:YAPTIDE|FLASK|CELERY|KEYCLOAK|CERT)_\w+)`", MADE["docs/settings.md"]))
     assert {field.validation_alias for field in Settings.model_fields.values()} <= in_code
 
@@ -238,7 +239,7 @@ def kept(monkeypatch, tmp_path):
     logfiles.post_logfiles(backend, **key, logfiles={"a.log": "text"})
     results.post_results(backend, json.dumps({**key, "estimators": [estimator("dose", curve)]}).encode())
     cluster_services.add_cluster(backend.database, cluster_services.Cluster("ares"))
-    for module in (simulations, keys):
+    for module in (local, keys):
         monkeypatch.setattr(module, "open_store", lambda: Opened(settings, backend))
     for module in (users, administration, clusters, integrity, stats, retention):
         monkeypatch.setattr(module, "connect_database", lambda: backend.database)

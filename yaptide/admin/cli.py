@@ -16,6 +16,7 @@ from yaptide.admin import (
     doctor,
     integrity,
     keys,
+    logins,
     retention,
     secrets,
     serving,
@@ -32,7 +33,7 @@ app = new_app(
     "Run particle-therapy Monte Carlo simulations as parallel tasks and store everything about them.\n\n"
     "Example: yaptide demo",
 )
-for group in (serving.app, simulations.app, convert.app, demo.app, doctor.app, backups.app, retention.app):
+for group in (serving.app, simulations.app, convert.app, demo.app, doctor.app, backups.app, retention.app, logins.app):
     app.registered_commands += group.registered_commands
 for group in (integrity.app, stats.app, adopt.app, backups.db):
     database.app.registered_commands += group.registered_commands

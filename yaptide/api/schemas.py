@@ -224,6 +224,14 @@ class Listing(Body):
     )
 
 
+class SummaryListing(Body):
+    """A page of the list of simulations."""
+
+    page: int = Field(1, ge=1, le=10**6)
+    page_size: int = Field(20, ge=1, le=1000)
+    title: str = Field("", max_length=500, description="As for `/user/simulations`")
+
+
 class UserUpdate(Body):
     """A new password with the current one, or SSH credentials, or nothing."""
 
@@ -440,6 +448,63 @@ class WatchedSimulations(Message):
     simulations: list[WatchedSimulation]
 
 
+class SummarizedTask(BaseModel):
+    """A task; `estimated_time` in seconds."""
+
+    task_id: int
+    task_state: str
+    requested_primaries: int
+    simulated_primaries: int
+    start_time: str | None
+    end_time: str | None
+    last_update_time: str | None
+    estimated_time: int | None
+
+
+class Summary(Message):
+    """A simulation; times are ISO 8601."""
+
+    job_id: str
+    job_state: str
+    user: str
+    title: str
+    sim_type: str
+    platform: str
+    simulator_version: str | None
+    simulator_digest: str | None
+    start_time: str
+    end_time: str | None
+    reason: str | None = Field(description="Why it failed")
+    waiting: str | None = Field(description="Why it cannot start or continue now")
+    queue: str | None = Field(description="Tasks that wait on a cluster")
+    requested_primaries: int
+    simulated_primaries: int
+    stored_bytes: int
+    refused: list[RefusedPage]
+    tasks: list[SummarizedTask]
+
+
+class ListedSimulation(BaseModel):
+    """A simulation in the list; times are ISO 8601."""
+
+    job_id: str
+    title: str
+    start_time: str
+    end_time: str | None
+    platform: str
+    input_type: str
+    sim_type: str
+    job_state: str
+    waiting: str | None
+
+
+class Summaries(Message):
+    """The number of all simulations of the user, and those on the page."""
+
+    simulations_count: int
+    simulations: list[ListedSimulation]
+
+
 class SimulationMetadata(BaseModel):
     """Description of a simulation."""
 
@@ -520,6 +585,7 @@ class Change(BaseModel):
     from_state: str | None
     to_state: str
     time: str
+    exact_time: str = Field(description="The same time as ISO 8601, with microseconds")
     actor: str
     reason: str | None
 

@@ -2,6 +2,7 @@
 
 import html
 from dataclasses import asdict, replace
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ from yaptide.api import openapi, schemas
 from yaptide.api.http import access_token, get_backend, get_user, http_date, json_response, stitched_response
 from yaptide.domain.errors import Forbidden, InvalidInput
 from yaptide.domain.states import EntityState
-from yaptide.services import conversion, logfiles, simulations, watching
+from yaptide.services import conversion, logfiles, simulations, summaries, watching
 from yaptide.services.access import may_use_clusters
 
 blueprint = APIBlueprint("simulations", __name__, tag="Simulations")
@@ -105,6 +106,24 @@ def watch_simulations(query: schemas.Watching) -> Response:
     return response
 
 
+@blueprint.get("/jobs/summary")
+@blueprint.input(schemas.JobQuery, location="query", arg_name="query")
+@blueprint.output(schemas.Summary)
+def summarize_simulation(query: schemas.JobQuery) -> Response:
+    """Summarize a simulation and its tasks, as `yaptide status --json` does, but without the range."""
+    summary = summaries.summarize_simulation(get_backend(), get_user(), query.job_id)
+    return json_response({"message": "Summary", **summary})
+
+
+@blueprint.get("/jobs/list")
+@blueprint.input(schemas.SummaryListing, location="query", arg_name="query")
+@blueprint.output(schemas.Summaries)
+def list_summaries(query: schemas.SummaryListing) -> Response:
+    """List the user's simulations, newest first, as `yaptide list --json` does."""
+    page = simulations.Page(query.page, query.page_size, title=query.title)
+    return json_response({"message": "Simulations", **summaries.list_simulations(get_backend(), get_user(), page)})
+
+
 def _task(task: Any) -> dict[str, Any]:
     # There may be 10,000 tasks: unpacking the row at once is faster than a loop over its fields.
     number, state, requested, simulated, start, end, update, seconds_left = task
@@ -155,8 +174,10 @@ def report_simulation(json_data: schemas.SimulationReport) -> Response:
 @blueprint.output(schemas.History)
 def get_history(query: schemas.JobQuery) -> Response:
     """List every change of state: when, by whom, and why."""
-    rows = simulations.read_history(get_backend(), get_user(), query.job_id)
-    changes = [{**row._mapping, "time": http_date(row.time)} for row in rows]
+    rows = summaries.list_history(get_backend(), get_user(), query.job_id)
+    changes = [
+        {**row, "time": http_date(datetime.fromisoformat(row["time"])), "exact_time": row["time"]} for row in rows
+    ]
     return json_response({"message": "Job history", "history": changes})
 
 
