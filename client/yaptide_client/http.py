@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from yaptide_client import answers
+from yaptide_client.account import AccountMixin
 from yaptide_client.errors import (
     Unavailable,
 )
@@ -15,7 +16,7 @@ from yaptide_client.results import Results
 from yaptide_client.states import FINAL_STATES, EntityState
 
 
-class Client:
+class Client(AccountMixin):
     """A connection to the server at `url`, e.g. `http://localhost:5000`; `timeout` in seconds per request.
 
     Every call raises the error of `yaptide_client.errors` that matches the server's response, with its message, or

@@ -13,7 +13,7 @@ from yaptide.persistence.models.simulations import (
     StateHistoryModel,
 )
 from yaptide.persistence.models.tasks import BatchTaskModel, CeleryTaskModel, TaskModel
-from yaptide.persistence.models.users import KeycloakUserModel, SessionModel, UserModel, YaptideUserModel
+from yaptide.persistence.models.users import KeycloakUserModel, SessionModel, TokenModel, UserModel, YaptideUserModel
 
 __all__ = [
     "Base",
@@ -33,6 +33,7 @@ __all__ = [
     "SimulationModel",
     "StateHistoryModel",
     "TaskModel",
+    "TokenModel",
     "UserModel",
     "YaptideUserModel",
 ]
