@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from yaptide_client import answers, following
+from yaptide_client.account import AccountMixin
 from yaptide_client.errors import NotAuthenticated, NotFound
 from yaptide_client.files import read_folder, read_project
 from yaptide_client.logins import check_token, check_url, require_login
@@ -22,7 +23,7 @@ _REPEATABLE = frozenset({"GET", "DELETE"})
 IDEMPOTENCY_KEY = "Idempotency-Key"
 
 
-class Client:
+class Client(AccountMixin):
     """A connection to the server at `url`, e.g. `http://localhost:5000`.
 
     With a `token` there is no need to sign in. Without `url`: the server and the token of the variables YAPTIDE_URL and

@@ -100,7 +100,7 @@ def test_the_tables_are_called_as_agreed(database):
         *("User", "YaptideUser", "KeycloakUser", "Session", "Cluster"),
         *("Simulation", "CelerySimulation", "BatchSimulation", "StateHistory"),
         *("Task", "CeleryTask", "BatchTask", "Input", "Estimator", "Page", "Logfiles"),
-        *("Runner", "RunnerSimulator", "SubmissionKey"),
+        *("Runner", "RunnerSimulator", "SubmissionKey", "Token"),
     }
     assert set(inspect(database.engine).get_table_names()) == agreed | {"alembic_version"}
     assert set(TABLES) == agreed
@@ -311,9 +311,9 @@ def test_the_way_back_to_revision_0008_counts_the_simulations(empty):
 
 def test_processes_of_revision_0010_go_on_after_keys_of_submissions_were_added(empty):
     """Also if the upgrade was killed before. They submit without keys, and remove users with theirs."""
-    schema.upgrade_tables(empty, "0009")
+    schema.upgrade_tables(empty, "0010")
     user = add(empty, "User", username="alice", auth_provider="YaptideUser")
-    kill_upgrade(empty, "CREATE INDEX")
+    kill_upgrade(empty, 'CREATE INDEX "ix_SubmissionKey')
     schema.upgrade_tables(empty)
     assert schema.schema_differences(empty) == []
     add_simulation(empty, user)

@@ -23,6 +23,7 @@ from yaptide.admin import (
     simulations,
     simulators,
     stats,
+    tokens,
     users,
 )
 from yaptide.admin.display import out
@@ -40,6 +41,7 @@ for group in (integrity.app, stats.app, adopt.app, backups.db):
 administration.simulations.registered_commands += keys.app.registered_commands
 app.add_typer(database.app, name="db")
 app.add_typer(users.app, name="users")
+app.add_typer(tokens.app, name="tokens")
 app.add_typer(administration.simulations, name="simulations")
 app.add_typer(administration.tasks, name="tasks")
 app.add_typer(clusters.app, name="clusters")

@@ -8,7 +8,8 @@ from yaptide.api.results import blueprint as results
 from yaptide.api.simulations import blueprint as simulations
 from yaptide.api.status import blueprint as status
 from yaptide.api.tasks import blueprint as tasks
+from yaptide.api.tokens import blueprint as tokens
 from yaptide.api.users import blueprint as users
 from yaptide.api.workers import blueprint as work
 
-ALL = (status, users, simulations, tasks, results, clusters, work)
+ALL = (status, users, tokens, simulations, tasks, results, clusters, work)

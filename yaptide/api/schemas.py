@@ -241,6 +241,20 @@ class UserUpdate(Body):
     private: StrictStr | None = Field(None, description="Private key of the certificate, without a passphrase")
 
 
+class TokenRequest(Body):
+    """An API token to create."""
+
+    name: StrictStr = Field(description="Unique for the user: 1 to 64 printable characters")
+    scope: Literal["read", "submit", "all", "admin"] = Field("read", description="What it may do; see docs/accounts.md")
+    expires: StrictStr = Field("90d", max_length=10, description="Lifetime, at most 366d, e.g. 90d or 12h")
+
+
+class TokenQuery(Body):
+    """An API token of the user."""
+
+    name: str = Field(max_length=1000)
+
+
 class JobQuery(Body):
     """A simulation."""
 
@@ -300,6 +314,33 @@ class SignedIn(Message):
     refresh_exp: int | None = None
 
 
+class TokenInfo(BaseModel):
+    """An API token, without its text."""
+
+    name: str
+    scope: str
+    created: str
+    expires: str
+
+
+class ListedToken(TokenInfo):
+    """An API token in the list."""
+
+    last_used: str | None = Field(description="Accurate to a minute; null: never used")
+
+
+class CreatedToken(Message, TokenInfo):
+    """A new API token. Its text is not shown again."""
+
+    token: str
+
+
+class Tokens(Message):
+    """The API tokens of the user, by name."""
+
+    tokens: list[ListedToken]
+
+
 class Reported(Message):
     """The current state of the simulation or task, whatever was reported: it tells workers about a cancellation."""
 
@@ -352,13 +393,22 @@ class Wanted(Message):
     wanted: bool
 
 
+class HeldToken(BaseModel):
+    """The API token of this request."""
+
+    name: str
+    scope: str
+    expires: str
+
+
 class CurrentUser(Message):
-    """The signed-in user."""
+    """The signed-in user, or the user of an API token."""
 
     username: str
     certificate_exp: int | None = Field(
         None, description="Expiry of the SSH certificate of a user of Keycloak, in milliseconds since the epoch"
     )
+    token: HeldToken | None = Field(None, description="The API token of this request; missing without one")
 
 
 class ResultsReport(BaseModel):

@@ -11,7 +11,7 @@ from flask import Response, request
 
 from yaptide import logs
 from yaptide.api import openapi, schemas
-from yaptide.api.http import access_token, get_backend, get_user, http_date, json_response, stitched_response
+from yaptide.api.http import get_backend, get_reader, get_user, http_date, json_response, stitched_response
 from yaptide.domain.errors import Forbidden, InvalidInput
 from yaptide.domain.states import EntityState
 from yaptide.services import conversion, logfiles, simulations, summaries, watching
@@ -76,7 +76,7 @@ def _submission(project: schemas.Project) -> simulations.Submission:
 @blueprint.output(schemas.JobStatus)
 def get_status(query: schemas.JobQuery) -> Response:
     """Show the state of a simulation and its tasks."""
-    user, status = simulations.poll_status(get_backend(), access_token(), query.job_id)
+    user, status = simulations.poll_status(get_backend(), get_reader(), query.job_id)
     logs.bind_log_context(user=user.username)
     state = status.simulation.job_state
     tasks = [_task(task) for task in status.tasks]

@@ -7,7 +7,15 @@ from flask import Response, request
 
 from yaptide.api import cookies, schemas
 from yaptide.api.cookies import ACCESS, DEVICE, REFRESH
-from yaptide.api.http import access_token, bearer_token, get_backend, get_user, json_response, to_milliseconds
+from yaptide.api.http import (
+    access_token,
+    bearer_token,
+    get_backend,
+    get_user,
+    http_date,
+    json_response,
+    to_milliseconds,
+)
 from yaptide.domain.errors import Conflict, Forbidden, InvalidInput, NotAuthenticated
 from yaptide.services import administration, credentials, sessions, users
 from yaptide.services.devices import Origin
@@ -67,9 +75,12 @@ def refresh_token() -> Response:
 @blueprint.get("/auth/status")
 @blueprint.output(schemas.CurrentUser)
 def get_session() -> Response:
-    """Show the signed-in user."""
+    """Show the user who is signed in, and the API token of the request, if any."""
     user = get_user()
     document: dict[str, Any] = {"message": "User status", "username": user.username}
+    if user.token is not None:
+        held = {"name": user.token.name, "scope": user.token.scope, "expires": http_date(user.token.expires)}
+        document["token"] = held
     if user.is_keycloak:
         ends = credentials.certificate_end(administration.read_certificate(get_backend().database, user))
         document |= {} if ends is None else {"certificate_exp": to_milliseconds(ends)}

@@ -18,7 +18,15 @@ from yaptide.domain.errors import Conflict, InvalidInput, NotFound
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.engine import Database, Record, retry_contended
 from yaptide.persistence.models.users import YAPTIDE_USER
-from yaptide.persistence.queries import administration as queries, secrets, simulations, tasks, transitions, users
+from yaptide.persistence.queries import (
+    administration as queries,
+    secrets,
+    simulations,
+    tasks,
+    tokens,
+    transitions,
+    users,
+)
 from yaptide.persistence.queries.administration import Contents, Holdings
 from yaptide.persistence.queries.transitions import Audit, Locked
 from yaptide.persistence.queries.users import Subject, User
@@ -183,8 +191,8 @@ def chosen_subject(database: Database, user: User, subject: str, issuer: str) ->
 def link_user(database: Database, user: User, subject: Subject | None) -> None:
     """Link a Keycloak account to `subject`; None: to the next user who signs in with its name.
 
-    Its sessions end, and its SSH credentials are removed. Raises NotFound, or Conflict for a local account or if
-    `subject` has another account.
+    Its sessions and API tokens end, and its SSH credentials are removed. Raises NotFound, or Conflict for a local
+    account or if `subject` has another account.
     """
     if not user.is_keycloak:
         raise Conflict(f"{user.username} signs in with a local password, not through Keycloak")
@@ -194,6 +202,7 @@ def link_user(database: Database, user: User, subject: Subject | None) -> None:
                 raise NotFound(f"There is no user {user.username!r}")
             users.link_account(connection, user.id, subject)
             users.end_sessions(connection, user.id)
+            tokens.remove_tokens(connection, user.id)
     except IntegrityError:
         raise Conflict("This Keycloak user already has an account: see `yaptide users list --json`") from None
 

@@ -129,13 +129,16 @@ def authenticate_user(backend: Backend, access_token: str | None) -> User:
 
 
 def authenticate_with(
-    backend: Backend, connection: Connection, access_token: str | None, job_id: str
+    backend: Backend, connection: Connection, caller: User | str | None, job_id: str
 ) -> tuple[User, Record]:
-    """Return the user of an access token, and the simulation with this job_id, in one round trip.
+    """Return the caller of a request, and the simulation with this job_id.
 
-    Raises what `authenticate_user` and `access.find_readable` raise.
+    The caller is a user who is authenticated already, or an access token; that takes one round trip for both. Raises
+    what `authenticate_user` and `access.find_readable` raise.
     """
-    row = simulations.by_session(connection, session_of_token(backend, access_token), job_id, utc_now())
+    if isinstance(caller, User):
+        return caller, access.find_readable(connection, caller, job_id)
+    row = simulations.by_session(connection, session_of_token(backend, caller), job_id, utc_now())
     if row is None:
         raise Forbidden(EXPIRED)
     user, simulation = row

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 
 from yaptide.domain.names import make_skeleton
+from yaptide.domain.rights import Scope
 from yaptide.persistence.models import (
     KeycloakUserModel,
     SessionModel,
@@ -23,12 +24,23 @@ _KEYCLOAK = table_of(KeycloakUserModel)
 _SESSION = table_of(SessionModel)
 
 
+class HeldToken(NamedTuple):
+    """The API token with which a program acts for a user."""
+
+    id: int
+    name: str
+    scope: Scope
+    expires: datetime
+    last_used: datetime | None
+
+
 class User(NamedTuple):
-    """A user."""
+    """A user; `token` is what a program acts with, None for a session and for administrators' commands."""
 
     id: int
     username: str
     auth_provider: str
+    token: HeldToken | None = None
 
     @property
     def is_keycloak(self) -> bool:
