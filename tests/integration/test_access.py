@@ -41,6 +41,11 @@ USERS = {
     ("GET", "/watch"),
     ("GET", "/jobs/list"),
     ("POST", "/user/update"),
+    ("POST", "/user/password"),
+    ("GET", "/user/sessions"),
+    ("DELETE", "/user/sessions"),
+    ("GET", "/user/export"),
+    ("DELETE", "/user"),
     ("GET", "/user/tokens"),
     ("POST", "/user/tokens"),
     ("DELETE", "/user/tokens"),
@@ -109,8 +114,8 @@ def test_nobody_is_let_in_without_a_session(app, job, method, path):
         if headers and headers["Authorization"].endswith(token):
             job.client.delete("/auth/logout")
         query = {"job_id": job.job_id, "name": "laptop"}
-        body = {"name": "laptop", "password": "correct horse", "new_password": "battery staple"}
-        body = body if method == "POST" else None
+        body = {"username": "alice", "name": "laptop", "password": "correct horse", "new_password": "battery staple"}
+        body = body if method == "POST" or path == "/user" else None
         answer = app.test_client().open(path, method=method, query_string=query, json=body, headers=headers)
         assert answer.status_code in (401, 403), (headers, answer.json)
         assert answer.json["message"] != NOT_YOURS

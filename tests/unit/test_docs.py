@@ -197,6 +197,9 @@ def test_who_may_call_a_route_is_documented_as_it_is(web):
         ("POST", "/jobs/direct"): project,
         ("POST", "/jobs/batch"): project,
         ("POST", "/user/update"): {},
+        ("POST", "/user/password"): {"password": "", "new_password": ""},
+        ("POST", "/user/tokens"): {"name": "x"},
+        ("DELETE", "/user"): {"username": "x"},
         ("PUT", "/auth/register"): {"username": "", "password": ""},
         ("POST", "/auth/login"): {"username": "nobody", "password": "wrong"},
         ("POST", "/jobs"): {"sim_id": 1, "update_key": "forged"},
@@ -208,7 +211,7 @@ def test_who_may_call_a_route_is_documented_as_it_is(web):
     for method, path in routes(web):
         if path in PAGES or path.startswith("/worker/"):  # those: tests/integration/test_contract_work.py
             continue
-        answer = web.test_client().open(f"{path}?job_id=x", method=method, json=bodies.get((method, path)))
+        answer = web.test_client().open(f"{path}?job_id=x&name=x", method=method, json=bodies.get((method, path)))
         response = WHO.get(f"{method} {path}", "signed-in users")
         asks_for_a_token = answer.json["message"] == "No token provided"
         assert asks_for_a_token == (response.startswith("signed-in users") or "cookie" in response), (method, path)

@@ -24,6 +24,7 @@ from yaptide.persistence import codec
 from yaptide.services import results, sessions, tokens, workers
 from yaptide.services.access import require_right
 from yaptide.services.backend import Backend
+from yaptide.services.devices import Origin
 from yaptide.services.users import User
 
 _JSON = "application/json"
@@ -107,6 +108,20 @@ def get_backend() -> Backend:
     """Return the backend of the running application."""
     backend: Backend = current_app.extensions["yaptide"]
     return backend
+
+
+def get_origin() -> Origin:
+    """Return the origin of this request, for a sign-in."""
+    device = cookies.read_token(get_backend(), cookies.DEVICE)
+    return Origin(request.remote_addr or "", device, request.headers.get("User-Agent", ""))
+
+
+def get_session_id() -> str | None:
+    """Return the id of the session of this request; None for one with an API token."""
+    token = _bearer_token(request)
+    if token is not None and tokens.is_token(token):
+        return None
+    return sessions.session_of_token(get_backend(), access_token())
 
 
 def access_token() -> str | None:
@@ -233,6 +248,8 @@ def guard_body() -> None:
     Raises what `get_user` raises, InvalidInput for a wrong update key, and later TooLarge for a route without large
     bodies.
     """
+    if request.method == "DELETE":
+        request.max_content_length = min(_SMALL, current_app.config["MAX_CONTENT_LENGTH"])
     if request.method not in ("POST", "PUT") or request.path == _CHECKS_ITSELF:
         return
     if request.path in _OF_USERS:

@@ -5,6 +5,11 @@ from yaptide.domain.rights import Action
 RIGHTS = {
     "GET /auth/status": Action.READ,
     "POST /user/update": Action.CHANGE_ACCOUNT,
+    "POST /user/password": Action.CHANGE_ACCOUNT,
+    "GET /user/sessions": Action.VIEW_ACCOUNT,
+    "DELETE /user/sessions": Action.CHANGE_ACCOUNT,
+    "GET /user/export": Action.READ,
+    "DELETE /user": Action.CHANGE_ACCOUNT,
     "GET /user/tokens": Action.VIEW_ACCOUNT,
     "POST /user/tokens": Action.CHANGE_ACCOUNT,
     "DELETE /user/tokens": Action.READ,  # a program may revoke its own token; `tokens.revoke_token` checks the others

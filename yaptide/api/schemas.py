@@ -241,6 +241,28 @@ class UserUpdate(Body):
     private: StrictStr | None = Field(None, description="Private key of the certificate, without a passphrase")
 
 
+class NewPassword(Body):
+    """A new password, with the current one."""
+
+    password: StrictStr
+    new_password: StrictStr
+    end_sessions: StrictBool = Field(True, description="End all other sessions")
+    end_tokens: StrictBool = Field(False, description="Revoke all API tokens")
+
+
+class Farewell(Body):
+    """What confirms the deletion of an account."""
+
+    username: StrictStr = Field(description="The user name, typed again")
+    password: StrictStr = Field("", description="Not for users of Keycloak: they sign in again first")
+
+
+class SessionQuery(Body):
+    """A session of the user; without it, all other ones."""
+
+    id: str | None = Field(None, max_length=100, description="As in the list; missing: all sessions but this one")
+
+
 class TokenRequest(Body):
     """An API token to create."""
 
@@ -312,6 +334,23 @@ class SignedIn(Message):
 
     access_exp: int
     refresh_exp: int | None = None
+
+
+class SessionInfo(BaseModel):
+    """A session: when, from which address and with which program the user signed in."""
+
+    id: str
+    started: str | None
+    expires: str
+    address: str | None
+    device: str | None
+    is_current: bool
+
+
+class Sessions(Message):
+    """The sessions of the user, the latest first."""
+
+    sessions: list[SessionInfo]
 
 
 class TokenInfo(BaseModel):
