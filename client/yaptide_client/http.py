@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from yaptide_client import answers, following
 from yaptide_client.account import AccountMixin
-from yaptide_client.errors import NotAuthenticated, NotFound
+from yaptide_client.device_flow import Approval, fetch_access_token, read_username
+from yaptide_client.errors import InvalidInput, NotAuthenticated, NotFound
 from yaptide_client.files import read_folder, read_project
 from yaptide_client.logins import check_token, check_url, require_login
 from yaptide_client.results import Results
@@ -94,6 +95,17 @@ class Client(AccountMixin):
         """Sign in. The session ends after two hours, unless the server is set otherwise; a token lasts longer."""
         self.call("POST", "/auth/login", json={"username": username, "password": password})
 
+    def sign_in_through_keycloak(self, show: Callable[[Approval], object]) -> None:
+        """Sign in through Keycloak: the user opens the address that `show` gets in a browser, on any machine.
+
+        The session ends with Keycloak's token, often after minutes: create a token of yaptide for a script. Raises
+        NotFound if the server has no Keycloak, NotAuthenticated if the user refuses.
+        """
+        realm = self.call("GET", "/auth/keycloak")
+        token = fetch_access_token(check_url(realm["issuer"]), realm["client_id"], show)
+        name = read_username(token)
+        self.call("POST", "/auth/keycloak", json={"username": name}, headers={"Authorization": f"Bearer {token}"})
+
     def submit(
         self,
         source: Path | str | Mapping[str, str],
@@ -101,8 +113,13 @@ class Client(AccountMixin):
         sim_type: str = "common",
         title: str | None = None,
         key: str | None = None,
+        cluster: str | None = None,
+        sbatch: Mapping[str, str] | None = None,
     ) -> "Job":
         """Submit input files (a folder, or name to text) or a web editor project (a JSON file) as `ntasks` tasks.
+
+        They run on the server's own workers, or on a `cluster` of the server, with options `sbatch` of its scheduler
+        such as `{"time": "01:00:00", "mem": "2G"}`.
 
         The server accepts each `key` once: if a response is lost, the same simulation is returned, and nothing runs
         twice. Without a `key` each call has its own. Choose one for a script that may be started again: it gets its
@@ -117,7 +134,13 @@ class Client(AccountMixin):
             name, content = Path(source).resolve().name, {"input_type": "files", "input_files": read_folder(source)}
         body |= {"title": title or name, **content}
         headers = {IDEMPOTENCY_KEY: key or str(uuid.uuid4())}
-        answer = self.call("POST", "/jobs/direct", json=body, headers=headers)
+        path = "/jobs/direct" if cluster is None else "/jobs/batch"
+        if cluster is not None:
+            options = _scheduler_options(sbatch or {})  # for the tasks, and for the job that collects their results
+            body["batch_options"] = {"cluster_name": cluster, "array_options": options, "collect_options": options}
+        elif sbatch:
+            raise InvalidInput("Options of the scheduler need the name of a cluster")
+        answer = self.call("POST", path, json=body, headers=headers)
         return Job(self, answer["job_id"], tuple(answer.get("left_out", ())))
 
     def convert(self, project: Path | str | Mapping[str, Any], simulator: str) -> dict[str, Any]:
@@ -216,6 +239,11 @@ class Client(AccountMixin):
             self.patience if patience is None else patience,
             may_repeat=may_repeat,
         )
+
+
+def _scheduler_options(options: Mapping[str, str]) -> dict[str, str]:
+    """Return options by their long names, as on the command line of the scheduler: `--time` for `time`."""
+    return {name if name.startswith("-") else f"--{name}": str(value) for name, value in options.items()}
 
 
 class Job:

@@ -27,6 +27,7 @@ OPEN = {
     ("POST", "/auth/login"),
     ("PUT", "/auth/register"),
     ("DELETE", "/auth/logout"),
+    ("GET", "/auth/keycloak"),
     ("POST", "/auth/keycloak"),
     ("DELETE", "/auth/keycloak"),
     ("GET", "/auth/refresh"),

@@ -42,6 +42,7 @@ STATES = "RUNNING,PENDING,MERGING_QUEUED,MERGING_RUNNING,COMPLETED"
 #: Routes that need Keycloak or a cluster, and the one that adds up, by an index, what all simulations store.
 APART = {
     "POST /convert",
+    "GET /auth/keycloak",
     "POST /auth/keycloak",
     "DELETE /auth/keycloak",
     "POST /jobs/batch",

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -55,6 +56,17 @@ Provider = Annotated[
         show_default=False,
     ),
 ]
+
+
+def parse_pairs(texts: Iterable[str]) -> dict[str, str]:
+    """Return the values of options like `NAME=VALUE` by name; raise InvalidInput for a name that is given twice."""
+    values: dict[str, str] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if name in values:
+            raise InvalidInput(f"{name} is given twice")
+        values[name] = value
+    return values
 
 
 def ask_password(file: Path | None, password_argument: str | None) -> str:

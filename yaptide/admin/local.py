@@ -12,6 +12,7 @@ from yaptide.admin.interrupts import Interrupts
 from yaptide.admin.store import Opened, local_user, open_store
 from yaptide.admin.targets import Request, Selection, Show, TaskProgress
 from yaptide.application import make_executor
+from yaptide.domain.errors import InvalidInput
 from yaptide.domain.states import FINAL_STATES
 from yaptide.persistence import codec
 from yaptide.services import logfiles, results, simulations, summaries
@@ -41,6 +42,8 @@ class LocalTarget:
 
     def run(self, request: Request, begin: Callable[[str], None], show: Show) -> tuple[str, str]:
         """See `Target`; raises NotConfigured, with nothing stored, if nothing can run the simulation."""
+        if request.cluster:
+            raise InvalidInput("--cluster needs a server: add --server URL, or sign in with yaptide login URL")
         submission = _submission(request)
         _, executor = make_executor(self._store.settings, self._backend)
         executor.announce()

@@ -4,6 +4,7 @@ import getpass
 import ipaddress
 import socket
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -12,8 +13,9 @@ import typer
 from yaptide.admin.display import print_message
 from yaptide.admin.remote import PATIENCE
 from yaptide.admin.targets import LOCAL
-from yaptide.domain.errors import Conflict, NotAuthenticated, NotFound, YaptideError
+from yaptide.domain.errors import Conflict, InvalidInput, NotAuthenticated, NotFound, YaptideError
 from yaptide_client import Client, logins
+from yaptide_client.device_flow import Approval
 from yaptide_client.logins import Login, check_token, check_url
 
 app = typer.Typer()
@@ -29,6 +31,9 @@ def sign_in(
     token_stdin: Annotated[
         bool, typer.Option("--token-stdin", help="Read a token from standard input instead of asking for a password.")
     ] = False,
+    keycloak: Annotated[
+        bool, typer.Option("--keycloak", help="Sign in through Keycloak in a browser, on this or another machine.")
+    ] = False,
     expires: Annotated[str, typer.Option(help="Lifetime of the token, e.g. 90d or 12h.")] = "90d",
 ) -> None:
     """Sign in to a server, so that commands on simulations work on it instead of the local data folder.
@@ -37,13 +42,17 @@ def sign_in(
     token is kept in your keyring if the package keyring is installed, otherwise in a file that only you can read.
 
     Example: yaptide login https://yaptide.example.org
+
+    Example: yaptide login https://yaptide.example.org --keycloak
     """
+    if token_stdin and keycloak:
+        raise InvalidInput("Choose either --token-stdin or --keycloak")
     url = check_url(url)
     _warn_without_tls(url)
     if token_stdin:
         token, name = check_token(sys.stdin.readline()), None
     else:
-        token, name = _create_token(url, expires)
+        token, name = _create_token(url, expires, _approve_in_browser if keycloak else _ask_password)
     with Client(url, token=token, patience=PATIENCE) as client:
         status = client.call("GET", "/auth/status")
     earlier = _stored(url)
@@ -80,21 +89,31 @@ def sign_out(
     print_message(f"Commands now work on {default or 'the local data folder'}")
 
 
-def _create_token(url: str, expires: str) -> tuple[str, str]:
-    """Ask for name and password, and return a new token with its name; the session ends at once."""
-    username = typer.prompt("User name", default=getpass.getuser(), err=True)
-    password = getpass.getpass("Password: ")
+def _create_token(url: str, expires: str, sign_in: Callable[[Client], None]) -> tuple[str, str]:
+    """Sign in, and return a new token with its name; the session ends at once."""
     with Client(url, patience=PATIENCE) as client:
-        try:
-            client.sign_in(username, password)
-        except NotAuthenticated as error:
-            raise NotAuthenticated(
-                f"{error}. If you sign in through Keycloak, create a token there and use --token-stdin"
-            ) from None
+        sign_in(client)
         try:
             return _add_token(client, expires)
         finally:
             client.call("DELETE", "/auth/logout")
+
+
+def _ask_password(client: Client) -> None:
+    username = typer.prompt("User name", default=getpass.getuser(), err=True)
+    password = getpass.getpass("Password: ")
+    try:
+        client.sign_in(username, password)
+    except NotAuthenticated as error:
+        raise NotAuthenticated(f"{error}. If you sign in through Keycloak, use --keycloak") from None
+
+
+def _approve_in_browser(client: Client) -> None:
+    def show(approval: Approval) -> None:
+        minutes = max(approval.seconds // 60, 1)
+        print_message(f"Open {approval.address} in a browser within {minutes} minutes; it must show {approval.code}")
+
+    client.sign_in_through_keycloak(show)
 
 
 def _add_token(client: Client, expires: str) -> tuple[str, str]:

@@ -34,7 +34,14 @@ class RemoteTarget:
     def run(self, request: Request, begin: Callable[[str], None], show: Show) -> tuple[str, str]:
         """See `Target`."""
         _require_caller(request.user)
-        job = self._client.submit(request.path, request.tasks, request.sim_type, request.title or None)
+        job = self._client.submit(
+            request.path,
+            request.tasks,
+            request.sim_type,
+            request.title or None,
+            cluster=request.cluster or None,
+            sbatch=request.sbatch,
+        )
         for sentence in job.left_out:
             print_message(f"Left out: {sentence}")
         begin(job.job_id)

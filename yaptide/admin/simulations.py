@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
+from yaptide.admin.arguments import parse_pairs
 from yaptide.admin.display import (
     ProgressBars,
     format_bytes,
@@ -26,7 +27,7 @@ from yaptide.admin.display import (
 from yaptide.admin.naming import complete_job
 from yaptide.admin.targets import Request, Selection, Server, Target, open_target
 from yaptide.domain.depth_dose import Range
-from yaptide.domain.errors import Conflict, NotFound
+from yaptide.domain.errors import Conflict, InvalidInput, NotFound
 from yaptide.domain.estimators import RefusedPage
 from yaptide.domain.states import EntityState
 from yaptide.services.results import parse_page_numbers
@@ -61,6 +62,18 @@ def _picture(path: Path | None) -> Path | None:
 
 Picture = Annotated[Path | None, typer.Option(help="Plot the dose to this file.", callback=_picture)]
 UserName = Annotated[str, typer.Option("--user", help="Owner; default: you. Not on a server.", show_default=False)]
+Cluster = Annotated[
+    str, typer.Option("--cluster", metavar="NAME", help="Run on this cluster of the server.", show_default=False)
+]
+SchedulerOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sbatch",
+        metavar="OPTION=VALUE",
+        help="Option of the cluster's scheduler, e.g. time=01:00:00; repeatable.",
+        show_default=False,
+    ),
+]
 
 
 @app.command("run")
@@ -72,6 +85,8 @@ def run_simulation(
     user: UserName = "",
     png: Picture = None,
     server: Server = "",
+    cluster: Cluster = "",
+    sbatch: SchedulerOptions = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a simulation, follow its tasks until it ends, and show a summary.
@@ -79,9 +94,14 @@ def run_simulation(
     Example: yaptide run proton-150MeV-water --tasks 4 --png dose.png
 
     Example: yaptide run proton-150MeV-water --server https://yaptide.example.org
+
+    Example: yaptide run proton-150MeV-water --cluster ares --sbatch time=01:00:00 --sbatch mem=2G
     """
+    if sbatch and not cluster:
+        raise InvalidInput("--sbatch needs --cluster")
     target = open_target(server)
-    job_id, state = run_to_end(target, Request(path, tasks, sim_type, title, user))
+    request = Request(path, tasks, sim_type, title, user, cluster, parse_pairs(sbatch or ()))
+    job_id, state = run_to_end(target, request)
     if png is not None and state == EntityState.COMPLETED:
         draw_results(target, job_id, png)
     if as_json:

@@ -4,8 +4,8 @@ Each command is written once, for the protocol `Target`. A server is used if `--
 names one, or after `yaptide login`; `--server local` means the data folder in any case.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Protocol
 
@@ -32,13 +32,18 @@ Server = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A simulation to run: a folder of input files or a project, and its owner (empty: the caller)."""
+    """A simulation to run: a folder of input files or a project, and its owner (empty: the caller).
+
+    `cluster` is the name of a cluster of the server, with `sbatch` options of its scheduler; empty: its own workers.
+    """
 
     path: Path
     tasks: int
     sim_type: str
     title: str = ""
     user: str = ""
+    cluster: str = ""
+    sbatch: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

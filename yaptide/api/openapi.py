@@ -19,6 +19,7 @@ WHO = {
     "POST /auth/login": "anyone",
     "POST /auth/keycloak": "clients with an access token of Keycloak",
     "DELETE /auth/logout": "anyone",
+    "GET /auth/keycloak": "anyone",
     "DELETE /auth/keycloak": "anyone",
     "GET /auth/refresh": "clients with the cookie `refresh_token_…`",
     "POST /jobs": _KEY,
@@ -68,6 +69,7 @@ _ANYWHERE = frozenset({400, 408, 431, 500, 503, 507})
 OWN_ERRORS = {
     "PUT /auth/register": {429},
     "POST /auth/login": {401, 429},
+    "GET /auth/keycloak": {404},
     "POST /auth/keycloak": {401},
     "GET /auth/refresh": {401, 403},
     "POST /user/update": {409, 429},

@@ -329,6 +329,13 @@ class Readiness(Message):
     checks: dict[str, str]
 
 
+class KeycloakClient(Message):
+    """How programs sign in at Keycloak: by the device flow (RFC 8628), as this public client of this realm."""
+
+    issuer: str
+    client_id: str
+
+
 class SignedIn(Message):
     """Expiry times of the tokens in milliseconds since the epoch."""
 

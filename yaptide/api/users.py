@@ -18,7 +18,7 @@ from yaptide.api.http import (
     to_milliseconds,
 )
 from yaptide.domain.errors import Conflict, Forbidden, InvalidInput, NotAuthenticated
-from yaptide.services import administration, credentials, sessions, users
+from yaptide.services import administration, authorization, credentials, sessions, users
 
 blueprint = APIBlueprint("users", __name__, tag="Users")
 
@@ -91,6 +91,14 @@ def sign_out() -> Response:
     response = json_response({"message": "User logged out"})
     cookies.clear_tokens(get_backend(), response)
     return response
+
+
+@blueprint.get("/auth/keycloak")
+@blueprint.output(schemas.KeycloakClient)
+def describe_keycloak() -> Response:
+    """Show at which realm of Keycloak, and as which client, a program signs in. 404 if there is none."""
+    issuer, client_id = authorization.describe_client(get_backend())
+    return json_response({"message": "Keycloak", "issuer": issuer, "client_id": client_id})
 
 
 @blueprint.post("/auth/keycloak")
