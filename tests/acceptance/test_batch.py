@@ -206,8 +206,8 @@ def test_tasks_run_on_the_cluster_with_the_numbers_of_the_direct_platform(site, 
         until(lambda: not site.folder(job).exists(), "its folder is removed")
 
 
-def test_a_user_signs_in_through_keycloak_and_runs_on_the_cluster(site, files, keycloak):
-    """From the realm's token to results: signing in fetches the SSH certificate, and no key is uploaded."""
+def test_a_user_signs_in_through_keycloak_and_runs_on_the_cluster(site, keycloak, tmp_path):
+    """From the browser to results: signing in fetches the SSH certificate, and no key is uploaded."""
     site.give_credentials(begin="-3h", end="-1h")  # those of an earlier time have expired
     with site.backend.database.writing() as connection:  # and the account has no known subject yet
         connection.execute(sql('UPDATE "KeycloakUser" SET issuer = NULL, subject = NULL'))
@@ -219,21 +219,25 @@ def test_a_user_signs_in_through_keycloak_and_runs_on_the_cluster(site, files, k
             KEYCLOAK_BASE_URL=realm.server.url,
             KEYCLOAK_REALM=realm.name,
             KEYCLOAK_CLIENTS=UI,
+            YAPTIDE_KEYCLOAK_WEB_CLIENT=UI,
             KEYCLOAK_REQUIRED_CLAIM="plgridAccessServices=PLG_YAPTIDE_ACCESS",
             CERT_AUTH_URL=f"{certificates.url}/certificate",
         )
         with Client(server.url) as client:
-            headers = {"Authorization": f"Bearer {realm.token(site.account)}"}
-            response = client.call("POST", "/auth/keycloak", json={"username": site.account}, headers=headers)[
-                "message"
-            ]
-            assert "certificate" not in response
+            client.sign_in_through_keycloak(lambda approval: realm.decide(approval.address, "accept", site.account))
             assert certificates.asked
             assert client.call("GET", "/clusters")["clusters"] == [{"cluster_name": "ares"}]
-            job = submit(client, files(4 * SHORT), 4)
-            assert ended(job) is EntityState.COMPLETED, reasons(job)
-            assert sum(task["simulated_primaries"] for task in job.status()["job_tasks_status"]) == 4 * SHORT
-            assert numbers(job)
+            token = client.create_token("script", "submit")
+        options = [word for name, value in SMALL.items() for word in ("--sbatch", f"{name.strip('-')}={value}")]
+        folder = beam(tmp_path / "beam", 4 * SHORT)
+        where = {"YAPTIDE_URL": server.url, "YAPTIDE_TOKEN": token}
+        done = site.there.run("run", folder, "-n", 4, "--cluster", "ares", *options, "--json", **where)
+        assert done.code == 0, done.err
+        summary = done.json
+        assert (summary["job_state"], len(summary["tasks"])) == ("COMPLETED", 4)
+        assert summary["simulated_primaries"] == 4 * SHORT
+        with Client(server.url, token=token) as client:
+            assert numbers(client.job(summary["job_id"]))
 
 
 def reasons(job: Job) -> str:

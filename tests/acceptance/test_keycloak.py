@@ -1,12 +1,15 @@
 """Signing in through a real Keycloak, which takes a while to start: everything that needs it is in this module."""
 
 import contextlib
+import re
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ from tests.support import http
 from tests.support.api import PASSWORD, contents, cookie_name, cookie_of, sign_in as sign_in_locally, submit
 from tests.support.keycloak import UI, Realm, Server
 from tests.support.ports import free_port
-from tests.support.processes import Place, place, until
+from tests.support.processes import Place, Running, place, until
 from tests.support.ssh import Authority
 from yaptide.persistence import schema
 from yaptide.persistence.engine import Database
@@ -134,6 +137,28 @@ def test_signing_in_on_a_page(realm, app, client):
     answer = client.get(back.path, query_string=dict(back.params), base_url=here)
     assert (answer.status_code, answer.location) == (303, "/account")
     assert "change your password there" in client.get("/account", base_url=here).text
+
+
+def test_a_program_signs_in_by_a_browser_anywhere(realm, there):
+    """The device flow: the command line gets a token of yaptide, and no password ever passes through it."""
+    server = there.up("--no-executor", YAPTIDE_KEYCLOAK_WEB_CLIENT=UI)
+    for answer, words in (("cancel", "refused in the browser"), ("accept", f"Signed in to {server.url} as alice")):
+        running = there.start("login", server.url, "--keycloak")
+        shown = until(partial(_address, running), "the address is shown")
+        realm.decide(shown, answer)
+        assert words in running.wait().err
+    assert there.run("list", "--json").json["simulations"] == []
+    [(name, scope)] = there.query('SELECT name, scope FROM "Token"')
+    assert (name, scope) == (socket.gethostname()[:60], "all")
+    assert there.query('SELECT COUNT(*) FROM "Session"') == [(0,)]
+    assert there.run("logout").code == 0
+    assert there.query('SELECT COUNT(*) FROM "Token"') == [(0,)]
+    server.stop()
+
+
+def _address(running: Running) -> str | None:
+    shown = re.search(r"Open (\S+) in a browser within .*; it must show \S+\n", running.said)
+    return shown and shown[1]
 
 
 def test_a_user_of_keycloak_has_no_password_and_is_nobody_local(realm, app, client, database):

@@ -34,7 +34,7 @@ LOOK = {True: 1000, False: 10}
 #: The same for any statement.
 MOST = {True: 2000, False: 200}
 #: The list of the API, and the page with the same list.
-LISTS = {"GET /user/simulations", "GET /simulations"}
+LISTS = {"GET /user/simulations", "GET /jobs/list", "GET /simulations"}
 #: A list counts the simulations of its user. For each of them it reads one entry of an index, at this cost; those of
 #: other users cost nothing.
 ENTRY = {True: 12, False: 1}
@@ -42,6 +42,7 @@ STATES = "RUNNING,PENDING,MERGING_QUEUED,MERGING_RUNNING,COMPLETED"
 #: Routes that need Keycloak or a cluster, and the one that adds up, by an index, what all simulations store.
 APART = {
     "POST /convert",
+    "GET /auth/keycloak",
     "POST /auth/keycloak",
     "DELETE /auth/keycloak",
     "POST /jobs/batch",
@@ -74,10 +75,10 @@ def look_around(backend: Backend, folder: Path, watch: Watch) -> Counter[str]:
     driver = Driver(backend, "http://127.0.0.1:5000", 10.0)
     driver.owner = f"{backend.spool.place}driver"
 
-    def clear_spool() -> None:
-        recovery.clear_spool(backend)
+    def clean_up() -> None:
+        recovery.clean_up(backend)
 
-    steps = (executor._work_once, executor._beat, clear_spool)
+    steps = (executor._work_once, executor._beat, clean_up)
     steps += (courier.send_messages, courier.resend_lost, courier._monitor.requeue)
     steps += (driver._process_clusters, driver._merge_next, driver._send_heartbeat)
     announcements = (executor.announce, courier.announce_workers, driver._announce)
@@ -158,6 +159,7 @@ def read(job: Job) -> None:
         "/jobs",
         "/jobs/direct",
         "/jobs/history",
+        "/jobs/summary",
         "/jobs/key",
         "/inputs",
         "/logfiles",
@@ -167,6 +169,8 @@ def read(job: Job) -> None:
         assert job.get(path).status_code == 200, path
     for part in ("", "/input", "/logs", "/history"):
         assert job.client.get(f"/simulations/{job.job_id}{part}").status_code == 200, part
+    watched = f"{job.job_id},job-1000,job-1001,job-1002,job-2003"
+    assert job.client.get("/watch", query_string={"job_id": watched}).status_code == 200
     query = {"estimator_name": "dose", "page_numbers": "0-1"}
     assert job.get("/results", **query).status_code == 200
 
@@ -177,6 +181,7 @@ def list_all(client: FlaskClient) -> None:
     for order_by, order_type, states in kinds:
         query = {"order_by": order_by, "order_type": order_type, "job_state": states, "page_size": 10}
         assert client.get("/user/simulations", query_string=query).status_code == 200
+    assert client.get("/jobs/list").status_code == 200
 
 
 def use(client: FlaskClient) -> None:

@@ -88,15 +88,20 @@ class Realm:
         token: str = response.json()["access_token"]
         return token
 
+    def decide(self, address: str, answer: str, username: str = "alice") -> None:
+        """Open the address of the device flow, sign in, and press a button of the consent: `accept` or `cancel`."""
+        with httpx.Client(timeout=60) as browser:
+            page = _submit_form(browser, _follow(browser, browser.get(address)), username=username, password=PASSWORD)
+            page = _submit_form(browser, page, **{answer: "Yes"})
+            assert page.status_code == 200, page.text
+
     def log_in(self, address: str, username: str = "alice") -> httpx.URL:
         """Fill in the login form at an address of the realm; where it then sends the browser."""
         with httpx.Client(timeout=60) as browser:
             form = browser.get(address)
             (action,) = re.findall(r'<form[^>]* action="([^"]+)"', form.text)
-            # Its cookies are Secure. Browsers send them to localhost without TLS, but httpx does not.
-            cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in browser.cookies.jar)
             credentials = {"username": username, "password": PASSWORD}
-            sent = browser.post(html.unescape(action), data=credentials, headers={"Cookie": cookies})
+            sent = browser.post(html.unescape(action), data=credentials, headers=_cookies(browser))
         assert sent.status_code == 302, sent.text
         return httpx.URL(sent.headers["location"])
 
@@ -137,6 +142,28 @@ class Realm:
     def remove_key(self, provider: str) -> None:
         """Remove a key."""
         self.server.ask("DELETE", f"/{self.name}/components/{provider}")
+
+
+def _cookies(browser: httpx.Client) -> dict[str, str]:
+    # Keycloak's cookies are Secure. Browsers send them to localhost without TLS, but httpx does not.
+    return {"Cookie": "; ".join(f"{cookie.name}={cookie.value}" for cookie in browser.cookies.jar)}
+
+
+def _follow(browser: httpx.Client, response: httpx.Response) -> httpx.Response:
+    """Follow redirections with the cookies."""
+    while response.is_redirect:
+        response = browser.get(response.url.join(response.headers["location"]), headers=_cookies(browser))
+    return response
+
+
+def _submit_form(browser: httpx.Client, page: httpx.Response, **values: str) -> httpx.Response:
+    """Submit the form of a page with these values and its hidden ones."""
+    form = re.search(r"<form.*?</form>", page.text, re.DOTALL)
+    assert form, page.text
+    action = html.unescape(re.findall(r'action="([^"]+)"', form[0])[0])
+    hidden = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', form[0]))
+    sent = browser.post(page.url.join(action), data={**hidden, **values}, headers=_cookies(browser))
+    return _follow(browser, sent)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,9 @@ from yaptide.persistence.models import (
     SessionModel,
     SimulationModel,
     StateHistoryModel,
+    SubmissionKeyModel,
     TaskModel,
+    TokenModel,
     UserModel,
     YaptideUserModel,
 )
@@ -77,13 +79,18 @@ def fill(database: Database) -> None:
         subject = {"issuer": "https://sso.example.org/realms/science", "subject": "5a1c6f0e"}
         _add(connection, KeycloakUserModel, id=7, cert="ssh-rsa-cert", private_key="gAAAA\n" + WORDS, **subject)
         for number in range(9):  # mixed case, which databases sort differently
-            _add(connection, SessionModel, id=f"{'aBcD_-'[number % 6]}{number}", user_id=3, expires=END)
+            place = {"started": START, "address": "203.0.113.9", "device": WORDS} if number % 2 else {}
+            _add(connection, SessionModel, id=f"{'aBcD_-'[number % 6]}{number}", user_id=3, expires=END, **place)
+        held = {"token_sha256": "ef" * 32, "scope": "submit", "created": START, "expires": END}
+        _add(connection, TokenModel, id=5, user_id=3, name=WORDS, **held, last_used=END)
         _add(connection, ClusterModel, id=2, cluster_name=CLUSTER, host="login.example", **CONNECTION)
         _add_direct(connection)
         _add_batch(connection)
         _add_open(connection)
         _add(connection, RunnerModel, id=4, name=WORDS, platform="DIRECT", heartbeat_time=END)
         _add(connection, RunnerModel, id=6, name="driver", platform="BATCH", heartbeat_time=START)
+        submitted = {"content_sha256": "ef" * 32, "simulation_id": 5, "job_id": DIRECT_JOB, "sim_type": "shieldhit"}
+        _add(connection, SubmissionKeyModel, user_id=3, key="!~Key", left_out=WORDS, time=START, **submitted)
         program = {"sim_type": "mcsquare", "version": "1.1.0", "digest": "ab" * 32}
         _add(connection, RunnerSimulatorModel, runner_id=4, **program)
         # The highest id that was ever used must not be used again.

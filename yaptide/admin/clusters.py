@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from yaptide.admin.arguments import AsJson, Yes, ask_confirmation
+from yaptide.admin.arguments import AsJson, Yes, ask_confirmation, parse_pairs
 from yaptide.admin.display import print_facts, print_json, print_message, print_table
 from yaptide.admin.store import connect_database
 from yaptide.domain.errors import InvalidInput
@@ -204,19 +204,9 @@ def _cluster_values(arguments: dict[str, Any]) -> dict[str, Any]:
         if arguments[f"{name}_file"] is not None:
             values[name] = arguments[f"{name}_file"].read_text()
     if arguments["simulator"]:
-        values["simulators"] = _pairs(arguments["simulator"])
+        values["simulators"] = parse_pairs(arguments["simulator"])
     if arguments["sbatch_option"]:
-        values["sbatch_options"] = _pairs(arguments["sbatch_option"])
-    return values
-
-
-def _pairs(texts: list[str]) -> dict[str, str]:
-    values: dict[str, str] = {}
-    for text in texts:
-        name, _, value = text.partition("=")
-        if name in values:
-            raise InvalidInput(f"{name} is given twice")
-        values[name] = value
+        values["sbatch_options"] = parse_pairs(arguments["sbatch_option"])
     return values
 
 

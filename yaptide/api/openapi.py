@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from yaptide.api.rights import RIGHTS
 from yaptide.api.schemas import ResultsReport
+from yaptide.domain.rights import least_scope
 
 _SIGNED_IN = "signed-in users"
 _KEY = "workers with the update key"
@@ -17,6 +19,7 @@ WHO = {
     "POST /auth/login": "anyone",
     "POST /auth/keycloak": "clients with an access token of Keycloak",
     "DELETE /auth/logout": "anyone",
+    "GET /auth/keycloak": "anyone",
     "DELETE /auth/keycloak": "anyone",
     "GET /auth/refresh": "clients with the cookie `refresh_token_…`",
     "POST /jobs": _KEY,
@@ -38,11 +41,23 @@ ERRORS = {
     408: "the request was sent too slowly",
     409: "not possible in the current state",
     413: "the body is too large",
+    422: "another simulation was submitted with this Idempotency-Key",
     429: "too many wrong passwords, sign-ins or registrations: wait `Retry-After` seconds",
     431: "the request header is too long",
     500: "internal error; see the server's log for details",
     503: "not configured on this server, the database is unavailable, or, with `Retry-After`, the server is busy",
     507: "a disk or the database is full",
+}
+
+#: Header with the idempotency key of a submission.
+IDEMPOTENCY_KEY = "Idempotency-Key"
+_KEY_PARAMETER = {
+    "in": "header",
+    "name": IDEMPOTENCY_KEY,
+    "required": False,
+    "description": "Chosen by the sender for each submission: a repetition with the same key and body within a day "
+    "gets the same job_id, and nothing runs twice",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
 
 #: Content of a body or response that is a file.
@@ -54,11 +69,18 @@ _ANYWHERE = frozenset({400, 408, 431, 500, 503, 507})
 OWN_ERRORS = {
     "PUT /auth/register": {429},
     "POST /auth/login": {401, 429},
+    "GET /auth/keycloak": {404},
     "POST /auth/keycloak": {401},
     "GET /auth/refresh": {401, 403},
     "POST /user/update": {409, 429},
-    "POST /jobs/direct": {409},
-    "POST /jobs/batch": {409},
+    "POST /user/password": {409, 429},
+    "DELETE /user": {404, 409, 413, 429},
+    "DELETE /user/sessions": {404},
+    "GET /user/export": {409},
+    "POST /user/tokens": {404, 409},
+    "DELETE /user/tokens": {404},
+    "POST /jobs/direct": {409, 422},
+    "POST /jobs/batch": {409, 422},
     "POST /results": {409},
     "POST /worker/{simulation_id}/tasks/{task_id}/claim": {409},
     "POST /worker/{simulation_id}/merge/claim": {409},
@@ -88,9 +110,10 @@ def errors_of(method: str, path: str, query: frozenset[str]) -> set[int]:
 
 def security_schemes(cookie: str) -> dict[str, dict[str, str]]:
     """Return the security schemes for users and workers; `cookie` is the name of the cookie with the access token."""
+    bearer = "An API token (`yap_…`), or the access token of a session"
     return {
         "cookie": {"type": "apiKey", "in": "cookie", "name": cookie, "description": "Set by signing in"},
-        "bearer": {"type": "http", "scheme": "bearer", "description": "The access token, for scripts"},
+        "bearer": {"type": "http", "scheme": "bearer", "description": bearer},
         "update_key": {"type": "http", "scheme": "bearer", "description": "The update key of the simulation"},
     }
 
@@ -110,9 +133,13 @@ def complete_document(spec: dict[str, Any] | str) -> dict[str, Any] | str:
 
 def _complete(operation: dict[str, Any], method: str, path: str) -> None:
     who = operation["x-for"] = who_may_call(method, path)
+    if f"{method} {path}" in RIGHTS:
+        operation["x-scope"] = least_scope(RIGHTS[f"{method} {path}"]) or "none"
     query = frozenset(parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "query")
     for status in sorted(errors_of(method, path, query)):
         operation["responses"].setdefault(str(status), {"$ref": f"#/components/responses/Error{status}"})
+    if f"{method} {path}" in ("POST /jobs/direct", "POST /jobs/batch"):
+        operation["parameters"].append(_KEY_PARAMETER)
     if path.startswith("/worker/"):
         operation["security"] = [{"update_key": []}]
     else:

@@ -1,19 +1,20 @@
 """Routes for simulations: submit, follow, cancel, list, delete; input, history and log files."""
 
 import html
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import datetime
 from typing import Any
 
 import orjson
 from apiflask import APIBlueprint
-from flask import Response
+from flask import Response, request
 
 from yaptide import logs
-from yaptide.api import schemas
-from yaptide.api.http import access_token, get_backend, get_user, http_date, json_response, stitched_response
+from yaptide.api import openapi, schemas
+from yaptide.api.http import get_backend, get_reader, get_user, http_date, json_response, stitched_response
 from yaptide.domain.errors import Forbidden, InvalidInput
 from yaptide.domain.states import EntityState
-from yaptide.services import conversion, logfiles, simulations
+from yaptide.services import conversion, logfiles, simulations, summaries, watching
 from yaptide.services.access import may_use_clusters
 
 blueprint = APIBlueprint("simulations", __name__, tag="Simulations")
@@ -24,7 +25,7 @@ blueprint = APIBlueprint("simulations", __name__, tag="Simulations")
 @blueprint.output(schemas.Submitted, status_code=202)
 def submit_direct(json_data: schemas.Project) -> Response:
     """Submit a simulation to the executor or workers of the server."""
-    return _started(simulations.submit_simulation(get_backend(), get_user(), _submission(json_data)))
+    return _submit(_submission(json_data))
 
 
 @blueprint.post("/jobs/batch")
@@ -34,11 +35,12 @@ def submit_batch(json_data: schemas.Project) -> Response:
     """Submit a simulation to a cluster."""
     if not may_use_clusters(get_user()):
         raise Forbidden("User is not allowed to use this endpoint")
-    submission = replace(_submission(json_data), batch=json_data.batch_options or {})
-    return _started(simulations.submit_simulation(get_backend(), get_user(), submission))
+    return _submit(replace(_submission(json_data), batch=json_data.batch_options or {}))
 
 
-def _started(submitted: simulations.Submitted) -> Response:
+def _submit(submission: simulations.Submission) -> Response:
+    key = request.headers.get(openapi.IDEMPOTENCY_KEY)
+    submitted = simulations.submit_simulation(get_backend(), get_user(), submission, key)
     logs.bind_log_context(job_id=submitted.job_id)
     document: dict[str, Any] = {"message": "Job started", "job_id": submitted.job_id, "sim_type": submitted.sim_type}
     if submitted.left_out:
@@ -74,7 +76,7 @@ def _submission(project: schemas.Project) -> simulations.Submission:
 @blueprint.output(schemas.JobStatus)
 def get_status(query: schemas.JobQuery) -> Response:
     """Show the state of a simulation and its tasks."""
-    user, status = simulations.poll_status(get_backend(), access_token(), query.job_id)
+    user, status = simulations.poll_status(get_backend(), get_reader(), query.job_id)
     logs.bind_log_context(user=user.username)
     state = status.simulation.job_state
     tasks = [_task(task) for task in status.tasks]
@@ -84,6 +86,42 @@ def get_status(query: schemas.JobQuery) -> Response:
     if status.simulation.refused_pages is not None:
         document["refused"] = orjson.loads(status.simulation.refused_pages)
     return json_response(document)
+
+
+@blueprint.get("/watch")
+@blueprint.input(schemas.Watching, location="query", arg_name="query")
+@blueprint.output(schemas.WatchedSimulations)
+@blueprint.doc(responses={304: "Nothing has changed since the response with this ETag"})
+def watch_simulations(query: schemas.Watching) -> Response:
+    """Show the progress of several simulations. With `If-None-Match`, responds 304 if nothing has changed."""
+    job_ids = list(dict.fromkeys(filter(None, query.job_id.split(","))))
+    if not 1 <= len(job_ids) <= schemas.MOST_WATCHED:
+        raise InvalidInput(f"job_id: give 1 to {schemas.MOST_WATCHED} identifiers, separated by commas")
+    watched = watching.watch_simulations(get_backend(), get_user(), job_ids)
+    rows = [{name: value for name, value in asdict(one).items() if value is not None} for one in watched]
+    response = json_response({"message": "Simulations", "simulations": rows})
+    response.add_etag()
+    response.headers["Cache-Control"] = "private, no-cache"
+    response.make_conditional(request)
+    return response
+
+
+@blueprint.get("/jobs/summary")
+@blueprint.input(schemas.JobQuery, location="query", arg_name="query")
+@blueprint.output(schemas.Summary)
+def summarize_simulation(query: schemas.JobQuery) -> Response:
+    """Summarize a simulation and its tasks, as `yaptide status --json` does, but without the range."""
+    summary = summaries.summarize_simulation(get_backend(), get_user(), query.job_id)
+    return json_response({"message": "Summary", **summary})
+
+
+@blueprint.get("/jobs/list")
+@blueprint.input(schemas.SummaryListing, location="query", arg_name="query")
+@blueprint.output(schemas.Summaries)
+def list_summaries(query: schemas.SummaryListing) -> Response:
+    """List the user's simulations, newest first, as `yaptide list --json` does."""
+    page = simulations.Page(query.page, query.page_size, title=query.title)
+    return json_response({"message": "Simulations", **summaries.list_simulations(get_backend(), get_user(), page)})
 
 
 def _task(task: Any) -> dict[str, Any]:
@@ -136,8 +174,10 @@ def report_simulation(json_data: schemas.SimulationReport) -> Response:
 @blueprint.output(schemas.History)
 def get_history(query: schemas.JobQuery) -> Response:
     """List every change of state: when, by whom, and why."""
-    rows = simulations.read_history(get_backend(), get_user(), query.job_id)
-    changes = [{**row._mapping, "time": http_date(row.time)} for row in rows]
+    rows = summaries.list_history(get_backend(), get_user(), query.job_id)
+    changes = [
+        {**row, "time": http_date(datetime.fromisoformat(row["time"])), "exact_time": row["time"]} for row in rows
+    ]
     return json_response({"message": "Job history", "history": changes})
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from yaptide.domain.errors import NotAuthenticated, NotConfigured, Unreachable
+from yaptide.domain.errors import NotAuthenticated, NotConfigured, NotFound, Unreachable
 from yaptide.services.backend import Backend, Keycloak
 from yaptide.services.fetching import fetch_json
 
@@ -73,6 +73,13 @@ def finish_sign_in(backend: Backend, attempt: Mapping[str, str], answer: Mapping
     except Unreachable as error:
         raise Unreachable(f"Signing in through Keycloak did not work, try again: it {error}") from None
     return str(token.get("access_token", "")) if isinstance(token, dict) else ""
+
+
+def describe_client(backend: Backend) -> tuple[str, str]:
+    """Return the URL of the realm, and the client ID of programs that sign in there; raise NotFound without one."""
+    if backend.keycloak is None or not backend.keycloak.web_client:
+        raise NotFound("Signing in through Keycloak is not configured on this server")
+    return backend.keycloak.issuers[0], backend.keycloak.web_client
 
 
 def _require_client(backend: Backend) -> Keycloak:

@@ -12,8 +12,9 @@ from yaptide.persistence.models.simulations import (
     SimulationModel,
     StateHistoryModel,
 )
+from yaptide.persistence.models.submission_keys import SubmissionKeyModel
 from yaptide.persistence.models.tasks import BatchTaskModel, CeleryTaskModel, TaskModel
-from yaptide.persistence.models.users import KeycloakUserModel, SessionModel, UserModel, YaptideUserModel
+from yaptide.persistence.models.users import KeycloakUserModel, SessionModel, TokenModel, UserModel, YaptideUserModel
 
 __all__ = [
     "Base",
@@ -32,7 +33,9 @@ __all__ = [
     "SessionModel",
     "SimulationModel",
     "StateHistoryModel",
+    "SubmissionKeyModel",
     "TaskModel",
+    "TokenModel",
     "UserModel",
     "YaptideUserModel",
 ]

@@ -69,6 +69,17 @@ _INPUT_OF = _INPUT_OF.execution_options(**IN_BINARY)
 # For one user, both databases read it from the index (user_id, job_state) alone.
 _BY_STATE = select(SIMULATION.c.job_state, func.count()).group_by(SIMULATION.c.job_state)
 _OF_USER = SIMULATION.c.user_id == bindparam("user")
+_OF_IT = TASK.c.simulation_id == SIMULATION.c.id
+_PROGRESS = tuple(
+    select(func.coalesce(func.sum(TASK.c[f"{name}_primaries"]), 0)).where(_OF_IT).scalar_subquery().label(name)
+    for name in ("requested", "simulated")
+)
+_LAST_CHANGE = (
+    select(func.coalesce(func.max(HISTORY.c.id), 0))
+    .where(HISTORY.c.simulation_id == SIMULATION.c.id)
+    .scalar_subquery()
+    .label("change")
+)
 
 
 def add_simulation(
@@ -103,6 +114,12 @@ def by_session(connection: Connection, session: str, job_id: str, now: datetime)
     if row is None:
         return None
     return User(row.asking_id, row.asking_username, row.asking_auth_provider), None if row.id is None else row
+
+
+def list_states(connection: Connection, user_id: int) -> list[tuple[str, EntityState]]:
+    """Return job_id and state of all simulations of a user, the oldest first."""
+    query = select(SIMULATION.c.job_id, SIMULATION.c.job_state).where(_OF_USER).order_by(SIMULATION.c.id)
+    return [(row.job_id, row.job_state) for row in connection.execute(query, {"user": user_id})]
 
 
 def input_of(connection: Connection, simulation_id: int) -> bytes | None:
@@ -190,6 +207,28 @@ def states_by_job(connection: Connection, job_ids: Collection[str]) -> dict[str,
     among = json_rows.is_among(SIMULATION.c.job_id, connection.dialect.name)
     query = select(SIMULATION.c.job_id, SIMULATION.c.job_state).where(among)
     return {job_id: EntityState(state) for job_id, state in connection.execute(query, {"values": job_ids})}
+
+
+def list_watched(connection: Connection, job_ids: Sequence[str]) -> list[Record]:
+    """Return the existing ones of these simulations.
+
+    With the primaries of their tasks, `requested` and `simulated`, and `change`, the id of their last history entry.
+    """
+    columns = (
+        SIMULATION.c[name] for name in ("id", "user_id", "job_id", "job_state", "platform", "sim_type", "input_type")
+    )
+    these = json_rows.is_among(SIMULATION.c.job_id, connection.dialect.name)
+    query = select(*columns, *_PROGRESS, _LAST_CHANGE).where(these)
+    return list(connection.execute(query, {"values": job_ids}))
+
+
+def list_failures(connection: Connection, simulation_ids: Sequence[int]) -> dict[int, str]:
+    """Return why simulations failed, by id."""
+    these = json_rows.is_among(HISTORY.c.simulation_id, connection.dialect.name)
+    query = select(HISTORY.c.simulation_id, HISTORY.c.reason).where(these, HISTORY.c.task_id.is_(None))
+    query = query.where(HISTORY.c.to_state == EntityState.FAILED, HISTORY.c.reason.is_not(None))
+    query = query.order_by(HISTORY.c.id.desc())
+    return {number: str(reason) for number, reason in connection.execute(query, {"values": simulation_ids})}
 
 
 def input_digest(connection: Connection, simulation_id: int) -> str | None:

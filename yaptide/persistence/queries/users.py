@@ -7,16 +7,29 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 
 from yaptide.domain.names import make_skeleton
+from yaptide.domain.rights import Scope
+from yaptide.persistence.engine import Record
 from yaptide.persistence.models.tables import KEYCLOAK, LOCAL, SESSION, SIMULATION, USER
 from yaptide.persistence.models.users import KEYCLOAK_USER, YAPTIDE_USER
 
 
+class HeldToken(NamedTuple):
+    """The API token with which a program acts for a user."""
+
+    id: int
+    name: str
+    scope: Scope
+    expires: datetime
+    last_used: datetime | None
+
+
 class User(NamedTuple):
-    """A user."""
+    """A user; `token` is what a program acts with, None for a session and for administrators' commands."""
 
     id: int
     username: str
     auth_provider: str
+    token: HeldToken | None = None
 
     @property
     def is_keycloak(self) -> bool:
@@ -29,6 +42,14 @@ class Subject(NamedTuple):
 
     issuer: str | None
     subject: str | None
+
+
+class SignIn(NamedTuple):
+    """When, from which address and with which program a session began; empty: unknown."""
+
+    started: datetime
+    address: str = ""
+    device: str = ""
 
 
 class Account(NamedTuple):
@@ -178,6 +199,12 @@ def _belongs_to(subject: Subject) -> tuple[ColumnElement[bool], ...]:
     return KEYCLOAK.c.issuer == subject.issuer, KEYCLOAK.c.subject == subject.subject
 
 
+def password_hash(connection: Connection, user_id: int) -> str | None:
+    """Return the hash of a local user's password; None: the user has none."""
+    stored: str | None = connection.execute(select(LOCAL.c.password_hash).where(LOCAL.c.id == user_id)).scalar()
+    return stored
+
+
 def set_password(connection: Connection, user_id: int, password_hash: str, instead_of: str | None = None) -> None:
     """Replace the hash of a local user's password, if it is still `instead_of`, where that is given."""
     row = LOCAL.c.id == user_id
@@ -191,10 +218,26 @@ def remove_user(connection: Connection, user_id: int) -> bool:
     return connection.execute(delete(USER).where(USER.c.id == user_id)).rowcount == 1
 
 
-def add_session(connection: Connection, session: str, user_id: int, expires: datetime, now: datetime) -> None:
+def add_session(connection: Connection, session: str, user_id: int, expires: datetime, sign_in: SignIn) -> None:
     """Insert a session, and delete the user's expired ones."""
-    connection.execute(delete(SESSION).where(SESSION.c.user_id == user_id, SESSION.c.expires <= now))
-    connection.execute(insert(SESSION), {"id": session, "user_id": user_id, "expires": expires})
+    is_over = SESSION.c.expires <= sign_in.started
+    connection.execute(delete(SESSION).where(SESSION.c.user_id == user_id, is_over))
+    place = {"address": sign_in.address or None, "device": sign_in.device or None}
+    values = {"id": session, "user_id": user_id, "expires": expires, "started": sign_in.started, **place}
+    connection.execute(insert(SESSION), values)
+
+
+def list_sessions(connection: Connection, user_id: int, now: datetime, most: int) -> list[Record]:
+    """Return the sessions of a user that have not expired, the latest first."""
+    columns = (SESSION.c[name] for name in ("id", "started", "expires", "address", "device"))
+    rows = select(*columns).where(SESSION.c.user_id == user_id, SESSION.c.expires > now)
+    return list(connection.execute(rows.order_by(SESSION.c.started.desc().nulls_last(), SESSION.c.id).limit(most)))
+
+
+def session_start(connection: Connection, session: str) -> datetime | None:
+    """Return when a session began, as far as it is known."""
+    start: datetime | None = connection.execute(select(SESSION.c.started).where(SESSION.c.id == session)).scalar()
+    return start
 
 
 def renew_session(connection: Connection, session: str, user_id: int, expires: datetime) -> bool:
@@ -213,6 +256,15 @@ def end_session(connection: Connection, session: str) -> None:
     connection.execute(delete(SESSION).where(SESSION.c.id == session))
 
 
-def end_sessions(connection: Connection, user_id: int) -> None:
-    """Delete all sessions of a user."""
-    connection.execute(delete(SESSION).where(SESSION.c.user_id == user_id))
+def end_sessions(connection: Connection, user_id: int, keep: str | None = None) -> int:
+    """Delete all sessions of a user, except the one to `keep`; return their number."""
+    ending = SESSION.c.user_id == user_id
+    if keep is not None:
+        ending &= SESSION.c.id != keep
+    return connection.execute(delete(SESSION).where(ending)).rowcount
+
+
+def end_own_session(connection: Connection, user_id: int, session: str) -> bool:
+    """Delete a session if it is one of this user; return whether it was."""
+    ending = (SESSION.c.id == session) & (SESSION.c.user_id == user_id)
+    return connection.execute(delete(SESSION).where(ending)).rowcount == 1
