@@ -1,5 +1,6 @@
 """A server as a target of commands, through the Python client."""
 
+import atexit
 import re
 from collections.abc import Callable
 from typing import Any, Self
@@ -29,7 +30,9 @@ class RemoteTarget:
     @classmethod
     def open(cls, login: Login) -> Self:
         """Return the server of a login."""
-        return cls(Client(login.url, token=login.token, patience=PATIENCE))
+        client = Client(login.url, token=login.token, patience=PATIENCE)
+        atexit.register(client.close)
+        return cls(client)
 
     def run(self, request: Request, begin: Callable[[str], None], show: Show) -> tuple[str, str]:
         """See `Target`."""
