@@ -438,7 +438,7 @@ def test_counts_of_primaries_go_past_31_bits(database, simulation):
 def test_deleting_a_simulation_deletes_what_hangs_under_it(database, simulation):
     with database.writing() as connection:
         connection.execute(text('DELETE FROM "Simulation" WHERE id = :id'), {"id": simulation})
-    assert {name for name, number in counts(database).items() if number} == {"User", "YaptideUser", "Session"}
+    assert {name for name, number in counts(database).items() if number} == {"User", "YaptideUser", "Session", "Token"}
 
 
 @on_disk
