@@ -262,6 +262,14 @@ def test_only_administrators_create_and_use_admin_tokens(app, signed_in, backend
 
 
 @IN_MEMORY
+def test_a_wrong_method_is_said_whoever_asks(app, signed_in):
+    token = create(signed_in)
+    assert signed_in.put("/jobs/direct", json={}).status_code == 405
+    assert send(app, token, "PUT", "/jobs/direct", json={}).status_code == 405
+    assert send(app, token, "HEAD", "/user/simulations").status_code == 200
+
+
+@IN_MEMORY
 def test_tokens_never_open_pages(app, signed_in):
     """Neither in the header nor in the cookies of a session."""
     token = create(signed_in, scope="all")
