@@ -306,6 +306,17 @@ def test_the_last_use_is_written_once_a_minute(app, signed_in, backend, monkeypa
         assert len(writes) == expected, seconds
 
 
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+def test_a_request_does_not_wait_until_its_use_is_stored(app, signed_in, backend):
+    token, user = create(signed_in), users.find_user(backend, "alice")
+    with backend.database.writing() as connection:  # holds the lock that the write needs
+        connection.execute(text('UPDATE "Token" SET name = name'))
+        assert [status_of(app, token) for _ in range(3)] == [200] * 3
+        assert tokens.list_tokens(backend, user)[0].last_used is None
+    backend.last_uses.wait()
+    assert tokens.list_tokens(backend, user)[0].last_used is not None
+
+
 @IN_MEMORY
 def test_a_use_that_cannot_be_stored_disturbs_nothing(app, signed_in, backend, monkeypatch, caplog):
     def fail(*_arguments: object) -> None:
