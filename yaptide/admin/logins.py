@@ -101,7 +101,7 @@ def _create_token(url: str, expires: str, sign_in: Callable[[Client], None]) -> 
 
 def _ask_password(client: Client) -> None:
     username = typer.prompt("User name", default=getpass.getuser(), err=True)
-    password = getpass.getpass("Password: ")
+    password = typer.prompt("Password", hide_input=True, err=True)
     try:
         client.sign_in(username, password)
     except NotAuthenticated as error:
