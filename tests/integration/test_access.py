@@ -18,7 +18,6 @@ pytestmark = pytest.mark.parametrize("database", ["memory"], indirect=True)
 OPEN = {
     ("GET", "/"),
     ("GET", "/docs"),
-    ("GET", "/docs/style.css"),
     ("GET", "/static/<path:name>"),
     ("GET", "/openapi.json"),
     ("GET", "/healthz"),
