@@ -40,7 +40,7 @@ def open_page(browser: Browser, server: Server, **options: object) -> Iterator[P
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda line: problems.append(line.text) if "Content Security Policy" in line.text else None)
     try:
-        page.goto("/")
+        page.goto(server.url)
         yield page
         assert problems == []
     finally:
