@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,18 @@ def read_project(path: Path | str) -> dict[str, Any]:
         return parse_project(Path(path).read_bytes(), str(path))
     except OSError as error:
         raise InvalidInput(f"Cannot read {path}: {error.strerror}") from None
+
+
+def read_input(source: Path | str | Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    """Return the name of an input, and its part of a submission.
+
+    `source` is a folder of input files, the JSON file of a project, or name to text. Raises InvalidInput.
+    """
+    if isinstance(source, Mapping):
+        return "Untitled", {"input_type": "files", "input_files": dict(source)}
+    if Path(source).is_file():
+        return Path(source).stem, {"input_type": "editor", "input_json": read_project(source)}
+    return Path(source).resolve().name, {"input_type": "files", "input_files": read_folder(source)}
 
 
 def parse_project(text: bytes, name: str) -> dict[str, Any]:

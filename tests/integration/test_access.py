@@ -38,6 +38,7 @@ USERS = {
     ("POST", "/jobs/batch"),
     ("GET", "/user/simulations"),
     ("POST", "/user/update"),
+    ("POST", "/check"),
     ("POST", "/convert"),
 }
 #: For whoever may do something with the simulation in the query.

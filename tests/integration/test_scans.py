@@ -193,6 +193,7 @@ def use(client: FlaskClient) -> None:
     update = {"password": PASSWORD, "new_password": PASSWORD + "!"}
     assert bob.post("/user/update", json=update).status_code == 202
     run_tasks(submit(client))
+    assert client.post("/check", json=payloads.submission()).json["is_valid"]
     job = submit(client)
     report(job)
     read(job)

@@ -1,4 +1,4 @@
-"""`yaptide run`, `status`, `list`, `results`, `logs`, `history`, `cancel` and `delete`."""
+"""`yaptide check`, `run`, `status`, `list`, `results`, `logs`, `history`, `cancel` and `delete`."""
 
 import signal
 import time
@@ -34,7 +34,7 @@ from yaptide.domain.errors import Conflict, NotFound
 from yaptide.domain.estimators import RefusedPage
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence import codec
-from yaptide.services import batch, logfiles, results, simulations, users
+from yaptide.services import batch, checks, logfiles, results, simulations, users
 from yaptide.services.access import ADMINISTRATOR
 from yaptide.services.backend import Backend
 from yaptide.services.simulations import Page, Status, Submission
@@ -42,7 +42,7 @@ from yaptide.services.users import User
 from yaptide.simulators import COMMON
 from yaptide_client import answers
 from yaptide_client.extras import require_extra
-from yaptide_client.files import read_folder, read_project
+from yaptide_client.files import read_input
 from yaptide_client.results import NO_CURVE, Results
 
 if TYPE_CHECKING:
@@ -78,11 +78,66 @@ Picture = Annotated[Path | None, typer.Option(help="Plot the dose to this file."
 UserName = Annotated[str, typer.Option("--user", help="Owner; default: you.", show_default=False)]
 
 
+InputPath = Annotated[Path, typer.Argument(help="Folder of input files, or JSON file of a web editor project.")]
+SimType = Annotated[str, typer.Option(help="Simulator; common: detect it from the files.")]
+
+
+@app.command("check")
+def check_input(
+    path: InputPath,
+    tasks: Annotated[
+        int | None, typer.Option("--tasks", "-n", help="Number of tasks; default: suggest one.", show_default=False)
+    ] = None,
+    sim_type: SimType = COMMON,
+    as_json: AsJson = False,
+) -> None:
+    """Check an input as `yaptide run` does, and show what it would become; nothing is simulated.
+
+    Exits with 1 if the input has a problem.
+
+    Example: yaptide check proton-150MeV-water
+    """
+    submission, store = _submission(path, sim_type, tasks, ""), open_store()
+    _, executor = make_executor(store.settings, store.backend)
+    executor.announce()
+    try:
+        checkup = checks.check_submission(store.backend, local_user(store.backend, ""), submission)
+    finally:
+        executor.withdraw()
+    if as_json:
+        print_json(checkup.describe())
+    else:
+        _print_checkup(checkup)
+    if checkup.preview is None:
+        raise typer.Exit(1)
+
+
+def _print_checkup(checkup: checks.Checkup) -> None:
+    preview = checkup.preview
+    if preview is None:
+        print_message(f"This input cannot be run: {checkup.problem}")
+        for number, text in checkup.place.lines if checkup.place else ():
+            print_message(f"{number:>6}  {text}")
+        return
+    tasks = f"{preview.tasks:,}" + (f" ({preview.suggestion})" if preview.suggestion else "")
+    facts: dict[str, object] = {"simulator": preview.title, "primaries": f"{preview.primaries:,}", "tasks": tasks}
+    print_facts(facts, "Ready to run")
+    for sentence in (*preview.left_out, *filter(None, [preview.waits])):
+        print_message(sentence)
+
+
+def _submission(path: Path, sim_type: str, tasks: int | None, title: str) -> Submission:
+    """Return the submission of a folder of input files, or of a project in a JSON file."""
+    name, content = read_input(path)
+    files, project = content.get("input_files"), content.get("input_json")
+    return Submission(sim_type, tasks, title or name, files, project)
+
+
 @app.command("run")
 def run_simulation(
-    path: Annotated[Path, typer.Argument(help="Folder of input files, or JSON file of a web editor project.")],
+    path: InputPath,
     tasks: Annotated[int, typer.Option("--tasks", "-n", help="Number of tasks.")] = 1,
-    sim_type: Annotated[str, typer.Option(help="Simulator; common: detect it from the files.")] = COMMON,
+    sim_type: SimType = COMMON,
     title: Annotated[str, typer.Option(help="Title; default: the name of the path.", show_default=False)] = "",
     user: UserName = "",
     png: Picture = None,
@@ -92,11 +147,7 @@ def run_simulation(
 
     Example: yaptide run proton-150MeV-water --tasks 4 --png dose.png
     """
-    if path.is_file():
-        submission = Submission(sim_type, tasks, title or path.stem, input_json=read_project(path))
-    else:
-        submission = Submission(sim_type, tasks, title or path.resolve().name, read_folder(path))
-    store = open_store()
+    submission, store = _submission(path, sim_type, tasks, title), open_store()
     backend = store.backend
     job_id, status = run_to_end(store, submission, user)
     if png is not None and status.simulation.job_state is EntityState.COMPLETED:

@@ -32,7 +32,7 @@ _LARGEST = 2**31 - 1
 
 #: Anyone may send a body up to this size (bytes). Parsed JSON can take thirty times its size in memory.
 _SMALL = 2**20
-_OF_USERS = ("/jobs/direct", "/jobs/batch", "/convert")
+_OF_USERS = ("/jobs/direct", "/jobs/batch", "/check", "/convert")
 #: Forms of pages with files.
 _OF_PAGES = ("/new", "/new/check")
 _OF_WORKERS = {"/jobs": results.JobKey, "/logfiles": results.Key, "/tasks/list": results.Key}

@@ -57,6 +57,7 @@ OWN_ERRORS = {
     "POST /auth/keycloak": {401},
     "GET /auth/refresh": {401, 403},
     "POST /user/update": {409, 429},
+    "POST /check": {409},
     "POST /jobs/direct": {409},
     "POST /jobs/batch": {409},
     "POST /results": {409},

@@ -9,9 +9,10 @@ from werkzeug.datastructures import MultiDict
 from yaptide.api import errors as api_errors
 from yaptide.api.http import get_backend
 from yaptide.domain.errors import Forbidden, InvalidInput, YaptideError
-from yaptide.services import clusters, conversion, examples, received, simulations
+from yaptide.services import checks, clusters, conversion, examples, received, simulations
 from yaptide.services.access import may_use_clusters
-from yaptide.services.received import Place, Received, Upload
+from yaptide.services.checks import Place
+from yaptide.services.received import Received, Upload
 from yaptide.services.simulations import Preview, Submission
 from yaptide.services.slices import slice_submission
 from yaptide.services.users import User
@@ -117,7 +118,7 @@ def _explain(error: YaptideError, given: Received | None) -> Checkup:
     """Return what is wrong with an input, in the words of the API, and the line that it is about."""
     answer = api_errors.refuse(error)
     message = answer.get_json()["message"]
-    place = received.find_place(message, given.files) if given else None
+    place = checks.find_place(message, given.files) if given else None
     return Checkup(given, problem=message, place=place, status=answer.status_code)
 
 
