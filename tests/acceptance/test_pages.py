@@ -1,8 +1,9 @@
 """The pages, in a real browser."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import httpx
@@ -10,8 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.support import payloads
-from tests.support.pages import PHONE, check_page, chromium, open_page, sign_in
-from tests.support.processes import PASSWORD, USER, Server, place
+from tests.support.pages import PHONE, POSTGRESQL, SQLITE, check_page, chromium, open_page, servers, sign_in
+from tests.support.processes import PASSWORD, USER, Place, Server
 
 #: The first character of a script that no page may run, in a title, in names and in texts.
 MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script>"
@@ -23,10 +24,25 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
+def start(there: Place) -> Server:
+    """A server without an executor, and two users."""
+    return there.up("--no-executor").register().register("mallory")
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[Server]:
-    with place(tmp_path_factory.mktemp("pages") / "place", YAPTIDE_FOREIGN_WORKERS="shieldhit") as there:
-        yield there.up("--no-executor").register().register("mallory")
+def on(tmp_path_factory, request: pytest.FixtureRequest) -> Iterator[Callable[[str], Server]]:
+    find_postgres = partial(request.getfixturevalue, "postgres")
+    with servers(tmp_path_factory.mktemp("pages"), start, find_postgres, YAPTIDE_FOREIGN_WORKERS="shieldhit") as serve:
+        yield serve
+
+
+@pytest.fixture(params=[SQLITE, POSTGRESQL])
+def server(on: Callable[[str], Server], request: pytest.FixtureRequest) -> Server:
+    """The server on each database, or on those that `parametrize("server", ..., indirect=True)` chooses."""
+    return on(request.param)
+
+
+on_sqlite = pytest.mark.parametrize("server", [SQLITE], indirect=True)
 
 
 @dataclass
@@ -67,6 +83,7 @@ def signed_in(browser: Browser, server: Server, path: str = "/simulations") -> I
         yield page
 
 
+@on_sqlite
 def test_signing_in_leads_back_to_where_one_was_going(browser: Browser, server: Server) -> None:
     with open_page(browser, server) as page:
         assert page.url == f"{server.url}/sign-in?next=/simulations"
@@ -85,6 +102,7 @@ def test_signing_in_leads_back_to_where_one_was_going(browser: Browser, server: 
         assert page.url.endswith("/sign-in?next=/simulations")
 
 
+@on_sqlite
 def test_registering(browser: Browser, server: Server) -> None:
     with open_page(browser, server) as page:
         page.get_by_role("link", name="Register").click()
@@ -184,18 +202,13 @@ def test_a_session_that_ends(browser: Browser, server: Server) -> None:
         assert page.url == f"{server.url}/simulations/{worker.job_id}"
 
 
-def test_a_server_that_is_restarted_under_an_open_page(browser: Browser, tmp_path, postgres) -> None:
-    """On PostgreSQL; the other tests are on SQLite."""
-    url = postgres.create_database()
-    with place(tmp_path / "place", FLASK_SQLALCHEMY_DATABASE_URI=url, YAPTIDE_FOREIGN_WORKERS="shieldhit") as there:
-        there.run("db", "upgrade")
-        server = there.up("--no-executor").register()
-        worker = submit(server)
-        with signed_in(browser, server, f"/simulations/{worker.job_id}") as page:
-            page.set_viewport_size(PHONE)  # type: ignore[arg-type]
-            server.stop()
-            expect(page.locator("#messages")).to_contain_text("The server does not respond", timeout=30_000)
-            there.up("--no-executor", port=int(server.url.rpartition(":")[2]))
-            worker.report({0: {"task_state": "RUNNING", "simulated_primaries": 400}})
-            expect(page.get_by_role("status")).to_contain_text("10 %", timeout=30_000)
-            expect(page.locator("#messages")).to_be_empty()
+def test_a_server_that_is_restarted_under_an_open_page(browser: Browser, server: Server) -> None:
+    worker, there = submit(server), server.place
+    with signed_in(browser, server, f"/simulations/{worker.job_id}") as page:
+        page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+        server.stop()
+        expect(page.locator("#messages")).to_contain_text("The server does not respond", timeout=30_000)
+        server.running = there.up("--no-executor", port=int(server.url.rpartition(":")[2])).running
+        worker.report({0: {"task_state": "RUNNING", "simulated_primaries": 400}})
+        expect(page.get_by_role("status")).to_contain_text("10 %", timeout=30_000)
+        expect(page.locator("#messages")).to_be_empty()
