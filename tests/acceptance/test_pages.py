@@ -7,11 +7,23 @@ from functools import partial
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.support import payloads
-from tests.support.pages import PHONE, POSTGRESQL, SQLITE, check_page, chromium, open_page, servers, sign_in
+from tests.support.pages import (
+    MOST_BYTES,
+    PHONE,
+    POSTGRESQL,
+    SQLITE,
+    check_page,
+    chromium,
+    loaded_bytes,
+    open_page,
+    servers,
+    sign_in,
+)
 from tests.support.processes import PASSWORD, USER, Place, Server
 
 #: The first character of a script that no page may run, in a title, in names and in texts.
@@ -163,6 +175,34 @@ def test_two_hundred_tasks_and_results(browser: Browser, server: Server) -> None
         submit(server, "Proton 150 MeV in water").report({0: {"task_state": "RUNNING", "simulated_primaries": 900}})
         page.goto("/simulations")
         check_page(page, "list")
+
+
+@on_sqlite
+def test_a_map_of_random_numbers(browser: Browser, server: Server) -> None:
+    """The page has less than 100 kB; when the server is busy, the numbers are asked for again."""
+    values = np.random.default_rng(5).random(40_000)
+    axes = {f"axis_dim{n}": {"name": name, "unit": "cm", "values": list(range(200))} for n, name in enumerate("XY", 1)}
+    data = {"name": "Dose", "unit": "MeV/g", "values": values.tolist()}
+    grid = {"dimensions": 2, "data": data, **axes, "metadata": {"page_number": "0", "name": "Dose"}}
+    worker = submit(server, "Random map")
+    worker.post("/results", estimators=[payloads.estimator("map", grid)])
+    with signed_in(browser, server, f"/simulations/{worker.job_id}/results") as page:
+        page.locator("[data-ready]").wait_for()
+        expect(page.locator("[data-readout]")).to_contain_text(f"{values.max():.5g} MeV/g")
+        assert loaded_bytes(page) < MOST_BYTES
+        asked: list[str] = []
+
+        def be_busy_once(route: Route) -> None:
+            asked.append(route.request.url)
+            is_new = asked.count(route.request.url) == 1
+            route.fulfill(status=503, headers={"Retry-After": "0"}) if is_new else route.continue_()
+
+        page.route("**/slices?*", be_busy_once)
+        page.reload()
+        page.locator("[data-ready]").wait_for()
+        expect(page.locator("[data-readout]")).to_contain_text(f"{values.max():.5g} MeV/g")
+        assert all(asked.count(address) == 2 for address in asked)
+        expect(page.get_by_role("alert")).to_have_count(0)
 
 
 def test_another_users_simulation(browser: Browser, server: Server) -> None:

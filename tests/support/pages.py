@@ -21,6 +21,8 @@ DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 360, "height": 740}
 _OPTIONS = ["--no-sandbox", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"]
 #: What axe looks at in each colour scheme: in the second, only what can differ.
 _RULES: dict[str, dict[str, object]] = {"light": {}, "dark": {"runOnly": ["color-contrast"]}}
+#: Bytes of everything that a page loads.
+MOST_BYTES = 100_000
 #: Names of pages that were checked: another database does not change how they look.
 _checked: set[str] = set()
 
@@ -69,6 +71,15 @@ def open_page(browser: Browser, server: Server, **options: object) -> Iterator[P
         assert problems == []
     finally:
         context.close()
+
+
+def loaded_bytes(page: Page) -> int:
+    """Bytes of everything that the page has loaded, as it was sent."""
+    sizes = """["navigation", "resource"].flatMap((kind) => performance.getEntriesByType(kind))
+        .map((entry) => entry.encodedBodySize)"""
+    loaded: list[int] = page.evaluate(sizes)
+    assert all(loaded)
+    return sum(loaded)
 
 
 def sign_in(page: Page, username: str = USER, password: str = PASSWORD) -> None:

@@ -245,6 +245,13 @@ def json_response(document: dict[str, Any], status: int = 200) -> Response:
     return Response(orjson.dumps(document), status, mimetype=_JSON)
 
 
+def set_content(response: Response, data: bytes, *, as_gzip: bool) -> None:
+    """Set the content of a response, compressed as stored payloads are if `as_gzip`."""
+    response.data = codec.compress(data) if as_gzip else data
+    if as_gzip:
+        response.headers["Content-Encoding"] = "gzip"
+
+
 def stitched_response(parts: Iterable[codec.Part], length: int | None = None) -> Response:
     """Return a JSON response made of stored payloads: as stored if the client accepts gzip, otherwise inflated.
 
