@@ -483,7 +483,7 @@ def _operations(spec: Any, tag: str) -> list[tuple[list[str], dict[str, Any]]]:
 
 
 def _errors(operation: Mapping[str, Any]) -> set[str]:
-    return {status for status in operation["responses"] if not status.startswith("2")}
+    return {status for status in operation["responses"] if status >= "400"}
 
 
 def _operation(spec: Any, names: Sequence[str], operation: Mapping[str, Any], errors: Collection[str]) -> Iterator[str]:
@@ -491,13 +491,14 @@ def _operation(spec: Any, names: Sequence[str], operation: Mapping[str, Any], er
     yield "\n".join(filter(None, (operation["summary"], operation.get("description"))))
     lines = [f"- For: {operation['x-for']}"]
     for status, response in operation["responses"].items():
-        if status.startswith("2"):
-            lines.append(f"- Response {status}: {_content(spec, response['content'])}")
+        if status < "400":
+            keys = _content(spec, response["content"]) if response.get("content") else ""
+            lines.append(f"- Response {status}: {keys or response['description']}")
     if errors:
         lines.append(f"- Errors: {', '.join(sorted(errors))}")
     yield "\n".join(lines)
     query = [
-        (f"`{parameter['name']}`", "yes" if parameter["required"] else "", _type(spec, parameter["schema"]))
+        (_parameter(parameter), "yes" if parameter["required"] else "", _type(spec, parameter["schema"]))
         for parameter in operation["parameters"]
     ]
     if query:
@@ -509,6 +510,10 @@ def _operation(spec: Any, names: Sequence[str], operation: Mapping[str, Any], er
         schema = content["application/json"]["schema"]
         body = [(f"`{name}`", "yes" if need else "", _type(spec, value)) for name, need, value in _keys(spec, schema)]
         yield _table(("body", "required", "value"), body)
+
+
+def _parameter(parameter: Mapping[str, Any]) -> str:
+    return f"`{parameter['name']}`" + (" (header)" if parameter["in"] == "header" else "")
 
 
 def _content(spec: Any, content: Mapping[str, Any]) -> str:

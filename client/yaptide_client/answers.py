@@ -30,6 +30,7 @@ _ERRORS: Mapping[int, type[YaptideError]] = {
     404: NotFound,
     409: Conflict,
     413: TooLarge,
+    422: InvalidInput,
     507: StorageFull,
 }
 

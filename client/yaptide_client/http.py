@@ -1,47 +1,73 @@
 """The HTTP client of a yaptide server."""
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from yaptide_client import answers
-from yaptide_client.errors import (
-    Unavailable,
-)
+from yaptide_client import answers, following
+from yaptide_client.errors import NotAuthenticated, NotFound
 from yaptide_client.files import read_input, read_project
+from yaptide_client.logins import check_token, check_url, require_login
 from yaptide_client.results import Results
-from yaptide_client.states import FINAL_STATES, EntityState
+from yaptide_client.retrying import send_until_answered
+from yaptide_client.states import EntityState
+
+if TYPE_CHECKING:
+    import httpx
+
+#: Methods whose requests can be sent twice with the effect of once. PUT adds a user here, which a second one cannot.
+_REPEATABLE = frozenset({"GET", "DELETE"})
+IDEMPOTENCY_KEY = "Idempotency-Key"
 
 
 class Client:
-    """A connection to the server at `url`, e.g. `http://localhost:5000`; `timeout` in seconds per request.
+    """A connection to the server at `url`, e.g. `http://localhost:5000`.
 
-    Every call raises the error of `yaptide_client.errors` that matches the server's response, with its message, or
-    Unavailable without a response.
+    With a `token` there is no need to sign in. Without `url`: the server and the token of the variables YAPTIDE_URL and
+    YAPTIDE_TOKEN, or those that `yaptide login` has stored. `timeout` is in seconds per request.
+
+    Requests that can be repeated are sent again if a connection breaks, or a server or database restarts, for
+    `patience` seconds per call. Every call raises the error of `yaptide_client.errors` that matches the server's
+    response, with its message, or Unavailable without a response.
     """
 
-    def __init__(self, url: str, timeout: float = 60.0) -> None:
+    def __init__(
+        self, url: str | None = None, timeout: float = 60.0, token: str | None = None, patience: float = 300.0
+    ) -> None:
         import httpx  # noqa: PLC0415 - most commands import this package, but do not call a server
 
-        self._http = httpx.Client(base_url=url, timeout=timeout, follow_redirects=True)
+        if url is None:
+            login = require_login()
+            url, token = login.url, token or login.token
+        self.patience = patience
+        self._token = None if token is None else check_token(token)
+        headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
+        self._http = httpx.Client(base_url=check_url(url), timeout=timeout, follow_redirects=True, headers=headers)
+
+    @property
+    def url(self) -> str:
+        """The address of the server."""
+        return str(self._http.base_url).rstrip("/")
 
     def __repr__(self) -> str:
         """Show the server, but no credentials."""
-        return f"<Client of {self._http.base_url}>"
+        return f"<Client of {self.url}>"
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the server and the session for a copy in another process. Keep such a pickle secret."""
         return {
-            "url": str(self._http.base_url),
+            "url": self.url,
             "timeout": self._http.timeout.read,
+            "token": self._token,
+            "patience": self.patience,
             "cookies": list(self._http.cookies.jar),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Open a new connection."""
-        self.__init__(state["url"], state["timeout"])  # type: ignore[misc]
+        self.__init__(state["url"], state["timeout"], state["token"], state["patience"])  # type: ignore[misc]
         for cookie in state["cookies"]:
             self._http.cookies.jar.set_cookie(cookie)
 
@@ -64,7 +90,7 @@ class Client:
         self.call("PUT", "/auth/register", json={"username": username, "password": password})
 
     def sign_in(self, username: str, password: str) -> None:
-        """Sign in. The session lasts as long as this client is used."""
+        """Sign in. The session ends after two hours, unless the server is set otherwise; a token lasts longer."""
         self.call("POST", "/auth/login", json={"username": username, "password": password})
 
     def submit(
@@ -73,11 +99,18 @@ class Client:
         ntasks: int = 1,
         sim_type: str = "common",
         title: str | None = None,
+        key: str | None = None,
     ) -> "Job":
-        """Submit input files (a folder, or name to text) or a web editor project (a JSON file) as `ntasks` tasks."""
+        """Submit input files (a folder, or name to text) or a web editor project (a JSON file) as `ntasks` tasks.
+
+        The server accepts each `key` once: if a response is lost, the same simulation is returned, and nothing runs
+        twice. Without a `key` each call has its own. Choose one for a script that may be started again: it gets its
+        simulation back within a day.
+        """
         name, content = read_input(source)
         body = {"ntasks": ntasks, "sim_type": sim_type, "title": title or name, **content}
-        return Job(self, self.call("POST", "/jobs/direct", json=body)["job_id"])
+        headers = {IDEMPOTENCY_KEY: key or str(uuid.uuid4())}
+        return Job(self, self.call("POST", "/jobs/direct", json=body, headers=headers)["job_id"])
 
     def check(
         self, source: Path | str | Mapping[str, str], ntasks: int | None = None, sim_type: str = "common"
@@ -112,23 +145,75 @@ class Client:
         document = self.call("GET", "/user/simulations", params=query)
         return list(document["simulations"])
 
+    def watch(
+        self,
+        jobs: "Iterable[Job | str]",
+        timeout: float = 7 * 24 * 3600.0,
+        every: float = 1.0,
+        patience: float = following.PATIENCE,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the progress of simulations, at first and whenever it changes, until all have ended.
+
+        One request asks for up to 100 simulations, at first every `every` seconds, later every 15 s. What is yielded
+        has `job_id`, `job_state`, `requested_primaries`, `simulated_primaries`, and `reason` or `waiting` if there is
+        one. Raises NotFound if a simulation does not exist, Unavailable after `timeout` seconds, or after `patience`
+        seconds without a response.
+        """
+        job_ids = [job.job_id if isinstance(job, Job) else job for job in jobs]
+        return following.watch_progress(self, job_ids, timeout, every, patience)
+
+    def read_progress(
+        self, job_ids: Sequence[str], etag: str | None = None, patience: float | None = None
+    ) -> tuple[Any, str | None]:
+        """Return the progress of at most 100 simulations and its ETag; None for the progress if it is still `etag`."""
+        headers = {} if etag is None else {"If-None-Match": etag}
+        query = {"job_id": ",".join(job_ids)}
+        response, _ = self._send("GET", "/watch", patience, params=query, headers=headers)
+        if response.status_code == 304:
+            return None, etag
+        return answers.read_document(response)["simulations"], response.headers.get("ETag")
+
     def call(
         self, method: str, path: str, read: Callable[[Any], dict[str, Any]] = answers.read_document, **options: Any
     ) -> Any:
-        """Send a request to any endpoint; return the JSON of the response, converted by `read`."""
-        import httpx  # noqa: PLC0415 - see above
+        """Send a request to any endpoint; return the JSON of the response, converted by `read`.
 
+        GET, DELETE, and requests with an idempotency key are repeated until there is a response.
+        """
+        response, attempts = self._send(method, path, None, **options)
         try:
-            response = self._http.request(method, path, **options)
-            if path != "/auth/login" and answers.needs_session(response) and self._refreshed():
-                response = self._http.request(method, path, **options)
-        except httpx.HTTPError as error:
-            raise Unavailable(f"No response from {self._http.base_url}: {error}") from error
-        return read(response)
+            return read(response)
+        except NotFound:
+            if method == "DELETE" and attempts > 1:  # an earlier attempt has deleted it, and its response was lost
+                return {"message": "Deleted"}
+            raise
 
-    def _refreshed(self) -> bool:
-        """Refresh the access token, which expires after minutes; return whether this succeeded."""
-        return bool(self._http.get("/auth/refresh").is_success)
+    def _send(self, method: str, path: str, patience: float | None, **options: Any) -> tuple["httpx.Response", int]:
+        """Return the response, and how often the request was sent; renews the access token if it has expired."""
+        response, attempts = self._send_with(method, path, patience, **options)
+        if self._token is not None or path == "/auth/login" or not answers.needs_session(response):
+            return response, attempts
+        has_session = bool(list(self._http.cookies.jar))
+        renewed, _ = self._send_with("GET", "/auth/refresh", patience)
+        if renewed.is_success:
+            return self._send_with(method, path, patience, **options)
+        if has_session and renewed.status_code in (401, 403):
+            raise NotAuthenticated(
+                f"The session on {self.url} has ended: sign in again. A script that runs for longer needs a token: "
+                "Client(url, token=...)"
+            )
+        return response, attempts
+
+    def _send_with(
+        self, method: str, path: str, patience: float | None, **options: Any
+    ) -> tuple["httpx.Response", int]:
+        may_repeat = method in _REPEATABLE or IDEMPOTENCY_KEY in options.get("headers", {})
+        return send_until_answered(
+            lambda: self._http.request(method, path, **options),
+            f"{method} {self.url}{path}",
+            self.patience if patience is None else patience,
+            may_repeat=may_repeat,
+        )
 
 
 class Job:
@@ -155,23 +240,25 @@ class Job:
         timeout: float = 24 * 3600.0,
         every: float = 1.0,
         follow: Callable[[dict[str, Any]], object] | None = None,
+        progress: bool = False,
+        patience: float = following.PATIENCE,
     ) -> EntityState:
-        """Wait until the simulation ends and return its state; `follow` is called with each status.
+        """Wait until the simulation ends and return its state.
 
-        Raises Unavailable after `timeout` seconds. `every`: seconds between two requests.
+        `follow` is called with the status whenever it has changed; `progress` shows it on standard error. The server
+        is asked after `every` seconds at first, later every 15 s. Restarts of the server and the database, and
+        interruptions of the network of up to `patience` seconds, do no harm. Raises Unavailable after `timeout`
+        seconds, or `patience` seconds without a response; NotFound if the simulation was deleted.
         """
-        deadline = time.monotonic() + timeout
-        while True:
-            status = self.status()
+        show = following.show_progress() if progress else None
+        state = EntityState.UNKNOWN
+        for row in self._client.watch([self], timeout, every, patience):
+            if show is not None:
+                show(row)
             if follow is not None:
-                follow(status)
-            state = EntityState(status["job_state"])
-            if state in FINAL_STATES:
-                return state
-            if time.monotonic() + every > deadline:
-                reason = f": {status['waiting']}" if "waiting" in status else ""
-                raise Unavailable(f"{self.job_id} is {state} after {timeout:g} seconds{reason}")
-            time.sleep(every)
+                follow(self.status())
+            state = EntityState(row["job_state"])
+        return state
 
     def results(self, estimator: str | None = None, pages: str | int | Iterable[int] | None = None) -> Results:
         """Return results as arrays: all, those of one estimator, or some of its pages. Only these are downloaded.

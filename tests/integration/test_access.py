@@ -37,6 +37,7 @@ USERS = {
     ("POST", "/jobs/direct"),
     ("POST", "/jobs/batch"),
     ("GET", "/user/simulations"),
+    ("GET", "/watch"),
     ("POST", "/user/update"),
     ("POST", "/check"),
     ("POST", "/convert"),

@@ -74,10 +74,10 @@ def look_around(backend: Backend, folder: Path, watch: Watch) -> Counter[str]:
     driver = Driver(backend, "http://127.0.0.1:5000", 10.0)
     driver.owner = f"{backend.spool.place}driver"
 
-    def clear_spool() -> None:
-        recovery.clear_spool(backend)
+    def clean_up() -> None:
+        recovery.clean_up(backend)
 
-    steps = (executor._work_once, executor._beat, clear_spool)
+    steps = (executor._work_once, executor._beat, clean_up)
     steps += (courier.send_messages, courier.resend_lost, courier._monitor.requeue)
     steps += (driver._process_clusters, driver._merge_next, driver._send_heartbeat)
     announcements = (executor.announce, courier.announce_workers, driver._announce)
@@ -167,6 +167,8 @@ def read(job: Job) -> None:
         assert job.get(path).status_code == 200, path
     for part in ("", "/input", "/logs", "/history"):
         assert job.client.get(f"/simulations/{job.job_id}{part}").status_code == 200, part
+    watched = f"{job.job_id},job-1000,job-1001,job-1002,job-2003"
+    assert job.client.get("/watch", query_string={"job_id": watched}).status_code == 200
     query = {"estimator_name": "dose", "page_numbers": "0-1"}
     assert job.get("/results", **query).status_code == 200
 

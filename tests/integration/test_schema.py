@@ -45,6 +45,8 @@ def simulation(database):
     add(database, "YaptideUser", id=user, password_hash="x")
     add(database, "Session", id="s", user_id=user, expires=NOW)
     number = add_simulation(database, user)
+    submitted = {"content_sha256": "", "simulation_id": number, "job_id": "job", "sim_type": "mcsquare", "time": NOW}
+    add(database, "SubmissionKey", user_id=user, key="key", **submitted)
     add(database, "CelerySimulation", id=number)
     add(database, "Input", simulation_id=number, **PAYLOAD)
     task = add_task(database, number)
@@ -98,7 +100,7 @@ def test_the_tables_are_called_as_agreed(database):
         *("User", "YaptideUser", "KeycloakUser", "Session", "Cluster"),
         *("Simulation", "CelerySimulation", "BatchSimulation", "StateHistory"),
         *("Task", "CeleryTask", "BatchTask", "Input", "Estimator", "Page", "Logfiles"),
-        *("Runner", "RunnerSimulator"),
+        *("Runner", "RunnerSimulator", "SubmissionKey"),
     }
     assert set(inspect(database.engine).get_table_names()) == agreed | {"alembic_version"}
     assert set(TABLES) == agreed
@@ -307,6 +309,24 @@ def test_the_way_back_to_revision_0008_counts_the_simulations(empty):
     assert read_numbers(empty) == {"PENDING": 1, "RUNNING": 1, "COMPLETED": 2}
 
 
+def test_processes_of_revision_0010_go_on_after_keys_of_submissions_were_added(empty):
+    """Also if the upgrade was killed before. They submit without keys, and remove users with theirs."""
+    schema.upgrade_tables(empty, "0009")
+    user = add(empty, "User", username="alice", auth_provider="YaptideUser")
+    kill_upgrade(empty, "CREATE INDEX")
+    schema.upgrade_tables(empty)
+    assert schema.schema_differences(empty) == []
+    add_simulation(empty, user)
+    row = {"content_sha256": "", "simulation_id": 1, "job_id": "job", "sim_type": "mcsquare", "time": NOW}
+    add(empty, "SubmissionKey", user_id=user, key="k", **row)
+    with empty.writing() as connection:
+        connection.execute(text('DELETE FROM "Simulation"'))
+    assert counts(empty)["SubmissionKey"] == 1
+    with empty.writing() as connection:
+        connection.execute(text('DELETE FROM "User"'))
+    assert counts(empty)["SubmissionKey"] == 0
+
+
 Attempt = Callable[[Database, int], Any]
 
 
@@ -346,6 +366,7 @@ REFUSED: dict[str, Attempt] = {
     "log files of no simulation": column("Logfiles", simulation_id=10**6),
     "a history of no simulation": column("StateHistory", simulation_id=10**6),
     "a simulation of nobody": column("Simulation", user_id=10**6),
+    "a key of nobody": column("SubmissionKey", user_id=10**6),
     "a session of nobody": column("Session", user_id=10**6),
     "no input data": column("Input", compressed_data=None),
     "no title": column("Simulation", title=None),
@@ -404,7 +425,8 @@ def test_counts_of_primaries_go_past_31_bits(database, simulation):
 def test_deleting_a_simulation_deletes_what_hangs_under_it(database, simulation):
     with database.writing() as connection:
         connection.execute(text('DELETE FROM "Simulation" WHERE id = :id'), {"id": simulation})
-    assert {name for name, number in counts(database).items() if number} == {"User", "YaptideUser", "Session"}
+    left = {name for name, number in counts(database).items() if number}
+    assert left == {"User", "YaptideUser", "Session", "SubmissionKey"}
 
 
 @on_disk

@@ -135,7 +135,7 @@ class Role:
         """Requeue tasks of killed processes."""
         time.sleep(0.2)
         recovery.requeue_stalled(self.backend, utc_now() - SILENCE)
-        recovery.clear_spool(self.backend)
+        recovery.clean_up(self.backend)
 
 
 def play_role(name: str, url: str, folder: Path, seed: int) -> None:

@@ -14,7 +14,7 @@ from yaptide.persistence.engine import Database
 #: Tables that grow with every simulation.
 GROWING = {
     *("Simulation", "CelerySimulation", "BatchSimulation", "StateHistory", "Task", "CeleryTask", "BatchTask"),
-    *("Input", "Estimator", "Page", "Logfiles"),
+    *("Input", "Estimator", "Page", "Logfiles", "SubmissionKey"),
 }
 #: Indexes of the few rows that still need work: reading one completely does not count as a scan.
 SMALL = {"ix_Simulation_open", "ix_Task_waiting", "ix_BatchSimulation_left"}
@@ -43,6 +43,8 @@ INSERT INTO "Page" (id, estimator_id, page_number, page_name, page_dimension, co
     compressed_data) SELECT n, n, 0, 'DOSE', 1, 1, '', {empty} FROM {numbers};
 INSERT INTO "Logfiles" (id, simulation_id, content_size, content_sha256, compressed_data)
     SELECT n, n, 1, 'digest', {empty} FROM {numbers} WHERE n % 4 = 0;
+INSERT INTO "SubmissionKey" (id, user_id, key, content_sha256, simulation_id, job_id, sim_type, time)
+    SELECT n, :user, 'key-' || n, '', n, 'job-' || n, 'mcsquare', '2900-01-01 00:00:00.000000' FROM {numbers};
 """
 
 
@@ -79,7 +81,7 @@ def fill(database: Database, user_id: int, other_id: int, count: int) -> None:
 
 def _go_on(connection: Connection) -> None:
     """Move the sequences behind the added rows."""
-    for table in ("Simulation", "Task", "StateHistory", "Input", "Estimator", "Page", "Logfiles"):
+    for table in ("Simulation", "Task", "StateHistory", "Input", "Estimator", "Page", "Logfiles", "SubmissionKey"):
         sequence = f"""pg_get_serial_sequence('"{table}"', 'id')"""
         connection.execute(text(f'SELECT setval({sequence}, (SELECT max(id) FROM "{table}"))'))
 

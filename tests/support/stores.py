@@ -28,6 +28,7 @@ from yaptide.persistence.models import (
     SessionModel,
     SimulationModel,
     StateHistoryModel,
+    SubmissionKeyModel,
     TaskModel,
     UserModel,
     YaptideUserModel,
@@ -84,6 +85,8 @@ def fill(database: Database) -> None:
         _add_open(connection)
         _add(connection, RunnerModel, id=4, name=WORDS, platform="DIRECT", heartbeat_time=END)
         _add(connection, RunnerModel, id=6, name="driver", platform="BATCH", heartbeat_time=START)
+        submitted = {"content_sha256": "ef" * 32, "simulation_id": 5, "job_id": DIRECT_JOB, "sim_type": "shieldhit"}
+        _add(connection, SubmissionKeyModel, user_id=3, key="!~Key", left_out=WORDS, time=START, **submitted)
         program = {"sim_type": "mcsquare", "version": "1.1.0", "digest": "ab" * 32}
         _add(connection, RunnerSimulatorModel, runner_id=4, **program)
         # The highest id that was ever used must not be used again.

@@ -67,7 +67,7 @@ LIBRARIES = {
 
 #: What the client may import besides the standard library and itself: nothing of yaptide.
 CLIENT = ROOT / "client/yaptide_client"
-OF_CLIENT = {"httpx", "numpy", "orjson", "simdjson", "matplotlib", "pandas", "xarray"}
+OF_CLIENT = {"httpx", "numpy", "orjson", "simdjson", "matplotlib", "pandas", "xarray", "keyring"}
 
 #: What runs where little is installed, or starts often, and what it must not load.
 LIGHT = {

@@ -191,7 +191,7 @@ def run_maintenance(as_json: AsJson = False) -> None:
     requeued = recovery.requeue_stalled(store.backend, utc_now() - 10 * store.backend.limits.silence)
     publisher = make_outbox_publisher(store.settings, store.backend)
     sent = 0 if publisher is None else publisher.send_messages()
-    recovery.clear_spool(store.backend)
+    recovery.clean_up(store.backend)
     if as_json:
         print_json({"requeued": requeued, "sent": sent})
     else:

@@ -16,6 +16,7 @@ from yaptide.domain.errors import (
     Conflict,
     Forbidden,
     InvalidInput,
+    KeyReused,
     NotAuthenticated,
     NotConfigured,
     NotFound,
@@ -30,6 +31,9 @@ from yaptide.domain.errors import (
 
 log = logging.getLogger(__name__)
 
+#: Seconds after which a client should try again if the database does not respond.
+_DATABASE_RESTARTS = 2
+
 STATUS: dict[type[YaptideError], int] = {
     InvalidInput: 400,
     NotAuthenticated: 401,
@@ -38,6 +42,7 @@ STATUS: dict[type[YaptideError], int] = {
     NotFound: 404,
     Conflict: 409,
     TooLarge: 413,
+    KeyReused: 422,
     TooManyAttempts: 429,
     Busy: 503,
     NotConfigured: 503,
@@ -64,7 +69,9 @@ def refuse(error: YaptideError) -> Response:
     if isinstance(error, Unavailable):  # the database's message names its address and user: only for the log
         log.warning("%s: %s", request.url_rule, error)
         message = "The server is temporarily unavailable; try again later"
-        return json_response({"message": message}, STATUS[Unavailable])
+        response = json_response({"message": message}, STATUS[Unavailable])
+        response.headers["Retry-After"] = str(_DATABASE_RESTARTS)  # without it, clients do not try again
+        return response
     response = json_response({"message": str(error)}, STATUS.get(type(error), 400))
     if isinstance(error, RetryLater):
         response.headers["Retry-After"] = str(error.seconds)

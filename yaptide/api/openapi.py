@@ -38,11 +38,23 @@ ERRORS = {
     408: "the request was sent too slowly",
     409: "not possible in the current state",
     413: "the body is too large",
+    422: "another simulation was submitted with this Idempotency-Key",
     429: "too many wrong passwords, sign-ins or registrations: wait `Retry-After` seconds",
     431: "the request header is too long",
     500: "internal error; see the server's log for details",
     503: "not configured on this server, the database is unavailable, or, with `Retry-After`, the server is busy",
     507: "a disk or the database is full",
+}
+
+#: Header with the idempotency key of a submission.
+IDEMPOTENCY_KEY = "Idempotency-Key"
+_KEY_PARAMETER = {
+    "in": "header",
+    "name": IDEMPOTENCY_KEY,
+    "required": False,
+    "description": "Chosen by the sender for each submission: a repetition with the same key and body within a day "
+    "gets the same job_id, and nothing runs twice",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
 
 #: Content of a body or response that is a file.
@@ -58,8 +70,8 @@ OWN_ERRORS = {
     "GET /auth/refresh": {401, 403},
     "POST /user/update": {409, 429},
     "POST /check": {409},
-    "POST /jobs/direct": {409},
-    "POST /jobs/batch": {409},
+    "POST /jobs/direct": {409, 422},
+    "POST /jobs/batch": {409, 422},
     "POST /results": {409},
     "POST /worker/{simulation_id}/tasks/{task_id}/claim": {409},
     "POST /worker/{simulation_id}/merge/claim": {409},
@@ -114,6 +126,8 @@ def _complete(operation: dict[str, Any], method: str, path: str) -> None:
     query = frozenset(parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "query")
     for status in sorted(errors_of(method, path, query)):
         operation["responses"].setdefault(str(status), {"$ref": f"#/components/responses/Error{status}"})
+    if f"{method} {path}" in ("POST /jobs/direct", "POST /jobs/batch"):
+        operation["parameters"].append(_KEY_PARAMETER)
     if path.startswith("/worker/"):
         operation["security"] = [{"update_key": []}]
     else:

@@ -250,6 +250,18 @@ class JobQuery(Body):
     job_id: str
 
 
+#: Addresses must fit into the 8 KiB that proxies accept.
+MOST_WATCHED = 100
+
+
+class Watching(Body):
+    """Simulations to follow."""
+
+    job_id: str = Field(
+        max_length=7000, description=f"Identifiers of at most {MOST_WATCHED} simulations, separated by commas"
+    )
+
+
 class ResultsQuery(JobQuery):
     """Selection of results: all, those of one estimator, or pages of it such as `0-2,5`."""
 
@@ -441,6 +453,24 @@ class JobStatus(Message):
     job_tasks_status: list[TaskStatus]
     refused: list[RefusedPage] | None = Field(None, description="Pages that were left out of the results")
     waiting: str | None = Field(None, description="Why a PENDING simulation cannot start")
+
+
+class WatchedSimulation(BaseModel):
+    """The progress of a simulation, in primaries of all its tasks."""
+
+    job_id: str
+    job_state: str
+    requested_primaries: int
+    simulated_primaries: int
+    change: int = Field(description="Increases with every change of the state of the simulation or of a task")
+    reason: str | None = Field(None, description="Why it failed")
+    waiting: str | None = Field(None, description="Why a PENDING simulation cannot start")
+
+
+class WatchedSimulations(Message):
+    """Those of the requested simulations that exist and belong to the user, in this order."""
+
+    simulations: list[WatchedSimulation]
 
 
 class SimulationMetadata(BaseModel):

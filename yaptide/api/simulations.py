@@ -1,19 +1,19 @@
 """Routes for simulations: submit, follow, cancel, list, delete; input, history and log files."""
 
 import html
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import orjson
 from apiflask import APIBlueprint
-from flask import Response
+from flask import Response, request
 
 from yaptide import logs
-from yaptide.api import schemas
+from yaptide.api import openapi, schemas
 from yaptide.api.http import access_token, get_backend, get_user, http_date, json_response, stitched_response
 from yaptide.domain.errors import Forbidden, InvalidInput
 from yaptide.domain.states import EntityState
-from yaptide.services import checks, conversion, logfiles, simulations
+from yaptide.services import checks, conversion, logfiles, simulations, watching
 from yaptide.services.access import may_use_clusters
 
 blueprint = APIBlueprint("simulations", __name__, tag="Simulations")
@@ -24,7 +24,7 @@ blueprint = APIBlueprint("simulations", __name__, tag="Simulations")
 @blueprint.output(schemas.Submitted, status_code=202)
 def submit_direct(json_data: schemas.Project) -> Response:
     """Submit a simulation to the executor or workers of the server."""
-    return _started(simulations.submit_simulation(get_backend(), get_user(), _submission(json_data)))
+    return _submit(_submission(json_data))
 
 
 @blueprint.post("/jobs/batch")
@@ -34,11 +34,12 @@ def submit_batch(json_data: schemas.Project) -> Response:
     """Submit a simulation to a cluster."""
     if not may_use_clusters(get_user()):
         raise Forbidden("User is not allowed to use this endpoint")
-    submission = replace(_submission(json_data), batch=json_data.batch_options or {})
-    return _started(simulations.submit_simulation(get_backend(), get_user(), submission))
+    return _submit(replace(_submission(json_data), batch=json_data.batch_options or {}))
 
 
-def _started(submitted: simulations.Submitted) -> Response:
+def _submit(submission: simulations.Submission) -> Response:
+    key = request.headers.get(openapi.IDEMPOTENCY_KEY)
+    submitted = simulations.submit_simulation(get_backend(), get_user(), submission, key)
     logs.bind_log_context(job_id=submitted.job_id)
     document: dict[str, Any] = {"message": "Job started", "job_id": submitted.job_id, "sim_type": submitted.sim_type}
     if submitted.left_out:
@@ -96,6 +97,24 @@ def get_status(query: schemas.JobQuery) -> Response:
     if status.simulation.refused_pages is not None:
         document["refused"] = orjson.loads(status.simulation.refused_pages)
     return json_response(document)
+
+
+@blueprint.get("/watch")
+@blueprint.input(schemas.Watching, location="query", arg_name="query")
+@blueprint.output(schemas.WatchedSimulations)
+@blueprint.doc(responses={304: "Nothing has changed since the response with this ETag"})
+def watch_simulations(query: schemas.Watching) -> Response:
+    """Show the progress of several simulations. With `If-None-Match`, responds 304 if nothing has changed."""
+    job_ids = list(dict.fromkeys(filter(None, query.job_id.split(","))))
+    if not 1 <= len(job_ids) <= schemas.MOST_WATCHED:
+        raise InvalidInput(f"job_id: give 1 to {schemas.MOST_WATCHED} identifiers, separated by commas")
+    watched = watching.watch_simulations(get_backend(), get_user(), job_ids)
+    rows = [{name: value for name, value in asdict(one).items() if value is not None} for one in watched]
+    response = json_response({"message": "Simulations", "simulations": rows})
+    response.add_etag()
+    response.headers["Cache-Control"] = "private, no-cache"
+    response.make_conditional(request)
+    return response
 
 
 def _task(task: Any) -> dict[str, Any]:

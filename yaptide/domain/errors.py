@@ -34,6 +34,10 @@ class Busy(RetryLater):
     """The server is at its limit; the request was not processed."""
 
 
+class KeyReused(YaptideError):
+    """The idempotency key belongs to another submission; nothing was changed."""
+
+
 class ClusterUnavailable(YaptideError):
     """A cluster cannot be reached or does not respond in time; the same call may work later."""
 

@@ -12,7 +12,7 @@ from yaptide.domain.errors import Conflict
 from yaptide.persistence.engine import Database
 
 #: The revision that this code needs.
-HEAD = "0009"
+HEAD = "0011"
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 

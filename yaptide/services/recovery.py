@@ -10,7 +10,7 @@ from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.engine import retry_contended
 from yaptide.persistence.queries import outbox, simulations, tasks, transitions
 from yaptide.persistence.queries.transitions import Audit
-from yaptide.services import lifecycle, merging
+from yaptide.services import lifecycle, merging, submission_keys
 from yaptide.services.backend import Backend, utc_now
 
 log = logging.getLogger(__name__)
@@ -89,6 +89,12 @@ def _requeue(backend: Backend, task: Any) -> None:
         if simulation is not None and transitions.move_tasks(connection, simulation.id, to, cause, values, **unchanged):
             outbox.forget_sent(connection, simulation.id, [task.task_id])
             lifecycle.settle_simulation(connection, simulation, cause)
+
+
+def clean_up(backend: Backend) -> None:
+    """Remove what is no longer needed: files in the staging area, and old idempotency keys."""
+    submission_keys.forget_keys(backend)
+    clear_spool(backend)
 
 
 def clear_spool(backend: Backend) -> None:

@@ -4,10 +4,11 @@ import os
 import secrets
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+import orjson
 from sqlalchemy import Connection
 
 from yaptide.disk import require_free_space
@@ -18,16 +19,17 @@ from yaptide.editor.projects import check_project
 from yaptide.persistence import codec
 from yaptide.persistence.engine import Database, retry_contended
 from yaptide.persistence.models.simulations import BATCH, DIRECT, EDITOR, FILES
-from yaptide.persistence.queries import batch, simulations, tasks, transitions, users
+from yaptide.persistence.queries import batch, simulations, submission_keys as stored_keys, tasks, transitions, users
 from yaptide.persistence.queries.simulations import Page as Page
 from yaptide.persistence.queries.transitions import Audit, Locked
 from yaptide.persistence.queries.users import User
-from yaptide.services import batch_options, lifecycle, logfiles, runners, sessions
+from yaptide.services import batch_options, lifecycle, logfiles, runners, sessions, submission_keys
 from yaptide.services.access import NO_SUCH_JOB, NOT_YOURS, Action, find_readable, listed_owner, may, require_access
 from yaptide.services.backend import Backend, utc_now
 from yaptide.services.conversion import choose_simulator, convert_project
 from yaptide.services.runners import Requirements
 from yaptide.services.sessions import EXPIRED
+from yaptide.services.submission_keys import SubmissionKey
 from yaptide.simulators import get_simulator, resolve_simulator
 from yaptide.simulators.base import Checked
 from yaptide.simulators.files import check_names
@@ -59,6 +61,11 @@ class Submission:
     def input_type(self) -> str:
         """How the input is stored: as files, or as a project."""
         return FILES if self.input_json is None else EDITOR
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Everything submitted, by name."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
 
     @property
     def platform(self) -> str:
@@ -170,17 +177,32 @@ class _NewSimulation:
     audit: Audit
 
 
-def submit_simulation(backend: Backend, user: User, submission: Submission) -> Submitted:
+def submit_simulation(backend: Backend, user: User, submission: Submission, key: str | None = None) -> Submitted:
     """Validate a simulation, split it into tasks, store everything in one transaction, then dispatch it.
 
-    Raises, with nothing stored, InvalidInput if it cannot run as it is, NotConfigured if there is no runner for it,
-    Conflict if the user's quota is used up, StorageFull if there is no space for results.
+    If the user has submitted the same with the same idempotency `key` before, nothing is stored and that simulation is
+    returned, even if it was deleted since. Raises, with nothing stored, InvalidInput if it cannot run as it is,
+    NotConfigured if there is no runner for it, Conflict if the user's quota is used up, StorageFull if there is no
+    space for results, KeyReused if the key belongs to another submission.
     """
+    checked_key = None if key is None else submission_keys.make_key(key, submission.content)
+    if checked_key is not None:  # a repetition is answered even if the server could not accept it now
+        with backend.database.read_committed() as connection:
+            earlier = _find_submitted(backend, connection, user, checked_key)
+        if earlier is not None:
+            return earlier
     prepared = _validate(backend, submission)
-    new = _split(backend, user, prepared)
-    simulation_id = _store(backend, user, prepared, new)
-    backend.dispatcher.dispatch(simulation_id)
-    return Submitted(new.values["job_id"], simulation_id, new.update_key, prepared.sim_type, prepared.left_out)
+    submitted = _store(backend, user, prepared, _split(backend, user, prepared), checked_key)
+    backend.dispatcher.dispatch(submitted.simulation_id)
+    return submitted
+
+
+def _find_submitted(backend: Backend, connection: Connection, user: User, key: SubmissionKey) -> Submitted | None:
+    row = submission_keys.find_submission(connection, user.id, key)
+    if row is None:
+        return None
+    left_out = tuple(orjson.loads(row.left_out or "[]"))
+    return Submitted(row.job_id, row.simulation_id, lifecycle.update_key(backend, row.job_id), row.sim_type, left_out)
 
 
 def _validate(backend: Backend, submission: Submission) -> _Prepared:
@@ -236,15 +258,35 @@ def _split(backend: Backend, user: User, prepared: _Prepared) -> _NewSimulation:
 
 
 @retry_contended
-def _store(backend: Backend, user: User, prepared: _Prepared, new: _NewSimulation) -> int:
-    """Store everything in one transaction; return the id. Raises what `submit_simulation` raises."""
+def _store(
+    backend: Backend, user: User, prepared: _Prepared, new: _NewSimulation, key: SubmissionKey | None
+) -> Submitted:
+    """Store everything in one transaction. Raises what `submit_simulation` raises.
+
+    Of several submissions with the same `key` at once, one is stored; the others wait for it and return it.
+    """
+    job_id: str = new.values["job_id"]
     with backend.database.writing() as connection:
+        if key is not None:
+            _lock_user(connection, user)
+            earlier = _find_submitted(backend, connection, user, key)
+            if earlier is not None:
+                return earlier
         platform_values, waiting_reason = _choose_place(backend, connection, prepared, len(new.tasks))
         check_quota(connection, user, len(new.payload.data))
         simulation_id = simulations.add_simulation(connection, new.values, platform_values, new.payload, new.tasks)
         reason = " ".join(filter(None, (prepared.note, waiting_reason))) or None
         transitions.begin_history(connection, simulation_id, EntityState.PENDING, replace(new.audit, reason=reason))
-    return simulation_id
+        submitted = Submitted(job_id, simulation_id, new.update_key, prepared.sim_type, prepared.left_out)
+        if key is not None:
+            stored_keys.add_key(connection, _key_values(user, key, submitted, new.audit.time))
+    return submitted
+
+
+def _key_values(user: User, key: SubmissionKey, submitted: Submitted, time: datetime) -> dict[str, Any]:
+    left_out = orjson.dumps(submitted.left_out).decode() if submitted.left_out else None
+    simulation = {name: getattr(submitted, name) for name in ("simulation_id", "job_id", "sim_type")}
+    return {"user_id": user.id, **asdict(key), **simulation, "left_out": left_out, "time": time}
 
 
 def find_names(database: Database, beginning: str, most: int) -> list[tuple[str, str]]:
@@ -259,9 +301,13 @@ def check_quota(connection: Connection, user: User, more: int) -> None:
     Locks the user until the transaction ends, so that concurrent requests cannot use the same space. Called before a
     submission or an import, not for results, which have already been simulated.
     """
+    _lock_user(connection, user)
+    _require_quota(connection, user, more)
+
+
+def _lock_user(connection: Connection, user: User) -> None:
     if not users.lock_user(connection, user.id):
         raise Forbidden(EXPIRED)
-    _require_quota(connection, user, more)
 
 
 def _require_quota(connection: Connection, user: User, more: int) -> None:
@@ -341,7 +387,9 @@ def list_simulations(backend: Backend, user: User, page: Page) -> Listed:
         raise InvalidInput("title: a title contains no null characters")
     with backend.database.read_committed() as connection:
         total, rows = simulations.list_simulations(connection, listed_owner(user), page)
-        pending = _requirements(connection, {row.job_id: row for row in rows if row.job_state is EntityState.PENDING})
+        pending = list_requirements(
+            connection, {row.job_id: row for row in rows if row.job_state is EntityState.PENDING}
+        )
         reasons = {item: runners.why_waiting(backend, connection, item) for item in set(pending.values())}
     waiting = {job_id: reason for job_id, item in pending.items() if (reason := reasons[item]) is not None}
     return Listed(total, rows, waiting)
@@ -411,12 +459,12 @@ def _why_waiting(
             return None
     elif simulation.job_state != EntityState.PENDING:
         return None
-    (required,) = _requirements(connection, {job_id: simulation}).values()
+    (required,) = list_requirements(connection, {job_id: simulation}).values()
     return runners.why_waiting(backend, connection, required)
 
 
-def _requirements(connection: Connection, pending: Mapping[str, Any]) -> dict[str, Requirements]:
-    """Return the requirements of simulations, given rows by job_id."""
+def list_requirements(connection: Connection, pending: Mapping[str, Any]) -> dict[str, Requirements]:
+    """Return the requirements of simulations by job_id, given their rows: platform, sim_type, input_type."""
     on_clusters = [job_id for job_id, row in pending.items() if row.platform == BATCH]
     for_external = batch.for_others(connection, on_clusters) if on_clusters else set()
     return {

@@ -12,6 +12,7 @@ from yaptide.persistence.models.simulations import (
     SimulationModel,
     StateHistoryModel,
 )
+from yaptide.persistence.models.submission_keys import SubmissionKeyModel
 from yaptide.persistence.models.tasks import BatchTaskModel, CeleryTaskModel, TaskModel
 from yaptide.persistence.models.users import KeycloakUserModel, SessionModel, UserModel, YaptideUserModel
 
@@ -32,6 +33,7 @@ __all__ = [
     "SessionModel",
     "SimulationModel",
     "StateHistoryModel",
+    "SubmissionKeyModel",
     "TaskModel",
     "UserModel",
     "YaptideUserModel",

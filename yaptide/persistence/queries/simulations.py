@@ -47,6 +47,7 @@ _SIMULATION = table_of(SimulationModel)
 _TASK = table_of(TaskModel)
 _INPUT = table_of(InputModel)
 _LOGFILES = table_of(LogfilesModel)
+_HISTORY = table_of(StateHistoryModel)
 
 _TASK_IDS = select(_TASK.c.id).where(_TASK.c.simulation_id == bindparam("simulation_id"))
 _SUBTABLES = {
@@ -82,6 +83,17 @@ _INPUT_OF = _INPUT_OF.execution_options(**IN_BINARY)
 # For one user, both databases read it from the index (user_id, job_state) alone.
 _BY_STATE = select(_SIMULATION.c.job_state, func.count()).group_by(_SIMULATION.c.job_state)
 _OF_USER = _SIMULATION.c.user_id == bindparam("user")
+_OF_IT = _TASK.c.simulation_id == _SIMULATION.c.id
+_PROGRESS = tuple(
+    select(func.coalesce(func.sum(_TASK.c[f"{name}_primaries"]), 0)).where(_OF_IT).scalar_subquery().label(name)
+    for name in ("requested", "simulated")
+)
+_LAST_CHANGE = (
+    select(func.coalesce(func.max(_HISTORY.c.id), 0))
+    .where(_HISTORY.c.simulation_id == _SIMULATION.c.id)
+    .scalar_subquery()
+    .label("change")
+)
 
 
 def add_simulation(
@@ -203,6 +215,28 @@ def states_by_job(connection: Connection, job_ids: Collection[str]) -> dict[str,
     among = json_rows.is_among(_SIMULATION.c.job_id, connection.dialect.name)
     query = select(_SIMULATION.c.job_id, _SIMULATION.c.job_state).where(among)
     return {job_id: EntityState(state) for job_id, state in connection.execute(query, {"values": job_ids})}
+
+
+def list_watched(connection: Connection, job_ids: Sequence[str]) -> list[Record]:
+    """Return the existing ones of these simulations.
+
+    With the primaries of their tasks, `requested` and `simulated`, and `change`, the id of their last history entry.
+    """
+    columns = (
+        _SIMULATION.c[name] for name in ("id", "user_id", "job_id", "job_state", "platform", "sim_type", "input_type")
+    )
+    these = json_rows.is_among(_SIMULATION.c.job_id, connection.dialect.name)
+    query = select(*columns, *_PROGRESS, _LAST_CHANGE).where(these)
+    return list(connection.execute(query, {"values": job_ids}))
+
+
+def list_failures(connection: Connection, simulation_ids: Sequence[int]) -> dict[int, str]:
+    """Return why simulations failed, by id."""
+    row = StateHistoryModel
+    these = json_rows.is_among(_HISTORY.c.simulation_id, connection.dialect.name)
+    query = select(row.simulation_id, row.reason).where(these, row.task_id.is_(None))
+    query = query.where(row.to_state == EntityState.FAILED, row.reason.is_not(None)).order_by(row.id.desc())
+    return {number: str(reason) for number, reason in connection.execute(query, {"values": simulation_ids})}
 
 
 def input_digest(connection: Connection, simulation_id: int) -> str | None:

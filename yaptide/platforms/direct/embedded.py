@@ -87,7 +87,7 @@ class EmbeddedExecutor:
         self._loops.start("heart", self._beat, _HEARTBEAT)
         self._loops.start("announcing", self.announce, _HEARTBEAT)
         # In its own thread: it may take longer than the time between two heartbeats.
-        self._loops.start("housekeeping", partial(recovery.clear_spool, self._backend), _HEARTBEAT)
+        self._loops.start("housekeeping", partial(recovery.clean_up, self._backend), _HEARTBEAT)
         for n in range(self._workers):
             self._loops.start(f"worker-{n}", self._work_once, _POLL, wakes=True)
         return True

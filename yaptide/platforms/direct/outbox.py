@@ -57,7 +57,7 @@ class OutboxPublisher:
         self._loops.start("outbox", lambda: self.send_messages() > 0, _POLL, wakes=True)
         self._loops.start("recovery", self._monitor.requeue, pause)
         self._loops.start("lost messages", self.resend_lost, pause)
-        self._loops.start("spool", partial(recovery.clear_spool, self._backend), _CHECK_EVERY)
+        self._loops.start("housekeeping", partial(recovery.clean_up, self._backend), _CHECK_EVERY)
         self._loops.start("announcing", self._announce, runners.HEARTBEAT)
         return True
 
