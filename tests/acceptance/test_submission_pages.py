@@ -88,10 +88,12 @@ def copy_example(folder: Path, **changes: tuple[str, str]) -> Path:
 def test_one_click_runs_the_example_at_the_first_visit(browser: Browser, server: Server) -> None:
     with at(browser, server, "/new") as page:
         check_page(page, "new")
-        page.get_by_role("button", name="Run the example").click()
+        page.get_by_role("button", name="Run the example").dblclick()
         page.get_by_role("heading", name=EXAMPLE.name).wait_for()
         page.goto("/new")
         expect(page.get_by_text("Your first simulation?")).to_have_count(0)
+        page.goto(f"/simulations?title={EXAMPLE.name}")
+        expect(page.get_by_role("link", name=EXAMPLE.name, exact=True)).to_have_count(1)
 
 
 @pytest.mark.parametrize("server", [SQLITE, POSTGRESQL], indirect=True)
