@@ -216,7 +216,7 @@ def test_a_map_of_random_numbers(browser: Browser, server: Server, side: int, bu
 def test_another_users_simulation(browser: Browser, server: Server) -> None:
     theirs = submit(server, "Secret", user="mallory")
     with signed_in(browser, server, f"/simulations/{theirs.job_id}") as page:
-        assert page.get_by_role("alert").inner_text() == "Job with provided ID does not belong to the user"
+        assert page.get_by_role("alert").inner_text() == "This simulation belongs to another user"
         assert "Secret" not in page.content()
         check_page(page, "forbidden")
 

@@ -417,7 +417,7 @@ function drawBar(canvas, { low, high, isLog, label }, colours, height) {
     const part = isLog ? Math.log(tick / low) / Math.log(high / low) : (tick - low) / (high - low);
     const y = top + (1 - part) * inner;
     ctx.fillRect(18, y - 0.5, 4, 1);
-    ctx.fillText(Pictures.format(tick, 3), 25, y + 4);
+    ctx.fillText(isLog ? Pictures.formatPower(tick) : Pictures.format(tick, 3), 25, y + 4);
   }
   ctx.fillText(label.length > 15 ? label.replace(/^.*\[/, "[") : label, 0, 16, width);
 }
