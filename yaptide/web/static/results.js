@@ -55,10 +55,10 @@ Pictures.format = function (number, digits = 4) {
   return rounded(Number(mantissa), digits) + powerOfTen(Number(exponent));
 };
 
-// On a logarithmic axis, large and small powers of ten without their factor 1: 0.1, 1, 10, 10⁵.
+// On a logarithmic axis, powers of ten without their factor 1: 10⁻², 0.1, 1, 10, 10².
 Pictures.formatPower = function (number) {
   const exponent = Math.round(Math.log10(number));
-  return exponent < -2 || exponent > 3 ? powerOfTen(exponent).slice(1) : Pictures.format(number, 3);
+  return Math.abs(exponent) > 1 ? powerOfTen(exponent).slice(1) : Pictures.format(number, 3);
 };
 
 // A value and its standard error, with the same power of ten: (2.163 ± 0.037)×10⁷ eV/g (1.7 %).
