@@ -490,6 +490,8 @@ def _operation(spec: Any, names: Sequence[str], operation: Mapping[str, Any], er
     yield "### " + ", ".join(f"`{name}`" for name in names)
     yield "\n".join(filter(None, (operation["summary"], operation.get("description"))))
     lines = [f"- For: {operation['x-for']}"]
+    if "x-scope" in operation:
+        lines.append(f"- Scope that a token needs: {operation['x-scope']}")
     for status, response in operation["responses"].items():
         if status < "400":
             keys = _content(spec, response["content"]) if response.get("content") else ""

@@ -38,6 +38,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(item.path.relative_to(TESTS).parts[0])
 
 
+@pytest.fixture(autouse=True)
+def not_signed_in_to_a_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Commands in tests work on the local data folder, whatever their user has signed in to."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("YAPTIDE_URL", raising=False)
+    monkeypatch.delenv("YAPTIDE_TOKEN", raising=False)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server for the whole session; take a database of your own with `create_database`."""

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from yaptide_client import answers, following
+from yaptide_client.account import AccountMixin
 from yaptide_client.errors import NotAuthenticated, NotFound
 from yaptide_client.files import read_input, read_project
 from yaptide_client.logins import check_token, check_url, require_login
@@ -22,7 +23,7 @@ _REPEATABLE = frozenset({"GET", "DELETE"})
 IDEMPOTENCY_KEY = "Idempotency-Key"
 
 
-class Client:
+class Client(AccountMixin):
     """A connection to the server at `url`, e.g. `http://localhost:5000`.
 
     With a `token` there is no need to sign in. Without `url`: the server and the token of the variables YAPTIDE_URL and
@@ -110,7 +111,8 @@ class Client:
         name, content = read_input(source)
         body = {"ntasks": ntasks, "sim_type": sim_type, "title": title or name, **content}
         headers = {IDEMPOTENCY_KEY: key or str(uuid.uuid4())}
-        return Job(self, self.call("POST", "/jobs/direct", json=body, headers=headers)["job_id"])
+        answer = self.call("POST", "/jobs/direct", json=body, headers=headers)
+        return Job(self, answer["job_id"], tuple(answer.get("left_out", ())))
 
     def check(
         self, source: Path | str | Mapping[str, str], ntasks: int | None = None, sim_type: str = "common"
@@ -188,6 +190,13 @@ class Client:
                 return {"message": "Deleted"}
             raise
 
+    def read_text(self, path: str, query: Mapping[str, str]) -> bytes:
+        """Return the JSON text of a response as it is."""
+        response, _ = self._send("GET", path, None, params=dict(query))
+        if response.is_error:
+            answers.read_document(response)  # raises
+        return bytes(response.content)
+
     def _send(self, method: str, path: str, patience: float | None, **options: Any) -> tuple["httpx.Response", int]:
         """Return the response, and how often the request was sent; renews the access token if it has expired."""
         response, attempts = self._send_with(method, path, patience, **options)
@@ -217,10 +226,14 @@ class Client:
 
 
 class Job:
-    """A simulation on the server."""
+    """A simulation on the server.
 
-    def __init__(self, client: Client, job_id: str) -> None:
+    `left_out` lists what of a submitted project is not simulated, as sentences.
+    """
+
+    def __init__(self, client: Client, job_id: str, left_out: tuple[str, ...] = ()) -> None:
         self.job_id = job_id
+        self.left_out = left_out
         self._client = client
 
     def __repr__(self) -> str:

@@ -38,14 +38,32 @@ USERS = {
     ("POST", "/jobs/batch"),
     ("GET", "/user/simulations"),
     ("GET", "/watch"),
+    ("GET", "/jobs/list"),
     ("POST", "/user/update"),
     ("POST", "/check"),
+    ("POST", "/user/password"),
+    ("GET", "/user/sessions"),
+    ("DELETE", "/user/sessions"),
+    ("GET", "/user/export"),
+    ("DELETE", "/user"),
+    ("GET", "/user/tokens"),
+    ("POST", "/user/tokens"),
+    ("DELETE", "/user/tokens"),
     ("POST", "/convert"),
 }
 #: For whoever may do something with the simulation in the query.
 READ = {
     ("GET", path)
-    for path in ("/estimators", "/inputs", "/jobs", "/jobs/history", "/jobs/direct", "/logfiles", "/results")
+    for path in (
+        "/estimators",
+        "/inputs",
+        "/jobs",
+        "/jobs/history",
+        "/jobs/summary",
+        "/jobs/direct",
+        "/logfiles",
+        "/results",
+    )
 }
 CANCEL = {("DELETE", "/jobs"), ("DELETE", "/jobs/direct")}
 OTHER = {("GET", "/jobs/key"), ("DELETE", "/user/simulations")}
@@ -95,8 +113,9 @@ def test_nobody_is_let_in_without_a_session(app, job, method, path):
     for headers in ({}, {"Authorization": f"Bearer {job.update_key}"}, {"Authorization": f"Bearer {token}"}):
         if headers and headers["Authorization"].endswith(token):
             job.client.delete("/auth/logout")
-        query = {"job_id": job.job_id}
-        body = {"password": "correct horse", "new_password": "battery staple"} if method == "POST" else None
+        query = {"job_id": job.job_id, "name": "laptop"}
+        body = {"username": "alice", "name": "laptop", "password": "correct horse", "new_password": "battery staple"}
+        body = body if method == "POST" or path == "/user" else None
         answer = app.test_client().open(path, method=method, query_string=query, json=body, headers=headers)
         assert answer.status_code in (401, 403), (headers, answer.json)
         assert answer.json["message"] != NOT_YOURS

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from tests.support import payloads
 from tests.support.api import PASSWORD, contents, counts, submit
 from yaptide.admin import arguments, cli
+from yaptide.domain.ages import parse_age
 from yaptide.domain.errors import Conflict, InvalidInput, NotAuthenticated, NotFound, YaptideError
 from yaptide.domain.states import EntityState
 from yaptide.persistence.models import KeycloakUserModel, UserModel
@@ -316,11 +317,11 @@ def test_no_sizes(message):
 
 
 def test_ages_and_states():
-    assert arguments.parse_age("90d") == timedelta(days=90)
-    assert arguments.parse_age("12h") == timedelta(hours=12)
+    assert parse_age("90d") == timedelta(days=90)
+    assert parse_age("12h") == timedelta(hours=12)
     for message in ("", "d", "90", "-1d", "1.5d", "9999999d", "90 d"):
         with pytest.raises(InvalidInput, match="Invalid age"):
-            arguments.parse_age(message)
+            parse_age(message)
     assert arguments.parse_states("failed, CANCELED") == (EntityState.FAILED, EntityState.CANCELED)
     assert arguments.parse_states("") == ()
     with pytest.raises(InvalidInput, match="Unknown state 'NEW'"):

@@ -110,4 +110,5 @@ def test_the_command_says_the_same(signed_in, tmp_path, monkeypatch):
         assert done.exit_code == (0 if answer["is_valid"] else 1)
     shown = CliRunner().invoke(cli.app, ["check", str(tmp_path / "wrong")])
     assert "This input cannot be run: plan.txt, line" in shown.output
+    assert "50,0" in CliRunner().invoke(cli.app, ["check", str(tmp_path / "right")]).output
     assert "<b>north</b>" in shown.output

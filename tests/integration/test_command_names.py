@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.support.api import sign_in, submit
-from yaptide.admin import cli, naming, secrets, simulations
+from yaptide.admin import cli, local, naming, secrets
 from yaptide.admin.store import Opened
 from yaptide.domain.errors import Conflict, NotConfigured
 from yaptide.settings import Settings
@@ -21,7 +21,7 @@ def settings(database, tmp_path):
 @pytest.fixture
 def yaptide(backend, settings, monkeypatch):
     """Run a command on the test's database, as alice."""
-    for module in (simulations, secrets):
+    for module in (local, secrets):
         monkeypatch.setattr(module, "open_store", lambda: Opened(settings, backend))
     monkeypatch.setattr("getpass.getuser", lambda: "alice")
     return lambda *words: CliRunner().invoke(cli.app, words)

@@ -365,7 +365,7 @@ def test_no_secret_gets_into_the_log(app, client, job, log, backend, monkeypatch
         client.post(f"/auth/login?token={secret}", json={"username": "alice", "password": PASSWORD})
         job.get("/jobs/direct", token=secret)
     with monkeypatch.context() as patched:
-        patched.setattr(sessions, "begin_session", lambda *_: 1 / 0)
+        patched.setattr(sessions, "begin_session", lambda *_, **__: 1 / 0)
         client.post("/auth/login", json={"username": "alice", "password": PASSWORD})
         patched.setitem(app.extensions, "yaptide", replace(backend, database=Database(AWAY)))
         client.get("/readyz")

@@ -106,6 +106,8 @@ def test_clients_of_tests_take_no_answer_that_is_not_described(client, monkeypat
     monkeypatch.setattr(sessions, "sign_in", Mock(side_effect=NotFound("no such thing")))
     with pytest.raises(AssertionError, match="POST /auth/login has responded 404"):
         client.post("/auth/login", json={"username": "alice", "password": "x"})
-    monkeypatch.setattr(sessions, "authenticate_user", Mock(return_value=Mock(username=5, is_keycloak=False)))
+    monkeypatch.setattr(
+        sessions, "authenticate_user", Mock(return_value=Mock(username=5, is_keycloak=False, token=None))
+    )
     with pytest.raises(AssertionError, match=r'GET /auth/status has responded 200 .* 5 is not of type "string"'):
         client.get("/auth/status")

@@ -18,6 +18,8 @@ OPEN = {
     ("GET", "/register"),
     ("POST", "/register"),
     ("POST", "/sign-out"),
+    ("GET", "/reset-password"),
+    ("POST", "/reset-password"),
 }
 
 
@@ -71,6 +73,7 @@ def test_no_page_has_inline_scripts_or_styles(app, signed_in, job):
             continue
         answer = signed_in.get(page.address(app, job_id=job.job_id))
         if answer.status_code != 200 or answer.mimetype != "text/html":
+            answer.close()
             continue
         assert not re.search(r"<script(?![^>]*\ssrc=)[^>]*>", answer.text), page
         assert not re.search(r"<style|\sstyle=|\son[a-z]+=|hx-on|javascript:", answer.text), page

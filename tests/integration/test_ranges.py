@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.support.payloads import estimator, page
-from yaptide.admin import cli, simulations
+from yaptide.admin import cli, local, simulations
 from yaptide.admin.store import Opened
 from yaptide.client import Client
 from yaptide.settings import Settings
@@ -26,7 +26,7 @@ CURVE = (1, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.4, 1.5, 1.7, 2, 2.5, 3.5, 5, 3, 0
 def yaptide(backend, tmp_path, monkeypatch):
     """Run a command on the test's database; returns what it printed on standard output."""
     settings = Settings(_env_file=None, database_uri="sqlite://", data_dir=tmp_path, signing_key="k" * 32)
-    monkeypatch.setattr(simulations, "open_store", lambda: Opened(settings, backend))
+    monkeypatch.setattr(local, "open_store", lambda: Opened(settings, backend))
 
     def run(*words):
         done = CliRunner().invoke(cli.app, [str(word) for word in words])

@@ -34,7 +34,7 @@ LOOK = {True: 1000, False: 10}
 #: The same for any statement.
 MOST = {True: 2000, False: 200}
 #: The list of the API, and the page with the same list.
-LISTS = {"GET /user/simulations", "GET /simulations"}
+LISTS = {"GET /user/simulations", "GET /jobs/list", "GET /simulations"}
 #: A list counts the simulations of its user. For each of them it reads one entry of an index, at this cost; those of
 #: other users cost nothing.
 ENTRY = {True: 12, False: 1}
@@ -158,6 +158,7 @@ def read(job: Job) -> None:
         "/jobs",
         "/jobs/direct",
         "/jobs/history",
+        "/jobs/summary",
         "/jobs/key",
         "/inputs",
         "/logfiles",
@@ -179,6 +180,7 @@ def list_all(client: FlaskClient) -> None:
     for order_by, order_type, states in kinds:
         query = {"order_by": order_by, "order_type": order_type, "job_state": states, "page_size": 10}
         assert client.get("/user/simulations", query_string=query).status_code == 200
+    assert client.get("/jobs/list").status_code == 200
 
 
 def use(client: FlaskClient) -> None:

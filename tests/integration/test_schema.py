@@ -1,5 +1,6 @@
 """The tables: made by migrating, the same as the models, and guarded by the database itself."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from yaptide.domain.names import make_skeleton
 from yaptide.persistence import schema
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import Base
+from yaptide.persistence.queries import tokens, users as queries
 from yaptide.persistence.schema import Condition
 from yaptide.services.backend import Backend
 from yaptide.settings import Settings
@@ -44,6 +46,8 @@ def simulation(database):
     user = add(database, "User", username="alice", auth_provider="YaptideUser")
     add(database, "YaptideUser", id=user, password_hash="x")
     add(database, "Session", id="s", user_id=user, expires=NOW)
+    held = {"token_sha256": "0" * 64, "scope": "read", "created": NOW, "expires": NOW}
+    add(database, "Token", user_id=user, name="laptop", **held)
     number = add_simulation(database, user)
     submitted = {"content_sha256": "", "simulation_id": number, "job_id": "job", "sim_type": "mcsquare", "time": NOW}
     add(database, "SubmissionKey", user_id=user, key="key", **submitted)
@@ -100,7 +104,7 @@ def test_the_tables_are_called_as_agreed(database):
         *("User", "YaptideUser", "KeycloakUser", "Session", "Cluster"),
         *("Simulation", "CelerySimulation", "BatchSimulation", "StateHistory"),
         *("Task", "CeleryTask", "BatchTask", "Input", "Estimator", "Page", "Logfiles"),
-        *("Runner", "RunnerSimulator", "SubmissionKey"),
+        *("Runner", "RunnerSimulator", "SubmissionKey", "Token"),
     }
     assert set(inspect(database.engine).get_table_names()) == agreed | {"alembic_version"}
     assert set(TABLES) == agreed
@@ -295,6 +299,35 @@ def test_processes_of_revision_0008_go_on_after_the_upgrade_of_their_database(em
     assert read_numbers(empty) == {}
 
 
+def test_processes_of_revision_0009_go_on_after_the_upgrade_of_their_database(empty):
+    """Also if the upgrade was killed before."""
+    schema.upgrade_tables(empty, "0009")
+    insert_user = """INSERT INTO "User" (username, auth_provider) VALUES ('alice', 'YaptideUser') RETURNING id"""
+    begin_session = """INSERT INTO "Session" (id, user_id, expires) VALUES (:id, :user, '2030-01-01 00:00:00')"""
+    with empty.writing() as connection:
+        user = connection.execute(text(insert_user)).scalar()
+        connection.execute(text(begin_session), {"id": "before", "user": user})
+    for words in ("CREATE TABLE", "CREATE UNIQUE INDEX", "ADD COLUMN address"):
+        kill_upgrade(empty, words)
+    schema.upgrade_tables(empty)
+    assert schema.schema_differences(empty) == []
+    with empty.writing() as connection:  # what the previous version writes
+        connection.execute(text(begin_session), {"id": "after", "user": user})
+        listed = queries.list_sessions(connection, user, NOW, 10)
+        assert {(row.id, row.started, row.address, row.device) for row in listed} == {
+            ("after", None, None, None),
+            ("before", None, None, None),
+        }
+    values = {"name": "laptop", "token_sha256": "ab" * 32, "scope": "read", "created": NOW, "expires": NOW}
+    for changes in ({}, {"token_sha256": "cd" * 32}, {"name": "other"}):  # a name, or a token, twice
+        with contextlib.suppress(IntegrityError), empty.writing() as connection:
+            tokens.add_token(connection, user, values | changes)
+    with empty.writing() as connection:
+        assert tokens.count_tokens(connection, user) == 1
+        connection.execute(text('DELETE FROM "User"'))  # of the previous version, which does not know tokens
+        assert tokens.count_tokens(connection, user) == 0
+
+
 def test_the_way_back_to_revision_0008_counts_the_simulations(empty):
     schema.upgrade_tables(empty)
     user = add(empty, "User", username="alice", auth_provider="YaptideUser")
@@ -311,9 +344,9 @@ def test_the_way_back_to_revision_0008_counts_the_simulations(empty):
 
 def test_processes_of_revision_0010_go_on_after_keys_of_submissions_were_added(empty):
     """Also if the upgrade was killed before. They submit without keys, and remove users with theirs."""
-    schema.upgrade_tables(empty, "0009")
+    schema.upgrade_tables(empty, "0010")
     user = add(empty, "User", username="alice", auth_provider="YaptideUser")
-    kill_upgrade(empty, "CREATE INDEX")
+    kill_upgrade(empty, 'CREATE INDEX "ix_SubmissionKey')
     schema.upgrade_tables(empty)
     assert schema.schema_differences(empty) == []
     add_simulation(empty, user)
@@ -344,6 +377,7 @@ def column(table: str, **values: Any) -> Attempt:
 
 REFUSED: dict[str, Attempt] = {
     "an unknown state of a simulation": column("Simulation", job_state="SLEEPING"),
+    "an unknown scope of a token": column("Token", scope="everything"),
     "an unknown state of a task": column("Task", task_state="SLEEPING"),
     "a task that merges": column("Task", task_state="MERGING_RUNNING"),
     "an unknown state in the history": column("StateHistory", to_state="SLEEPING"),

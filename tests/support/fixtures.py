@@ -1,5 +1,6 @@
 """Fixtures that need only the code: mutation testing loads only these, because others are slow to import."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def backend(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
+def backend(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     """The services on `database`, with fast password hashing and a dispatcher that only records.
 
     An executor with MCsquare and a driver of clusters are announced; external workers run the other simulators.
@@ -58,4 +59,5 @@ def backend(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         backend, "executor-of-tests", runners.DIRECT, {"mcsquare": runners.Program("1.1", "ab" * 32)}
     )
     runners.announce_runner(backend, "driver-of-tests", runners.BATCH, {})
-    return backend
+    yield backend
+    backend.last_uses.wait()

@@ -30,6 +30,7 @@ from yaptide.persistence.models import (
     StateHistoryModel,
     SubmissionKeyModel,
     TaskModel,
+    TokenModel,
     UserModel,
     YaptideUserModel,
 )
@@ -78,7 +79,10 @@ def fill(database: Database) -> None:
         subject = {"issuer": "https://sso.example.org/realms/science", "subject": "5a1c6f0e"}
         _add(connection, KeycloakUserModel, id=7, cert="ssh-rsa-cert", private_key="gAAAA\n" + WORDS, **subject)
         for number in range(9):  # mixed case, which databases sort differently
-            _add(connection, SessionModel, id=f"{'aBcD_-'[number % 6]}{number}", user_id=3, expires=END)
+            place = {"started": START, "address": "203.0.113.9", "device": WORDS} if number % 2 else {}
+            _add(connection, SessionModel, id=f"{'aBcD_-'[number % 6]}{number}", user_id=3, expires=END, **place)
+        held = {"token_sha256": "ef" * 32, "scope": "submit", "created": START, "expires": END}
+        _add(connection, TokenModel, id=5, user_id=3, name=WORDS, **held, last_used=END)
         _add(connection, ClusterModel, id=2, cluster_name=CLUSTER, host="login.example", **CONNECTION)
         _add_direct(connection)
         _add_batch(connection)

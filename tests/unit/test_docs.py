@@ -23,8 +23,8 @@ from yaptide.admin import (
     database,
     integrity,
     keys,
+    local,
     retention,
-    simulations,
     stats,
     users,
 )
@@ -99,7 +99,8 @@ def test_every_setting_is_documented():
         "YAPTIDE_PARENT_PID",
         "YAPTIDE_TASK_ID",
         "YAPTIDE_RUN_NAME",
-    }  # a constant; what `yaptide up` tells its own processes, and job scripts on clusters tell the agent
+        "YAPTIDE_URL",
+    }  # a constant; what `yaptide up` tells its own processes, job scripts on clusters the agent, and users the client
     assert in_code == set(re.findall(r"`((?:YAPTIDE|FLASK|CELERY|KEYCLOAK|CERT)_\w+)`", MADE["docs/settings.md"]))
     assert {field.validation_alias for field in Settings.model_fields.values()} <= in_code
 
@@ -196,6 +197,9 @@ def test_who_may_call_a_route_is_documented_as_it_is(web):
         ("POST", "/jobs/direct"): project,
         ("POST", "/jobs/batch"): project,
         ("POST", "/user/update"): {},
+        ("POST", "/user/password"): {"password": "", "new_password": ""},
+        ("POST", "/user/tokens"): {"name": "x"},
+        ("DELETE", "/user"): {"username": "x"},
         ("PUT", "/auth/register"): {"username": "", "password": ""},
         ("POST", "/auth/login"): {"username": "nobody", "password": "wrong"},
         ("POST", "/jobs"): {"sim_id": 1, "update_key": "forged"},
@@ -207,7 +211,7 @@ def test_who_may_call_a_route_is_documented_as_it_is(web):
     for method, path in routes(web):
         if path in PAGES or path.startswith("/worker/"):  # those: tests/integration/test_contract_work.py
             continue
-        answer = web.test_client().open(f"{path}?job_id=x", method=method, json=bodies.get((method, path)))
+        answer = web.test_client().open(f"{path}?job_id=x&name=x", method=method, json=bodies.get((method, path)))
         response = WHO.get(f"{method} {path}", "signed-in users")
         asks_for_a_token = answer.json["message"] == "No token provided"
         assert asks_for_a_token == (response.startswith("signed-in users") or "cookie" in response), (method, path)
@@ -238,7 +242,7 @@ def kept(monkeypatch, tmp_path):
     logfiles.post_logfiles(backend, **key, logfiles={"a.log": "text"})
     results.post_results(backend, json.dumps({**key, "estimators": [estimator("dose", curve)]}).encode())
     cluster_services.add_cluster(backend.database, cluster_services.Cluster("ares"))
-    for module in (simulations, keys):
+    for module in (local, keys):
         monkeypatch.setattr(module, "open_store", lambda: Opened(settings, backend))
     for module in (users, administration, clusters, integrity, stats, retention):
         monkeypatch.setattr(module, "connect_database", lambda: backend.database)

@@ -1,8 +1,7 @@
-"""Options and arguments that several commands share, and parsers of passwords, sizes, ages and states."""
+"""Options and arguments that several commands share, and parsers of passwords, sizes and states."""
 
 import re
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +18,6 @@ _UNITS = {"": 1, "b": 1} | {
     for ending, base in (("b", 1000), ("", 1000), ("ib", 1024))
 }
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([a-z]*)")
-_AGES = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 _MAX_SIZE = 2**63 - 1
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -88,14 +86,6 @@ def parse_size(text: str) -> int | None:
         raise InvalidInput(f"Invalid size {text!r}: use e.g. 5GB, 200MiB or none")
     whole = match[1].isdigit()
     return int(match[1]) * _UNITS[match[2]] if whole else round(float(match[1]) * _UNITS[match[2]])
-
-
-def parse_age(text: str) -> timedelta:
-    """Return the timedelta of an age such as ``90d``, ``12h`` or ``4w``."""
-    number, unit = text[:-1], text[-1:]
-    if not number.isascii() or not number.isdigit() or unit not in _AGES or len(number) > 5:
-        raise InvalidInput(f"Invalid age {text!r}: use e.g. 90d, 12h")
-    return int(number) * _AGES[unit]
 
 
 def parse_states(text: str) -> tuple[EntityState, ...]:

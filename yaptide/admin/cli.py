@@ -16,12 +16,14 @@ from yaptide.admin import (
     doctor,
     integrity,
     keys,
+    logins,
     retention,
     secrets,
     serving,
     simulations,
     simulators,
     stats,
+    tokens,
     users,
 )
 from yaptide.admin.display import out
@@ -32,13 +34,14 @@ app = new_app(
     "Run particle-therapy Monte Carlo simulations as parallel tasks and store everything about them.\n\n"
     "Example: yaptide demo",
 )
-for group in (serving.app, simulations.app, convert.app, demo.app, doctor.app, backups.app, retention.app):
+for group in (serving.app, simulations.app, convert.app, demo.app, doctor.app, backups.app, retention.app, logins.app):
     app.registered_commands += group.registered_commands
 for group in (integrity.app, stats.app, adopt.app, backups.db):
     database.app.registered_commands += group.registered_commands
 administration.simulations.registered_commands += keys.app.registered_commands
 app.add_typer(database.app, name="db")
 app.add_typer(users.app, name="users")
+app.add_typer(tokens.app, name="tokens")
 app.add_typer(administration.simulations, name="simulations")
 app.add_typer(administration.tasks, name="tasks")
 app.add_typer(clusters.app, name="clusters")

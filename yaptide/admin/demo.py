@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from yaptide.admin.display import print_message
+from yaptide.admin.local import LocalTarget
 from yaptide.admin.simulations import draw_results, print_summary, run_to_end
 from yaptide.admin.store import open_store
+from yaptide.admin.targets import Request
 from yaptide.domain.errors import Conflict, NotConfigured
 from yaptide.domain.states import EntityState
 from yaptide.services.examples import EXAMPLE
-from yaptide.services.simulations import Submission
 from yaptide.simulators import COMMON, resolve_simulator
 from yaptide_client.files import read_folder
 
@@ -35,13 +36,13 @@ def run_demo(
     files = read_folder(folder)
     code = resolve_simulator(COMMON, files)
     code.install(store.settings.simulators_dir, print_message)
-    submission = Submission(code.name, 4, folder.resolve().name, files)
-    job_id, status = run_to_end(store, submission, "")
-    print_summary(store.backend, job_id)
-    if status.simulation.job_state is not EntityState.COMPLETED:
+    target = LocalTarget(store)
+    job_id, state = run_to_end(target, Request(folder, 4, code.name))
+    print_summary(target, job_id)
+    if state != EntityState.COMPLETED:
         raise typer.Exit(1)
     try:
-        draw_results(store.backend, job_id, png)
+        draw_results(target, job_id, png)
     except NotConfigured as missing:
         print_message(f"No plot: {missing}")
 

@@ -16,7 +16,7 @@ from yaptide.domain.states import EntityState
 from yaptide.domain.units import format_bytes as format_bytes
 
 if TYPE_CHECKING:  # db_manage.py runs without the packages that this needs
-    from yaptide.services.simulations import Status
+    from yaptide.admin.targets import TaskProgress
 
 #: Job ids are long: let a narrower terminal wrap the lines itself.
 _WIDTH = 120
@@ -95,9 +95,14 @@ def print_facts(facts: dict[str, object], title: str) -> None:
     print_table(("", ""), facts.items(), title)
 
 
-def format_state(value: EntityState) -> Text:
+def format_state(value: str) -> Text:
     """Return a state in its colour."""
-    return Text(str(value), style=_COLOURS.get(value, ""))
+    return Text(str(value), style=_COLOURS.get(EntityState(value), ""))
+
+
+def read_time(text: str | None) -> datetime | None:
+    """Return the time in a JSON object, or None."""
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def format_time(value: datetime | None) -> str:
@@ -146,16 +151,15 @@ class ProgressBars:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def show_status(self, status: "Status") -> None:
-        """Update all bars."""
-        tasks = status.tasks
+    def show_status(self, state: str, tasks: Sequence["TaskProgress"]) -> None:
+        """Update all bars: `state` is that of the simulation."""
         done = sum(task.simulated_primaries for task in tasks)
-        self._draw(-1, "total", done, sum(task.requested_primaries for task in tasks), status.simulation.job_state)
+        self._draw(-1, "total", done, sum(task.requested_primaries for task in tasks), state)
         for task in tasks[:_MOST_BARS]:
             name = f"task {task.task_id}"
             self._draw(task.task_id, name, task.simulated_primaries, task.requested_primaries, task.task_state)
 
-    def _draw(self, key: int, name: str, done: int, total: int, value: EntityState) -> None:
+    def _draw(self, key: int, name: str, done: int, total: int, value: str) -> None:
         if key not in self._bars:
             self._bars[key] = self._progress.add_task(name, total=total, state="")
         self._progress.update(self._bars[key], completed=done, total=total, state=format_state(value).markup)

@@ -1,5 +1,6 @@
 """Abbreviated job ids on the command line: a unique prefix is enough, and shells complete it."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +19,14 @@ def find_job(database: Database, prefix: str) -> str:
     Raises Conflict with the candidates if several simulations match and none matches exactly.
     """
     names = [name for name, _ in simulations.find_names(database, prefix, _MOST + 1)] if prefix else []
+    return choose_job(names, prefix)
+
+
+def choose_job(names: Sequence[str], prefix: str) -> str:
+    """Return the only one of the job ids `names` that begin with `prefix`, or `prefix` if there is none.
+
+    Raises Conflict with the candidates if there are several, and none equals `prefix`.
+    """
     if not names or prefix in names:
         return prefix
     if len(names) > 1:

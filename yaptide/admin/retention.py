@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from yaptide.admin.arguments import AsJson, Yes, ask_confirmation, parse_age, parse_states
+from yaptide.admin.arguments import AsJson, Yes, ask_confirmation, parse_states
 from yaptide.admin.display import (
     format_bytes,
     format_count,
@@ -16,6 +16,7 @@ from yaptide.admin.display import (
 )
 from yaptide.admin.store import connect_database
 from yaptide.application import make_spool
+from yaptide.domain.ages import parse_age
 from yaptide.persistence.engine import Record
 from yaptide.services import retention
 from yaptide.services.backend import utc_now

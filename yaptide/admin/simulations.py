@@ -1,13 +1,10 @@
 """`yaptide check`, `run`, `status`, `list`, `results`, `logs`, `history`, `cancel` and `delete`."""
 
-import signal
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import orjson
 import typer
@@ -24,34 +21,22 @@ from yaptide.admin.display import (
     print_message,
     print_table,
     print_text,
+    read_time,
 )
-from yaptide.admin.interrupts import Interrupts
-from yaptide.admin.naming import complete_job, find_job
-from yaptide.admin.store import Opened, local_user, open_store
-from yaptide.application import make_executor
+from yaptide.admin.naming import complete_job
+from yaptide.admin.targets import Request, Selection, Server, Target, open_target
 from yaptide.domain.depth_dose import Range
 from yaptide.domain.errors import Conflict, NotFound
 from yaptide.domain.estimators import RefusedPage
-from yaptide.domain.states import FINAL_STATES, EntityState
-from yaptide.persistence import codec
-from yaptide.services import batch, checks, logfiles, results, simulations, users
-from yaptide.services.access import ADMINISTRATOR
-from yaptide.services.backend import Backend
-from yaptide.services.simulations import Page, Status, Submission
-from yaptide.services.users import User
+from yaptide.domain.states import EntityState
+from yaptide.services.results import parse_page_numbers
 from yaptide.simulators import COMMON
 from yaptide_client import answers
 from yaptide_client.extras import require_extra
-from yaptide_client.files import read_input
 from yaptide_client.results import NO_CURVE, Results
-
-if TYPE_CHECKING:
-    from yaptide.platforms.direct.embedded import EmbeddedExecutor
-    from yaptide.platforms.direct.outbox import OutboxPublisher
 
 app = typer.Typer()
 
-_POLL_SECONDS = 0.1
 #: Maximum bytes of JSON text; lists of particles can have gigabytes.
 _MAX_CURVES = 16 << 20
 _PICTURES = (".png", ".pdf", ".svg")
@@ -75,7 +60,7 @@ def _picture(path: Path | None) -> Path | None:
 
 
 Picture = Annotated[Path | None, typer.Option(help="Plot the dose to this file.", callback=_picture)]
-UserName = Annotated[str, typer.Option("--user", help="Owner; default: you.", show_default=False)]
+UserName = Annotated[str, typer.Option("--user", help="Owner; default: you. Not on a server.", show_default=False)]
 
 
 InputPath = Annotated[Path, typer.Argument(help="Folder of input files, or JSON file of a web editor project.")]
@@ -89,6 +74,7 @@ def check_input(
         int | None, typer.Option("--tasks", "-n", help="Number of tasks; default: suggest one.", show_default=False)
     ] = None,
     sim_type: SimType = COMMON,
+    server: Server = "",
     as_json: AsJson = False,
 ) -> None:
     """Check an input as `yaptide run` does, and show what it would become; nothing is simulated.
@@ -97,40 +83,27 @@ def check_input(
 
     Example: yaptide check proton-150MeV-water
     """
-    submission, store = _submission(path, sim_type, tasks, ""), open_store()
-    _, executor = make_executor(store.settings, store.backend)
-    executor.announce()
-    try:
-        checkup = checks.check_submission(store.backend, local_user(store.backend, ""), submission)
-    finally:
-        executor.withdraw()
+    checkup = open_target(server).check(path, tasks, sim_type)
     if as_json:
-        print_json(checkup.describe())
+        print_json(checkup)
     else:
         _print_checkup(checkup)
-    if checkup.preview is None:
+    if not checkup["is_valid"]:
         raise typer.Exit(1)
 
 
-def _print_checkup(checkup: checks.Checkup) -> None:
-    preview = checkup.preview
-    if preview is None:
-        print_message(f"This input cannot be run: {checkup.problem}")
-        for number, text in checkup.place.lines if checkup.place else ():
-            print_message(f"{number:>6}  {text}")
-        return
-    tasks = f"{preview.tasks:,}" + (f" ({preview.suggestion})" if preview.suggestion else "")
-    facts: dict[str, object] = {"simulator": preview.title, "primaries": f"{preview.primaries:,}", "tasks": tasks}
-    print_facts(facts, "Ready to run")
-    for sentence in (*preview.left_out, *filter(None, [preview.waits])):
-        print_message(sentence)
-
-
-def _submission(path: Path, sim_type: str, tasks: int | None, title: str) -> Submission:
-    """Return the submission of a folder of input files, or of a project in a JSON file."""
-    name, content = read_input(path)
-    files, project = content.get("input_files"), content.get("input_json")
-    return Submission(sim_type, tasks, title or name, files, project)
+def _print_checkup(checkup: dict[str, Any]) -> None:
+    for problem in checkup["problems"]:
+        print_message(f"This input cannot be run: {problem['message']}")
+        if problem["line"] is not None:
+            print_message(f"{problem['file']}, line {problem['line']}: {problem['text']}")
+    if checkup["is_valid"]:
+        tasks = f"{checkup['ntasks']:,}" + (f" ({checkup['reason']})" if checkup["reason"] else "")
+        facts = {"simulator": checkup["sim_type"], "primaries": f"{checkup['primaries']:,}", "tasks": tasks}
+        print_facts(facts, "Ready to run")
+        for sentence in checkup["left_out"]:
+            print_message(f"Left out: {sentence}")
+        print_message(checkup["waiting"] or "Nothing was stored: submit it with yaptide run")
 
 
 @app.command("run")
@@ -141,131 +114,42 @@ def run_simulation(
     title: Annotated[str, typer.Option(help="Title; default: the name of the path.", show_default=False)] = "",
     user: UserName = "",
     png: Picture = None,
+    server: Server = "",
     as_json: AsJson = False,
 ) -> None:
     """Run a simulation, follow its tasks until it ends, and show a summary.
 
     Example: yaptide run proton-150MeV-water --tasks 4 --png dose.png
+
+    Example: yaptide run proton-150MeV-water --server https://yaptide.example.org
     """
-    submission, store = _submission(path, sim_type, tasks, title), open_store()
-    backend = store.backend
-    job_id, status = run_to_end(store, submission, user)
-    if png is not None and status.simulation.job_state is EntityState.COMPLETED:
-        draw_results(backend, job_id, png)
+    target = open_target(server)
+    job_id, state = run_to_end(target, Request(path, tasks, sim_type, title, user))
+    if png is not None and state == EntityState.COMPLETED:
+        draw_results(target, job_id, png)
     if as_json:
-        print_json(summarize_simulation(backend, job_id))
+        print_json(summarize_simulation(target, job_id))
     else:
-        print_summary(backend, job_id)
-    if status.simulation.job_state is not EntityState.COMPLETED:
+        print_summary(target, job_id)
+    if state != EntityState.COMPLETED:
         raise typer.Exit(1)
 
 
-def run_to_end(store: Opened, submission: Submission, user: str) -> tuple[str, Status]:
-    """Submit a simulation and follow it until it ends; return its job id and final status.
-
-    Raises NotConfigured, with nothing stored, if nothing can run the simulation.
-    """
-    _, executor = make_executor(store.settings, store.backend)
-    executor.announce()
-    try:
-        submitted = simulations.submit_simulation(store.backend, local_user(store.backend, user), submission)
-        job_id = submitted.job_id
-        for sentence in submitted.left_out:
-            print_message(f"Left out: {sentence}")
-        with _executing(store, executor, job_id) as keep_running:
-            return job_id, follow_simulation(store.backend, job_id, keep_running)
-    finally:
-        executor.withdraw()
-
-
-@contextmanager
-def _executing(
-    store: Opened, executor: "EmbeddedExecutor | OutboxPublisher", job_id: str
-) -> Iterator[Callable[[], object]]:
-    """Run tasks within the block, unless another process on the same data folder runs them already.
-
-    Yields a function to call repeatedly: it starts the executor if that other process has ended, and raises
-    KeyboardInterrupt after Ctrl-C.
-    """
-    with Interrupts(signal.SIGINT) as interrupts:
-        is_running = executor.start()
-        if not is_running:
-            print_message(
-                "Another process runs the tasks of this data folder; this one follows them, and takes over when that "
-                "process ends"
-            )
-
-        def keep_running() -> None:
-            nonlocal is_running
-            interrupts.raise_if_interrupted()
-            is_running = is_running or executor.start()
-
-        try:
-            yield keep_running
-        except KeyboardInterrupt:
-            executor.stop()
-            print_message(
-                f"The simulation is kept; {_what_next(store, is_running)}. Cancel it: yaptide cancel {job_id}"
-            )
-            raise
-        finally:
-            executor.stop()
-
-
-def _what_next(store: Opened, was_run_here: bool) -> str:
-    """Return what happens to a simulation after this command stops following it."""
-    if not was_run_here:
-        return "another process continues it"
-    if store.settings.broker_url.get_secret_value():
-        return "workers finish their current tasks; the rest continues with the next `yaptide up`, `work` or `run`"
-    return "its tasks start again with the next `yaptide up`, `work` or `run`"
-
-
-def follow_simulation(backend: Backend, job_id: str, meanwhile: Callable[[], object]) -> Status:
-    """Show the progress of a simulation until it ends; call `meanwhile` between updates."""
-    print_message(f"Simulation {job_id}")
+def run_to_end(target: Target, request: Request) -> tuple[str, str]:
+    """Submit a simulation and show its progress until it ends; return its job id and state."""
     with ProgressBars() as bars:
-        while True:
-            status = simulations.read_status(backend, ADMINISTRATOR, job_id)
-            bars.show_status(status)
-            if status.simulation.job_state in FINAL_STATES:
-                return status
-            time.sleep(_POLL_SECONDS)
-            meanwhile()
+        return target.run(request, lambda job_id: print_message(f"Simulation {job_id}"), bars.show_status)
 
 
-def summarize_simulation(backend: Backend, job_id: str) -> dict[str, Any]:
+def summarize_simulation(target: Target, job_id: str) -> dict[str, Any]:
     """Return a summary of a simulation as `--json` prints it; docs/command-line.md describes the keys."""
-    status = simulations.read_status(backend, ADMINISTRATOR, job_id)
-    simulation, tasks = _parts(status)
-    bragg_peak, no_range = _range(backend, job_id)
-    return {
-        "job_id": job_id,
-        "job_state": simulation.job_state,
-        "title": simulation.title,
-        "user": users.owner_of(backend, job_id).username,
-        "sim_type": simulation.sim_type,
-        "platform": simulation.platform,
-        "simulator_version": simulation.simulator_version,
-        "simulator_digest": simulation.simulator_digest,
-        "start_time": simulation.start_time,
-        "end_time": simulation.end_time,
-        "reason": simulations.failure_reason(backend, ADMINISTRATOR, job_id),
-        "waiting": status.waiting,
-        "queue": batch.waiting_tasks(backend, job_id),
-        "requested_primaries": sum(task.requested_primaries for task in tasks),
-        "simulated_primaries": sum(task.simulated_primaries for task in tasks),
-        "stored_bytes": simulation.stored_bytes,
-        "bragg_peak": bragg_peak and asdict(bragg_peak),
-        "no_range": no_range,
-        "refused": orjson.loads(simulation.refused_pages or "[]"),
-        "tasks": [dict(task._mapping) for task in tasks],
-    }
+    bragg_peak, no_range = _range(target, job_id)
+    return {**target.summarize(job_id), "bragg_peak": bragg_peak and asdict(bragg_peak), "no_range": no_range}
 
 
-def print_summary(backend: Backend, job_id: str) -> None:
-    """Print the summary of a simulation as a table."""
-    summary = summarize_simulation(backend, job_id)
+def print_summary(target: Target, job_id: str) -> dict[str, Any]:
+    """Print the summary of a simulation as a table, and return it."""
+    summary = summarize_simulation(target, job_id)
     peak = summary["bragg_peak"] and Range(**summary["bragg_peak"])
     states = [task["task_state"] for task in summary["tasks"]]
     facts: dict[str, object] = {
@@ -276,7 +160,7 @@ def print_summary(backend: Backend, job_id: str) -> None:
         "queue": summary["queue"],
         "tasks": ", ".join(f"{states.count(value)} {value}" for value in dict.fromkeys(states)),
         "primaries": f"{summary['simulated_primaries']:,} of {summary['requested_primaries']:,}",
-        "duration": format_duration(summary["start_time"], summary["end_time"]),
+        "duration": format_duration(read_time(summary["start_time"]), read_time(summary["end_time"])),
         "stored": format_bytes(summary["stored_bytes"]),
         "Bragg peak at": peak and peak.format_length(peak.depth_mm),
         "R80": peak and peak.format_length(peak.r80_mm),
@@ -285,25 +169,22 @@ def print_summary(backend: Backend, job_id: str) -> None:
         "rejected": "\n".join(str(RefusedPage(**page)) for page in summary["refused"]) or None,
     }
     print_facts({name: value for name, value in facts.items() if value is not None}, "Result")
+    return summary
 
 
-def _parts(status: Status) -> tuple[Any, list[Any]]:
-    return status.simulation, status.tasks
-
-
-def _range(backend: Backend, job_id: str) -> tuple[Range | None, str | None]:
+def _range(target: Target, job_id: str) -> tuple[Range | None, str | None]:
     """Return the range determined from the results, or the reason why there is none; neither without results.
 
     Reads one estimator after the other, and of each the pages with one axis, up to the first with a range.
     """
     try:
-        estimators = results.pages_metadata(backend, ADMINISTRATOR, job_id)
+        estimators = target.list_pages(job_id)
     except NotFound:
         return None, None
     reasons = []
     for estimator in estimators:
         numbers = [page["page_number"] for page in estimator["pages_metadata"] if page["page_dimension"] == 1]
-        curves = _curves(backend, job_id, estimator["name"], numbers) if numbers else Results(())
+        curves = _curves(target, job_id, estimator["name"], numbers) if numbers else Results(())
         if curves.depth_curve() is not None:
             try:
                 return curves.find_range(), None
@@ -312,23 +193,28 @@ def _range(backend: Backend, job_id: str) -> tuple[Range | None, str | None]:
     return None, reasons[0] if reasons else NO_CURVE
 
 
-def _curves(backend: Backend, job_id: str, estimator: str, numbers: list[int]) -> Results:
+def _curves(target: Target, job_id: str, estimator: str, numbers: list[int]) -> Results:
     """Return the pages of an estimator as curves; empty if they are too long, such as lists of particles."""
-    parts = results.read_pages(backend, ADMINISTRATOR, job_id, estimator, [(number, number) for number in numbers])
-    text = bytearray()
-    for piece in codec.inflate_parts(parts):
-        text += piece
-        if len(text) > _MAX_CURVES:
-            return Results(())
-    return Results.from_document({"pages": orjson.loads(text)}, estimator)
+    text = target.read_results(job_id, estimator, _ranges_text(numbers), _MAX_CURVES)
+    return Results(()) if text is None else Results.from_document(orjson.loads(text), estimator)
+
+
+def _ranges_text(numbers: Iterable[int]) -> str:
+    """Return ascending page numbers as text, with ranges: `0-2,5`."""
+    ranges = list[list[int]]()
+    for number in numbers:
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
 
 
 def load_results(
-    backend: Backend, job_id: str, estimator: str | None = None, pages: str | None = None
+    target: Target, job_id: str, estimator: str | None = None, pages: str | None = None
 ) -> tuple[bytes, Results]:
     """Return the results of a simulation as the JSON text of `GET /results` and as arrays."""
-    parts = results.read_answer(backend, ADMINISTRATOR, job_id, estimator, pages)
-    text = b"".join(codec.inflate_parts(parts))
+    text = target.read_results(job_id, estimator, pages) or b"{}"
     loaded = Results.from_document(answers.with_arrays(text) or orjson.loads(text), estimator)
     for reason in loaded.left_out:
         print_message(f"Left out: {reason}")
@@ -336,43 +222,41 @@ def load_results(
 
 
 def draw_results(
-    backend: Backend, job_id: str, path: Path, estimator: str | None = None, pages: str | None = None
+    target: Target, job_id: str, path: Path, estimator: str | None = None, pages: str | None = None
 ) -> None:
     """Plot the dose of a simulation to a file."""
     from yaptide_client import plots  # noqa: PLC0415 - importing matplotlib is slow
 
-    title = simulations.read_status(backend, ADMINISTRATOR, job_id).simulation.title
-    plots.save_figure(plots.draw_overview(load_results(backend, job_id, estimator, pages)[1], title), path)
+    title = target.summarize(job_id)["title"]
+    plots.save_figure(plots.draw_overview(load_results(target, job_id, estimator, pages)[1], title), path)
     print_message(f"Plot: {path}")
 
 
-def open_job(prefix: str) -> tuple[Backend, str]:
-    """Open the store, and return the services and the job id with this prefix."""
-    backend = open_store().backend
-    return backend, find_job(backend.database, prefix)
+def open_job(server: str, prefix: str) -> tuple[Target, str]:
+    """Return what the command works on, and the job id with this prefix."""
+    target = open_target(server)
+    return target, target.find_job(prefix)
 
 
 @app.command("status")
-def show_status(job_id: JobId, as_json: AsJson = False) -> None:
+def show_status(job_id: JobId, server: Server = "", as_json: AsJson = False) -> None:
     """Show the state of a simulation and its tasks.
 
     Example: yaptide status 20260301-100000-...DIRECT
     """
-    backend, job_id = open_job(job_id)
+    target, job_id = open_job(server, job_id)
     if as_json:
-        print_json(summarize_simulation(backend, job_id))
+        print_json(summarize_simulation(target, job_id))
         return
-    print_summary(backend, job_id)
-    tasks = simulations.read_status(backend, ADMINISTRATOR, job_id).tasks
     rows = [
         (
-            task.task_id,
-            format_state(task.task_state),
-            f"{task.simulated_primaries:,} of {task.requested_primaries:,}",
-            format_time(task.start_time),
-            format_duration(task.start_time, task.end_time),
+            task["task_id"],
+            format_state(task["task_state"]),
+            f"{task['simulated_primaries']:,} of {task['requested_primaries']:,}",
+            format_time(read_time(task["start_time"])),
+            format_duration(read_time(task["start_time"]), read_time(task["end_time"])),
         )
-        for task in tasks
+        for task in print_summary(target, job_id)["tasks"]
     ]
     print_table(("task", "state", "primaries", "started", "duration"), rows)
 
@@ -380,10 +264,11 @@ def show_status(job_id: JobId, as_json: AsJson = False) -> None:
 @app.command("list")
 def list_simulations(
     user: UserName = "",
-    all_users: Annotated[bool, typer.Option("--all", help="List simulations of all users.")] = False,
+    all_users: Annotated[bool, typer.Option("--all", help="List simulations of all users. Not on a server.")] = False,
     page: Annotated[int, typer.Option(min=1, help="Page number.")] = 1,
     page_size: Annotated[int, typer.Option(min=1, max=1000, help="Simulations per page.")] = 20,
     title: Annotated[str, typer.Option(help="Only those with this text in the title.", show_default=False)] = "",
+    server: Server = "",
     as_json: AsJson = False,
 ) -> None:
     """List simulations, newest first; with --title, those among the newest 10,000.
@@ -392,22 +277,21 @@ def list_simulations(
 
     Example: yaptide list --title water
     """
-    backend = open_store().backend
-    owner = ADMINISTRATOR if all_users else local_user(backend, user)
-    listing = simulations.list_simulations(backend, owner, Page(page, page_size, title=title))
+    target, selection = open_target(server), Selection(page, page_size, title, user, all_users)
+    listing = target.list_simulations(selection)
     if as_json:
-        rows = [{**row._mapping, "waiting": listing.waiting.get(row.job_id)} for row in listing.rows]
-        print_json({"simulations_count": listing.total, "simulations": rows})
+        print_json(listing)
         return
-    table = [(r.job_id, format_state(r.job_state), format_time(r.start_time), r.title) for r in listing.rows]
+    rows = listing["simulations"]
+    table = [
+        (row["job_id"], format_state(row["job_state"]), format_time(read_time(row["start_time"])), row["title"])
+        for row in rows
+    ]
     print_table(("simulation", "state", "submitted", "title"), table)
-    print_message(f"{len(listing.rows)} of {listing.total} simulations of {_describe_owner(owner)}")
-    for reason, count in Counter(listing.waiting.values()).items():
+    total = listing["simulations_count"]
+    print_message(f"{len(rows)} of {total} simulations of {target.describe_owner(selection)}")
+    for reason, count in Counter(filter(None, (row["waiting"] for row in rows))).items():
         print_message(f"{format_count(count, 'simulation')} of them: {reason}")
-
-
-def _describe_owner(user: User) -> str:
-    return "all users" if user is ADMINISTRATOR else f"{user.username}; other users: --user NAME, all users: --all"
 
 
 @app.command("results")
@@ -423,6 +307,7 @@ def show_results(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one line per value.")] = False,
     npz: Annotated[Path | None, typer.Option(help="Write the arrays to this NumPy file.")] = None,
     png: Picture = None,
+    server: Server = "",
 ) -> None:
     """Show the results of a simulation, or write them to a file. docs/results.md describes the files.
 
@@ -434,14 +319,14 @@ def show_results(
         raise typer.BadParameter("use --json or --csv, not both")
     if pages is not None and estimator is None:
         raise typer.BadParameter("--pages needs --estimator")
-    backend, job_id = open_job(job_id)
+    target, job_id = open_job(server, job_id)
     if png is not None:
-        draw_results(backend, job_id, png, estimator, pages)
+        draw_results(target, job_id, png, estimator, pages)
     if not (as_json or as_csv or npz):
         if png is None:
-            _print_pages(backend, job_id, estimator, pages)
+            _print_pages(target, job_id, estimator, pages)
         return
-    text, loaded = load_results(backend, job_id, estimator, pages)
+    text, loaded = load_results(target, job_id, estimator, pages)
     if npz is not None:
         loaded.save_npz(npz)
         print_message(f"Arrays: {npz}")
@@ -451,11 +336,11 @@ def show_results(
         loaded.write_csv(typer.get_text_stream("stdout"))
 
 
-def _print_pages(backend: Backend, job_id: str, estimator: str | None, pages: str | None) -> None:
-    numbers = None if pages is None else results.parse_page_numbers(pages)
+def _print_pages(target: Target, job_id: str, estimator: str | None, pages: str | None) -> None:
+    numbers = None if pages is None else parse_page_numbers(pages)
     rows = [
         (metadata["name"], page["page_number"], page["page_name"], page["page_dimension"])
-        for metadata in results.pages_metadata(backend, ADMINISTRATOR, job_id)
+        for metadata in target.list_pages(job_id)
         for page in metadata["pages_metadata"]
         if estimator in (None, metadata["name"])
         and (numbers is None or any(first <= page["page_number"] <= last for first, last in numbers))
@@ -466,13 +351,13 @@ def _print_pages(backend: Backend, job_id: str, estimator: str | None, pages: st
 
 
 @app.command("logs")
-def show_logs(job_id: JobId, as_json: AsJson = False) -> None:
+def show_logs(job_id: JobId, server: Server = "", as_json: AsJson = False) -> None:
     """Print the output of the simulators of a simulation.
 
     Example: yaptide logs 20260301-100000-...DIRECT
     """
-    backend, job_id = open_job(job_id)
-    texts = logfiles.read_logfiles(backend, ADMINISTRATOR, job_id)
+    target, job_id = open_job(server, job_id)
+    texts = target.read_logfiles(job_id)
     if as_json:
         print_json({"logfiles": texts})
         return
@@ -481,24 +366,24 @@ def show_logs(job_id: JobId, as_json: AsJson = False) -> None:
 
 
 @app.command("history")
-def show_history(job_id: JobId, as_json: AsJson = False) -> None:
+def show_history(job_id: JobId, server: Server = "", as_json: AsJson = False) -> None:
     """Print every state change of a simulation and its tasks: when, by whom, and why.
 
     Example: yaptide history 20260301-100000-...DIRECT
     """
-    backend, job_id = open_job(job_id)
-    rows = simulations.read_history(backend, ADMINISTRATOR, job_id)
+    target, job_id = open_job(server, job_id)
+    rows = target.list_history(job_id)
     if as_json:
-        print_json({"job_id": job_id, "history": [dict(row._mapping) for row in rows]})
+        print_json({"job_id": job_id, "history": rows})
         return
     table = [
         (
-            format_time(row.time),
-            "simulation" if row.task_id is None else f"task {row.task_id}",
-            row.from_state,
-            format_state(row.to_state),
-            row.actor,
-            row.reason,
+            format_time(read_time(row["time"])),
+            "simulation" if row["task_id"] is None else f"task {row['task_id']}",
+            row["from_state"],
+            format_state(row["to_state"]),
+            row["actor"],
+            row["reason"],
         )
         for row in rows
     ]
@@ -506,30 +391,32 @@ def show_history(job_id: JobId, as_json: AsJson = False) -> None:
 
 
 @app.command("cancel")
-def cancel_simulation(job_id: JobId) -> None:
+def cancel_simulation(job_id: JobId, server: Server = "") -> None:
     """Cancel a simulation and all its unfinished tasks.
 
     Example: yaptide cancel 20260301-100000-...DIRECT
     """
-    backend, job_id = open_job(job_id)
-    ended = simulations.cancel_simulation(backend, ADMINISTRATOR, job_id, "canceled on the command line")
+    target, job_id = open_job(server, job_id)
+    ended = target.cancel(job_id)
     print_message(f"Nothing to cancel: the simulation is {ended}" if ended else "Canceled the simulation")
 
 
 @app.command("delete")
 def delete_simulation(
-    job_id: JobId, yes: Annotated[bool, typer.Option("--yes", help="Skip the confirmation.")] = False
+    job_id: JobId,
+    yes: Annotated[bool, typer.Option("--yes", help="Skip the confirmation.")] = False,
+    server: Server = "",
 ) -> None:
     """Delete a simulation with all its data.
 
     Example: yaptide delete 20260301-100000-...DIRECT
     """
-    backend, job_id = open_job(job_id)
+    target, job_id = open_job(server, job_id)
     if not yes:
-        owner = users.owner_of(backend, job_id)
-        size = format_bytes(simulations.read_status(backend, ADMINISTRATOR, job_id).simulation.stored_bytes)
-        typer.confirm(f"Delete {job_id} of {owner.username} ({size})?", abort=True, err=True)
-    state = simulations.delete_simulation(backend, ADMINISTRATOR, job_id)
+        summary = target.summarize(job_id)
+        size = format_bytes(summary["stored_bytes"])
+        typer.confirm(f"Delete {job_id} of {summary['user']} ({size})?", abort=True, err=True)
+    state = target.delete(job_id)
     if state is not None:
         raise Conflict(f"The simulation is {state}: cancel it first with yaptide cancel {job_id}")
     print_message("Deleted the simulation")

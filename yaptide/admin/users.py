@@ -1,5 +1,6 @@
 """`yaptide users`; `db_manage.py` has the same commands."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,12 +21,13 @@ from yaptide.admin.display import (
     format_count,
     format_limit as limited,
     format_time,
+    out,
     print_facts,
     print_json,
     print_message,
     print_table,
 )
-from yaptide.admin.store import connect_database, least_password
+from yaptide.admin.store import connect_database, least_password, open_store
 from yaptide.persistence.models.users import KEYCLOAK_USER
 from yaptide.persistence.queries.administration import Holdings
 from yaptide.services import administration
@@ -133,13 +135,97 @@ def update_user(
 
 @app.command("passwd")
 def set_password(
-    name: UserName, password_file: PasswordFile = None, password_on_command_line: PasswordGiven = None
+    name: UserName,
+    password_file: PasswordFile = None,
+    password_on_command_line: PasswordGiven = None,
+    end_tokens: Annotated[bool, typer.Option("--end-tokens", help="Revoke all API tokens of the user, too.")] = False,
 ) -> None:
     """Change the password of a user and end their sessions.
 
     Example: yaptide users passwd alice --password-file secret.txt
     """
-    update_user(name, administration.LOCAL, None, None, password_file, password_on_command_line)
+    database = connect_database()
+    user = administration.find_user(database, name, administration.LOCAL)
+    password = ask_password(password_file, password_on_command_line)
+    ending = administration.Ending(tokens=end_tokens)
+    administration.set_password(database, user, password, least_password(), ending)
+    print_message(f"Changed the password of user {name}" + (" and revoked the API tokens" if end_tokens else ""))
+
+
+@app.command("reset-link")
+def make_reset_link(
+    name: UserName,
+    url: Annotated[
+        str, typer.Option(help="URL of the server for users; default: YAPTIDE_BACKEND_URL.", show_default=False)
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Print a link with which a user sets a new password: once, within an hour. Whoever has the link can do it.
+
+    Example: yaptide users reset-link alice --url https://yaptide.example.org
+    """
+    from yaptide.services import reset_links  # noqa: PLC0415 - db_manage.py runs without its dependencies
+
+    store = open_store()
+    user = administration.find_user(store.backend.database, name, administration.LOCAL)
+    link = reset_links.make_link(store.backend, user, url or store.settings.backend_url)
+    if as_json:
+        print_json({"username": user.username, "link": link.text, "expires": link.expires})
+        return
+    print_message(f"Link for {user.username}, valid until {format_time(link.expires)} and for one use:")
+    out.print(link.text, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command("sessions")
+def list_sessions(
+    name: UserName,
+    provider: Provider = "",
+    end: Annotated[bool, typer.Option("--end", help="End all of them.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the sessions of a user: when, from where and with which program the user signed in; or end them.
+
+    Example: yaptide users sessions alice
+    """
+    from yaptide.services import accounts  # noqa: PLC0415 - as above
+
+    backend = open_store().backend
+    user = administration.find_user(backend.database, name, provider)
+    sessions = accounts.list_sessions(backend, user)
+    if end:
+        accounts.end_other_sessions(backend, user, None)
+        print_message(f"Ended {format_count(len(sessions), 'session')} of {user.username}")
+    if as_json:
+        columns = ("id", "started", "expires", "address", "device")
+        print_json({"sessions": [{column: getattr(each, column) for column in columns} for each in sessions]})
+    elif not end:
+        table = [
+            (format_time(each.started), format_time(each.expires), each.address or "-", each.device or "-")
+            for each in sessions
+        ]
+        print_table(("signed in", "ends", "address", "program"), table)
+
+
+@app.command("export")
+def export_user(
+    name: UserName,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The archive to write.")],
+    provider: Provider = "",
+    as_json: AsJson = False,
+) -> None:
+    """Write all simulations of a user that have ended to an archive, which yaptide import reads.
+
+    Example: yaptide users export alice alice.zip
+    """
+    from yaptide.services import accounts  # noqa: PLC0415 - as above
+
+    backend = open_store().backend
+    exported = accounts.write_export(backend, administration.find_user(backend.database, name, provider), file)
+    if as_json:
+        print_json({"simulations": exported.job_ids, "unfinished": exported.unfinished, "bytes": file.stat().st_size})
+        return
+    left_out = f"; {exported.unfinished} have not ended and are left out" if exported.unfinished else ""
+    print_message(f"Exported {format_count(len(exported.job_ids), 'simulation')} of {name} to {file}{left_out}")
 
 
 @app.command("quota")

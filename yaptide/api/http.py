@@ -18,10 +18,13 @@ from werkzeug.routing import IntegerConverter
 
 from yaptide import logs
 from yaptide.api import cookies
+from yaptide.api.rights import RIGHTS
 from yaptide.domain.errors import Forbidden, InvalidInput, NotAuthenticated, TooLarge, YaptideError
 from yaptide.persistence import codec
-from yaptide.services import results, sessions, workers
+from yaptide.services import results, sessions, tokens, workers
+from yaptide.services.access import require_right
 from yaptide.services.backend import Backend
+from yaptide.services.devices import Origin
 from yaptide.services.users import User
 
 _JSON = "application/json"
@@ -107,6 +110,20 @@ def get_backend() -> Backend:
     return backend
 
 
+def get_origin() -> Origin:
+    """Return the origin of this request, for a sign-in."""
+    device = cookies.read_token(get_backend(), cookies.DEVICE)
+    return Origin(request.remote_addr or "", device, request.headers.get("User-Agent", ""))
+
+
+def get_session_id() -> str | None:
+    """Return the id of the session of this request; None for one with an API token."""
+    token = _bearer_token(request)
+    if token is not None and tokens.is_token(token):
+        return None
+    return sessions.session_of_token(get_backend(), access_token())
+
+
 def access_token() -> str | None:
     """Return the access token of this request: from the cookie, or for scripts from `Authorization: Bearer`."""
     return _access_token(get_backend(), request)
@@ -135,12 +152,34 @@ def _bearer_token(of: Request) -> str | None:
 
 
 def get_user() -> User:
-    """Return the user of this request; raise NotAuthenticated or Forbidden. Cached for the request."""
+    """Return the user of this request, if a token's scope allows it; raise NotAuthenticated or Forbidden.
+
+    Cached for the request.
+    """
     current = cast("JsonRequest", request)
     if current.user is None:
-        current.user = sessions.authenticate_user(get_backend(), access_token())
-        logs.bind_log_context(user=current.user.username)
+        user = _authenticate(get_backend(), current)
+        logs.bind_log_context(user=user.username)
+        require_right(user, RIGHTS[f"{'GET' if current.method == 'HEAD' else current.method} {current.url_rule}"])
+        current.user = user
     return current.user
+
+
+def get_reader() -> User | str | None:
+    """Return the access token of this request, or for one with an API token its user, if its scope allows the request.
+
+    For routes that authenticate a session together with what they read. Raises what `get_user` raises.
+    """
+    token = _bearer_token(request)
+    return get_user() if token is not None and tokens.is_token(token) else access_token()
+
+
+def _authenticate(backend: Backend, of: Request) -> User:
+    """Return the user of an API token, which counts in `Authorization: Bearer` only, or of a session."""
+    token = _bearer_token(of)
+    if token is not None and tokens.is_token(token):
+        return tokens.authenticate_token(backend, token)
+    return sessions.authenticate_user(backend, _access_token(backend, of))
 
 
 def authenticate_page(backend: Backend, of: Request) -> tuple[User, sessions.Token | None]:
@@ -183,7 +222,7 @@ def may_send_large(backend: Backend, environ: dict[str, Any], head: bytes) -> bo
     simulation = _WORK_OF.match(current.path) or _DIGITS_ONLY.match(current.headers.get(SIMULATION, ""))
     try:
         if current.path in _OF_USERS:
-            sessions.authenticate_user(backend, _access_token(backend, current))
+            require_right(_authenticate(backend, current), RIGHTS[f"POST {current.path}"])
         elif current.path in _OF_PAGES:
             authenticate_page(backend, current)
         elif simulation:
@@ -209,6 +248,8 @@ def guard_body() -> None:
     Raises what `get_user` raises, InvalidInput for a wrong update key, and later TooLarge for a route without large
     bodies.
     """
+    if request.method == "DELETE":
+        request.max_content_length = min(_SMALL, current_app.config["MAX_CONTENT_LENGTH"])
     if request.method not in ("POST", "PUT") or request.path == _CHECKS_ITSELF:
         return
     if request.path in _OF_USERS:

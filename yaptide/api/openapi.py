@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from yaptide.api.rights import RIGHTS
 from yaptide.api.schemas import ResultsReport
+from yaptide.domain.rights import least_scope
 
 _SIGNED_IN = "signed-in users"
 _KEY = "workers with the update key"
@@ -70,6 +72,12 @@ OWN_ERRORS = {
     "GET /auth/refresh": {401, 403},
     "POST /user/update": {409, 429},
     "POST /check": {409},
+    "POST /user/password": {409, 429},
+    "DELETE /user": {404, 409, 413, 429},
+    "DELETE /user/sessions": {404},
+    "GET /user/export": {409},
+    "POST /user/tokens": {404, 409},
+    "DELETE /user/tokens": {404},
     "POST /jobs/direct": {409, 422},
     "POST /jobs/batch": {409, 422},
     "POST /results": {409},
@@ -101,9 +109,10 @@ def errors_of(method: str, path: str, query: frozenset[str]) -> set[int]:
 
 def security_schemes(cookie: str) -> dict[str, dict[str, str]]:
     """Return the security schemes for users and workers; `cookie` is the name of the cookie with the access token."""
+    bearer = "An API token (`yap_…`), or the access token of a session"
     return {
         "cookie": {"type": "apiKey", "in": "cookie", "name": cookie, "description": "Set by signing in"},
-        "bearer": {"type": "http", "scheme": "bearer", "description": "The access token, for scripts"},
+        "bearer": {"type": "http", "scheme": "bearer", "description": bearer},
         "update_key": {"type": "http", "scheme": "bearer", "description": "The update key of the simulation"},
     }
 
@@ -115,6 +124,7 @@ def complete_document(spec: dict[str, Any] | str) -> dict[str, Any] | str:
     for path, operations in spec["paths"].items():
         for method, operation in operations.items():
             _complete(operation, method.upper(), path)
+    spec["tags"] = list({tag["name"]: tag for tag in spec["tags"]}.values())  # several blueprints have the same
     components = spec["components"]
     components["schemas"]["ResultsReport"] = ResultsReport.model_json_schema()  # parsed by its route, not by APIFlask
     components["responses"] = {f"Error{status}": _error(status, meaning) for status, meaning in ERRORS.items()}
@@ -123,6 +133,8 @@ def complete_document(spec: dict[str, Any] | str) -> dict[str, Any] | str:
 
 def _complete(operation: dict[str, Any], method: str, path: str) -> None:
     who = operation["x-for"] = who_may_call(method, path)
+    if f"{method} {path}" in RIGHTS:
+        operation["x-scope"] = least_scope(RIGHTS[f"{method} {path}"]) or "none"
     query = frozenset(parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "query")
     for status in sorted(errors_of(method, path, query)):
         operation["responses"].setdefault(str(status), {"$ref": f"#/components/responses/Error{status}"})

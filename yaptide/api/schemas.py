@@ -235,6 +235,14 @@ class Listing(Body):
     )
 
 
+class SummaryListing(Body):
+    """A page of the list of simulations."""
+
+    page: int = Field(1, ge=1, le=10**6)
+    page_size: int = Field(20, ge=1, le=1000)
+    title: str = Field("", max_length=500, description="As for `/user/simulations`")
+
+
 class UserUpdate(Body):
     """A new password with the current one, or SSH credentials, or nothing."""
 
@@ -242,6 +250,42 @@ class UserUpdate(Body):
     new_password: StrictStr | None = None
     cert: StrictStr | None = Field(None, description="SSH certificate in OpenSSH format; for users of Keycloak")
     private: StrictStr | None = Field(None, description="Private key of the certificate, without a passphrase")
+
+
+class NewPassword(Body):
+    """A new password, with the current one."""
+
+    password: StrictStr
+    new_password: StrictStr
+    end_sessions: StrictBool = Field(True, description="End all other sessions")
+    end_tokens: StrictBool = Field(False, description="Revoke all API tokens")
+
+
+class Farewell(Body):
+    """What confirms the deletion of an account."""
+
+    username: StrictStr = Field(description="The user name, typed again")
+    password: StrictStr = Field("", description="Not for users of Keycloak: they sign in again first")
+
+
+class SessionQuery(Body):
+    """A session of the user; without it, all other ones."""
+
+    id: str | None = Field(None, max_length=100, description="As in the list; missing: all sessions but this one")
+
+
+class TokenRequest(Body):
+    """An API token to create."""
+
+    name: StrictStr = Field(description="Unique for the user: 1 to 64 printable characters")
+    scope: Literal["read", "submit", "all", "admin"] = Field("read", description="What it may do; see docs/accounts.md")
+    expires: StrictStr = Field("90d", max_length=10, description="Lifetime, at most 366d, e.g. 90d or 12h")
+
+
+class TokenQuery(Body):
+    """An API token of the user."""
+
+    name: str = Field(max_length=1000)
 
 
 class JobQuery(Body):
@@ -303,6 +347,50 @@ class SignedIn(Message):
     refresh_exp: int | None = None
 
 
+class SessionInfo(BaseModel):
+    """A session: when, from which address and with which program the user signed in."""
+
+    id: str
+    started: str | None
+    expires: str
+    address: str | None
+    device: str | None
+    is_current: bool
+
+
+class Sessions(Message):
+    """The sessions of the user, the latest first."""
+
+    sessions: list[SessionInfo]
+
+
+class TokenInfo(BaseModel):
+    """An API token, without its text."""
+
+    name: str
+    scope: str
+    created: str
+    expires: str
+
+
+class ListedToken(TokenInfo):
+    """An API token in the list."""
+
+    last_used: str | None = Field(description="Accurate to a minute; null: never used")
+
+
+class CreatedToken(Message, TokenInfo):
+    """A new API token. Its text is not shown again."""
+
+    token: str
+
+
+class Tokens(Message):
+    """The API tokens of the user, by name."""
+
+    tokens: list[ListedToken]
+
+
 class Reported(Message):
     """The current state of the simulation or task, whatever was reported: it tells workers about a cancellation."""
 
@@ -355,13 +443,22 @@ class Wanted(Message):
     wanted: bool
 
 
+class HeldToken(BaseModel):
+    """The API token of this request."""
+
+    name: str
+    scope: str
+    expires: str
+
+
 class CurrentUser(Message):
-    """The signed-in user."""
+    """The signed-in user, or the user of an API token."""
 
     username: str
     certificate_exp: int | None = Field(
         None, description="Expiry of the SSH certificate of a user of Keycloak, in milliseconds since the epoch"
     )
+    token: HeldToken | None = Field(None, description="The API token of this request; missing without one")
 
 
 class ResultsReport(BaseModel):
@@ -473,6 +570,63 @@ class WatchedSimulations(Message):
     simulations: list[WatchedSimulation]
 
 
+class SummarizedTask(BaseModel):
+    """A task; `estimated_time` in seconds."""
+
+    task_id: int
+    task_state: str
+    requested_primaries: int
+    simulated_primaries: int
+    start_time: str | None
+    end_time: str | None
+    last_update_time: str | None
+    estimated_time: int | None
+
+
+class Summary(Message):
+    """A simulation; times are ISO 8601."""
+
+    job_id: str
+    job_state: str
+    user: str
+    title: str
+    sim_type: str
+    platform: str
+    simulator_version: str | None
+    simulator_digest: str | None
+    start_time: str
+    end_time: str | None
+    reason: str | None = Field(description="Why it failed")
+    waiting: str | None = Field(description="Why it cannot start or continue now")
+    queue: str | None = Field(description="Tasks that wait on a cluster")
+    requested_primaries: int
+    simulated_primaries: int
+    stored_bytes: int
+    refused: list[RefusedPage]
+    tasks: list[SummarizedTask]
+
+
+class ListedSimulation(BaseModel):
+    """A simulation in the list; times are ISO 8601."""
+
+    job_id: str
+    title: str
+    start_time: str
+    end_time: str | None
+    platform: str
+    input_type: str
+    sim_type: str
+    job_state: str
+    waiting: str | None
+
+
+class Summaries(Message):
+    """The number of all simulations of the user, and those on the page."""
+
+    simulations_count: int
+    simulations: list[ListedSimulation]
+
+
 class SimulationMetadata(BaseModel):
     """Description of a simulation."""
 
@@ -553,6 +707,7 @@ class Change(BaseModel):
     from_state: str | None
     to_state: str
     time: str
+    exact_time: str = Field(description="The same time as ISO 8601, with microseconds")
     actor: str
     reason: str | None
 

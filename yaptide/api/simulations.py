@@ -2,6 +2,7 @@
 
 import html
 from dataclasses import asdict, replace
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -10,10 +11,10 @@ from flask import Response, request
 
 from yaptide import logs
 from yaptide.api import openapi, schemas
-from yaptide.api.http import access_token, get_backend, get_user, http_date, json_response, stitched_response
+from yaptide.api.http import get_backend, get_reader, get_user, http_date, json_response, stitched_response
 from yaptide.domain.errors import Forbidden, InvalidInput
 from yaptide.domain.states import EntityState
-from yaptide.services import checks, conversion, logfiles, simulations, watching
+from yaptide.services import checks, conversion, logfiles, simulations, summaries, watching
 from yaptide.services.access import may_use_clusters
 
 blueprint = APIBlueprint("simulations", __name__, tag="Simulations")
@@ -87,7 +88,7 @@ def _submission(project: schemas.Project | schemas.ProjectToCheck) -> simulation
 @blueprint.output(schemas.JobStatus)
 def get_status(query: schemas.JobQuery) -> Response:
     """Show the state of a simulation and its tasks."""
-    user, status = simulations.poll_status(get_backend(), access_token(), query.job_id)
+    user, status = simulations.poll_status(get_backend(), get_reader(), query.job_id)
     logs.bind_log_context(user=user.username)
     state = status.simulation.job_state
     tasks = [_task(task) for task in status.tasks]
@@ -115,6 +116,24 @@ def watch_simulations(query: schemas.Watching) -> Response:
     response.headers["Cache-Control"] = "private, no-cache"
     response.make_conditional(request)
     return response
+
+
+@blueprint.get("/jobs/summary")
+@blueprint.input(schemas.JobQuery, location="query", arg_name="query")
+@blueprint.output(schemas.Summary)
+def summarize_simulation(query: schemas.JobQuery) -> Response:
+    """Summarize a simulation and its tasks, as `yaptide status --json` does, but without the range."""
+    summary = summaries.summarize_simulation(get_backend(), get_user(), query.job_id)
+    return json_response({"message": "Summary", **summary})
+
+
+@blueprint.get("/jobs/list")
+@blueprint.input(schemas.SummaryListing, location="query", arg_name="query")
+@blueprint.output(schemas.Summaries)
+def list_summaries(query: schemas.SummaryListing) -> Response:
+    """List the user's simulations, newest first, as `yaptide list --json` does."""
+    page = simulations.Page(query.page, query.page_size, title=query.title)
+    return json_response({"message": "Simulations", **summaries.list_simulations(get_backend(), get_user(), page)})
 
 
 def _task(task: Any) -> dict[str, Any]:
@@ -167,8 +186,10 @@ def report_simulation(json_data: schemas.SimulationReport) -> Response:
 @blueprint.output(schemas.History)
 def get_history(query: schemas.JobQuery) -> Response:
     """List every change of state: when, by whom, and why."""
-    rows = simulations.read_history(get_backend(), get_user(), query.job_id)
-    changes = [{**row._mapping, "time": http_date(row.time)} for row in rows]
+    rows = summaries.list_history(get_backend(), get_user(), query.job_id)
+    changes = [
+        {**row, "time": http_date(datetime.fromisoformat(row["time"])), "exact_time": row["time"]} for row in rows
+    ]
     return json_response({"message": "Job history", "history": changes})
 
 

@@ -6,11 +6,19 @@ from apiflask import APIBlueprint
 from flask import Response, request
 
 from yaptide.api import cookies, schemas
-from yaptide.api.cookies import ACCESS, DEVICE, REFRESH
-from yaptide.api.http import access_token, bearer_token, get_backend, get_user, json_response, to_milliseconds
+from yaptide.api.cookies import ACCESS, REFRESH
+from yaptide.api.http import (
+    access_token,
+    bearer_token,
+    get_backend,
+    get_origin,
+    get_user,
+    http_date,
+    json_response,
+    to_milliseconds,
+)
 from yaptide.domain.errors import Conflict, Forbidden, InvalidInput, NotAuthenticated
 from yaptide.services import administration, credentials, sessions, users
-from yaptide.services.devices import Origin
 
 blueprint = APIBlueprint("users", __name__, tag="Users")
 
@@ -32,11 +40,7 @@ def register_user(json_data: schemas.Credentials) -> Response:
 @blueprint.output(schemas.SignedIn, status_code=202)
 def sign_in(json_data: schemas.Credentials) -> Response:
     """Sign in. Sets the cookies `access_token_…`, `refresh_token_…` and `known_device_…`; the last grants no access."""
-    return _signed_in(sessions.sign_in(get_backend(), json_data.username, json_data.password, _origin()))
-
-
-def _origin() -> Origin:
-    return Origin(request.remote_addr or "", _cookie(DEVICE))
+    return _signed_in(sessions.sign_in(get_backend(), json_data.username, json_data.password, get_origin()))
 
 
 def _signed_in(signed_in: sessions.SignedIn) -> Response:
@@ -67,9 +71,12 @@ def refresh_token() -> Response:
 @blueprint.get("/auth/status")
 @blueprint.output(schemas.CurrentUser)
 def get_session() -> Response:
-    """Show the signed-in user."""
+    """Show the user who is signed in, and the API token of the request, if any."""
     user = get_user()
     document: dict[str, Any] = {"message": "User status", "username": user.username}
+    if user.token is not None:
+        held = {"name": user.token.name, "scope": user.token.scope, "expires": http_date(user.token.expires)}
+        document["token"] = held
     if user.is_keycloak:
         ends = credentials.certificate_end(administration.read_certificate(get_backend().database, user))
         document |= {} if ends is None else {"certificate_exp": to_milliseconds(ends)}
@@ -96,7 +103,7 @@ def keycloak_login(json_data: schemas.KeycloakName) -> Response:
     """
     tokens = bearer_token(), json_data.username, _cookie(ACCESS), _cookie(REFRESH)
     try:
-        return _signed_in(sessions.sign_in_through_keycloak(get_backend(), *tokens))
+        return _signed_in(sessions.sign_in_through_keycloak(get_backend(), *tokens, get_origin()))
     except NotAuthenticated as error:  # signed out meanwhile: the next sign-in starts a new session
         response = json_response({"message": str(error)}, 401)
         cookies.clear_tokens(get_backend(), response)

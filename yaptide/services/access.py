@@ -1,13 +1,13 @@
 """Authorisation: what a user may do with a simulation. Everything that reads or changes one asks here."""
 
 from collections.abc import Collection
-from enum import StrEnum
 from typing import Protocol
 
 from sqlalchemy import Connection
 
 from yaptide.domain import names
 from yaptide.domain.errors import Forbidden, NotFound
+from yaptide.domain.rights import ALLOWED, Action as Action
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models.users import KEYCLOAK_USER, YAPTIDE_USER
 from yaptide.persistence.queries import simulations
@@ -16,21 +16,15 @@ from yaptide.persistence.queries.users import User
 #: The web front end recognises this text and does not show it.
 NO_SUCH_JOB = "Job with provided ID does not exist"
 NOT_YOURS = "Job with provided ID does not belong to the user"
+#: By whether a wider scope would not help either.
+_OUT_OF_SCOPE = {
+    False: "The scope of this token is {}, which does not allow this: use a token with a wider scope",
+    True: "Tokens cannot change the account: sign in with your password",
+}
 #: Anyone with access to the command line on the machine of the database.
 ADMINISTRATOR = User(0, "operator", "")
 #: How settings mark users of Keycloak.
 _KEYCLOAK = "keycloak"
-
-
-class Action(StrEnum):
-    """An action on an existing simulation."""
-
-    READ = "read"
-    """Read its state, tasks, input, results, log files and history."""
-    RUN = "run"
-    """Get the update key, with which tasks are run and reported."""
-    CANCEL = "cancel"
-    DELETE = "delete"
 
 
 class Owned(Protocol):
@@ -41,9 +35,20 @@ class Owned(Protocol):
         """The id of the user."""
 
 
-def may(user: User, action: Action, simulation: Owned) -> bool:  # noqa: ARG001 - all actions need the same rights
-    """Return whether `user` may perform the action: the owner and the administrator may."""
-    return user is ADMINISTRATOR or user.id == simulation.user_id
+def may(user: User, action: Action, simulation: Owned | None = None) -> bool:
+    """Return whether `user` may perform the action, on this simulation: its owner and the administrator may.
+
+    A program with a token may only do what the token's scope allows.
+    """
+    if user.token is not None and action not in ALLOWED[user.token.scope]:
+        return False
+    return simulation is None or user is ADMINISTRATOR or user.id == simulation.user_id
+
+
+def require_right(user: User, action: Action) -> None:
+    """Raise Forbidden unless the token of `user`, if any, allows the action."""
+    if user.token is not None and not may(user, action):
+        raise Forbidden(_OUT_OF_SCOPE[action == Action.CHANGE_ACCOUNT].format(user.token.scope))
 
 
 def listed_owner(user: User) -> int | None:
@@ -53,6 +58,7 @@ def listed_owner(user: User) -> int | None:
 
 def require_access(user: User, action: Action, simulation: Owned) -> None:
     """Raise Forbidden unless `user` may perform the action."""
+    require_right(user, action)
     if not may(user, action, simulation):
         raise Forbidden(NOT_YOURS)
 
@@ -79,7 +85,8 @@ def is_operator(operators: Collection[tuple[str, str]], user: User) -> bool:
 
 
 def require_operator(operators: Collection[tuple[str, str]], user: User) -> None:
-    """Raise Forbidden unless `is_operator`."""
+    """Raise Forbidden unless `is_operator`, now, whatever the user was when a token was created."""
+    require_right(user, Action.OPERATE)
     if not is_operator(operators, user):
         raise Forbidden("Only operators see this page: an administrator names them in YAPTIDE_ADMINS")
 

@@ -18,7 +18,15 @@ from yaptide.domain.errors import Conflict, InvalidInput, NotFound
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.engine import Database, Record, retry_contended
 from yaptide.persistence.models.users import YAPTIDE_USER
-from yaptide.persistence.queries import administration as queries, secrets, simulations, tasks, transitions, users
+from yaptide.persistence.queries import (
+    administration as queries,
+    secrets,
+    simulations,
+    tasks,
+    tokens,
+    transitions,
+    users,
+)
 from yaptide.persistence.queries.administration import Contents, Holdings
 from yaptide.persistence.queries.transitions import Audit, Locked
 from yaptide.persistence.queries.users import Subject, User
@@ -36,8 +44,20 @@ LOCAL = YAPTIDE_USER
 
 MAX_NAME = 128
 
+#: Whatever the present password is; no hash looks like this.
+ANY_HASH = ""
+
 _CHANGED = "It has changed in the meantime, and nothing was removed; check it again"
 _MERGING = frozenset({EntityState.MERGING_QUEUED, EntityState.MERGING_RUNNING})
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What ends with a change of the password: sessions, except the one to `keep`, and API tokens."""
+
+    sessions: bool = True
+    tokens: bool = False
+    keep: str | None = None
 
 
 def check_name(name: str, kind: str = "user") -> None:
@@ -130,8 +150,18 @@ def _taken(database: Database, username: str, message: str) -> Conflict:
 
 
 @retry_contended
-def set_password(database: Database, user: User, password: str, least_password: int = passwords.LEAST) -> None:
-    """Set the password of a local user and end all sessions of the user.
+def set_password(
+    database: Database,
+    user: User,
+    password: str,
+    least_password: int = passwords.LEAST,
+    ending: Ending = Ending(),
+    instead_of: str | None = ANY_HASH,
+) -> bool:
+    """Set the password of a local user and end what `ending` says; all sessions, unless it is given.
+
+    With `instead_of`, the hash of the present password (None: there is none), nothing happens if it is another one;
+    returns whether the password was set.
 
     Raises InvalidInput for a password that is rejected or shorter than `least_password`, Conflict for a Keycloak user.
     """
@@ -139,8 +169,15 @@ def set_password(database: Database, user: User, password: str, least_password: 
         raise Conflict(f"{user.username} signs in through Keycloak and has no password here")
     password_hash = _new_hash(password, least_password)
     with database.writing() as connection:
+        users.lock_user(connection, user.id)
+        if instead_of not in (ANY_HASH, users.password_hash(connection, user.id)):
+            return False
         users.set_password(connection, user.id, password_hash)
-        users.end_sessions(connection, user.id)
+        if ending.sessions:
+            users.end_sessions(connection, user.id, keep=ending.keep)
+        if ending.tokens:
+            tokens.remove_tokens(connection, user.id)
+    return True
 
 
 def rename_user(database: Database, user: User, username: str) -> None:
@@ -183,8 +220,8 @@ def chosen_subject(database: Database, user: User, subject: str, issuer: str) ->
 def link_user(database: Database, user: User, subject: Subject | None) -> None:
     """Link a Keycloak account to `subject`; None: to the next user who signs in with its name.
 
-    Its sessions end, and its SSH credentials are removed. Raises NotFound, or Conflict for a local account or if
-    `subject` has another account.
+    Its sessions and API tokens end, and its SSH credentials are removed. Raises NotFound, or Conflict for a local
+    account or if `subject` has another account.
     """
     if not user.is_keycloak:
         raise Conflict(f"{user.username} signs in with a local password, not through Keycloak")
@@ -194,6 +231,7 @@ def link_user(database: Database, user: User, subject: Subject | None) -> None:
                 raise NotFound(f"There is no user {user.username!r}")
             users.link_account(connection, user.id, subject)
             users.end_sessions(connection, user.id)
+            tokens.remove_tokens(connection, user.id)
     except IntegrityError:
         raise Conflict("This Keycloak user already has an account: see `yaptide users list --json`") from None
 

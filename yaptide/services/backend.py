@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from yaptide.persistence.engine import Database
+from yaptide.services.last_uses import LastUses
 from yaptide.services.passwords import LEAST
 from yaptide.services.spool import Spool
 from yaptide.services.throttle import Throttle
@@ -84,7 +85,8 @@ class Backend:
     The database; the staging area for the output of tasks; the key that signs tokens; the limits; the dispatcher; the
     throttle for failed sign-ins; the data folder, where large bodies wait for their check; the keys of the
     `yaptide.services.secrets.Vault`; the Keycloak realm, or None; the simulators that external workers run; the
-    simulator that runs converted projects (or `auto`, `off`); and the users (provider, name) who see the operator page.
+    simulator that runs converted projects (or `auto`, `off`); the users (provider, name) who see the operator page; and
+    the writer of tokens' last uses.
     """
 
     database: Database
@@ -99,6 +101,7 @@ class Backend:
     foreign_workers: frozenset[str] = frozenset()
     editor_simulator: str = "auto"
     operators: frozenset[tuple[str, str]] = frozenset()
+    last_uses: LastUses = field(default_factory=LastUses)
 
 
 @dataclass(frozen=True, slots=True)

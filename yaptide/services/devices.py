@@ -28,10 +28,11 @@ _ALGORITHM = "HS256"
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The origin of a request: its address, and the device cookie from an earlier sign-in."""
+    """The origin of a request: its address, the device cookie from an earlier sign-in, and the name of the program."""
 
     address: str = ""
     device: str | None = None
+    program: str = ""
 
 
 def recognize_device(backend: Backend, account: Account | None, origin: Origin) -> str | None:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from yaptide.domain.errors import Forbidden, NotAuthenticated, NotConfigured
 from yaptide.persistence.engine import Record, retry_contended
 from yaptide.persistence.queries import simulations, users as queries
-from yaptide.persistence.queries.users import Subject, User
+from yaptide.persistence.queries.users import SignIn, Subject, User
 from yaptide.services import access, devices, users
 from yaptide.services.backend import Backend, Token as Token, utc_now
 from yaptide.services.devices import Origin
@@ -25,6 +25,8 @@ from yaptide.services.devices import Origin
 _ACCESS = "access"
 _REFRESH = "refresh"
 _ALGORITHM = "HS256"
+#: Characters that are stored of the place of a sign-in.
+_LONGEST_ADDRESS, _LONGEST_PROGRAM = 64, 200
 
 #: The web front end recognises this text and does not show it.
 NO_TOKEN = "No token provided"  # noqa: S105 - a message, not a secret
@@ -46,11 +48,16 @@ class SignedIn:
 def sign_in(backend: Backend, username: str, password: str, origin: Origin = Origin()) -> SignedIn:  # noqa: B008
     """Begin a session and remember its origin; raise what `users.check_password` raises."""
     user = users.check_password(backend, username, password, origin)
-    return replace(begin_session(backend, user), device=devices.remember_device(backend, user, origin))
+    return replace(begin_session(backend, user, origin=origin), device=devices.remember_device(backend, user, origin))
 
 
 def sign_in_through_keycloak(
-    backend: Backend, token: str | None, username: str | None, access_token: str | None, refresh_token: str | None
+    backend: Backend,
+    token: str | None,
+    username: str | None,
+    access_token: str | None,
+    refresh_token: str | None,
+    origin: Origin = Origin(),  # noqa: B008
 ) -> SignedIn:
     """Begin or continue the session of a user with a Keycloak access token; it ends with that token.
 
@@ -74,13 +81,17 @@ def sign_in_through_keycloak(
     if present is not None and _continue_session(backend, present, user, ends):
         signed_in = _tokens(backend, present, ends)
     else:
-        signed_in = begin_session(backend, user, ends, identity.subject)
+        signed_in = begin_session(backend, user, ends, identity.subject, origin)
     return replace(signed_in, remark=remark)
 
 
 @retry_contended
 def begin_session(
-    backend: Backend, user: User, ends: datetime | None = None, subject: Subject | None = None
+    backend: Backend,
+    user: User,
+    ends: datetime | None = None,
+    subject: Subject | None = None,
+    origin: Origin = Origin(),  # noqa: B008
 ) -> SignedIn:
     """Begin a session of an authenticated user until `ends`, or for the configured lifetime.
 
@@ -92,10 +103,16 @@ def begin_session(
         with backend.database.writing() as connection:
             if subject is not None:
                 users.confirm_subject(connection, user, subject)
-            queries.add_session(connection, session, user.id, ends, utc_now())
+            queries.add_session(connection, session, user.id, ends, _describe(origin))
     except IntegrityError:
         raise NotAuthenticated(users.WRONG) from None  # the user has just been removed
     return _tokens(backend, session, ends)
+
+
+def _describe(origin: Origin) -> SignIn:
+    """Return the part of an origin that its user sees later. A client chooses the program's name."""
+    program = "".join(character for character in origin.program if character.isprintable())
+    return SignIn(utc_now(), origin.address[:_LONGEST_ADDRESS], program[:_LONGEST_PROGRAM])
 
 
 @retry_contended
@@ -129,13 +146,16 @@ def authenticate_user(backend: Backend, access_token: str | None) -> User:
 
 
 def authenticate_with(
-    backend: Backend, connection: Connection, access_token: str | None, job_id: str
+    backend: Backend, connection: Connection, caller: User | str | None, job_id: str
 ) -> tuple[User, Record]:
-    """Return the user of an access token, and the simulation with this job_id, in one round trip.
+    """Return the caller of a request, and the simulation with this job_id.
 
-    Raises what `authenticate_user` and `access.find_readable` raise.
+    The caller is a user who is authenticated already, or an access token; that takes one round trip for both. Raises
+    what `authenticate_user` and `access.find_readable` raise.
     """
-    row = simulations.by_session(connection, session_of_token(backend, access_token), job_id, utc_now())
+    if isinstance(caller, User):
+        return caller, access.find_readable(connection, caller, job_id)
+    row = simulations.by_session(connection, session_of_token(backend, caller), job_id, utc_now())
     if row is None:
         raise Forbidden(EXPIRED)
     user, simulation = row

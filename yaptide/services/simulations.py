@@ -438,14 +438,14 @@ def estimate_time_left(rows: Sequence[Any], now: datetime) -> timedelta | None:
     return (now - min(begun)) * ((wanted - done) / done)
 
 
-def poll_status(backend: Backend, access_token: str | None, job_id: str) -> tuple[User, Status]:
-    """Return the user of an access token, and the status of a simulation with tasks of `queries.tasks.list_polled`.
+def poll_status(backend: Backend, caller: User | str | None, job_id: str) -> tuple[User, Status]:
+    """Return the caller, a user or an access token, and the status of a simulation with tasks of `tasks.list_polled`.
 
     For browsers, which poll: as few round trips as possible, and no conversion. Raises what
     `sessions.authenticate_user` and `read_status` raise.
     """
     with backend.database.read_committed() as connection:
-        user, simulation = sessions.authenticate_with(backend, connection, access_token, job_id)
+        user, simulation = sessions.authenticate_with(backend, connection, caller, job_id)
         rows = tasks.list_polled(connection, simulation.id)
         return user, Status(simulation, rows, _why_waiting(backend, connection, simulation, job_id, rows))
 

@@ -19,6 +19,7 @@ from yaptide.persistence.queries import users
 from yaptide.persistence.queries.users import Account, Subject, User as User
 from yaptide.services import administration, devices, passwords
 from yaptide.services.access import NO_SUCH_JOB
+from yaptide.services.administration import Ending as Ending
 from yaptide.services.backend import Backend
 from yaptide.services.devices import Origin
 from yaptide.services.passwords import Match
@@ -169,15 +170,21 @@ def _verify(backend: Backend, account: Account | None, password: str, queue: pas
     return account.user
 
 
-def change_password(backend: Backend, user: User, password: str, new_password: str) -> None:
-    """Replace the password of a signed-in user, and end all sessions of the user.
+def change_password(
+    backend: Backend,
+    user: User,
+    password: str,
+    new_password: str,
+    ending: Ending = Ending(),  # noqa: B008
+) -> None:
+    """Replace the password of a signed-in user, and end what `ending` says; all sessions, unless it is given.
 
     Raises Conflict for a user of Keycloak, and what `confirm_password` and `set_password` raise.
     """
     if user.is_keycloak:
         raise Conflict("You sign in through Keycloak: change your password there")
     confirm_password(backend, user, password)
-    set_password(backend, user.username, new_password)
+    administration.set_password(backend.database, user, new_password, backend.limits.password, ending)
 
 
 def set_password(backend: Backend, username: str, password: str) -> None:

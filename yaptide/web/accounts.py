@@ -1,14 +1,17 @@
 """Signing in and out, registering, and a user's own account."""
 
-from flask import Response, flash, render_template, request, session as browser, url_for
+from flask import Response, flash, render_template, request, send_file, session as browser, url_for
 from flask.typing import ResponseReturnValue
 
 from yaptide.api import cookies
-from yaptide.api.http import access_token, get_backend
+from yaptide.api.http import access_token, get_backend, get_origin
 from yaptide.domain.errors import InvalidInput, YaptideError
-from yaptide.services import authorization, sessions, users
-from yaptide.services.devices import Origin
-from yaptide.services.users import User
+from yaptide.domain.rights import Scope
+from yaptide.services import accounts, authorization, reset_links, sessions, tokens, users
+from yaptide.services.access import is_operator
+from yaptide.services.backend import utc_now
+from yaptide.services.tokens import NewToken
+from yaptide.services.users import Ending, User
 from yaptide.web import errors, session
 from yaptide.web.blueprints import new_blueprint
 
@@ -31,14 +34,10 @@ def sign_in() -> ResponseReturnValue:
     """Sign in with a password."""
     form = request.form
     try:
-        signed_in = sessions.sign_in(get_backend(), form.get("username", ""), form.get("password", ""), _origin())
+        signed_in = sessions.sign_in(get_backend(), form.get("username", ""), form.get("password", ""), get_origin())
     except YaptideError as error:
         return _sign_in_form(str(error)), errors.status_of(error)
     return _keep_tokens(session.redirect_to(_next_address()), signed_in)
-
-
-def _origin() -> Origin:
-    return Origin(request.remote_addr or "", cookies.read_token(get_backend(), cookies.DEVICE))
 
 
 def _keep_tokens(response: Response, signed_in: sessions.SignedIn) -> Response:
@@ -96,7 +95,7 @@ def finish_keycloak() -> ResponseReturnValue:
     backend, attempt = get_backend(), browser.pop(_ATTEMPT, {})
     try:
         token = authorization.finish_sign_in(backend, attempt, request.args, _callback())
-        signed_in = sessions.sign_in_through_keycloak(backend, token, None, None, None)
+        signed_in = sessions.sign_in_through_keycloak(backend, token, None, None, None, get_origin())
     except YaptideError as error:
         return _sign_in_form(str(error)), errors.status_of(error)
     if signed_in.remark:
@@ -121,7 +120,7 @@ def register() -> ResponseReturnValue:
     try:
         _require_equal(password, form.get("repeated", ""))
         users.sign_up(get_backend(), username, password, request.remote_addr or "")
-        signed_in = sessions.sign_in(get_backend(), username, password, _origin())
+        signed_in = sessions.sign_in(get_backend(), username, password, get_origin())
     except YaptideError as error:
         return _registration_form(str(error)), errors.status_of(error)
     return _keep_tokens(session.redirect_to(_next_address()), signed_in)
@@ -138,28 +137,133 @@ def _registration_form(error: str = "") -> str:
     return render_template("register.html", error=error, username=username, limits=limits)
 
 
+@blueprint.get("/reset-password")
+def show_reset() -> ResponseReturnValue:
+    """Show the form to set a new password, for a user with a link from an administrator."""
+    return _reset_form(request.args.get("token", ""))
+
+
+@blueprint.post("/reset-password")
+def reset_password() -> ResponseReturnValue:
+    """Set a new password with a link."""
+    form = request.form
+    token, password = form.get("token", ""), form.get("new_password", "")
+    try:
+        _require_equal(password, form.get("repeated", ""))
+        reset_links.reset_password(get_backend(), token, password, end_tokens="end_tokens" in form)
+    except YaptideError as error:
+        return _reset_form(token, str(error)), errors.status_of(error)
+    flash("Your password has been changed. Sign in with the new one", "success")
+    return session.redirect_to(url_for("account_pages.show_sign_in"))
+
+
+def _reset_form(token: str, error: str = "") -> str:
+    backend, user = get_backend(), None
+    try:
+        user = reset_links.find_user(backend, token)
+    except YaptideError as invalid:
+        error = str(invalid)
+    return render_template("reset_password.html", user=user, token=token, error=error, limits=backend.limits)
+
+
 @blueprint.get("/account")
 def show_account() -> ResponseReturnValue:
-    """Show what a user stores, and the form to change the password."""
+    """Show what a user stores, the API tokens and sessions, and the forms to change them."""
     return _account_page(session.require_user())
 
 
 @blueprint.post("/account/password")
 def change_password() -> ResponseReturnValue:
     """Change the password, which ends all sessions of the user but this one."""
-    user, backend, form = session.require_user(), get_backend(), request.form
+    user, form = session.require_user(), request.form
     password = form.get("new_password", "")
     try:
         _require_equal(password, form.get("repeated", ""))
-        users.change_password(backend, user, form.get("password", ""), password)
-        signed_in = sessions.begin_session(backend, user)
+        ending = Ending(tokens="end_tokens" in form, keep=session.find_session())
+        users.change_password(get_backend(), user, form.get("password", ""), password, ending)
     except YaptideError as error:
-        return _account_page(user, str(error)), errors.status_of(error)
-    flash("Your password has been changed. All other sessions have ended", "success")
-    return _keep_tokens(session.redirect_to(url_for("account_pages.show_account")), signed_in)
+        return _account_page(user, password=str(error)), errors.status_of(error)
+    return _back_to_account("Your password has been changed. All other sessions have ended")
 
 
-def _account_page(user: User, error: str = "") -> str:
+@blueprint.post("/account/tokens")
+def create_token() -> ResponseReturnValue:
+    """Create an API token and show it, once."""
+    user, form = session.require_user(), request.form
+    try:
+        scope = _scope(form.get("scope", ""))
+        token = tokens.create_token(get_backend(), user, form.get("name", ""), scope, form.get("expires", ""))
+    except YaptideError as error:
+        return _account_page(user, tokens=str(error)), errors.status_of(error)
+    return _account_page(user, token)
+
+
+def _scope(text: str) -> Scope:
+    if text not in list(Scope):
+        raise InvalidInput(f"Unknown scope {text[:40]!r}: use {', '.join(Scope)}")
+    return Scope(text)
+
+
+@blueprint.post("/account/tokens/revoke")
+def revoke_token() -> ResponseReturnValue:
+    """Revoke an API token."""
+    name = request.form.get("name", "")
+    tokens.revoke_token(get_backend(), session.require_user(), name)
+    return _back_to_account(f"The token {name} has been revoked")
+
+
+@blueprint.post("/account/sessions/end")
+def end_sessions() -> ResponseReturnValue:
+    """End one session, or all but this one."""
+    user, backend, name = session.require_user(), get_backend(), request.form.get("id", "")
+    if name:
+        accounts.end_session(backend, user, name)
+    else:
+        accounts.end_other_sessions(backend, user, session.find_session())
+    return _back_to_account("The session has ended" if name else "All other sessions have ended")
+
+
+@blueprint.get("/account/export")
+def export_account() -> ResponseReturnValue:
+    """Return an archive of all simulations that have ended."""
+    file, _ = accounts.open_export(get_backend(), session.require_user())
+    return send_file(file, "application/zip", as_attachment=True, download_name="yaptide.zip", max_age=0)
+
+
+@blueprint.post("/account/delete")
+def delete_account() -> ResponseReturnValue:
+    """Delete the account with everything that belongs to it."""
+    user, backend, form = session.require_user(), get_backend(), request.form
+    name, password = form.get("username", ""), form.get("password", "")
+    try:
+        accounts.delete_account(backend, user, name, password, session.find_session())
+    except YaptideError as error:
+        return _account_page(user, deletion=str(error)), errors.status_of(error)
+    browser.clear()
+    flash("Your account has been deleted", "success")
+    response = session.redirect_to(url_for("account_pages.show_sign_in"))
+    cookies.clear_tokens(backend, response)
+    return response
+
+
+def _back_to_account(message: str) -> Response:
+    flash(message, "success")
+    return session.redirect_to(url_for("account_pages.show_account"))
+
+
+def _account_page(user: User, new_token: NewToken | None = None, **problems: str) -> str:
+    """Return the page; `problems` are messages for its parts: password, tokens, deletion."""
     backend = get_backend()
-    storage = users.read_storage(backend, user)
-    return render_template("account.html", user=user, storage=storage, error=error, limits=backend.limits)
+    return render_template(
+        "account.html",
+        user=user,
+        storage=users.read_storage(backend, user),
+        problems=problems,
+        limits=backend.limits,
+        tokens=tokens.list_tokens(backend, user),
+        new_token=new_token,
+        scopes=[scope for scope in Scope if scope != Scope.ADMIN or is_operator(backend.operators, user)],
+        lifetime=tokens.LIFETIME,
+        sessions=accounts.list_sessions(backend, user, session.find_session()),
+        now=utc_now(),
+    )

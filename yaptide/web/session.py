@@ -17,6 +17,7 @@ from werkzeug.utils import redirect
 from yaptide.api import cookies
 from yaptide.api.http import authenticate_page, get_backend
 from yaptide.domain.errors import NotAuthenticated
+from yaptide.services import sessions
 from yaptide.services.users import User
 
 _csrf = CSRFProtect()
@@ -67,6 +68,15 @@ def require_user() -> User:
     if user is None:
         raise NotAuthenticated("Sign in to see this page")
     return user
+
+
+def find_session() -> str | None:
+    """Return the id of the session of the signed-in user, or None."""
+    if find_user() is None:
+        return None
+    renewed = g.get("new_access")
+    token = cookies.read_token(get_backend(), cookies.ACCESS) if renewed is None else renewed.text
+    return sessions.session_of_token(get_backend(), token)
 
 
 def _authenticate() -> User | None:

@@ -14,7 +14,7 @@ from yaptide.persistence.models.simulations import (
 )
 from yaptide.persistence.models.submission_keys import SubmissionKeyModel
 from yaptide.persistence.models.tasks import BatchTaskModel, CeleryTaskModel, TaskModel
-from yaptide.persistence.models.users import KeycloakUserModel, SessionModel, UserModel, YaptideUserModel
+from yaptide.persistence.models.users import KeycloakUserModel, SessionModel, TokenModel, UserModel, YaptideUserModel
 
 __all__ = [
     "Base",
@@ -35,6 +35,7 @@ __all__ = [
     "StateHistoryModel",
     "SubmissionKeyModel",
     "TaskModel",
+    "TokenModel",
     "UserModel",
     "YaptideUserModel",
 ]

@@ -6,6 +6,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, T
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 from sqlalchemy.schema import SchemaItem
 
+from yaptide.domain.rights import Scope
 from yaptide.persistence.models.base import Base, one_of
 from yaptide.persistence.models.simulations import SimulationModel
 
@@ -37,6 +38,9 @@ class UserModel(Base):
         back_populates="user", cascade="all, delete-orphan", passive_deletes=True
     )
     sessions: Mapped[list["SessionModel"]] = relationship(
+        back_populates="user", cascade="all, delete-orphan", passive_deletes=True
+    )
+    tokens: Mapped[list["TokenModel"]] = relationship(
         back_populates="user", cascade="all, delete-orphan", passive_deletes=True
     )
 
@@ -85,5 +89,30 @@ class SessionModel(Base):
     id: Mapped[str] = mapped_column(String(64), primary_key=True, doc="Random identifier, contained in the tokens")
     user_id: Mapped[int] = mapped_column(ForeignKey("User.id", ondelete="CASCADE"), doc="User who signed in")
     expires: Mapped[datetime] = mapped_column(doc="Expiry of the refresh token (UTC)")
+    started: Mapped[datetime | None] = mapped_column(
+        doc="Time of the sign-in (UTC); null: by a version that did not store it"
+    )
+    address: Mapped[str | None] = mapped_column(String(64), doc="Address of the sign-in; null: unknown")
+    device: Mapped[str | None] = mapped_column(String(200), doc="Program that signed in, its User-Agent; null: unknown")
 
     user: Mapped[UserModel] = relationship(back_populates="sessions")
+
+
+class TokenModel(Base):
+    """An API token, with which programs act for a user. Deleting the row revokes it everywhere at once."""
+
+    __tablename__ = "Token"
+    __table_args__ = (UniqueConstraint("user_id", "name"), Index(None, "token_sha256", unique=True))
+
+    id: Mapped[int] = mapped_column(primary_key=True, doc="ID of the token")
+    user_id: Mapped[int] = mapped_column(ForeignKey("User.id", ondelete="CASCADE"), doc="User for whom it acts")
+    name: Mapped[str] = mapped_column(String(64), doc="Name; unique for each user")
+    token_sha256: Mapped[str] = mapped_column(
+        String(64), doc="SHA-256 of the token, hexadecimal. The token has 256 random bits: a slow hash adds nothing"
+    )
+    scope: Mapped[str] = mapped_column(one_of(*Scope, name="token_scope"), doc="What it may do")
+    created: Mapped[datetime] = mapped_column(doc="Time of its creation (UTC)")
+    expires: Mapped[datetime] = mapped_column(doc="Time after which it is invalid (UTC)")
+    last_used: Mapped[datetime | None] = mapped_column(doc="Last use (UTC), accurate to a minute; null: never used")
+
+    user: Mapped[UserModel] = relationship(back_populates="tokens")

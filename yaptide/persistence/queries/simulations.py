@@ -130,6 +130,12 @@ def by_session(connection: Connection, session: str, job_id: str, now: datetime)
     return User(row.asking_id, row.asking_username, row.asking_auth_provider), None if row.id is None else row
 
 
+def list_states(connection: Connection, user_id: int) -> list[tuple[str, EntityState]]:
+    """Return job_id and state of all simulations of a user, the oldest first."""
+    query = select(_SIMULATION.c.job_id, _SIMULATION.c.job_state).where(_OF_USER).order_by(_SIMULATION.c.id)
+    return [(row.job_id, row.job_state) for row in connection.execute(query, {"user": user_id})]
+
+
 def input_of(connection: Connection, simulation_id: int) -> bytes | None:
     """Return the stored payload of a simulation's input."""
     return connection.execute(_INPUT_OF, {"simulation_id": simulation_id}).scalar()

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 
 from yaptide.domain.names import make_skeleton
+from yaptide.domain.rights import Scope
+from yaptide.persistence.engine import Record
 from yaptide.persistence.models import (
     KeycloakUserModel,
     SessionModel,
@@ -23,12 +25,23 @@ _KEYCLOAK = table_of(KeycloakUserModel)
 _SESSION = table_of(SessionModel)
 
 
+class HeldToken(NamedTuple):
+    """The API token with which a program acts for a user."""
+
+    id: int
+    name: str
+    scope: Scope
+    expires: datetime
+    last_used: datetime | None
+
+
 class User(NamedTuple):
-    """A user."""
+    """A user; `token` is what a program acts with, None for a session and for administrators' commands."""
 
     id: int
     username: str
     auth_provider: str
+    token: HeldToken | None = None
 
     @property
     def is_keycloak(self) -> bool:
@@ -41,6 +54,14 @@ class Subject(NamedTuple):
 
     issuer: str | None
     subject: str | None
+
+
+class SignIn(NamedTuple):
+    """When, from which address and with which program a session began; empty: unknown."""
+
+    started: datetime
+    address: str = ""
+    device: str = ""
 
 
 class Account(NamedTuple):
@@ -190,6 +211,12 @@ def _belongs_to(subject: Subject) -> tuple[ColumnElement[bool], ...]:
     return _KEYCLOAK.c.issuer == subject.issuer, _KEYCLOAK.c.subject == subject.subject
 
 
+def password_hash(connection: Connection, user_id: int) -> str | None:
+    """Return the hash of a local user's password; None: the user has none."""
+    stored: str | None = connection.execute(select(_LOCAL.c.password_hash).where(_LOCAL.c.id == user_id)).scalar()
+    return stored
+
+
 def set_password(connection: Connection, user_id: int, password_hash: str, instead_of: str | None = None) -> None:
     """Replace the hash of a local user's password, if it is still `instead_of`, where that is given."""
     row = _LOCAL.c.id == user_id
@@ -203,10 +230,26 @@ def remove_user(connection: Connection, user_id: int) -> bool:
     return connection.execute(delete(_USER).where(_USER.c.id == user_id)).rowcount == 1
 
 
-def add_session(connection: Connection, session: str, user_id: int, expires: datetime, now: datetime) -> None:
+def add_session(connection: Connection, session: str, user_id: int, expires: datetime, sign_in: SignIn) -> None:
     """Insert a session, and delete the user's expired ones."""
-    connection.execute(delete(_SESSION).where(_SESSION.c.user_id == user_id, _SESSION.c.expires <= now))
-    connection.execute(insert(_SESSION), {"id": session, "user_id": user_id, "expires": expires})
+    is_over = _SESSION.c.expires <= sign_in.started
+    connection.execute(delete(_SESSION).where(_SESSION.c.user_id == user_id, is_over))
+    place = {"address": sign_in.address or None, "device": sign_in.device or None}
+    values = {"id": session, "user_id": user_id, "expires": expires, "started": sign_in.started, **place}
+    connection.execute(insert(_SESSION), values)
+
+
+def list_sessions(connection: Connection, user_id: int, now: datetime, most: int) -> list[Record]:
+    """Return the sessions of a user that have not expired, the latest first."""
+    columns = (_SESSION.c[name] for name in ("id", "started", "expires", "address", "device"))
+    rows = select(*columns).where(_SESSION.c.user_id == user_id, _SESSION.c.expires > now)
+    return list(connection.execute(rows.order_by(_SESSION.c.started.desc().nulls_last(), _SESSION.c.id).limit(most)))
+
+
+def session_start(connection: Connection, session: str) -> datetime | None:
+    """Return when a session began, as far as it is known."""
+    start: datetime | None = connection.execute(select(_SESSION.c.started).where(_SESSION.c.id == session)).scalar()
+    return start
 
 
 def renew_session(connection: Connection, session: str, user_id: int, expires: datetime) -> bool:
@@ -225,6 +268,15 @@ def end_session(connection: Connection, session: str) -> None:
     connection.execute(delete(_SESSION).where(_SESSION.c.id == session))
 
 
-def end_sessions(connection: Connection, user_id: int) -> None:
-    """Delete all sessions of a user."""
-    connection.execute(delete(_SESSION).where(_SESSION.c.user_id == user_id))
+def end_sessions(connection: Connection, user_id: int, keep: str | None = None) -> int:
+    """Delete all sessions of a user, except the one to `keep`; return their number."""
+    ending = _SESSION.c.user_id == user_id
+    if keep is not None:
+        ending &= _SESSION.c.id != keep
+    return connection.execute(delete(_SESSION).where(ending)).rowcount
+
+
+def end_own_session(connection: Connection, user_id: int, session: str) -> bool:
+    """Delete a session if it is one of this user; return whether it was."""
+    ending = (_SESSION.c.id == session) & (_SESSION.c.user_id == user_id)
+    return connection.execute(delete(_SESSION).where(ending)).rowcount == 1

@@ -21,6 +21,20 @@ function askFirst(event) {
   }
 }
 
+// A button that copies the text of another element: <button data-copy="its-id">.
+async function copyText(event) {
+  const id = event.target.dataset?.copy;
+  if (!id) return;
+  const source = document.getElementById(id);
+  try {
+    await navigator.clipboard.writeText(source.textContent);
+    event.target.textContent = "Copied";
+  } catch { // not over TLS, or not allowed: the reader copies the selected text
+    window.getSelection().selectAllChildren(source);
+  }
+}
+
+document.addEventListener("click", copyText);
 document.addEventListener("DOMContentLoaded", () => showLocalTimes(document));
 document.addEventListener("htmx:load", (event) => showLocalTimes(event.detail.elt.parentElement || document));
 document.addEventListener("submit", askFirst, true);
