@@ -103,7 +103,13 @@ def _setting(field: FieldInfo) -> tuple[str, str, str]:
 _COMMAND_LINE = """
 # Command line
 
-Commands use the database of the [settings](settings.md) directly; they do not need a running server. Data is printed
+Commands use the database of the [settings](settings.md) directly; they do not need a running server. `run`, `list`,
+`status`, `results`, `logs`, `history`, `cancel` and `delete` also work on a server, with the same output: the one in
+`--server`, else in `YAPTIDE_URL` (with the token in `YAPTIDE_TOKEN`), else the one of the last `yaptide login`. Without
+any of them, and with `--server local`, they use the database. A command that works on a server says so on standard
+error. There it sees the simulations of its user only. [Scripts that run for days](long-scripts.md) has examples.
+
+Data is printed
 to standard output, messages to standard error. Exit codes: 0 success, 1 refused or failed, 2 wrong usage, 130
 interrupted.
 """

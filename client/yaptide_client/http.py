@@ -205,8 +205,10 @@ class Client(AccountMixin):
         has_session = bool(list(self._http.cookies.jar))
         renewed, _ = self._send_with("GET", "/auth/refresh", patience)
         if renewed.is_success:
-            return self._send_with(method, path, patience, **options)
-        if has_session and renewed.status_code in (401, 403):
+            response, attempts = self._send_with(method, path, patience, **options)
+            if not answers.needs_session(response):
+                return response, attempts
+        if has_session and (renewed.is_success or renewed.status_code in (401, 403)):
             raise NotAuthenticated(
                 f"The session on {self.url} has ended: sign in again. A script that runs for longer needs a token: "
                 "Client(url, token=...)"

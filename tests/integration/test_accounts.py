@@ -17,6 +17,7 @@ from yaptide.persistence.queries import secrets, users as queries
 from yaptide.persistence.queries.users import Subject
 from yaptide.services import administration, credentials, sessions, users
 from yaptide.services.secrets import new_key
+from yaptide.services.users import User
 
 FILE = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 REALM = "https://sso.example.org/realms/science"
@@ -62,7 +63,7 @@ def test_who_is_renamed_keeps_the_account_and_takes_the_name_along(backend, data
     give_credentials(database, alice)
     access = sessions.begin_session(backend, alice).access.text
     renamed = users.ensure_keycloak_user(backend, HERS, "alicia")
-    assert renamed == (alice.id, "alicia", "KeycloakUser")
+    assert renamed == User(alice.id, "alicia", "KeycloakUser")
     assert users.ensure_keycloak_user(backend, HERS, "alicia") == renamed
     assert sessions.authenticate_user(backend, access) == renamed
     # The certificate is for the old name, which may be somebody else's account on a cluster by now.
@@ -160,7 +161,7 @@ def test_an_administrator_gives_an_account_to_one_user_of_keycloak(yaptide, back
     assert json.loads(done.stdout) == {"username": "alice", **NEWCOMERS._asdict()}
     with pytest.raises(Forbidden):
         users.ensure_keycloak_user(backend, HERS, "alice")
-    assert users.ensure_keycloak_user(backend, NEWCOMERS, "anna") == (alice.id, "anna", "KeycloakUser")
+    assert users.ensure_keycloak_user(backend, NEWCOMERS, "anna") == User(alice.id, "anna", "KeycloakUser")
     bob = users.ensure_keycloak_user(backend, HERS, "bob")
     with pytest.raises(Conflict, match="already has an account"):
         yaptide("users", "link", "anna", "--subject", HERS.subject, "--yes")

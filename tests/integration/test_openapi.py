@@ -30,6 +30,9 @@ NOT_SO = [not_a_server_error, ignored_auth, positive_data_acceptance]
 #: What needs something that is not there: Keycloak, and a simulator that reads what SHIELD-HIT12A writes.
 MISSING = {("/auth/keycloak", 503), ("/worker/{simulation_id}/tasks/{task_id}/files", 503)}
 
+#: Routes that may end the sessions of the user: a user without simulations calls them.
+ENDS_SESSIONS = {"/user", "/user/sessions", "/user/password", "/user/update"}
+
 Kind = tuple[APIOperation, GenerationMode]
 
 
@@ -97,9 +100,8 @@ def proof(app: Flask, operation: APIOperation, job: Job) -> dict[str, str]:
     if operation.path.startswith("/worker/"):
         return {"Authorization": f"Bearer {job.update_key}"}
     backend = app.extensions["yaptide"]
-    return {
-        "Authorization": f"Bearer {sessions.begin_session(backend, users.ensure_user(backend, 'alice')).access.text}"
-    }
+    user = users.ensure_user(backend, "bob" if operation.path in ENDS_SESSIONS else "alice")
+    return {"Authorization": f"Bearer {sessions.begin_session(backend, user).access.text}"}
 
 
 def test_clients_of_tests_take_no_answer_that_is_not_described(client, monkeypatch):

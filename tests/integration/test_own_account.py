@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -14,12 +15,13 @@ from typer.testing import CliRunner
 from tests.support.api import PASSWORD, contents, cookie_name, of_keycloak, sign_in, submit
 from tests.support.routes import send_form
 from yaptide.admin import cli
-from yaptide.domain.errors import Conflict, NotAuthenticated, YaptideError
+from yaptide.domain.errors import Conflict, Forbidden, InvalidInput, NotAuthenticated, NotFound, YaptideError
 from yaptide.domain.rights import Scope
 from yaptide.services import accounts, administration, archives, reset_links, sessions, tokens, users
 from yaptide.services.administration import Ending
 from yaptide.services.backend import utc_now
 from yaptide.services.devices import Origin
+from yaptide_client import Client
 
 IN_MEMORY = pytest.mark.parametrize("database", ["memory"], indirect=True)
 NEW = "battery staple"
@@ -276,6 +278,35 @@ def test_the_account_page_has_all_doors(app, signed_in, backend):
     gone = send_form(signed_in, "/account/delete", username="alice", password=PASSWORD)
     assert (gone.status_code, gone.location) == (303, "/sign-in")
     assert "has been deleted" in signed_in.get("/sign-in").text
+
+
+def test_the_client_has_the_same_doors(app, backend, tmp_path):
+    users.register_user(backend, "alice", PASSWORD)
+    with Client("http://localhost") as client, Client("http://localhost") as other:
+        for each in (client, other):
+            each._http._transport, each._http._mounts = httpx.WSGITransport(app), {}
+            each.sign_in("alice", PASSWORD)
+        token = client.create_token("laptop", scope="submit", expires="12h")
+        assert token_works(app, token)
+        assert [(each["name"], each["scope"]) for each in client.tokens()] == [("laptop", "submit")]
+        with pytest.raises(Conflict, match="already"):
+            client.create_token("laptop")
+        client.revoke_token("laptop")
+        with pytest.raises(NotFound):
+            client.revoke_token("laptop")
+        assert not token_works(app, token)
+        assert [each["is_current"] for each in client.sessions()].count(True) == 1
+        client.change_password(PASSWORD, NEW, end_sessions=False)
+        assert len(other.sessions()) == 2
+        client.end_sessions()
+        with pytest.raises(Forbidden):
+            other.sessions()
+        assert client.export_account(tmp_path / "alice.zip") == 0
+        assert zipfile.is_zipfile(tmp_path / "alice.zip")
+        with pytest.raises(InvalidInput):
+            client.delete_account("bob", NEW)
+        client.delete_account("alice", NEW)
+    assert users.find_user(backend, "alice") is None
 
 
 @pytest.fixture

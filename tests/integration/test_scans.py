@@ -183,6 +183,20 @@ def list_all(client: FlaskClient) -> None:
     assert client.get("/jobs/list").status_code == 200
 
 
+def keep_account(bob: FlaskClient, password: str) -> None:
+    """What users do with their own account, and its end."""
+    body = {"username": "bob", "password": password}
+    assert bob.post("/auth/login", json=body).status_code == 202
+    assert bob.post("/user/tokens", json={"name": "laptop"}).status_code == 201
+    for path in ("/user/tokens", "/user/sessions", "/user/export"):
+        with bob.get(path) as answer:
+            assert answer.status_code == 200, path
+    assert bob.delete("/user/tokens", query_string={"name": "laptop"}).status_code == 200
+    assert bob.delete("/user/sessions").status_code == 200
+    assert bob.post("/user/password", json={"password": password, "new_password": PASSWORD}).status_code == 200
+    assert bob.delete("/user", json=body | {"password": PASSWORD}).status_code == 200
+
+
 def use(client: FlaskClient) -> None:
     """Everything that users and workers ask of the server."""
     app = client.application
@@ -196,6 +210,7 @@ def use(client: FlaskClient) -> None:
     bob.post("/auth/login", json={"username": "bob", "password": PASSWORD})
     update = {"password": PASSWORD, "new_password": PASSWORD + "!"}
     assert bob.post("/user/update", json=update).status_code == 202
+    keep_account(bob, PASSWORD + "!")
     run_tasks(submit(client))
     assert client.post("/check", json=payloads.submission()).json["is_valid"]
     job = submit(client)

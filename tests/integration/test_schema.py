@@ -460,7 +460,7 @@ def test_deleting_a_simulation_deletes_what_hangs_under_it(database, simulation)
     with database.writing() as connection:
         connection.execute(text('DELETE FROM "Simulation" WHERE id = :id'), {"id": simulation})
     left = {name for name, number in counts(database).items() if number}
-    assert left == {"User", "YaptideUser", "Session", "SubmissionKey"}
+    assert left == {"User", "YaptideUser", "Session", "SubmissionKey", "Token"}
 
 
 @on_disk

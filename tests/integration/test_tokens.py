@@ -262,6 +262,14 @@ def test_only_administrators_create_and_use_admin_tokens(app, signed_in, backend
 
 
 @IN_MEMORY
+def test_a_wrong_method_is_said_whoever_asks(app, signed_in):
+    token = create(signed_in)
+    assert signed_in.put("/jobs/direct", json={}).status_code == 405
+    assert send(app, token, "PUT", "/jobs/direct", json={}).status_code == 405
+    assert send(app, token, "HEAD", "/user/simulations").status_code == 200
+
+
+@IN_MEMORY
 def test_tokens_never_open_pages(app, signed_in):
     """Neither in the header nor in the cookies of a session."""
     token = create(signed_in, scope="all")
@@ -296,6 +304,17 @@ def test_the_last_use_is_written_once_a_minute(app, signed_in, backend, monkeypa
         assert status_of(app, token) == 200
         backend.last_uses.wait()
         assert len(writes) == expected, seconds
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+def test_a_request_does_not_wait_until_its_use_is_stored(app, signed_in, backend):
+    token, user = create(signed_in), users.find_user(backend, "alice")
+    with backend.database.writing() as connection:  # holds the lock that the write needs
+        connection.execute(text('UPDATE "Token" SET name = name'))
+        assert [status_of(app, token) for _ in range(3)] == [200] * 3
+        assert tokens.list_tokens(backend, user)[0].last_used is None
+    backend.last_uses.wait()
+    assert tokens.list_tokens(backend, user)[0].last_used is not None
 
 
 @IN_MEMORY

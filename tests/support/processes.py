@@ -269,14 +269,14 @@ class Server:
 
     def register(self, name: str = USER, password: str = PASSWORD) -> "Server":
         """Add a user."""
-        with Client(self.url) as client:
+        with Client(self.url, patience=0) as client:
             client.register(name, password)
         return self
 
     @contextlib.contextmanager
     def client(self, name: str = USER, password: str = PASSWORD) -> Iterator[Client]:
         """Yield a Python client of a signed-in user."""
-        with Client(self.url) as client:
+        with Client(self.url, patience=0) as client:
             client.sign_in(name, password)
             yield client
 

@@ -32,6 +32,7 @@ from yaptide.admin.store import Opened
 from yaptide.api.errors import STATUS
 from yaptide.api.openapi import ERRORS, OWN_ERRORS, WHO
 from yaptide.application import create_app
+from yaptide.domain.rights import ALLOWED, Action, Scope
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_STATES, TASK_TRANSITIONS, EntityState
 from yaptide.persistence.diagram import class_diagram
 from yaptide.persistence.engine import Database
@@ -392,3 +393,14 @@ def test_every_row_that_is_missed_has_a_reason():
     reasons = re.findall(r"^- \*\*`(.+?)`\.\*\*", section, re.MULTILINE)
     missed = [row["name"] for row in run["rows"] if row["met"] is False]
     assert [row for row in missed if not any(reason in row for reason in reasons)] == []
+
+
+def test_the_table_of_scopes_is_that_of_the_code():
+    _, _, section = (ROOT / "docs/accounts.md").read_text().partition("### Scopes")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"^\|.+\|$", section, re.MULTILINE)
+    ]
+    heads = rows[0]
+    assert heads[1:] == list(Scope)
+    written = {row[0]: {Scope(head) for head, cell in zip(heads[1:], row[1:], strict=True) if cell} for row in rows[2:]}
+    assert written == {action: {scope for scope in Scope if action in ALLOWED[scope]} for action in Action}

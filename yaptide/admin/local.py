@@ -11,7 +11,7 @@ from yaptide.admin import naming
 from yaptide.admin.display import print_message
 from yaptide.admin.interrupts import Interrupts
 from yaptide.admin.store import Opened, local_user, open_store
-from yaptide.admin.targets import Request, Selection, Show, TaskProgress
+from yaptide.admin.targets import Following, Request, Selection, Show, TaskProgress
 from yaptide.application import make_executor
 from yaptide.domain.states import FINAL_STATES
 from yaptide.persistence import codec
@@ -50,7 +50,7 @@ class LocalTarget:
         finally:
             executor.withdraw()
 
-    def run(self, request: Request, begin: Callable[[str], None], show: Show) -> tuple[str, str]:
+    def run(self, request: Request, following: Following) -> tuple[str, str]:
         """See `Target`; raises NotConfigured, with nothing stored, if nothing can run the simulation."""
         submission = _submission(request.path, request.tasks, request.sim_type, request.title)
         _, executor = make_executor(self._store.settings, self._backend)
@@ -60,9 +60,9 @@ class LocalTarget:
             submitted = simulations.submit_simulation(self._backend, owner, submission)
             for sentence in submitted.left_out:
                 print_message(f"Left out: {sentence}")
-            with self._executing(executor, submitted.job_id) as keep_running:
-                begin(submitted.job_id)
-                return submitted.job_id, self._follow(submitted.job_id, show, keep_running)
+            job_id = submitted.job_id
+            with self._executing(executor, job_id) as keep_running, following(job_id) as show:
+                return job_id, self._follow(job_id, show, keep_running)
         finally:
             executor.withdraw()
 

@@ -83,7 +83,7 @@ def sign_out(
 def _create_token(url: str, expires: str) -> tuple[str, str]:
     """Ask for name and password, and return a new token with its name; the session ends at once."""
     username = typer.prompt("User name", default=getpass.getuser(), err=True)
-    password = getpass.getpass("Password: ")
+    password = typer.prompt("Password", hide_input=True, err=True)
     with Client(url, patience=PATIENCE) as client:
         try:
             client.sign_in(username, password)

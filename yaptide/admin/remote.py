@@ -1,13 +1,14 @@
 """A server as a target of commands, through the Python client."""
 
+import atexit
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from yaptide.admin.display import print_message
 from yaptide.admin.naming import choose_job
-from yaptide.admin.targets import Request, Selection, Show, TaskProgress
+from yaptide.admin.targets import Following, Request, Selection, Show, TaskProgress
 from yaptide.domain.errors import InvalidInput, NotFound
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide_client import Client
@@ -30,22 +31,19 @@ class RemoteTarget:
     @classmethod
     def open(cls, login: Login) -> Self:
         """Return the server of a login."""
-        return cls(Client(login.url, token=login.token, patience=PATIENCE))
+        client = Client(login.url, token=login.token, patience=PATIENCE)
+        atexit.register(client.close)
+        return cls(client)
 
-    def run(self, request: Request, begin: Callable[[str], None], show: Show) -> tuple[str, str]:
+    def run(self, request: Request, following: Following) -> tuple[str, str]:
         """See `Target`."""
         _require_caller(request.user)
         job = self._client.submit(request.path, request.tasks, request.sim_type, request.title or None)
         for sentence in job.left_out:
             print_message(f"Left out: {sentence}")
-        begin(job.job_id)
-
-        def follow(status: dict[str, Any]) -> None:
-            tasks = [TaskProgress(*(task[name] for name in _SHOWN)) for task in status["job_tasks_status"]]
-            show(status["job_state"], tasks)
-
         try:
-            return job.job_id, str(job.wait(follow=follow))
+            with following(job.job_id) as show:
+                return job.job_id, str(job.wait(follow=lambda status: _show_status(show, status)))
         except KeyboardInterrupt:
             print_message(f"The simulation continues on the server. Cancel it: yaptide cancel {job.job_id}")
             raise
@@ -120,6 +118,11 @@ class RemoteTarget:
         if not rows:
             raise NotFound(f"No such simulation of yours on {self._client.url}: {job_id}")
         return EntityState(rows[0]["job_state"])
+
+
+def _show_status(show: Show, status: Mapping[str, Any]) -> None:
+    tasks = [TaskProgress(*(task[name] for name in _SHOWN)) for task in status["job_tasks_status"]]
+    show(status["job_state"], tasks)
 
 
 _HISTORY = ("task_id", "from_state", "to_state", "time", "actor", "reason")

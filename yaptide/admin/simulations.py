@@ -1,7 +1,8 @@
 """`yaptide check`, `run`, `status`, `list`, `results`, `logs`, `history`, `cancel` and `delete`."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +25,7 @@ from yaptide.admin.display import (
     read_time,
 )
 from yaptide.admin.naming import complete_job
-from yaptide.admin.targets import Request, Selection, Server, Target, open_target
+from yaptide.admin.targets import Request, Selection, Server, Show, Target, open_target
 from yaptide.domain.depth_dose import Range
 from yaptide.domain.errors import Conflict, NotFound
 from yaptide.domain.estimators import RefusedPage
@@ -137,8 +138,14 @@ def run_simulation(
 
 def run_to_end(target: Target, request: Request) -> tuple[str, str]:
     """Submit a simulation and show its progress until it ends; return its job id and state."""
+    return target.run(request, _showing_progress)
+
+
+@contextmanager
+def _showing_progress(job_id: str) -> Iterator[Show]:
+    print_message(f"Simulation {job_id}")
     with ProgressBars() as bars:
-        return target.run(request, lambda job_id: print_message(f"Simulation {job_id}"), bars.show_status)
+        yield bars.show_status
 
 
 def summarize_simulation(target: Target, job_id: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ names one, or after `yaptide login`; `--server local` means the data folder in a
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Protocol
@@ -63,16 +64,15 @@ class TaskProgress(NamedTuple):
 
 #: Shows the state of a simulation and its tasks.
 Show = Callable[[str, Sequence[TaskProgress]], None]
+#: Given a job id, shows its progress within a block.
+Following = Callable[[str], AbstractContextManager[Show]]
 
 
 class Target(Protocol):
     """Simulations that commands work on. Methods raise the errors of `yaptide.domain.errors`."""
 
-    def run(self, request: Request, begin: Callable[[str], None], show: Show) -> tuple[str, str]:
-        """Submit a simulation, follow it until it ends, and return its job id and state.
-
-        `begin` gets its job id, `show` its progress.
-        """
+    def run(self, request: Request, following: Following) -> tuple[str, str]:
+        """Submit a simulation, follow it until it ends, and return its job id and state."""
 
     def check(self, path: Path, tasks: int | None, sim_type: str) -> dict[str, Any]:
         """Check an input, and return what `yaptide.services.checks.Checkup.describe` returns."""

@@ -160,7 +160,8 @@ def get_user() -> User:
     if current.user is None:
         user = _authenticate(get_backend(), current)
         logs.bind_log_context(user=user.username)
-        require_right(user, RIGHTS[f"{'GET' if current.method == 'HEAD' else current.method} {current.url_rule}"])
+        if current.url_rule is not None:  # otherwise 405 follows
+            require_right(user, RIGHTS[f"{'GET' if current.method == 'HEAD' else current.method} {current.url_rule}"])
         current.user = user
     return current.user
 

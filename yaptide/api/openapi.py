@@ -124,7 +124,7 @@ def complete_document(spec: dict[str, Any] | str) -> dict[str, Any] | str:
     for path, operations in spec["paths"].items():
         for method, operation in operations.items():
             _complete(operation, method.upper(), path)
-    spec["tags"] = list({tag["name"]: tag for tag in spec["tags"]}.values())  # several blueprints have the same
+    spec["tags"] = list({tag["name"]: tag for tag in spec["tags"]}.values())  # blueprints may share one
     components = spec["components"]
     components["schemas"]["ResultsReport"] = ResultsReport.model_json_schema()  # parsed by its route, not by APIFlask
     components["responses"] = {f"Error{status}": _error(status, meaning) for status, meaning in ERRORS.items()}
