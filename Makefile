@@ -68,7 +68,7 @@ docs: .venv/.runtime  ## Regenerate the generated documents
 screenshots: .venv/.dev  ## Take a picture of each page, light and dark, desktop and phone, in screenshots/
 	@scripts/setup postgresql
 	mkdir -p screenshots
-	$(VENV_PYTHON) -m pytest tests/acceptance/test_pages*.py tests/acceptance/test_result_pages.py
+	$(VENV_PYTHON) -m pytest tests/acceptance/test_*pages.py
 
 site: .venv/.site  ## Build the documents as a web site in build/site, and check links between them
 	$(VENV_PYTHON) -m sphinx --quiet --fail-on-warning --keep-going docs build/site

@@ -140,7 +140,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     from werkzeug.middleware.proxy_fix import ProxyFix  # noqa: PLC0415
 
     from yaptide import api, web  # noqa: PLC0415
-    from yaptide.api import cookies, errors, guards, openapi, request_log  # noqa: PLC0415
+    from yaptide.api import cookies, errors, guards, openapi, prefix, request_log  # noqa: PLC0415
     from yaptide.api.http import JsonRequest, Number, OrjsonProvider, guard_body  # noqa: PLC0415
 
     settings = settings or load_settings()
@@ -170,13 +170,17 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     if settings.proxies:
         count = settings.proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
+    if settings.path_prefix:
+        app.wsgi_app = prefix.serve_below(app.wsgi_app, settings.path_prefix)  # type: ignore[method-assign]
+        app.config["APPLICATION_ROOT"] = settings.path_prefix  # the path of Flask's cookie
     CORS(app, origins=settings.origins, supports_credentials=True, always_send=False)
     for blueprint in api.ALL:
         app.register_blueprint(blueprint)
     web.register_pages(app)
     if settings.ui_dir is not None:
         issuers = () if backend.keycloak is None else backend.keycloak.issuers
-        web.front_end.register(app, web.front_end.load_build(settings.ui_dir, issuers))
+        build = web.front_end.load_build(settings.ui_dir, issuers, settings.path_prefix)
+        web.front_end.register(app, build)
     if backend.database.is_sqlite:
         prepare_to_serve(backend)
     else:
@@ -194,7 +198,7 @@ def describe_front_end(settings: Settings, urls: Sequence[str]) -> list[str]:
 
     if settings.ui_dir is None:
         return []
-    build = front_end.load_build(settings.ui_dir)
+    build = front_end.load_build(settings.ui_dir, prefix=settings.path_prefix)
     address, problem = front_end.find_address(build, urls), front_end.explain_backend(build, urls)
     return [f"The web front end is at {address}", *([problem] if problem else [])]
 
@@ -213,6 +217,7 @@ def make_server(settings: Settings, backend: Backend, threads: int, grace: int) 
         folder=backend.data_dir,
         entitled=partial(may_send_large, backend),
         by_head=BY_HEAD,
+        prefix=settings.path_prefix,
         grace=settings.request_seconds,
         rate=settings.request_rate,
         most=most + 1,

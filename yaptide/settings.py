@@ -25,6 +25,8 @@ from yaptide.services.throttle import REGISTRATIONS, SIGN_INS
 _TRUSTWORTHY = re.compile(
     r"https://[^\s/?#@]+(/[^\s?#]*)?|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?(/[^\s?#]*)?"
 )
+#: No segment is `.` or `..`, which browsers remove.
+_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")
 _ORIGIN = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]+)?")
 
 
@@ -160,6 +162,12 @@ class Settings(BaseSettings):
         description="Number of reverse proxies in front of the server, each of which sets `X-Forwarded-For`, `-Proto` "
         "and `-Host`. With 0 these headers are ignored.",
     )
+    path_prefix: str = Field(
+        "",
+        validation_alias="YAPTIDE_PATH_PREFIX",
+        description="Path below which a reverse proxy shows the server, such as `/yaptide` "
+        "([serving.md](serving.md#below-a-path)). Default: none; the server has the whole host name.",
+    )
     metrics: Literal["local", "network", "off"] = Field(
         "local",
         description="Access to `/metrics`: `local`: programs on this machine; `network`: anyone who can reach the "
@@ -261,6 +269,14 @@ class Settings(BaseSettings):
         for origin in _origins(value):
             if not _ORIGIN.fullmatch(origin):
                 raise ValueError(f"{origin!r} is not an origin: use e.g. https://ui.example.org")
+        return value
+
+    @field_validator("path_prefix")
+    @classmethod
+    def _check_path_prefix(cls, value: str) -> str:
+        value = value.strip().rstrip("/")
+        if value and not _PATH.fullmatch(value):
+            raise ValueError("use a path such as /yaptide: letters, digits, '-', '.', '_', '~' and '/'")
         return value
 
     @field_validator("keycloak_base_url", "keycloak_issuer", "cert_auth_url")

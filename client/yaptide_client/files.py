@@ -4,7 +4,7 @@ import base64
 import json
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ _LONGEST_NAME = 60
 
 
 def _warn(remark: str) -> None:
-    warnings.warn(remark, stacklevel=3)
+    warnings.warn(remark, stacklevel=5)
 
 
 def read_folder(folder: Path | str, say: Callable[[str], object] = _warn) -> dict[str, str]:
@@ -51,6 +51,21 @@ def read_project(path: Path | str) -> dict[str, Any]:
         return parse_project(Path(path).read_bytes(), str(path))
     except OSError as error:
         raise InvalidInput(f"Cannot read {path}: {error.strerror}") from None
+
+
+def read_input(
+    source: Path | str | Mapping[str, str], say: Callable[[str], object] = _warn
+) -> tuple[str, dict[str, Any]]:
+    """Return the name of an input, and its part of a submission.
+
+    `source` is a folder of input files (see `read_folder`), the JSON file of a project, or name to text. Raises
+    InvalidInput.
+    """
+    if isinstance(source, Mapping):
+        return "Untitled", {"input_type": "files", "input_files": dict(source)}
+    if Path(source).is_file():
+        return Path(source).stem, {"input_type": "editor", "input_json": read_project(source)}
+    return Path(source).resolve().name, {"input_type": "files", "input_files": read_folder(source, say)}
 
 
 def parse_project(text: bytes, name: str) -> dict[str, Any]:

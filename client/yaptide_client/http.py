@@ -10,7 +10,7 @@ from yaptide_client import answers, following
 from yaptide_client.account import AccountMixin
 from yaptide_client.device_flow import Approval, fetch_access_token, read_username
 from yaptide_client.errors import InvalidInput, NotAuthenticated, NotFound
-from yaptide_client.files import read_folder, read_project
+from yaptide_client.files import read_input, read_project
 from yaptide_client.logins import check_token, check_url, require_login
 from yaptide_client.results import Results
 from yaptide_client.retrying import send_until_answered
@@ -125,14 +125,8 @@ class Client(AccountMixin):
         twice. Without a `key` each call has its own. Choose one for a script that may be started again: it gets its
         simulation back within a day.
         """
-        body: dict[str, Any] = {"ntasks": ntasks, "sim_type": sim_type}
-        if isinstance(source, Mapping):
-            name, content = "Untitled", {"input_type": "files", "input_files": dict(source)}
-        elif Path(source).is_file():
-            name, content = Path(source).stem, {"input_type": "editor", "input_json": read_project(source)}
-        else:
-            name, content = Path(source).resolve().name, {"input_type": "files", "input_files": read_folder(source)}
-        body |= {"title": title or name, **content}
+        name, content = read_input(source)
+        body = {"ntasks": ntasks, "sim_type": sim_type, "title": title or name, **content}
         headers = {IDEMPOTENCY_KEY: key or str(uuid.uuid4())}
         path = "/jobs/direct" if cluster is None else "/jobs/batch"
         if cluster is not None:
@@ -142,6 +136,19 @@ class Client(AccountMixin):
             raise InvalidInput("Options of the scheduler need the name of a cluster")
         answer = self.call("POST", path, json=body, headers=headers)
         return Job(self, answer["job_id"], tuple(answer.get("left_out", ())))
+
+    def check(
+        self, source: Path | str | Mapping[str, str], ntasks: int | None = None, sim_type: str = "common"
+    ) -> dict[str, Any]:
+        """Check an input as `submit` does; nothing is stored.
+
+        Returns `is_valid` and `problems`, each with `message`, `file`, `line` (from 1) and `text` (None where unknown).
+        Of a valid input also what it would become: `sim_type`, `primaries`, `ntasks` and the `reason` for that number
+        if None was requested, `left_out`, and `waiting`, why nothing can run it now.
+        """
+        body = {"ntasks": ntasks, "sim_type": sim_type, **read_input(source)[1]}
+        answer: dict[str, Any] = self.call("POST", "/check", json=body)
+        return {name: value for name, value in answer.items() if name != "message"}
 
     def convert(self, project: Path | str | Mapping[str, Any], simulator: str) -> dict[str, Any]:
         """Convert a project of the web editor (a JSON file, or its document) to input files of a simulator.

@@ -1,17 +1,30 @@
 """The pages, in a real browser."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.support import payloads
-from tests.support.pages import PHONE, check_page, chromium, open_page, sign_in
-from tests.support.processes import PASSWORD, USER, Server, place
+from tests.support.pages import (
+    MOST_BYTES,
+    PHONE,
+    POSTGRESQL,
+    SQLITE,
+    check_page,
+    chromium,
+    loaded_bytes,
+    open_page,
+    servers,
+    sign_in,
+)
+from tests.support.processes import PASSWORD, USER, Place, Server
 
 #: The first character of a script that no page may run, in a title, in names and in texts.
 MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script>"
@@ -23,10 +36,25 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
+def start(there: Place) -> Server:
+    """A server without an executor, and two users."""
+    return there.up("--no-executor").register().register("mallory")
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[Server]:
-    with place(tmp_path_factory.mktemp("pages") / "place", YAPTIDE_FOREIGN_WORKERS="shieldhit") as there:
-        yield there.up("--no-executor").register().register("mallory")
+def on(tmp_path_factory, request: pytest.FixtureRequest) -> Iterator[Callable[[str], Server]]:
+    find_postgres = partial(request.getfixturevalue, "postgres")
+    with servers(tmp_path_factory.mktemp("pages"), start, find_postgres, YAPTIDE_FOREIGN_WORKERS="shieldhit") as serve:
+        yield serve
+
+
+@pytest.fixture(params=[SQLITE, POSTGRESQL])
+def server(on: Callable[[str], Server], request: pytest.FixtureRequest) -> Server:
+    """The server on each database, or on those that `parametrize("server", ..., indirect=True)` chooses."""
+    return on(request.param)
+
+
+on_sqlite = pytest.mark.parametrize("server", [SQLITE], indirect=True)
 
 
 @dataclass
@@ -67,6 +95,7 @@ def signed_in(browser: Browser, server: Server, path: str = "/simulations") -> I
         yield page
 
 
+@on_sqlite
 def test_signing_in_leads_back_to_where_one_was_going(browser: Browser, server: Server) -> None:
     with open_page(browser, server) as page:
         assert page.url == f"{server.url}/sign-in?next=/simulations"
@@ -85,6 +114,7 @@ def test_signing_in_leads_back_to_where_one_was_going(browser: Browser, server: 
         assert page.url.endswith("/sign-in?next=/simulations")
 
 
+@on_sqlite
 def test_registering(browser: Browser, server: Server) -> None:
     with open_page(browser, server) as page:
         page.get_by_role("link", name="Register").click()
@@ -147,10 +177,46 @@ def test_two_hundred_tasks_and_results(browser: Browser, server: Server) -> None
         check_page(page, "list")
 
 
+def square_map(side: int) -> tuple[float, dict[str, Any]]:
+    """The largest value of a map of random numbers, and the map as a page of results."""
+    values = np.random.default_rng(5).random(side * side)
+    axes = {f"axis_dim{n}": {"name": name, "unit": "cm", "values": list(range(side))} for n, name in enumerate("XY", 1)}
+    data = {"name": "Dose", "unit": "MeV/g", "values": values.tolist()}
+    metadata = {"page_number": "0", "name": "Dose"}
+    return float(values.max()), {"dimensions": 2, "data": data, **axes, "metadata": metadata}
+
+
+@on_sqlite
+@pytest.mark.parametrize(("side", "busy"), [(200, "slices"), (500, "results/picture")], ids=["small", "large"])
+def test_a_map_of_random_numbers(browser: Browser, server: Server, side: int, busy: str) -> None:
+    """The page of a small one has less than 100 kB; whatever the server is too busy for is asked for again."""
+    largest, grid = square_map(side)
+    worker = submit(server, "Random map")
+    worker.post("/results", estimators=[payloads.estimator("map", grid)])
+    asked: list[str] = []
+
+    def be_busy_once(route: Route) -> None:
+        asked.append(route.request.url)
+        is_new = asked.count(route.request.url) == 1
+        route.fulfill(status=503, headers={"Retry-After": "0"}) if is_new else route.continue_()
+
+    with signed_in(browser, server, f"/simulations/{worker.job_id}/results") as page:
+        page.locator("[data-ready]").wait_for()
+        expect(page.locator("[data-readout]")).to_contain_text(f"{largest:.5g} MeV/g")
+        assert loaded_bytes(page) < MOST_BYTES or side > 200
+        page.route(f"**/{busy}?*", be_busy_once)
+        page.reload()
+        page.locator("[data-ready]").wait_for()
+        expect(page.locator("[data-readout]")).to_contain_text(f"{largest:.5g} MeV/g")
+        assert asked
+        assert all(asked.count(address) == 2 for address in asked)
+        expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_another_users_simulation(browser: Browser, server: Server) -> None:
     theirs = submit(server, "Secret", user="mallory")
     with signed_in(browser, server, f"/simulations/{theirs.job_id}") as page:
-        assert page.get_by_role("alert").inner_text() == "Job with provided ID does not belong to the user"
+        assert page.get_by_role("alert").inner_text() == "This simulation belongs to another user"
         assert "Secret" not in page.content()
         check_page(page, "forbidden")
 
@@ -184,18 +250,13 @@ def test_a_session_that_ends(browser: Browser, server: Server) -> None:
         assert page.url == f"{server.url}/simulations/{worker.job_id}"
 
 
-def test_a_server_that_is_restarted_under_an_open_page(browser: Browser, tmp_path, postgres) -> None:
-    """On PostgreSQL; the other tests are on SQLite."""
-    url = postgres.create_database()
-    with place(tmp_path / "place", FLASK_SQLALCHEMY_DATABASE_URI=url, YAPTIDE_FOREIGN_WORKERS="shieldhit") as there:
-        there.run("db", "upgrade")
-        server = there.up("--no-executor").register()
-        worker = submit(server)
-        with signed_in(browser, server, f"/simulations/{worker.job_id}") as page:
-            page.set_viewport_size(PHONE)  # type: ignore[arg-type]
-            server.stop()
-            expect(page.locator("#messages")).to_contain_text("The server does not respond", timeout=30_000)
-            there.up("--no-executor", port=int(server.url.rpartition(":")[2]))
-            worker.report({0: {"task_state": "RUNNING", "simulated_primaries": 400}})
-            expect(page.get_by_role("status")).to_contain_text("10 %", timeout=30_000)
-            expect(page.locator("#messages")).to_be_empty()
+def test_a_server_that_is_restarted_under_an_open_page(browser: Browser, server: Server) -> None:
+    worker, there = submit(server), server.place
+    with signed_in(browser, server, f"/simulations/{worker.job_id}") as page:
+        page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+        server.stop()
+        expect(page.locator("#messages")).to_contain_text("The server does not respond", timeout=30_000)
+        server.running = there.up("--no-executor", port=int(server.url.rpartition(":")[2])).running
+        worker.report({0: {"task_state": "RUNNING", "simulated_primaries": 400}})
+        expect(page.get_by_role("status")).to_contain_text("10 %", timeout=30_000)
+        expect(page.locator("#messages")).to_be_empty()

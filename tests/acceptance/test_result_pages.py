@@ -1,6 +1,5 @@
 """The pages of results in a real browser: what they read out is what is stored."""
 
-import gzip
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +8,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.pages import PHONE, check_page, chromium, open_page, sign_in
+from tests.support.pages import MOST_BYTES, PHONE, check_page, chromium, loaded_bytes, open_page, sign_in
 from tests.support.processes import Server, beam, place
 from yaptide_client.results import Results
-
-#: Bytes of everything that a page loads, compressed.
-MOST_BYTES = 100_000
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +50,6 @@ def number_of(text: str) -> float:
     value, power = re.search(r": \(?([\d.]+) (?:± [\d.]+\)?)?(?:×10(\S+))?", text).groups()
     exponent = (power or "⁰").translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789"))
     return float(value) * 10.0 ** int(exponent)
-
-
-def loaded_bytes(page: Page) -> int:
-    """Bytes of everything that the page has loaded, each file compressed."""
-    loaded = page.evaluate("[location.href, ...performance.getEntriesByType('resource').map(entry => entry.name)]")
-    return sum(len(gzip.compress(page.request.get(address).body())) for address in loaded)
 
 
 def show(page: Page, job_id: str, estimator: str) -> None:

@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -11,9 +12,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.support import projects
-from tests.support.pages import check_page, chromium, open_page, sign_in
+from tests.support.pages import POSTGRESQL, SQLITE, check_page, chromium, open_page, servers, sign_in
 from tests.support.ports import free_port
-from tests.support.processes import PASSWORD, Server, installation, place
+from tests.support.processes import PASSWORD, Place, Server, installation, place
 from yaptide.services.examples import EXAMPLE
 
 #: What such a front end does: it calls the API, and runs a worker made of a blob, WebAssembly and inline styles.
@@ -37,15 +38,27 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[Server]:
+def on(tmp_path_factory, request: pytest.FixtureRequest) -> Iterator[Callable[[str], Server]]:
     folder, port = tmp_path_factory.mktemp("pages"), free_port()
     script = folder / "build/static/js/main.0a1b2c3d.js"
     script.parent.mkdir(parents=True)
     script.write_text(APPLICATION % {"url": f"http://127.0.0.1:{port}"})
     (folder / "build/index.html").write_text(PAGE)
-    with place(folder / "place", YAPTIDE_FOREIGN_WORKERS="mcsquare", YAPTIDE_ADMINS="olga") as there:
-        there.run("users", "add", "olga", "--password-file", _password(folder))
-        yield there.up("--no-executor", "--ui", folder / "build", port=port).register()
+
+    def start(there: Place) -> Server:
+        front_end = ("--ui", folder / "build") if there.folder.name == SQLITE else ()
+        return there.up("--no-executor", *front_end, port=port if front_end else 0).register()
+
+    find_postgres = partial(request.getfixturevalue, "postgres")
+    variables = {"YAPTIDE_FOREIGN_WORKERS": "mcsquare", "YAPTIDE_ADMINS": "olga"}
+    with servers(folder, start, find_postgres, **variables) as serve:
+        yield serve
+
+
+@pytest.fixture(params=[SQLITE])
+def server(on: Callable[[str], Server], request: pytest.FixtureRequest) -> Server:
+    """The server on SQLite, or on the databases that `parametrize("server", ..., indirect=True)` chooses."""
+    return on(request.param)
 
 
 def _password(folder: Path) -> Path:
@@ -75,12 +88,15 @@ def copy_example(folder: Path, **changes: tuple[str, str]) -> Path:
 def test_one_click_runs_the_example_at_the_first_visit(browser: Browser, server: Server) -> None:
     with at(browser, server, "/new") as page:
         check_page(page, "new")
-        page.get_by_role("button", name="Run the example").click()
+        page.get_by_role("button", name="Run the example").dblclick()
         page.get_by_role("heading", name=EXAMPLE.name).wait_for()
         page.goto("/new")
         expect(page.get_by_text("Your first simulation?")).to_have_count(0)
+        page.goto(f"/simulations?title={EXAMPLE.name}")
+        expect(page.get_by_role("link", name=EXAMPLE.name, exact=True)).to_have_count(1)
 
 
+@pytest.mark.parametrize("server", [SQLITE, POSTGRESQL], indirect=True)
 def test_a_folder_is_checked_seen_mended_and_submitted(browser: Browser, server: Server, tmp_path: Path) -> None:
     wrong = copy_example(tmp_path / "wrong", plan=("###GantryAngle\n", "###GantryAngle\n<b>north</b> "))
     with at(browser, server, "/new") as page:
@@ -88,6 +104,10 @@ def test_a_folder_is_checked_seen_mended_and_submitted(browser: Browser, server:
         expect(page.get_by_role("alert")).to_contain_text("GantryAngle in degrees must be a number")
         expect(page.locator("mark")).to_contain_text("<b>north</b>")
         check_page(page, "wrong-input")
+        named = {"name": "<img src=x onerror=alert(1)>", "mimeType": "text/plain", "buffer": b"x"}
+        page.get_by_label("Files, a zip archive or a project").set_input_files(named)  # type: ignore[arg-type]
+        expect(page.get_by_role("alert")).to_contain_text("'<img src=x onerror=alert(1)>' is not allowed")
+        expect(page.locator("#chosen")).to_contain_text("<img src=x")
         page.get_by_label("A folder").set_input_files(copy_example(tmp_path / "mended"))
         expect(page.get_by_role("heading", name="Ready to submit")).to_be_visible()
         expect(page.get_by_role("img", name="Slice at z = 60 mm")).to_be_visible()
@@ -145,7 +165,8 @@ def test_without_scripts_a_form_is_sent_and_answered(browser: Browser, server: S
         page.get_by_role("heading", name="No scripts").wait_for()
 
 
-def test_operators_see_how_the_installation_does(browser: Browser, server: Server) -> None:
+def test_operators_see_how_the_installation_does(browser: Browser, server: Server, tmp_path: Path) -> None:
+    server.place.run("users", "add", "olga", "--password-file", _password(tmp_path))
     with at(browser, server, "/simulations", username="olga") as page:
         page.get_by_role("link", name="Operator").click()
         expect(page.locator("#section-users")).to_contain_text("alice")
@@ -164,14 +185,14 @@ def test_the_web_front_end_runs_at_the_same_origin(browser: Browser, server: Ser
         expect(page.locator("#styled")).to_have_css("color", "rgb(1, 2, 3)")
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("database", [SQLITE, POSTGRESQL])
 def test_from_the_first_visit_to_the_curve_of_the_example(
     browser: Browser, database: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """Register, run the example by one click, wait for it under the open page, and look at its depth-dose curve."""
     installation()
     settings = {}
-    if database == "postgresql":
+    if database == POSTGRESQL:
         settings["FLASK_SQLALCHEMY_DATABASE_URI"] = request.getfixturevalue("postgres").create_database()
     with place(tmp_path / "place", **settings) as there:
         there.run("db", "upgrade")

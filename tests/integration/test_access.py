@@ -18,7 +18,6 @@ pytestmark = pytest.mark.parametrize("database", ["memory"], indirect=True)
 OPEN = {
     ("GET", "/"),
     ("GET", "/docs"),
-    ("GET", "/docs/style.css"),
     ("GET", "/static/<path:name>"),
     ("GET", "/openapi.json"),
     ("GET", "/healthz"),
@@ -42,6 +41,7 @@ USERS = {
     ("GET", "/watch"),
     ("GET", "/jobs/list"),
     ("POST", "/user/update"),
+    ("POST", "/check"),
     ("POST", "/user/password"),
     ("GET", "/user/sessions"),
     ("DELETE", "/user/sessions"),

@@ -14,6 +14,7 @@ from yaptide.admin.store import Opened
 from yaptide.domain.errors import Conflict, InvalidInput, NotConfigured, NotFound
 from yaptide.services import lifecycle, logfiles
 from yaptide.settings import Settings
+from yaptide.simulators.mcsquare.sample import water_sample
 from yaptide_client import Client, logins
 from yaptide_client.logins import Login
 
@@ -97,6 +98,24 @@ def test_files_are_the_same(ended, yaptide, tmp_path):
         assert yaptide("results", ended.job_id, "--png", tmp_path / f"{name}.png", *more).exit_code == 0
     for kind in ("npz", "png"):
         assert (tmp_path / f"here.{kind}").stat().st_size == (tmp_path / f"there.{kind}").stat().st_size
+
+
+@pytest.mark.usefixtures("signed_in_there")
+def test_an_input_is_checked_there_as_here(yaptide, tmp_path):
+    for number, wrong in enumerate(("", "north ")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for name, text in water_sample(50_000, 100.0, seed=1).items():
+            (folder / name).write_text(text.replace("###GantryAngle\n", f"###GantryAngle\n{wrong}"))
+        here, there = yaptide("check", folder, "--json", "--server", "local"), yaptide("check", folder, "--json")
+        assert here.exit_code == there.exit_code == number, (here.output, there.output)
+        documents = [json.loads(done.stdout) for done in (here, there)]
+        for document in documents:
+            document.pop("waiting", None)
+        assert {key: documents[1][key] for key in documents[0]} == documents[0]
+    shown = yaptide("check", folder).output
+    assert "This input cannot be run: plan.txt, line " in shown
+    assert "north" in shown
 
 
 @pytest.mark.usefixtures("signed_in_there")

@@ -202,3 +202,15 @@ def test_a_file_that_is_taken_away_is_missing(browser, build):
     (build / "manifest.json").unlink()
     for encoding in ("gzip", "identity"):
         assert read(browser, "/editor/manifest.json", Accept_Encoding=encoding).status_code == 404
+
+
+def test_a_build_for_a_server_below_a_path(backend, tmp_path):
+    index = INDEX.replace('="/editor/', '="/yaptide/editor/')
+    build = make_build(tmp_path / "build", index, f'fetch("{HERE}/yaptide");')
+    below = settings(build, tmp_path).model_copy(update={"path_prefix": "/yaptide"})
+    assert describe_front_end(below, [HERE]) == [f"The web front end is at {HERE}/yaptide/editor"]
+    browser = create_app(below, backend).test_client()
+    assert read(browser, "/yaptide/editor/").text == index
+    for prefix, wrong in (("", build), ("/yaptide", make_build(tmp_path / "other"))):
+        with pytest.raises(InvalidInput, match=rf"does not begin with {prefix}/editor/; .*PUBLIC_URL={prefix}/editor "):
+            describe_front_end(below.model_copy(update={"path_prefix": prefix, "ui_dir": wrong}), [HERE])

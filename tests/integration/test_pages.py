@@ -60,7 +60,7 @@ def test_another_users_simulation_is_not_shown_nor_changed(app, database, job, s
             data = {"csrf_token": form_token(stranger)} if page.method == "POST" else None
             answer = stranger.open(address, method=page.method, data=data)
             assert (answer.status_code, answer.mimetype) == (403, "text/html"), page
-            assert "does not belong to the user" in answer.text
+            assert "belongs to another user" in answer.text
             missing = stranger.open(page.address(app, job_id="nothing"), method=page.method, data=data)
             assert (missing.status_code, missing.mimetype) == (404, "text/html"), page
     assert contents(database) == before

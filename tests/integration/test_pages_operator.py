@@ -111,14 +111,14 @@ def test_the_queue_counts_tasks(backend, olga, job):
     job.report_task(task_state="RUNNING")
     assert counted() == (1, 1, 0)
     page = olga.get("/operator/queue").text
-    assert "<dt>tasks run</dt><dd>1</dd>" in page
+    assert "<dt>tasks running</dt><dd>1</dd>" in page
 
 
 def test_a_worker_that_has_gone_is_not_shown(backend, olga):
     runners.withdraw_runner(backend, "executor-of-tests")
     assert "executor-of-tests" not in olga.get("/operator/workers").text
     runners.withdraw_runner(backend, "driver-of-tests")
-    assert "No worker gives a sign of life" in olga.get("/operator/workers").text
+    assert "No worker is running" in olga.get("/operator/workers").text
 
 
 def test_names_are_escaped(app, backend, olga):

@@ -83,13 +83,46 @@ def test_a_curve_and_a_map_come_whole(grid, signed_in):
 
 def test_a_slice_is_kept_by_browsers_for_one_session(grid):
     first = cut(grid, axis=3, index=1)
-    assert (first.headers["Cache-Control"], first.headers["Vary"]) == ("no-cache", "Cookie")
+    assert (first.headers["Cache-Control"], first.headers["Vary"]) == ("no-cache", "Cookie, Accept-Encoding")
     again = cut(grid, axis=3, index=1, headers={"If-None-Match": first.headers["ETag"]})
     assert (again.status_code, again.data) == (304, b"")
     assert cut(grid, axis=3, index=0, headers={"If-None-Match": first.headers["ETag"]}).status_code == 200
     address = re.search(r"v=([0-9a-f]{64})", grid.client.get(f"/simulations/{grid.job_id}/results").text)
     kept = cut(grid, axis=3, index=1, v=address[1])
     assert kept.headers["Cache-Control"] == "private, max-age=31536000, immutable"
+
+
+def test_numbers_are_compressed_for_browsers_that_accept_it(grid):
+    plain, packed = (cut(grid, axis=3, index=1, headers={"Accept-Encoding": name}) for name in ("identity", "gzip, br"))
+    assert "Content-Encoding" not in plain.headers
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(packed.data) == plain.data
+    assert plain.headers["ETag"] != packed.headers["ETag"]
+    known = {"If-None-Match": packed.headers["ETag"], "Accept-Encoding": "gzip"}
+    assert cut(grid, axis=3, index=1, headers=known).status_code == 304
+
+
+def test_the_shades_of_a_map_are_near_its_values(signed_in):
+    numbers = np.random.default_rng(3).normal(size=60) * 1e-300
+    numbers[:4] = [0.0, -0.0, 5e-324, numbers.max()]
+    job = submit(signed_in)
+    job.post_results(payloads.estimator("map", page((10, 6), numbers.tolist(), missing=[[7, 8]])))
+    high, low = np.frombuffer(cut(job, estimator="map", what="shades").data, "u1").reshape(2, -1).astype("<u4")
+    shades = ((high << 8 | low) << 16).view("<f4")
+    assert np.isnan(shades[7:9]).all()
+    known = [n for n in range(60) if n not in (7, 8)]
+    assert shades[known] * np.abs(numbers[known]).max() == pytest.approx(numbers[known], rel=2**-8, abs=0)
+    assert np.abs(shades[known]).max() == 1
+
+
+def test_a_map_of_random_numbers_is_small(signed_in):
+    """40,000 numbers without any order: with the axes, what a picture of them needs has less than 60 kB."""
+    numbers = np.random.default_rng(5).random(40_000)
+    job = submit(signed_in)
+    job.post_results(payloads.estimator("map", page((200, 200), numbers.tolist())))
+    asked = ({"what": "shades"}, {"what": "axis", "axis": 1}, {"what": "axis", "axis": 2}, {"axis": 2, "index": 100})
+    sizes = [len(cut(job, estimator="map", headers={"Accept-Encoding": "gzip"}, **query).data) for query in asked]
+    assert sum(sizes) < 60_000, sizes
 
 
 def test_another_user_gets_no_slice(grid, stranger, client):
@@ -114,7 +147,7 @@ def test_another_user_gets_no_slice(grid, stranger, client):
         ({"axis": "x"}, 400, "axis must be a number"),
         ({"axis": "\u0661", "index": 0}, 400, "axis must be a number"),
         ({"what": "axis"}, 400, "needs axis"),
-        ({"what": "weights"}, 400, "what must be one of values, errors, axis"),
+        ({"what": "weights"}, 400, "what must be one of values, errors, axis, shades"),
         ({"what": "errors", "estimator": "curve"}, 404, "errors of this page are not known"),
         ({"page": 1}, 404, "no page 1"),
         ({"page": "0 OR 1=1"}, 404, "no page"),

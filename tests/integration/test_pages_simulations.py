@@ -95,7 +95,7 @@ def test_several_are_canceled_and_deleted_at_once(signed_in, stranger, many):
     assert answer.location == "/simulations?title=Number&page=2"
     page = facts(signed_in.get(answer.location).text)
     assert "2 simulations canceled" in page
-    assert "does not belong to the user" in page
+    assert "belongs to another user" in page
     assert (many[0].state, many[1].state, many[2].state, theirs.state) == ("CANCELED", "CANCELED", "PENDING", "PENDING")
     send_form(signed_in, "/simulations/act", action="delete", job_id=[many[0].job_id, many[2].job_id])
     page = facts(signed_in.get("/simulations").text)

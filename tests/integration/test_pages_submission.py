@@ -220,6 +220,37 @@ def test_with_htmx_the_browser_goes_to_the_simulation(signed_in):
     assert answer.headers["HX-Redirect"].startswith("/simulations/")
 
 
+def form_key(client):
+    (key,) = set(re.findall(r'name="form_key" value="([^"]+)"', client.get("/new").text))
+    return key
+
+
+def test_a_form_that_is_sent_twice_submits_once(signed_in):
+    key, other = form_key(signed_in), form_key(signed_in)
+    files = water_sample()
+    asked = ((key, files), (key, files), (key, files | {"plan.txt": files["plan.txt"] + "\n"}), (other, files))
+    answers = [send(signed_in, "/new", content, form_key=key) for key, content in asked]
+    assert {answer.status_code for answer in answers} == {303}
+    first, again, changed, anew = (answer.location for answer in answers)
+    assert again == first
+    assert len({first, changed, anew}) == 3
+    examples = [send(signed_in, "/new/example", form_key=key).location for key in (key, key, other)]
+    assert examples[0] == examples[1] != examples[2]
+    assert signed_in.get("/user/simulations").json["simulations_count"] == 5
+
+
+@pytest.mark.parametrize("key", ["", "x" * 5000, "<b>"])
+def test_the_key_of_a_form_may_be_anything_short(signed_in, key):
+    assert send(signed_in, "/new", water_sample(), form_key=key).status_code == 303
+
+
+@pytest.mark.parametrize("key", ["a b", "\n", "\0", "ä"])
+def test_a_key_that_no_form_has_is_refused(signed_in, key):
+    answer = send(signed_in, "/new", water_sample(), form_key=key)
+    assert (answer.status_code, "Invalid Idempotency-Key" in answer.text) == (400, True)
+    assert send(signed_in, "/new/example", form_key=key).status_code == 400
+
+
 def test_the_quota_is_checked_before_anything_is_sent_off(backend, signed_in, database):
     with database.writing() as connection:
         connection.exec_driver_sql('UPDATE "User" SET quota_bytes = 10')

@@ -201,7 +201,7 @@ def keep_account(bob: FlaskClient, password: str) -> None:
 def use(client: FlaskClient) -> None:
     """Everything that users and workers ask of the server."""
     app = client.application
-    for path in ("/", "/healthz", "/readyz", "/docs", "/docs/style.css", "/static/yaptide.css", "/simulations"):
+    for path in ("/", "/healthz", "/readyz", "/docs", "/static/yaptide.css", "/simulations"):
         assert client.get(path).status_code == 200, path
     bob = app.test_client()
     bob.put("/auth/register", json={"username": "bob", "password": PASSWORD})
@@ -213,6 +213,7 @@ def use(client: FlaskClient) -> None:
     assert bob.post("/user/update", json=update).status_code == 202
     keep_account(bob, PASSWORD + "!")
     run_tasks(submit(client))
+    assert client.post("/check", json=payloads.submission()).json["is_valid"]
     job = submit(client)
     report(job)
     read(job)

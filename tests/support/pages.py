@@ -1,22 +1,48 @@
 """Pages in a real browser: Debian's Chromium, driven by Playwright, with a new profile for each test."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.support.processes import PASSWORD, USER, Server
+from tests.support.postgres import Postgres
+from tests.support.processes import PASSWORD, USER, Place, Server, place
+from yaptide.persistence import schema
 
 #: Where tests leave screenshots if this folder exists; `make screenshots` makes it.
 SHOTS = Path(__file__).parents[2] / "screenshots"
+SQLITE, POSTGRESQL = "sqlite", "postgresql"
 #: Sizes of windows, in CSS pixels.
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 360, "height": 740}
 #: Names of nothing but this machine are resolved.
 _OPTIONS = ["--no-sandbox", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"]
 #: What axe looks at in each colour scheme: in the second, only what can differ.
 _RULES: dict[str, dict[str, object]] = {"light": {}, "dark": {"runOnly": ["color-contrast"]}}
+#: Bytes of everything that a page loads.
+MOST_BYTES = 100_000
+#: Names of pages that were checked: another database does not change how they look.
+_checked: set[str] = set()
+
+
+@contextmanager
+def servers(
+    folder: Path, start: Callable[[Place], Server], find_postgres: Callable[[], Postgres], **variables: str
+) -> Iterator[Callable[[str], Server]]:
+    """Yield a function that returns the server on SQLITE or POSTGRESQL, which `start` starts at its first call."""
+    with ExitStack() as stack:
+
+        @cache
+        def serve(database: str) -> Server:
+            url = {} if database == SQLITE else {"FLASK_SQLALCHEMY_DATABASE_URI": find_postgres().create_database()}
+            there = stack.enter_context(place(folder / database, **variables, **url))
+            if url:
+                schema.upgrade_tables(there.database)
+            return start(there)
+
+        yield serve
 
 
 @contextmanager
@@ -40,11 +66,20 @@ def open_page(browser: Browser, server: Server, **options: object) -> Iterator[P
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda line: problems.append(line.text) if "Content Security Policy" in line.text else None)
     try:
-        page.goto("/")
+        page.goto(server.url)
         yield page
         assert problems == []
     finally:
         context.close()
+
+
+def loaded_bytes(page: Page) -> int:
+    """Bytes of everything that the page has loaded, as it was sent."""
+    sizes = """["navigation", "resource"].flatMap((kind) => performance.getEntriesByType(kind))
+        .map((entry) => entry.encodedBodySize)"""
+    loaded: list[int] = page.evaluate(sizes)
+    assert all(loaded)
+    return sum(loaded)
 
 
 def sign_in(page: Page, username: str = USER, password: str = PASSWORD) -> None:
@@ -58,8 +93,11 @@ def sign_in(page: Page, username: str = USER, password: str = PASSWORD) -> None:
 def check_page(page: Page, name: str) -> None:
     """Fail if axe finds something serious in either colour scheme, or a phone would have to scroll sideways.
 
-    Makes screenshots called `name`, if somebody wants them.
+    Makes screenshots called `name` if the folder for them exists. Does nothing if the page `name` was checked before.
     """
+    if name in _checked:
+        return
+    _checked.add(name)
     for scheme, rules in _RULES.items():
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         result = Axe().run(page, options={"resultTypes": ["violations"], **rules})

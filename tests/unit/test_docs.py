@@ -176,7 +176,7 @@ def web():
 
 
 #: What is served beside the API.
-PAGES = ("/openapi.json", "/docs", "/docs/style.css", "/static/{name}", "/metrics")
+PAGES = ("/openapi.json", "/docs", "/static/{name}", "/metrics")
 
 
 def routes(web) -> Iterator[tuple[str, str]]:

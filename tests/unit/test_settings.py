@@ -21,6 +21,21 @@ def test_origins_are_taken_one_by_one(monkeypatch):
     assert load_settings().origins == ["https://ui.example.org", "http://localhost:3000", "http://[::1]:3000"]
 
 
+@pytest.mark.parametrize(
+    "prefix", ["yaptide", "//evil.example", "/a b", "/a/../b", "/a;b", "/ä", '/a"><b', "https://x/y"]
+)
+def test_a_path_prefix_is_a_plain_path(monkeypatch, prefix):
+    monkeypatch.setenv("YAPTIDE_PATH_PREFIX", prefix)
+    with pytest.raises(InvalidInput, match=r"YAPTIDE_PATH_PREFIX: .*use a path such as /yaptide"):
+        load_settings()
+
+
+@pytest.mark.parametrize(("prefix", "taken"), [("", ""), ("/", ""), ("/yaptide/", "/yaptide"), ("/a/b.c", "/a/b.c")])
+def test_a_path_prefix_ends_without_a_slash(monkeypatch, prefix, taken):
+    monkeypatch.setenv("YAPTIDE_PATH_PREFIX", prefix)
+    assert load_settings().path_prefix == taken
+
+
 def test_the_data_folder_is_for_its_owner_only(tmp_path):
     settings = Settings(_env_file=None, data_dir=tmp_path / "new" / "data")
     make_backend(settings).database.close()

@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from yaptide.admin import naming
@@ -15,11 +16,11 @@ from yaptide.application import make_executor
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.states import FINAL_STATES
 from yaptide.persistence import codec
-from yaptide.services import logfiles, results, simulations, summaries
+from yaptide.services import checks, logfiles, results, simulations, summaries
 from yaptide.services.access import ADMINISTRATOR
 from yaptide.services.simulations import Page, Submission
 from yaptide.services.users import User
-from yaptide_client.files import read_folder, read_project
+from yaptide_client.files import read_input
 
 if TYPE_CHECKING:
     from yaptide.platforms.direct.embedded import EmbeddedExecutor
@@ -40,11 +41,21 @@ class LocalTarget:
         """Open the configured database; raise Conflict if its tables are not current."""
         return cls(open_store())
 
+    def check(self, path: Path, tasks: int | None, sim_type: str) -> dict[str, Any]:
+        """See `Target`."""
+        submission = _submission(path, tasks, sim_type)
+        _, executor = make_executor(self._store.settings, self._backend)
+        executor.announce()
+        try:
+            return checks.check_submission(self._backend, local_user(self._backend, ""), submission).describe()
+        finally:
+            executor.withdraw()
+
     def run(self, request: Request, following: Following) -> tuple[str, str]:
         """See `Target`; raises NotConfigured, with nothing stored, if nothing can run the simulation."""
         if request.cluster:
             raise InvalidInput("--cluster needs a server: add --server URL, or sign in with yaptide login URL")
-        submission = _submission(request)
+        submission = _submission(request.path, request.tasks, request.sim_type, request.title)
         _, executor = make_executor(self._store.settings, self._backend)
         executor.announce()
         try:
@@ -164,10 +175,7 @@ class LocalTarget:
 _SHOWN = TaskProgress._fields
 
 
-def _submission(request: Request) -> Submission:
-    path = request.path
-    if path.is_file():
-        title = request.title or path.stem
-        return Submission(request.sim_type, request.tasks, title, input_json=read_project(path))
-    files = read_folder(path, print_message)
-    return Submission(request.sim_type, request.tasks, request.title or path.resolve().name, files)
+def _submission(path: Path, tasks: int | None, sim_type: str, title: str = "") -> Submission:
+    """Return the submission of a folder of input files, or of a project in a JSON file."""
+    name, content = read_input(path, print_message)
+    return Submission(sim_type, tasks, title or name, content.get("input_files"), content.get("input_json"))

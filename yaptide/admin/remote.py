@@ -2,7 +2,10 @@
 
 import atexit
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 from yaptide.admin.display import print_message
@@ -37,14 +40,15 @@ class RemoteTarget:
     def run(self, request: Request, following: Following) -> tuple[str, str]:
         """See `Target`."""
         _require_caller(request.user)
-        job = self._client.submit(
-            request.path,
-            request.tasks,
-            request.sim_type,
-            request.title or None,
-            cluster=request.cluster or None,
-            sbatch=request.sbatch,
-        )
+        with _remarks_as_messages():
+            job = self._client.submit(
+                request.path,
+                request.tasks,
+                request.sim_type,
+                request.title or None,
+                cluster=request.cluster or None,
+                sbatch=request.sbatch,
+            )
         for sentence in job.left_out:
             print_message(f"Left out: {sentence}")
         try:
@@ -53,6 +57,11 @@ class RemoteTarget:
         except KeyboardInterrupt:
             print_message(f"The simulation continues on the server. Cancel it: yaptide cancel {job.job_id}")
             raise
+
+    def check(self, path: Path, tasks: int | None, sim_type: str) -> dict[str, Any]:
+        """See `Target`."""
+        with _remarks_as_messages():
+            return self._client.check(path, tasks, sim_type)
 
     def find_job(self, prefix: str) -> str:
         """See `Target`; looks among the newest simulations."""
@@ -128,6 +137,16 @@ def _show_status(show: Show, status: Mapping[str, Any]) -> None:
 
 
 _HISTORY = ("task_id", "from_state", "to_state", "time", "actor", "reason")
+
+
+@contextmanager
+def _remarks_as_messages() -> Iterator[None]:
+    """Print what the client would warn about, such as files that it leaves out."""
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for remark in remarks:
+        print_message(str(remark.message))
 
 
 def _require_caller(user: str, *, all_users: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""`yaptide run`, `status`, `list`, `results`, `logs`, `history`, `cancel` and `delete`."""
+"""`yaptide check`, `run`, `status`, `list`, `results`, `logs`, `history`, `cancel` and `delete`."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -76,11 +76,54 @@ SchedulerOptions = Annotated[
 ]
 
 
+InputPath = Annotated[Path, typer.Argument(help="Folder of input files, or JSON file of a web editor project.")]
+SimType = Annotated[str, typer.Option(help="Simulator; common: detect it from the files.")]
+
+
+@app.command("check")
+def check_input(
+    path: InputPath,
+    tasks: Annotated[
+        int | None, typer.Option("--tasks", "-n", help="Number of tasks; default: suggest one.", show_default=False)
+    ] = None,
+    sim_type: SimType = COMMON,
+    server: Server = "",
+    as_json: AsJson = False,
+) -> None:
+    """Check an input as `yaptide run` does, and show what it would become; nothing is simulated.
+
+    Exits with 1 if the input has a problem.
+
+    Example: yaptide check proton-150MeV-water
+    """
+    checkup = open_target(server).check(path, tasks, sim_type)
+    if as_json:
+        print_json(checkup)
+    else:
+        _print_checkup(checkup)
+    if not checkup["is_valid"]:
+        raise typer.Exit(1)
+
+
+def _print_checkup(checkup: dict[str, Any]) -> None:
+    for problem in checkup["problems"]:
+        print_message(f"This input cannot be run: {problem['message']}")
+        if problem["line"] is not None:
+            print_message(f"{problem['file']}, line {problem['line']}: {problem['text']}")
+    if checkup["is_valid"]:
+        tasks = f"{checkup['ntasks']:,}" + (f" ({checkup['reason']})" if checkup["reason"] else "")
+        facts = {"simulator": checkup["sim_type"], "primaries": f"{checkup['primaries']:,}", "tasks": tasks}
+        print_facts(facts, "Ready to run")
+        for sentence in checkup["left_out"]:
+            print_message(f"Left out: {sentence}")
+        print_message(checkup["waiting"] or "Nothing was stored: submit it with yaptide run")
+
+
 @app.command("run")
 def run_simulation(
-    path: Annotated[Path, typer.Argument(help="Folder of input files, or JSON file of a web editor project.")],
+    path: InputPath,
     tasks: Annotated[int, typer.Option("--tasks", "-n", help="Number of tasks.")] = 1,
-    sim_type: Annotated[str, typer.Option(help="Simulator; common: detect it from the files.")] = COMMON,
+    sim_type: SimType = COMMON,
     title: Annotated[str, typer.Option(help="Title; default: the name of the path.", show_default=False)] = "",
     user: UserName = "",
     png: Picture = None,

@@ -79,6 +79,9 @@ class Target(Protocol):
     def run(self, request: Request, following: Following) -> tuple[str, str]:
         """Submit a simulation, follow it until it ends, and return its job id and state."""
 
+    def check(self, path: Path, tasks: int | None, sim_type: str) -> dict[str, Any]:
+        """Check an input, and return what `yaptide.services.checks.Checkup.describe` returns."""
+
     def find_job(self, prefix: str) -> str:
         """Return the job id with this prefix, or `prefix` itself if there is none; raise Conflict if several have."""
 

@@ -57,8 +57,13 @@ def set_token(backend: Backend, response: Response, kind: str, token: Token) -> 
     """Set the cookie with a token."""
     name, expires = name_of(backend, kind), token.expires + KEPT[kind]
     response.set_cookie(
-        name, token.text, expires=expires, httponly=True, samesite="Lax", secure=request.is_secure, path="/"
+        name, token.text, expires=expires, httponly=True, samesite="Lax", secure=request.is_secure, path=_path()
     )
+
+
+def _path() -> str:
+    """The path of all addresses of this server."""
+    return request.script_root or "/"
 
 
 def set_session(backend: Backend, response: Response, signed_in: SignedIn) -> None:
@@ -73,4 +78,4 @@ def clear_tokens(backend: Backend, response: Response) -> None:
     """Delete the cookies of both tokens."""
     bare = [kind for kind in (ACCESS, REFRESH) if _has_bare(backend, kind, request)]
     for name in (name_of(backend, ACCESS), name_of(backend, REFRESH), *bare):
-        response.delete_cookie(name, httponly=True, samesite="Lax", secure=request.is_secure, path="/")
+        response.delete_cookie(name, httponly=True, samesite="Lax", secure=request.is_secure, path=_path())

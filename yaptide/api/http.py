@@ -35,7 +35,7 @@ _LARGEST = 2**31 - 1
 
 #: Anyone may send a body up to this size (bytes). Parsed JSON can take thirty times its size in memory.
 _SMALL = 2**20
-_OF_USERS = ("/jobs/direct", "/jobs/batch", "/convert")
+_OF_USERS = ("/jobs/direct", "/jobs/batch", "/check", "/convert")
 #: Forms of pages with files.
 _OF_PAGES = ("/new", "/new/check")
 _OF_WORKERS = {"/jobs": results_upload.JobKey, "/logfiles": results_upload.Key, "/tasks/list": results_upload.Key}
@@ -285,6 +285,13 @@ def _whole_body() -> Iterator[memoryview]:
 def json_response(document: dict[str, Any], status: int = 200) -> Response:
     """Return a JSON response."""
     return Response(orjson.dumps(document), status, mimetype=_JSON)
+
+
+def set_content(response: Response, data: bytes, *, as_gzip: bool) -> None:
+    """Set the content of a response, compressed as stored payloads are if `as_gzip`."""
+    response.data = codec.compress(data) if as_gzip else data
+    if as_gzip:
+        response.headers["Content-Encoding"] = "gzip"
 
 
 def stitched_response(parts: Iterable[codec.Part], length: int | None = None) -> Response:

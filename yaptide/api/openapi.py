@@ -73,6 +73,7 @@ OWN_ERRORS = {
     "POST /auth/keycloak": {401},
     "GET /auth/refresh": {401, 403},
     "POST /user/update": {409, 429},
+    "POST /check": {409},
     "POST /user/password": {409, 429},
     "DELETE /user": {404, 409, 413, 429},
     "DELETE /user/sessions": {404},

@@ -14,6 +14,7 @@ RIGHTS = {
     "POST /user/tokens": Action.CHANGE_ACCOUNT,
     "DELETE /user/tokens": Action.READ,  # a program may revoke its own token; `tokens.revoke_token` checks the others
     "GET /clusters": Action.READ,
+    "POST /check": Action.SUBMIT,
     "POST /convert": Action.SUBMIT,
     "POST /jobs/direct": Action.SUBMIT,
     "POST /jobs/batch": Action.SUBMIT,

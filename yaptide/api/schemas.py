@@ -72,16 +72,27 @@ class KeycloakName(Body):
     username: StrictStr
 
 
-class Project(Body):
-    """A simulation to run."""
+class ProjectInput(Body):
+    """What submissions and checks have in common."""
 
     input_type: Literal["editor", "files"]
-    ntasks: StrictInt = Field(ge=1, description="Number of tasks")
     sim_type: Text = Field(description="Name of a simulator, e.g. mcsquare; common: detect it from the files")
     title: Text = "Untitled"
     input_json: dict[str, Any] | None = Field(None, description="For input_type editor: the project")
     input_files: dict[StrictStr, StrictStr] | None = Field(None, description="For input_type files: name to text")
     batch_options: dict[str, Any] | None = Field(None, description="For clusters")
+
+
+class Project(ProjectInput):
+    """A simulation to run."""
+
+    ntasks: StrictInt = Field(ge=1, description="Number of tasks")
+
+
+class ProjectToCheck(ProjectInput):
+    """A simulation to check, with the body of a submission."""
+
+    ntasks: Annotated[StrictInt, Field(ge=1)] | None = Field(None, description="Number of tasks; null: suggest one")
 
 
 class SimulationReport(Body):
@@ -471,6 +482,28 @@ class Submitted(Message):
     job_id: str
     sim_type: str
     left_out: list[str] | None = None
+
+
+class InputProblem(BaseModel):
+    """What is wrong with an input: the message, and the file, the line from 1 and its text if they are known."""
+
+    message: str
+    file: str | None
+    line: int | None
+    text: str | None
+
+
+class CheckedInput(Message):
+    """Whether an input can be submitted: its problems, or what it would become."""
+
+    is_valid: bool
+    problems: list[InputProblem] = Field(description="The first problem that was found, or none")
+    sim_type: str | None = Field(None, description="The simulator, also if it was detected")
+    primaries: int | None = None
+    ntasks: int | None = Field(None, description="The requested number of tasks, or the suggested one")
+    reason: str | None = Field(None, description="Why this number of tasks is suggested")
+    left_out: list[str] | None = Field(None, description="Sentences about parts of a project that are not simulated")
+    waiting: str | None = Field(None, description="Why nothing can run the simulation now")
 
 
 class ProjectToConvert(BaseModel):

@@ -33,6 +33,7 @@ import orjson
 from isal import isal_zlib
 
 from yaptide.api.http import BODY_FILE
+from yaptide.api.prefix import move_below
 from yaptide.disk import is_full
 from yaptide.services import metrics
 
@@ -70,12 +71,14 @@ class Rules:
     than `most`. There may be `unproven` large bodies of unauthenticated senders at a time, with `unproven_bytes` in
     total. `entitled` gets the request and, on the paths in `by_head`, the first bytes of its body. It returns whether
     the sender may send all of it; None if only the whole body can tell. `folder` is for stored bodies, and for up to
-    `kept_bytes` of responses with slow readers. All threads busy for `stuck` seconds count as a problem.
+    `kept_bytes` of responses with slow readers. All threads busy for `stuck` seconds count as a problem. Paths may
+    begin with `prefix`.
     """
 
     folder: Path
     entitled: Callable[[Environ, bytes], bool | None]
     by_head: frozenset[str] = frozenset()
+    prefix: str = ""
     grace: float = 20.0
     rate: float = 8192.0
     small: int = 1 << 20
@@ -138,6 +141,7 @@ class Shell:
         if self._watchdog is None:
             self._watchdog = asyncio.get_running_loop().create_task(self._watch())
         environ, connection = environ_of(scope), scope["state"]["connection"]
+        move_below(environ, self._rules.prefix)
         self._in_progress += 1
         try:
             with _Body(self._rules.folder, self._unproven) as body:

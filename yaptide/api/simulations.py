@@ -14,7 +14,7 @@ from yaptide.api import openapi, schemas
 from yaptide.api.http import get_backend, get_reader, get_user, http_date, json_response, stitched_response
 from yaptide.domain.errors import Forbidden, InvalidInput
 from yaptide.domain.states import EntityState
-from yaptide.services import conversion, logfiles, simulations, summaries, watching
+from yaptide.services import checks, conversion, logfiles, simulations, summaries, watching
 from yaptide.services.access import may_use_clusters
 
 blueprint = APIBlueprint("simulations", __name__, tag="Simulations")
@@ -48,6 +48,18 @@ def _submit(submission: simulations.Submission) -> Response:
     return json_response(document, 202)
 
 
+@blueprint.post("/check")
+@blueprint.input(schemas.ProjectToCheck, location="json")
+@blueprint.output(schemas.CheckedInput)
+def check_input(json_data: schemas.ProjectToCheck) -> Response:
+    """Check an input as `POST /jobs/direct` does, with the same body. Nothing is stored.
+
+    Responds 200 also for an input with problems; `is_valid` tells which it is.
+    """
+    checkup = checks.check_submission(get_backend(), get_user(), _submission(json_data))
+    return json_response({"message": "Input checked", **checkup.describe()})
+
+
 @blueprint.post("/convert")
 @blueprint.input(schemas.ProjectToConvert, location="json")
 @blueprint.output(schemas.ConvertedProject)
@@ -61,7 +73,7 @@ def convert_project_json(json_data: schemas.ProjectToConvert) -> Response:
     )
 
 
-def _submission(project: schemas.Project) -> simulations.Submission:
+def _submission(project: schemas.Project | schemas.ProjectToCheck) -> simulations.Submission:
     name = "input_json" if project.input_type == "editor" else "input_files"
     content = getattr(project, name)
     if content is None:

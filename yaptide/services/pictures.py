@@ -126,6 +126,11 @@ class Extremes:
     least_positive: float | None = None
     index: int | None = None
 
+    @property
+    def largest(self) -> float:
+        """The largest magnitude; 1 if there is no other than 0."""
+        return max(abs(self.minimum or 0.0), abs(self.maximum or 0.0)) or 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class OpenPage:
@@ -174,6 +179,8 @@ class Numbers(StrEnum):
     ERRORS = "errors"
     AXIS = "axis"
     """The centres of the bins of one axis."""
+    SHADES = "shades"
+    """The values in the precision of a picture (`round_to_shades`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,19 +267,34 @@ def cut_page(opened: OpenPage, numbers: Numbers, axis: int | None = None, index:
     """Numbers of a page as doubles, little endian, the first of the axes that are left fastest; NaN where unknown.
 
     With `axis` (counted from 1) and `index` (of its bin, from 0) those of one slice, without them all; for
-    `Numbers.AXIS` the centres of the bins along `axis`. Raises NotFound for what the page does not have.
+    `Numbers.AXIS` the centres of the bins along `axis`. `Numbers.SHADES` are written by `round_to_shades` instead.
+    Raises NotFound for what the page does not have.
     """
     page = opened.page
     if axis is not None and not 1 <= axis <= page.dimension:
         raise NotFound(f"The page has {page.dimension} axes, not an axis {axis}")
     if numbers is Numbers.AXIS:
         return _doubles(page.axes[_given(axis, "axis") - 1].values)
-    array = page.values if numbers is Numbers.VALUES else page.errors
+    array = page.errors if numbers is Numbers.ERRORS else page.values
     if array is None:
         raise NotFound("The errors of this page are not known")
     if axis is None:
-        return _doubles(_short(array))
-    return _doubles(_slice(array.reshape(opened.shape, order="F"), axis - 1, _given(index, "index")).ravel(order="F"))
+        array = _short(array)
+    else:
+        array = _slice(array.reshape(opened.shape, order="F"), axis - 1, _given(index, "index")).ravel(order="F")
+    return round_to_shades(array, opened.extremes.largest) if numbers is Numbers.SHADES else _doubles(array)
+
+
+def round_to_shades(array: Floats, largest: float) -> bytes:
+    """Return numbers divided by `largest` with 8 bits of precision: first all high bytes, then all low ones.
+
+    Each number is the upper half of a 32-bit float, rounded to the nearest; NaN stays NaN. Colours need no more, and
+    apart from each other the bytes are well compressed.
+    """
+    bits = (array / largest).astype("<f4").view("<u4")
+    halves = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")
+    halves[np.isnan(array)] = 0x7FC0
+    return np.ascontiguousarray(halves.view("u1").reshape(-1, 2)[:, ::-1].T).tobytes()
 
 
 def _given(number: int | None, name: str) -> int:

@@ -4,23 +4,20 @@ What comes out is what `POST /jobs/direct` takes. Whatever is left out on the wa
 """
 
 import io
-import re
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 from zipfile import ZipFile, ZipInfo
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.persistence.zip_safety import explain_damage, open_archive
-from yaptide.simulators.text import split_lines
 from yaptide_client.files import describe_litter, encode_file, is_litter, list_names, parse_project
 
 MOST_FILES = 500
 _ZIP = b"PK\x03\x04"
 _LONGEST_NAME = 60
-_LONGEST_LINE = 200
 
 
 class Upload(NamedTuple):
@@ -38,18 +35,6 @@ class Received:
     files: Mapping[str, str] | None = None
     project: Mapping[str, Any] | None = None
     remarks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A line of an input file that an error is about.
-
-    `lines` are that line and those next to it, with their numbers from 1.
-    """
-
-    file: str
-    number: int
-    lines: list[tuple[int, str]] = field(default_factory=list)
 
 
 def read_uploads(uploads: Sequence[Upload], most: int) -> Received:
@@ -74,17 +59,6 @@ def read_uploads(uploads: Sequence[Upload], most: int) -> Received:
     if len(files) == 1 and files[0].name.lower().endswith(".json"):
         return _read_project(files[0], tuple(remarks))
     return Received(title, _encode(files), None, tuple(remarks))
-
-
-def find_place(message: str, files: Mapping[str, str] | None) -> Place | None:
-    """Return the line of an input file that an error names as in `plan.txt, line 7: ...`, if it names one."""
-    for name, text in (files or {}).items():
-        match = re.match(r", line (\d{1,9}):", message[len(name) :]) if message.startswith(name) else None
-        if match:
-            number, lines = int(match[1]), split_lines(text)
-            near = range(max(1, number - 1), min(len(lines), number + 1) + 1)
-            return Place(name, number, [(each, lines[each - 1][:_LONGEST_LINE]) for each in near])
-    return None
 
 
 def _is_archive(upload: Upload) -> bool:

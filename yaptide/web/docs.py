@@ -3,7 +3,7 @@
 from typing import Any
 
 from apiflask import APIBlueprint
-from flask import Response, current_app, render_template
+from flask import current_app, render_template
 
 blueprint = APIBlueprint("api_page", __name__, enable_openapi=False, template_folder="templates")
 
@@ -20,12 +20,6 @@ def show_docs() -> str:
     tags = dict.fromkeys(tag for endpoint in endpoints for tag in endpoint.get("tags", ["Other"]))
     groups = {tag: [endpoint for endpoint in endpoints if tag in endpoint.get("tags", ["Other"])] for tag in tags}
     return render_template("docs.html", info=spec["info"], groups=groups, errors=spec["components"]["responses"])
-
-
-@blueprint.get("/docs/style.css")
-def style() -> Response:
-    """How the page looks; in a file of its own, since a page of ours has no style or script in it."""
-    return Response(render_template("docs.css"), mimetype="text/css")
 
 
 def _body(spec: dict[str, Any], operation: dict[str, Any]) -> list[dict[str, Any]]:

@@ -10,10 +10,18 @@ from werkzeug.exceptions import HTTPException, NotFound
 
 from yaptide.api import errors as api_errors
 from yaptide.domain.errors import NotAuthenticated, YaptideError
+from yaptide.services.access import NO_SUCH_JOB, NOT_YOURS
 from yaptide.web import session
 
 #: The parts of pages that htmx exchanges are shown where they belong whatever the status.
 _STALE_FORM = "This form has expired. Load the page again and repeat what you did"
+
+
+#: What the API calls a job is a simulation on pages.
+_ON_PAGES = {
+    NOT_YOURS: "This simulation belongs to another user",
+    NO_SUCH_JOB: "There is no simulation at this address",
+}
 
 
 def register_handlers(blueprint: APIBlueprint) -> None:
@@ -40,11 +48,16 @@ def status_of(error: YaptideError) -> int:
     return api_errors.STATUS.get(type(error), 400)
 
 
+def words_of(message: str) -> str:
+    """Return the message of an error in the words of the pages."""
+    return _ON_PAGES.get(message, message)
+
+
 def show_error(status: int, message: str) -> Response:
     """Return an error page, or for htmx a message to be shown on the page that is open."""
     template = "error_message.html" if session.is_htmx() else "error.html"
-    title = HTTPStatus(status).phrase
-    response = make_response(render_template(template, status=status, title=title, message=message), status)
+    words = {"status": status, "title": HTTPStatus(status).phrase, "message": words_of(message)}
+    response = make_response(render_template(template, **words), status)
     if session.is_htmx() and status in (403, 404):  # the page that is open is gone: show that, and ask no more
         response.headers["HX-Refresh"] = "true"
     return response

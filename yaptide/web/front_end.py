@@ -50,26 +50,27 @@ _LOCAL_LINK = re.compile(
     r"""<(?:script|link)\b[^>]*?\b(?:src|href)\s*=\s*["']?(?!https?:|data:|//)([^"'\s>]+)""", re.IGNORECASE
 )
 _INLINE_SCRIPT = re.compile(r"<script(?![^>]*\bsrc\b)[^>]*>(.*?)</script>", re.IGNORECASE | re.DOTALL)
-_ORIGIN = re.compile(r"""["'`](https?://[A-Za-z0-9.\-\[\]:]+)/?["'`]""")
+_ORIGIN = re.compile(r"""["'`](https?://[A-Za-z0-9.\-\[\]:]+)(?:/[\w.~/-]*)?["'`]""")
 #: What a build calls that was made without REACT_APP_BACKEND_URL.
 _DEFAULT_ORIGIN = "http://localhost:5000"
 #: Where builds load Python from, if they name it.
 _OUTSIDE = ("https://cdn.jsdelivr.net",)
-_REMEDY = "build it with PUBLIC_URL=/editor and REACT_APP_BACKEND_URL={url}"
+_REMEDY = "build it with PUBLIC_URL={public} and REACT_APP_BACKEND_URL={url}"
 
 
 @dataclass(frozen=True)
 class Build:
-    """A build: its files by address below `/editor/`, the origins that its scripts name, and its CSP."""
+    """A build: its files by address below `public`, the origins that its scripts name, and its CSP."""
 
     folder: Path
+    public: str
     files: Mapping[str, Path]
     origins: frozenset[str]
     policy: str = field(repr=False)
 
 
-def load_build(folder: Path, issuers: Collection[str] = ()) -> Build:
-    """Return the build in `folder`; its pages may call `issuers` of Keycloak.
+def load_build(folder: Path, issuers: Collection[str] = (), prefix: str = "") -> Build:
+    """Return the build in `folder` for a server below the path `prefix`; its pages may call `issuers` of Keycloak.
 
     Raises InvalidInput, with what to do, if there is none, or if it was made for another address.
     """
@@ -81,16 +82,16 @@ def load_build(folder: Path, issuers: Collection[str] = ()) -> Build:
             f"{folder} holds no build of the web front end: {_INDEX} is missing; give the folder that its "
             "`npm run build` makes, such as ui/build"
         )
-    index = files[_INDEX].read_text(encoding="utf-8", errors="replace")
-    wrong = next((link for link in _LOCAL_LINK.findall(index) if not link.startswith(f"{PREFIX}/")), None)
+    public, index = f"{prefix}{PREFIX}", files[_INDEX].read_text(encoding="utf-8", errors="replace")
+    wrong = next((link for link in _LOCAL_LINK.findall(index) if not link.startswith(f"{public}/")), None)
     if wrong is not None:
         raise InvalidInput(
             f"The web front end in {folder} was built for another address: it loads {wrong[:80]!r}, which does not "
-            f"begin with {PREFIX}/; {_REMEDY.format(url='URL_OF_THIS_SERVER')}"
+            f"begin with {public}/; {_REMEDY.format(public=public, url='URL_OF_THIS_SERVER')}"
         )
     scripts = "".join(_read_scripts(files))
     outside = [origin for origin in _OUTSIDE if origin in scripts]
-    return Build(folder, files, frozenset(_ORIGIN.findall(scripts)), _policy(index, outside, issuers))
+    return Build(folder, public, files, frozenset(_ORIGIN.findall(scripts)), _policy(index, outside, issuers))
 
 
 def explain_backend(build: Build, urls: Collection[str]) -> str | None:
@@ -99,16 +100,17 @@ def explain_backend(build: Build, urls: Collection[str]) -> str | None:
     if not wanted.keys().isdisjoint(build.origins):
         return None
     calls = f"it calls {_DEFAULT_ORIGIN}" if _DEFAULT_ORIGIN in build.origins else "its scripts do not name this server"
+    remedy = _REMEDY.format(public=build.public, url=next(iter(wanted)))
     return (
         f"The web front end in {build.folder} may not reach this server, since {calls}: "
-        f"{_REMEDY.format(url=next(iter(wanted)))}, or the address by which browsers reach this server"
+        f"{remedy}, or the address by which browsers reach this server"
     )
 
 
 def find_address(build: Build, urls: Collection[str]) -> str:
     """Return where to open the front end: at the origin that it calls, since it is a stranger at any other."""
     origins = [f"{parts.scheme}://{parts.netloc}" for parts in map(urlsplit, urls)]
-    return next((origin for origin in origins if origin in build.origins), origins[0]) + PREFIX
+    return next((origin for origin in origins if origin in build.origins), origins[0]) + build.public
 
 
 def register(app: APIFlask, build: Build) -> None:

@@ -23,7 +23,7 @@ blueprint = new_blueprint("operator_pages", __name__)
 #: Title of each section, and after how many seconds it is loaded again.
 _SECTIONS = {
     "queue": ("Queue", 5),
-    "findings": ("What is up, what is stuck", 15),
+    "findings": ("Checks", 15),
     "workers": ("Workers", 5),
     "users": ("Users", 60),
     "storage": ("Storage", 60),

@@ -1,13 +1,15 @@
 """Results of a simulation as pictures: curves, maps, and slices of grids."""
 
-from typing import Any, TypeVar
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import orjson
 from flask import Response, render_template, request, send_file, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.utils import secure_filename
 
-from yaptide.api.http import get_backend, json_response, stitched_response
+from yaptide.api.http import get_backend, json_response, set_content, stitched_response
 from yaptide.domain.depth_dose import is_depth_curve, length_in_mm, read_fall_off, read_range
 from yaptide.domain.errors import InvalidInput, NotFound
 from yaptide.domain.estimators import Aggregation, Page
@@ -31,6 +33,19 @@ _LONGEST_NAME = 150
 _BINARY = "application/octet-stream"
 
 E = TypeVar("E", Numbers, FileFormat)
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
+
+
+class Opens(Protocol[T_co]):
+    """A stored page or CT."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of what is stored."""
+
+    def open(self) -> T_co:
+        """Decode it."""
 
 
 @blueprint.get("/simulations/<job_id>/results")
@@ -72,10 +87,8 @@ def show_slice(job_id: str) -> ResponseReturnValue:
     """Return numbers of a page as doubles, little endian (`yaptide.services.pictures.cut_page`)."""
     _, _, stored = _asked_page(job_id)
     numbers, axis, index = _one_of(Numbers, "what", Numbers.VALUES), _number("axis"), _number("index")
-    response = _revalidated(f"{stored.digest}-{numbers}-{axis}-{index}", stored.digest)
-    if response.status_code != 304:
-        response.data = pictures.cut_page(stored.open(), numbers, axis, index)
-    return response
+    cut = partial(pictures.cut_page, numbers=numbers, axis=axis, index=index)
+    return _numbers_response(f"{stored.digest}-{numbers}-{axis}-{index}", stored, cut)
 
 
 @blueprint.get("/simulations/<job_id>/ct")
@@ -91,10 +104,9 @@ def show_ct(job_id: str) -> ResponseReturnValue:
         grid = {"shape": shape, "spacing": image.spacing, "origin": image.origin, "quantity": image.quantity}
         extremes = {"minimum": float(image.voxels.min()), "maximum": float(image.voxels.max())}
         return json_response({**grid, **extremes, "digest": stored.digest})
-    response = _revalidated(f"{stored.digest}-ct-{axis}-{index}", stored.digest)
-    if response.status_code != 304:
-        response.data = pictures.cut_ct(stored.open(), axis, index)
-    return response
+    return _numbers_response(
+        f"{stored.digest}-ct-{axis}-{index}", stored, partial(pictures.cut_ct, axis=axis, index=index)
+    )
 
 
 @blueprint.get("/simulations/<job_id>/results/download")
@@ -156,11 +168,20 @@ def _one_of(kind: type[E], key: str, default: E) -> E:
         raise InvalidInput(f"{key} must be one of {', '.join(kind)}, not {text[:40]!r}") from None
 
 
+def _numbers_response(tag: str, stored: Opens[T], cut: Callable[[T], bytes]) -> Response:
+    """Answer with numbers of a page or CT, as gzip if the browser accepts it; 304 if it has them."""
+    is_compressed = bool(request.accept_encodings["gzip"])
+    response = _revalidated(f"{tag}-gzip" if is_compressed else tag, stored.digest)
+    if response.status_code != 304:
+        set_content(response, cut(stored.open()), as_gzip=is_compressed)
+    return response
+
+
 def _revalidated(tag: str, digest: str) -> Response:
     """An empty answer that browsers keep: for good if the address has the digest, and only for this session."""
     response = Response(mimetype=_BINARY)
     response.set_etag(tag)
-    response.headers["Vary"] = "Cookie"
+    response.headers["Vary"] = "Cookie, Accept-Encoding"
     is_versioned = request.args.get("v") == digest
     response.headers["Cache-Control"] = f"private, max-age={_A_YEAR}, immutable" if is_versioned else "no-cache"
     response.make_conditional(request)
@@ -183,6 +204,7 @@ def _describe(job_id: str, name: str, number: int, stored: StoredPage) -> dict[s
         "axes": [{"name": axis.name, "unit": axis.unit, "bins": axis.values.size} for axis in page.axes],
         "minimum": extremes.minimum,
         "maximum": extremes.maximum,
+        "largest": extremes.largest,
         "leastPositive": extremes.least_positive,
         "largestAt": extremes.index,
         "hasErrors": page.errors is not None,

@@ -114,7 +114,11 @@ def redirect_to(address: str) -> Response:
 
 def redirect_to_sign_in() -> Response:
     """Send the browser to the sign-in page, and back to where it was afterwards."""
-    here = request.headers.get("HX-Current-URL", "") if is_htmx() else request.full_path.rstrip("?")
+    here = (
+        request.headers.get("HX-Current-URL", "")
+        if is_htmx()
+        else f"{request.script_root}{request.full_path}".rstrip("?")
+    )
     parts = urlsplit(here)
     path = f"{parts.path}?{parts.query}" if parts.query else parts.path
     is_page = request.method == "GET" or is_htmx()

@@ -15,7 +15,7 @@ from yaptide.domain.errors import YaptideError
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.services import simulations
 from yaptide.services.users import User
-from yaptide.web import parts, session
+from yaptide.web import errors, parts, session
 from yaptide.web.blueprints import new_blueprint
 
 blueprint = new_blueprint("simulation_pages", __name__)
@@ -120,7 +120,7 @@ def _outcome(act: Any, user: User, job_id: str) -> str:
     try:
         state = act(get_backend(), user, job_id)
     except YaptideError as error:
-        return str(error)
+        return errors.words_of(str(error))
     return "" if state is None else refusal(act is simulations.delete_simulation, state)
 
 

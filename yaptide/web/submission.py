@@ -1,5 +1,6 @@
 """A new simulation: choose its input, check it and see it, submit it."""
 
+import secrets
 from dataclasses import dataclass
 
 from flask import Response, current_app, render_template, request, url_for
@@ -9,10 +10,11 @@ from werkzeug.datastructures import MultiDict
 from yaptide.api import errors as api_errors
 from yaptide.api.http import get_backend
 from yaptide.domain.errors import Forbidden, InvalidInput, YaptideError
-from yaptide.services import clusters, conversion, examples, received, simulations
+from yaptide.services import checks, clusters, conversion, examples, received, simulations, submission_keys
 from yaptide.services.access import may_use_clusters
-from yaptide.services.received import Place, Received, Upload
-from yaptide.services.simulations import Preview, Submission
+from yaptide.services.checks import Place
+from yaptide.services.received import Received, Upload
+from yaptide.services.simulations import Preview, Submission, Submitted
 from yaptide.services.slices import slice_submission
 from yaptide.services.users import User
 from yaptide.web import session
@@ -24,6 +26,7 @@ blueprint = new_blueprint("submission_pages", __name__)
 #: Names of the two inputs for files: single ones or an archive, and a folder.
 _FILES = ("files", "folder")
 _HERE = ""
+_LONGEST_KEY = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ def submit() -> ResponseReturnValue:
     user, given = session.require_user(), None
     try:
         given = _receive()
-        submitted = simulations.submit_simulation(get_backend(), user, _submission(user, given))
+        submitted = _submit_once(user, _submission(user, given))
     except YaptideError as error:
         checkup = _explain(error, given)
         if session.is_htmx():
@@ -72,8 +75,16 @@ def submit() -> ResponseReturnValue:
 @blueprint.post("/new/example")
 def run_example() -> ResponseReturnValue:
     """Submit the example and show it."""
-    submitted = simulations.submit_simulation(get_backend(), session.require_user(), examples.example_submission())
-    return _go_to(submitted.job_id)
+    return _go_to(_submit_once(session.require_user(), examples.example_submission()).job_id)
+
+
+def _submit_once(user: User, submission: Submission) -> Submitted:
+    """Submit what a form asks for: the same form sent again with the same content gets the same simulation."""
+    backend, form_key = get_backend(), request.form.get("form_key", "")[:_LONGEST_KEY]
+    if not form_key:
+        return simulations.submit_simulation(backend, user, submission)
+    key = submission_keys.make_key(form_key, submission.content)
+    return simulations.submit_simulation(backend, user, submission, f"{key.key}-{key.content_sha256}")
 
 
 def _go_to(job_id: str) -> Response:
@@ -98,6 +109,7 @@ def _show_page(user: User, checkup: Checkup | None = None) -> str:
         most_tasks=backend.limits.tasks,
         most_mib=current_app.config["MAX_CONTENT_LENGTH"] // 2**20,
         check_address=url_for(".check_input"),
+        form_key=secrets.token_urlsafe(16),
     )
 
 
@@ -117,7 +129,7 @@ def _explain(error: YaptideError, given: Received | None) -> Checkup:
     """Return what is wrong with an input, in the words of the API, and the line that it is about."""
     answer = api_errors.refuse(error)
     message = answer.get_json()["message"]
-    place = received.find_place(message, given.files) if given else None
+    place = checks.find_place(message, given.files) if given else None
     return Checkup(given, problem=message, place=place, status=answer.status_code)
 
 

@@ -60,7 +60,7 @@ Pictures.drawCurve = async function (drawing, parts) {
         values: xLabel ? (_, ticks) => ticks.map((tick) => Pictures.format(tick, 6)) : () => [] },
       { ...common, font, labelFont: font, label: yLabel, labelSize: 24, size: 82, filter: powers,
         grid: { ...common.grid, filter: powers }, ticks: { ...common.ticks, filter: powers },
-        values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : Pictures.format(tick, 3))) },
+        values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : isLog ? Pictures.formatPower(tick) : Pictures.format(tick, 3))) },
     ];
   }
 

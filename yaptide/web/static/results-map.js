@@ -1,4 +1,4 @@
-// Maps of two axes, and three planes through a grid of three axes over the CT. Slices come as doubles.
+// Maps of two axes, and three planes through a grid of three axes over the CT. Slices come as doubles, maps in the precision of a picture.
 "use strict";
 
 // Viridis, which colour-blind people can read too, and which gets lighter with the value; between these by steps.
@@ -66,7 +66,7 @@ Pictures.drawMap = async function (drawing, parts) {
     const query = plane.fixed === null ? {} : { axis: plane.fixed + 1, index: at };
     const needsErrors = drawing.hasErrors && ((isGrid && plane === planes[0]) || parts.what?.value === "errors");
     const [values, errors, image] = await Promise.all([
-      Pictures.fetchNumbers(drawing.slices, { what: "values", ...query }),
+      isGrid ? Pictures.fetchNumbers(drawing.slices, { what: "values", ...query }) : loadShades(drawing),
       needsErrors ? Pictures.fetchNumbers(drawing.slices, { what: "errors", ...query }) : null,
       ct ? ct.load(plane.fixed, axes[plane.fixed].centres[at]) : null,
     ]);
@@ -176,18 +176,19 @@ Pictures.drawMap = async function (drawing, parts) {
     ctx.putImageData(picture, Math.round(box.left * ratio), Math.round(box.top * ratio));
   }
 
-  // The error of a value. Of a map only the rows are fetched that are read out.
+  // A value and its error, exactly; null while they are on their way. Of a map only the rows are fetched that are read out.
   const rows = new Map();
-  function errorAt(where, plane, at) {
-    if (plane.errors) return plane.errors[at];
-    if (isGrid || !drawing.hasErrors) return NaN;
+  function numbersAt(where, plane, at) {
+    if (isGrid) return { value: plane.values[at], error: plane.errors?.[at] ?? NaN };
     if (!rows.has(where[1])) {
       rows.set(where[1], null);
-      Pictures.fetchNumbers(drawing.slices, { what: "errors", axis: 2, index: where[1] }).then(
+      const ask = (what) => Pictures.fetchNumbers(drawing.slices, { what, axis: 2, index: where[1] });
+      Promise.all([ask("values"), drawing.hasErrors ? ask("errors") : null]).then(
         (row) => { rows.set(where[1], row); readOut(shown); },
         () => rows.delete(where[1]));
     }
-    return rows.get(where[1])?.[where[0]] ?? NaN;
+    const row = rows.get(where[1]);
+    return row && { value: row[0][where[0]], error: row[1]?.[where[0]] ?? NaN };
   }
 
   let shown = place;
@@ -198,7 +199,8 @@ Pictures.drawMap = async function (drawing, parts) {
     const at = h.number < v.number ? where[h.number] + nh * where[v.number] : where[v.number] + nv * where[h.number];
     const isCurrent = plane.values && (plane.fixed === null || plane.at === where[plane.fixed]);
     const places = axes.map((axis, i) => `${axis.name} ${Pictures.format(axis.centres[where[i]], 6)} ${axis.unit}`);
-    const value = isCurrent ? Pictures.formatValue(plane.values[at], errorAt(where, plane, at), drawing.unit) : "…";
+    const numbers = isCurrent ? numbersAt(where, plane, at) : null;
+    const value = numbers ? Pictures.formatValue(numbers.value, numbers.error, drawing.unit) : "…";
     const below = ct && isCurrent ? ct.text(axes, where, plane) : "";
     parts.readout.textContent = `${places.join(", ")}: ${value}${below}`;
     sliders.forEach((slider, i) => {
@@ -287,6 +289,14 @@ async function loadAxes(drawing) {
     const centres = await Pictures.fetchNumbers(drawing.slices, { what: "axis", axis: number + 1 });
     return { ...axis, number, centres, edges: Pictures.edges(centres) };
   }));
+}
+
+// The values of a map in the precision of a picture: the upper halves of 32-bit floats, as parts of the largest value.
+async function loadShades(drawing) {
+  const bytes = await Pictures.fetchNumbers(drawing.slices, { what: "shades" }, Uint8Array), count = bytes.length / 2;
+  const halves = new Uint32Array(count);
+  for (let i = 0; i < count; i++) halves[i] = ((bytes[i] << 8) | bytes[count + i]) << 16;
+  return Float64Array.from(new Float32Array(halves.buffer), (part) => part * drawing.largest);
 }
 
 const length = (axis) => Math.abs(axis.edges[axis.edges.length - 1] - axis.edges[0]);
@@ -407,7 +417,7 @@ function drawBar(canvas, { low, high, isLog, label }, colours, height) {
     const part = isLog ? Math.log(tick / low) / Math.log(high / low) : (tick - low) / (high - low);
     const y = top + (1 - part) * inner;
     ctx.fillRect(18, y - 0.5, 4, 1);
-    ctx.fillText(Pictures.format(tick, 3), 25, y + 4);
+    ctx.fillText(isLog ? Pictures.formatPower(tick) : Pictures.format(tick, 3), 25, y + 4);
   }
   ctx.fillText(label.length > 15 ? label.replace(/^.*\[/, "[") : label, 0, 16, width);
 }
@@ -423,7 +433,7 @@ function rgb(ctx, colour) {
 // The CT on a grid of its own, in mm; null if there is none, or the axes are not those of space.
 async function loadCT(drawing, axes) {
   if (!axes.every((axis, i) => IN_MM[axis.unit] && new RegExp(`(^|[^a-z])${"xyz"[i]}([^a-z]|$)`, "i").test(axis.name))) return null;
-  const response = await fetch(drawing.ct);
+  const response = await Pictures.fetch(drawing.ct);
   if (response.status !== 200 || response.redirected) return null;
   const ct = await response.json();
   const index = (axis, at) => {

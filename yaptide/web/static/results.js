@@ -3,13 +3,23 @@
 
 const Pictures = {};
 
+// Ask for something; while the server is busy (503 with Retry-After), ask again when it says so, for a minute.
+Pictures.fetch = async function (address, options) {
+  for (const end = Date.now() + 60000; ;) {
+    const response = await fetch(address, options);
+    const pause = 1000 * Number(response.headers.get("Retry-After") ?? NaN);
+    if (response.status !== 503 || !(pause >= 0) || Date.now() + pause > end) return response;
+    await new Promise((resolve) => setTimeout(resolve, Math.max(pause, 200)));
+  }
+};
+
 // Numbers of a slice: doubles, little endian. Answers are cached by the browser; the last ones are kept here too.
 Pictures.fetchNumbers = function (address, query, Type = Float64Array) {
   const cache = (Pictures.fetched ??= new Map());
   const url = `${address}&${new URLSearchParams(query)}`;
   if (!cache.has(url)) {
     if (cache.size > 200) cache.delete(cache.keys().next().value);
-    const answer = fetch(url, { headers: { Accept: "application/octet-stream" } }).then(async (response) => {
+    const answer = Pictures.fetch(url, { headers: { Accept: "application/octet-stream" } }).then(async (response) => {
       if (response.redirected) window.location.reload(); // the session has ended: sign in
       if (!response.ok) throw new Error(`The server answered ${response.status}`);
       return new Type(await response.arrayBuffer());
@@ -43,6 +53,12 @@ Pictures.format = function (number, digits = 4) {
   if (isShort(number)) return rounded(number, digits);
   const [mantissa, exponent] = number.toExponential(digits - 1).split("e");
   return rounded(Number(mantissa), digits) + powerOfTen(Number(exponent));
+};
+
+// On a logarithmic axis, powers of ten without their factor 1: 10⁻², 0.1, 1, 10, 10².
+Pictures.formatPower = function (number) {
+  const exponent = Math.round(Math.log10(number));
+  return Math.abs(exponent) > 1 ? powerOfTen(exponent).slice(1) : Pictures.format(number, 3);
 };
 
 // A value and its standard error, with the same power of ten: (2.163 ± 0.037)×10⁷ eV/g (1.7 %).

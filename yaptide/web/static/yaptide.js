@@ -39,10 +39,27 @@ document.addEventListener("DOMContentLoaded", () => showLocalTimes(document));
 document.addEventListener("htmx:load", (event) => showLocalTimes(event.detail.elt.parentElement || document));
 document.addEventListener("submit", askFirst, true);
 
+// While the server is busy, what polls asks again by itself, and a part that is loaded late is asked for again.
+const MOST_TRIES = 30;
+function askAgain({ elt, xhr, requestConfig }) {
+  const pause = Number(xhr.getResponseHeader("Retry-After") ?? NaN);
+  if (xhr.status !== 503 || !(pause >= 0) || requestConfig.verb !== "get") return false;
+  if (elt.matches("[data-poll]")) return true;
+  const tries = Number(elt.dataset.tries ?? 0) + 1;
+  if (tries > MOST_TRIES) return false;
+  elt.dataset.tries = tries;
+  const again = () => htmx.ajax("GET", requestConfig.path, { source: elt, target: elt, swap: "outerHTML" });
+  setTimeout(again, Math.max(1000 * pause, 200));
+  return true;
+}
+
 // htmx ignores answers that are errors, unless told: their message is shown at the top of the page.
 document.addEventListener("htmx:beforeSwap", (event) => {
   const { xhr } = event.detail;
-  if (xhr.status >= 400 && xhr.getResponseHeader("Content-Type")?.startsWith("text/html")) {
+  if (askAgain(event.detail)) {
+    event.detail.shouldSwap = false;
+    event.detail.isError = false;
+  } else if (xhr.status >= 400 && xhr.getResponseHeader("Content-Type")?.startsWith("text/html")) {
     event.detail.shouldSwap = true;
     event.detail.isError = false;
     event.detail.target = document.getElementById("messages");
