@@ -85,8 +85,8 @@ LIGHT = {
 
 #: Where the batch system of clusters is known by name: its own folder, and the module that chooses it.
 SCHEDULERS = "yaptide.platforms.batch.schedulers"
-#: Words that belong to it. `sbatch_options` is a stored column, `--sbatch-option` an option of the command line.
-OF_SLURM = re.compile(r"slurm|sbatch(?![-_]options?\b)|squeue|sacct|scancel|scontrol", re.IGNORECASE)
+#: Words that belong to it. `sbatch_options` is a stored column, `--sbatch-option` and `--sbatch` options of the command line.
+OF_SLURM = re.compile(r"slurm|(?<!--)sbatch(?![-_]options?\b)|squeue|sacct|scancel|scontrol", re.IGNORECASE)
 
 
 def module_name(path: Path) -> str:

@@ -47,7 +47,7 @@ class RemoteTarget:
                 request.sim_type,
                 request.title or None,
                 cluster=request.cluster or None,
-                sbatch=request.sbatch,
+                scheduler_options=request.scheduler_options,
             )
         for sentence in job.left_out:
             print_message(f"Left out: {sentence}")

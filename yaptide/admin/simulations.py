@@ -129,7 +129,7 @@ def run_simulation(
     png: Picture = None,
     server: Server = "",
     cluster: Cluster = "",
-    sbatch: SchedulerOptions = None,
+    scheduler_options: SchedulerOptions = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a simulation, follow its tasks until it ends, and show a summary.
@@ -140,10 +140,10 @@ def run_simulation(
 
     Example: yaptide run proton-150MeV-water --cluster ares --sbatch time=01:00:00 --sbatch mem=2G
     """
-    if sbatch and not cluster:
+    if scheduler_options and not cluster:
         raise InvalidInput("--sbatch needs --cluster")
     target = open_target(server)
-    request = Request(path, tasks, sim_type, title, user, cluster, parse_pairs(sbatch or ()))
+    request = Request(path, tasks, sim_type, title, user, cluster, parse_pairs(scheduler_options or ()))
     job_id, state = run_to_end(target, request)
     if png is not None and state == EntityState.COMPLETED:
         draw_results(target, job_id, png)

@@ -35,7 +35,7 @@ Server = Annotated[
 class Request:
     """A simulation to run: a folder of input files or a project, and its owner (empty: the caller).
 
-    `cluster` is the name of a cluster of the server, with `sbatch` options of its scheduler; empty: its own workers.
+    `cluster` is the name of a cluster of the server, with options of its scheduler; empty: its own workers.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class Request:
     title: str = ""
     user: str = ""
     cluster: str = ""
-    sbatch: Mapping[str, str] = field(default_factory=dict)
+    scheduler_options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Clients and jobs as Python objects: their repr, and copies in other processes."""
 
+import gzip
 import pickle
 
 import httpx
@@ -109,3 +110,23 @@ def test_a_token_that_has_ended_is_renewed(client, status, message, is_refreshed
         with pytest.raises(Forbidden, match="not allowed"):
             client.job("a-job").status()
         assert asked == ["/jobs"]
+
+
+def test_a_large_body_is_compressed_unless_the_server_cannot_inflate_it(client):
+    sent = []
+
+    def answer(request):
+        sent.append((request.headers.get("Content-Encoding"), request.headers["Content-Type"], request.content))
+        is_known = len(sent) > 3 or "Content-Encoding" not in request.headers
+        refusal = httpx.Response(400, json={"message": "The body is not JSON: unexpected character"})
+        return httpx.Response(202, json={"job_id": "a-job"}) if is_known else refusal
+
+    client._http._transport = httpx.MockTransport(answer)
+    client._http._mounts = {}
+    client.submit({"a.txt": "short"})
+    for _ in range(2):
+        assert client.submit({"a.txt": "x" * (1 << 20)}).job_id == "a-job"
+    (short, *_), (first, kind, data), (second, _, plain), (third, _, again) = sent
+    assert (short, first, second, third, kind) == (None, "gzip", None, "gzip", "application/json")
+    assert gzip.decompress(data) == plain
+    assert len(again) < len(plain) / 100

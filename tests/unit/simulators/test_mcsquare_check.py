@@ -40,7 +40,7 @@ def refusal(files):
 
 
 def test_the_sample_passes():
-    assert MCsquare().check(water_sample()) == Checked(primaries=1600, quantum=160, seed=1)
+    assert MCsquare().check(water_sample()) == Checked(primaries=1600, quantum=160, seed=1, voxels=720_000)
 
 
 def test_an_image_does_as_well_as_a_description():
