@@ -85,7 +85,7 @@ LIGHT = {
 
 #: Where the batch system of clusters is known by name: its own folder, and the module that chooses it.
 SCHEDULERS = "yaptide.platforms.batch.schedulers"
-#: Words that belong to it. `sbatch_options` is a stored column, `--sbatch-option` and `--sbatch` options of the command line.
+#: Words that belong to it. `sbatch_options` is a stored column, and commands have `--sbatch-option` and `--sbatch`.
 OF_SLURM = re.compile(r"slurm|(?<!--)sbatch(?![-_]options?\b)|squeue|sacct|scancel|scontrol", re.IGNORECASE)
 
 
