@@ -133,9 +133,8 @@ class Client(AccountMixin):
         headers = {IDEMPOTENCY_KEY: key or str(uuid.uuid4())}
         path = "/jobs/direct" if cluster is None else "/jobs/batch"
         if cluster is not None:
-            options = _scheduler_options(
-                scheduler_options or {}
-            )  # for the tasks, and for the job that collects their results
+            # For the tasks, and for the job that collects their results.
+            options = _scheduler_options(scheduler_options or {})
             body["batch_options"] = {"cluster_name": cluster, "array_options": options, "collect_options": options}
         elif scheduler_options:
             raise InvalidInput("Options of the scheduler need the name of a cluster")
