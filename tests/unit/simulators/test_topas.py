@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.simulators.base import Checked
-from yaptide.simulators.topas import Topas
+from yaptide.simulators.topas import Topas, parameters
 
 MAIN = 'includeFile = beam.txt # and more\ni:Ts/Seed = 9 # fixed\ns:Ge/World/Material = "Air"\n'
 BEAM = "i:So/Left/NumberOfHistoriesInRun = 1000\nSo/Right/NumberOfHistoriesInRun=500\n"
@@ -36,6 +36,18 @@ def test_without_a_seed_one_is_drawn():
 def test_wrong_parameters(text, words):
     with pytest.raises(InvalidInput, match=words):
         Topas().check({"main.txt": text})
+
+
+def test_what_sources_share_is_evaluated_once(monkeypatch):
+    evaluated = []
+    evaluate = parameters._Evaluation._evaluate
+    monkeypatch.setattr(
+        parameters._Evaluation, "_evaluate", lambda self, *args: evaluated.append(args) or evaluate(self, *args)
+    )
+    shared = "".join(f"i:Ma/X{n} = Ma/X{n + 1} + Ma/X{n + 1}\n" for n in range(20)) + "i:Ma/X20 = 1\n"
+    sources = "".join(f"i:So/S{n}/NumberOfHistoriesInRun = Ma/X0\n" for n in range(50))
+    assert Topas().check({"main.txt": shared + sources}).primaries == 50 << 20
+    assert len(evaluated) < 100
 
 
 @given(st.text())

@@ -56,10 +56,15 @@ class _File:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """The parameters of a job: its own file first, then those it includes, in the order in which they are looked up."""
+    """The parameters of a job: its own file first, then those it includes, in the order in which they are looked up.
+
+    `known` are the integers that were evaluated already, by name and number of settings skipped: sources may share
+    many of them.
+    """
 
     job: str
     files: tuple[_File, ...]
+    known: dict[tuple[str, int], int | None] = field(default_factory=dict, repr=False, compare=False)
 
     def names(self) -> set[str]:
         """Return the names of all parameters, in lower case."""
@@ -72,7 +77,7 @@ class Chain:
 
     def integer(self, name: str) -> int | None:
         """Return an integer parameter, None if there is none; raise InvalidInput if it cannot be evaluated."""
-        return _Evaluation(self).integer(name, 0, ())
+        return _Evaluation(self, self.known).integer(name, 0, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ class _Evaluation:
     """Values of integers by name and number of settings skipped, so that each is evaluated once."""
 
     chain: Chain
-    known: dict[tuple[str, int], int | None] = field(default_factory=dict)
+    known: dict[tuple[str, int], int | None]
 
     def integer(self, name: str, skip: int, path: tuple[tuple[str, int], ...]) -> int | None:
         if (name, skip) not in self.known:
