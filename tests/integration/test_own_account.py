@@ -14,8 +14,18 @@ from typer.testing import CliRunner
 
 from tests.support.api import PASSWORD, contents, cookie_name, of_keycloak, sign_in, submit
 from tests.support.routes import send_form
+from yaptide import disk
 from yaptide.admin import cli
-from yaptide.domain.errors import Conflict, Forbidden, InvalidInput, NotAuthenticated, NotFound, YaptideError
+from yaptide.domain.errors import (
+    Busy,
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    NotAuthenticated,
+    NotFound,
+    StorageFull,
+    YaptideError,
+)
 from yaptide.domain.rights import Scope
 from yaptide.services import accounts, administration, archives, reset_links, sessions, tokens, users
 from yaptide.services.administration import Ending
@@ -139,6 +149,22 @@ def test_an_export_is_an_archive_of_what_has_ended_and_of_nobody_else(app, job, 
     again = archives.import_simulations(backend, path, "alice")
     assert again.skipped == [job.job_id]
     assert not list(Path(backend.data_dir).glob("export-*"))
+
+
+@IN_MEMORY
+def test_one_download_of_a_user_at_a_time(backend, job):
+    user = users.find_user(backend, "alice")
+    file, _ = accounts.open_export(backend, user)
+    with file, pytest.raises(Busy, match="still being downloaded"):
+        accounts.open_export(backend, user)
+    accounts.open_export(backend, user)[0].close()
+
+
+@IN_MEMORY
+def test_an_export_does_not_use_the_last_space(backend, job, monkeypatch):
+    monkeypatch.setattr(disk, "MIN_FREE", 1 << 62)
+    with pytest.raises(StorageFull, match="for an export"):
+        accounts.open_export(backend, users.find_user(backend, "alice"))
 
 
 @IN_MEMORY

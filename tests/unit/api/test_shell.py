@@ -290,8 +290,11 @@ def test_other_requests_go_on_while_a_bomb_inflates(tmp_path, monkeypatch):
         line, bomb = Line(), compress(bytes(40 << 20))
         line.reads.set()
         others = asyncio.create_task(other())
-        await shell(scope(line, "POST", "/any", (b"content-encoding", b"gzip"), (b"transfer-encoding", b"chunked")),
-                    receiving(bomb), line.send)
+        await shell(
+            scope(line, "POST", "/any", (b"content-encoding", b"gzip"), (b"transfer-encoding", b"chunked")),
+            receiving(bomb),
+            line.send,
+        )
         others.cancel()
 
     run(scenario)

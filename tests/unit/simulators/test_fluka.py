@@ -84,7 +84,7 @@ def test_files_that_include_others_again_and_again_are_refused():
 
 
 def test_a_large_file_that_is_included_again_and_again_is_refused():
-    with pytest.raises(InvalidInput, match="a.inp, line 2: the included files are too many or too large"):
+    with pytest.raises(InvalidInput, match=r"a\.inp, line 2: the included files are too many or too large"):
         Fluka().check({"a.inp": "#include b.inp\n" * 3, "b.inp": "*" * 6_000_000})
 
 
