@@ -38,6 +38,20 @@ def test_wrong_parameters(text, words):
         Topas().check({"main.txt": text})
 
 
+def test_a_file_that_is_included_again_is_compared_once(monkeypatch):
+    monkeypatch.setattr(parameters, "_MOST_COMPARED", 10)
+    main, more = "includeFile = more.txt beam.txt more.txt\n" * 50, "Ts/Seed = 3\n"
+    checked = Topas().check({"main.txt": main, "beam.txt": BEAM, "more.txt": more})
+    assert checked == Checked(primaries=1500, quantum=1, seed=3)
+
+
+def test_files_with_too_much_to_compare_are_refused(monkeypatch):
+    monkeypatch.setattr(parameters, "_MOST_COMPARED", 10)
+    chain = {f"{n}.txt": f"includeFile = {n + 1}.txt beam.txt\n" for n in range(8)} | {"8.txt": "Ts/Seed = 3\n"}
+    with pytest.raises(InvalidInput, match="too many parameters are included"):
+        Topas().check({**chain, "beam.txt": BEAM})
+
+
 def test_what_sources_share_is_evaluated_once(monkeypatch):
     evaluated = []
     evaluate = parameters._Evaluation._evaluate
