@@ -589,6 +589,16 @@ def test_strangers_cannot_have_a_large_body_parsed(client, routes, unchanged, mo
     check_refusal(response, 401 if path in ("/jobs/direct", "/jobs/batch") else 413 if small(path) else 400)
 
 
+@one_database
+@pytest.mark.parametrize("path", ["/jobs/direct", "/check", "/convert"])
+def test_users_cannot_have_millions_of_values_parsed(signed_in, routes, unchanged, monkeypatch, path):
+    """They compress to a few bytes."""
+    monkeypatch.setitem(routes.config, "MAX_CONTENT_LENGTH", 32 * MIB)
+    response = signed_in.post(path, data=b'{"a":[' + b"[]," * (3 * MIB) + b"[]]}")
+    check_refusal(response, 413)
+    assert "values" in response.json["message"]
+
+
 def parse_small(_: Any, text: bytes) -> Any:
     assert len(text) <= MIB, "it was parsed"
     return json.loads(text)

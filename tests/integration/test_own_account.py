@@ -14,10 +14,21 @@ from typer.testing import CliRunner
 
 from tests.support.api import PASSWORD, contents, cookie_name, of_keycloak, sign_in, submit
 from tests.support.routes import send_form
+from yaptide import disk
 from yaptide.admin import cli
-from yaptide.domain.errors import Conflict, Forbidden, InvalidInput, NotAuthenticated, NotFound, YaptideError
+from yaptide.domain.errors import (
+    Busy,
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    NotAuthenticated,
+    NotFound,
+    StorageFull,
+    YaptideError,
+)
 from yaptide.domain.rights import Scope
-from yaptide.services import accounts, administration, archives, reset_links, sessions, tokens, users
+from yaptide.persistence.queries import users as queries
+from yaptide.services import accounts, administration, archives, passwords, reset_links, sessions, tokens, users
 from yaptide.services.administration import Ending
 from yaptide.services.backend import utc_now
 from yaptide.services.devices import Origin
@@ -142,6 +153,22 @@ def test_an_export_is_an_archive_of_what_has_ended_and_of_nobody_else(app, job, 
 
 
 @IN_MEMORY
+def test_one_download_of_a_user_at_a_time(backend, job):
+    user = users.find_user(backend, "alice")
+    file, _ = accounts.open_export(backend, user)
+    with file, pytest.raises(Busy, match="still being downloaded"):
+        accounts.open_export(backend, user)
+    accounts.open_export(backend, user)[0].close()
+
+
+@IN_MEMORY
+def test_an_export_does_not_use_the_last_space(backend, job, monkeypatch):
+    monkeypatch.setattr(disk, "MIN_FREE", 1 << 62)
+    with pytest.raises(StorageFull, match="for an export"):
+        accounts.open_export(backend, users.find_user(backend, "alice"))
+
+
+@IN_MEMORY
 def test_one_export_at_a_time(signed_in):
     with accounts._EXPORTING:
         answer = signed_in.get("/user/export")
@@ -204,6 +231,10 @@ def test_a_reset_link_works_once(app, backend):
 def test_of_two_uses_at_once_one_wins(backend, monkeypatch):
     user = users.register_user(backend, "alice", None)
     token = reset_links.make_token(backend, user).text
+    with backend.database.reading() as connection:
+        stored = queries.password_hash(connection, user.id)
+    usual = passwords.make_hash(NEW)
+    assert stored.split("$")[:4] == usual.split("$")[:4]  # to check it takes as long as for any other user
     opened = reset_links._open(backend, token)
     reset_links.reset_password(backend, token, NEW)
     monkeypatch.setattr(reset_links, "_open", lambda *_: opened)

@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from tests.support.api import PASSWORD, of_keycloak
 from tests.support.routes import send_form
 from yaptide.domain.errors import Unreachable
-from yaptide.services import authorization, sessions
+from yaptide.services import keycloak_login, sessions
 from yaptide.services.backend import Keycloak
 
 pytestmark = pytest.mark.parametrize("database", ["memory"], indirect=True)
@@ -119,7 +119,7 @@ def test_signing_in_through_keycloak(with_keycloak, monkeypatch):
         assert (token, others[:3]) == ("a token", (None, None, None))
         return replace(sessions.begin_session(backend, of_keycloak(backend, "carol")), remark="no certificate")
 
-    monkeypatch.setattr(authorization, "fetch_json", exchange)
+    monkeypatch.setattr(keycloak_login, "fetch_json", exchange)
     monkeypatch.setattr(sessions, "sign_in_through_keycloak", signed_in)
     query = begin(client)
     answer = client.get("/sign-in/keycloak/back", query_string={"state": query["state"], "code": "a code"})
@@ -133,7 +133,7 @@ def test_signing_in_through_keycloak(with_keycloak, monkeypatch):
     assert "no certificate" in page
     # The code was used up with the attempt.
     again = client.get("/sign-in/keycloak/back", query_string={"state": query["state"], "code": "a code"})
-    assert (again.status_code, authorization.OUTDATED in again.text) == (401, True)
+    assert (again.status_code, keycloak_login.OUTDATED in again.text) == (401, True)
     # A session that has ended begins anew at Keycloak, without a question here.
     client.delete("/auth/logout")
     assert client.get("/account").location == "/sign-in/keycloak?next=/account"
@@ -143,10 +143,10 @@ def test_signing_in_through_keycloak(with_keycloak, monkeypatch):
 
 def test_what_keycloak_refuses_is_said_in_a_sentence(with_keycloak, monkeypatch):
     client = with_keycloak.test_client()
-    monkeypatch.setattr(authorization, "fetch_json", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(keycloak_login, "fetch_json", lambda *_, **__: 1 / 0)
     for query, status, message in (
-        ({}, 401, authorization.OUTDATED),
-        ({"state": "forged", "code": "c"}, 401, authorization.OUTDATED),
+        ({}, 401, keycloak_login.OUTDATED),
+        ({"state": "forged", "code": "c"}, 401, keycloak_login.OUTDATED),
         ({"error": "access_denied", "error_description": "<b>"}, 401, "Keycloak has not signed you in"),
         ({"code": "c" * 5000}, 401, "Keycloak has not signed you in"),
     ):
@@ -162,7 +162,7 @@ def test_keycloak_that_does_not_answer(with_keycloak, monkeypatch):
     def fail(*_, **__):
         raise Unreachable("answers with status 400")
 
-    monkeypatch.setattr(authorization, "fetch_json", fail)
+    monkeypatch.setattr(keycloak_login, "fetch_json", fail)
     state = begin(client)["state"]
     answer = client.get("/sign-in/keycloak/back", query_string={"state": state, "code": "c"})
     assert answer.status_code == 503

@@ -9,7 +9,7 @@ import pytest
 from tests.support import payloads
 from tests.support.api import contents, sign_in, submit
 from yaptide.domain.errors import NotConfigured, Unavailable
-from yaptide.editor.projects import check_project
+from yaptide.editor.project_check import check_project
 from yaptide.platforms.direct.broker import WorkerState
 from yaptide.platforms.direct.embedded import EmbeddedExecutor, Folders
 from yaptide.platforms.direct.outbox import OutboxPublisher

@@ -49,6 +49,11 @@ _DIGITS = 11
 _KEY_FIRST = re.compile(
     rb'\s*\{\s*"simulation_id"\s*:\s*(\d{1,10})\s*,\s*"update_key"\s*:\s*"([^"\\]{1,500})"\s*[,}]', re.ASCII
 )
+#: Values of a JSON body: each may take a hundred bytes of memory, and millions of them compress to few bytes.
+_MOST_VALUES = 2_000_000
+_MARKS = (b",", b"[", b"{")
+#: Quotes and escapes, for each value, that are worth the time to tell text from values.
+_MARKS_OF_TEXT = 4
 #: Header with the number of a worker's simulation, which proves its key before a large body is read.
 SIMULATION = "Yaptide-Simulation"
 #: Key of the WSGI environment: the file with the whole body, if the server has received it already.
@@ -64,8 +69,35 @@ class OrjsonProvider(JSONProvider):
         return orjson.dumps(obj).decode()
 
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:
-        """Parse JSON text."""
+        """Parse JSON text; raise TooLarge for one with too many values."""
+        if isinstance(s, bytes) and has_many_values(s, _MOST_VALUES):
+            raise TooLarge(f"The JSON of the body has more than {_MOST_VALUES} values")
         return orjson.loads(s)
+
+
+def has_many_values(text: bytes, most: int) -> bool:
+    """Return whether a JSON text has more than about `most` values and names, or so many that counting is too slow."""
+    if sum(map(text.count, _MARKS)) <= most:  # true for nearly every body
+        return False
+    if text.count(b'"') + text.count(b"\\") > _MARKS_OF_TEXT * most:
+        return True
+    values, position = 0, 0
+    while values <= most and position < len(text):
+        quote = text.find(b'"', position)
+        end = len(text) if quote < 0 else quote
+        values += 1 + sum(text.count(mark, position, end) for mark in _MARKS)
+        position = _end_of_string(text, end + 1)
+    return values > most
+
+
+def _end_of_string(text: bytes, position: int) -> int:
+    """Return where a JSON string has ended, of whose text `position` is the beginning."""
+    quote = text.find(b'"', position)
+    while quote >= 0 and (escape := text.find(b"\\", position, quote)) >= 0:
+        position = escape + 2
+        if position > quote:
+            quote = text.find(b'"', position)
+    return len(text) if quote < 0 else quote + 1
 
 
 class Number(IntegerConverter):

@@ -10,7 +10,12 @@ Environ = dict[str, Any]
 
 
 def move_below(environ: Environ, prefix: str) -> None:
-    """Let a request (PEP 3333) be one for an application below `prefix`, whether or not its path has it."""
+    """Let a request (PEP 3333) be one for an application below `prefix`, whether or not its path has it.
+
+    A request that was moved already is unchanged: what remains of its path may begin like the prefix.
+    """
+    if prefix and environ["SCRIPT_NAME"] == prefix:
+        return
     path = environ["PATH_INFO"]
     environ["SCRIPT_NAME"] = prefix
     if path == prefix or path.startswith(f"{prefix}/"):

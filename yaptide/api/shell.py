@@ -194,6 +194,8 @@ class Shell:
                 more, rest = message["more_body"], message["body"]
                 received += len(rest)
             rest = body.write(rest)
+            if rest:
+                await asyncio.sleep(0)  # few bytes may inflate to very many: other requests go on meanwhile
         body.end()
         connection.deadline = None
         environ["CONTENT_LENGTH"] = str(body.size)

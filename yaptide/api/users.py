@@ -18,7 +18,8 @@ from yaptide.api.http import (
     to_milliseconds,
 )
 from yaptide.domain.errors import Conflict, Forbidden, InvalidInput, NotAuthenticated
-from yaptide.services import administration, authorization, credentials, sessions, users
+from yaptide.services import administration, credentials, sessions, users
+from yaptide.services.keycloak_login import describe_client
 
 blueprint = APIBlueprint("users", __name__, tag="Users")
 
@@ -97,7 +98,7 @@ def sign_out() -> Response:
 @blueprint.output(schemas.KeycloakClient)
 def describe_keycloak() -> Response:
     """Show at which realm of Keycloak, and as which client, a program signs in. 404 if there is none."""
-    issuer, client_id = authorization.describe_client(get_backend())
+    issuer, client_id = describe_client(get_backend())
     return json_response({"message": "Keycloak", "issuer": issuer, "client_id": client_id})
 
 

@@ -35,7 +35,7 @@ from yaptide.editor.project import (
     Zone,
     ZoneDetector,
 )
-from yaptide.editor.projects import MOST_PRIMARIES
+from yaptide.editor.project_check import MOST_PRIMARIES
 from yaptide.editor.sections import Section, quote_text
 
 _MOST = 1000  # figures, zones, detectors, outputs ...

@@ -1,12 +1,15 @@
 """What users do with their own account: sessions, export, deletion. Passwords are in `yaptide.services.users`."""
 
 import hashlib
+import io
 import tempfile
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Lock
 from typing import IO, NamedTuple
 
+from yaptide.disk import require_free_space
 from yaptide.domain.errors import Busy, Conflict, InvalidInput, NotAuthenticated, NotFound
 from yaptide.domain.names import normalize_name
 from yaptide.domain.states import FINAL_STATES
@@ -22,6 +25,8 @@ FRESH = timedelta(minutes=10)
 
 _RETRY_SECONDS = 30
 _EXPORTING = Lock()
+#: Users, by data folder and id, whose archive is still being sent: a slow download holds its file.
+_SENDING: set[tuple[str, int]] = set()
 
 
 class Session(NamedTuple):
@@ -84,19 +89,38 @@ def write_export(backend: Backend, user: User, path: Path) -> Export:
     return Export(ended, len(states) - len(ended))
 
 
+class _ExportFile(io.BufferedReader):
+    """An archive that is being sent; `on_close` is called when it is closed, or garbage."""
+
+    def __init__(self, path: Path, on_close: Callable[[], object]) -> None:
+        super().__init__(io.FileIO(path))
+        self._on_close = on_close
+
+    def close(self) -> None:
+        """See `io.BufferedReader`."""
+        super().close()
+        self._on_close()
+
+
 def open_export(backend: Backend, user: User) -> tuple[IO[bytes], int]:
     """Return an open archive as `write_export` writes it, and the number of simulations that are left out.
 
-    The caller closes the file, which then is gone. Raises Busy while this process writes another one, and what
-    `write_export` raises.
+    The caller closes the file, which then is gone. Raises Busy while this process writes another one, or while an
+    earlier one of this user is open, StorageFull if there is little space, and what `write_export` raises.
     """
+    sending = str(backend.data_dir), user.id
     if not _EXPORTING.acquire(blocking=False):
         raise Busy(_RETRY_SECONDS, "Another export is being written")
     try:
+        if sending in _SENDING:
+            raise Busy(_RETRY_SECONDS, "Your previous export is still being downloaded")
+        require_free_space(backend.data_dir, "for an export, an administrator must free some")
         with tempfile.TemporaryDirectory(prefix="export-", dir=backend.data_dir) as folder:
             path = Path(folder) / "export.zip"
             export = write_export(backend, user, path)
-            return path.open("rb"), export.unfinished
+            file = _ExportFile(path, lambda: _SENDING.discard(sending))
+            _SENDING.add(sending)
+            return file, export.unfinished
     finally:
         _EXPORTING.release()
 

@@ -14,7 +14,7 @@ from yaptide.domain.errors import Conflict, NotAuthenticated
 from yaptide.persistence.engine import retry_contended
 from yaptide.persistence.queries import users as queries
 from yaptide.persistence.queries.users import User
-from yaptide.services import administration
+from yaptide.services import administration, passwords
 from yaptide.services.administration import Ending
 from yaptide.services.backend import Backend, Token, utc_now
 
@@ -45,20 +45,26 @@ def make_token(backend: Backend, user: User) -> Token:
     return Token(jwt.encode(claims, backend.signing_key, algorithm=_ALGORITHM), expires)
 
 
-@retry_contended
 def _present_hash(backend: Backend, user: User) -> str:
     """Return the hash of the present password.
 
-    A user without one gets a text that no password matches: without it, the link would also open the account of a later
-    user with the same name and id.
+    A user without one gets an unknown password: without it, the link would also open the account of a later user with
+    the same name and id. Its hash is a usual one, so that a sign-in takes the same time as for other names.
     """
+    with backend.database.reading() as connection:
+        present = queries.password_hash(connection, user.id)
+    return present or _set_first_hash(backend, user, passwords.make_hash(secrets.token_urlsafe(32)))
+
+
+@retry_contended
+def _set_first_hash(backend: Backend, user: User, first: str) -> str:
+    """Set the hash of a password unless there is one by now; return what the user has."""
     with backend.database.writing() as connection:
         queries.lock_user(connection, user.id)
         present = queries.password_hash(connection, user.id)
         if present is None:
-            present = f"!{secrets.token_hex()}"
-            queries.set_password(connection, user.id, present)
-    return present
+            queries.set_password(connection, user.id, first)
+    return present or first
 
 
 def find_user(backend: Backend, token: str) -> User:

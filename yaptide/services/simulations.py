@@ -15,7 +15,7 @@ from yaptide.disk import require_free_space
 from yaptide.domain.errors import Conflict, Forbidden, InvalidInput, NotAuthenticated, NotFound
 from yaptide.domain.splitting import split_primaries, task_seeds
 from yaptide.domain.states import FINAL_STATES, EntityState
-from yaptide.editor.projects import check_project
+from yaptide.editor.project_check import check_project
 from yaptide.persistence import codec
 from yaptide.persistence.engine import Database, retry_contended
 from yaptide.persistence.models.simulations import BATCH, DIRECT, EDITOR, FILES

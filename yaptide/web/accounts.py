@@ -7,7 +7,7 @@ from yaptide.api import cookies
 from yaptide.api.http import access_token, get_backend, get_origin
 from yaptide.domain.errors import InvalidInput, YaptideError
 from yaptide.domain.rights import Scope
-from yaptide.services import accounts, authorization, reset_links, sessions, tokens, users
+from yaptide.services import accounts, keycloak_login, reset_links, sessions, tokens, users
 from yaptide.services.access import is_operator
 from yaptide.services.backend import utc_now
 from yaptide.services.tokens import NewToken
@@ -80,7 +80,7 @@ def _has_keycloak() -> bool:
 @blueprint.get("/sign-in/keycloak")
 def begin_keycloak() -> ResponseReturnValue:
     """Send the browser to Keycloak, which sends it back to `finish_keycloak`."""
-    attempt = authorization.begin_sign_in(get_backend(), _callback())
+    attempt = keycloak_login.begin_sign_in(get_backend(), _callback())
     browser[_ATTEMPT] = {"state": attempt.state, "verifier": attempt.verifier, "next": _next_address()}
     return session.redirect_to(attempt.address)
 
@@ -94,7 +94,7 @@ def finish_keycloak() -> ResponseReturnValue:
     """Sign in with what Keycloak has given the browser."""
     backend, attempt = get_backend(), browser.pop(_ATTEMPT, {})
     try:
-        token = authorization.finish_sign_in(backend, attempt, request.args, _callback())
+        token = keycloak_login.finish_sign_in(backend, attempt, request.args, _callback())
         signed_in = sessions.sign_in_through_keycloak(backend, token, None, None, None, get_origin())
     except YaptideError as error:
         return _sign_in_form(str(error)), errors.status_of(error)

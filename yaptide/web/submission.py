@@ -10,10 +10,10 @@ from werkzeug.datastructures import MultiDict
 from yaptide.api import errors as api_errors
 from yaptide.api.http import get_backend
 from yaptide.domain.errors import Forbidden, InvalidInput, YaptideError
-from yaptide.services import checks, clusters, conversion, examples, received, simulations, submission_keys
+from yaptide.services import checks, clusters, conversion, examples, input_upload, simulations, submission_keys
 from yaptide.services.access import may_use_clusters
 from yaptide.services.checks import Place
-from yaptide.services.received import Received, Upload
+from yaptide.services.input_upload import Received, Upload
 from yaptide.services.simulations import Preview, Submission, Submitted
 from yaptide.services.slices import slice_submission
 from yaptide.services.users import User
@@ -137,7 +137,7 @@ def _receive() -> Received:
     """Return the input in the form; raises InvalidInput."""
     files = [file for name in _FILES for file in request.files.getlist(name) if file.filename]
     uploads = [Upload(file.filename or "", file.read()) for file in files]
-    return received.read_uploads(uploads, current_app.config["MAX_CONTENT_LENGTH"])
+    return input_upload.read_uploads(uploads, current_app.config["MAX_CONTENT_LENGTH"])
 
 
 def _submission(user: User, given: Received) -> Submission:

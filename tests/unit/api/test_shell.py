@@ -270,6 +270,37 @@ def test_a_body_that_cannot_be_inflated_is_refused(tmp_path, encoding, data, sta
     assert ((b"accept-encoding", b"gzip") in start["headers"]) == (status == 415)
 
 
+def test_other_requests_go_on_while_a_bomb_inflates(tmp_path, monkeypatch):
+    turns, turns_at_piece, add = 0, [], module._Body._add
+
+    def note(body, piece):
+        turns_at_piece.append(turns)
+        add(body, piece)
+
+    monkeypatch.setattr(module._Body, "_add", note)
+    shell = Shell(app(lambda: iter([b""]))[0], 1, rules(tmp_path))
+
+    async def other():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def scenario():
+        line, bomb = Line(), compress(bytes(40 << 20))
+        line.reads.set()
+        others = asyncio.create_task(other())
+        await shell(
+            scope(line, "POST", "/any", (b"content-encoding", b"gzip"), (b"transfer-encoding", b"chunked")),
+            receiving(bomb),
+            line.send,
+        )
+        others.cancel()
+
+    run(scenario)
+    assert len(set(turns_at_piece)) == len(turns_at_piece) >= 40
+
+
 def test_that_all_threads_stay_busy_is_told_once(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(module, "_WATCH_EVERY", 0.01)
     go_on = threading.Event()

@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 
 from scripts.decks import read_decks
 from yaptide.domain.errors import InvalidInput
-from yaptide.services.received import Upload, read_uploads
+from yaptide.services.input_upload import Upload, read_uploads
 from yaptide.simulators import COMMON, resolve_simulator
 from yaptide.simulators.files import check_names, remove_marks
 

@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.simulators.base import Checked
-from yaptide.simulators.fluka import Fluka
+from yaptide.simulators.fluka import Fluka, preprocessor
 
 
 def card(keyword, *whats):
@@ -75,6 +75,51 @@ def test_one_input_file():
         Fluka().check({"water.txt": INPUT})
     with pytest.raises(InvalidInput, match="there are 2"):
         Fluka().check({"a.inp": INPUT, "b.inp": INPUT})
+
+
+def test_files_that_include_others_again_and_again_are_refused():
+    files = {f"{n}.inp": f"#include {n + 1}.inp\n" * 100 for n in range(10)} | {"10.inp": ""}
+    with pytest.raises(InvalidInput, match="too many or too large"):
+        Fluka().check(files)
+
+
+def test_a_large_file_that_is_included_again_and_again_is_refused():
+    with pytest.raises(InvalidInput, match=r"a\.inp, line 2: the included files are too many or too large"):
+        Fluka().check({"a.inp": "#include b.inp\n" * 3, "b.inp": "*" * 6_000_000})
+
+
+def test_variables_do_not_make_a_word_huge():
+    with pytest.raises(InvalidInput, match="line 1: the value of A has more than 132 characters"):
+        check(f"#define A {'1' * 100_000}\nFREE\nSTART {'$A' * 100_000}\n")
+    with pytest.raises(InvalidInput, match="has more than 132 characters"):
+        check(f"#define A {'1' * 100}\nFREE\nSTART {'$A' * 100_000}\n")
+
+
+def test_many_nested_conditions_take_no_more_time_than_as_many_in_a_row(monkeypatch):
+    counted = 0
+
+    class Counting(preprocessor._Condition):
+        @property
+        def counts(self):
+            nonlocal counted
+            counted += 1
+            return self._counts
+
+        @counts.setter
+        def counts(self, value):
+            self._counts = value
+
+    monkeypatch.setattr(preprocessor, "_Condition", Counting)
+    depth = 300
+    check("#define A\n" + "#if A\n" * depth + card("START", "7.0") + "#endif\n" * depth)
+    assert counted < 5 * depth
+
+
+@pytest.mark.parametrize(("names", "primaries"), [("AB", 2), ("B", 1), ("A", 3), ("", 1)])
+def test_what_is_in_a_condition_that_does_not_count_does_not_count_either(names, primaries):
+    defined = "".join(f"#define {name}\n" for name in names)
+    inner = f"#if B\n{card('START', '2.0')}#else\n{card('START', '3.0')}#endif\n"
+    assert check(f"{defined}#if A\n{inner}#else\n{card('START', '1.0')}#endif\n").primaries == primaries
 
 
 @given(st.text(), st.booleans())

@@ -15,6 +15,10 @@ _DIRECTIVE = re.compile(r"#([A-Za-z]+)(?:\s+(.*))?")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,39}")
 _VARIABLE = re.compile(r"\$([A-Za-z0-9_]{1,40})")
 _MOST_LEVELS = 10
+#: Limits of what files can become that include others many times: numbers of includes, and of characters in them.
+_MOST_INCLUDES, _MOST_INCLUDED = 1000, 10_000_000
+#: Characters of a value, and of a word with variables. A line of FLUKA has 80 or 132.
+_LONGEST = 132
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,9 @@ class Content:
     defined: dict[str, str]
 
     def replace_variables(self, text: str) -> str:
-        """Replace ``$NAME`` in a part of the line; raise InvalidInput for a name that has no value."""
+        """Replace ``$NAME`` in a part of the line; raise InvalidInput for a name without a value, or a long text."""
+        if len(text) > _LONGEST and "$" in text:
+            raise self.line.make_error(f"{quote_word(text)} has more than {_LONGEST} characters")
         return _VARIABLE.sub(self._value, text)
 
     def variables(self) -> Iterator[tuple[int, int]]:
@@ -42,9 +48,13 @@ class Content:
 
 @dataclass(slots=True)
 class _Condition:
-    """A condition: where it began, whether its present part counts, and whether one of its parts has counted."""
+    """A condition: where it began, whether its present part counts, and whether one of its parts has counted.
+
+    Nothing counts if what is around the condition does not.
+    """
 
     line: Line
+    is_reached: bool
     counts: bool
     has_counted: bool
     has_else: bool = False
@@ -55,9 +65,11 @@ class _State:
     files: InputFiles
     defined: dict[str, str] = field(default_factory=dict)
     conditions: list[_Condition] = field(default_factory=list)
+    includes: int = 0
+    included: int = 0
 
     def counts(self) -> bool:
-        return all(condition.counts for condition in self.conditions)
+        return not self.conditions or (self.conditions[-1].is_reached and self.conditions[-1].counts)
 
 
 def preprocess(files: InputFiles, name: str) -> Iterator[Content]:
@@ -101,13 +113,17 @@ def _include(state: _State, line: Line, level: int) -> Iterator[Content]:
         raise line.make_error(f"the included file {quote_word(name)} is missing from the input files")
     if level >= _MOST_LEVELS:
         raise line.make_error(f"files are included over more than {_MOST_LEVELS} levels")
+    state.includes += 1
+    state.included += len(state.files[name])
+    if state.includes > _MOST_INCLUDES or state.included > _MOST_INCLUDED:
+        raise line.make_error("the included files are too many or too large: they may include each other repeatedly")
     yield from _lines(state, name, level + 1)
 
 
 def _decide(state: _State, line: Line, directive: str) -> None:
     if directive == "if":
         truth = _truth(state, line)
-        state.conditions.append(_Condition(line, truth, truth))
+        state.conditions.append(_Condition(line, state.counts(), truth, truth))
         return
     if not state.conditions:
         raise line.make_error(f"#{directive} without #if")
@@ -133,5 +149,8 @@ def _define(state: _State, line: Line, directive: str) -> None:
         raise line.make_error(f"#{directive} needs a name")
     if directive == "undef":
         state.defined.pop(line.words[1], None)
-    else:
-        state.defined[line.words[1]] = line.words[2] if len(line.words) > 2 else ""
+        return
+    value = line.words[2] if len(line.words) > 2 else ""
+    if len(value) > _LONGEST:
+        raise line.make_error(f"the value of {line.words[1]} has more than {_LONGEST} characters")
+    state.defined[line.words[1]] = value

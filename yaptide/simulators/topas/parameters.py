@@ -22,6 +22,8 @@ _INCLUDE = "includefile"
 #: An included name that stands for the defaults of TOPAS.
 _BUILT_IN = "TOPAS_Built_In_Defaults"
 _MOST_FILES = 200
+#: Parameters that are compared to find those that two included files set.
+_MOST_COMPARED = 2_000_000
 _LONGEST_NAME = 80
 _MOST_LEVELS = 50
 _LARGEST = 10**18
@@ -56,10 +58,15 @@ class _File:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """The parameters of a job: its own file first, then those it includes, in the order in which they are looked up."""
+    """The parameters of a job: its own file first, then those it includes, in the order in which they are looked up.
+
+    `known` are the integers that were evaluated already, by name and number of settings skipped: sources may share
+    many of them.
+    """
 
     job: str
     files: tuple[_File, ...]
+    known: dict[tuple[str, int], int | None] = field(default_factory=dict, repr=False, compare=False)
 
     def names(self) -> set[str]:
         """Return the names of all parameters, in lower case."""
@@ -72,7 +79,7 @@ class Chain:
 
     def integer(self, name: str) -> int | None:
         """Return an integer parameter, None if there is none; raise InvalidInput if it cannot be evaluated."""
-        return _Evaluation(self).integer(name, 0, ())
+        return _Evaluation(self, self.known).integer(name, 0, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,7 @@ class _Evaluation:
     """Values of integers by name and number of settings skipped, so that each is evaluated once."""
 
     chain: Chain
-    known: dict[tuple[str, int], int | None] = field(default_factory=dict)
+    known: dict[tuple[str, int], int | None]
 
     def integer(self, name: str, skip: int, path: tuple[tuple[str, int], ...]) -> int | None:
         if (name, skip) not in self.known:
@@ -169,8 +176,9 @@ def read_chain(files: InputFiles) -> Chain:
     last = {name: position for position, name in enumerate(order)}
     unique = [name for position, name in enumerate(order) if last[name] == position]
     chain = Chain(jobs[0], tuple(everything[name] for name in unique))
+    compared = 0
     for name in unique:
-        _check_conflicts(everything[name], everything, files)
+        compared += _check_conflicts(everything[name], everything, files, _MOST_COMPARED - compared)
     return chain
 
 
@@ -194,14 +202,24 @@ def _order(name: str, read: dict[str, _File], files: InputFiles, above: tuple[st
     return order
 
 
-def _check_conflicts(file: _File, read: dict[str, _File], files: InputFiles) -> None:
-    """Raise InvalidInput if two included files set one parameter, and the file itself does not."""
-    if len(file.includes) < 2:
-        return
-    setters: dict[str, Parameter] = {}
+def _check_conflicts(file: _File, read: dict[str, _File], files: InputFiles, most: int) -> int:
+    """Raise InvalidInput if two included files set one parameter, and the file itself does not.
+
+    Returns how many parameters were compared; raises InvalidInput for more than `most`.
+    """
+    included: dict[str, Line] = {}
     for line, other in file.includes:
+        included.setdefault(other, line)
+    compared = 0
+    if len(included) < 2:
+        return compared
+    setters: dict[str, Parameter] = {}
+    for other, line in included.items():
         own: dict[str, Parameter] = {}
-        for name in _order(other, read, files, ()):
+        for name in dict.fromkeys(_order(other, read, files, ())):
+            compared += len(read[name].parameters)
+            if compared > most:
+                raise line.make_error("too many parameters are included: include large files once")
             for key, parameter in read[name].parameters.items():
                 own.setdefault(key, parameter)
         for key, parameter in own.items():
@@ -211,6 +229,7 @@ def _check_conflicts(file: _File, read: dict[str, _File], files: InputFiles) -> 
                     f"{parameter.name} is set in {first.line.file} and in {parameter.line.file}: set it in "
                     f"{file.name}, too"
                 )
+    return compared
 
 
 def _read(file: str, text: str) -> _File:
