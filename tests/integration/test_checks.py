@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 from tests.support import projects
 from tests.support.api import contents
 from yaptide.admin import cli
-from yaptide.services import administration
+from yaptide.services import administration, checks
+from yaptide.services.users import find_user
 from yaptide.simulators.mcsquare.sample import water_sample
 
 pytestmark = pytest.mark.parametrize("database", ["memory"], indirect=True)
@@ -112,3 +113,11 @@ def test_the_command_says_the_same(signed_in, tmp_path, monkeypatch):
     assert "This input cannot be run: plan.txt, line" in shown.output
     assert "50,0" in CliRunner().invoke(cli.app, ["check", str(tmp_path / "right")]).output
     assert "<b>north</b>" in shown.output
+
+
+def test_a_user_has_one_input_checked_at_a_time(signed_in, backend):
+    body = {"input_type": "files", "sim_type": "common", "input_files": FILES}
+    with checks.reserve_check(find_user(backend, "alice")):
+        refused = signed_in.post("/check", json=body)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+    assert signed_in.post("/check", json=body).status_code == 200

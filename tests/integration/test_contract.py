@@ -204,6 +204,7 @@ class Operation(Strict):
     request_body: Body | UnsetType = UNSET
     security: list[dict[str, list[str]]] | UnsetType = UNSET
     who: str = field(default="", name="x-for")
+    scope: str = field(default="", name="x-scope")
 
 
 class Info(Strict):

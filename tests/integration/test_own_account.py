@@ -19,7 +19,6 @@ from yaptide.admin import cli
 from yaptide.domain.errors import (
     Busy,
     Conflict,
-    Forbidden,
     InvalidInput,
     NotAuthenticated,
     NotFound,
@@ -330,7 +329,7 @@ def test_the_client_has_the_same_doors(app, backend, tmp_path):
         client.change_password(PASSWORD, NEW, end_sessions=False)
         assert len(other.sessions()) == 2
         client.end_sessions()
-        with pytest.raises(Forbidden):
+        with pytest.raises(NotAuthenticated):
             other.sessions()
         assert client.export_account(tmp_path / "alice.zip") == 0
         assert zipfile.is_zipfile(tmp_path / "alice.zip")

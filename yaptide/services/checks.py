@@ -1,17 +1,37 @@
 """The check of an input before it is submitted: what it would become, or what is wrong with it, and where."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
-from yaptide.domain.errors import InvalidInput
+from yaptide.domain.errors import Busy, InvalidInput
 from yaptide.services.backend import Backend
 from yaptide.services.simulations import Preview, Submission, preview_submission
 from yaptide.services.users import User
 from yaptide.simulators.text import split_lines
 
 _LONGEST_LINE = 200
+_RETRY_SECONDS = 5
+#: Users, by id, whose input this process is checking. A large CT takes seconds.
+_checking = set[int]()
+_lock = Lock()
+
+
+@contextmanager
+def reserve_check(user: User) -> Iterator[None]:
+    """Let a user have one input checked at a time; raise Busy for another one."""
+    with _lock:
+        if user.id in _checking:
+            raise Busy(_RETRY_SECONDS, "Another input of yours is being checked")
+        _checking.add(user.id)
+    try:
+        yield
+    finally:
+        with _lock:
+            _checking.discard(user.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +81,12 @@ class Checkup:
 def check_submission(backend: Backend, user: User, submission: Submission) -> Checkup:
     """Check a submission as `submit_simulation` does, and store nothing.
 
-    Raises what `submit_simulation` raises, but InvalidInput: that is the problem in the outcome.
+    Raises what `submit_simulation` raises, but InvalidInput: that is the problem in the outcome. Raises Busy while
+    another input of the user is checked.
     """
     try:
-        return Checkup(preview_submission(backend, user, submission))
+        with reserve_check(user):
+            return Checkup(preview_submission(backend, user, submission))
     except InvalidInput as error:
         message = str(error)
         return Checkup(problem=message, place=find_place(message, submission.input_files))
