@@ -53,6 +53,52 @@ def test_some_pages(backend, user, job, some, way, asked, numbers):
     assert result == {"message": "Results", "pages": sorted_pages(some, numbers)}
 
 
+def grid(number, axes):
+    """A page of two values on each of its axes."""
+    drawn = page(number, f"Q{number}", tuple(0.5 + cell for cell in range(2**axes))) | {"dimensions": axes}
+    lengths = {
+        f"axis_dim{axis}": {"name": f"axis {axis}", "unit": "cm", "values": [0.5, 1.5]} for axis in range(1, axes + 1)
+    }
+    return drawn | lengths
+
+
+@pytest.fixture
+def grids(backend, user, job):
+    """Pages of three, one, two and three axes, by number."""
+    sent = [grid(number, axes) for number, axes in enumerate((3, 1, 2, 3))]
+    results_upload.post_results(backend, body(job, estimator("a", *sent)))
+    return sent
+
+
+def address(number):
+    return f"http://host/pages/{number}"
+
+
+def reference(number):
+    """A page of three axes as it comes to the front end."""
+    metadata = {"page_number": str(number), "name": f"Q{number}"}
+    return {"dimensions": 3, "results_url": f"http://host/pages/{number}", "metadata": metadata}
+
+
+def test_pages_that_the_front_end_cannot_draw_come_as_addresses(backend, user, job, grids, way):
+    """It draws up to two axes; the numbers of the others may be hundreds of megabytes."""
+    result = read(backend, user, job, estimator="a", page_numbers="0-3", address=address)
+    assert result["pages"] == [reference(0), grids[1], grids[2], reference(3)]
+    result = read(backend, user, job, estimator="a", page_numbers="3", address=address)
+    assert result["pages"] == [reference(3)]
+
+
+def test_without_addresses_all_pages_have_numbers(backend, user, job, grids, way):
+    assert read(backend, user, job, estimator="a", page_numbers="0-3")["pages"] == grids
+
+
+def test_pages_of_others_beside_an_address_are_written_anew(backend, database, user, job, grids, way):
+    foreign(database, "Page", b'{"data":{"name":"q","unit":"","values":[NaN]}}')
+    result = read(backend, user, job, estimator="a", page_numbers="0-1", address=address)
+    assert result["pages"][0] == reference(0)
+    assert result["pages"][1]["data"]["missing"] == [[0, 0]]
+
+
 def test_pages_that_are_not_there(backend, user, job, some):
     for name, asked in (("a", "6-9"), ("c", "0")):
         with pytest.raises(NotFound, match="Results are unavailable"):
@@ -203,6 +249,12 @@ def test_ranges_of_page_numbers(text, ranges):
 )
 def test_what_is_no_range(text):
     with pytest.raises(InvalidInput, match="page_numbers: "):
+        results.parse_page_numbers(text)
+
+
+@pytest.mark.parametrize(("text", "shown"), [("x" * 40, "x" * 40), ("x" * 41, "x" * 40)])
+def test_the_beginning_of_what_is_no_range_is_shown(text, shown):
+    with pytest.raises(InvalidInput, match=f"^page_numbers: '{shown}' is not a range of pages: use e.g. 0-2,5$"):
         results.parse_page_numbers(text)
 
 

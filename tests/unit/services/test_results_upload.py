@@ -331,6 +331,18 @@ def test_only_small_payloads_are_held_in_memory(monkeypatch):
     assert [type(one.payload) for one in result.pages] == [LargePayload, Payload]
 
 
+def test_a_payload_of_just_the_limit_is_held_in_memory(monkeypatch):
+    sent = page(0, "A", values(500))
+    size = len(codec.encode_text(json.dumps(sent).encode()).data)
+    with tempfile.TemporaryFile() as file:
+        file.write(packed(estimator("a", sent)))
+        file.flush()
+        for limit, kind in ((size, Payload), (size - 1, LargePayload)):
+            monkeypatch.setattr(codec, "LARGE", limit)
+            [result] = results_upload.read_file(file)
+            assert [type(one.payload) for one in result.pages] == [kind]
+
+
 @pytest.mark.parametrize("large", [20, 1 << 30], ids=["large payloads", "small ones"])
 def test_size_and_digest_are_those_of_what_came(backend, database, job, clock, large, monkeypatch):
     """They are counted here, and not taken from who says so."""
