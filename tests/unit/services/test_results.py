@@ -94,9 +94,10 @@ def test_without_addresses_all_pages_have_numbers(backend, user, job, grids, way
 
 def test_pages_of_others_beside_an_address_are_written_anew(backend, database, user, job, grids, way):
     foreign(database, "Page", b'{"data":{"name":"q","unit":"","values":[NaN]}}')
-    result = read(backend, user, job, estimator="a", page_numbers="0-1", address=address)
-    assert result["pages"][0] == reference(0)
-    assert result["pages"][1]["data"]["missing"] == [[0, 0]]
+    for drawable in (1, 2):
+        result = read(backend, user, job, estimator="a", page_numbers=f"0,{drawable}", address=address)
+        assert result["pages"][0] == reference(0)
+        assert result["pages"][1]["data"]["missing"] == [[0, 0]]
 
 
 def test_pages_that_are_not_there(backend, user, job, some):

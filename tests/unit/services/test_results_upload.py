@@ -448,13 +448,13 @@ def test_a_workers_text_is_counted_as_it_is_inflated(monkeypatch):
         read_file(packed(*sent))
 
 
-def test_so_are_the_metadata_of_each_estimator(monkeypatch):
-    size = len(codec.decode_text(codec.encode_payload(estimator()["metadata"]).data))
-    monkeypatch.setattr(results_upload, "_MOST_METADATA", size)
-    assert read_file(packed(estimator("a"), estimator("b")))
-    monkeypatch.setattr(results_upload, "_MOST_METADATA", size - 1)
+def test_so_are_the_metadata_of_each_estimator():
+    most = 16 << 20
+    fitting = {"a": "x" * (most - len('{"a":""}'))}
+    assert len(codec.decode_text(codec.encode_payload(fitting).data)) == most
+    assert read_file(packed(*(estimator(name) | {"metadata": fitting} for name in ("a", "b"))))
     with pytest.raises(InvalidInput, match="The metadata of an estimator have too much text"):
-        read_file(packed(estimator("a")))
+        read_file(packed(estimator("a") | {"metadata": {"a": fitting["a"] + "x"}}))
 
 
 def test_metadata_that_are_no_object_are_refused():
