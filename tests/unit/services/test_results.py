@@ -122,6 +122,17 @@ def test_an_answer_that_is_streamed_tells_its_length(backend, user, job, some, w
     assert document.length == (None if way == "whole" else len(data))
 
 
+def test_up_to_16_mib_are_held_in_memory_and_more_comes_in_slices_of_8(backend, database, user, job):
+    """So that the memory of a request has a limit."""
+    results_upload.post_results(backend, body(job, estimator("a", page())))
+    padded = "UPDATE Page SET compressed_data = CAST(compressed_data || zeroblob(? - length(compressed_data)) AS BLOB)"
+    for size, slices in ((16 << 20, []), ((16 << 20) + 1, [[8 << 20, 8 << 20, 1]])):
+        with database.writing() as connection:
+            connection.exec_driver_sql(padded, (size,))
+        document = results.read_pages(backend, user, job.job_id, "a", [(0, 0)])
+        assert [list(map(len, part.chunks)) for part in document if isinstance(part, codec.Streamed)] == slices
+
+
 def foreign(database, table, text):
     """Have the payloads of a table be another writer's."""
     with database.writing() as connection:
