@@ -92,7 +92,9 @@ def test_without_addresses_all_pages_have_numbers(backend, user, job, grids, way
     assert read(backend, user, job, estimator="a", page_numbers="0-3")["pages"] == grids
 
 
-def test_pages_of_others_beside_an_address_are_written_anew(backend, database, user, job, grids, way):
+@pytest.mark.parametrize("at_once", [10, 16 << 20], ids=["large pages", "small ones"])
+def test_pages_of_others_beside_an_address_are_written_anew(backend, database, user, job, grids, monkeypatch, at_once):
+    monkeypatch.setattr(results, "_AT_ONCE", at_once)
     foreign(database, "Page", b'{"data":{"name":"q","unit":"","values":[NaN]}}')
     for drawable in (1, 2):
         result = read(backend, user, job, estimator="a", page_numbers=f"0,{drawable}", address=address)
