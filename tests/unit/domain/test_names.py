@@ -17,6 +17,12 @@ def test_what_is_too_long_for_a_name_takes_no_time():
     assert time.monotonic() - begun < 1
 
 
+def test_names_of_up_to_1024_characters_are_normalized():
+    accented = "z\u030c" + "x" * 1022
+    assert names.normalize_name(accented) == "\u017e" + "x" * 1022
+    assert names.normalize_name(accented + "x") == accented + "x"
+
+
 @pytest.mark.parametrize(
     "alike",
     [

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support.storing import rows_of, submitted
+from tests.support.storing import rows_of
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.queries import transitions
@@ -13,12 +13,6 @@ from yaptide.persistence.queries.transitions import Audit
 from yaptide.services import lifecycle
 
 S = EntityState
-
-
-@pytest.fixture
-def job(backend, clock):
-    """A simulation of two tasks."""
-    return submitted(backend, 2)[1]
 
 
 @pytest.fixture

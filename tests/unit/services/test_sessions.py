@@ -72,7 +72,7 @@ def test_both_tokens_name_the_session_and_neither_is_the_other(backend, signed_i
     access, refresh = (claims_of(backend, token) for token in (signed_in.access, signed_in.refresh))
     [session] = rows_of(backend.database, "Session")
     assert access["sid"] == refresh["sid"] == session["id"]
-    assert len(session["id"]) >= 43, "32 random bytes"
+    assert len(session["id"]) == 43, "32 random bytes"
     for use, text in (
         (sessions.authenticate_user, signed_in.refresh.text),
         (sessions.refresh_access, signed_in.access.text),
@@ -233,6 +233,44 @@ def test_tokens_are_not_shown_where_they_are_printed(signed_in):
     for token in (signed_in.access, signed_in.refresh):
         assert token.text not in repr(signed_in)
     assert signed_in != replace(signed_in, remark="another")
+
+
+def test_an_access_token_has_ended_once_its_time_is_over(backend, signed_in, clock):
+    clock.time = signed_in.access.expires - timedelta(seconds=1)
+    assert not sessions.has_ended(backend, signed_in.access.text)
+    clock.time = signed_in.access.expires
+    assert sessions.has_ended(backend, signed_in.access.text)
+    clock.time = signed_in.refresh.expires
+    for other in (None, "", "not.a.token", signed_in.refresh.text):
+        assert not sessions.has_ended(backend, other)
+
+
+def test_a_session_can_be_refreshed_until_it_ends(backend, alice, signed_in, clock):
+    clock.time = signed_in.refresh.expires - timedelta(seconds=1)
+    assert sessions.can_refresh(backend, signed_in.refresh.text)
+    for other in (None, "", "not.a.token", signed_in.access.text):
+        assert not sessions.can_refresh(backend, other)
+    clock.time = signed_in.refresh.expires
+    assert not sessions.can_refresh(backend, signed_in.refresh.text)
+    other = sessions.begin_session(backend, alice)
+    sessions.sign_out(backend, other.access.text, None)
+    assert not sessions.can_refresh(backend, other.refresh.text)
+
+
+def test_a_signature_stays_after_the_time_of_a_token(backend, signed_in, clock):
+    past = token_of(backend, sid="x", use="access", exp=1)
+    for text in (signed_in.access.text, signed_in.refresh.text, past):
+        assert sessions.is_signed(backend, text)
+    for text in ("", "not.a.token", token_of(backend, key="another key of 32 bytes or more..", sid="x", exp=1)):
+        assert not sessions.is_signed(backend, text)
+
+
+def test_the_place_of_a_sign_in_is_stored_as_far_as_columns_take_it(backend, alice, clock):
+    """A client chooses the name of its program."""
+    for address, program in (("a" * 64, "p" * 200), ("a" * 65, "\n\u202e" + "p" * 201)):
+        sessions.begin_session(backend, alice, origin=Origin(address, program=program))
+    for row in rows_of(backend.database, "Session"):
+        assert (row["started"], row["address"], row["device"]) == (clock(), "a" * 64, "p" * 200)
 
 
 # Sessions of who signs in through Keycloak

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import update
 
 from tests.support.payloads import shieldhit_files
-from tests.support.storing import output, rows_of, submitted
+from tests.support.storing import output, rows_of
 from yaptide.domain.errors import Contended, InvalidInput, NotFound
 from yaptide.domain.splitting import task_seeds
 from yaptide.domain.states import FINAL_STATES, TASK_STATES, EntityState
@@ -19,17 +19,6 @@ from yaptide.services.tasks import Update
 S = EntityState
 KNOWN = ["shieldhit"]
 ME, NEIGHBOUR, STRANGER = "host/place/1", "host/place/2", "host/elsewhere/1"
-
-
-@pytest.fixture
-def user_and_job(backend, clock):
-    """A simulation of two tasks with 100 primaries each, and its user."""
-    return submitted(backend, 2)
-
-
-@pytest.fixture
-def job(user_and_job):
-    return user_and_job[1]
 
 
 @pytest.fixture

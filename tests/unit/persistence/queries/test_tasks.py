@@ -243,6 +243,16 @@ def test_states_of_a_simulations_tasks(ask, job, put):
     assert ask(tasks.list_completed, job.simulation_id) == [(0, 80), (2, 70)]
 
 
+def test_primaries_are_summed_over_the_tasks_of_each_simulation(ask, database, job, put):
+    put(1, simulated_primaries=30)
+    put(2, simulated_primaries=70)
+    first, second = (row["job_id"] for row in rows_of(database, "Simulation"))
+    assert sorted(map(tuple, ask(tasks.sum_primaries, [first, second, "unknown"]))) == sorted(
+        [(first, 100, 300), (second, 0, 200)]
+    )
+    assert [row.job_id for row in ask(tasks.sum_primaries, [second])] == [second]
+
+
 def test_a_claimed_task_and_who_holds_it(ask, job, put):
     put(1, task_state=EntityState.RUNNING, owner=ME, start_time=BEGIN, attempts=2, seed=5)
     assert tuple(ask(tasks.find_held, job.simulation_id, 1)) == ("RUNNING", ME, BEGIN)
