@@ -519,19 +519,6 @@ def test_a_failure_at_any_row_changes_nothing(share, old, database, monkeypatch)
     assert old.rows() == before
 
 
-def test_what_the_database_refuses_is_one_line(old, database):
-    with old.engine.begin() as connection:
-        connection.exec_driver_sql('CREATE VIEW mine AS SELECT job_id FROM "Simulation"')
-    before = old.rows()
-    if database.is_sqlite:
-        adopt(database)  # the view names the table, and goes on with ours
-        return
-    with pytest.raises(Exception, match="depend") as caught:
-        adopt(database)
-    assert "\n" not in str(caught.value)
-    assert old.rows() == before
-
-
 def test_private_keys_need_a_key_to_encrypt_them(old, database):
     before = old.rows()
     with pytest.raises(NotConfigured, match="yaptide secrets new-key"):

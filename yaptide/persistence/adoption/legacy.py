@@ -35,13 +35,22 @@ COLUMNS: Mapping[str, frozenset[str]] = {
     "Logfiles": frozenset({"id", "simulation_id", "compressed_data"}),
 }
 
-#: Columns that were added in later revisions.
-LATER_COLUMNS: Mapping[str, frozenset[str]] = {
+#: Columns that only some revisions have.
+OPTIONAL_COLUMNS: Mapping[str, frozenset[str]] = {
+    "Simulation": frozenset({"update_key_hash"}),
     "Estimator": frozenset({"file_name"}),
     "Page": frozenset({"page_name", "page_dimension"}),
 }
 
 _NONE: frozenset[str] = frozenset()
+
+#: Schemas that have all the old tables.
+_SCHEMAS = text(
+    """
+    SELECT quote_ident(nspname) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE relkind = 'r' AND relname = ANY(:names) GROUP BY nspname HAVING count(*) = :count ORDER BY nspname
+    """
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +66,7 @@ def recognise_origin(connection: Connection) -> Origin:
     inspector = inspect(connection)
     tables = set(inspector.get_table_names()) - {"alembic_version"}
     if not tables:
-        raise Conflict("The database is empty; create its tables with: yaptide db upgrade")
+        raise _nothing_here(connection)
     revisions = _revisions(connection, inspector)
     if "StateHistory" in tables and revisions and revisions <= set(schema.known_revisions()):
         return Origin(is_yaptide=True, revision=max(revisions))
@@ -70,9 +79,31 @@ def recognise_origin(connection: Connection) -> Origin:
 
 
 def _revisions(connection: Connection, inspector: Inspector) -> set[str]:
-    if not inspector.has_table("alembic_version"):
+    if "alembic_version" not in inspector.get_table_names():
+        _check_search_path(connection)
         return set()
     return set(connection.execute(text("SELECT version_num FROM alembic_version")).scalars())
+
+
+def _nothing_here(connection: Connection) -> Conflict:
+    """Return the error for a database without tables, or without tables in the schema that is searched first."""
+    elsewhere = []
+    if connection.dialect.name == "postgresql":
+        elsewhere = list(connection.execute(_SCHEMAS, {"names": sorted(COLUMNS), "count": len(COLUMNS)}).scalars())
+    if not elsewhere:
+        return Conflict("The database is empty; create its tables with: yaptide db upgrade")
+    return Conflict(
+        f"The tables of the older backend are in the schema {' or '.join(elsewhere)}, which this role does not use. "
+        f"Nothing was changed; run this first: ALTER ROLE CURRENT_USER SET search_path = {elsewhere[0]}"
+    )
+
+
+def _check_search_path(connection: Connection) -> None:
+    """Check that no revision of another application, in a schema that is searched later, would be taken for ours."""
+    if connection.dialect.name == "postgresql":
+        other = connection.execute(text("SELECT CAST(to_regclass('alembic_version') AS text)")).scalar()
+        if other is not None:
+            raise _refusal(f"the search path leads to {other} of another application; set it to one schema")
 
 
 def _check_tables(tables: set[str]) -> None:
@@ -86,7 +117,7 @@ def _check_columns(table: str, columns: set[str]) -> None:
     """Check that no column is missing that is read, and that there is none that would be lost."""
     if missing := COLUMNS[table] - columns:
         raise _refusal(f"its table {table} has no {', '.join(sorted(missing))}")
-    if more := columns - COLUMNS[table] - LATER_COLUMNS.get(table, _NONE):
+    if more := columns - COLUMNS[table] - OPTIONAL_COLUMNS.get(table, _NONE):
         raise _refusal(f"its table {table} has additional columns that would be lost: {', '.join(sorted(more))}")
 
 

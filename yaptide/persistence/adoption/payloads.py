@@ -122,9 +122,8 @@ class _Payloads:
         name = names.take(to_text(row.name))
         if name != to_text(row.name):
             self._decide("Estimator", row.id, f"renamed to {name!r}", "another estimator has its name")
-        file_name = (
-            to_text(row.file_name) if "file_name" in row._mapping else _at(old.value, "name") or to_text(row.name)
-        )
+        # Rows that are older than this column have its default.
+        file_name = to_text(row._mapping.get("file_name")) or _at(old.value, "name") or to_text(row.name)
         values = {"id": row.id, "simulation_id": self.id, "name": name, "file_name": str(file_name)}
         self.work.add("Estimator", [values | old.payload().columns()])
         self._copy_pages(row.id, name)
@@ -147,12 +146,12 @@ class _Payloads:
             self._decide("Estimator", estimator_id, "kept without pages", f"estimator {estimator!r} has none")
 
     def _copy_page(self, row: Record, number: int) -> None:
-        name = row._mapping.get("page_name")
-        old = self._examined("Page", row.id, to_text(name))
-        if name is None:
-            name = _at(old.value, "metadata", "name") or _at(old.value, "data", "name")
-        dimension = to_int32(row._mapping.get("page_dimension"))
-        if dimension is None or dimension < 0:
+        name = to_text(row._mapping.get("page_name"))
+        old = self._examined("Page", row.id, name)
+        # Pages that are older than these columns have their defaults, "" and 0.
+        name = name or _at(old.value, "metadata", "name") or _at(old.value, "data", "name")
+        dimension = to_int32(row._mapping.get("page_dimension")) or 0
+        if dimension <= 0:
             dimension = max(to_int32(_at(old.value, "dimensions")) or 0, 0)
         values = {"id": row.id, "estimator_id": row.estimator_id, "page_number": number}
         values |= {"page_name": to_text(name), "page_dimension": dimension}

@@ -13,9 +13,6 @@ _COPIED_INTO = "0001"
 
 _PREFIX = "adopted_"
 
-#: As in migrations: concurrent ones wait for each other, but not for long for a backend that still runs.
-_LOCK = ("SET LOCAL lock_timeout = '10s'", "SELECT pg_advisory_xact_lock(7927833)")
-
 #: Indexes and sequences of the old tables. Their names must be unique like those of tables, and new ones may be the
 #: same.
 _NAMED = text(
@@ -43,13 +40,6 @@ _INDEXED = (
 )
 
 
-def lock_migrations(connection: Connection) -> None:
-    """Block other migrations until the end of the transaction; SQLite has only one writer anyway."""
-    if connection.dialect.name == "postgresql":
-        for statement in _LOCK:
-            connection.execute(text(statement))
-
-
 def put_aside(connection: Connection) -> dict[str, Table]:
     """Rename the old tables with their indexes and sequences; return them by their old names."""
     if connection.dialect.name == "postgresql":
@@ -57,7 +47,8 @@ def put_aside(connection: Connection) -> dict[str, Table]:
             _rename(connection, _KINDS[kind], name, f"{_PREFIX}{number}")
     for table in COLUMNS:
         _rename(connection, "TABLE", table, _PREFIX + table)
-    connection.execute(text("DROP TABLE IF EXISTS alembic_version"))
+    if "alembic_version" in inspect(connection).get_table_names():  # not one of another schema in the search path
+        connection.execute(text("DROP TABLE alembic_version"))
     return {table: _old_table(connection, _PREFIX + table) for table in COLUMNS}
 
 
