@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError
 
-from yaptide.domain.errors import Conflict
+from yaptide.domain.errors import Conflict, Contended
 from yaptide.persistence import adoption
 from yaptide.persistence.adoption import Report as Report
 from yaptide.persistence.engine import Database
@@ -45,6 +45,11 @@ def adopt_database(
                 raise _RolledBack(report)  # noqa: TRY301 - only an error rolls back
     except _RolledBack as end:
         return end.report
+    except Contended as error:
+        raise Conflict(
+            "Another program is writing to the database; this one has changed nothing. Stop the old backend, "
+            "or wait until another yaptide db adopt has ended"
+        ) from error
     except DBAPIError as error:
         first = str(error.orig).strip().partition("\n")[0]
         raise Conflict(f"The database cannot be taken over: {first}. Nothing was changed") from error

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Inspector, inspect, text
+from sqlalchemy import Connection, inspect, text
 
 from yaptide.domain.errors import Conflict
 from yaptide.persistence import schema
@@ -64,10 +64,13 @@ class Origin:
 def recognise_origin(connection: Connection) -> Origin:
     """Return the origin of a database; raise Conflict if it is neither yaptide's nor one that can be converted."""
     inspector = inspect(connection)
-    tables = set(inspector.get_table_names()) - {"alembic_version"}
+    names = list_tables(connection)
+    tables = names - {"alembic_version"}
+    if not tables & COLUMNS.keys():
+        _check_other_schemas(connection)
     if not tables:
-        raise _nothing_here(connection)
-    revisions = _revisions(connection, inspector)
+        raise Conflict("The database is empty; create its tables with: yaptide db upgrade")
+    revisions = _revisions(connection, names)
     if "StateHistory" in tables and revisions and revisions <= set(schema.known_revisions()):
         return Origin(is_yaptide=True, revision=max(revisions))
     if len(revisions) > 1 or not revisions <= set(REVISIONS):
@@ -78,24 +81,28 @@ def recognise_origin(connection: Connection) -> Origin:
     return Origin(is_yaptide=False, revision=next(iter(revisions), None))
 
 
-def _revisions(connection: Connection, inspector: Inspector) -> set[str]:
-    if "alembic_version" not in inspector.get_table_names():
+def list_tables(connection: Connection) -> set[str]:
+    """Return the names of the tables in the schema that is used, without those of others in the search path."""
+    inspector = inspect(connection)
+    return set(inspector.get_table_names(inspector.default_schema_name))
+
+
+def _revisions(connection: Connection, names: set[str]) -> set[str]:
+    if "alembic_version" not in names:
         _check_search_path(connection)
         return set()
     return set(connection.execute(text("SELECT version_num FROM alembic_version")).scalars())
 
 
-def _nothing_here(connection: Connection) -> Conflict:
-    """Return the error for a database without tables, or without tables in the schema that is searched first."""
-    elsewhere = []
+def _check_other_schemas(connection: Connection) -> None:
+    """Check that the old tables are not in a schema that this role does not use."""
     if connection.dialect.name == "postgresql":
-        elsewhere = list(connection.execute(_SCHEMAS, {"names": sorted(COLUMNS), "count": len(COLUMNS)}).scalars())
-    if not elsewhere:
-        return Conflict("The database is empty; create its tables with: yaptide db upgrade")
-    return Conflict(
-        f"The tables of the older backend are in the schema {' or '.join(elsewhere)}, which this role does not use. "
-        f"Nothing was changed; run this first: ALTER ROLE CURRENT_USER SET search_path = {elsewhere[0]}"
-    )
+        parameters = {"names": sorted(COLUMNS), "count": len(COLUMNS)}
+        if schemas := list(connection.execute(_SCHEMAS, parameters).scalars()):
+            raise Conflict(
+                f"The tables of the older backend are in the schema {' or '.join(schemas)}, which this role does not "
+                f"use. Nothing was changed; run this first: ALTER ROLE CURRENT_USER SET search_path = {schemas[0]}"
+            )
 
 
 def _check_search_path(connection: Connection) -> None:

@@ -7,7 +7,7 @@ the end, and privileges are granted again. Anything else that would be lost is r
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from yaptide.domain.errors import Conflict
@@ -136,7 +136,7 @@ def save_surroundings(connection: Connection) -> Surroundings:
     """
     if connection.dialect.name != "postgresql":
         return Surroundings()
-    names = [*COLUMNS, *({"alembic_version"} & set(inspect(connection).get_table_names()))]
+    names = [*COLUMNS, "alembic_version"]
     tables = connection.execute(_TABLES, {"names": names}).all()
     owner = _become_owner(connection, tables)
     _lock_tables(connection, [row.relname for row in tables])

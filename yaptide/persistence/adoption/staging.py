@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, Index, MetaData, Table, func, inspect, literal, select, text
+from sqlalchemy import Connection, Index, MetaData, Table, func, literal, select, text
 from sqlalchemy.types import NullType
 
-from yaptide.persistence.adoption.legacy import COLUMNS
+from yaptide.persistence.adoption.legacy import COLUMNS, list_tables
 from yaptide.persistence.schema import migrate_tables
 
 #: The revision into which rows are copied. Later migrations then run as on any other yaptide database.
@@ -47,7 +47,7 @@ def put_aside(connection: Connection) -> dict[str, Table]:
             _rename(connection, _KINDS[kind], name, f"{_PREFIX}{number}")
     for table in COLUMNS:
         _rename(connection, "TABLE", table, _PREFIX + table)
-    if "alembic_version" in inspect(connection).get_table_names():  # not one of another schema in the search path
+    if "alembic_version" in list_tables(connection):  # not one of another schema in the search path
         connection.execute(text("DROP TABLE alembic_version"))
     return {table: _old_table(connection, _PREFIX + table) for table in COLUMNS}
 
@@ -55,7 +55,7 @@ def put_aside(connection: Connection) -> dict[str, Table]:
 def make_ours(connection: Connection) -> dict[str, Table]:
     """Create the new tables with the first migration; return them by name."""
     migrate_tables(connection, _COPIED_INTO)
-    names = sorted(set(inspect(connection).get_table_names()) - {"alembic_version"})
+    names = sorted(list_tables(connection) - {"alembic_version"})
     ours = [name for name in names if not name.startswith(_PREFIX)]
     # Read from the database: the models are those of the newest revision.
     return {name: Table(name, MetaData(), autoload_with=connection, resolve_fks=False) for name in ours}
