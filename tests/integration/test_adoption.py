@@ -31,7 +31,7 @@ from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRA
 from yaptide.persistence import adoption as persistence, codec, schema
 from yaptide.persistence.adoption import accounts, orphans, payloads, simulations, staging, work
 from yaptide.persistence.engine import Database
-from yaptide.services import adoption, secrets
+from yaptide.services import adoption, integrity, secrets
 from yaptide.services.adoption import Report
 from yaptide.services.backend import Backend
 from yaptide.services.secrets import Vault
@@ -317,6 +317,76 @@ def test_old_passwords_sign_in_and_are_hashed_anew(user, old, database, tmp_path
     client(database, tmp_path, user, PASSWORDS[user])
     assert rows(database, query, user=user)[0][0].startswith("$argon2id$")
     client(database, tmp_path, user, PASSWORDS[user])
+
+
+def test_users_who_cannot_sign_in_are_named(url, database):
+    old = Old(url)
+    with old.filling() as filler:
+        for name, password in (("alice", "secret"), ("empty", ""), (" alice", "secret"), ("al ice", "secret")):
+            filler.user(name, password, "pbkdf2:sha256:1")
+        for name, stored in (("none", ""), ("other", "md5$salt$00"), ("hard", "scrypt:99999999:8:1$salt$00")):
+            number = filler.add("User", username=name, auth_provider="YaptideUser")
+            filler.add("YaptideUser", id=number, password_hash=stored)
+    report = adopt(database)
+    obstacles = {entry.whose: entry.why for entry in report.decisions if "cannot sign in until" in entry.what}
+    unsupported = "its password hash is of a kind that is not supported"
+    assert obstacles == {
+        "empty": "its password is empty",
+        "none": "it had no password hash",
+        "other": unsupported,
+        "hard": unsupported,
+    }
+    (longer,) = [entry.why for entry in report.decisions if entry.where == "YaptideUser"]
+    assert longer == "a password of more than 1024 characters cannot be recognised by its hash"
+    blanks = {entry.whose: entry.why for entry in report.decisions if "blanks" in entry.why}
+    assert blanks == {
+        "' alice'": "the name ' alice' differs from that of user 'alice' only in blanks",
+        "'al ice'": "the name 'al ice' differs from that of user 'alice' only in blanks",
+    }
+
+
+def test_blanks_of_names_are_visible_in_lists(url, database, command):
+    old = Old(url)
+    with old.filling() as filler:
+        for name in ("alice", "alice "):
+            filler.simulation(f"of {name}.", filler.user(name, "secret", "pbkdf2:sha256:1"))
+    assert "'alice '" in command("db", "adopt").stdout
+    for words in (("users", "list"), ("simulations", "list")):
+        assert "'alice '" in command(*words).stdout
+
+
+def test_what_was_kept_on_purpose_is_known_to_later_checks(old, database, command):
+    adopt(database)
+    done = command("db", "check", "--json")
+    checked = json.loads(done.stdout)
+    assert {finding["kind"] for finding in checked["findings"]} == {"lacking", "primaries", "payload"}
+    assert all(finding["acknowledged"] for finding in checked["findings"])
+    assert (done.exit_code, checked["left"]) == (0, 0)
+    assert command("db", "check").stderr == f"No findings, and {len(checked['findings'])} known since db adopt\n"
+    query = """SELECT p.id FROM "Page" p JOIN "Estimator" e ON e.id = estimator_id
+        JOIN "Simulation" s ON s.id = simulation_id WHERE job_id = 'damaged'"""
+    with database.writing() as connection:
+        page = sa.Table("Page", sa.MetaData(), autoload_with=connection)
+        damaged = page.c.id == connection.execute(sa.text(query)).scalar_one()
+        data = connection.execute(sa.select(page.c.compressed_data).where(damaged)).scalar_one()
+        connection.execute(sa.update(page).where(damaged).values(compressed_data=data[:-1] + b"?"))
+    done = command("db", "check", "--json")
+    assert (done.exit_code, json.loads(done.stdout)["left"]) == (1, 1)
+
+
+def test_pages_older_than_their_columns_get_the_values_of_their_payloads(url, database):
+    """The columns were added with defaults, which rows from before still have."""
+    old = Old(url)
+    with old.filling() as filler:
+        number = filler.simulation("whole", filler.user("alice", "secret", "pbkdf2:sha256:1"))
+        filler.task(number)
+        metadata = legacy.packed({"name": "dose_"})
+        estimator = filler.add("Estimator", simulation_id=number, name="dose", compressed_data=metadata)
+        filler.add("Page", estimator_id=estimator, page_number=0, compressed_data=legacy.packed(page(0)))
+    adopt(database)
+    assert [tuple(row) for row in rows(database, 'SELECT page_name, page_dimension FROM "Page"')] == [("DOSE", 1)]
+    assert [tuple(row) for row in rows(database, 'SELECT file_name FROM "Estimator"')] == [("dose_",)]
+    assert integrity.check_store(database) == []
 
 
 def test_names_of_old_users_keep_others_from_what_looks_alike(old, database):

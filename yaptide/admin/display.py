@@ -119,6 +119,11 @@ def format_duration(start: datetime | None, end: datetime | None) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else str(timedelta(seconds=round(seconds)))
 
 
+def format_name(name: str) -> str:
+    """Return the name of a user; in quotes if it has blanks that a reader would not see."""
+    return name if name == " ".join(name.split()) else repr(name)
+
+
 def format_count(count: int, noun: str) -> str:
     """Return a count with its noun in singular or plural."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -10,7 +10,9 @@ from yaptide.domain.errors import Conflict, Contended
 from yaptide.persistence import adoption
 from yaptide.persistence.adoption import Report as Report
 from yaptide.persistence.engine import Database
+from yaptide.services import passwords
 from yaptide.services.backend import utc_now
+from yaptide.services.passwords import Match
 
 if TYPE_CHECKING:
     from yaptide.services.secrets import Vault
@@ -37,7 +39,9 @@ def adopt_database(
     `stale_after`; `progress` gets the numbers of rows done and in total. Raises Conflict if the database cannot be
     taken over, NotConfigured if it has private keys and `vault` has no key to encrypt them.
     """
-    options = adoption.Options(utc_now(), vault.encrypt, stale_after, progress)
+    options = adoption.Options(
+        utc_now(), vault.encrypt, _find_obstacle, passwords.MAX_PASSWORD, stale_after, progress
+    )
     try:
         with database.migrating() as connection:
             report = adoption.adopt_database(connection, options)
@@ -54,3 +58,12 @@ def adopt_database(
         first = str(error.orig).strip().partition("\n")[0]
         raise Conflict(f"The database cannot be taken over: {first}. Nothing was changed") from error
     return report
+
+
+def _find_obstacle(password_hash: str) -> str | None:
+    """Return why nobody can sign in with a password hash, or None."""
+    if not passwords.is_supported(password_hash):
+        return "its password hash is of a kind that is not supported"
+    if passwords.verify_password(password_hash, "") is not Match.NONE:
+        return "its password is empty"
+    return None
