@@ -2,10 +2,12 @@
 
 import base64
 import gzip
+import hashlib
 import json
 import os
 import random
 import re
+import shutil
 import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -25,7 +27,7 @@ from tests.support.legacy import NOW, PASSWORDS, PRIVATE_KEY, YEARS_AGO, Filler,
 from tests.support.postgres import Postgres
 from yaptide.admin import cli
 from yaptide.application import create_app
-from yaptide.domain.errors import Conflict, InvalidInput, NotConfigured, NotFound
+from yaptide.domain.errors import Conflict, InvalidInput, NotConfigured, NotFound, StorageFull
 from yaptide.domain.names import make_skeleton
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState
 from yaptide.persistence import adoption as persistence, codec, schema
@@ -307,6 +309,68 @@ def test_a_number_that_is_a_text_gets_one_that_is_free(url, database, table, par
     assert [row[0] for row in rows(database, query)] == [1, 0]
     assert [entry.what for entry in report.decisions if entry.where == f"{table} {ids[0]}"]
     check_sound(database)
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("Page", "estimator_id"),
+        ("Estimator", "simulation_id"),
+        ("Task", "simulation_id"),
+        ("Input", "simulation_id"),
+        ("Logfiles", "simulation_id"),
+        ("Simulation", "user_id"),
+        ("BatchSimulation", "cluster_id"),
+    ],
+)
+@pytest.mark.parametrize("value", ["'abc'", "1.5", "x'00'"])
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_a_reference_that_is_no_number_stops_nothing(url, database, table, column, value):
+    old = filled(url)
+    with old.engine.begin() as connection:
+        connection.execute(sa.text(f'UPDATE "{table}" SET {column} = {value} WHERE id = (SELECT max(id) FROM "{table}")'))
+    before = old.rows()
+    report = adopt(database)
+    number = max(row[0] for row in before[table])
+    assert any(entry.where == f"{table} {number}" for entry in report.decisions)
+    check_sound(database)
+    check_kept({**before, "BatchSimulation": []}, columns_of(old), database)
+
+
+def test_a_disk_without_room_is_refused_before_the_work(old, database, monkeypatch):
+    if not database.is_sqlite:
+        assert adoption.measure_room(database).free is None
+        return
+    needed = adoption.measure_room(database).needed
+    assert needed == Path(database.engine.url.database).stat().st_size
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(2 * needed, needed + 1, needed - 1))
+    before = old.rows()
+    with pytest.raises(StorageFull, match="MB of free disk space, but only 0 MB are free. Nothing was changed"):
+        adopt(database)
+    assert old.rows() == before
+
+
+def test_a_long_page_is_converted_without_holding_its_numbers(url, database):
+    """Its columns are read from what remains of its text without its lists of numbers."""
+    values = [0.1, float("nan"), -1e-300] * 500_000
+    whole = legacy.page(0) | {"data": {"name": "DOSE", "unit": "", "values": values}}
+    stored = gzip.compress(json.dumps(whole).encode(), 1)
+    assert codec.is_long(stored)
+    old = Old(url, legacy.REVISIONS[0])
+    with old.filling() as filler:
+        number = filler.simulation("whole", filler.user("alice", "secret", "pbkdf2:sha256:1"))
+        filler.task(number)
+        filler.estimator(number, "dose", stored, stored[:-9])
+    report = adopt(database)
+    (kept, damaged) = rows(database, 'SELECT * FROM "Page" ORDER BY page_number')
+    assert bytes(kept.compressed_data) == stored
+    assert (kept.page_name, kept.page_dimension) == ("DOSE", 1)
+    text = gzip.decompress(stored)
+    assert (kept.content_size, kept.content_sha256) == (len(text), hashlib.sha256(text).hexdigest())
+    assert bytes(damaged.compressed_data) == stored[:-9]
+    whys = {entry.where: entry.why for entry in report.decisions if entry.where.startswith("Page ")}
+    assert whys["Page 1"] == "it has 500000 NaN or infinite numbers"
+    assert "truncated" in whys["Page 2"]
 
 
 @pytest.mark.parametrize("user", PASSWORDS)

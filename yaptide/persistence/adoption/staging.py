@@ -86,14 +86,14 @@ def set_sequences(connection: Connection, old: Mapping[str, Table], new: Mapping
 
 
 def drop_staged(connection: Connection, old: Mapping[str, Table]) -> None:
-    """Drop the old tables, children first; on SQLite, overwrite the unencrypted private keys."""
+    """Drop the old tables, children first; on SQLite, overwrite the unencrypted private keys, and only those.
+
+    Overwriting all would copy every page of the old tables to the journal before.
+    """
     for name in reversed(list(old)):
-        if name == "KeycloakUser" and connection.dialect.name == "sqlite":
-            connection.execute(text("PRAGMA secure_delete = ON"))
-            old[name].drop(connection)
-            connection.execute(text("PRAGMA secure_delete = OFF"))
-        else:
-            old[name].drop(connection)
+        if connection.dialect.name == "sqlite":
+            connection.execute(text(f"PRAGMA secure_delete = {'ON' if name == 'KeycloakUser' else 'OFF'}"))
+        old[name].drop(connection)
 
 
 def _old_table(connection: Connection, name: str) -> Table:
