@@ -7,12 +7,12 @@ import json
 import os
 import random
 import re
-import shutil
 import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -328,7 +328,9 @@ def test_a_number_that_is_a_text_gets_one_that_is_free(url, database, table, par
 def test_a_reference_that_is_no_number_stops_nothing(url, database, table, column, value):
     old = filled(url)
     with old.engine.begin() as connection:
-        connection.execute(sa.text(f'UPDATE "{table}" SET {column} = {value} WHERE id = (SELECT max(id) FROM "{table}")'))
+        connection.execute(
+            sa.text(f'UPDATE "{table}" SET {column} = {value} WHERE id = (SELECT max(id) FROM "{table}")')
+        )
     before = old.rows()
     report = adopt(database)
     number = max(row[0] for row in before[table])
@@ -343,16 +345,16 @@ def test_a_disk_without_room_is_refused_before_the_work(old, database, monkeypat
         return
     needed = adoption.measure_room(database).needed
     assert needed == Path(database.engine.url.database).stat().st_size
-    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(2 * needed, needed + 1, needed - 1))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=needed - 1))
     before = old.rows()
-    with pytest.raises(StorageFull, match="MB of free disk space, but only 0 MB are free. Nothing was changed"):
+    with pytest.raises(StorageFull, match="MB of free disk space, but only 0 MB are free"):
         adopt(database)
     assert old.rows() == before
 
 
 def test_a_long_page_is_converted_without_holding_its_numbers(url, database):
     """Its columns are read from what remains of its text without its lists of numbers."""
-    values = [0.1, float("nan"), -1e-300] * 500_000
+    values = [0.1, float("nan"), -1e-300] * 900_000
     whole = legacy.page(0) | {"data": {"name": "DOSE", "unit": "", "values": values}}
     stored = gzip.compress(json.dumps(whole).encode(), 1)
     assert codec.is_long(stored)
@@ -369,7 +371,7 @@ def test_a_long_page_is_converted_without_holding_its_numbers(url, database):
     assert (kept.content_size, kept.content_sha256) == (len(text), hashlib.sha256(text).hexdigest())
     assert bytes(damaged.compressed_data) == stored[:-9]
     whys = {entry.where: entry.why for entry in report.decisions if entry.where.startswith("Page ")}
-    assert whys["Page 1"] == "it has 500000 NaN or infinite numbers"
+    assert whys["Page 1"] == "it has 900000 NaN or infinite numbers"
     assert "truncated" in whys["Page 2"]
 
 

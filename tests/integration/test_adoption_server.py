@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.support import legacy
 from tests.support.legacy import Old
 from tests.support.postgres import Postgres
 from yaptide.domain.errors import Conflict
@@ -126,7 +125,7 @@ def test_views_are_created_again_as_they_were(old, url):
         'GRANT USAGE, CREATE ON SCHEMA reports, public TO "Legacy Viewer"',
         'GRANT SELECT ON "Simulation", "Task" TO "Legacy Viewer"',
         'SET ROLE "Legacy Viewer"',
-        'CREATE VIEW reports.jobs WITH (security_barrier=true) AS SELECT * FROM "Simulation" WHERE title LIKE \'%%\'',
+        "CREATE VIEW reports.jobs WITH (security_barrier=true) AS SELECT * FROM \"Simulation\" WHERE title LIKE '%%'",
         "COMMENT ON VIEW reports.jobs IS 'what 100%% of us read'",
         'CREATE VIEW public."All" AS SELECT job_id, t.task_id + 1 AS n FROM reports.jobs j, "Task" t '
         "WHERE t.simulation_id = j.id",
@@ -168,7 +167,7 @@ def test_views_are_created_again_as_they_were(old, url):
         (['CREATE INDEX faster ON "Task" (task_state)'], ["index faster"]),
         (['ALTER TABLE "Task" ENABLE ROW LEVEL SECURITY'], ["row security of table Task"]),
         (['CREATE POLICY own ON "Task" USING (true)'], ["policy own"]),
-        (['CREATE FUNCTION tasks() RETURNS SETOF "Task" LANGUAGE plpgsql AS \'BEGIN END\''], ["function tasks()"]),
+        (["CREATE FUNCTION tasks() RETURNS SETOF \"Task\" LANGUAGE plpgsql AS 'BEGIN END'"], ["function tasks()"]),
         (['ALTER TABLE "Task" ADD CONSTRAINT positive CHECK (id > 0)'], ["constraint positive"]),
         (['CREATE RULE quiet AS ON DELETE TO "Task" DO INSTEAD NOTHING'], ["rule quiet"]),
         (['CREATE PUBLICATION copies FOR TABLE "Task"'], ["publication copies"]),
@@ -196,7 +195,7 @@ def test_the_new_tables_belong_to_the_owner_of_the_old_ones(old, url):
 
 def test_another_role_than_the_owner_is_refused(old, url):
     give_to_owner(old)
-    run(old, 'GRANT SELECT ON ALL TABLES IN SCHEMA public TO legacy_writer')
+    run(old, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO legacy_writer")
     refused(old, as_role(url, "legacy_writer"), "its tables belong to the role legacy_owner")
 
 
@@ -212,8 +211,8 @@ def in_schema(url: str) -> str:
 
 def test_a_schema_other_than_public(old, url):
     run(old, "ALTER SCHEMA public RENAME TO legacy", "CREATE SCHEMA public")
-    run(old, "CREATE TABLE public.orders (id int)", "CREATE VIEW legacy.ids AS SELECT id FROM legacy.\"Task\"")
-    with pytest.raises(Conflict, match='SET search_path = legacy'):
+    run(old, "CREATE TABLE public.orders (id int)", 'CREATE VIEW legacy.ids AS SELECT id FROM legacy."Task"')
+    with pytest.raises(Conflict, match="SET search_path = legacy"):
         adopt(url)
     adopt(in_schema(url))
     database = Database(in_schema(url))

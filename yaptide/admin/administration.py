@@ -46,7 +46,13 @@ def list_simulations(
         print_json({"simulations_count": total, "simulations": [dict(row._mapping) for row in rows]})
         return
     table = [
-        (r.job_id, format_name(r.username), format_state(r.job_state), format_time(r.start_time), format_bytes(r.stored_bytes))
+        (
+            r.job_id,
+            format_name(r.username),
+            format_state(r.job_state),
+            format_time(r.start_time),
+            format_bytes(r.stored_bytes),
+        )
         for r in rows
     ]
     print_table(("simulation", "user", "state", "submitted", "stored"), table)

@@ -46,7 +46,8 @@ def _check_room(database: Database) -> None:
     room = measure_room(database)
     if room.free is not None and room.free < room.needed:
         needed, free = (f"{size / 1e6:,.0f} MB" for size in (room.needed, room.free))
-        raise StorageFull(f"Taking over needs {needed} of free disk space, but only {free} are free. Nothing was changed")
+        message = f"Taking over needs {needed} of free disk space, but only {free} are free. Nothing was changed"
+        raise StorageFull(message)
 
 
 class _RolledBack(Exception):
@@ -72,9 +73,7 @@ def adopt_database(
     an SQLite file is too full.
     """
     _check_room(database)
-    options = adoption.Options(
-        utc_now(), vault.encrypt, _find_obstacle, passwords.MAX_PASSWORD, stale_after, progress
-    )
+    options = adoption.Options(utc_now(), vault.encrypt, _find_obstacle, passwords.MAX_PASSWORD, stale_after, progress)
     try:
         with database.migrating() as connection:
             report = adoption.adopt_database(connection, options)

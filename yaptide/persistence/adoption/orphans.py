@@ -96,12 +96,18 @@ class _Orphans:
             for number in numbers:
                 placeholder = _job_id(self._common_simulation())
                 self.work.decide(
-                    f"{name} {number}", placeholder, "kept in a placeholder simulation", "it had no simulation, or not a number"
+                    f"{name} {number}",
+                    placeholder,
+                    "kept in a placeholder simulation",
+                    "it had no simulation, or not a number",
                 )
 
     def _replace_texts(self) -> None:
         """Refer to a placeholder where SQLite keeps a text, or a fraction, instead of the number of a parent."""
-        for child, column, parent in (("Page", "estimator_id", "Estimator"), ("BatchSimulation", "cluster_id", "Cluster")):
+        for child, column, parent in (
+            ("Page", "estimator_id", "Estimator"),
+            ("BatchSimulation", "cluster_id", "Cluster"),
+        ):
             table = self.old[child]
             reference = table.c[column]
             is_wrong = reference.is_not(None) & ~self._is_integer(reference)

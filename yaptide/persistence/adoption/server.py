@@ -44,8 +44,10 @@ _DEPENDENT_VIEWS = text(
     )
     SELECT dependents.oid, format('%I.%I', nspname, relname) AS name, relkind::text AS kind,
         quote_ident(pg_get_userbyid(relowner)) AS owner, pg_has_role(session_user, relowner, 'MEMBER') AS is_member,
-        has_schema_privilege(relowner, relnamespace, 'CREATE') AS may_create, pg_get_viewdef(dependents.oid) AS definition,
-        coalesce(array_to_string(reloptions, ', '), '') AS options, obj_description(dependents.oid, 'pg_class') AS comment,
+        has_schema_privilege(relowner, relnamespace, 'CREATE') AS may_create,
+        pg_get_viewdef(dependents.oid) AS definition,
+        coalesce(array_to_string(reloptions, ', '), '') AS options,
+        obj_description(dependents.oid, 'pg_class') AS comment,
         (SELECT count(*) FROM pg_trigger WHERE tgrelid = dependents.oid) AS triggers,
         (SELECT count(*) FROM pg_rewrite WHERE ev_class = dependents.oid) AS rules
     FROM dependents
@@ -189,7 +191,7 @@ def _restore_grants(work: Work, surroundings: Surroundings, relation: int, targe
 
 def _become_owner(connection: Connection, tables: Sequence[Record]) -> str:
     """Act as the owner of the tables until the end of the transaction; return its quoted name."""
-    owners = sorted({row.owner for row in tables})
+    owners: list[str] = sorted({row.owner for row in tables})
     if len(owners) > 1:
         raise _refusal(f"its tables belong to several roles: {', '.join(owners)}. Give all of them to one role")
     if not tables[0].is_member:

@@ -27,7 +27,8 @@ class Options:
 
     `now` is the current time (UTC). A simulation that has not ended is stale without a heartbeat for `stale_after`.
     `encrypt` encrypts a private key. `find_obstacle` returns why nobody can sign in with a password hash, or None;
-    `longest_password` is the maximum number of characters of a password. `progress` is called with the number of rows done and the total.
+    `longest_password` is the maximum number of characters of a password. `progress` is called with the number of rows
+    done and the total.
     """
 
     now: datetime
