@@ -346,6 +346,7 @@ JSON: Mapping[str, Mapping[str, str]] = {
         "findings[].where": "row, in terms of job ids and names",
         "findings[].what": "problem",
         "findings[].repairable": "whether `--repair` can repair it",
+        "findings[].acknowledged": "whether `db adopt` kept it on purpose; such findings do not count as left",
         "findings[].repaired": "whether it was repaired",
         "left": "number of remaining findings",
     },

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.api import counts
+from tests.support.api import counts, submit
 from yaptide.persistence import schema
 from yaptide.persistence.engine import Database
 from yaptide.persistence.queries import users
@@ -94,6 +94,48 @@ def test_every_command_works_where_little_is_installed(manage, job, backend, dat
     assert printed(manage("list-clusters", "--json"))["clusters"][0]["host"] == "login.example.org"
     kept = {"User": 1, "YaptideUser": 1, "Session": 1, "Cluster": 1, "Runner": 2, "RunnerSimulator": 1}
     assert {name: count for name, count in counts(database).items() if count} == kept
+
+
+@on_both
+def test_command_lines_of_the_older_backend_work_with_a_warning(manage, job, other_job, database):
+    for each in (job, other_job):
+        each.bring_to("COMPLETED")
+    with database.reading() as connection:
+        ids = dict(connection.exec_driver_sql('SELECT job_id, id FROM "Simulation"').all())
+    warning = "Warning: this is a command line of an older version; today: db_manage.py "
+
+    def run(*words):
+        done = manage(*words)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.startswith(warning)
+        return done
+
+    assert run("add-user", "bob", "--password", "long secret", "-v").stderr.endswith("Added user bob\n")
+    assert "another secret" not in run("update-user", "bob", "--password=another secret", "-vv").stderr
+    with database.reading() as connection:
+        stored = users.local_user(connection, "bob").password_hash
+    assert passwords.verify_password(stored, "another secret") is Match.OUTDATED
+    run("list-users", "-v")
+    assert printed(run("list-tasks", "--sim_id", ids[job.job_id], "--json"))["tasks_count"] == 2
+    assert printed(manage("list-tasks", "--user", "alice", "--json"))["tasks_count"] == 4
+    assert printed(manage("list-tasks", "--user", "bob", "--json"))["tasks_count"] == 0
+    assert printed(run("list-simulations", "--auth-provider", "YaptideUser", "--json"))["simulations_count"] == 2
+    assert printed(run("list-simulations", "--auth-provider", "KeycloakUser", "--json"))["simulations_count"] == 0
+    run("remove-task", ids[job.job_id], 1)  # exactly one, without a question
+    assert printed(manage("list-tasks", job.job_id, "--json"))["tasks_count"] == 1
+    assert printed(manage("list-tasks", other_job.job_id, "--json"))["tasks_count"] == 2
+    run("remove-simulation", ids[other_job.job_id], "-v")
+    assert [row["job_id"] for row in printed(manage("list-simulations", "--json"))["simulations"]] == [job.job_id]
+    run("remove-user", "bob", "YaptideUser")
+    assert counts(database)["User"] == 1
+    refused(manage("remove-simulation", 2**40), "does not exist")
+    assert manage("remove-simulation", job.job_id).returncode == 1  # today's form still asks
+
+
+@pytest.fixture
+def other_job(signed_in):
+    """A second simulation of the same user."""
+    return submit(signed_in)
 
 
 @on_both

@@ -340,6 +340,7 @@ def test_the_command_tells_by_its_exit_code(completed, database, check):
         "where": completed.job_id,
         "what": json.loads(done.stdout)["findings"][1]["what"],
         "repairable": True,
+        "acknowledged": False,
         "repaired": False,
     }
     done = check("--repair", "--json")

@@ -2,23 +2,23 @@
 
 import gzip
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from werkzeug.security import generate_password_hash
 
-REVISIONS = ("06c32cf470e7", "3f9d1f1bec46", "4027fc5cbcb1", "41149fa64bd2", "5003b9acb1f4")
-NEWEST = REVISIONS[-1]
+#: Facts about its tables, as its own migrations made them.
+_FACTS = (Path(__file__).parents[1] / "fixtures/older-backend.txt").read_text()
 
-#: Columns that a revision does not have.
-MISSING = {
-    **{revision: {"file_name", "page_name", "page_dimension"} for revision in REVISIONS[:3]},
-    REVISIONS[3]: {"page_name", "page_dimension"},
-}
+REVISIONS = tuple(re.search("^revisions: (.*)$", _FACTS, re.MULTILINE)[1].split())
+NEWEST = REVISIONS[-1]
+_NO_REVISION = "none"
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 YEARS_AGO = NOW - timedelta(days=1200)
@@ -47,72 +47,45 @@ def page(number: int = 0, name: str = "DOSE", value: float = 0.1) -> dict[str, A
     }
 
 
+_TYPES = {"int": sa.Integer, "text": sa.String, "time": sa.DateTime(timezone=True), "bytes": sa.LargeBinary}
+_UNIQUE = {
+    "User": [("_username_provider_uc", "username", "auth_provider")],
+    "Task": [("_simulation_id_task_id_uc", "simulation_id", "task_id")],
+}
+_TABLE = re.compile(r"^(?P<table>[A-Z]\w+)(?: \[(?P<revisions>.*)\])?: (?P<columns>.*)$", re.MULTILINE)
+_COLUMN = re.compile(
+    r"(?:id|key|(?P<name>\w+) (?P<type>\w+))(?P<required>!)?(?P<unique> unique)?(?:=(?P<default>\S+))?"
+    r"(?:>(?P<parent>\w+)(?P<deletes>[+~])?)?"
+)
+
+
 def tables(revision: str | None) -> sa.MetaData:
     """Return the tables of a revision; without one, those that the application created itself."""
-    metadata = sa.MetaData()
-    missing = MISSING.get(revision or "", set())
-
-    def table(name: str, *parts: Any) -> None:
-        sa.Table(name, metadata, *(part for part in parts if getattr(part, "name", None) not in missing))
-
-    def text(name: str, *, null: bool = False) -> sa.Column[Any]:
-        return sa.Column(name, sa.String, nullable=null)
-
-    def number(name: str, *, null: bool = False) -> sa.Column[Any]:
-        return sa.Column(name, sa.Integer, nullable=null)
-
-    def time(name: str) -> sa.Column[Any]:
-        return sa.Column(name, sa.DateTime(timezone=True))
-
-    def key() -> sa.Column[Any]:
-        return sa.Column("id", sa.Integer, primary_key=True)
-
-    def child(parent: str, name: str = "id", *, null: bool = False) -> sa.Column[Any]:
-        reference = sa.ForeignKey(f"{parent}.id", ondelete="CASCADE")
-        return sa.Column(name, sa.Integer, reference, primary_key=name == "id", nullable=null)
-
-    def payload() -> sa.Column[Any]:
-        return sa.Column("compressed_data", sa.LargeBinary)
-
-    unique_name = sa.UniqueConstraint("username", "auth_provider", name="_username_provider_uc")
-    table("User", key(), text("username"), text("auth_provider"), unique_name)
-    table("YaptideUser", child("User"), text("password_hash"))
-    table("KeycloakUser", child("User"), text("cert", null=True), text("private_key", null=True))
-    table("Cluster", key(), text("cluster_name"))
-    table(
-        "Simulation",
-        key(),
-        sa.Column("job_id", sa.String, nullable=False, unique=True),
-        sa.Column("user_id", sa.Integer, sa.ForeignKey("User.id")),
-        *(time("start_time"), time("end_time")),
-        *map(text, ("title", "platform", "input_type", "sim_type", "job_state")),
-    )
-    table("CelerySimulation", child("Simulation"), text("merge_id", null=True))
-    table(
-        "BatchSimulation",
-        child("Simulation"),
-        sa.Column("cluster_id", sa.Integer, sa.ForeignKey("Cluster.id"), nullable=False),
-        text("job_dir", null=True),
-        *(number("array_id", null=True), number("collect_id", null=True)),
-    )
-    table(
-        "Task",
-        key(),
-        child("Simulation", "simulation_id", null=True),
-        *map(number, ("task_id", "requested_primaries", "simulated_primaries")),
-        *(text("task_state"), number("estimated_time", null=True)),
-        *(time("start_time"), time("end_time"), text("platform"), time("last_update_time")),
-        sa.UniqueConstraint("simulation_id", "task_id", name="_simulation_id_task_id_uc"),
-    )
-    table("CeleryTask", child("Task"), text("celery_id"))
-    table("BatchTask", child("Task"))
-    table("Input", key(), child("Simulation", "simulation_id", null=True), payload())
-    estimator_name = (text("name"), text("file_name"))
-    table("Estimator", key(), child("Simulation", "simulation_id"), *estimator_name, payload())
-    page_columns = (text("page_name"), child("Estimator", "estimator_id"), number("page_number"))
-    table("Page", key(), *page_columns, payload(), number("page_dimension"))
-    table("Logfiles", key(), child("Simulation", "simulation_id"), payload())
+    metadata, wanted = sa.MetaData(), revision or _NO_REVISION
+    for line in _TABLE.finditer(_FACTS):
+        if line["revisions"] is None or wanted in line["revisions"].split():
+            columns: list[sa.SchemaItem] = [_column(text, wanted) for text in line["columns"].split(", ")]
+            for name, *unique in _UNIQUE.get(line["table"], ()):
+                columns.append(sa.UniqueConstraint(*unique, name=name))
+            sa.Table(line["table"], metadata, *columns)
     return metadata
+
+
+def _column(text: str, revision: str) -> sa.Column[Any]:
+    fact = _COLUMN.fullmatch(text)
+    assert fact is not None, text
+    references = []
+    if fact["parent"]:
+        deletes = fact["deletes"] == "+" or (fact["deletes"] == "~" and revision != REVISIONS[0])
+        references.append(sa.ForeignKey(f"{fact['parent']}.id", ondelete="CASCADE" if deletes else None))
+    if fact["name"] is None:
+        return sa.Column("id", sa.Integer, *references, primary_key=True)
+    default = None if fact["default"] is None else sa.text(fact["default"])
+    options = {"nullable": not fact["required"], "unique": bool(fact["unique"]) or None, "server_default": default}
+    return sa.Column(fact["name"], _TYPES[fact["type"]], *references, **options)
+
+
+_ALEMBIC = "CREATE TABLE alembic_version (version_num VARCHAR(32) CONSTRAINT alembic_version_pkc PRIMARY KEY NOT NULL)"
 
 
 class Old:
@@ -127,7 +100,7 @@ class Old:
         self.tables.create_all(self.engine)
         if revision is not None:
             with self.engine.begin() as connection:
-                connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+                connection.exec_driver_sql(_ALEMBIC)
                 connection.exec_driver_sql(f"INSERT INTO alembic_version VALUES ('{revision}')")
 
     @property

@@ -8,6 +8,7 @@ from yaptide.admin.arguments import AsJson, JobId, Limit, Provider, States, Yes,
 from yaptide.admin.display import (
     format_bytes,
     format_count,
+    format_name,
     format_state,
     format_time,
     print_json,
@@ -19,13 +20,15 @@ from yaptide.persistence.queries.administration import Contents
 from yaptide.services import administration
 from yaptide.services.administration import TaskSeen
 
+OfUser = Annotated[str, typer.Option(help="Only of this user.", show_default=False)]
+
 simulations = typer.Typer(help="List and remove simulations of all users.", no_args_is_help=True)
 tasks = typer.Typer(help="List and remove tasks of simulations.", no_args_is_help=True)
 
 
 @simulations.command("list")
 def list_simulations(
-    user: Annotated[str, typer.Option(help="Only of this user.", show_default=False)] = "",
+    user: OfUser = "",
     provider: Provider = "",
     states: States = "",
     limit: Limit = 100,
@@ -37,13 +40,19 @@ def list_simulations(
     """
     selected_states = parse_states(states)
     database = connect_database()
-    owner = administration.find_user(database, user, provider) if user else None
-    total, rows = administration.list_simulations(database, owner, selected_states, limit)
+    owners = administration.find_owners(database, user, provider)
+    total, rows = administration.list_simulations(database, owners, selected_states, limit)
     if as_json:
         print_json({"simulations_count": total, "simulations": [dict(row._mapping) for row in rows]})
         return
     table = [
-        (r.job_id, r.username, format_state(r.job_state), format_time(r.start_time), format_bytes(r.stored_bytes))
+        (
+            r.job_id,
+            format_name(r.username),
+            format_state(r.job_state),
+            format_time(r.start_time),
+            format_bytes(r.stored_bytes),
+        )
         for r in rows
     ]
     print_table(("simulation", "user", "state", "submitted", "stored"), table)
@@ -76,6 +85,8 @@ def _describe_contents(contents: Contents) -> str:
 @tasks.command("list")
 def list_tasks(
     job_id: Annotated[str | None, typer.Argument(metavar="JOB_ID", help="Only of this simulation.")] = None,
+    user: OfUser = "",
+    provider: Provider = "",
     states: States = "",
     limit: Limit = 1000,
     as_json: AsJson = False,
@@ -84,7 +95,10 @@ def list_tasks(
 
     Example: yaptide tasks list --states RUNNING
     """
-    total, rows = administration.list_tasks(connect_database(), job_id, parse_states(states), limit)
+    selected_states = parse_states(states)
+    database = connect_database()
+    owners = administration.find_owners(database, user, provider)
+    total, rows = administration.list_tasks(database, job_id, owners, selected_states, limit)
     if as_json:
         print_json({"tasks_count": total, "tasks": [dict(row._mapping) for row in rows]})
         return

@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from yaptide.admin.arguments import AsJson
-from yaptide.admin.display import print_json, print_message, print_table, progress_bar
+from yaptide.admin.display import format_bytes, print_json, print_message, print_table, progress_bar
 from yaptide.admin.store import require_file
 from yaptide.persistence.engine import Database
 from yaptide.services import adoption
-from yaptide.services.adoption import Report
+from yaptide.services.adoption import Report, Room
 from yaptide.settings import load_settings
 
 app = typer.Typer()
@@ -40,12 +40,18 @@ def adopt_database(
     database, limit = Database(settings.url), timedelta(days=stale_after)
     require_file(database)
     with closing(database), progress_bar() as show_progress:
+        _show_room(adoption.measure_room(database))
         vault, progress = Vault(settings.secrets), partial(show_progress, "rows")
         report = adoption.adopt_database(database, vault, stale_after=limit, dry_run=dry_run, progress=progress)
     if as_json:
         print_json({"dry_run": dry_run, **asdict(report)})
     else:
         _show(report, dry_run=dry_run)
+
+
+def _show_room(room: Room) -> None:
+    free = "on the server" if room.free is None else f"({format_bytes(room.free)} are free)"
+    print_message(f"Needs up to {format_bytes(room.needed)} of additional disk space {free}")
 
 
 def _show(report: Report, *, dry_run: bool) -> None:

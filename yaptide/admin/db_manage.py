@@ -2,7 +2,7 @@
 """Manage the database from any machine, with its URL in FLASK_SQLALCHEMY_DATABASE_URI.
 
 Needs a checkout of yaptide, SQLAlchemy, a driver (psycopg for PostgreSQL) and typer. The commands are those of `yaptide
-users`, `simulations`, `tasks` and `clusters`.
+users`, `simulations`, `tasks` and `clusters`. Command lines of the older backend work, too, with a warning.
 """
 
 import sys
@@ -15,7 +15,7 @@ if not __package__:
     _PACKAGES = (_HERE.parents[1], _HERE.parents[1] / "client")
     sys.path[:] = [*map(str, _PACKAGES), *(folder for folder in sys.path if Path(folder).resolve() != _HERE)]
 
-from yaptide.admin import administration, clusters, users
+from yaptide.admin import administration, clusters, older_commands, users
 from yaptide.admin.entry import new_app, run_command
 
 COMMANDS = (
@@ -41,4 +41,4 @@ for command in COMMANDS:
 
 
 if __name__ == "__main__":
-    run_command(app)
+    run_command(app, older_commands.translate)

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -119,6 +127,11 @@ def format_duration(start: datetime | None, end: datetime | None) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else str(timedelta(seconds=round(seconds)))
 
 
+def format_name(name: str) -> str:
+    """Return the name of a user; in quotes if it has blanks that a reader would not see."""
+    return name if name == " ".join(name.split()) else repr(name)
+
+
 def format_count(count: int, noun: str) -> str:
     """Return a count with its noun in singular or plural."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
@@ -132,7 +145,8 @@ def format_limit(count: int | None) -> str:
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """Show a progress bar on a terminal. Yields a function to call with what is done, its number, and the total."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    text = TextColumn("{task.description}", markup=False)
+    columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     is_static = not err.is_terminal or err.is_dumb_terminal
     with Progress(*columns, console=err, transient=True, disable=is_static) as progress:
         bar = progress.add_task("", total=None)

@@ -7,6 +7,7 @@ import getpass
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import typer
@@ -27,11 +28,15 @@ def new_app(name: str, text: str) -> typer.Typer:
     )
 
 
-def run_command(app: typer.Typer) -> None:
-    """Run the command given on the command line; print errors of yaptide without a traceback."""
+def run_command(app: typer.Typer, translate: Callable[[list[str]], list[str]] = list) -> None:
+    """Run the command given on the command line; print errors of yaptide without a traceback.
+
+    `translate` returns the words of the command line to be used instead of those that were given.
+    """
     _set_user_name()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
+        sys.argv[1:] = translate(sys.argv[1:])
         _run_and_flush(app)
     except YaptideError as error:
         print_error(str(error))

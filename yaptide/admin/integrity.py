@@ -24,6 +24,7 @@ def check_store(
 ) -> None:
     """Check everything that is stored: tables, payloads, counts, states and histories. Exit code 1 on findings.
 
+    Findings that db adopt kept on purpose and reported are shown as known; they do not count for the exit code.
     Changes nothing without --repair, and can run while the database is in use. With --repair, exit code 1 means that
     some findings remain.
 
@@ -37,27 +38,22 @@ def check_store(
         integrity.repair_findings(database, findings)
         remaining = integrity.check_store(database)
     statuses = [_repair_status(finding, remaining, repair) for finding in findings]
+    left = sum(not finding.acknowledged for finding in remaining)
     if as_json:
         documents = [
             finding.document() | {"repaired": status == "done"}
             for finding, status in zip(findings, statuses, strict=True)
         ]
-        print_json({"findings": documents, "left": len(remaining)})
+        print_json({"findings": documents, "left": left})
     else:
         _print(findings, statuses)
-        print_message(
-            "No findings"
-            if not findings
-            else f"{format_count(len(findings), 'finding')}, {len(remaining)} remaining"
-            if repair
-            else _advice(findings)
-        )
-    raise typer.Exit(1 if remaining else 0)
+        print_message(_summary(findings, left, is_repair=repair))
+    raise typer.Exit(1 if left else 0)
 
 
 def _repair_status(finding: Finding, remaining: list[Finding], is_repair: bool) -> str:
     if finding.repair is None:
-        return "no"
+        return "known" if finding.acknowledged else "no"
     repaired = (finding.kind, finding.where) not in {(other.kind, other.where) for other in remaining}
     return "done" if is_repair and repaired else "possible"
 
@@ -70,6 +66,13 @@ def _print(findings: list[Finding], statuses: list[str]) -> None:
         print_table(("kind", "repair", "location and problem"), zip(kinds, statuses, places, strict=True))
 
 
-def _advice(findings: list[Finding]) -> str:
-    possible = sum(finding.repair is not None for finding in findings)
-    return f"{format_count(len(findings), 'finding')}, {possible} repairable with: yaptide db check --repair"
+def _summary(findings: list[Finding], left: int, *, is_repair: bool) -> str:
+    known = sum(finding.acknowledged for finding in findings)
+    note = f", and {known} known since db adopt" if known else ""
+    new = [finding for finding in findings if not finding.acknowledged]
+    if not new:
+        return f"No findings{note}"
+    if is_repair:
+        return f"{format_count(len(new), 'finding')}, {left} remaining{note}"
+    possible = sum(finding.repair is not None for finding in new)
+    return f"{format_count(len(new), 'finding')}, {possible} repairable with: yaptide db check --repair{note}"

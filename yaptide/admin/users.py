@@ -20,6 +20,7 @@ from yaptide.admin.display import (
     format_bytes,
     format_count,
     format_limit as limited,
+    format_name,
     format_time,
     out,
     print_facts,
@@ -46,7 +47,13 @@ def list_users(as_json: AsJson = False) -> None:
         print_json({"users": [dict(row._mapping) for row in rows]})
         return
     table = [
-        (row.username, row.auth_provider, row.simulations, format_bytes(row.stored_bytes), limited(row.quota_bytes))
+        (
+            format_name(row.username),
+            row.auth_provider,
+            row.simulations,
+            format_bytes(row.stored_bytes),
+            limited(row.quota_bytes),
+        )
         for row in rows
     ]
     print_table(("user", "provider", "simulations", "stored", "quota"), table)

@@ -53,9 +53,25 @@ _FLUSHED = b"\0\0\xff\xff"
 #: A string, which is skipped, or a number that JSON does not have.
 _STRING_OR_NUMBER = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|NaN|-?Infinity', re.DOTALL)
 _OTHER_WORDS = (b"NaN", b"-Infinity", b"Infinity")
+#: Numbers of a list, as Python writes them, except its last.
+_RUN = re.compile(rb"(?:(?:-?[0-9][0-9.eE+-]*|NaN|-?Infinity),\s*){2,}")
+_LONG_DATA = 1 << 20
 _QUOTE = re.compile(b'"')
 _STRING_END = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _LONGEST_WORD = max(map(len, _OTHER_WORDS))
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A large JSON text without its long lists of numbers: what remains, as JSON `text`.
+
+    `size` and `sha256` are those of the whole text, `missing` counts its numbers that JSON does not have.
+    """
+
+    text: bytes
+    size: int
+    sha256: str
+    missing: int
 
 
 def encode_payload(value: object) -> Payload:
@@ -172,11 +188,45 @@ def decode_payload(data: bytes) -> Any:
         raise InvalidInput(f"A stored payload is damaged: {error}") from error
 
 
+def decode_readable_text(text: bytes) -> Any:
+    """Return the value of a foreign JSON text with null for missing numbers; raise InvalidInput if it is not JSON."""
+    try:
+        return orjson.loads(b"".join(json_words([text])))
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"A stored payload is damaged: {error}") from error
+
+
 def numbers_replaced(text: bytes) -> int:
     """Count the numbers in the JSON `text` of a foreign payload that are replaced for readers."""
     if _json_numbers_only(text):
         return 0
     return sum(match[0] in _OTHER_WORDS for match in _STRING_OR_NUMBER.finditer(text))
+
+
+def is_long(data: bytes) -> bool:
+    """Return whether the text of a payload may be too long to hold it, and its value, in memory."""
+    return len(data) > _LONG_DATA or (len(data) >= _TRAILER.size and _TRAILER.unpack(data[-_TRAILER.size :])[1] > LARGE)
+
+
+def read_outline(data: bytes) -> Outline | None:
+    """Return the outline of a foreign payload, without holding its text in memory; None if it is too long, too.
+
+    Raises InvalidInput if the payload is damaged.
+    """
+    digest, size, missing, rest, texts = hashlib.sha256(), 0, 0, b"", list[bytes]()
+    for piece in inflate_pieces(slice_data(data)):
+        digest.update(piece)
+        size += len(piece)
+        whole = rest + piece
+        cut = whole.rfind(b",") + 1  # no number, and no word, is cut in two
+        rest = whole[cut:]
+        for run in _RUN.findall(whole[:cut]):
+            missing += run.count(b"NaN") + run.count(b"Infinity")
+        texts.append(_RUN.sub(b"", whole[:cut]))
+        if sum(map(len, texts)) + len(rest) > LARGE:
+            return None
+    text = b"".join([*texts, rest])
+    return Outline(text, size, digest.hexdigest(), missing + numbers_replaced(text))
 
 
 def holds_other_words(chunks: Iterable[bytes | memoryview]) -> bool:

@@ -27,7 +27,7 @@ from yaptide.persistence.queries import (
     transitions,
     users,
 )
-from yaptide.persistence.queries.administration import Contents, Holdings
+from yaptide.persistence.queries.administration import Contents, Holdings, Owners
 from yaptide.persistence.queries.transitions import Audit, Locked
 from yaptide.persistence.queries.users import Subject, User
 from yaptide.services import lifecycle, passwords
@@ -43,6 +43,7 @@ OPERATOR = "operator"
 LOCAL = YAPTIDE_USER
 
 MAX_NAME = 128
+_MAX_ROW = 2**31
 
 #: Whatever the present password is; no hash looks like this.
 ANY_HASH = ""
@@ -261,11 +262,25 @@ def remove_user(database: Database, user: User, seen: Holdings) -> None:
 
 
 def list_simulations(
-    database: Database, user: User | None, states: Sequence[EntityState], limit: int
+    database: Database, owners: Owners, states: Sequence[EntityState], limit: int
 ) -> tuple[int, list[Record]]:
-    """Return how many simulations of the user (None: of all) are in these states, and the newest of them."""
+    """Return how many simulations of the owners are in these states, and the newest of them."""
     with database.reading() as connection:
-        return queries.list_simulations(connection, None if user is None else user.id, states, limit)
+        return queries.list_simulations(connection, owners, states, limit)
+
+
+def find_owners(database: Database, username: str, provider: str) -> Owners:
+    """Return the user of this name, or else all users of the provider ("": of any); raise as `find_user` does."""
+    return Owners(find_user(database, username, provider).id if username else None, provider)
+
+
+def find_job_id(database: Database, number: str) -> str:
+    """Return the job_id of the simulation with this job_id, or else with this row number; raise NotFound."""
+    with database.reading() as connection:
+        if simulations.by_job(connection, _job(number)) is not None:
+            return number
+        simulation_id = int(number) if number.isdecimal() and int(number) < _MAX_ROW else None
+        return _require(None if simulation_id is None else queries.find_job_id(connection, simulation_id))
 
 
 def count_contents(database: Database, job_id: str) -> Contents:
@@ -292,13 +307,16 @@ def remove_simulation(database: Database, job_id: str, seen: Contents, *, force:
 
 
 def list_tasks(
-    database: Database, job_id: str | None, states: Sequence[EntityState], limit: int
+    database: Database, job_id: str | None, owners: Owners, states: Sequence[EntityState], limit: int
 ) -> tuple[int, list[Record]]:
-    """Return how many tasks of a simulation (None: of all) are in these states, and the first ones; raise NotFound."""
+    """Return how many tasks of a simulation (None: of all) are in these states, and the first ones; raise NotFound.
+
+    Only of simulations of the owners.
+    """
     with database.reading() as connection:
         if job_id is not None:
             _require(simulations.by_job(connection, _job(job_id)))
-        return queries.list_tasks(connection, job_id, states, limit)
+        return queries.list_tasks(connection, job_id, owners, states, limit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,17 +38,19 @@ class Finding:
     """A violated rule.
 
     `kind` names the rule, `where` the row, `what` the problem. `repair` fixes it without losing anything; None if that
-    is impossible.
+    is impossible. `acknowledged`: it was kept on purpose when the database was taken over, and reported then.
     """
 
     kind: str
     where: str
     what: str
     repair: Repair | None = None
+    acknowledged: bool = False
 
     def document(self) -> dict[str, Any]:
         """Return the output of `yaptide db check --json`."""
-        return {"kind": self.kind, "where": self.where, "what": self.what, "repairable": self.repair is not None}
+        facts = {"kind": self.kind, "where": self.where, "what": self.what}
+        return {**facts, "repairable": self.repair is not None, "acknowledged": self.acknowledged}
 
 
 def _ignore_progress(done: int, total: int) -> None:
@@ -101,9 +103,10 @@ def _halves(connection: Connection) -> Iterator[Finding]:
 
 
 def _lacking(connection: Connection) -> Iterator[Finding]:
+    adopted = queries.adopted_jobs(connection)
     for what, (job_id, estimator) in queries.find_incomplete(connection):
         where = _subject(job_id) if estimator is None else f"{_subject(job_id)}, estimator {estimator!r}"
-        yield Finding("lacking", where, f"it has no {what}")
+        yield Finding("lacking", where, f"it has no {what}", acknowledged=estimator is not None and job_id in adopted)
 
 
 def _states(connection: Connection) -> Iterator[Finding]:
@@ -173,9 +176,10 @@ def _close_task(connection: Connection, *, simulation_id: int, task_id: int, to:
 
 
 def _primaries(connection: Connection) -> Iterator[Finding]:
+    adopted = queries.adopted_jobs(connection)
     for row in queries.miscounted_tasks(connection):
         what = f"it is {row.state} with {row.simulated_primaries} of {row.requested_primaries} primaries"
-        yield Finding("primaries", _subject(row.job_id, row.task_id), what)
+        yield Finding("primaries", _subject(row.job_id, row.task_id), what, acknowledged=row.job_id in adopted)
 
 
 def _bytes(connection: Connection) -> Iterator[Finding]:
@@ -199,6 +203,7 @@ def _sequences(connection: Connection) -> Iterator[Finding]:
 def _payloads(database: Database, watch: Watch) -> Iterator[Finding]:
     with database.reading() as connection:
         counts = queries.count_payloads(connection)
+        adopted = queries.adopted_jobs(connection)
     total, done = sum(counts.values()), 0
     watch(done, total)
     for table in queries.PAYLOADS:
@@ -208,36 +213,52 @@ def _payloads(database: Database, watch: Watch) -> Iterator[Finding]:
                 stored = queries.next_payload(connection, table, last)
             if stored is None:
                 break
-            yield from _payload(stored)
+            yield from _payload(stored, is_adopted=stored.job_id in adopted)
             last, done = stored.id, done + 1
             watch(done, max(done, total))
 
 
-def _payload(stored: StoredPayload) -> Iterator[Finding]:
+def _payload(stored: StoredPayload, *, is_adopted: bool) -> Iterator[Finding]:
     where = _place(stored)
     try:
         text = codec.decode_text(stored.data)
+    except InvalidInput as error:
+        # A payload that was damaged when it was adopted has the size and digest of its bytes.
+        yield Finding("payload", where, str(error), acknowledged=is_adopted and _has_digest(stored, stored.data))
+        return
+    is_kept = is_adopted and _has_digest(stored, text)
+    try:
         value = _value(text, strict=codec.written_here(stored.data))
         codec.check_joinable(stored.data, len(text))
     except InvalidInput as error:
-        yield Finding("payload", where, str(error))
+        yield Finding("payload", where, str(error), acknowledged=is_kept)
         return
+    yield from _digests(stored, text, where)
+    if not isinstance(value, dict):
+        yield Finding("payload", where, "it is not a JSON object", acknowledged=is_kept)
+        return
+    if stored.table == "Page":
+        for what in _page(stored, value):
+            yield Finding("page", where, what, acknowledged=is_kept)
+    if _is_other_order(stored.table, value):
+        repair = partial(_reorder_page if stored.table == "Page" else _reorder_estimator, number=stored.id)
+        yield Finding(
+            "order", where, "the last axis of its values varies fastest, but readers expect the first", repair
+        )
+
+
+def _has_digest(stored: StoredPayload, content: bytes) -> bool:
+    """Return whether size and digest of a payload are those of this content."""
+    return (stored.size, stored.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+
+
+def _digests(stored: StoredPayload, text: bytes, where: str) -> Iterator[Finding]:
     size, sha256 = len(text), hashlib.sha256(text).hexdigest()
     repair = partial(queries.correct_payload, stored=stored, size=size, sha256=sha256)
     if stored.size != size:
         yield Finding("size", where, f"content_size is {stored.size}, the text has {size} bytes", repair)
     if stored.sha256 != sha256:
         yield Finding("digest", where, "content_sha256 does not match the text", repair)
-    if not isinstance(value, dict):
-        yield Finding("payload", where, "it is not a JSON object")
-        return
-    if stored.table == "Page":
-        yield from _page(stored, value, where)
-    if _is_other_order(stored.table, value):
-        repair = partial(_reorder_page if stored.table == "Page" else _reorder_estimator, number=stored.id)
-        yield Finding(
-            "order", where, "the last axis of its values varies fastest, but readers expect the first", repair
-        )
 
 
 def _is_other_order(table: str, value: Mapping[str, Any]) -> bool:
@@ -294,7 +315,7 @@ def _value(text: bytes, *, strict: bool) -> object:
         raise InvalidInput(f"A stored payload is damaged: {error}") from error
 
 
-def _page(stored: StoredPayload, page: Mapping[str, Any], where: str) -> Iterator[Finding]:
+def _page(stored: StoredPayload, page: Mapping[str, Any]) -> Iterator[str]:
     metadata, data = (_mapping(page.get(part)) for part in ("metadata", "data"))
     name = str(metadata.get("name", data.get("name")))
     for column, is_stored, in_payload in (
@@ -302,7 +323,7 @@ def _page(stored: StoredPayload, page: Mapping[str, Any], where: str) -> Iterato
         ("page_name", stored.page_name, name),
     ):
         if is_stored != in_payload:
-            yield Finding("page", where, f"{column} is {is_stored!r}, but {in_payload!r} in the payload")
+            yield f"{column} is {is_stored!r}, but {in_payload!r} in the payload"
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -119,6 +119,16 @@ def verify_password(stored: str, password: str, queue: Queue = KNOWN) -> Match:
         return Match.NONE
 
 
+def is_supported(stored: str) -> bool:
+    """Return whether `verify_password` can verify passwords against a hash of this kind."""
+    kind, _, rest = stored.partition("$")
+    try:
+        _check_work(kind)
+    except ValueError:
+        return False
+    return "$" in rest and stored.startswith(("$argon2", "scrypt:", "pbkdf2:"))
+
+
 def _normalized(password: str) -> str:
     """Return the normal form of a password, independent of keyboard and system (NFKC, as in RFC 8265)."""
     return unicodedata.normalize("NFKC", password)

@@ -2,14 +2,14 @@
 
 The old tables are renamed (`staging`), the first migration creates the new ones, the rows are copied (`accounts`,
 `simulations`, `payloads`), and the old tables are dropped. Rows without a parent get one before that (`orphans`), so
-that copying need not handle them. The report lists every decision.
+that copying need not handle them. Views and privileges are restored (`server`). The report lists every decision.
 
 All of it runs in the caller's transaction: the caller commits, or rolls back and leaves the database unchanged.
 """
 
 from sqlalchemy import Connection
 
-from yaptide.persistence.adoption import accounts, legacy, orphans, payloads, simulations, staging
+from yaptide.persistence.adoption import accounts, legacy, orphans, payloads, server, simulations, staging
 from yaptide.persistence.adoption.legacy import REVISIONS as REVISIONS
 from yaptide.persistence.adoption.report import Decision as Decision, Report as Report
 from yaptide.persistence.adoption.work import Options as Options, Work
@@ -21,10 +21,11 @@ def adopt_database(connection: Connection, options: Options) -> Report:
     `connection` comes from `Database.migrating()`. Raises Conflict if the database is neither that of yaptide nor of an
     older backend, and whatever `options.encrypt` raises; the caller then rolls back.
     """
-    staging.lock_migrations(connection)
+    server.lock_migrations(connection)
     origin = legacy.recognise_origin(connection)
     if origin.is_yaptide:
         return Report(origin.revision)
+    surroundings = server.save_surroundings(connection)
     work = Work(
         connection, options, Report(origin.revision), staging.put_aside(connection), staging.make_ours(connection)
     )
@@ -38,4 +39,5 @@ def adopt_database(connection: Connection, options: Options) -> Report:
     work.count_rows()
     staging.drop_staged(connection, work.old)
     staging.bring_up_to_date(connection)
+    server.restore_surroundings(work, surroundings)
     return work.report

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Inspector, inspect, text
+from sqlalchemy import Connection, inspect, text
 
 from yaptide.domain.errors import Conflict
 from yaptide.persistence import schema
@@ -35,13 +35,22 @@ COLUMNS: Mapping[str, frozenset[str]] = {
     "Logfiles": frozenset({"id", "simulation_id", "compressed_data"}),
 }
 
-#: Columns that were added in later revisions.
-LATER_COLUMNS: Mapping[str, frozenset[str]] = {
+#: Columns that only some revisions have.
+OPTIONAL_COLUMNS: Mapping[str, frozenset[str]] = {
+    "Simulation": frozenset({"update_key_hash"}),
     "Estimator": frozenset({"file_name"}),
     "Page": frozenset({"page_name", "page_dimension"}),
 }
 
 _NONE: frozenset[str] = frozenset()
+
+#: Schemas that have all the old tables.
+_SCHEMAS = text(
+    """
+    SELECT quote_ident(nspname) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE relkind = 'r' AND relname = ANY(:names) GROUP BY nspname HAVING count(*) = :count ORDER BY nspname
+    """
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +64,13 @@ class Origin:
 def recognise_origin(connection: Connection) -> Origin:
     """Return the origin of a database; raise Conflict if it is neither yaptide's nor one that can be converted."""
     inspector = inspect(connection)
-    tables = set(inspector.get_table_names()) - {"alembic_version"}
+    names = list_tables(connection)
+    tables = names - {"alembic_version"}
+    if not tables & COLUMNS.keys():
+        _check_other_schemas(connection)
     if not tables:
         raise Conflict("The database is empty; create its tables with: yaptide db upgrade")
-    revisions = _revisions(connection, inspector)
+    revisions = _revisions(connection, names)
     if "StateHistory" in tables and revisions and revisions <= set(schema.known_revisions()):
         return Origin(is_yaptide=True, revision=max(revisions))
     if len(revisions) > 1 or not revisions <= set(REVISIONS):
@@ -69,10 +81,36 @@ def recognise_origin(connection: Connection) -> Origin:
     return Origin(is_yaptide=False, revision=next(iter(revisions), None))
 
 
-def _revisions(connection: Connection, inspector: Inspector) -> set[str]:
-    if not inspector.has_table("alembic_version"):
+def list_tables(connection: Connection) -> set[str]:
+    """Return the names of the tables in the schema that is used, without those of others in the search path."""
+    inspector = inspect(connection)
+    return set(inspector.get_table_names(inspector.default_schema_name))
+
+
+def _revisions(connection: Connection, names: set[str]) -> set[str]:
+    if "alembic_version" not in names:
+        _check_search_path(connection)
         return set()
     return set(connection.execute(text("SELECT version_num FROM alembic_version")).scalars())
+
+
+def _check_other_schemas(connection: Connection) -> None:
+    """Check that the old tables are not in a schema that this role does not use."""
+    if connection.dialect.name == "postgresql":
+        parameters = {"names": sorted(COLUMNS), "count": len(COLUMNS)}
+        if schemas := list(connection.execute(_SCHEMAS, parameters).scalars()):
+            raise Conflict(
+                f"The tables of the older backend are in the schema {' or '.join(schemas)}, which this role does not "
+                f"use. Nothing was changed; run this first: ALTER ROLE CURRENT_USER SET search_path = {schemas[0]}"
+            )
+
+
+def _check_search_path(connection: Connection) -> None:
+    """Check that no revision of another application, in a schema that is searched later, would be taken for ours."""
+    if connection.dialect.name == "postgresql":
+        other = connection.execute(text("SELECT CAST(to_regclass('alembic_version') AS text)")).scalar()
+        if other is not None:
+            raise _refusal(f"the search path leads to {other} of another application; set it to one schema")
 
 
 def _check_tables(tables: set[str]) -> None:
@@ -86,7 +124,7 @@ def _check_columns(table: str, columns: set[str]) -> None:
     """Check that no column is missing that is read, and that there is none that would be lost."""
     if missing := COLUMNS[table] - columns:
         raise _refusal(f"its table {table} has no {', '.join(sorted(missing))}")
-    if more := columns - COLUMNS[table] - LATER_COLUMNS.get(table, _NONE):
+    if more := columns - COLUMNS[table] - OPTIONAL_COLUMNS.get(table, _NONE):
         raise _refusal(f"its table {table} has additional columns that would be lost: {', '.join(sorted(more))}")
 
 

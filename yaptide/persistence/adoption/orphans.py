@@ -48,6 +48,7 @@ class _Orphans:
             if content_columns:
                 self._drop_empty(child, column, content_columns)
         self._adopt_unattached()
+        self._replace_texts()
         for child, column, parent, _ in _REFERENCES:
             for number in self._missing(child, column, parent):
                 self._make(parent, number, child)
@@ -84,7 +85,7 @@ class _Orphans:
         """Assign rows without a simulation to one placeholder simulation."""
         for name in ("Task", "Input", "Estimator", "Logfiles"):
             table = self.old[name]
-            unattached = table.c.simulation_id.is_(None)
+            unattached = table.c.simulation_id.is_(None) | ~self._is_integer(table.c.simulation_id)
             numbers = list(self.connection.execute(select(table.c.id).where(unattached).order_by(table.c.id)).scalars())
             if not numbers:
                 continue
@@ -95,8 +96,38 @@ class _Orphans:
             for number in numbers:
                 placeholder = _job_id(self._common_simulation())
                 self.work.decide(
-                    f"{name} {number}", placeholder, "kept in a placeholder simulation", "it had no simulation"
+                    f"{name} {number}",
+                    placeholder,
+                    "kept in a placeholder simulation",
+                    "it had no simulation, or not a number",
                 )
+
+    def _replace_texts(self) -> None:
+        """Refer to a placeholder where SQLite keeps a text, or a fraction, instead of the number of a parent."""
+        for child, column, parent in (
+            ("Page", "estimator_id", "Estimator"),
+            ("BatchSimulation", "cluster_id", "Cluster"),
+        ):
+            table = self.old[child]
+            reference = table.c[column]
+            is_wrong = reference.is_not(None) & ~self._is_integer(reference)
+            rows = self.connection.execute(select(table.c.id, reference).where(is_wrong).order_by(table.c.id)).all()
+            if not rows:
+                continue
+            number = 1 + max(map(self._largest, (self.old[parent].c.id, reference)))
+            self._make(parent, number, child)
+            self.connection.execute(update(table).where(is_wrong).values({column: number}))
+            for row in rows:
+                why = f"its {column} was {values.to_text(row[1])!r}"
+                self.work.decide(f"{child} {row.id}", "", f"{column} {number}, a placeholder", why)
+
+    def _is_integer(self, column: ColumnElement[Any]) -> ColumnElement[bool]:
+        """Return whether a column has an integer: SQLite keeps any type in it, and takes texts for the largest."""
+        return func.typeof(column) == "integer" if self.connection.dialect.name == "sqlite" else true()
+
+    def _largest(self, column: ColumnElement[Any]) -> int:
+        query = select(func.max(column)).where(self._is_integer(column))
+        return self.connection.execute(query).scalar() or 0
 
     def _make(self, parent: str, number: int, child: str) -> None:
         """Create the row `number` that rows of `child` refer to."""
@@ -129,7 +160,7 @@ class _Orphans:
         if self._common is None:
             used = [self.old["Simulation"].c.id]
             used += [self.old[child].c[column] for child, column, parent, _ in _REFERENCES if parent == "Simulation"]
-            self._common = 1 + max(self.connection.execute(select(func.max(column))).scalar() or 0 for column in used)
+            self._common = 1 + max(map(self._largest, used))
             self._make("Simulation", self._common, "several")
         return self._common
 

@@ -17,7 +17,7 @@ from yaptide.domain.errors import InvalidInput
 from yaptide.persistence import codec
 from yaptide.persistence.adoption.values import to_bytes, to_int32, to_text, unused_numbers
 from yaptide.persistence.adoption.work import Names, Work
-from yaptide.persistence.engine import Record
+from yaptide.persistence.engine import IN_BINARY, Record
 
 _OF_SIMULATIONS = ("Input", "Logfiles", "Estimator")
 
@@ -37,14 +37,20 @@ def copy_payloads(work: Work) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _OldPayload:
-    """An old payload: `content` is its text (None: damaged), `value` the value of the text (None also if not JSON)."""
+    """An old payload: `content` is its text (None: damaged), `value` the value of the text (None also if not JSON).
+
+    Of a long text, only the `outline` is in memory: `value` has no long lists of numbers then.
+    """
 
     data: bytes
     content: bytes | None
     value: Any = None
+    outline: codec.Outline | None = None
 
     def payload(self) -> codec.Payload:
         """Return the payload to be stored, byte for byte; size and digest of a damaged one are those of its bytes."""
+        if self.outline is not None:
+            return codec.Payload(self.data, self.outline.size, self.outline.sha256)
         content = self.data if self.content is None else self.content
         return codec.Payload(self.data, len(content), hashlib.sha256(content).hexdigest())
 
@@ -122,9 +128,8 @@ class _Payloads:
         name = names.take(to_text(row.name))
         if name != to_text(row.name):
             self._decide("Estimator", row.id, f"renamed to {name!r}", "another estimator has its name")
-        file_name = (
-            to_text(row.file_name) if "file_name" in row._mapping else _at(old.value, "name") or to_text(row.name)
-        )
+        # Rows that are older than this column have its default.
+        file_name = to_text(row._mapping.get("file_name")) or _at(old.value, "name") or to_text(row.name)
         values = {"id": row.id, "simulation_id": self.id, "name": name, "file_name": str(file_name)}
         self.work.add("Estimator", [values | old.payload().columns()])
         self._copy_pages(row.id, name)
@@ -147,12 +152,12 @@ class _Payloads:
             self._decide("Estimator", estimator_id, "kept without pages", f"estimator {estimator!r} has none")
 
     def _copy_page(self, row: Record, number: int) -> None:
-        name = row._mapping.get("page_name")
-        old = self._examined("Page", row.id, to_text(name))
-        if name is None:
-            name = _at(old.value, "metadata", "name") or _at(old.value, "data", "name")
-        dimension = to_int32(row._mapping.get("page_dimension"))
-        if dimension is None or dimension < 0:
+        name = to_text(row._mapping.get("page_name"))
+        old = self._examined("Page", row.id, name)
+        # Pages that are older than these columns have their defaults, "" and 0.
+        name = name or _at(old.value, "metadata", "name") or _at(old.value, "data", "name")
+        dimension = to_int32(row._mapping.get("page_dimension")) or 0
+        if dimension <= 0:
             dimension = max(to_int32(_at(old.value, "dimensions")) or 0, 0)
         values = {"id": row.id, "estimator_id": row.estimator_id, "page_number": number}
         values |= {"page_name": to_text(name), "page_dimension": dimension}
@@ -167,7 +172,8 @@ class _Payloads:
 
     def _read(self, table: str, number: int) -> bytes:
         old = self.work.old[table]
-        return to_bytes(self.work.connection.execute(select(old.c.compressed_data).where(old.c.id == number)).scalar())
+        query = select(old.c.compressed_data).where(old.c.id == number)
+        return to_bytes(self.work.connection.execute(query, execution_options=IN_BINARY).scalar())
 
     def _examined(self, table: str, number: int, name: str = "") -> _OldPayload:
         """Read and decode a payload, and report what is wrong with it."""
@@ -176,19 +182,22 @@ class _Payloads:
             self._decide(table, number, "replaced by an empty value", "its payload was null or empty")
             stored = codec.encode_payload(self._empty(table, name)).data
         try:
-            content = codec.decode_text(stored)
+            is_long = table in ("Estimator", "Page") and codec.is_long(stored)
+            outline = codec.read_outline(stored) if is_long else None
+            content = codec.decode_text(stored) if outline is None else outline.text
         except InvalidInput as damage:
             self._decide(table, number, "its bytes are kept", str(damage))
             return _OldPayload(stored, None)
-        replaced = 0 if table == "Logfiles" else codec.numbers_replaced(content)  # log files are texts, not numbers
-        if replaced:
+        missing = codec.numbers_replaced(content) if outline is None else outline.missing
+        if missing and table != "Logfiles":  # log files are texts, not numbers
             what = "its bytes are kept; readers get null instead, or a 0 that data.missing lists"
-            self._decide(table, number, what, f"it has {replaced} NaN or infinite numbers")
+            self._decide(table, number, what, f"it has {missing} NaN or infinite numbers")
         try:
-            return _OldPayload(stored, content, codec.decode_payload(stored))
+            value = codec.decode_payload(stored) if outline is None else codec.decode_readable_text(content)
         except InvalidInput as damage:
             self._decide(table, number, "its bytes are kept", str(damage))
-            return _OldPayload(stored, content)
+            return _OldPayload(stored, content, outline=outline)
+        return _OldPayload(stored, content, value, outline)
 
     def _empty(self, table: str, name: str = "") -> Any:
         """Return a replacement for a missing payload, in the shape that readers expect."""

@@ -67,6 +67,9 @@ class _Simulations:
         self._unowned: int | None = None
 
     def copy(self) -> None:
+        if "update_key_hash" in self.work.old["Simulation"].c:
+            reason = "workers of the older backend cannot report to the adopted database"
+            self.work.decide("Simulation", "", "update_key_hash not kept", reason)
         for rows in self.work.batches(self._query(), self.work.old["Simulation"].c.id):
             for row in rows:
                 simulation = self._copy_one(row)

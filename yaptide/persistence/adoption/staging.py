@@ -2,19 +2,16 @@
 
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, Index, MetaData, Table, func, inspect, literal, select, text
+from sqlalchemy import Connection, Index, MetaData, Table, func, literal, select, text
 from sqlalchemy.types import NullType
 
-from yaptide.persistence.adoption.legacy import COLUMNS
+from yaptide.persistence.adoption.legacy import COLUMNS, list_tables
 from yaptide.persistence.schema import migrate_tables
 
 #: The revision into which rows are copied. Later migrations then run as on any other yaptide database.
 _COPIED_INTO = "0001"
 
 _PREFIX = "adopted_"
-
-#: As in migrations: concurrent ones wait for each other, but not for long for a backend that still runs.
-_LOCK = ("SET LOCAL lock_timeout = '10s'", "SELECT pg_advisory_xact_lock(7927833)")
 
 #: Indexes and sequences of the old tables. Their names must be unique like those of tables, and new ones may be the
 #: same.
@@ -43,13 +40,6 @@ _INDEXED = (
 )
 
 
-def lock_migrations(connection: Connection) -> None:
-    """Block other migrations until the end of the transaction; SQLite has only one writer anyway."""
-    if connection.dialect.name == "postgresql":
-        for statement in _LOCK:
-            connection.execute(text(statement))
-
-
 def put_aside(connection: Connection) -> dict[str, Table]:
     """Rename the old tables with their indexes and sequences; return them by their old names."""
     if connection.dialect.name == "postgresql":
@@ -57,14 +47,15 @@ def put_aside(connection: Connection) -> dict[str, Table]:
             _rename(connection, _KINDS[kind], name, f"{_PREFIX}{number}")
     for table in COLUMNS:
         _rename(connection, "TABLE", table, _PREFIX + table)
-    connection.execute(text("DROP TABLE IF EXISTS alembic_version"))
+    if "alembic_version" in list_tables(connection):  # not one of another schema in the search path
+        connection.execute(text("DROP TABLE alembic_version"))
     return {table: _old_table(connection, _PREFIX + table) for table in COLUMNS}
 
 
 def make_ours(connection: Connection) -> dict[str, Table]:
     """Create the new tables with the first migration; return them by name."""
     migrate_tables(connection, _COPIED_INTO)
-    names = sorted(set(inspect(connection).get_table_names()) - {"alembic_version"})
+    names = sorted(list_tables(connection) - {"alembic_version"})
     ours = [name for name in names if not name.startswith(_PREFIX)]
     # Read from the database: the models are those of the newest revision.
     return {name: Table(name, MetaData(), autoload_with=connection, resolve_fks=False) for name in ours}
@@ -95,14 +86,14 @@ def set_sequences(connection: Connection, old: Mapping[str, Table], new: Mapping
 
 
 def drop_staged(connection: Connection, old: Mapping[str, Table]) -> None:
-    """Drop the old tables, children first; on SQLite, overwrite the unencrypted private keys."""
+    """Drop the old tables, children first; on SQLite, overwrite the unencrypted private keys, and only those.
+
+    Overwriting all would copy every page of the old tables to the journal before.
+    """
     for name in reversed(list(old)):
-        if name == "KeycloakUser" and connection.dialect.name == "sqlite":
-            connection.execute(text("PRAGMA secure_delete = ON"))
-            old[name].drop(connection)
-            connection.execute(text("PRAGMA secure_delete = OFF"))
-        else:
-            old[name].drop(connection)
+        if connection.dialect.name == "sqlite":
+            connection.execute(text(f"PRAGMA secure_delete = {'ON' if name == 'KeycloakUser' else 'OFF'}"))
+        old[name].drop(connection)
 
 
 def _old_table(connection: Connection, name: str) -> Table:

@@ -26,11 +26,15 @@ class Options:
     """Options for converting a database.
 
     `now` is the current time (UTC). A simulation that has not ended is stale without a heartbeat for `stale_after`.
-    `encrypt` encrypts a private key. `progress` is called with the number of rows done and the total.
+    `encrypt` encrypts a private key. `find_obstacle` returns why nobody can sign in with a password hash, or None;
+    `longest_password` is the maximum number of characters of a password. `progress` is called with the number of rows
+    done and the total.
     """
 
     now: datetime
     encrypt: Callable[[str], str]
+    find_obstacle: Callable[[str], str | None]
+    longest_password: int
     stale_after: timedelta = timedelta(days=7)
     progress: Callable[[int, int], None] = _no_progress
 

@@ -33,6 +33,13 @@ class Holdings(NamedTuple):
     stored_bytes: int
 
 
+class Owners(NamedTuple):
+    """A user by id, or else (None) all users of a `provider` ("": of any)."""
+
+    user_id: int | None = None
+    provider: str = ""
+
+
 class Contents(NamedTuple):
     """Contents of a simulation: state, numbers of rows, and bytes of its payloads."""
 
@@ -99,13 +106,25 @@ def set_user_values(connection: Connection, user_id: int, values: Mapping[str, A
     connection.execute(update(USER).where(USER.c.id == user_id).values(values))
 
 
+def _owned_by(owners: Owners) -> ColumnElement[bool]:
+    """Return the condition that a simulation belongs to one of the owners."""
+    if owners.user_id is not None:
+        return SIMULATION.c.user_id == owners.user_id
+    if owners.provider:
+        return SIMULATION.c.user_id.in_(select(USER.c.id).where(USER.c.auth_provider == owners.provider))
+    return true()
+
+
+def find_job_id(connection: Connection, simulation_id: int) -> str | None:
+    """Return the job_id of the simulation with this row number, or None."""
+    return connection.execute(select(SIMULATION.c.job_id).where(SIMULATION.c.id == simulation_id)).scalar()
+
+
 def list_simulations(
-    connection: Connection, user_id: int | None, states: Sequence[EntityState], limit: int
+    connection: Connection, owners: Owners, states: Sequence[EntityState], limit: int
 ) -> tuple[int, list[Record]]:
-    """Return how many simulations of a user (None: all) are in these states (none: any), and the newest of them."""
-    condition = _state_in(SIMULATION.c.job_state, states)
-    if user_id is not None:
-        condition &= SIMULATION.c.user_id == user_id
+    """Return how many simulations of the owners are in these states (none: any), and the newest of them."""
+    condition = _state_in(SIMULATION.c.job_state, states) & _owned_by(owners)
     total: int = connection.execute(select(func.count()).select_from(SIMULATION).where(condition)).scalar_one()
     columns = ("title", "sim_type", "platform", "job_state", "start_time", "end_time", "stored_bytes")
     query = (
@@ -133,13 +152,13 @@ def count_contents(connection: Connection, simulation_id: int) -> Contents:
 
 
 def list_tasks(
-    connection: Connection, job_id: str | None, states: Sequence[EntityState], limit: int
+    connection: Connection, job_id: str | None, owners: Owners, states: Sequence[EntityState], limit: int
 ) -> tuple[int, list[Record]]:
     """Return how many tasks of a simulation (None: of all) are in these states (none: any), and the first of them.
 
-    Ordered by simulation, newest first, and by number.
+    Only of simulations of the owners. Ordered by simulation, newest first, and by number.
     """
-    condition = _state_in(TASK.c.task_state, states)
+    condition = _state_in(TASK.c.task_state, states) & _owned_by(owners)
     if job_id is not None:
         condition &= SIMULATION.c.job_id == job_id
     joined = TASK.join(SIMULATION, SIMULATION.c.id == TASK.c.simulation_id)

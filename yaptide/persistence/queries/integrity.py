@@ -30,6 +30,7 @@ from sqlalchemy import (
 )
 
 from yaptide.domain.states import FINAL_STATES, SIMULATION_TRANSITIONS, TASK_TRANSITIONS, EntityState, Transitions
+from yaptide.persistence.adoption.work import ACTOR as ADOPTION
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models.base import Base
 from yaptide.persistence.models.tables import ESTIMATOR, HISTORY, INPUT, LOGFILES, PAGE, SIMULATION, TASK
@@ -65,6 +66,12 @@ class StoredPayload(NamedTuple):
     page_number: int | None = None
     page_name: str | None = None
     page_dimension: int | None = None
+
+
+def adopted_jobs(connection: Connection) -> set[str]:
+    """Return the job_ids of simulations that were taken over from an older backend: their history begins with that."""
+    adopted = (HISTORY.c.actor == ADOPTION) & HISTORY.c.from_state.is_(None) & HISTORY.c.task_id.is_(None)
+    return set(connection.execute(select(SIMULATION.c.job_id).join(HISTORY).where(adopted)).scalars())
 
 
 def count_payloads(connection: Connection) -> dict[str, int]:
