@@ -8,7 +8,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from tests.support.api import PASSWORD, Job, submit
-from tests.support.payloads import estimator, page
+from tests.support.payloads import estimator, page, shieldhit_files
 from yaptide.admin import cli, local, remote
 from yaptide.admin.store import Opened
 from yaptide.domain.errors import Conflict, InvalidInput, NotConfigured, NotFound
@@ -138,12 +138,7 @@ def test_a_simulation_is_run_there(yaptide, tmp_path, app, backend, monkeypatch)
     """Its worker reports while the command follows it."""
     folder = tmp_path / "beam"
     folder.mkdir()
-    for name, text in {
-        "beam.dat": "RNDSEED 1\nNSTAT 1000 -1\n",
-        "mat.dat": "",
-        "geo.dat": "",
-        "detect.dat": "",
-    }.items():
+    for name, text in shieldhit_files(1000).items():
         (folder / name).write_text(text)
     watch = Client.watch
 

@@ -396,5 +396,5 @@ def test_the_history_tells_every_change(job):
     ]
     assert {change["reason"] for change in history[5:]} == {"canceled by its user"}
     for change in history:
-        assert set(change) == {"task_id", "from_state", "to_state", "time", "actor", "reason"}
+        assert set(change) == {"task_id", "from_state", "to_state", "time", "exact_time", "actor", "reason"}
         parsedate_to_datetime(change["time"])
