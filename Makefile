@@ -39,6 +39,7 @@ stress: .venv/.dev  ## Ten minutes of mixed load with killed processes, then 300
 	FAULTS=10 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_production_faults.py
 	FLOOD=20 SIEGES=20 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_sign_in_flood.py tests/acceptance/test_slow_clients.py
 	REQUESTS=10000 $(VENV_PYTHON) -m pytest -rA -n 2 tests/integration/test_openapi.py
+	EXAMPLES=20 $(VENV_PYTHON) -m pytest -rA -n 2 -k "whatever or model_says" tests/integration/test_store_model.py tests/integration/test_adoption.py tests/integration/test_backup.py
 	$(VENV_PYTHON) -m tests.stress.errors
 	$(VENV_PYTHON) -m tests.stress.pages
 	$(VENV_PYTHON) -m tests.stress.large_ct

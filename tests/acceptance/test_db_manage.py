@@ -96,7 +96,7 @@ def test_every_command_works_where_little_is_installed(manage, job, backend, dat
     assert {name: count for name, count in counts(database).items() if count} == kept
 
 
-@on_both
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_command_lines_of_the_older_backend_work_with_a_warning(manage, job, other_job, database):
     for each in (job, other_job):
         each.bring_to("COMPLETED")

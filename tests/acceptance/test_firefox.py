@@ -1,7 +1,7 @@
-"""The pages in Firefox: from signing in to the curve of the example."""
+"""The pages in Firefox: from signing in to the curve of a simulation."""
 
 from tests.support.firefox import firefox
-from tests.support.processes import PASSWORD, USER, place
+from tests.support.processes import PASSWORD, USER, beam, place
 
 #: Whether a canvas has pixels of more than one colour.
 IS_DRAWN = """(() => {
@@ -12,15 +12,16 @@ IS_DRAWN = """(() => {
 })()"""
 
 
-def test_from_signing_in_to_the_curve_of_the_example(tmp_path) -> None:
+def test_from_signing_in_to_a_curve(tmp_path) -> None:
     with place(tmp_path / "place") as there, firefox() as page:
         server = there.up().register()
+        with server.client() as client:
+            client.submit(beam(tmp_path / "beam"), 4).wait()
         page.goto(server.url)
         page.type("input[name=username]", USER)
         page.type("input[name=password]", PASSWORD)
         page.click("button", "Sign in")
-        page.click("a", "New simulation")
-        page.click("button", "Run the example")
+        page.click("a", "beam")
         page.click("a", "Show results")
         page.wait_for(IS_DRAWN)
         assert page.wait_for("document.querySelector('[data-readout]').textContent.includes(' ± ')")

@@ -139,6 +139,7 @@ def test_signing_in_on_a_page(realm, app, client):
     assert "change your password there" in client.get("/account", base_url=here).text
 
 
+@pytest.mark.parametrize("there", ["sqlite"], indirect=True)
 def test_a_program_signs_in_by_a_browser_anywhere(realm, there):
     """The device flow: the command line gets a token of yaptide, and no password ever passes through it."""
     server = there.up("--no-executor", YAPTIDE_KEYCLOAK_WEB_CLIENT=UI)

@@ -23,6 +23,7 @@ from hypothesis import given, settings, strategies as st
 from typer.testing import CliRunner, Result
 
 from tests.support import legacy
+from tests.support.examples import EXAMPLES
 from tests.support.legacy import NOW, PASSWORDS, PRIVATE_KEY, YEARS_AGO, Filler, Old, page
 from tests.support.postgres import Postgres
 from yaptide.admin import cli
@@ -772,14 +773,14 @@ class Dice(Filler):
 
 
 @given(st.integers(0, 2**32), st.sampled_from([None, *legacy.REVISIONS]), st.booleans())
-@settings(max_examples=20)
+@settings(max_examples=10 * EXAMPLES)
 def test_whatever_is_in_an_sqlite_file_is_kept(seed, revision, orphans):
     with tempfile.TemporaryDirectory() as folder:
         check_whatever(f"sqlite:///{folder}/old.db", seed, revision, orphans=orphans)
 
 
 @given(st.integers(0, 2**32), st.sampled_from([None, *legacy.REVISIONS]))
-@settings(max_examples=8)
+@settings(max_examples=4 * EXAMPLES)
 def test_whatever_is_on_a_server_is_kept(postgres, seed, revision):
     url = postgres.create_database()
     check_whatever(url, seed, revision, orphans=False)

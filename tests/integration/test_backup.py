@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from tests.conftest import POSTGRESQL, SQLITE
 from tests.support import payloads, stores
 from tests.support.api import contents, counts
+from tests.support.examples import EXAMPLES
 from tests.support.invariants import broken_invariants
 from yaptide.admin import cli
 from yaptide.domain.errors import Conflict, InvalidInput
@@ -174,7 +175,7 @@ def random_rows(draw):
     return {UserModel: user_rows, SimulationModel: job_rows, InputModel: inputs}
 
 
-@settings(max_examples=30)
+@settings(max_examples=15 * EXAMPLES)
 @given(rows=random_rows(), most_rows=st.integers(1, 4), most_bytes=st.sampled_from([1, 200, 10**6]))
 def test_whatever_is_in_the_store_comes_back(rows, most_rows, most_bytes, tmp_path, migrated_file):
     first, last = in_memory(migrated_file), Database("sqlite://")

@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 from sqlalchemy import delete
 
 from tests.support import payloads
+from tests.support.examples import EXAMPLES
 from tests.support.invariants import broken_invariants
 from tests.support.storing import FOREIGN, output
 from yaptide.domain.errors import Conflict, InvalidInput, YaptideError
@@ -331,5 +332,5 @@ class Store(RuleBasedStateMachine):
 @pytest.mark.parametrize("database", ["memory", "postgresql"], indirect=True)
 def test_the_store_does_what_the_model_says(database: Database, tmp_path: Path) -> None:
     Store.database, Store.spool = database, Folder(tmp_path / "spool")
-    examples = 60 if database.is_sqlite else 25
+    examples = EXAMPLES * (30 if database.is_sqlite else 12)
     run_state_machine_as_test(Store, settings=settings(max_examples=examples, stateful_step_count=40))
