@@ -119,7 +119,7 @@ class Settings(BaseSettings):
         1 << 26,
         ge=1,
         description="Maximum number of voxels of a CT. Each takes about 20 bytes of memory per running task, and about "
-        "40 bytes when results are merged. Default: 512 x 512 x 256.",
+        "40 bytes per quantity when results are merged. Default: 512 x 512 x 256.",
     )
     max_results_mib: int = Field(1024, ge=1, description="Maximum body of `POST /results`, MiB.")
     request_seconds: float = Field(

@@ -22,8 +22,8 @@ from yaptide.simulators.mcsquare.sample import water_sample
 SHAPE = (512, 512, 164)
 SPACING = (0.9765625, 0.9765625, 2.0)
 PRIMARIES = 20_000
-#: Largest memory in bytes of the server and of the executor, for each voxel of the CT.
-MOST_OF_SERVER, MOST_OF_EXECUTOR = 20, 60
+#: Largest memory in bytes of the server and of the executor, for each voxel of the CT: dose, energy and LET are merged.
+MOST_OF_SERVER, MOST_OF_EXECUTOR = 20, 130
 
 
 def say(text: str) -> None:
