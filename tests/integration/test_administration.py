@@ -223,7 +223,7 @@ def test_a_remark_is_no_reason_for_a_failure(job, database, backend):
     job.report_task(1, task_state="FAILED")
     remove_task(database, job, 0)
     assert job.state == "FAILED"
-    assert simulations.failure_reason(backend, ADMINISTRATOR, job.job_id) == "2 of 2 tasks failed"
+    assert simulations.read_failures(backend, ADMINISTRATOR, job.job_id)[None] == "2 of 2 tasks failed"
 
 
 @FILE

@@ -231,7 +231,7 @@ def test_a_failed_task_leaves_its_reason_and_its_log(backend, submit, user, stat
     [claim] = claim_all(backend)
     assert tasks.fail_task(backend, claim, "the beam missed", {"output.log": "no hits"})
     assert state(job) == "FAILED"
-    assert simulations.failure_reason(backend, user, job.job_id) == "1 of 1 tasks failed: the beam missed"
+    assert simulations.read_failures(backend, user, job.job_id)[None] == "1 of 1 tasks failed: the beam missed"
     assert logfiles.read_logfiles(backend, user, job.job_id) == {"output.log": "no hits"}
 
 
@@ -286,7 +286,7 @@ def test_a_task_that_silences_everybody_is_given_up(backend, submit, user, state
         recovery.requeue_stalled(backend, NOW_ON)
     assert state(job) == "FAILED"
     assert claim_all(backend) == []
-    assert "given up" in simulations.failure_reason(backend, user, job.job_id)
+    assert "given up" in simulations.read_failures(backend, user, job.job_id)[None]
 
 
 def test_a_silent_merge_is_done_by_another(backend, submit, state):
@@ -363,7 +363,7 @@ def test_what_finished_is_merged_and_kept_though_a_task_failed(backend, submit, 
     assert state(job) == "FAILED"
     dose, _ = pages_of(backend, user, job)
     assert dose["data"]["values"] == [2, 2, 2], "the failed task does not bias the rest"
-    assert simulations.failure_reason(backend, user, job.job_id) == "1 of 3 tasks failed: the beam missed"
+    assert simulations.read_failures(backend, user, job.job_id)[None] == "1 of 3 tasks failed: the beam missed"
 
 
 @pytest.mark.parametrize(
@@ -378,7 +378,7 @@ def test_outputs_that_do_not_fit_together_end_the_simulation(backend, submit, us
     job = submit(2)
     run(backend, output([1, 2, 3]), second)
     assert state(job) == "FAILED"
-    assert reason in simulations.failure_reason(backend, user, job.job_id)
+    assert reason in simulations.read_failures(backend, user, job.job_id)[None]
     assert counts(database)["Estimator"] == counts(database)["Page"] == 0
 
 
@@ -389,7 +389,7 @@ def test_outputs_that_are_lost_end_the_simulation(backend, submit, user, state):
     backend.spool.remove(job.job_id)
     merging.merge_simulation(backend, merging.claim_merge(backend, ME), ME)
     assert state(job) == "FAILED"
-    assert "the file is missing" in simulations.failure_reason(backend, user, job.job_id)
+    assert "the file is missing" in simulations.read_failures(backend, user, job.job_id)[None]
 
 
 def test_outputs_are_on_the_disk_before_the_task_has_ended(tmp_path, monkeypatch):

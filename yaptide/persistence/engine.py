@@ -14,7 +14,14 @@ from typing import Any, ParamSpec, TypeVar
 from sqlalchemy import URL, Connection, Engine, Row, create_engine, event, exc, make_url
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
-from yaptide.domain.errors import Conflict, Contended, InvalidInput, NotConfigured, StorageFull, Unavailable
+from yaptide.domain.errors import (
+    Conflict,
+    Contended,
+    InvalidInput,
+    NotConfigured,
+    StorageFull,
+    Unavailable,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -303,6 +310,15 @@ def _check_idle(connection: Any, record: ConnectionPoolEntry, _proxy: object) ->
             connection.rollback()
         except Exception as error:
             raise exc.DisconnectionError("the server has closed the connection") from error
+
+
+@contextmanager
+def explain_rejection(error: Callable[[str], Exception]) -> Iterator[None]:
+    """Raise `error` of the database's reason if it rejects a row: a name is taken, a referenced row is missing."""
+    try:
+        yield
+    except exc.IntegrityError as rejection:
+        raise error(str(rejection.orig).splitlines()[0]) from rejection
 
 
 @contextmanager

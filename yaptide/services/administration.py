@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError
 
 from yaptide.domain import names
 from yaptide.domain.errors import Conflict, InvalidInput, NotFound
 from yaptide.domain.states import FINAL_STATES, EntityState
-from yaptide.persistence.engine import Database, Record, retry_contended
+from yaptide.persistence.engine import Database, Record, explain_rejection, retry_contended
 from yaptide.persistence.models.users import YAPTIDE_USER
 from yaptide.persistence.queries import (
     administration as queries,
@@ -127,13 +126,11 @@ def add_user(
     """
     username = check_new_name(username)
     password_hash = None if password is None else _new_hash(password, least_password, queue)
-    try:
-        with database.writing() as connection:
-            user = users.add_local(connection, username, password_hash)
-            if quota is not None:
-                queries.set_user_values(connection, user.id, {"quota_bytes": quota})
-    except IntegrityError:
-        raise _taken(database, username, "User existed") from None
+    taken = explain_rejection(lambda _: _taken(database, username, "User existed"))
+    with taken, database.writing() as connection:
+        user = users.add_local(connection, username, password_hash)
+        if quota is not None:
+            queries.set_user_values(connection, user.id, {"quota_bytes": quota})
     return user
 
 
@@ -192,11 +189,9 @@ def rename_user(database: Database, user: User, username: str) -> None:
     else:
         username = check_new_name(username)
     message = f"User {username!r} already exists"
-    try:
-        with database.writing() as connection:
-            users.rename_user(connection, user, username)
-    except IntegrityError:
-        raise (Conflict(message) if user.is_keycloak else _taken(database, username, message)) from None
+    taken = explain_rejection(lambda _: Conflict(message) if user.is_keycloak else _taken(database, username, message))
+    with taken, database.writing() as connection:
+        users.rename_user(connection, user, username)
 
 
 def chosen_subject(database: Database, user: User, subject: str, issuer: str) -> Subject | None:
@@ -226,15 +221,13 @@ def link_user(database: Database, user: User, subject: Subject | None) -> None:
     """
     if not user.is_keycloak:
         raise Conflict(f"{user.username} signs in with a local password, not through Keycloak")
-    try:
-        with database.writing() as connection:
-            if not users.lock_user(connection, user.id):
-                raise NotFound(f"There is no user {user.username!r}")
-            users.link_account(connection, user.id, subject)
-            users.end_sessions(connection, user.id)
-            tokens.remove_tokens(connection, user.id)
-    except IntegrityError:
-        raise Conflict("This Keycloak user already has an account: see `yaptide users list --json`") from None
+    taken = Conflict("This Keycloak user already has an account: see `yaptide users list --json`")
+    with explain_rejection(lambda _: taken), database.writing() as connection:
+        if not users.lock_user(connection, user.id):
+            raise NotFound(f"There is no user {user.username!r}")
+        users.link_account(connection, user.id, subject)
+        users.end_sessions(connection, user.id)
+        tokens.remove_tokens(connection, user.id)
 
 
 def set_quota(database: Database, user: User, quota: int | None) -> None:

@@ -18,7 +18,6 @@ from typing import IO, Any, TypeVar
 import msgspec
 from msgspec import Struct, structs
 from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError
 
 from yaptide.domain import manifest
 from yaptide.domain.errors import Conflict, InvalidInput, NotFound
@@ -26,7 +25,7 @@ from yaptide.domain.manifest import Estimator, HistoryEntry, JobId, Page, Payloa
 from yaptide.domain.states import FINAL_STATES
 from yaptide.persistence import codec, container
 from yaptide.persistence.container import Format, Reader, Writer
-from yaptide.persistence.engine import Record
+from yaptide.persistence.engine import Record, explain_rejection
 from yaptide.persistence.models import EstimatorModel, InputModel, LogfilesModel, PageModel, SimulationModel
 from yaptide.persistence.models.base import Base, table_of
 from yaptide.persistence.queries import administration, archives as queries, backups, simulations
@@ -126,7 +125,7 @@ def import_simulations(backend: Backend, path: Path, username: str, watch: Watch
             _admit(connection, reader, username, manifests)
         for simulation in manifests:
             _check_payloads(backend.data_dir, reader, simulation, watch)
-        with _rejected_rows(), backend.database.writing() as connection:
+        with explain_rejection(_reject), backend.database.writing() as connection:
             user, new = _admit(connection, reader, username, manifests)
             for simulation in new:
                 _add(connection, reader, simulation, user)
@@ -148,15 +147,8 @@ def _admit(
     return user, new
 
 
-@contextmanager
-def _rejected_rows() -> Iterator[None]:
-    """Report rows that the database rejects: the archive is at fault, or a concurrent change."""
-    try:
-        yield
-    except IntegrityError as error:
-        raise Conflict(
-            f"The database rejects the contents of the archive: {str(error.orig).splitlines()[0]}"
-        ) from error
+def _reject(reason: str) -> Conflict:  # the archive is at fault, or a concurrent change
+    return Conflict(f"The database rejects the contents of the archive: {reason}")
 
 
 # Describing

@@ -7,7 +7,7 @@ this version needs: a backup is best made before an upgrade.
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Annotated, Any, NamedTuple
@@ -15,13 +15,12 @@ from typing import IO, Annotated, Any, NamedTuple
 import orjson
 from msgspec import Meta, Struct
 from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError
 
 from yaptide import __version__
 from yaptide.domain.errors import Conflict, InvalidInput
 from yaptide.persistence import container, schema
 from yaptide.persistence.container import Digest, Format, Reader, Writer
-from yaptide.persistence.engine import Database, Record
+from yaptide.persistence.engine import Database, Record, explain_rejection
 from yaptide.persistence.queries import backups as queries
 from yaptide.persistence.queries.backups import KINDS, Layout
 
@@ -112,7 +111,7 @@ def restore_backup(database: Database, path: Path, watch: Watch = ignore_progres
         if about.revision not in schema.known_revisions():
             version = reader.manifest.yaptide
             raise Conflict(f"The backup was made by a newer version of yaptide ({version}); upgrade yaptide first")
-        with _rejected_rows(), database.migrating() as connection:
+        with explain_rejection(_reject), database.migrating() as connection:
             _make_tables(connection, about)
             for name, table in about.tables.items():
                 _fill(connection, reader, name, table, watch)
@@ -134,13 +133,8 @@ def _revision(connection: Connection) -> str:
     return revision
 
 
-@contextmanager
-def _rejected_rows() -> Iterator[None]:
-    """Report rows that the database rejects as a fault of the backup."""
-    try:
-        yield
-    except IntegrityError as error:
-        raise InvalidInput(f"the database rejects its rows: {str(error.orig).splitlines()[0]}") from error
+def _reject(reason: str) -> InvalidInput:
+    return InvalidInput(f"the database rejects its rows: {reason}")
 
 
 # Rows

@@ -11,10 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from sqlalchemy.exc import IntegrityError
-
 from yaptide.domain.errors import Conflict, InvalidInput, NotFound
-from yaptide.persistence.engine import Database, Record
+from yaptide.persistence.engine import Database, Record, explain_rejection
 from yaptide.persistence.queries import clusters
 from yaptide.platforms.batch.schedulers import get_scheduler
 from yaptide.services.administration import check_name
@@ -77,11 +75,9 @@ def find_cluster(database: Database, name: str) -> Cluster:
 def add_cluster(database: Database, cluster: Cluster) -> None:
     """Add a cluster; raise InvalidInput for invalid values, Conflict if the name is taken."""
     values = _values(check_cluster(cluster))
-    try:
-        with database.writing() as connection:
-            clusters.add_cluster(connection, values)
-    except IntegrityError:
-        raise Conflict(f"Cluster {cluster.cluster_name!r} already exists") from None
+    taken = Conflict(f"Cluster {cluster.cluster_name!r} already exists")
+    with explain_rejection(lambda _: taken), database.writing() as connection:
+        clusters.add_cluster(connection, values)
 
 
 def change_cluster(database: Database, name: str, values: Mapping[str, Any]) -> None:
@@ -94,11 +90,9 @@ def change_cluster(database: Database, name: str, values: Mapping[str, Any]) -> 
 def remove_cluster(database: Database, name: str) -> None:
     """Remove a cluster; raise NotFound, or Conflict while simulations that ran on it exist."""
     find_cluster(database, name)
-    try:
-        with database.writing() as connection:
-            clusters.remove_cluster(connection, name)
-    except IntegrityError:
-        raise Conflict(f"Cannot remove {name}: simulations that ran on it exist") from None
+    in_use = Conflict(f"Cannot remove {name}: simulations that ran on it exist")
+    with explain_rejection(lambda _: in_use), database.writing() as connection:
+        clusters.remove_cluster(connection, name)
 
 
 def check_cluster(cluster: Cluster) -> Cluster:

@@ -12,10 +12,9 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError
 
 from yaptide.domain.errors import Forbidden, NotAuthenticated, NotConfigured
-from yaptide.persistence.engine import Record, retry_contended
+from yaptide.persistence.engine import Record, explain_rejection, retry_contended
 from yaptide.persistence.queries import simulations, users as queries
 from yaptide.persistence.queries.users import SignIn, Subject, User
 from yaptide.services import access, devices, users
@@ -99,13 +98,11 @@ def begin_session(
     """
     session = secrets.token_urlsafe(32)
     ends = ends or utc_now() + backend.limits.refresh
-    try:
-        with backend.database.writing() as connection:
-            if subject is not None:
-                users.confirm_subject(connection, user, subject)
-            queries.add_session(connection, session, user.id, ends, _describe(origin))
-    except IntegrityError:
-        raise NotAuthenticated(users.WRONG) from None  # the user has just been removed
+    removed = explain_rejection(lambda _: NotAuthenticated(users.WRONG))  # the user, a moment ago
+    with removed, backend.database.writing() as connection:
+        if subject is not None:
+            users.confirm_subject(connection, user, subject)
+        queries.add_session(connection, session, user.id, ends, _describe(origin))
     return _tokens(backend, session, ends)
 
 

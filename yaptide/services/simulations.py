@@ -223,10 +223,15 @@ def _choose_place(
 
     Raises InvalidInput, and NotConfigured if no runner could run it.
     """
-    submission = prepared.submission
-    values = _platform_values(backend, connection, submission, prepared.sim_type, tasks)
+    submission, code = prepared.submission, get_simulator(prepared.sim_type)
+    values: Mapping[str, Any] = {}
+    if submission.batch is not None:
+        external = code.name in backend.foreign_workers
+        values = batch_options.accept_options(
+            connection, submission.batch, code, tasks, submission.input_type, for_external=external
+        )
     for_external = values.get("options", "") is None
-    required = Requirements(prepared.sim_type, submission.platform, submission.input_type, for_external)
+    required = Requirements(code.name, submission.platform, submission.input_type, for_external)
     return values, runners.check_runnable(backend, connection, required)
 
 
@@ -352,18 +357,6 @@ def _prepare_project(backend: Backend, submission: Submission, project: Mapping[
     submission = replace(submission, input_files=converted.files, title=title)
     return _Prepared(
         submission, choice.code.name, choice.code.check(converted.files), choice.describe(converted), converted.left_out
-    )
-
-
-def _platform_values(
-    backend: Backend, connection: Connection, submission: Submission, sim_type: str, tasks: int
-) -> Mapping[str, Any]:
-    if submission.batch is None:
-        return {}
-    for_external = sim_type in backend.foreign_workers
-    code = get_simulator(sim_type)
-    return batch_options.accept_options(
-        connection, submission.batch, code, tasks, submission.input_type, for_external=for_external
     )
 
 
@@ -515,20 +508,11 @@ def last_reason(backend: Backend, user: User, job_id: str) -> str | None:
         return simulations.last_reason(connection, find_readable(connection, user, job_id).id)
 
 
-def read_task_failures(backend: Backend, user: User, job_id: str) -> dict[int, str]:
-    """Return why tasks failed, by task_id; raise NotFound, Forbidden."""
+def read_failures(backend: Backend, user: User, job_id: str) -> dict[int | None, str]:
+    """Return why tasks failed, by task_id, and under None why the simulation did; raise NotFound, Forbidden."""
     with backend.database.reading() as connection:
         simulation = find_readable(connection, user, job_id)
-        reasons = simulations.list_reasons(connection, simulation.id, EntityState.FAILED)
-    return {task: reason for task, reason in reasons if task is not None}
-
-
-def failure_reason(backend: Backend, user: User, job_id: str) -> str | None:
-    """Return why a simulation failed, or None if it did not."""
-    with backend.database.reading() as connection:
-        simulation = find_readable(connection, user, job_id)
-        reasons = simulations.list_reasons(connection, simulation.id, EntityState.FAILED)
-    return next((reason for task, reason in reasons if task is None), None)
+        return dict(simulations.list_reasons(connection, simulation.id, EntityState.FAILED))
 
 
 @retry_contended

@@ -15,12 +15,10 @@ import zlib
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy.exc import IntegrityError
-
 from yaptide.domain.ages import parse_age
 from yaptide.domain.errors import Conflict, Forbidden, InvalidInput, NotAuthenticated, NotFound
 from yaptide.domain.rights import Action, Scope
-from yaptide.persistence.engine import Record, retry_contended
+from yaptide.persistence.engine import Record, explain_rejection, retry_contended
 from yaptide.persistence.queries import tokens as queries, users
 from yaptide.persistence.queries.users import User
 from yaptide.services.access import is_operator, require_right
@@ -84,16 +82,14 @@ def create_token(backend: Backend, user: User, name: str, scope: Scope, lifetime
     if scope is Scope.ADMIN and not is_operator(backend.operators, user):
         raise Forbidden(f"Only administrators may create a token of scope {scope}: YAPTIDE_ADMINS names them")
     values = {"name": name, "token_sha256": _digest(token.text), "scope": scope}
-    try:
-        with backend.database.writing() as connection:
-            if not users.lock_user(connection, user.id):
-                raise NotFound(f"There is no user {user.username!r}")
-            queries.remove_expired(connection, user.id, created)
-            if queries.count_tokens(connection, user.id) >= MOST:
-                raise Conflict(f"You have {MOST} tokens, which is the maximum: revoke one that you no longer use")
-            queries.add_token(connection, user.id, {**values, "created": created, "expires": token.expires})
-    except IntegrityError:
-        raise Conflict(f"There is a token {name!r} already: revoke it first, or choose another name") from None
+    taken = Conflict(f"There is a token {name!r} already: revoke it first, or choose another name")
+    with explain_rejection(lambda _: taken), backend.database.writing() as connection:
+        if not users.lock_user(connection, user.id):
+            raise NotFound(f"There is no user {user.username!r}")
+        queries.remove_expired(connection, user.id, created)
+        if queries.count_tokens(connection, user.id) >= MOST:
+            raise Conflict(f"You have {MOST} tokens, which is the maximum: revoke one that you no longer use")
+        queries.add_token(connection, user.id, {**values, "created": created, "expires": token.expires})
     return token
 
 

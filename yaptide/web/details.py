@@ -68,7 +68,7 @@ def _render_live(user: User, job_id: str, status: Status) -> Markup:
         most_rows=MOST_ROWS,
         task_count=len(tasks),
         states=states,
-        failures=simulations.read_task_failures(backend, user, job_id) if states[EntityState.FAILED] else {},
+        failures=simulations.read_failures(backend, user, job_id) if states[EntityState.FAILED] else {},
         primaries=(done, wanted),
         left=None if row.job_state != EntityState.RUNNING else simulations.estimate_time_left(tasks, utc_now()),
     )
