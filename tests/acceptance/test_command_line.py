@@ -209,6 +209,7 @@ def test_a_running_server_runs_what_the_command_line_submits(fresh, water):
     server = fresh.up()
     findings = {each["subject"]: each for each in fresh.run("doctor", "--json").json["findings"]}
     assert (findings["server"]["verdict"], findings["server"]["message"]) == ("ok", f"{server.url} responds")
+    until(lambda: lock.is_held(fresh.data), "the server's executor has begun")
     done = fresh.run("run", water, "--json")
     assert (done.code, done.json["job_state"]) == (0, "COMPLETED")
     assert "Another process runs the tasks" in done.err

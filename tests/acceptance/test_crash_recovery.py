@@ -22,8 +22,8 @@ TASKS = 4
 KILLS = int(os.environ.get("KILLS", "1"))
 STOPPED = float(os.environ.get("STOPPED", "4"))
 WHO = ("everything",) if STOPPED < 10 else ("everything", "the executor", "simulators")
-#: Each task takes a second or two.
-PRIMARIES = 80_000
+#: Each task takes a second.
+PRIMARIES = 48_000
 
 STATES = 'SELECT task_state FROM "Task"'
 SIMULATION = 'SELECT job_state, owner FROM "Simulation"'

@@ -145,8 +145,8 @@ def _check_out(there: Machine) -> None:
         shutil.copy(ROOT / name, checkout / name)
     shutil.copytree(ROOT / EXAMPLE, checkout / EXAMPLE)
     config = checkout / EXAMPLE / "config.txt"
-    assert "2e5" in config.read_text()
-    config.write_text(config.read_text().replace("2e5", "1e4"))
+    assert "1e5" in config.read_text()
+    config.write_text(config.read_text().replace("1e5", "1e4"))
 
 
 def check_workers(there: Machine) -> None:

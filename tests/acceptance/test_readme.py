@@ -37,13 +37,13 @@ def _mcsquare():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the example as `yaptide example` writes it, with a tenth of its primaries."""
+    """A folder with the example as `yaptide example` writes it, with a fifth of its primaries."""
     folder = tmp_path_factory.mktemp("readme")
     subprocess.run([Path(sys.prefix) / "bin/yaptide", "example", EXAMPLE], cwd=folder, check=True)
     config = folder / EXAMPLE / "config.txt"
     text = config.read_text()
-    assert "2e5" in text
-    config.write_text(text.replace("2e5", "2e4"))
+    assert "1e5" in text
+    config.write_text(text.replace("1e5", "2e4"))
     return folder
 
 

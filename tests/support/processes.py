@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import httpx
 import orjson
 
+from tests.support.commands import Forked, can_fork, forker
 from tests.support.ports import free_port
 from yaptide.client import Client
 from yaptide.domain.errors import NotConfigured
@@ -115,7 +116,7 @@ class Done:
 class Running:
     """A running process, with its output in files, so that it never waits for a reader."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     files: tuple[Path, Path]
 
     @property
@@ -166,7 +167,39 @@ class Place:
         self, *arguments: object, stdin: str | None = None, wrapper: Sequence[str] = (), **variables: str
     ) -> Running:
         """Start `yaptide`, through the command `wrapper` if given; it is killed when the tests end."""
-        environment = {
+        number = next(self._numbers)
+        files = [self.folder / f"{number}.{end}" for end in ("in", "out", "err")]
+        files[0].write_text(stdin or "")
+        command = [str(YAPTIDE), *map(str, arguments)]
+        environment = self._environment(variables)
+        process: subprocess.Popen[bytes] | Forked
+        if wrapper or not can_fork(self.variables | variables):
+            process = self._spawn([*wrapper, *command], environment, files)
+        else:
+            process = forker().start(command, environment, self.folder, files)
+        running = Running(process, (files[1], files[2]))
+        self.started.append(running)
+        return running
+
+    def _spawn(
+        self, command: Sequence[str], environment: Mapping[str, str], files: Sequence[Path]
+    ) -> subprocess.Popen[bytes]:
+        setpriv = shutil.which("setpriv")
+        death_signal = [setpriv, "--pdeathsig=KILL", "--"] if setpriv else []
+        with contextlib.ExitStack() as stack:
+            ends = [stack.enter_context(file.open(mode)) for file, mode in zip(files, ("rb", "wb", "wb"), strict=True)]
+            return subprocess.Popen(
+                [*death_signal, *command],
+                cwd=self.folder,
+                env=environment,
+                stdin=ends[0],
+                stdout=ends[1],
+                stderr=ends[2],
+                start_new_session=True,
+            )
+
+    def _environment(self, variables: Mapping[str, str]) -> dict[str, str]:
+        return {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
             "LOGNAME": USER,
@@ -176,27 +209,6 @@ class Place:
             **self.variables,
             **variables,
         }
-        setpriv = shutil.which("setpriv")
-        death_signal = [setpriv, "--pdeathsig=KILL", "--"] if setpriv else []
-        number = next(self._numbers)
-        files = (self.folder / f"{number}.out", self.folder / f"{number}.err")
-        with contextlib.ExitStack() as stack:
-            out, err = (stack.enter_context(file.open("wb")) for file in files)
-            process = subprocess.Popen(
-                [*death_signal, *wrapper, YAPTIDE, *map(str, arguments)],
-                cwd=self.folder,
-                env=environment,
-                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
-        if process.stdin is not None:
-            with process.stdin:
-                process.stdin.write((stdin or "").encode())
-        running = Running(process, files)
-        self.started.append(running)
-        return running
 
     def run(self, *arguments: object, stdin: str | None = None, deadline: float = DEADLINE, **variables: str) -> Done:
         """Run `yaptide` to its end."""
@@ -244,7 +256,7 @@ class Place:
             for pid in session(running.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            running.process.wait()
+            running.process.wait(DEADLINE)
         self.database.close()
         until(lambda: not self.simulators(), "no simulator is left")
         assert "Traceback" not in (said := self.said()), said

@@ -20,8 +20,8 @@ from yaptide.services.spool import Folder
 from yaptide.simulators.mcsquare import MCsquare
 
 TASKS = 4
-#: Each task takes a second or two.
-PRIMARIES = 80_000
+#: Each task takes a second.
+PRIMARIES = 48_000
 
 
 #: Seconds without a heartbeat after which a worker counts as dead.

@@ -58,7 +58,7 @@ def test_input_that_nobody_recognises_is_refused():
 
 
 def test_the_example_passes_its_check():
-    assert get_simulator("mcsquare").check(INPUTS["mcsquare"]).primaries == 200_000
+    assert get_simulator("mcsquare").check(INPUTS["mcsquare"]).primaries == 100_000
 
 
 @pytest.mark.parametrize("name", ["shieldhit", "fluka", "topas"])
