@@ -36,8 +36,8 @@ _OURS = "SELECT count(*) = 0 OR sum(name = 'StateHistory') > 0 FROM sqlite_maste
 #: Seconds that an upgrade waits for other processes to disconnect.
 OTHERS_TIMEOUT = 5.0
 _APPLICATION = "yaptide"
-_OTHERS = f"""SELECT count(*) FROM pg_stat_activity
-    WHERE datname = current_database() AND application_name = '{_APPLICATION}' AND pid <> pg_backend_pid()"""
+_OTHERS = """SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = %s AND pid <> pg_backend_pid()"""
 #: Option for statements that return payloads: otherwise PostgreSQL sends them as hexadecimal text.
 IN_BINARY = {"yaptide_binary": True}
 _READ_ONLY = {"postgresql_readonly": True, "yaptide_reading": True}
@@ -212,7 +212,7 @@ def _check_alone(connection: Connection) -> None:
     deadline = time.monotonic() + OTHERS_TIMEOUT
     while True:
         connection.exec_driver_sql("SELECT pg_stat_clear_snapshot()")  # otherwise it shows the connections of before
-        others = connection.exec_driver_sql(_OTHERS).scalar_one()
+        others = connection.exec_driver_sql(_OTHERS, (_APPLICATION,)).scalar_one()
         if not others:
             return
         if time.monotonic() > deadline:
@@ -222,8 +222,8 @@ def _check_alone(connection: Connection) -> None:
 
 def _others(reason: str) -> Conflict:
     return Conflict(
-        f"The database cannot be upgraded while it is in use: {reason}. Nothing was changed. Stop all servers and other "
-        "commands of yaptide, upgrade, then start the servers of this version"
+        f"The database cannot be upgraded while it is in use: {reason}. Nothing was changed. Stop all servers and "
+        "other commands of yaptide, upgrade, then start the servers of this version"
     )
 
 
