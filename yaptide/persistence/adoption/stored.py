@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import Connection, Table, case, func, insert, literal, select
+from sqlalchemy import ColumnElement, Connection, Table, case, func, insert, literal, select
 
 from yaptide.persistence.adoption.values import to_bytes
 from yaptide.persistence.engine import IN_BINARY
@@ -65,7 +65,8 @@ class Stored:
 
 def open_stored(connection: Connection, table: Table, number: int) -> Stored:
     """Return the payload of a row of an old table; an empty one for null."""
-    data, length = table.c.compressed_data, func.length(table.c.compressed_data)
+    data = table.c.compressed_data
+    length: ColumnElement[Any] = func.length(data)
     if connection.dialect.name == "sqlite":  # any type may be in there; only of bytes is the length known unread
         length = case((func.typeof(data) == "blob", length), else_=None)
     known = connection.execute(select(length).where(table.c.id == number)).scalar() or 0
