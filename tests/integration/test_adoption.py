@@ -7,6 +7,9 @@ import json
 import os
 import random
 import re
+import signal
+import subprocess
+import sys
 import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -653,6 +656,50 @@ def test_a_failure_at_any_row_changes_nothing(share, old, database, monkeypatch)
     with pytest.raises(Broken):
         adopt(database)
     assert old.rows() == before
+
+
+#: Adopts a database, and is killed before the statement of a number, or before the commit.
+KILLED = """
+import os, signal, sys
+from datetime import timedelta
+from sqlalchemy import event
+from yaptide.persistence.engine import Database
+from yaptide.services import adoption
+from yaptide.services.secrets import Vault
+
+def die(*_):
+    if next(left, None) is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+database, left = Database(sys.argv[1]), iter(range(int(sys.argv[2])))
+event.listen(database.engine, sys.argv[3], die)
+options = {"stale_after": timedelta(days=7), "progress": lambda *_: None}
+adoption.adopt_database(database, Vault([os.environ["KEY"]]), dry_run=False, **options)
+"""
+#: How often it is killed on each database: more in `make stress`.
+KILLS = int(os.environ.get("KILLS", "2"))
+
+
+def test_a_process_that_is_killed_at_any_moment_changes_nothing(url, database, tmp_path):
+    old = filled(url)
+    with old.filling() as filler:  # more than what SQLite holds in memory
+        number = filler.simulation("large", 1)
+        filler.estimator(number, "dose", *(random.Random(number).randbytes(2**20) for _ in range(4)))
+    before, executed = old.rows(), []
+    sa.event.listen(database.engine, "before_cursor_execute", lambda *_: executed.append(1))
+    adopt(database, dry_run=True)
+    database.close()
+    moments = [(len(executed) * kill // KILLS, "before_cursor_execute") for kill in range(1, KILLS)]
+    for statement, name in [*moments, (0, "commit")]:
+        words = [sys.executable, "-c", KILLED, url, str(statement), name]
+        done = subprocess.run(words, env={**os.environ, "KEY": KEY}, check=False)
+        assert done.returncode == -signal.SIGKILL
+        assert old.rows() == before
+    adopt(database)
+    check_sound(database)
+    check_kept(before, columns_of(old), database)
+    for user, password in PASSWORDS.items():
+        client(database, tmp_path, user, password)
 
 
 def test_private_keys_need_a_key_to_encrypt_them(old, database):
