@@ -15,8 +15,10 @@ from alembic.script import ScriptDirectory
 from flask import Flask
 from sqlalchemy import CheckConstraint, delete, event, func, insert, inspect, select, text, update
 from sqlalchemy.exc import IntegrityError
+from typer.testing import CliRunner
 
 from tests.support.api import contents, counts
+from yaptide.admin import cli
 from yaptide.application import create_app
 from yaptide.domain.errors import Conflict
 from yaptide.domain.names import make_skeleton
