@@ -66,8 +66,12 @@ def upgrade_tables(database: Database, target: str = HEAD) -> None:
         raise _foreign()
     if condition is Condition.CURRENT and target == HEAD:
         return
-    with database.migrating(alone=condition is Condition.BEHIND) as connection:
-        migrate_tables(connection, target)
+    try:
+        with database.migrating(alone=condition is Condition.BEHIND) as connection:
+            migrate_tables(connection, target)
+    except Conflict:
+        if target != HEAD or schema_condition(database) is not Condition.CURRENT:
+            raise  # otherwise the other process has upgraded them meanwhile
 
 
 def downgrade_tables(database: Database, target: str) -> None:
