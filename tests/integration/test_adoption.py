@@ -378,6 +378,24 @@ def test_a_long_page_is_converted_without_holding_its_numbers(url, database):
     assert "truncated" in whys["Page 2"]
 
 
+def test_payloads_in_pieces_become_the_same(url, database, monkeypatch):
+    """Whatever is in memory as a whole otherwise: damaged ones, empty ones, those that become log files."""
+    old = filled(url)
+    before = old.rows()
+    whole = adopt(database, dry_run=True)
+    monkeypatch.setattr("yaptide.persistence.adoption.stored._PIECE", 33)
+    monkeypatch.setattr(codec, "LARGE", 64)
+    report = adopt(database)
+    check_sound(database)
+    check_kept(before, columns_of(old), database)
+    assert (report.decisions, report.rows) == (whole.decisions, whole.rows)
+    for name in PAYLOADS:
+        for row in rows(database, f'SELECT compressed_data, content_size, content_sha256 FROM "{name}"'):
+            data = bytes(row.compressed_data)
+            content = text_of(data) or data
+            assert (row.content_size, row.content_sha256) == (len(content), hashlib.sha256(content).hexdigest())
+
+
 @pytest.mark.parametrize("user", PASSWORDS)
 def test_old_passwords_sign_in_and_are_hashed_anew(user, old, database, tmp_path):
     adopt(database)

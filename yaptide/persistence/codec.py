@@ -239,22 +239,20 @@ def _take_pieces(pieces: Iterator[bytes], length: int) -> Iterator[bytes]:
 
 def _shortened(pieces: Iterable[bytes]) -> tuple[bytes | None, int]:
     """Return a JSON text without its long lists and strings (None if it is long even so), and its missing numbers."""
-    missing, length, rest, texts = 0, 0, b"", list[bytes]()
+    missing, is_too_long, rest, text = 0, False, b"", bytearray()
     for piece in _empty_long_strings(pieces):
         whole = rest + piece
         cut = whole.rfind(b",") + 1  # no number, and no word, is cut in two
         rest = whole[cut:]
         for run in _RUN.findall(whole[:cut]):
             missing += run.count(b"NaN") + run.count(b"Infinity")
-        part = _RUN.sub(b"", whole[:cut])
-        missing += numbers_replaced(part)
-        length += len(part)
-        texts.append(part)
-        if length + len(rest) > LARGE:
-            texts.clear()
-            rest = rest[-_LONG_STRING:]
-    missing += numbers_replaced(rest)
-    return (None if length + len(rest) > LARGE else b"".join([*texts, rest])), missing
+        text += _RUN.sub(b"", whole[:cut])
+        if len(text) + len(rest) > LARGE:
+            missing += numbers_replaced(bytes(text + rest))
+            is_too_long, rest = True, b""
+            text.clear()
+    whole = bytes(text + rest)
+    return (None if is_too_long else whole), missing + numbers_replaced(whole)
 
 
 def _empty_long_strings(chunks: Iterable[bytes]) -> Iterator[bytes]:
