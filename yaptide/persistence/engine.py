@@ -11,7 +11,7 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, Row, create_engine, event, exc, make_url
+from sqlalchemy import URL, Connection, Engine, Row, Transaction, create_engine, event, exc, make_url
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
 from yaptide.domain.errors import Conflict, Contended, InvalidInput, NotConfigured, StorageFull, Unavailable
@@ -184,19 +184,7 @@ class Database:
 def _begin_alone(connection: Connection) -> Iterator[None]:
     """Begin a transaction during which no other process of yaptide is connected, or raise Conflict."""
     if connection.dialect.name == "sqlite":
-        # Every connection in WAL mode holds a shared lock on the file, also between its transactions.
-        _run(
-            connection.connection,
-            f"PRAGMA busy_timeout={round(OTHERS_TIMEOUT * 1000)}",
-            "PRAGMA locking_mode=EXCLUSIVE",
-        )
-        try:
-            transaction = connection.begin()
-        except exc.OperationalError as error:
-            if "database is locked" not in str(error.orig):
-                raise
-            raise _others("another program has the file open") from error
-        with transaction:
+        with _begin_exclusive(connection):
             yield
         return
     with connection.begin():
@@ -205,6 +193,21 @@ def _begin_alone(connection: Connection) -> Iterator[None]:
         _check_alone(connection)
         yield
         _check_alone(connection)  # a server may have connected meanwhile
+
+
+def _begin_exclusive(connection: Connection) -> Transaction:
+    """Begin a transaction on an SQLite file that no other connection has open, or raise Conflict.
+
+    Every connection in WAL mode holds a shared lock on the file, also between its transactions.
+    """
+    timeout = f"PRAGMA busy_timeout={round(OTHERS_TIMEOUT * 1000)}"
+    _run(connection.connection, timeout, "PRAGMA locking_mode=EXCLUSIVE")
+    try:
+        return connection.begin()
+    except exc.OperationalError as error:
+        if "database is locked" not in str(error.orig):
+            raise
+        raise _others("another program has the file open") from error
 
 
 def _check_alone(connection: Connection) -> None:
