@@ -32,10 +32,11 @@ mutate: .venv/.dev  ## Insert small bugs one at a time, and count those that the
 	@scripts/setup mutation
 	$(VENV_PYTHON) -m tests.mutation $(MODULE)
 
-stress: .venv/.dev  ## Ten minutes of mixed load with killed processes, then 300 rounds of each race, all faults, floods, 10,000 requests generated from the API's description, standard errors against MCsquare, 200 open pages, and a CT of 43 million voxels (docs/reliability.md)
+stress: .venv/.dev  ## Ten minutes of mixed load with killed processes, then 300 rounds of each race, all faults, floods, 10,000 requests generated from the API's description, standard errors against MCsquare, 200 open pages, a CT of 43 million voxels, and the adoption of a database of 1 GB (docs/reliability.md)
 	$(VENV_PYTHON) -m tests.stress
 	RACES=300 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_races.py
 	KILLS=10 STOPPED=60 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_crash_recovery.py
+	KILLS=10 $(VENV_PYTHON) -m pytest -rA -k killed tests/integration/test_adoption.py
 	FAULTS=10 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_production_faults.py
 	FLOOD=20 SIEGES=20 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_sign_in_flood.py tests/acceptance/test_slow_clients.py
 	REQUESTS=10000 $(VENV_PYTHON) -m pytest -rA -n 2 tests/integration/test_openapi.py
@@ -43,6 +44,7 @@ stress: .venv/.dev  ## Ten minutes of mixed load with killed processes, then 300
 	$(VENV_PYTHON) -m tests.stress.errors
 	$(VENV_PYTHON) -m tests.stress.pages
 	$(VENV_PYTHON) -m tests.stress.large_ct
+	$(VENV_PYTHON) -m tests.stress.adoption
 	$(VENV_PYTHON) -m benchmarks --quick --results "$$(mktemp -d)"
 
 bench: .venv/.dev  ## Measure every workload against what the machine can do (docs/performance.md); 15 minutes

@@ -7,6 +7,9 @@ import json
 import os
 import random
 import re
+import signal
+import subprocess
+import sys
 import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -358,7 +361,6 @@ def test_a_long_page_is_converted_without_holding_its_numbers(url, database):
     values = [0.1, float("nan"), -1e-300] * 900_000
     whole = legacy.page(0) | {"data": {"name": "DOSE", "unit": "", "values": values}}
     stored = gzip.compress(json.dumps(whole).encode(), 1)
-    assert codec.is_long(stored)
     old = Old(url, legacy.REVISIONS[0])
     with old.filling() as filler:
         number = filler.simulation("whole", filler.user("alice", "secret", "pbkdf2:sha256:1"))
@@ -374,6 +376,24 @@ def test_a_long_page_is_converted_without_holding_its_numbers(url, database):
     whys = {entry.where: entry.why for entry in report.decisions if entry.where.startswith("Page ")}
     assert whys["Page 1"] == "it has 900000 NaN or infinite numbers"
     assert "truncated" in whys["Page 2"]
+
+
+def test_payloads_in_pieces_become_the_same(url, database, monkeypatch):
+    """Whatever is in memory as a whole otherwise: damaged ones, empty ones, those that become log files."""
+    old = filled(url)
+    before = old.rows()
+    whole = adopt(database, dry_run=True)
+    monkeypatch.setattr("yaptide.persistence.adoption.stored._PIECE", 33)
+    monkeypatch.setattr(codec, "LARGE", 64)
+    report = adopt(database)
+    check_sound(database)
+    check_kept(before, columns_of(old), database)
+    assert (report.decisions, report.rows) == (whole.decisions, whole.rows)
+    for name in PAYLOADS:
+        for row in rows(database, f'SELECT compressed_data, content_size, content_sha256 FROM "{name}"'):
+            data = bytes(row.compressed_data)
+            content = text_of(data) or data
+            assert (row.content_size, row.content_sha256) == (len(content), hashlib.sha256(content).hexdigest())
 
 
 @pytest.mark.parametrize("user", PASSWORDS)
@@ -654,6 +674,50 @@ def test_a_failure_at_any_row_changes_nothing(share, old, database, monkeypatch)
     with pytest.raises(Broken):
         adopt(database)
     assert old.rows() == before
+
+
+#: Adopts a database, and is killed before the statement of a number, or before the commit.
+KILLED = """
+import os, signal, sys
+from datetime import timedelta
+from sqlalchemy import event
+from yaptide.persistence.engine import Database
+from yaptide.services import adoption
+from yaptide.services.secrets import Vault
+
+def die(*_):
+    if next(left, None) is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+database, left = Database(sys.argv[1]), iter(range(int(sys.argv[2])))
+event.listen(database.engine, sys.argv[3], die)
+options = {"stale_after": timedelta(days=7), "progress": lambda *_: None}
+adoption.adopt_database(database, Vault([os.environ["KEY"]]), dry_run=False, **options)
+"""
+#: How often it is killed on each database: more in `make stress`.
+KILLS = int(os.environ.get("KILLS", "2"))
+
+
+def test_a_process_that_is_killed_at_any_moment_changes_nothing(url, database, tmp_path):
+    old = filled(url)
+    with old.filling() as filler:  # more than what SQLite holds in memory
+        number = filler.simulation("large", 1)
+        filler.estimator(number, "dose", *(random.Random(number).randbytes(2**20) for _ in range(4)))
+    before, executed = old.rows(), []
+    sa.event.listen(database.engine, "before_cursor_execute", lambda *_: executed.append(1))
+    adopt(database, dry_run=True)
+    database.close()
+    moments = [(len(executed) * kill // KILLS, "before_cursor_execute") for kill in range(1, KILLS)]
+    for statement, name in [*moments, (0, "commit")]:
+        words = [sys.executable, "-c", KILLED, url, str(statement), name]
+        done = subprocess.run(words, env={**os.environ, "KEY": KEY}, check=False)
+        assert done.returncode == -signal.SIGKILL
+        assert old.rows() == before
+    adopt(database)
+    check_sound(database)
+    check_kept(before, columns_of(old), database)
+    for user, password in PASSWORDS.items():
+        client(database, tmp_path, user, password)
 
 
 def test_private_keys_need_a_key_to_encrypt_them(old, database):

@@ -179,6 +179,24 @@ def test_what_would_be_lost_is_refused_before_the_work(statements, words, old, u
     refused(old, url, *words)
 
 
+def test_triggers_and_indexes_in_a_file_are_refused_before_the_work(tmp_path: Path):
+    """They would disappear with the old tables; those of views stay, as do the views."""
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+    old = small(url)
+    run(
+        old,
+        'CREATE INDEX faster ON "Task" (task_state)',
+        'CREATE TRIGGER noting AFTER INSERT ON "Task" BEGIN SELECT 1; END',
+        'CREATE VIEW jobs AS SELECT job_id FROM "Simulation"',
+        "CREATE TRIGGER quiet INSTEAD OF INSERT ON jobs BEGIN SELECT 1; END",
+    )
+    refused(old, url, "lost with its old tables: index faster of table Task; trigger noting of table Task", ".schema")
+    run(old, "DROP INDEX faster", "DROP TRIGGER noting")
+    assert adopt(url).adopted
+    assert rows(url, "SELECT job_id FROM jobs") == [("whole",)]
+    assert rows(url, "SELECT name FROM sqlite_master WHERE tbl_name = 'jobs' ORDER BY 1") == [("jobs",), ("quiet",)]
+
+
 def give_to_owner(old: Old) -> None:
     tables = [*old.tables.tables, "alembic_version"]
     run(old, "GRANT ALL ON SCHEMA public TO legacy_owner")

@@ -39,7 +39,7 @@ def test_a_simulation_and_all_that_hangs_under_it_by_relations(database: Databas
         session.add(user)
     with Session(database.engine) as session:
         (result,) = session.query(UserModel).one().simulations
-        assert (result.platform, result.job_state, result.tasks[1].task_state) == ("DIRECT", "UNKNOWN", "UNKNOWN")
+        assert (result.platform, result.job_state, result.tasks[1].task_state) == ("DIRECT", "UNKNOWN", "PENDING")
         assert (datetime.now(UTC) - result.start_time).total_seconds() < 60
         stored = result.estimators[0].pages[0]
         assert codec.decode_payload(stored.compressed_data) == [1.5]

@@ -15,8 +15,10 @@ from alembic.script import ScriptDirectory
 from flask import Flask
 from sqlalchemy import CheckConstraint, delete, event, func, insert, inspect, select, text, update
 from sqlalchemy.exc import IntegrityError
+from typer.testing import CliRunner
 
 from tests.support.api import contents, counts
+from yaptide.admin import cli
 from yaptide.application import create_app
 from yaptide.domain.errors import Conflict
 from yaptide.domain.names import make_skeleton
@@ -238,10 +240,50 @@ def kill_upgrade(database: Database, words: str) -> None:
     with database.reading() as connection:
         before = schema.read_revision(connection)
     url = database.engine.url.render_as_string(hide_password=False)
+    database.close()  # an upgrade waits for other connections to end
     done = subprocess.run([sys.executable, "-c", KILLED, url, words], check=False)
     assert done.returncode == -signal.SIGKILL
     with database.reading() as connection:
         assert schema.read_revision(connection) == before
+
+
+def test_an_upgrade_is_refused_while_a_server_is_connected(empty, monkeypatch):
+    """A server that began with the old tables would write as they were, also if it is idle just now."""
+    monkeypatch.setattr("yaptide.persistence.engine.OTHERS_TIMEOUT", 0.2)
+    schema.upgrade_tables(empty, "0010")
+    server = Database(empty.engine.url.render_as_string(hide_password=False))
+    assert schema.schema_condition(server) is Condition.BEHIND
+    with pytest.raises(Conflict, match=r"cannot be upgraded while it is in use: .* Stop all servers"):
+        schema.upgrade_tables(empty)
+    assert schema.schema_condition(empty) is Condition.BEHIND
+    server.close()
+    monkeypatch.setenv("FLASK_SQLALCHEMY_DATABASE_URI", empty.engine.url.render_as_string(hide_password=False))
+    empty.close()
+    done = CliRunner().invoke(cli.app, ["db", "upgrade"])
+    assert done.exit_code == 0, done.output
+    assert ("additional disk space" in done.stderr) is empty.is_sqlite
+    assert schema.schema_condition(server) is Condition.CURRENT  # and it is not locked out
+    with server.writing() as connection:
+        connection.execute(text("""INSERT INTO "Cluster" (cluster_name) VALUES ('ares')"""))
+    server.close()
+
+
+@pytest.mark.parametrize("empty", ["postgresql"], indirect=True)
+def test_a_server_that_connects_during_an_upgrade_stops_it(empty, monkeypatch):
+    monkeypatch.setattr("yaptide.persistence.engine.OTHERS_TIMEOUT", 0.2)
+    schema.upgrade_tables(empty, "0010")
+    server = Database(empty.engine.url.render_as_string(hide_password=False))
+
+    def connect(_connection, _cursor, statement, *_rest):
+        if "CREATE TABLE" in statement:
+            server.engine.connect().close()  # it waits in the pool
+
+    event.listen(empty.engine, "before_cursor_execute", connect)
+    with pytest.raises(Conflict, match="other connections of yaptide"):
+        schema.upgrade_tables(empty)
+    event.remove(empty.engine, "before_cursor_execute", connect)
+    server.close()
+    assert schema.schema_condition(empty) is Condition.BEHIND
 
 
 def test_users_who_look_alike_go_on_and_the_oldest_keeps_others_from_the_look(empty):

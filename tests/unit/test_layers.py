@@ -22,6 +22,9 @@ LAYERS = {
     "domain": (),
     "editor": ("domain",),
     "persistence": ("domain", "disk"),
+    # For scripts written for the older backend: what they import has these names.
+    "persistence.database": ("domain", "persistence", "services.passwords"),
+    "utils": ("domain",),
     "simulators": ("domain", "disk", "editor"),
     "platforms.batch.schedulers": ("domain",),
     "services": ("domain", "disk", "editor", "persistence", "simulators", "platforms.batch.schedulers"),
@@ -42,6 +45,7 @@ _HTTP = ("api", "web", "application")
 LIBRARIES = {
     "sqlalchemy": {
         "persistence": ("sqlalchemy",),
+        "persistence.database": ("sqlalchemy",),
         # Transactions begin in services, queries are written below: these are what is handed from one to the other.
         "services": ("sqlalchemy.Connection", "sqlalchemy.Row", "sqlalchemy.exc"),
         "admin": ("sqlalchemy",),

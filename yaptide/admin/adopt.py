@@ -40,7 +40,7 @@ def adopt_database(
     database, limit = Database(settings.url), timedelta(days=stale_after)
     require_file(database)
     with closing(database), progress_bar() as show_progress:
-        _show_room(adoption.measure_room(database))
+        show_room(adoption.measure_room(database))
         vault, progress = Vault(settings.secrets), partial(show_progress, "rows")
         report = adoption.adopt_database(database, vault, stale_after=limit, dry_run=dry_run, progress=progress)
     if as_json:
@@ -49,7 +49,8 @@ def adopt_database(
         _show(report, dry_run=dry_run)
 
 
-def _show_room(room: Room) -> None:
+def show_room(room: Room) -> None:
+    """Print how much additional disk space is needed at most, and how much is free."""
     free = "on the server" if room.free is None else f"({format_bytes(room.free)} are free)"
     print_message(f"Needs up to {format_bytes(room.needed)} of additional disk space {free}")
 

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from yaptide.admin.adopt import show_room
 from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import out, print_json, print_message
 from yaptide.admin.store import configured_database
 from yaptide.domain.errors import InvalidInput
 from yaptide.persistence import schema
 from yaptide.persistence.diagram import class_diagram
+from yaptide.services.adoption import measure_room
 
 app = typer.Typer(help="Manage the database: schema, contents, integrity, backups.", no_args_is_help=True)
 
@@ -21,10 +23,14 @@ app = typer.Typer(help="Manage the database: schema, contents, integrity, backup
 def upgrade_tables() -> None:
     """Create the tables, or upgrade them to this version. Data is kept; foreign databases are not touched.
 
+    Stop all servers on this database first.
+
     Example: FLASK_SQLALCHEMY_DATABASE_URI=postgresql+psycopg://me@localhost/yaptide yaptide db upgrade
     """
     database = configured_database()
     before = schema.schema_condition(database)
+    if before is schema.Condition.BEHIND and database.is_sqlite:
+        show_room(measure_room(database))
     schema.upgrade_tables(database)
     if before is schema.Condition.CURRENT:
         print_message(f"The database is up to date: revision {schema.HEAD}")

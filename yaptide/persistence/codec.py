@@ -55,7 +55,9 @@ _STRING_OR_NUMBER = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|NaN|-?Infinity', re.D
 _OTHER_WORDS = (b"NaN", b"-Infinity", b"Infinity")
 #: Numbers of a list, as Python writes them, except its last.
 _RUN = re.compile(rb"(?:(?:-?[0-9][0-9.eE+-]*|NaN|-?Infinity),\s*){2,}")
-_LONG_DATA = 1 << 20
+#: Texts up to this length are held in memory as they are; of longer ones, strings up to the second length are kept.
+_SHORT = 4 << 20
+_LONG_STRING = 1 << 16
 _QUOTE = re.compile(b'"')
 _STRING_END = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _LONGEST_WORD = max(map(len, _OTHER_WORDS))
@@ -63,12 +65,12 @@ _LONGEST_WORD = max(map(len, _OTHER_WORDS))
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """A large JSON text without its long lists of numbers: what remains, as JSON `text`.
+    """A JSON text; a large one without its long lists of numbers, and with long strings emptied (None: still too long).
 
     `size` and `sha256` are those of the whole text, `missing` counts its numbers that JSON does not have.
     """
 
-    text: bytes
+    text: bytes | None
     size: int
     sha256: str
     missing: int
@@ -191,7 +193,7 @@ def decode_payload(data: bytes) -> Any:
 def decode_readable_text(text: bytes) -> Any:
     """Return the value of a foreign JSON text with null for missing numbers; raise InvalidInput if it is not JSON."""
     try:
-        return orjson.loads(b"".join(json_words([text])))
+        return orjson.loads(text if _json_numbers_only(text) else b"".join(json_words([text])))
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"A stored payload is damaged: {error}") from error
 
@@ -203,30 +205,73 @@ def numbers_replaced(text: bytes) -> int:
     return sum(match[0] in _OTHER_WORDS for match in _STRING_OR_NUMBER.finditer(text))
 
 
-def is_long(data: bytes) -> bool:
-    """Return whether the text of a payload may be too long to hold it, and its value, in memory."""
-    return len(data) > _LONG_DATA or (len(data) >= _TRAILER.size and _TRAILER.unpack(data[-_TRAILER.size :])[1] > LARGE)
-
-
-def read_outline(data: bytes) -> Outline | None:
-    """Return the outline of a foreign payload, without holding its text in memory; None if it is too long, too.
+def read_outline(chunks: Iterable[bytes | memoryview]) -> Outline:
+    """Return the outline of a foreign payload given in pieces; a long text is not held in memory.
 
     Raises InvalidInput if the payload is damaged.
     """
-    digest, size, missing, rest, texts = hashlib.sha256(), 0, 0, b"", list[bytes]()
-    for piece in inflate_pieces(slice_data(data)):
-        digest.update(piece)
-        size += len(piece)
+    digest, size = hashlib.sha256(), 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal size
+        for piece in inflate_pieces(chunks):
+            digest.update(piece)
+            size += len(piece)
+            yield piece
+
+    pieces = counted()
+    text: bytes | None = b"".join(_take_pieces(pieces, _SHORT))
+    rest = next(pieces, None)
+    if rest is None:
+        missing = numbers_replaced(text or b"")
+    else:
+        text, missing = _shortened(chain((text or b"", rest), pieces))
+    return Outline(text, size, digest.hexdigest(), missing)
+
+
+def _take_pieces(pieces: Iterator[bytes], length: int) -> Iterator[bytes]:
+    """Yield the first pieces, of at least `length` bytes."""
+    taken = 0
+    while taken < length and (piece := next(pieces, None)) is not None:
+        yield piece
+        taken += len(piece)
+
+
+def _shortened(pieces: Iterable[bytes]) -> tuple[bytes | None, int]:
+    """Return a JSON text without its long lists and strings (None if it is long even so), and its missing numbers."""
+    missing, is_too_long, rest, text = 0, False, b"", bytearray()
+    for piece in _empty_long_strings(pieces):
         whole = rest + piece
         cut = whole.rfind(b",") + 1  # no number, and no word, is cut in two
         rest = whole[cut:]
         for run in _RUN.findall(whole[:cut]):
             missing += run.count(b"NaN") + run.count(b"Infinity")
-        texts.append(_RUN.sub(b"", whole[:cut]))
-        if sum(map(len, texts)) + len(rest) > LARGE:
-            return None
-    text = b"".join([*texts, rest])
-    return Outline(text, size, digest.hexdigest(), missing + numbers_replaced(text))
+        text += _RUN.sub(b"", whole[:cut])
+        if len(text) + len(rest) > LARGE:
+            missing += numbers_replaced(bytes(text + rest))
+            is_too_long, rest = True, b""
+            text.clear()
+    whole = bytes(text + rest)
+    return (None if is_too_long else whole), missing + numbers_replaced(whole)
+
+
+def _empty_long_strings(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield JSON text, given in pieces, with long strings replaced by empty ones."""
+    in_string, is_long, rest = False, False, b""
+    for chunk in chunks:
+        text, done, pieces = rest + chunk, 0, list[bytes]()
+        while closed := (_STRING_END.match if in_string else _QUOTE.search)(text, done):
+            part = text[done : closed.end()]
+            pieces.append(b'"' if in_string and (is_long or len(part) > _LONG_STRING) else part)
+            done, in_string, is_long = closed.end(), not in_string, False
+        last = text[done:]
+        if not in_string:
+            pieces.append(last)
+            rest = b""
+        else:
+            is_long = is_long or len(last) > _LONG_STRING
+            rest = last[len(last) - _cut_escape(last) :] if is_long else last
+        yield b"".join(pieces)
 
 
 def holds_other_words(chunks: Iterable[bytes | memoryview]) -> bool:

@@ -11,7 +11,7 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, Row, create_engine, event, exc, make_url
+from sqlalchemy import URL, Connection, Engine, Row, Transaction, create_engine, event, exc, make_url
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
 from yaptide.domain.errors import (
@@ -40,6 +40,11 @@ _CONTENTION = ("40001", "40P01")  # serialisation failure, deadlock
 _LOCKED = "55P03"
 _TRIES = 5
 _OURS = "SELECT count(*) = 0 OR sum(name = 'StateHistory') > 0 FROM sqlite_master WHERE type = 'table'"
+#: Seconds that an upgrade waits for other processes to disconnect.
+OTHERS_TIMEOUT = 5.0
+_APPLICATION = "yaptide"
+_OTHERS = """SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = %s AND pid <> pg_backend_pid()"""
 #: Option for statements that return payloads: otherwise PostgreSQL sends them as hexadecimal text.
 IN_BINARY = {"yaptide_binary": True}
 _READ_ONLY = {"postgresql_readonly": True, "yaptide_reading": True}
@@ -110,19 +115,22 @@ class Database:
             yield connection
 
     @contextmanager
-    def migrating(self) -> Iterator[Connection]:
+    def migrating(self, *, alone: bool = False) -> Iterator[Connection]:
         """Begin a transaction that may rebuild tables.
 
         SQLite rebuilds a table by dropping the old one, which would delete all rows that refer to it: foreign keys are
         off during the transaction, and checked before the commit. Raises Conflict, with everything rolled back, if a
-        row has lost its parent.
+        row has lost its parent, or if the transaction must be `alone` and other processes of yaptide are connected:
+        a server that began with the old tables would go on writing as they were.
         """
+        if alone and not self.in_memory:
+            self.close()  # idle connections of this process are not others
         with _translated(), self.engine.connect() as connection:
             if self.is_sqlite:
                 # A rebuilt table takes the old one's name. A user's own view on it must not block that.
                 _run(connection.connection, "PRAGMA foreign_keys=OFF", "PRAGMA legacy_alter_table=ON")
             try:
-                with connection.begin():
+                with _begin_alone(connection) if alone and not self.in_memory else connection.begin():
                     if not self.is_sqlite:  # a migration may compute for long between two statements
                         connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
                     yield connection
@@ -131,6 +139,8 @@ class Database:
             finally:
                 if self.is_sqlite:
                     _run(connection.connection, "PRAGMA legacy_alter_table=OFF", "PRAGMA foreign_keys=ON")
+                if alone and self.is_sqlite and not self.in_memory:
+                    connection.invalidate()  # closing it ends the exclusive lock
 
     @property
     def address(self) -> str:
@@ -177,6 +187,56 @@ class Database:
         return engine.execution_options(**_READ_ONLY)
 
 
+@contextmanager
+def _begin_alone(connection: Connection) -> Iterator[None]:
+    """Begin a transaction during which no other process of yaptide is connected, or raise Conflict."""
+    if connection.dialect.name == "sqlite":
+        with _begin_exclusive(connection):
+            yield
+        return
+    with connection.begin():
+        # Another upgrade is no obstacle: it waits until this one has ended, and finds its work done.
+        connection.exec_driver_sql(f"SET LOCAL application_name = '{_APPLICATION} upgrade'")
+        _check_alone(connection)
+        yield
+        _check_alone(connection)  # a server may have connected meanwhile
+
+
+def _begin_exclusive(connection: Connection) -> Transaction:
+    """Begin a transaction on an SQLite file that no other connection has open, or raise Conflict.
+
+    Every connection in WAL mode holds a shared lock on the file, also between its transactions.
+    """
+    timeout = f"PRAGMA busy_timeout={round(OTHERS_TIMEOUT * 1000)}"
+    _run(connection.connection, timeout, "PRAGMA locking_mode=EXCLUSIVE")
+    try:
+        return connection.begin()
+    except exc.OperationalError as error:
+        if "database is locked" not in str(error.orig):
+            raise
+        raise _others("another program has the file open") from error
+
+
+def _check_alone(connection: Connection) -> None:
+    """Check that no other process of yaptide is connected to a PostgreSQL database; wait for those that are ending."""
+    deadline = time.monotonic() + OTHERS_TIMEOUT
+    while True:
+        connection.exec_driver_sql("SELECT pg_stat_clear_snapshot()")  # otherwise it shows the connections of before
+        others = connection.exec_driver_sql(_OTHERS, (_APPLICATION,)).scalar_one()
+        if not others:
+            return
+        if time.monotonic() > deadline:
+            raise _others(f"other connections of yaptide: {others}")
+        connection.exec_driver_sql("SELECT pg_sleep(0.1)")
+
+
+def _others(reason: str) -> Conflict:
+    return Conflict(
+        f"The database cannot be upgraded while it is in use: {reason}. Nothing was changed. Stop all servers and "
+        "other commands of yaptide, upgrade, then start the servers of this version"
+    )
+
+
 def retry_contended(operation: Callable[P, R]) -> Callable[P, R]:
     """Decorate an operation so that it runs again if the database aborted its transaction (Contended).
 
@@ -218,7 +278,7 @@ def _options(url: URL) -> dict[str, Any]:
         return {
             "pool_size": 10,
             "max_overflow": 20,
-            "connect_args": {"connect_timeout": 10, "application_name": "yaptide"},
+            "connect_args": {"connect_timeout": 10, "application_name": _APPLICATION},
         }
     options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT, "check_same_thread": False}}
     if url.database in (None, "", ":memory:"):

@@ -58,15 +58,20 @@ def known_revisions() -> list[str]:
 def upgrade_tables(database: Database, target: str = HEAD) -> None:
     """Create the tables, or upgrade them to `target`; a current database is left unchanged.
 
-    Raises Conflict if the database has foreign tables or was created by a newer version.
+    Raises Conflict if the database has foreign tables or was created by a newer version, or if other processes of
+    yaptide are connected to tables that have to be upgraded.
     """
     condition = schema_condition(database)
     if condition is Condition.FOREIGN:
         raise _foreign()
     if condition is Condition.CURRENT and target == HEAD:
         return
-    with database.migrating() as connection:
-        migrate_tables(connection, target)
+    try:
+        with database.migrating(alone=condition is Condition.BEHIND) as connection:
+            migrate_tables(connection, target)
+    except Conflict:
+        if target != HEAD or schema_condition(database) is not Condition.CURRENT:
+            raise  # otherwise the other process has upgraded them meanwhile
 
 
 def downgrade_tables(database: Database, target: str) -> None:

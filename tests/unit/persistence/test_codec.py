@@ -1,6 +1,7 @@
 """Payloads: what is stored comes back bit by bit, alone and stitched, and damage does not go unnoticed."""
 
 import gzip
+import hashlib
 import json
 import math
 import struct
@@ -229,3 +230,49 @@ def test_pages_of_others_name_the_values_that_do_not_exist():
         "data": {"unit": "Gy", "values": [1.5, 0.0, 0.0], "missing": [[1, 2]]},
         "metadata": {"x": None},
     }
+
+
+# Outlines
+
+TEXTS = st.text(st.sampled_from('ab"\\,[{:é NaN'), max_size=30)
+VALUES = st.recursive(
+    TEXTS | st.integers() | st.floats() | st.none() | st.booleans(),
+    lambda inner: st.lists(inner, max_size=9) | st.dictionaries(TEXTS, inner, max_size=4) | st.lists(st.floats()),
+)
+
+
+@given(VALUES, st.integers(1, 40), st.integers(0, 1))
+def test_an_outline_has_the_facts_of_its_text(value, piece, short):
+    """In pieces of any size, with strings and lists that are left out."""
+    text = json.dumps(value, ensure_ascii=False).encode()
+    with pytest.MonkeyPatch.context() as patched:
+        for name, size in (("_CHUNK", piece), ("_SHORT", short * 1000), ("_LONG_STRING", 12)):
+            patched.setattr(codec, name, size)
+        outline = codec.read_outline([gzip.compress(text)])
+    assert (outline.size, outline.sha256) == (len(text), hashlib.sha256(text).hexdigest())
+    assert outline.missing == codec.numbers_replaced(text)
+    read = codec.decode_readable_text(outline.text)
+    assert type(read) is type(orjson.loads(b"".join(codec.json_words([text]))))
+    if isinstance(value, dict) and all(len(name.encode()) < 6 for name in value):
+        assert list(read) == list(value)
+
+
+def test_a_text_that_is_too_long_has_no_outline(monkeypatch):
+    monkeypatch.setattr(codec, "_SHORT", 10)
+    monkeypatch.setattr(codec, "_CHUNK", 500)
+    monkeypatch.setattr(codec, "LARGE", 1000)
+    text = json.dumps([[number] for number in range(1000)] + [float("nan")]).encode()
+    outline = codec.read_outline([gzip.compress(text)])
+    assert (outline.text, outline.size, outline.missing) == (None, len(text), 1)
+    with pytest.raises(InvalidInput, match="truncated"):
+        codec.read_outline([gzip.compress(text)[:-9]])
+
+
+def test_the_strings_of_an_outline_are_short(monkeypatch):
+    monkeypatch.setattr(codec, "_SHORT", 10)
+    monkeypatch.setattr(codec, "_CHUNK", 500)
+    monkeypatch.setattr(codec, "_LONG_STRING", 100)
+    logs = {"a.log": 'x"\\' * 10_000, "b.log": "short", "c.log": "NaN, " * 2_000}
+    outline = codec.read_outline([gzip.compress(json.dumps(logs).encode())])
+    assert orjson.loads(outline.text) == {"a.log": "", "b.log": "short", "c.log": ""}
+    assert outline.missing == 0

@@ -1,23 +1,29 @@
-"""Inputs, log files, estimators and pages: one payload in memory at a time, copied byte for byte.
+"""Inputs, log files, estimators and pages: copied byte for byte, large ones in pieces.
 
 Only payloads without a place in the new tables are encoded again: an input beside a newer one, and log files that are
 not names with texts, become log files.
 """
 
 import base64
-import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+import codecs
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import IO, Any
 
-from sqlalchemy import func, select, type_coerce, update
+from sqlalchemy import Table, func, select, type_coerce, update
 from sqlalchemy.types import NullType
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.persistence import codec
-from yaptide.persistence.adoption.values import to_bytes, to_int32, to_text, unused_numbers
+from yaptide.persistence.adoption.stored import Stored, open_stored
+from yaptide.persistence.adoption.values import to_int32, to_text, unused_numbers
 from yaptide.persistence.adoption.work import Names, Work
-from yaptide.persistence.engine import IN_BINARY, Record
+from yaptide.persistence.engine import Record
+from yaptide.persistence.payload import AnyPayload, LargePayload
+from yaptide.persistence.queries import blobs
 
 _OF_SIMULATIONS = ("Input", "Logfiles", "Estimator")
 
@@ -37,22 +43,20 @@ def copy_payloads(work: Work) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _OldPayload:
-    """An old payload: `content` is its text (None: damaged), `value` the value of the text (None also if not JSON).
+    """An old payload: `size` and `sha256` are those of its text, or of its bytes if it is damaged.
 
-    Of a long text, only the `outline` is in memory: `value` has no long lists of numbers then.
+    `value` is the value of the text, of a long one without its numbers and long strings; None if it is not JSON.
     """
 
-    data: bytes
-    content: bytes | None
+    stored: Stored
+    size: int
+    sha256: str
+    is_damaged: bool = False
     value: Any = None
-    outline: codec.Outline | None = None
 
-    def payload(self) -> codec.Payload:
-        """Return the payload to be stored, byte for byte; size and digest of a damaged one are those of its bytes."""
-        if self.outline is not None:
-            return codec.Payload(self.data, self.outline.size, self.outline.sha256)
-        content = self.data if self.content is None else self.content
-        return codec.Payload(self.data, len(content), hashlib.sha256(content).hexdigest())
+    def copy_to(self, table: Table, row: Mapping[str, Any]) -> None:
+        """Insert a row with this payload, byte for byte, into a new table."""
+        self.stored.copy_to(table, {**row, "content_size": self.size, "content_sha256": self.sha256})
 
 
 class _Payloads:
@@ -86,40 +90,55 @@ class _Payloads:
 
     def _copy_logfiles(self, number: int) -> None:
         old = self._examined("Logfiles", number)
-        if _are_log_files(old.value):
-            self._add_logfiles(number, number, old.payload())
-        else:
+        if not _are_log_files(old.value):
             self._decide("Logfiles", number, "became one log file", "it was not an object of names and texts")
-            self._add_logfiles(number, number, _as_log_file(f"logfiles-{number}", old))
+            self._add_as_log_file(number, number, f"logfiles-{number}", old)
+        elif self._is_new_log(number, old.sha256):
+            old.copy_to(self.work.new["Logfiles"], {"id": number, "simulation_id": self.id})
 
-    def _add_logfiles(self, number: int, came_from: int, payload: codec.Payload) -> None:
-        if payload.sha256 in self._log_digests:
+    def _add_as_log_file(self, number: int, came_from: int, name: str, old: _OldPayload) -> None:
+        with tempfile.TemporaryFile() as file:
+            payload = _as_log_file(name, old, file)
+            if not self._is_new_log(came_from, payload.sha256):
+                return
+            row = {"id": number, "simulation_id": self.id}
+            if isinstance(payload, LargePayload):
+                blobs.add_blob(self.work.connection, row, payload, self.work.new["Logfiles"])
+            else:
+                self.work.add("Logfiles", [row | payload.columns()])
+
+    def _is_new_log(self, came_from: int, sha256: str) -> bool:
+        """Return whether no identical log files were added before; otherwise report this."""
+        if sha256 in self._log_digests:
             self._decide("Logfiles", came_from, "dropped", "the simulation has identical log files")
-            return
-        self._log_digests.add(payload.sha256)
-        self.work.add("Logfiles", [{"id": number, "simulation_id": self.id, **payload.columns()}])
+            return False
+        self._log_digests.add(sha256)
+        return True
 
     # Input
 
     def _copy_inputs(self, numbers: list[int]) -> None:
         """Keep the newest input with contents; convert older ones to log files, so that they are not taken for it."""
-        with_contents = [number for number in numbers if self._read("Input", number)]
+        with_contents = [number for number in numbers if self._stored("Input", number).length]
         newest = max(with_contents or numbers, default=None)
-        newest_payload = None if newest is None else self._examined("Input", newest)
-        payload = codec.encode_payload(self._empty("Input")) if newest_payload is None else newest_payload.payload()
         if newest is None:
-            newest = self.work.next_id("Input")
-            self._decide("Input", newest, "created empty", "the simulation had none")
-        self.work.add("Input", [{"id": newest, "simulation_id": self.id, **payload.columns()}])
+            kept_number, kept = self.work.next_id("Input"), codec.encode_payload(self._empty("Input"))
+            self._decide("Input", kept_number, "created empty", "the simulation had none")
+            self.work.add("Input", [{"id": kept_number, "simulation_id": self.id, **kept.columns()}])
+            return
+        newest_input = self._examined("Input", newest)
+        newest_input.copy_to(self.work.new["Input"], {"id": newest, "simulation_id": self.id})
         for number in numbers:
-            if number == newest:
-                continue
-            older = self._examined("Input", number) if number in with_contents else None
-            if older is None or older.payload().sha256 == payload.sha256:
-                self._decide("Input", number, "dropped", f"it was empty, or identical to input {newest}")
-            else:
-                self._decide("Input", number, f"became the log file input-{number}.json", f"input {newest} is newer")
-                self._add_logfiles(self.work.next_id("Logfiles"), number, _as_log_file(f"input-{number}", older))
+            if number != newest:
+                older = self._examined("Input", number) if number in with_contents else None
+                self._keep_older_input(number, older, newest, newest_input.sha256)
+
+    def _keep_older_input(self, number: int, older: _OldPayload | None, newest: int, newest_sha256: str) -> None:
+        if older is None or older.sha256 == newest_sha256:
+            self._decide("Input", number, "dropped", f"it was empty, or identical to input {newest}")
+        else:
+            self._decide("Input", number, f"became the log file input-{number}.json", f"input {newest} is newer")
+            self._add_as_log_file(self.work.next_id("Logfiles"), number, f"input-{number}", older)
 
     # Results
 
@@ -131,7 +150,7 @@ class _Payloads:
         # Rows that are older than this column have its default.
         file_name = to_text(row._mapping.get("file_name")) or _at(old.value, "name") or to_text(row.name)
         values = {"id": row.id, "simulation_id": self.id, "name": name, "file_name": str(file_name)}
-        self.work.add("Estimator", [values | old.payload().columns()])
+        old.copy_to(self.work.new["Estimator"], values)
         self._copy_pages(row.id, name)
 
     def _copy_pages(self, estimator_id: int, estimator: str) -> None:
@@ -161,7 +180,7 @@ class _Payloads:
             dimension = max(to_int32(_at(old.value, "dimensions")) or 0, 0)
         values = {"id": row.id, "estimator_id": row.estimator_id, "page_number": number}
         values |= {"page_name": to_text(name), "page_dimension": dimension}
-        self.work.add("Page", [values | old.payload().columns()])
+        old.copy_to(self.work.new["Page"], values)
 
     def _unused_pages(self, estimator_id: int) -> Iterator[int]:
         page = self.work.old["Page"]
@@ -170,34 +189,35 @@ class _Payloads:
 
     # One payload
 
-    def _read(self, table: str, number: int) -> bytes:
-        old = self.work.old[table]
-        query = select(old.c.compressed_data).where(old.c.id == number)
-        return to_bytes(self.work.connection.execute(query, execution_options=IN_BINARY).scalar())
+    def _stored(self, table: str, number: int) -> Stored:
+        return open_stored(self.work.connection, self.work.old[table], number)
 
     def _examined(self, table: str, number: int, name: str = "") -> _OldPayload:
         """Read and decode a payload, and report what is wrong with it."""
-        stored = self._read(table, number)
-        if not stored:
+        stored = self._stored(table, number)
+        if not stored.length:
             self._decide(table, number, "replaced by an empty value", "its payload was null or empty")
-            stored = codec.encode_payload(self._empty(table, name)).data
+            empty = codec.encode_payload(self._empty(table, name)).data
+            stored = replace(stored, length=len(empty), data=empty)
         try:
-            is_long = table in ("Estimator", "Page") and codec.is_long(stored)
-            outline = codec.read_outline(stored) if is_long else None
-            content = codec.decode_text(stored) if outline is None else outline.text
+            outline = codec.read_outline(stored.chunks())
         except InvalidInput as damage:
             self._decide(table, number, "its bytes are kept", str(damage))
-            return _OldPayload(stored, None)
-        missing = codec.numbers_replaced(content) if outline is None else outline.missing
-        if missing and table != "Logfiles":  # log files are texts, not numbers
+            return _OldPayload(stored, stored.length, stored.digest(), is_damaged=True)
+        if outline.missing and table != "Logfiles":  # log files are texts, not numbers
             what = "its bytes are kept; readers get null instead, or a 0 that data.missing lists"
-            self._decide(table, number, what, f"it has {missing} NaN or infinite numbers")
+            self._decide(table, number, what, f"it has {outline.missing} NaN or infinite numbers")
+        return _OldPayload(stored, outline.size, outline.sha256, value=self._value(table, number, outline))
+
+    def _value(self, table: str, number: int, outline: codec.Outline) -> Any:
+        if outline.text is None:
+            self._decide(table, number, "its bytes are kept", "it is too large to be checked")
+            return None
         try:
-            value = codec.decode_payload(stored) if outline is None else codec.decode_readable_text(content)
+            return codec.decode_readable_text(outline.text)
         except InvalidInput as damage:
             self._decide(table, number, "its bytes are kept", str(damage))
-            return _OldPayload(stored, content, outline=outline)
-        return _OldPayload(stored, content, value, outline)
+            return None
 
     def _empty(self, table: str, name: str = "") -> Any:
         """Return a replacement for a missing payload, in the shape that readers expect."""
@@ -221,14 +241,32 @@ def _are_log_files(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
 
-def _as_log_file(name: str, old: _OldPayload) -> codec.Payload:
-    """Return a payload as one log file: its text, or its bytes in base64 if it cannot be decoded."""
-    try:
-        if old.content is not None:
-            return codec.encode_payload({f"{name}.json": old.content.decode()})
-    except UnicodeDecodeError:
-        pass
-    return codec.encode_payload({f"{name}.json.gz.base64": base64.b64encode(old.data).decode()})
+def _as_log_file(name: str, old: _OldPayload, file: IO[bytes]) -> AnyPayload:
+    """Return a payload as one log file: its text, or its bytes in base64 if it cannot be decoded.
+
+    A large one is in `file`.
+    """
+    with suppress(UnicodeDecodeError):
+        if not old.is_damaged:
+            text = _as_strings(codec.inflate_pieces(old.stored.chunks()))
+            return codec.encode_pieces(_named(f"{name}.json", text), file)
+    encoded = (base64.b64encode(chunk) for chunk in old.stored.chunks())
+    return codec.encode_pieces(_named(f"{name}.json.gz.base64", encoded), file)
+
+
+def _named(name: str, text: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield a JSON object with one string, given in pieces as in JSON, without quotes."""
+    yield b'{"%s":"' % name.encode()
+    yield from text
+    yield b'"}'
+
+
+def _as_strings(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield UTF-8 text as the contents of a JSON string; raise UnicodeDecodeError if it is no UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for piece in pieces:
+        yield json.dumps(decoder.decode(piece), ensure_ascii=False).encode()[1:-1]
+    decoder.decode(b"", final=True)
 
 
 def _at(value: Any, *keys: str) -> Any:

@@ -1,7 +1,8 @@
-"""The surroundings of the old tables on a PostgreSQL server: their owner, views on them, privileges of other roles.
+"""The surroundings of the old tables: on a PostgreSQL server their owner, views on them, privileges of other roles.
 
 Dropping a table drops its privileges, and fails while a view needs it. So views are dropped first and created again at
-the end, and privileges are granted again. Anything else that would be lost is refused before the work begins.
+the end, and privileges are granted again. Anything else that would be lost is refused before the work begins; in an
+SQLite file, these are triggers and indexes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -107,6 +108,14 @@ _SEQUENCES = text(
     """
 )
 
+#: Triggers and indexes in an SQLite file. Indexes of the table definitions themselves have no statement.
+_OBJECTS_OF_FILE = text(
+    """
+    SELECT tbl_name, type || ' ' || name || ' of table ' || tbl_name FROM sqlite_master
+    WHERE type IN ('trigger', 'index') AND sql NOT NULL ORDER BY 2
+    """
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -137,6 +146,8 @@ def save_surroundings(connection: Connection) -> Surroundings:
     objects depend on them that cannot be restored.
     """
     if connection.dialect.name != "postgresql":
+        objects = connection.execute(_OBJECTS_OF_FILE).all()
+        _refuse_losses([description for table, description in objects if table in COLUMNS], "the command .schema")
         return Surroundings()
     names = [*COLUMNS, "alembic_version"]
     tables = connection.execute(_TABLES, {"names": names}).all()
@@ -233,10 +244,15 @@ def _check_views(views: Sequence[Record]) -> None:
 def _check_other_objects(connection: Connection, tables: Sequence[Record], relations: list[int]) -> None:
     objects = list(connection.execute(_OTHER_OBJECTS, {"relations": relations}).scalars())
     objects += [f"row security of table {row.relname}" for row in tables if row.relrowsecurity]
+    _refuse_losses(objects, "pg_dump")
+
+
+def _refuse_losses(objects: Sequence[str], tool: str) -> None:
+    """Raise Conflict if any objects would be lost with the tables; `tool` prints their definitions."""
     if objects:
         raise _refusal(
             f"these would be lost with its old tables: {'; '.join(objects)}. "
-            "Save their definitions with pg_dump, drop them, and create them again afterwards"
+            f"Save their definitions with {tool}, drop them, and create them again afterwards"
         )
 
 

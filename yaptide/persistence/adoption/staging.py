@@ -8,8 +8,10 @@ from sqlalchemy.types import NullType
 from yaptide.persistence.adoption.legacy import COLUMNS, list_tables
 from yaptide.persistence.schema import migrate_tables
 
-#: The revision into which rows are copied. Later migrations then run as on any other yaptide database.
-_COPIED_INTO = "0001"
+#: The revision into which rows are copied: the first with payloads of pages at the end of their rows, so that SQLite
+#: need not hold them in memory. Later migrations then run as on any other yaptide database; one drops the counts.
+_COPIED_INTO = "0003"
+_NOT_FILLED = ("alembic_version", "SimulationCount")
 
 _PREFIX = "adopted_"
 
@@ -53,16 +55,16 @@ def put_aside(connection: Connection) -> dict[str, Table]:
 
 
 def make_ours(connection: Connection) -> dict[str, Table]:
-    """Create the new tables with the first migration; return them by name."""
+    """Create the new tables with the first migrations; return them by name."""
     migrate_tables(connection, _COPIED_INTO)
-    names = sorted(list_tables(connection) - {"alembic_version"})
+    names = sorted(list_tables(connection).difference(_NOT_FILLED))
     ours = [name for name in names if not name.startswith(_PREFIX)]
     # Read from the database: the models are those of the newest revision.
     return {name: Table(name, MetaData(), autoload_with=connection, resolve_fks=False) for name in ours}
 
 
 def bring_up_to_date(connection: Connection) -> None:
-    """Apply the migrations after the first."""
+    """Apply the later migrations."""
     migrate_tables(connection, "head")
 
 

@@ -42,7 +42,7 @@ class TaskModel(ClaimMixin, Base):
     )
     task_state: Mapped[EntityState] = mapped_column(
         state_column("task_state", checked=False),
-        default=EntityState.UNKNOWN,
+        default=EntityState.PENDING,
         doc="State; final states never change",
     )
     estimated_time: Mapped[int | None] = mapped_column(doc="Remaining time estimated by the simulator, seconds")

@@ -1,10 +1,10 @@
-"""Pages too large for memory: written and read in parts, for each database in its own way."""
+"""Payloads too large for memory: written and read in parts, for each database in its own way."""
 
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from sqlalchemy import Connection, func, insert, literal_column, select, text
+from sqlalchemy import Connection, Table, func, insert, literal_column, select, text
 
 from yaptide.persistence.engine import IN_BINARY
 from yaptide.persistence.models.tables import PAGE
@@ -17,21 +17,21 @@ _ADD_PIECE = text("INSERT INTO payload_pieces (n, data) VALUES (:n, :data)")
 _JOINED: Any = literal_column("(SELECT string_agg(data, ''::bytea ORDER BY n) FROM payload_pieces)")
 
 
-def add_blob(connection: Connection, values: Mapping[str, Any], payload: LargePayload) -> None:
-    """Insert a page with a large payload in the current transaction."""
+def add_blob(connection: Connection, values: Mapping[str, Any], payload: LargePayload, table: Table = PAGE) -> None:
+    """Insert a row with a large payload in the current transaction."""
     row = {**values, "content_size": payload.size, "content_sha256": payload.sha256}
     if connection.dialect.name == "sqlite":
         empty = func.zeroblob(payload.length)
-        added = insert(PAGE).values(**row, compressed_data=empty).returning(PAGE.c.id)
+        added = insert(table).values(**row, compressed_data=empty).returning(table.c.id)
         number = connection.execute(added).scalar_one()
-        with _driver(connection).blobopen(PAGE.name, "compressed_data", number) as blob:
+        with _driver(connection).blobopen(table.name, "compressed_data", number) as blob:
             for piece in payload.chunks():
                 blob.write(piece)
     else:
         connection.execute(_PIECES)
         for number, piece in enumerate(payload.chunks()):
             connection.execute(_ADD_PIECE, {"n": number, "data": piece})
-        connection.execute(insert(PAGE).values(**row, compressed_data=_JOINED))
+        connection.execute(insert(table).values(**row, compressed_data=_JOINED))
         connection.execute(text("DROP TABLE payload_pieces"))
 
 
