@@ -196,6 +196,29 @@ class SlurmCluster:
         finally:
             self.command("scontrol", "update", "PartitionName=main", "State=UP")
 
+    @contextlib.contextmanager
+    def manners(self, shell: str, start_up: str, text: str, **commands: str) -> Iterator[None]:
+        """Give the account another login shell, its start-up file `start_up`, and commands of its own on the PATH.
+
+        A command is a shell script, in which `$REAL` is the real command. Needs root for a shell other than bash.
+        """
+        home = self.folder / "home" if _is_root() else Path.home()
+        bin_folder = self.folder / "bin"
+        bin_folder.mkdir(exist_ok=True)
+        for name, script in commands.items():
+            (bin_folder / name).write_text(f"#!/bin/sh\nREAL={find_program(name)}\n{script}\n")
+            (bin_folder / name).chmod(0o755)
+        if _is_root():
+            subprocess.run([find_program("usermod"), f"--shell={shell}", self.account], check=True, timeout=DEADLINE)
+        (home / start_up).write_text(text)
+        try:
+            yield
+        finally:
+            (home / start_up).unlink()
+            shutil.rmtree(bin_folder)
+            if _is_root():
+                subprocess.run([find_program("usermod"), "--shell=/bin/bash", self.account], check=True)
+
     def start(self) -> None:
         """Start everything and wait until a job has run."""
         for name in PROGRAMS:
@@ -212,7 +235,7 @@ class SlurmCluster:
             start_new_session=True,
         )
         self._make_folder()
-        self._start_munged()
+        self.start_munged()
         self.start_slurmctld("-c")
         self.start_slurmd()
         self._start_sshd()
@@ -283,11 +306,13 @@ class SlurmCluster:
                 os.chown(path, owner.pw_uid, owner.pw_gid)
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
 
-    def _start_munged(self) -> None:
+    def start_munged(self) -> None:
+        """Start the daemon that authenticates all others; a second time with the same key."""
         folder = self.folder / "munge"
         key = folder / "key"
-        key.write_bytes(os.urandom(128))
-        key.chmod(0o400)
+        if not key.exists():
+            key.write_bytes(os.urandom(128))
+            key.chmod(0o400)
         files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
         options = [f"--{option}={folder / name}" for option, name in files.items()]
         self._spawn("munged", "--foreground", "--num-threads=2", *options)
