@@ -262,9 +262,9 @@ def submit(remote, command):
 def submitted(remote, job, command, *, tasks=0, prologue=None):
     path = f"{job.folder}/script.sh"
     remote.write_file(path, slurm.job_script(job, command, prologue).encode())
-    return submit(
-        remote, slurm.array_command(job, path, range(1, tasks + 1)) if tasks else slurm.single_command(job, path)
-    )
+    if tasks:
+        return submit(remote, slurm.array_command(job, path, range(1, tasks + 1)))
+    return submit(remote, slurm.single_command(job, path))
 
 
 def test_an_array_and_the_job_that_collects(remote, folder):
