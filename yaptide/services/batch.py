@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from yaptide.domain.errors import TooLarge
+from yaptide.domain.errors import NotFound, TooLarge
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence import codec
 from yaptide.persistence.engine import retry_contended
@@ -95,8 +95,14 @@ def list_arrays(backend: Backend, job: Job) -> list[Array]:
 
 @retry_contended
 def store_array(backend: Backend, job: Job, array: Array) -> None:
-    """Store an array: before its submission without a number, after it with its number."""
+    """Store an array: before its submission without a number, after it with its number.
+
+    Raises NotFound if the simulation was deleted or, before the submission, has ended.
+    """
     with backend.database.writing() as connection:
+        simulation = transitions.lock_simulation(connection, job.id)
+        if simulation is None or (array.number is None and simulation.job_state in FINAL_STATES):
+            raise NotFound(f"{job.job_id} has ended, or was deleted")
         batch.set_array(connection, job.id, array.first, array.size, array.number)
         if array.number is not None:
             batch.set_values(connection, job.id, {"array_id": array.number})

@@ -270,6 +270,8 @@ class ClusterSession:
         except QueueFull as error:
             self._note_full(job, arrays, error, _count_alive(infos) + sum(array.size for array in arrays[known:]))
             return
+        except NotFound:  # it ended meanwhile, or was deleted
+            return
         self._memory.full.pop(job.id, None)
         self._submit_collect(access, job, folder, arrays, infos)
 
@@ -504,7 +506,7 @@ class ClusterSession:
         elif info is not None:
             reason = "the cluster says that it completed, but it has left no results"
         logs = self._read_logs(access, job, task.task_id) if to is EntityState.FAILED else {}
-        reason += _quote_last_line(logs)
+        reason += _quote_last_line(logs, self._scheduler.log_prefix)
         batch.end_task(self._backend, job, task, to, reason, logs)
         self._memory.overdue.pop((job.id, task.task_id), None)
 
@@ -617,10 +619,10 @@ def _count_alive(infos: _JobInfos) -> int:
     return sum(info.state not in FINAL_STATES for info in infos.values())
 
 
-def _quote_last_line(logs: Mapping[str, str]) -> str:
-    """The last line that a job printed itself, which often says more than its exit code."""
+def _quote_last_line(logs: Mapping[str, str], prefix: str) -> str:
+    """The last line that a job printed itself, without `prefix`, which often says more than its exit code."""
     text = next((text for name, text in logs.items() if name.endswith("job.log")), "")
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("slurmstepd")]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(prefix)]
     return f"; its log ends with: {lines[-1][:_MOST_LINE]}" if lines else ""
 
 

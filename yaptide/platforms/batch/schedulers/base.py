@@ -110,6 +110,9 @@ class Scheduler(Protocol):
     time_limit_reason: str
     """Tells a user that a task has reached its time limit, and which option gives it more time."""
 
+    log_prefix: str
+    """How lines of the batch system in the log of a job begin."""
+
     def check_options(self, options: Mapping[str, object]) -> dict[str, str]:
         """The options of a user by their long names; raises InvalidInput unless all of them are known and harmless."""
 

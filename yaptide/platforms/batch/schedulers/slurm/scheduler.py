@@ -42,6 +42,7 @@ class Slurm:
     version_command: tuple[str, ...] = ("sbatch", "--version")
     oldest_version = (20, 11)
     time_limit_reason = TIME_LIMIT
+    log_prefix = "slurmstepd"
 
     def check_options(self, given: Mapping[str, object]) -> dict[str, str]:
         """See `Scheduler`."""
