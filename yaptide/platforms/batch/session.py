@@ -406,9 +406,15 @@ class ClusterSession:
         keys = {task.task_id: (numbers[task.task_id], task.task_id) for task in unfinished}
         task_infos = {task: infos[key] for task, key in keys.items() if key in infos}
         missing = {number for number, task in keys.values() if task not in task_infos}
-        for info in self._query_accounting(access, missing) if missing else []:
-            if info.index is not None:
+        records = [*infos.values(), *self._query_accounting(access, missing)] if missing else []
+        for info in records:
+            if info.job in missing and info.index is not None:
                 task_infos.setdefault(info.index, info)
+        # An array of which all waiting tasks were canceled has one record for them, without an index.
+        canceled = {info.job: info for info in records if info.index is None and info.state is EntityState.CANCELED}
+        for task, (number, _) in keys.items():
+            if number in canceled:
+                task_infos.setdefault(task, canceled[number])
         return task_infos
 
     def _query_accounting(self, access: _Access, numbers: Collection[int]) -> list[JobInfo]:
