@@ -469,13 +469,19 @@ def test_a_login_shell_that_exits_is_waited_for(site, files):
         assert ended(job) is EntityState.COMPLETED
 
 
-#: As SLURM refuses, with at most 3 jobs of the account, and at most 2 in an array.
+#: As SLURM refuses, with at most 3 jobs of the account, at most 2 in an array, and no room for what follows an array.
 LIMITED = """
-asked=1
-for word; do case $word in --array=1-*) asked=${word#--array=1-}; asked=${asked%%%*};; esac; done
+asked=1 follows=
+for word; do
+    case $word in
+        --array=1-*) asked=${word#--array=1-}; asked=${asked%%%*};;
+        --dependency=*) follows=1;;
+    esac
+done
 queued=$(squeue --noheader --array --me --states=PD,R,CG --format=%i | wc -l)
 fail() { for line; do echo "sbatch: error: $line" >&2; done; exit 1; }
 policy="Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+[ -z "$follows" ] || fail AssocMaxSubmitJobLimit "Batch job submission failed: $policy"
 [ "$asked" -le 2 ] || fail "Batch job submission failed: Invalid job array specification"
 [ $((queued + asked)) -le 3 ] || fail AssocMaxSubmitJobLimit "Batch job submission failed: $policy"
 exec "$REAL" "$@"
@@ -498,6 +504,7 @@ def test_limits_make_tasks_wait(site, files):
             assert ended(job) is EntityState.COMPLETED, job.history()
         assert site.there.query("SELECT attempts FROM Task") == [(1,)] * 5
         assert sum(size for (size,) in site.there.query("SELECT tasks FROM BatchArray")) == 5
+        assert "the job that collects results was not accepted, so they are fetched over SSH" in reasons(job)
         whole = submit(client, source, 5)
         assert ended(whole) is EntityState.COMPLETED
         assert numbers(whole) == numbers(job)

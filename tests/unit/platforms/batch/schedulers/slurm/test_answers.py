@@ -53,6 +53,7 @@ def test_every_state_of_slurm_is_one_of_ours(word):
     ("word", "exit_code", "why", "says"),
     [
         ("FAILED", "3:0", "NonZeroExitCode", "exit code 3"),
+        ("FAILED", "127:0", "NonZeroExitCode", "there is no python3 on its node"),
         ("FAILED", "0:9", "JobLaunchFailure", "more memory"),
         ("FAILED", "0:53", "JobLaunchFailure", "could not start it"),
         ("FAILED", "0:11", "", "signal 11"),
