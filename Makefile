@@ -32,7 +32,7 @@ mutate: .venv/.dev  ## Insert small bugs one at a time, and count those that the
 	@scripts/setup mutation
 	$(VENV_PYTHON) -m tests.mutation $(MODULE)
 
-stress: .venv/.dev  ## Ten minutes of mixed load with killed processes, then 300 rounds of each race, all faults, floods, 10,000 requests generated from the API's description, standard errors against MCsquare, 200 open pages, a CT of 43 million voxels, and the adoption of a database of 1 GB (docs/reliability.md)
+stress: .venv/.dev  ## What takes longer than `make test`: mixed load with killed processes, races, faults, floods, random requests, large data, two SLURM clusters (docs/reliability.md)
 	$(VENV_PYTHON) -m tests.stress
 	RACES=300 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_races.py
 	KILLS=10 STOPPED=60 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_crash_recovery.py
@@ -45,6 +45,8 @@ stress: .venv/.dev  ## Ten minutes of mixed load with killed processes, then 300
 	$(VENV_PYTHON) -m tests.stress.pages
 	$(VENV_PYTHON) -m tests.stress.large_ct
 	$(VENV_PYTHON) -m tests.stress.adoption
+	@scripts/setup slurm_accounts
+	$(VENV_PYTHON) -m pytest -rA tests/stress/clusters.py
 	$(VENV_PYTHON) -m benchmarks --quick --results "$$(mktemp -d)"
 
 bench: .venv/.dev  ## Measure every workload against what the machine can do (docs/performance.md); 15 minutes

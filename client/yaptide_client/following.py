@@ -81,7 +81,8 @@ def show_progress(out: IO[str] | None = None) -> Callable[[Mapping[str, Any]], N
     def show(row: Mapping[str, Any]) -> None:
         wanted = row["requested_primaries"]
         part = row["simulated_primaries"] / wanted if wanted else 0.0
-        step = (row["job_state"], row.get("waiting"), int(10 * part))
+        # What follows the reason, such as the position in a queue, changes often.
+        step = (row["job_state"], (row.get("waiting") or "").partition(";")[0], int(10 * part))
         text = f"{row['job_id']}: {row['job_state']}, {part:.0%} of {wanted:,} primaries"
         if is_terminal:
             done = round(20 * part)

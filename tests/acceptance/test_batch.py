@@ -18,7 +18,7 @@ from tests.support.api import of_keycloak
 from tests.support.keycloak import UI
 from tests.support.ports import free_port
 from tests.support.processes import Place, Server, beam, installation, place, until
-from tests.support.slurm import Keys, SlurmCluster
+from tests.support.slurm import Keys, SlurmCluster, find_program
 from yaptide.application import make_backend
 from yaptide.client import Client, Job
 from yaptide.domain.errors import ClusterRefused, ClusterUnavailable, InvalidInput, NotFound
@@ -412,10 +412,102 @@ def test_what_the_cluster_refuses_fails_and_says_why(site, files):
         assert "it could not be submitted: The cluster did not accept the job:" in reasons(job)
         assert "nvalid partition" in reasons(job)
         until(lambda: not site.folder(job).exists(), "its folder is removed")
+
+
+def waits_because(site: Site, job: Job, text: str) -> None:
+    """Wait until the user sees this reason, through the API and on the command line."""
+    until(lambda: text in (job.status().get("waiting") or ""), f"it waits because {text}", DEADLINE, every=0.2)
+    assert job.status()["job_state"] in ("PENDING", "RUNNING")
+    assert text in site.there.run("status", job.job_id, "--json").json["waiting"]
+
+
+def test_only_the_cluster_itself_refuses(site, files):
+    """A scratch folder that cannot be written and a missing program are waited for."""
+    site.up()
+    with site.client() as client:
+        scratch = site.cluster.scratch
         site.describe("--scratch-folder", "/proc/none")
-        job = submit(client, files(SHORT))
-        assert ended(job) is EntityState.FAILED
-        assert "it could not be submitted: There is no /proc/none" in reasons(job)
+        job = submit(client, files(SHORT), 1)
+        waits_because(site, job, "The scratch folder cannot be written: mkdir:")
+        program = site.there.run("clusters", "show", "ares", "--json").json["simulators"]["mcsquare"]
+        site.describe("--scratch-folder", scratch, "--simulator", "mcsquare=no-such-program")
+        waits_because(site, job, "There is no program no-such-program on the cluster ares")
+        site.describe("--simulator", f"mcsquare={program}")
+        assert ended(job) is EntityState.COMPLETED
+        assert site.there.query("SELECT attempts FROM Task") == [(1,)]
+
+
+#: Text around the output of each command; no site prints all of this, but each part has been seen.
+TALKS = 'echo "Welcome | to ares"; "$REAL" "$@"; code=$?; echo "1 job today"; exit $code'
+DENIED = 'echo "sacct: error: Access/permission denied" >&2; exit 1'
+MANNERS = {
+    "bash": (".bashrc", 'echo "Welcome to ares, 12 jobs wait"; echo "banner" >&2; read answer; PATH={bin}:$PATH\n'),
+    "tcsh": (".cshrc", 'echo "Welcome to ares\\!"\nset path = ({bin} $path)\n'),
+}
+
+
+@pytest.mark.parametrize("shell", MANNERS)
+def test_any_login_shell_and_text_around_answers(site, files, shell):
+    site.up()
+    start_up, text = MANNERS[shell]
+    text = text.format(bin=site.cluster.folder / "bin")
+    commands = {"sbatch": TALKS, "squeue": TALKS, "sacct": DENIED}
+    with site.client() as client, site.cluster.manners(find_program(shell), start_up, text, **commands):
+        job = submit(client, files(2 * SHORT))
+        assert ended(job) is EntityState.COMPLETED, job.history()
+        assert len(site.submitted(job)) == 2
+        assert "cannot be used" not in reasons(job)
+        assert site.there.query("SELECT attempts FROM Task") == [(1,), (1,)]
+
+
+def test_a_login_shell_that_exits_is_waited_for(site, files):
+    site.up()
+    with site.client() as client:
+        with site.cluster.manners(find_program("bash"), ".bashrc", "echo no; exit 0\n"):
+            job = submit(client, files(SHORT), 1)
+            waits_because(site, job, "ended before it ran a command")
+        assert ended(job) is EntityState.COMPLETED
+
+
+#: As SLURM refuses, with at most 3 jobs of the account, at most 2 in an array, and no room for what follows an array.
+LIMITED = """
+asked=1 follows=
+for word; do
+    case $word in
+        --array=1-*) asked=${word#--array=1-}; asked=${asked%%%*};;
+        --dependency=*) follows=1;;
+    esac
+done
+queued=$(squeue --noheader --array --me --states=PD,R,CG --format=%i | wc -l)
+fail() { for line; do echo "sbatch: error: $line" >&2; done; exit 1; }
+policy="Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+[ -z "$follows" ] || fail AssocMaxSubmitJobLimit "Batch job submission failed: $policy"
+[ "$asked" -le 2 ] || fail "Batch job submission failed: Invalid job array specification"
+[ $((queued + asked)) -le 3 ] || fail AssocMaxSubmitJobLimit "Batch job submission failed: $policy"
+exec "$REAL" "$@"
+"""
+
+
+def test_limits_make_tasks_wait(site, files):
+    """Several arrays, each when there is room for it; the numbers are those of one array."""
+    site.up()
+    text = f"PATH={site.cluster.folder / 'bin'}:$PATH\n"
+    with site.client() as client:
+        source = files(5 * SHORT)
+        with site.cluster.manners(find_program("bash"), ".bashrc", text, sbatch=LIMITED):
+            with site.cluster.holding():
+                job = submit(client, source, 5)
+                until(lambda: "tasks are submitted" in (job.status().get("waiting") or ""), "it waits", DEADLINE)
+                waiting = job.status()["waiting"]
+                assert "3 of 5 tasks are submitted; The cluster accepts no more jobs" in waiting
+                assert site.there.query("SELECT first_task, tasks FROM BatchArray ORDER BY 1") == [(1, 2), (3, 1)]
+            assert ended(job) is EntityState.COMPLETED, job.history()
+        assert site.there.query("SELECT attempts FROM Task") == [(1,)] * 5
+        assert sum(size for (size,) in site.there.query("SELECT tasks FROM BatchArray")) == 5
+        assert "the job that collects results was not accepted, so they are fetched over SSH" in reasons(job)
+        whole = submit(client, source, 5)
+        assert ended(whole) is EntityState.COMPLETED
+        assert numbers(whole) == numbers(job)
 
 
 def test_what_is_being_submitted_is_not_submitted_by_another(site):
@@ -431,9 +523,12 @@ def test_what_is_being_submitted_is_not_submitted_by_another(site):
             with pytest.raises(ClusterUnavailable, match="already being submitted"):
                 submit_once(scheduler, remote, lock, ["echo", "6"])
             assert first.result(DEADLINE) == 5
-        os.utime(lock, (1, 1))  # its answer was lost, and the job is not there: long enough ago to know that
-        with pytest.raises(ClusterRefused, match="no, I won't"):
-            submit_once(scheduler, remote, lock, ["sh", "-c", 'echo "no, I won\'t" >&2; exit 1'])
+        assert submit_once(scheduler, remote, lock, ["echo", "6"]) == 5  # its answer had been lost
+        Path(lock, "answer").unlink()
+        os.utime(lock, (1, 1))  # left by a process that died, long enough ago to know that
+        refusal = "sbatch: error: Batch job submission failed: Invalid qos specification"
+        with pytest.raises(ClusterRefused, match="Invalid qos"):
+            submit_once(scheduler, remote, lock, ["sh", "-c", f'echo "{refusal}" >&2; exit 1'])
         assert submit_once(scheduler, remote, lock, ["echo", "7"]) == 7
     finally:
         remote.run_command("rm", "-rf", "--", lock)
@@ -464,7 +559,7 @@ def test_a_host_with_another_key_gets_nothing(site, files, tmp_path):
         assert not site.folder(job).exists()
 
 
-@pytest.mark.parametrize("text", ["; touch x", "$(id)", "`id`", "../..", "a\nb", "'\"", "-n"])
+@pytest.mark.parametrize("text", ["; touch x", "$(id)", "`id`", "../..", "a\nb", "'\"", "-Z"])
 def test_what_a_user_types_never_reaches_a_shell(site, files, text):
     site.up()
     with site.client() as client:

@@ -20,7 +20,7 @@ from yaptide.admin import cli
 from yaptide.domain.errors import ClusterRefused, ClusterUnavailable, Forbidden, NotFound, TooLarge, YaptideError
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.platforms.batch import checking, ssh
-from yaptide.platforms.batch.schedulers.base import JobRequest
+from yaptide.platforms.batch.schedulers.base import JobRequest, NoAccounts
 from yaptide.platforms.batch.schedulers.slurm import Slurm
 from yaptide.platforms.batch.ssh import Connections, Limits, Login, Server
 from yaptide.services.clusters import Cluster
@@ -78,7 +78,7 @@ def test_what_a_command_reads_writes_and_returns(remote):
     done = remote.run_command("sh", "-c", "cat; echo said >&2; exit 3", data=data)
     assert (done.out, done.err, done.exit_code, done.complaint) == (data, b"said\n", 3, "said")
     assert remote.run_command("true", data=data).exit_code == 0
-    assert remote.run_command("sh", "-c", "kill -TERM $$").exit_code == -15
+    assert remote.run_command("sh", "-c", "kill -TERM $$").exit_code == 128 + 15
     assert remote.run_command("no-such-command").exit_code == 127
 
 
@@ -262,7 +262,9 @@ def submit(remote, command):
 def submitted(remote, job, command, *, tasks=0, prologue=None):
     path = f"{job.folder}/script.sh"
     remote.write_file(path, slurm.job_script(job, command, prologue).encode())
-    return submit(remote, slurm.array_command(job, path, tasks) if tasks else slurm.single_command(job, path))
+    if tasks:
+        return submit(remote, slurm.array_command(job, path, range(1, tasks + 1)))
+    return submit(remote, slurm.single_command(job, path))
 
 
 def test_an_array_and_the_job_that_collects(remote, folder):
@@ -271,7 +273,7 @@ def test_an_array_and_the_job_that_collects(remote, folder):
     array = submitted(remote, job, ["/bin/sh", "-c", program, "sh", *HOSTILE], tasks=3, prologue="export A=loaded")
     collect_path = f"{folder}/collect.sh"
     remote.write_file(collect_path, slurm.job_script(job, ["/bin/sh", "-c", "ls args-* >collected"]).encode())
-    collect = submit(remote, slurm.collect_command(job, collect_path, array))
+    collect = submit(remote, slurm.collect_command(job, collect_path, [array]))
 
     *tasks, last = ended(remote, job.name, 4)
     assert [(task.job, task.index, task.state) for task in tasks] == [
@@ -376,7 +378,21 @@ def test_jobs_outlive_a_restart_of_the_controller(slurm_cluster, remote, folder)
 
 
 def test_a_cluster_without_accounting(remote):
-    assert slurm.query_accounting(remote, [1]) is None
+    with pytest.raises(NoAccounts, match="disabled"):
+        slurm.query_accounting(remote, [1])
+
+
+def test_limits_and_positions(slurm_cluster, remote, folder):
+    job = JobRequest("20260301-120000-positionBATCH", folder, SMALL)
+    assert slurm.find_array_limit(remote) == 1000
+    with slurm_cluster.holding():
+        first = submitted(remote, job, ["/bin/true"], tasks=3)
+        second = submitted(remote, job, ["/bin/true"])
+        positions = slurm.query_positions(remote)
+        assert positions[first] == (1, 2)
+        assert positions[second] == (2, 2)
+        slurm.cancel_job(remote, first)
+        slurm.cancel_job(remote, second)
 
 
 # `yaptide clusters`.
@@ -419,7 +435,9 @@ def test_a_cluster_is_added_shown_tested_and_removed(yaptide, slurm_cluster):
     assert tested["passed"], tested
     assert done.exit_code == 0
     names = [step["name"] for step in tested["steps"]]
-    assert names == ["connection", "SLURM", "python3", "scratch folder", "mcsquare", "job"]
+    assert names == [
+        *("connection", "login shell", "SLURM", "python3", "accounting", "scratch folder", "mcsquare", "job")
+    ]
     assert "Python 3" in tested["steps"][-1]["found"]
     assert not list(slurm_cluster.scratch.glob("yaptide-test-*"))
 

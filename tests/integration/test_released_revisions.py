@@ -75,7 +75,7 @@ def test_the_way_back_to_an_older_version_loses_only_what_it_does_not_know(empty
     after = contents(empty)
     assert after.keys() == before.keys()
     lost = {name for name in before if after[name] != before[name]}
-    of_clusters = {"BatchSimulation", "Cluster", "Runner", "RunnerSimulator"}
+    of_clusters = {"BatchArray", "BatchSimulation", "Cluster", "Runner", "RunnerSimulator"}
     assert lost == of_clusters | {"KeycloakUser", "YaptideUser", "Session", "SubmissionKey", "Token"}
 
 

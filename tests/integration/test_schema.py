@@ -106,7 +106,7 @@ def test_the_tables_are_called_as_agreed(database):
         *("User", "YaptideUser", "KeycloakUser", "Session", "Cluster"),
         *("Simulation", "CelerySimulation", "BatchSimulation", "StateHistory"),
         *("Task", "CeleryTask", "BatchTask", "Input", "Estimator", "Page", "Logfiles"),
-        *("Runner", "RunnerSimulator", "SubmissionKey", "Token"),
+        *("Runner", "RunnerSimulator", "SubmissionKey", "Token", "BatchArray"),
     }
     assert set(inspect(database.engine).get_table_names()) == agreed | {"alembic_version"}
     assert set(TABLES) == agreed

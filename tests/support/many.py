@@ -14,6 +14,7 @@ from yaptide.persistence.engine import Database
 #: Tables that grow with every simulation.
 GROWING = {
     *("Simulation", "CelerySimulation", "BatchSimulation", "StateHistory", "Task", "CeleryTask", "BatchTask"),
+    "BatchArray",
     *("Input", "Estimator", "Page", "Logfiles", "SubmissionKey"),
 }
 #: Indexes of the few rows that still need work: reading one completely does not count as a scan.

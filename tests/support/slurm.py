@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import asyncssh
 
@@ -196,12 +197,35 @@ class SlurmCluster:
         finally:
             self.command("scontrol", "update", "PartitionName=main", "State=UP")
 
+    @contextlib.contextmanager
+    def manners(self, shell: str, start_up: str, text: str, **commands: str) -> Iterator[None]:
+        """Give the account another login shell, its start-up file `start_up`, and commands of its own on the PATH.
+
+        A command is a shell script, in which `$REAL` is the real command. Needs root for a shell other than bash.
+        """
+        home = self.folder / "home" if is_root() else Path.home()
+        bin_folder = self.folder / "bin"
+        bin_folder.mkdir(exist_ok=True)
+        for name, script in commands.items():
+            (bin_folder / name).write_text(f"#!/bin/sh\nREAL={find_program(name)}\n{script}\n")
+            (bin_folder / name).chmod(0o755)
+        if is_root():
+            subprocess.run([find_program("usermod"), f"--shell={shell}", self.account], check=True, timeout=DEADLINE)
+        (home / start_up).write_text(text)
+        try:
+            yield
+        finally:
+            (home / start_up).unlink()
+            shutil.rmtree(bin_folder)
+            if is_root():
+                subprocess.run([find_program("usermod"), "--shell=/bin/bash", self.account], check=True)
+
     def start(self) -> None:
         """Start everything and wait until a job has run."""
         for name in PROGRAMS:
             find_program(name)
         afterwards = [["rm", "-rf", str(self.folder)]]
-        if _is_root():
+        if is_root():
             afterwards.insert(0, ["userdel", self.account])
         self._keeper = subprocess.Popen(
             [sys.executable, keeper.__file__, json.dumps(afterwards)],
@@ -212,14 +236,15 @@ class SlurmCluster:
             start_new_session=True,
         )
         self._make_folder()
-        self._start_munged()
+        self.start_munged()
+        self.start_accounting()
         self.start_slurmctld("-c")
         self.start_slurmd()
         self._start_sshd()
-        self._wait_until("the node is idle", lambda: self._answers("idle", "sinfo", "--noheader", "--format=%T"))
+        self.wait_until("the node is idle", lambda: self._answers("idle", "sinfo", "--noheader", "--format=%T"))
         # Jobs may still not start: only a job that has run proves it.
         probe = ("srun", "--ntasks=1", "--mem=20", "--job-name=probe", "echo", "up")
-        self._wait_until("a first job", lambda: self._answers("up", *probe))
+        self.wait_until("a first job", lambda: self._answers("up", *probe))
 
     def close(self) -> None:
         """End everything at once and remove it."""
@@ -231,17 +256,24 @@ class SlurmCluster:
 
     def start_slurmctld(self, *options: str) -> None:
         """Start the controller; it continues the jobs it knows."""
-        self._spawn("slurmctld", "-D", "-f", str(self.folder / "slurm.conf"), *options)
+        self.spawn("slurmctld", "-D", "-f", str(self.folder / "slurm.conf"), *options)
 
     def start_slurmd(self) -> None:
         """Start the daemon of the node."""
-        self._spawn("slurmd", "-D", "-f", str(self.folder / "slurm.conf"), "-N", self._node)
+        self.spawn("slurmd", "-D", "-f", str(self.folder / "slurm.conf"), "-N", self._node)
 
     def stop(self, name: str) -> None:
         """Stop a daemon cleanly; a killed one would forget the jobs of its last seconds."""
         pid = self.pids.pop(name)
         os.kill(pid, signal.SIGTERM)
-        self._wait_until(f"{name} has ended", lambda: not Path(f"/proc/{pid}").exists())
+        self.wait_until(f"{name} has ended", lambda: not Path(f"/proc/{pid}").exists())
+
+    def adapt_configuration(self, text: str) -> str:
+        """Return the content of slurm.conf, for clusters that are different."""
+        return text
+
+    def start_accounting(self) -> None:
+        """Start what must run before the controller: nothing."""
 
     def drop_connections(self) -> None:
         """Drop all SSH connections, like a network failure."""
@@ -257,14 +289,14 @@ class SlurmCluster:
 
     def _make_folder(self) -> None:
         host = socket.gethostname().partition(".")[0]
-        daemons = "root" if _is_root() else self.account
+        daemons = "root" if is_root() else self.account
         names = ("host", "slurmctld_port", "slurmd_port", "ssh_port", "account", "folder")
         values = {name: getattr(self, name) for name in names}
-        values |= {"host": host, "daemons": daemons, "node": self._node, "strict": "yes" if _is_root() else "no"}
+        values |= {"host": host, "daemons": daemons, "node": self._node, "strict": "yes" if is_root() else "no"}
         self.folder.chmod(0o755)
         for name in ("munge", "slurmctld", "slurmd", "ssh", "scratch", "home"):
             (self.folder / name).mkdir(mode=0o755)
-        (self.folder / "slurm.conf").write_text(_SLURM_CONF.format_map(values))
+        (self.folder / "slurm.conf").write_text(self.adapt_configuration(_SLURM_CONF.format_map(values)))
         (self.folder / "sshd_config").write_text(_SSHD_CONFIG.format_map(values))
         for name, key in (("host", self.keys.host), ("ca", self.keys.ca)):
             key.write_private_key(self.folder / "ssh" / name)
@@ -273,7 +305,7 @@ class SlurmCluster:
         signed = self.keys.ca.generate_host_certificate(self.keys.host, "host", principals=[self.host])
         signed.write_certificate(self.folder / "ssh" / "host-cert.pub")
         (self.folder / "ssh" / "authorized_keys").touch()
-        if _is_root():
+        if is_root():
             home = self.folder / "home"
             # A password of '!' locks the account, and sshd would not even accept keys.
             options = ("--no-create-home", "--user-group", "--shell=/bin/bash", "--password=*", f"--home-dir={home}")
@@ -283,26 +315,38 @@ class SlurmCluster:
                 os.chown(path, owner.pw_uid, owner.pw_gid)
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
 
-    def _start_munged(self) -> None:
+    def start_munged(self) -> None:
+        """Start the daemon that authenticates all others; a second time with the same key."""
         folder = self.folder / "munge"
         key = folder / "key"
-        key.write_bytes(os.urandom(128))
-        key.chmod(0o400)
+        if not key.exists():
+            key.write_bytes(os.urandom(128))
+            key.chmod(0o400)
         files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
         options = [f"--{option}={folder / name}" for option, name in files.items()]
-        self._spawn("munged", "--foreground", "--num-threads=2", *options)
-        self._wait_until("munged listens", (folder / "socket").exists)
+        self.spawn("munged", "--foreground", "--num-threads=2", *options)
+        self.wait_until("munged listens", (folder / "socket").exists)
 
     def _start_sshd(self) -> None:
-        self._spawn("sshd", "-D", "-e", "-f", str(self.folder / "sshd_config"))
+        self.spawn("sshd", "-D", "-e", "-f", str(self.folder / "sshd_config"))
 
         def listens() -> bool:
             with socket.socket() as probe:
                 return probe.connect_ex((self.host, self.ssh_port)) == 0
 
-        self._wait_until("sshd listens", listens)
+        self.wait_until("sshd listens", listens)
 
-    def _spawn(self, name: str, *options: str) -> None:
+    def succeeds(self, *words: str) -> bool:
+        """Return whether a command of the administrator succeeds within 15 s."""
+        try:
+            return not subprocess.run(
+                words, env=self.environment, capture_output=True, check=False, timeout=15
+            ).returncode
+        except subprocess.TimeoutExpired:
+            return False
+
+    def spawn(self, name: str, *options: str) -> None:
+        """Start a program that ends with the cluster."""
         request = {"command": [find_program(name), *options], "environment": self.environment}
         self._keeper.stdin.write(json.dumps({**request, "log": str(self._log(name))}) + "\n")
         self._keeper.stdin.flush()
@@ -319,7 +363,8 @@ class SlurmCluster:
             return False
         return done.stdout.strip() == expected
 
-    def _wait_until(self, what: str, is_so: Callable[[], bool]) -> None:
+    def wait_until(self, what: str, is_so: Callable[[], bool]) -> None:
+        """Wait until something is so; raise RuntimeError if a daemon ends or it takes too long."""
         deadline = time.monotonic() + DEADLINE
         while not is_so():
             ended = [name for name, pid in self.pids.items() if not Path(f"/proc/{pid}").exists()]
@@ -329,7 +374,8 @@ class SlurmCluster:
             time.sleep(0.05)
 
 
-def _is_root() -> bool:
+def is_root() -> bool:
+    """Return whether the tests run as root."""
     return os.geteuid() == 0
 
 
@@ -337,14 +383,17 @@ def _public(key: asyncssh.SSHKey) -> str:
     return " ".join(key.export_public_key().decode().split()[:2])
 
 
+Cluster = TypeVar("Cluster", bound=SlurmCluster)
+
+
 @contextlib.contextmanager
-def serve() -> Iterator[SlurmCluster]:
+def serve(kind: type[Cluster] = SlurmCluster) -> Iterator[Cluster]:
     """Run a cluster, and remove everything afterwards."""
     # A short path, because sockets allow about a hundred characters. It is readable, because jobs run as another
     # account.
     folder = Path(tempfile.mkdtemp(prefix="yaptide-slurm-", dir="/tmp"))
-    account = f"yaptide-{folder.name[-8:].replace('_', '-')}".lower() if _is_root() else getpass.getuser()
-    cluster = SlurmCluster(folder, account)
+    account = f"yaptide-{folder.name[-8:].replace('_', '-')}".lower() if is_root() else getpass.getuser()
+    cluster = kind(folder, account)
     try:
         cluster.start()
         yield cluster

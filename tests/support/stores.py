@@ -13,6 +13,7 @@ from yaptide.domain.states import EntityState
 from yaptide.persistence import codec
 from yaptide.persistence.engine import Database
 from yaptide.persistence.models import (
+    BatchArrayModel,
     BatchSimulationModel,
     BatchTaskModel,
     CelerySimulationModel,
@@ -156,6 +157,8 @@ def _add_batch(connection: Connection) -> None:
         options="{}",
         queue_note="it waits",
     )
+    _add(connection, BatchArrayModel, simulation_id=6, first_task=1, tasks=1, array_id=17)
+    _add(connection, BatchArrayModel, simulation_id=6, first_task=2, tasks=1000)
     _add(connection, TaskModel, **_task(12, 6, 1, canceled, platform="BATCH", seed=-(2**63), simulated_primaries=0))
     _add(connection, BatchTaskModel, id=12)
     _add(connection, InputModel, simulation_id=6, **payload)

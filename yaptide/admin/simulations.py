@@ -182,7 +182,7 @@ def print_summary(target: Target, job_id: str) -> dict[str, Any]:
         "simulation": f"{job_id} ({summary['title']}, {summary['sim_type']})",
         "state": format_state(summary["job_state"]),
         "reason": summary["reason"],
-        "waiting": summary["waiting"],
+        "waiting": None if (summary["waiting"] or "") in (summary["queue"] or "") else summary["waiting"],
         "queue": summary["queue"],
         "tasks": ", ".join(f"{states.count(value)} {value}" for value in dict.fromkeys(states)),
         "primaries": f"{summary['simulated_primaries']:,} of {summary['requested_primaries']:,}",

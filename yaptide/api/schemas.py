@@ -556,7 +556,7 @@ class JobStatus(Message):
     job_state: str
     job_tasks_status: list[TaskStatus]
     refused: list[RefusedPage] | None = Field(None, description="Pages that were left out of the results")
-    waiting: str | None = Field(None, description="Why a PENDING simulation cannot start")
+    waiting: str | None = Field(None, description="Why it cannot start now, or why its cluster lets it wait")
 
 
 class WatchedSimulation(BaseModel):
@@ -568,7 +568,7 @@ class WatchedSimulation(BaseModel):
     simulated_primaries: int
     change: int = Field(description="Increases with every change of the state of the simulation or of a task")
     reason: str | None = Field(None, description="Why it failed")
-    waiting: str | None = Field(None, description="Why a PENDING simulation cannot start")
+    waiting: str | None = Field(None, description="Why it cannot start now, or why its cluster lets it wait")
 
 
 class WatchedSimulations(Message):
@@ -604,7 +604,7 @@ class Summary(Message):
     start_time: str
     end_time: str | None
     reason: str | None = Field(description="Why it failed")
-    waiting: str | None = Field(description="Why it cannot start or continue now")
+    waiting: str | None = Field(description="Why it cannot start or continue now, or why its cluster lets it wait")
     queue: str | None = Field(description="Tasks that wait on a cluster")
     requested_primaries: int
     simulated_primaries: int
@@ -641,7 +641,7 @@ class SimulationMetadata(BaseModel):
     server: str
     input_type: str
     sim_type: str
-    waiting: str | None = Field(None, description="Why a PENDING simulation cannot start")
+    waiting: str | None = Field(None, description="Why it cannot start now, or why its cluster lets it wait")
 
 
 class SimulationItem(BaseModel):

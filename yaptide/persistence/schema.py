@@ -12,7 +12,7 @@ from yaptide.domain.errors import Conflict
 from yaptide.persistence.engine import Database
 
 #: The revision that this code needs.
-HEAD = "0011"
+HEAD = "0012"
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 

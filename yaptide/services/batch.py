@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from yaptide.domain.errors import TooLarge
+from yaptide.domain.errors import NotFound, TooLarge
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence import codec
 from yaptide.persistence.engine import retry_contended
@@ -40,11 +40,26 @@ class Job:
     options: str
     queue_note: str | None
     cluster_name: str
+    tasks: int
 
     @property
     def has_ended(self) -> bool:
         """Whether the simulation is in a final state."""
         return self.job_state in FINAL_STATES
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """An array job with `size` tasks from the task `first` on; `number` is None while it is being submitted."""
+
+    first: int
+    size: int
+    number: int | None
+
+    @property
+    def tasks(self) -> range:
+        """Numbers of its tasks."""
+        return range(self.first, self.first + self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +82,37 @@ def open_tasks(backend: Backend, job: Job) -> list[Open]:
     """Return the tasks that have not ended, by number."""
     with backend.database.reading() as connection:
         return [Open(*row) for row in batch.open_tasks(connection, job.id)]
+
+
+def list_arrays(backend: Backend, job: Job) -> list[Array]:
+    """Return the arrays of a simulation, in order of their tasks."""
+    with backend.database.reading() as connection:
+        arrays = [Array(*row) for row in batch.list_arrays(connection, job.id)]
+    if not arrays and job.array_id is not None:  # submitted by an earlier version
+        return [Array(1, job.tasks, job.array_id)]
+    return arrays
+
+
+@retry_contended
+def store_array(backend: Backend, job: Job, array: Array) -> None:
+    """Store an array: before its submission without a number, after it with its number.
+
+    Raises NotFound if the simulation was deleted or, before the submission, has ended.
+    """
+    with backend.database.writing() as connection:
+        simulation = transitions.lock_simulation(connection, job.id)
+        if simulation is None or (array.number is None and simulation.job_state in FINAL_STATES):
+            raise NotFound(f"{job.job_id} has ended, or was deleted")
+        batch.set_array(connection, job.id, array.first, array.size, array.number)
+        if array.number is not None:
+            batch.set_values(connection, job.id, {"array_id": array.number})
+
+
+@retry_contended
+def remove_array(backend: Backend, job: Job, array: Array) -> None:
+    """Remove an array that the cluster did not accept."""
+    with backend.database.writing() as connection:
+        batch.set_array(connection, job.id, array.first, None, None)
 
 
 @retry_contended

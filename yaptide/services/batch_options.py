@@ -77,4 +77,4 @@ def _options(requested: Mapping[str, Any], job: str) -> dict[str, str]:
     if not isinstance(header, str) or not isinstance(options, Mapping):
         raise InvalidInput(f"batch_options: {job}_header must be a string, {job}_options an object")
     scheduler = get_scheduler()
-    return scheduler.read_header(header) | scheduler.check_options(options)
+    return scheduler.merge_options(scheduler.read_header(header), scheduler.check_options(options))

@@ -390,7 +390,8 @@ def list_simulations(backend: Backend, user: User, page: Page) -> Listed:
             connection, {row.job_id: row for row in rows if row.job_state is EntityState.PENDING}
         )
         reasons = {item: runners.why_waiting(backend, connection, item) for item in set(pending.values())}
-    waiting = {job_id: reason for job_id, item in pending.items() if (reason := reasons[item]) is not None}
+        notes = list_notes(connection, pending)
+    waiting = {job_id: reason for job_id, item in pending.items() if (reason := reasons[item] or notes.get(job_id))}
     return Listed(total, rows, waiting)
 
 
@@ -408,7 +409,7 @@ def measure_progress(backend: Backend, listed: Listed) -> dict[str, float]:
 class Status:
     """A simulation (row of `queries.simulations.by_job`), its tasks (`queries.tasks.list_status`), why it waits.
 
-    `waiting` is None unless it must start or continue and no runner can run it.
+    `waiting` is None unless it must start or continue, and no runner can run it or its cluster says why it waits.
     """
 
     simulation: Any
@@ -458,8 +459,15 @@ def _why_waiting(
             return None
     elif simulation.job_state != EntityState.PENDING:
         return None
-    (required,) = list_requirements(connection, {job_id: simulation}).values()
-    return runners.why_waiting(backend, connection, required)
+    required = list_requirements(connection, {job_id: simulation})
+    obstacle = runners.why_waiting(backend, connection, required[job_id])
+    return obstacle or list_notes(connection, required).get(job_id)
+
+
+def list_notes(connection: Connection, required: Mapping[str, Requirements]) -> dict[str, str]:
+    """Return what clusters say about those of the simulations that wait there, by job_id."""
+    on_clusters = [job_id for job_id, item in required.items() if item.platform == BATCH]
+    return batch.list_notes(connection, on_clusters) if on_clusters else {}
 
 
 def list_requirements(connection: Connection, pending: Mapping[str, Any]) -> dict[str, Requirements]:

@@ -40,7 +40,8 @@ def watch_simulations(backend: Backend, user: User, job_ids: Sequence[str]) -> l
         pending = {name: row for name, row in rows.items() if row.job_state is EntityState.PENDING}
         required = simulations.list_requirements(connection, pending)
         why_waiting = {item: runners.why_waiting(backend, connection, item) for item in set(required.values())}
-    waiting = {job_id: why_waiting[item] for job_id, item in required.items()}
+        notes = simulations.list_notes(connection, required)
+    waiting = {job_id: why_waiting[item] or notes.get(job_id) for job_id, item in required.items()}
     return [_watched(rows[name], reasons.get(name), waiting.get(name)) for name in job_ids if name in rows]
 
 

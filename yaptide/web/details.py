@@ -52,12 +52,14 @@ def _render_live(user: User, job_id: str, status: Status) -> Markup:
     done, wanted = sum(task.simulated_primaries for task in tasks), sum(task.requested_primaries for task in tasks)
     states = Counter(task.task_state for task in tasks)
     shown = tasks if len(tasks) <= MOST_TASKS else sorted(tasks, key=_is_completed)[:MOST_TASKS]
+    queue = batch.waiting_tasks(backend, job_id) if row.platform == "BATCH" and not has_ended else None
+    waiting = status.waiting if status.waiting and status.waiting not in (queue or "") else None
     return parts.render_part(
         "simulation_live.html",
         job_id=job_id,
         simulation=row,
-        reason=simulations.last_reason(backend, user, job_id) if has_ended else status.waiting,
-        queue=batch.waiting_tasks(backend, job_id) if row.platform == "BATCH" and not has_ended else None,
+        reason=simulations.last_reason(backend, user, job_id) if has_ended else waiting,
+        queue=queue,
         input_digest=simulations.read_input_digest(backend, user, job_id),
         is_late=has_ended and session.is_htmx(),
         refused=[RefusedPage(**page) for page in orjson.loads(row.refused_pages or "[]")],

@@ -7,6 +7,7 @@ from yaptide.persistence.models.logfiles import LogfilesModel
 from yaptide.persistence.models.results import EstimatorModel, PageModel
 from yaptide.persistence.models.runners import RunnerModel, RunnerSimulatorModel
 from yaptide.persistence.models.simulations import (
+    BatchArrayModel,
     BatchSimulationModel,
     CelerySimulationModel,
     SimulationModel,
@@ -18,6 +19,7 @@ from yaptide.persistence.models.users import KeycloakUserModel, SessionModel, To
 
 __all__ = [
     "Base",
+    "BatchArrayModel",
     "BatchSimulationModel",
     "BatchTaskModel",
     "CelerySimulationModel",

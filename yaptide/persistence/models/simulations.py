@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 from sqlalchemy.schema import SchemaItem
 
@@ -128,7 +128,9 @@ class BatchSimulationModel(SimulationModel):
         ForeignKey("Cluster.id", ondelete="RESTRICT"), doc="Cluster on which it runs"
     )
     job_dir: Mapped[str | None] = mapped_column(doc="Job folder on the cluster")
-    array_id: Mapped[int | None] = mapped_column(doc="The scheduler's number of the array job that simulates")
+    array_id: Mapped[int | None] = mapped_column(
+        doc="The scheduler's number of the array job that simulates; the newest, if there are several"
+    )
     collect_id: Mapped[int | None] = mapped_column(
         doc="The scheduler's number of the job that runs when the array has ended"
     )
@@ -138,6 +140,25 @@ class BatchSimulationModel(SimulationModel):
     queue_note: Mapped[str | None] = mapped_column(Text, doc="Reason from the cluster why tasks wait")
 
     cluster: Mapped["ClusterModel"] = relationship(back_populates="simulations")
+
+
+class BatchArrayModel(Base):
+    """An array job of a simulation on a cluster: all its tasks, or some if the cluster does not accept all at once."""
+
+    __tablename__ = "BatchArray"
+    __table_args__: tuple[SchemaItem, ...] = (
+        UniqueConstraint("simulation_id", "first_task"),
+        CheckConstraint("first_task > 0", name="first_task_positive"),
+        CheckConstraint("tasks > 0", name="tasks_positive"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True, doc="ID of the row")
+    simulation_id: Mapped[int] = mapped_column(
+        ForeignKey("BatchSimulation.id", ondelete="CASCADE"), doc="Simulation of this array"
+    )
+    first_task: Mapped[int] = mapped_column(doc="Number of its first task")
+    tasks: Mapped[int] = mapped_column(doc="How many tasks it has, from the first on")
+    array_id: Mapped[int | None] = mapped_column(doc="The scheduler's number; null: it is being submitted")
 
 
 class StateHistoryModel(Base):

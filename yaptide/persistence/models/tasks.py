@@ -67,7 +67,7 @@ class CeleryTaskModel(TaskModel):
 
 
 class BatchTaskModel(TaskModel):
-    """A task on the platform BATCH; its number is its index in the array job."""
+    """A task on the platform BATCH."""
 
     __tablename__ = "BatchTask"
     __mapper_args__ = {"polymorphic_identity": BATCH}  # noqa: RUF012

@@ -3,12 +3,12 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, exists, func, select, union, update
+from sqlalchemy import Connection, delete, exists, func, insert, select, union, update
 
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.persistence.engine import Record
 from yaptide.persistence.models.simulations import BATCH, LEFT, OPEN
-from yaptide.persistence.models.tables import BATCH_SIMULATION, CLUSTER, HISTORY, SIMULATION, TASK
+from yaptide.persistence.models.tables import BATCH_ARRAY, BATCH_SIMULATION, CLUSTER, HISTORY, SIMULATION, TASK
 from yaptide.persistence.queries import json_rows
 
 
@@ -24,6 +24,7 @@ def list_unfinished(connection: Connection, place: str) -> list[Record]:
             *(SIMULATION.c[name] for name in columns),
             *(BATCH_SIMULATION.c[name] for name in ("job_dir", "array_id", "collect_id", "options", "queue_note")),
             CLUSTER.c.cluster_name,
+            select(func.count()).where(TASK.c.simulation_id == SIMULATION.c.id).scalar_subquery(),
         )
         .join(BATCH_SIMULATION, BATCH_SIMULATION.c.id == SIMULATION.c.id)
         .join(CLUSTER, CLUSTER.c.id == BATCH_SIMULATION.c.cluster_id)
@@ -43,6 +44,22 @@ def claim_submission(connection: Connection, simulation_id: int, owner: str, pla
 def set_values(connection: Connection, simulation_id: int, values: Mapping[str, Any]) -> None:
     """Set values of a simulation's jobs on its cluster."""
     connection.execute(update(BATCH_SIMULATION).where(BATCH_SIMULATION.c.id == simulation_id).values(values))
+
+
+def list_arrays(connection: Connection, simulation_id: int) -> list[tuple[int, int, int | None]]:
+    """Return first task, number of tasks and number of each array of a simulation, in order of their tasks."""
+    columns = ("first_task", "tasks", "array_id")
+    query = select(*(BATCH_ARRAY.c[name] for name in columns)).where(BATCH_ARRAY.c.simulation_id == simulation_id)
+    return [(first, tasks, number) for first, tasks, number in connection.execute(query.order_by("first_task"))]
+
+
+def set_array(connection: Connection, simulation_id: int, first: int, tasks: int | None, number: int | None) -> None:
+    """Add or replace the array of a simulation that begins at the task `first`; remove it if it has no `tasks`."""
+    here = (BATCH_ARRAY.c.simulation_id == simulation_id) & (BATCH_ARRAY.c.first_task == first)
+    connection.execute(delete(BATCH_ARRAY).where(here))
+    if tasks:
+        row = {"simulation_id": simulation_id, "first_task": first, "tasks": tasks, "array_id": number}
+        connection.execute(insert(BATCH_ARRAY), row)
 
 
 def open_tasks(connection: Connection, simulation_id: int) -> list[Record]:
@@ -88,3 +105,13 @@ def waiting_tasks(connection: Connection, job_id: str) -> tuple[str | None, int]
     query = query.where(SIMULATION.c.job_id == job_id, TASK.c.task_state == EntityState.PENDING)
     row = connection.execute(query.group_by(BATCH_SIMULATION.c.queue_note)).first()
     return None if row is None else (row[0], row[1])
+
+
+def list_notes(connection: Connection, job_ids: Collection[str]) -> dict[str, str]:
+    """Return the cluster's notes about those of the simulations that have one, by job_id."""
+    among = json_rows.is_among(SIMULATION.c.job_id, connection.dialect.name)
+    query = select(SIMULATION.c.job_id, BATCH_SIMULATION.c.queue_note).join(
+        BATCH_SIMULATION, BATCH_SIMULATION.c.id == SIMULATION.c.id
+    )
+    query = query.where(among, BATCH_SIMULATION.c.queue_note.is_not(None))
+    return {row.job_id: row.queue_note for row in connection.execute(query, {"values": job_ids})}

@@ -157,6 +157,7 @@ class Task:
         self.run_folder = os.path.join(self.folder, "run")
         self.server = Server(manifest, key)
         self.report = {"task": number, "worker": run_name, "state": "running", "simulated": 0, "left": None}  # type: Json
+        self.report.update(version="", digest="")
         self.claimed = {}  # type: Json
         self.primaries = int(manifest["primaries"][number - 1])
 
@@ -202,7 +203,8 @@ class Task:
 
     def report_failure(self, reason: str, patience: float) -> None:
         """Report why there is no result; the report on disk remains if the server cannot be reached."""
-        self.write_report(state="failed", reason=reason)
+        with contextlib.suppress(OSError):  # the disk may be the reason
+            self.write_report(state="failed", reason=reason)
         with contextlib.suppress(Unreachable, Rejected):
             if not self.claimed:
                 self.claim(patience)
@@ -347,9 +349,9 @@ def run_task(manifest: Json, key: str) -> int:
     """Run one task of the array; returns its exit code."""
     number = int(os.environ["YAPTIDE_TASK_ID"])
     task = Task(manifest, key, number, os.environ["YAPTIDE_RUN_NAME"])
-    shutil.rmtree(task.folder, ignore_errors=True)  # of an earlier run
-    os.makedirs(task.run_folder)
     try:
+        shutil.rmtree(task.folder, ignore_errors=True)  # of an earlier run
+        os.makedirs(task.run_folder)
         return simulate_and_upload(task)
     except Unreachable:  # the result stays in the folder
         return 0 if task.report["exit_code"] == 0 else 1

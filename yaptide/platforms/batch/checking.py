@@ -2,7 +2,6 @@
 
 import re
 import secrets
-import shlex
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,7 +10,8 @@ from dataclasses import dataclass
 from yaptide.domain.errors import ClusterUnavailable, YaptideError
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.platforms.batch.schedulers import get_scheduler
-from yaptide.platforms.batch.schedulers.base import JobInfo, JobRequest, Scheduler
+from yaptide.platforms.batch.schedulers.base import JobInfo, JobRequest, NoAccounts, Scheduler
+from yaptide.platforms.batch.session import find_program
 from yaptide.platforms.batch.ssh import SshSession
 from yaptide.services.clusters import Cluster
 from yaptide.simulators import list_names
@@ -21,6 +21,7 @@ _OLDEST_PYTHON = (3, 6)
 _VERSION = re.compile(r"([0-9]+)\.([0-9]+)")
 _POLL = 1.0
 _MOST_NOTE = 64 * 1024
+_MOST_SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,9 @@ def run_checks(session: SshSession, cluster: Cluster, wait: float) -> Iterator[S
     account, scheduler = session.login.account, get_scheduler()
     try:
         yield _check_connection(session)
+        yield _check_shell(session)
         yield from _check_programs(session, scheduler)
+        yield _check_accounts(session, scheduler)
         name = f"yaptide-test-{secrets.token_hex(4)}"
         folder = f"{cluster.scratch_of(account)}/{name}"
         scratch = _check_scratch(session, cluster, folder)
@@ -60,6 +63,23 @@ def _check_connection(session: SshSession) -> Step:
     begun = time.monotonic()
     account = _run_checked(session, "id", "-un")
     return Step("connection", True, f"{session.server} as {account}, {(time.monotonic() - begun) * 1000:.0f} ms")
+
+
+def _check_shell(session: SshSession) -> Step:
+    """What the login shell prints before commands is skipped, but SFTP of many sites stops working by it."""
+    answer = session.run_command("sh", "-c", "echo $SHELL")
+    printed = " ".join(answer.around.split())[:_MOST_SHOWN]
+    found = answer.text.strip() + (f"; text that it prints before commands is skipped: {printed}" if printed else "")
+    return Step("login shell", True, found)
+
+
+def _check_accounts(session: SshSession, scheduler: Scheduler) -> Step:
+    """Accounting is not needed."""
+    try:
+        scheduler.query_accounting(session, [1])
+    except NoAccounts as error:
+        return Step("accounting", True, f"not used: {error}")
+    return Step("accounting", True, "records can be read")
 
 
 def _check_programs(session: SshSession, scheduler: Scheduler) -> Iterator[Step]:
@@ -103,10 +123,8 @@ def _check_simulators(session: SshSession, cluster: Cluster) -> Iterator[Step]:
         if name not in list_names():
             yield Step(name, False, "no such simulator", f"there are {', '.join(list_names())}")
             continue
-        command = f"{cluster.prologue or ''}\ncommand -v -- {shlex.quote(path)}"
-        answer = session.run_command("bash", "-lc", command)
-        program = (answer.text.strip().splitlines() or [""])[-1]
-        if answer.exit_code:
+        program = find_program(session, cluster, path)
+        if not program:
             yield Step(name, False, f"no program {path}", "correct its path, or load it in the prologue")
         else:
             yield Step(name, True, program)
@@ -121,7 +139,7 @@ def _check_job(
     number = None
     try:
         session.write_file(script, scheduler.job_script(request, command, prologue).encode())
-        number = scheduler.parse_job_number(session.run_command(*scheduler.single_command(request, script)))
+        number = _submit(session, scheduler, request, script)
         info = _wait_for_job(session, scheduler, request.name, wait)
         return _check_result(session, request, info, wait)
     except YaptideError as error:
@@ -130,6 +148,18 @@ def _check_job(
         with suppress(YaptideError):
             if number is not None:
                 scheduler.cancel_job(session, number)
+
+
+def _submit(session: SshSession, scheduler: Scheduler, request: JobRequest, script: str) -> int:
+    """Submit the job; it is searched for by its name if its number was not understood."""
+    answer = session.run_command(*scheduler.single_command(request, script))
+    try:
+        return scheduler.parse_job_number(answer)
+    except ClusterUnavailable:
+        jobs = scheduler.find_jobs(session, request.name) if answer.exit_code == 0 else []
+        if not jobs:
+            raise
+        return jobs[0].job
 
 
 def _wait_for_job(session: SshSession, scheduler: Scheduler, name: str, wait: float) -> JobInfo | None:

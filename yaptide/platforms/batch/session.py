@@ -3,26 +3,43 @@
 import ipaddress
 import json
 import logging
+import re
 import shlex
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from yaptide.domain.errors import ClusterUnavailable, InvalidInput, NotFound, Unavailable, YaptideError
+from yaptide.domain.errors import (
+    ClusterRefused,
+    ClusterUnavailable,
+    InvalidInput,
+    NotFound,
+    Unavailable,
+    YaptideError,
+)
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.platforms.batch import packing
 from yaptide.platforms.batch.reports import Report, read_reports
 from yaptide.platforms.batch.schedulers import get_scheduler
-from yaptide.platforms.batch.schedulers.base import JobInfo, JobRequest, Scheduler
+from yaptide.platforms.batch.schedulers.base import (
+    ArrayTooLarge,
+    JobInfo,
+    JobRequest,
+    NoAccounts,
+    QueueFull,
+    Scheduler,
+    name_log,
+)
 from yaptide.platforms.batch.ssh import Connections, Login, Server, SshSession
 from yaptide.services import batch, clusters, output_upload, tasks
 from yaptide.services.backend import Backend, utc_now
-from yaptide.services.batch import Job, Open
+from yaptide.services.batch import Array, Job, Open
 from yaptide.services.clusters import Cluster
 from yaptide.services.credentials import current_credentials
 from yaptide.services.tasks import REQUEUED, Claim
@@ -38,16 +55,28 @@ FORGOTTEN = "the cluster no longer knows it"
 _QUIET = 5.0
 _LOG_TAIL = 256 * 1024
 _TRANSIENT = (ClusterUnavailable, Unavailable)
+#: Seconds between two attempts to submit more tasks than the account may have, two queries of positions in the queue,
+#: and two queries of accounting records that could not be read.
+_RETRY_FULL, _RETRY_POSITIONS, _RETRY_ACCOUNTS = 60.0, 60.0, 600.0
+_MOST_LINE = 200
 _BUSY = 75
-#: Submits a job unless another process is doing so; a lock older than two minutes was left by a process that died.
+#: Submits a job unless another process is doing so; a lock older than two minutes was left by a process that died. The
+#: answer of a submission that succeeded is kept, and is repeated if it was lost.
 _SUBMIT_ONCE = """\
 lock=$1; shift
-find "$lock" -maxdepth 0 -mmin +2 -exec rmdir {} ';' 2>/dev/null
+grep -q '[0-9]' "$lock/answer" 2>/dev/null && exec cat "$lock/answer"
+find "$lock" -maxdepth 0 -mmin +2 -exec rm -rf {} ';' 2>/dev/null
 mkdir -- "$lock" 2>/dev/null || exit 75
-"$@"; code=$?
-[ $code = 0 ] || rmdir -- "$lock"
+"$@" >"$lock/part"; code=$?
+cat "$lock/part"
+if [ $code = 0 ]; then mv "$lock/part" "$lock/answer"; else rm -rf -- "$lock"; fi
 exit $code
 """
+#: Prints why a folder cannot be written.
+_TRY_TO_WRITE = 'mkdir -p -- "$1" && printf %4096s x >"$1/.written" && rm -f -- "$1/.written"'
+#: Finds a program as job scripts do, between marks: the prologue may print text, and start-up files of bash too.
+_FIND_PROGRAM = "{prologue}\nprintf '\\nyaptide-program=%s=\\n' \"$(command -v -- {path})\""
+_PROGRAM = re.compile(r"^yaptide-program=(.*)=$", re.MULTILINE)
 #: Lists folders of jobs that this installation created at least a month ago: younger jobs may be in another database.
 _LIST_OLD_FOLDERS = (
     'cd -- "$1" && find . -mindepth 2 -maxdepth 2 -name place -mtime +30 -exec grep -lFx -- "$2" {} +; true'
@@ -71,13 +100,23 @@ class _Memory:
 
     `settled`: jobs with nothing left on the cluster but their folder; `overdue`: since when (monotonic clock) a task is
     over without a report; `orphans`: `job_id` of deleted simulations whose folders are still there; `swept`: whether
-    orphans of earlier processes were searched for.
+    orphans of earlier processes were searched for. `full`: jobs of which the cluster accepted not all tasks, with its
+    words, the number of jobs that the account had then, and the time; `array_limit`: the most tasks of an array;
+    `uncollected`: jobs whose collect job was refused; `positions` in the queue, and their time; `accounts_due`: when to
+    query accounting records again; `warning`: the last one in the log.
     """
 
     settled: set[int] = field(default_factory=set)
     overdue: dict[tuple[int, int], float] = field(default_factory=dict)
     orphans: set[str] = field(default_factory=set)
     swept: bool = False
+    full: dict[int, tuple[str, int, float]] = field(default_factory=dict)
+    array_limit: int | None = None
+    uncollected: set[int] = field(default_factory=set)
+    positions: dict[int, tuple[int, int]] = field(default_factory=dict)
+    positions_due: float = 0.0
+    accounts_due: float = 0.0
+    warning: str = ""
 
 
 class ClusterSession:
@@ -115,6 +154,8 @@ class ClusterSession:
             if not batch.is_known(self._backend, job.job_id):
                 self._memory.orphans.add(job.job_id)
             self._memory.settled.discard(job.id)
+            self._memory.uncollected.discard(job.id)
+            self._memory.full.pop(job.id, None)
 
     def process_jobs(self, jobs: list[Job]) -> bool:
         """Submit, follow and clean up these jobs once; returns False after an error that may be transient."""
@@ -126,22 +167,32 @@ class ClusterSession:
         except YaptideError as error:
             self._explain_error(jobs, error)
             return False
-        succeeded = True
-        for job in jobs:
-            if not job.has_ended and job.array_id is None and not self._stop.is_set():
-                succeeded &= self._try_step(job, self._submit_job, access, job)
-        numbers = {job.id for job in jobs}
-        followed = [job for job in batch.list_unfinished(self._backend) if job.id in numbers and self._is_followed(job)]
         try:
-            query_time = utc_now()
-            infos = {(info.job, info.index): info for info in self._scheduler.query_queue(access.ssh)}
-        except YaptideError as error:
-            self._explain_error(followed, error)
+            query_time, infos = self._query_queue(access)
+            succeeded, submitted = True, False
+            for job in jobs:
+                if self._is_submission_due(job, infos) and not self._stop.is_set():
+                    submitted = True
+                    succeeded &= self._try_step(job, self._submit_job, access, job, infos)
+            numbers = {job.id for job in jobs}
+            unfinished = [job for job in batch.list_unfinished(self._backend) if job.id in numbers]
+            followed = [job for job in unfinished if self._is_followed(job)]
+            if submitted:  # a job that ended meanwhile must be seen
+                query_time, infos = self._query_queue(access)
+        except ClusterUnavailable as error:
+            self._explain_error(jobs, error)
             return False
         for job in followed:
             if not self._stop.is_set():
                 succeeded &= self._try_step(job, self._follow_job, access, job, infos, query_time)
+        if succeeded:
+            self._memory.warning = ""
         return self._remove_orphans(access) and succeeded
+
+    def _query_queue(self, access: _Access) -> tuple[datetime, _JobInfos]:
+        """The time before the query, and the jobs of the account."""
+        query_time = utc_now()
+        return query_time, {(info.job, info.index): info for info in self._scheduler.query_queue(access.ssh)}
 
     def _open_access(self) -> _Access:
         cluster = clusters.find_cluster(self._backend.database, self._cluster_name)
@@ -156,14 +207,22 @@ class ClusterSession:
         """Note the error in the history of the jobs; jobs not submitted yet fail unless the error is transient."""
         if self._stop.is_set():  # this process closed the connection
             return
-        log.warning("%s: %s", self._cluster_name, error)
+        self._warn_once(str(error))
         for job in jobs:
             if job.has_ended:
                 continue
             if job.array_id is None and not isinstance(error, _TRANSIENT):
                 batch.refuse_submission(self._backend, job, f"it could not be submitted: {error}")
             elif not isinstance(error, Unavailable):
-                batch.add_note(self._backend, job, f"the cluster cannot be used; retrying: {error}")
+                text = f"the cluster cannot be used; retrying: {error}"
+                batch.add_note(self._backend, job, text)
+                self._store_note(job, text)
+
+    def _warn_once(self, text: str) -> None:
+        """Log a warning unless it is the same as the last one: an account may stay unusable for months."""
+        if text != self._memory.warning:
+            self._memory.warning = text
+            log.warning("%s: %s", self._cluster_name, text)
 
     def _try_step(self, job: Job, step: Callable[..., None], *arguments: object) -> bool:
         """Run a step for a job; an error must not affect other jobs."""
@@ -186,25 +245,108 @@ class ClusterSession:
 
     # Submitting.
 
-    def _submit_job(self, access: _Access, job: Job) -> None:
+    def _is_submission_due(self, job: Job, infos: _JobInfos) -> bool:
+        """Whether something of the simulation must be submitted now."""
+        if job.has_ended or (job.array_id is not None and (job.collect_id or job.id in self._memory.uncollected)):
+            return False
+        if job.id not in self._memory.full:
+            return True
+        _, alive, time_refused = self._memory.full[job.id]
+        return _count_alive(infos) < alive or time.monotonic() - time_refused > _RETRY_FULL
+
+    def _submit_job(self, access: _Access, job: Job, infos: _JobInfos) -> None:
         folder = f"{access.cluster.scratch_of(access.ssh.login.account)}/{job.job_id}"
         key = batch.claim_submission(self._backend, job, folder)
         if key is None:
             return
-        array, collect = _find_numbers(self._scheduler.find_jobs(access.ssh, job.job_id))
-        files, shares = batch.input_of(self._backend, job)
-        if array is None:
+        arrays = self._recover_arrays(job, infos)
+        if not arrays:
+            files, shares = batch.input_of(self._backend, job)
             self._upload_bundle(access, job, folder, key, files, shares)
-            request = _make_request(access.cluster, job, folder, "array")
-            limit = access.cluster.max_running
-            command = self._scheduler.array_command(request, f"{folder}/array.sh", len(shares), limit)
-            array = submit_once(self._scheduler, access.ssh, f"{folder}/array.lock", command)
-        if collect is None:
-            request = _make_request(access.cluster, job, folder, "collect")
-            command = self._scheduler.collect_command(request, f"{folder}/collect.sh", array)
-            collect = submit_once(self._scheduler, access.ssh, f"{folder}/collect.lock", command)
-        # If this is lost, both jobs are found by their name.
-        batch.note_job(self._backend, job, array_id=array, collect_id=collect)
+        known = len(arrays)
+        try:
+            while sum(array.size for array in arrays) < job.tasks:
+                arrays.append(self._submit_array(access, job, folder, arrays[-1].tasks.stop if arrays else 1))
+        except QueueFull as error:
+            self._note_full(job, arrays, error, _count_alive(infos) + sum(array.size for array in arrays[known:]))
+            return
+        except NotFound:  # it ended meanwhile, or was deleted
+            return
+        self._memory.full.pop(job.id, None)
+        self._submit_collect(access, job, folder, arrays, infos)
+
+    def _note_full(self, job: Job, arrays: list[Array], error: QueueFull, alive: int) -> None:
+        """Note that the cluster accepts no more tasks, while the account has `alive` of them."""
+        submitted = sum(array.size for array in arrays)
+        note = f"{submitted} of {job.tasks} tasks are submitted; {error}" if submitted else str(error)
+        self._memory.full[job.id] = (note, alive, time.monotonic())
+        self._store_note(job, note)
+
+    def _recover_arrays(self, job: Job, infos: _JobInfos) -> list[Array]:
+        """The arrays that the cluster has accepted, also those whose number was lost."""
+        arrays = []
+        for array in batch.list_arrays(self._backend, job):
+            numbers = [info.job for info in infos.values() if _is_of(info, job.job_id) and info.index in array.tasks]
+            if array.number is not None:
+                arrays.append(array)
+            elif numbers:
+                arrays.append(Array(array.first, array.size, min(numbers)))
+                batch.store_array(self._backend, job, arrays[-1])
+            else:
+                batch.remove_array(self._backend, job, array)
+        return arrays
+
+    def _submit_array(self, access: _Access, job: Job, folder: str, first: int) -> Array:
+        """Submit the tasks from `first` on, or fewer; raises QueueFull if the cluster does not accept even one."""
+        size = min(job.tasks - first + 1, self._memory.array_limit or job.tasks)
+        while True:
+            try:
+                return self._try_array(access, job, folder, Array(first, size, None))
+            except ArrayTooLarge:
+                if size == 1:
+                    raise
+                limit = self._scheduler.find_array_limit(access.ssh)
+                size = self._memory.array_limit = limit if limit and limit < size else size // 2
+            except QueueFull:
+                if size == 1:
+                    raise
+                size //= 2
+
+    def _try_array(self, access: _Access, job: Job, folder: str, array: Array) -> Array:
+        # If the number is lost, the array is found by its name.
+        batch.store_array(self._backend, job, array)
+        request = _make_request(self._scheduler, access.cluster, job, folder, "array")
+        limit = access.cluster.max_running
+        if limit is not None:
+            limit = max(1, limit * array.size // job.tasks)
+        command = self._scheduler.array_command(request, f"{folder}/array.sh", array.tasks, limit)
+        lock = f"{folder}/array-{array.first}-{array.size}.lock"
+        try:
+            number = submit_once(self._scheduler, access.ssh, lock, command)
+        except (QueueFull, ClusterRefused):
+            batch.remove_array(self._backend, job, array)
+            raise
+        submitted = Array(array.first, array.size, number)
+        batch.store_array(self._backend, job, submitted)
+        return submitted
+
+    def _submit_collect(self, access: _Access, job: Job, folder: str, arrays: list[Array], infos: _JobInfos) -> None:
+        """Submit the job that collects results; without it, the server fetches them."""
+        numbers = [info.job for info in infos.values() if _is_of(info, job.job_id) and info.index is None]
+        ended = {info.job for info in infos.values()} - _alive(infos)
+        after = [array.number for array in arrays if array.number and array.number not in ended]
+        try:
+            if not numbers and after:
+                request = _make_request(self._scheduler, access.cluster, job, folder, "collect")
+                command = self._scheduler.collect_command(request, f"{folder}/collect.sh", after)
+                numbers = [submit_once(self._scheduler, access.ssh, f"{folder}/collect.lock", command)]
+        except (QueueFull, ClusterRefused) as error:
+            note = f"the job that collects results was not accepted, so they are fetched over SSH: {error}"
+            batch.add_note(self._backend, job, note)
+        if numbers:  # if this is lost, the job is found by its name
+            batch.note_job(self._backend, job, collect_id=min(numbers))
+        else:
+            self._memory.uncollected.add(job.id)
 
     def _upload_bundle(
         self,
@@ -222,17 +364,18 @@ class ClusterSession:
         request = JobRequest(job.job_id, folder, {})
         array_script = scheduler.array_script(request, packing.RUN, cluster.prologue)
         collect_script = scheduler.job_script(request, packing.COLLECT, cluster.prologue)
-        ssh.make_folder(folder, 0o700)
-        ssh.write_file(f"{folder}/key", key.encode())
-        ssh.write_file(f"{folder}/place", self._backend.spool.place.encode())
-        ssh.write_file(f"{folder}/manifest.json", manifest)
-        ssh.write_file(f"{folder}/agent.py", packing.AGENT.read_bytes())
-        ssh.write_file(f"{folder}/array.sh", array_script.encode(), 0o700)
-        ssh.write_file(f"{folder}/collect.sh", collect_script.encode(), 0o700)
         with tempfile.TemporaryDirectory(dir=self._backend.data_dir) as temporary:
             inputs = Path(temporary) / "inputs.zip"
             packing.pack_inputs(bundle, inputs)
-            ssh.upload_file(inputs, f"{folder}/inputs.zip")
+            with _explained_scratch(ssh, folder):
+                ssh.make_folder(folder, 0o700)
+                ssh.write_file(f"{folder}/key", key.encode())
+                ssh.write_file(f"{folder}/place", self._backend.spool.place.encode())
+                ssh.write_file(f"{folder}/manifest.json", manifest)
+                ssh.write_file(f"{folder}/agent.py", packing.AGENT.read_bytes())
+                ssh.write_file(f"{folder}/array.sh", array_script.encode(), 0o700)
+                ssh.write_file(f"{folder}/collect.sh", collect_script.encode(), 0o700)
+                ssh.upload_file(inputs, f"{folder}/inputs.zip")
 
     # Following.
 
@@ -240,9 +383,11 @@ class ClusterSession:
         if job.has_ended:
             self._finish_job(access, job, infos)
             return
-        unfinished = batch.open_tasks(self._backend, job)
-        task_infos = self._select_infos(access, job, unfinished, infos)
-        self._store_queue_note(job, [info for info in task_infos.values() if _is_waiting(info)])
+        arrays = [array for array in batch.list_arrays(self._backend, job) if array.number is not None]
+        submitted = {number for array in arrays for number in array.tasks}
+        unfinished = [task for task in batch.open_tasks(self._backend, job) if task.task_id in submitted]
+        task_infos = self._select_infos(access, arrays, unfinished, infos)
+        self._store_queue_note(access, job, [info for info in task_infos.values() if _is_waiting(info)])
         self._requeue_tasks(job, unfinished, task_infos, query_time)
         silent = [task for task in unfinished if self._is_silent(task, task_infos.get(task.task_id), query_time)]
         if not silent:
@@ -253,23 +398,58 @@ class ClusterSession:
             if report is None or not self._apply_report(access, job, report):
                 self._resolve_task(access, job, task, task_infos.get(task.task_id))
 
-    def _select_infos(self, access: _Access, job: Job, unfinished: list[Open], infos: _JobInfos) -> dict[int, JobInfo]:
+    def _select_infos(
+        self, access: _Access, arrays: list[Array], unfinished: list[Open], infos: _JobInfos
+    ) -> dict[int, JobInfo]:
         """The scheduler's information by task; the accounting is queried for tasks that left the queue."""
-        array = job.array_id or 0
-        task_infos = {task.task_id: info for task in unfinished if (info := infos.get((array, task.task_id)))}
-        if len(task_infos) < len(unfinished):
-            for info in self._scheduler.query_accounting(access.ssh, [array]) or []:
-                if info.index is not None:
-                    task_infos.setdefault(info.index, info)
+        numbers = {task: array.number or 0 for array in arrays for task in array.tasks}
+        keys = {task.task_id: (numbers[task.task_id], task.task_id) for task in unfinished}
+        task_infos = {task: infos[key] for task, key in keys.items() if key in infos}
+        missing = {number for number, task in keys.values() if task not in task_infos}
+        records = [*infos.values(), *self._query_accounting(access, missing)] if missing else []
+        for info in records:
+            if info.job in missing and info.index is not None:
+                task_infos.setdefault(info.index, info)
+        # An array of which all waiting tasks were canceled has one record for them, without an index.
+        canceled = {info.job: info for info in records if info.index is None and info.state is EntityState.CANCELED}
+        for task, (number, _) in keys.items():
+            if number in canceled:
+                task_infos.setdefault(task, canceled[number])
         return task_infos
 
-    def _store_queue_note(self, job: Job, waiting: Collection[JobInfo]) -> None:
-        """Store why tasks wait, and the expected start of the first of them."""
+    def _query_accounting(self, access: _Access, numbers: Collection[int]) -> list[JobInfo]:
+        """The accounting records of arrays; none, for a while, if they cannot be read, which is logged once."""
+        if time.monotonic() < self._memory.accounts_due:
+            return []
+        try:
+            return self._scheduler.query_accounting(access.ssh, sorted(numbers))
+        except NoAccounts as error:
+            if not self._memory.accounts_due:
+                log.warning("%s: %s", self._cluster_name, error)
+            self._memory.accounts_due = time.monotonic() + _RETRY_ACCOUNTS
+            return []
+
+    def _store_queue_note(self, access: _Access, job: Job, waiting: Collection[JobInfo]) -> None:
+        """Store why tasks wait, their position in the queue, and the expected start of the first of them."""
         first = min(waiting, key=lambda info: info.start.timestamp() if info.start else float("inf"), default=None)
-        note = None
+        parts = [self._memory.full[job.id][0]] if job.id in self._memory.full else []
         if first is not None:
-            expected = f"expected to begin at {first.start:%Y-%m-%d %H:%M} UTC" if first.start else ""
-            note = "; ".join(filter(None, (first.reason, expected))) or None
+            expected = f"expected to begin at {first.start:%Y-%m-%d %H:%M} UTC" if first.start else None
+            parts += filter(None, (first.reason, self._format_position(access, waiting), expected))
+        self._store_note(job, "; ".join(parts) or None)
+
+    def _format_position(self, access: _Access, waiting: Iterable[JobInfo]) -> str | None:
+        """The best position of waiting jobs in the queue; None if it is unknown."""
+        if time.monotonic() >= self._memory.positions_due:
+            self._memory.positions_due = time.monotonic() + _RETRY_POSITIONS
+            self._memory.positions = self._scheduler.query_positions(access.ssh)
+        known = [self._memory.positions[job] for job in {info.job for info in waiting} & self._memory.positions.keys()]
+        if not known:
+            return None
+        place, count = min(known)
+        return f"position {place} of {count} in the queue"
+
+    def _store_note(self, job: Job, note: str | None) -> None:
         if note != job.queue_note:
             batch.note_job(self._backend, job, queue_note=note)
 
@@ -332,6 +512,7 @@ class ClusterSession:
         elif info is not None:
             reason = "the cluster says that it completed, but it has left no results"
         logs = self._read_logs(access, job, task.task_id) if to is EntityState.FAILED else {}
+        reason += _quote_last_line(logs, self._scheduler.log_prefix)
         batch.end_task(self._backend, job, task, to, reason, logs)
         self._memory.overdue.pop((job.id, task.task_id), None)
 
@@ -341,7 +522,8 @@ class ClusterSession:
 
     def _read_logs(self, access: _Access, job: Job, number: int) -> dict[str, str]:
         """The end of the logs of the simulator and of the job script."""
-        paths = {OUTPUT_LOG: f"task-{number}/run/{OUTPUT_LOG}", "job.log": f"task-{number}.log"}
+        first = next((a.first for a in batch.list_arrays(self._backend, job) if number in a.tasks), 1)
+        paths = {OUTPUT_LOG: f"task-{number}/run/{OUTPUT_LOG}", "job.log": name_log(first, number - first + 1)}
         logs = {}
         for name, path in paths.items():
             answer = access.ssh.run_command("tail", "-c", str(_LOG_TAIL), "--", f"{job.job_dir}/{path}")
@@ -360,11 +542,7 @@ class ClusterSession:
 
     def _finish_job(self, access: _Access, job: Job, infos: _JobInfos) -> None:
         """Cancel all jobs of a simulation that has ended; when none is left, remove its folder if that is due."""
-        known, numbers = list(infos.values()), {job.array_id, job.collect_id}
-        if None in numbers:  # the simulation ended during its submission
-            known = self._scheduler.find_jobs(access.ssh, job.job_id)
-            numbers = {info.job for info in known}
-        alive = {info.job for info in known if info.job in numbers and info.state not in FINAL_STATES}
+        alive = {info.job for info in infos.values() if _is_of(info, job.job_id) and info.state not in FINAL_STATES}
         for number in sorted(alive):
             self._scheduler.cancel_job(access.ssh, number)
         if alive:
@@ -396,7 +574,7 @@ class ClusterSession:
                 self._remove_folder(access, job_id, f"{scratch}/{job_id}")
                 self._memory.orphans.discard(job_id)
         except YaptideError as error:
-            log.warning("%s: %s", self._cluster_name, error)
+            self._warn_once(str(error))
             return False
         return True
 
@@ -427,16 +605,44 @@ def submit_once(scheduler: Scheduler, session: SshSession, lock: str, command: l
     return scheduler.parse_job_number(answer)
 
 
-def _make_request(cluster: Cluster, job: Job, folder: str, part: str) -> JobRequest:
+def _make_request(scheduler: Scheduler, cluster: Cluster, job: Job, folder: str, part: str) -> JobRequest:
     """The request for the `array` or the `collect` job, whose own options override those of the cluster."""
-    return JobRequest(job.job_id, folder, {**cluster.sbatch_options, **json.loads(job.options)[part]})
+    options = scheduler.merge_options(cluster.sbatch_options, json.loads(job.options)[part])
+    return JobRequest(job.job_id, folder, options)
 
 
-def _find_numbers(infos: Iterable[JobInfo]) -> tuple[int | None, int | None]:
-    """Numbers of the array job and of the collect job among jobs of one name."""
-    array = [info.job for info in infos if info.index is not None]
-    collect = [info.job for info in infos if info.index is None]
-    return (array[0] if array else None), (collect[0] if collect else None)
+def _is_of(info: JobInfo, job_id: str) -> bool:
+    """Whether a job has the name of a simulation."""
+    return info.name == job_id or info.name.startswith(f"{job_id}.")
+
+
+def _alive(infos: _JobInfos) -> set[int]:
+    """Numbers of jobs that have not ended."""
+    return {info.job for info in infos.values() if info.state not in FINAL_STATES}
+
+
+def _count_alive(infos: _JobInfos) -> int:
+    return sum(info.state not in FINAL_STATES for info in infos.values())
+
+
+def _quote_last_line(logs: Mapping[str, str], prefix: str) -> str:
+    """The last line that a job printed itself, without `prefix`, which often says more than its exit code."""
+    text = next((text for name, text in logs.items() if name.endswith("job.log")), "")
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(prefix)]
+    return f"; its log ends with: {lines[-1][:_MOST_LINE]}" if lines else ""
+
+
+@contextmanager
+def _explained_scratch(session: SshSession, folder: str) -> Iterator[None]:
+    """Errors with files are passing: disks are freed again. Says what the cluster says, which SFTP often does not."""
+    try:
+        yield
+    except (ClusterUnavailable, Unavailable):
+        raise
+    except YaptideError as error:
+        answer = session.run_command("sh", "-c", _TRY_TO_WRITE, "sh", folder)
+        reason = answer.complaint if answer.exit_code else str(error)
+        raise ClusterUnavailable(f"The scratch folder cannot be written: {reason}") from None
 
 
 def _is_waiting(info: JobInfo) -> bool:
@@ -444,15 +650,29 @@ def _is_waiting(info: JobInfo) -> bool:
 
 
 def _find_program(session: SshSession, cluster: Cluster, sim_type: str) -> str:
-    """The absolute path of a simulator's program on the cluster; raises InvalidInput if there is none."""
+    """The absolute path of a simulator's program on the cluster; raises ClusterUnavailable if there is none now."""
     path = cluster.simulators.get(sim_type, "")
     if path.startswith("/"):
         return path
-    answer = session.run_command("bash", "-lc", f"{cluster.prologue or ''}\ncommand -v -- {shlex.quote(path)}")
-    program = (answer.text.strip().splitlines() or [""])[-1]
-    if answer.exit_code or not program.startswith("/"):
-        raise InvalidInput(f"There is no program {path} on the cluster {cluster.cluster_name}; tell its administrator")
+    program = find_program(session, cluster, path)
+    if not program.startswith("/"):
+        raise ClusterUnavailable(
+            f"There is no program {path} on the cluster {cluster.cluster_name}; tell its administrator"
+        )
     return program
+
+
+def find_program(session: SshSession, cluster: Cluster, path: str) -> str:
+    """The path of a program after the prologue, as job scripts find it; empty if there is none.
+
+    Raises ClusterUnavailable if the prologue fails.
+    """
+    script = _FIND_PROGRAM.format(prologue=cluster.prologue or "", path=shlex.quote(path))
+    answer = session.run_command("bash", "-lc", script)
+    programs = _PROGRAM.findall(answer.text)
+    if not programs:
+        raise ClusterUnavailable(f"The prologue of the cluster {cluster.cluster_name} failed: {answer.complaint}")
+    return str(programs[-1]).strip()
 
 
 def _check_size(session: SshSession, path: str, most: int) -> None:

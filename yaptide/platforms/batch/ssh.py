@@ -3,6 +3,9 @@
 asyncssh runs in an event loop in a separate thread. Keys come from memory, never from files or an SSH agent; host keys
 are always checked. A command is a list of words, which is quoted for the remote shell only here. Commands are never
 retried here: the caller knows whether a command may run twice.
+
+The login shell of the account may be any, and may print any text: `_BOOTSTRAP` is valid in all of them, and markers
+before and after the output of a command tell it from all other text.
 """
 
 import asyncio
@@ -11,8 +14,8 @@ import secrets
 import shlex
 import socket
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +33,13 @@ T = TypeVar("T")
 
 _KEEPALIVE = 15
 _CHUNK = 64 * 1024
+#: Remote command line, valid in sh, bash, zsh, fish, csh and tcsh. The lines that it runs come from standard input: sh
+#: reads them byte by byte, so what follows them is the input of the command.
+_BOOTSTRAP = """exec /bin/sh -c 'while read -r line; do case $line in yaptide_break=*) eval "$line";; esac; done'"""
+#: Empty lines before the command: a `read` in a start-up file of the login shell takes one of them.
+_PADDING = b"\n" * 16
+_MOST_SHOWN = 200
+_MOST_COMPLAINT = 500
 _NO_ROUTE = (errno.EHOSTUNREACH, errno.ENETUNREACH)
 _NO_ROOM = (asyncssh.SFTPNoSpaceOnFilesystem, asyncssh.SFTPQuotaExceeded)
 
@@ -68,11 +78,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The result of a command; a negative exit code is the signal that ended it."""
+    """The result of a command. An exit code over 128 may be 128 plus the signal that ended it.
+
+    `around` is what the login shell printed before the command.
+    """
 
     exit_code: int
     out: bytes
     err: bytes
+    around: str = ""
 
     @property
     def text(self) -> str:
@@ -83,7 +97,7 @@ class Finished:
     def complaint(self) -> str:
         """The error message in one line: the end of standard error, or of standard output if that is empty."""
         words = (self.err or self.out).decode("utf-8", "replace").split()
-        return " ".join(words)[-300:] or f"exit code {self.exit_code}"
+        return " ".join(words)[-_MOST_COMPLAINT:] or f"exit code {self.exit_code}"
 
 
 @dataclass(slots=True)
@@ -187,11 +201,13 @@ class SshSession:
 
     def run_command(self, *words: str, data: bytes = b"", limit: float | None = None) -> Finished:
         """Run a command with `data` as standard input, for at most `limit` seconds; also raises TooLarge."""
-        command = shlex.join(words)
+        marker = f"yaptide-{secrets.token_hex(8)}"
+        data = _PADDING + _make_line(words, marker).encode() + data
         seconds = limit or self.connections.limits.command
-        return self._run_limited(
-            lambda connection: _run_process(connection, command, data, self.connections.limits.output), seconds
+        finished = self._run_limited(
+            lambda connection: _run_process(connection, data, self.connections.limits.output), seconds
         )
+        return _cut_out(finished, marker, self)
 
     def write_file(self, path: str, data: bytes, mode: int = 0o600) -> None:
         """Write a file atomically."""
@@ -217,7 +233,8 @@ class SshSession:
     def _transfer(self, work: Callable[[asyncssh.SFTPClient], Awaitable[T]], path: str) -> T:
         async def transfer(connection: asyncssh.SSHClientConnection) -> T:
             with _explained_file(path):
-                async with connection.start_sftp_client() as files:
+                async with AsyncExitStack() as stack:
+                    files = await stack.enter_async_context(await _start_sftp(connection, self))
                     return await work(files)
 
         return self._run_limited(transfer, self.connections.limits.transfer)
@@ -318,8 +335,42 @@ def _check_certificate(login: Login) -> None:
         raise ClusterRefused(f"The SSH certificate is for {', '.join(names)}, not for {login.account}")
 
 
-async def _run_process(connection: asyncssh.SSHClientConnection, command: str, data: bytes, most: int) -> Finished:
-    process = await connection.create_process(command, encoding=None)
+def _make_line(words: Sequence[str], marker: str) -> str:
+    """The line for `_BOOTSTRAP` that runs a command between markers, on standard output and on standard error."""
+    # A line holds no line break: each one in a word, which is between single quotes there, becomes a variable.
+    command = shlex.join(words).replace("\n", "'\"$yaptide_break\"'")
+    begin, end = f"printf '%s\\n' {marker}", f"printf '%s\\n' \"{marker}:$yaptide_code\""
+    steps = (
+        "yaptide_break=$(printf '\\nx'); yaptide_break=${yaptide_break%x}",
+        f"{begin}; {begin} >&2",
+        f"{command}; yaptide_code=$?",
+        f"{end}; {end} >&2",
+        "exit 0",
+    )
+    return "; ".join(steps) + "\n"
+
+
+def _cut_out(finished: Finished, marker: str, session: "SshSession") -> Finished:
+    """The command's own output and exit code; raises ClusterUnavailable if it did not run, or did not end."""
+    before, begun, rest = finished.out.partition(f"{marker}\n".encode())
+    out, ended, after = rest.rpartition(f"{marker}:".encode())
+    code = after.split(b"\n")[0]
+    around = Finished(finished.exit_code, before, b"").text.strip()
+    if not begun:
+        said = " ".join((finished.err + b" " + before).decode("utf-8", "replace").split())[:_MOST_SHOWN]
+        raise ClusterUnavailable(
+            f"The login shell of {session.login.account} on {session.server} ended before it ran a command: its "
+            "start-up files (such as ~/.bashrc) must not exit or wait in sessions without a terminal"
+            + (f"; it printed: {said}" if said else "")
+        )
+    if not ended or not code.isdigit():
+        raise ClusterUnavailable(f"A command on {session.server} was stopped before it ended")
+    err = finished.err.partition(f"{marker}\n".encode())[2].rpartition(f"{marker}:".encode())[0]
+    return Finished(int(code), out, err, around)
+
+
+async def _run_process(connection: asyncssh.SSHClientConnection, data: bytes, most: int) -> Finished:
+    process = await connection.create_process(_BOOTSTRAP, encoding=None)
     outputs = asyncio.gather(_read_all(process.stdout, most), _read_all(process.stderr, most))
     try:
         with suppress(BrokenPipeError, ConnectionResetError):  # a command need not read its input
@@ -337,6 +388,20 @@ async def _run_process(connection: asyncssh.SSHClientConnection, command: str, d
     if process.returncode is None:  # the connection ended before the command did
         raise asyncssh.ConnectionLost("Connection lost")
     return Finished(process.returncode, out, err)
+
+
+async def _start_sftp(connection: asyncssh.SSHClientConnection, session: "SshSession") -> asyncssh.SFTPClient:
+    """Start SFTP; text of the login shell, where sshd starts sftp-server through it, must not look like a full disk."""
+    try:
+        async with asyncio.timeout(session.connections.limits.connect):
+            return await connection.start_sftp_client()
+    except (TimeoutError, asyncssh.SFTPError, asyncssh.ConnectionLost):
+        if connection.is_closed():
+            raise asyncssh.ConnectionLost("Connection lost") from None
+        raise ClusterUnavailable(
+            f"SFTP does not work on {session.server} for {session.login.account}: start-up files of its login shell "
+            "(such as ~/.bashrc) must print nothing in sessions without a terminal"
+        ) from None
 
 
 async def _read_all(stream: asyncssh.SSHReader[bytes], most: int) -> bytes:

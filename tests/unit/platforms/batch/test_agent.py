@@ -277,3 +277,12 @@ def test_a_task_that_cannot_be_run_says_so(cluster):
         process.communicate(timeout=60)
     assert "could not be run" in there.report()["reason"]
     assert Path(there.report()["reason"].split("'")[1]).name == "MCsquare"
+
+
+def test_a_folder_that_cannot_be_written_is_reported_to_the_server(cluster, server):
+    server.answers = {"claim": CLAIMED, "failure": WANTED}
+    there = cluster("true", server.url)
+    (there.folder / "task-1").write_text("in the way")
+    assert there.run() == 1
+    assert server.paths()[-1].endswith("/failure")
+    assert b"the task could not be run" in server.asked[-1][2]

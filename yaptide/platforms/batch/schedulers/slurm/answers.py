@@ -1,12 +1,17 @@
-"""Output of SLURM's commands: states, job numbers, and the lists that `squeue` and `sacct` print. Pure functions."""
+"""Output of SLURM's commands: states, job numbers, and the lists that `squeue` and `sacct` print. Pure functions.
+
+A list begins with its header, which proves that it is complete: an empty list means that there are no jobs, and no list
+means that nothing is known. Text around its rows is skipped.
+"""
 
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from yaptide.domain.errors import ClusterRefused
+from yaptide.domain.errors import ClusterUnavailable
 from yaptide.domain.states import EntityState
 from yaptide.platforms.batch.schedulers.base import JobInfo
+from yaptide.platforms.batch.schedulers.slurm.reasons import explain_wait
 
 MOST_TASKS = 1_000_000
 TIME_LIMIT = "it reached its time limit; give it more with --time"
@@ -15,8 +20,18 @@ _JOB = re.compile(r"([0-9]{1,10})(?:_(?:([0-9]{1,7})|\[([0-9,:%-]+)\]))?", re.AS
 _RANGE = re.compile(r"([0-9]{1,7})(?:-([0-9]{1,7})(?::([0-9]{1,7}))?)?", re.ASCII)
 _EXIT = re.compile(r"([0-9]{1,3}):([0-9]{1,3})", re.ASCII)
 _CANCELED_BY = re.compile(r"CANCELLED by ([0-9]{1,10})", re.ASCII)
+_SUBMITTED = re.compile(
+    r"\s*(?:([0-9]{1,10})(?:;\S*)?|Submitted batch job ([0-9]{1,10})(?: on cluster \S+)?)\s*", re.ASCII
+)
+_WAITING_ROW = re.compile(r"^\s*([0-9]{1,10})\|(\S+)\|([0-9]{1,10})\s*$", re.ASCII | re.MULTILINE)
+_FIRST_TASK = re.compile(r"\.([0-9]{1,7})$", re.ASCII)
 _KILLED = 9
 _NOT_STARTED = 53
+#: What shells mean by these exit codes of the job script.
+_EXIT_CODES = {
+    126: ": its node cannot execute python3",
+    127: ": there is no python3 on its node, or the prologue does not find a program; tell the cluster's administrator",
+}
 
 # States. A job that SLURM requeues has not ended.
 
@@ -49,21 +64,6 @@ _FAILED = {
     "LAUNCH_FAILED": "it could not be started on its node",
     "REVOKED": "the cluster gave it to another one",
 }
-_WAITS_FOR = {
-    "AssocGrpCPUMinutesLimit": "the account's grant is used up",
-    "AssocMaxJobsLimit": "the account may not run more jobs at once",
-    "BeginTime": "its earliest start time has not come",
-    "Dependency": "other jobs must end first",
-    "JobArrayTaskLimit": "the limit of tasks that run at once is reached",
-    "JobHeldAdmin": "an administrator holds it",
-    "JobHeldUser": "it is held",
-    "PartitionDown": "the partition is down",
-    "PartitionTimeLimit": "it asks for more time than the partition allows",
-    "Priority": "other jobs have higher priority",
-    "QOSMaxJobsPerUserLimit": "its user may not run more jobs at once",
-    "ReqNodeNotAvail": "the requested nodes are not available",
-    "Resources": "no nodes are free",
-}
 
 
 def map_state(word: str, exit_code: str = "", why: str = "") -> tuple[EntityState, str | None]:
@@ -73,7 +73,7 @@ def map_state(word: str, exit_code: str = "", why: str = "") -> tuple[EntityStat
     """
     word = word.strip().rstrip("+")
     if word in _WAITING:
-        return EntityState.PENDING, _WAITING[word] or _explain_wait(why)
+        return EntityState.PENDING, _WAITING[word] or explain_wait(why)
     if word in _RUNNING:
         return EntityState.RUNNING, _RUNNING[word]
     if word == "COMPLETED":
@@ -84,11 +84,6 @@ def map_state(word: str, exit_code: str = "", why: str = "") -> tuple[EntityStat
     if word in _FAILED:
         return EntityState.FAILED, _explain_failure(exit_code, why) if word == "FAILED" else _FAILED[word]
     return EntityState.UNKNOWN, f"the cluster reports the unknown state {word[:40]!r}"
-
-
-def _explain_wait(why: str) -> str | None:
-    word = why.strip().strip("()")
-    return _WAITS_FOR.get(word, f"the cluster says {word[:40]}") if word not in ("", "None", "null") else None
 
 
 def _explain_failure(exit_code: str, why: str) -> str:
@@ -103,7 +98,7 @@ def _explain_failure(exit_code: str, why: str) -> str:
     if signal:
         return f"it was ended by signal {signal}"
     if code:
-        return f"it ended with exit code {code}"
+        return f"it ended with exit code {code}" + _EXIT_CODES.get(code, "")
     word = why.strip()
     return _FAILED["FAILED"] + (f": {word[:40]}" if word not in ("", "None", "NonZeroExitCode") else "")
 
@@ -129,40 +124,86 @@ def expand_indices(text: str) -> tuple[int, list[int]]:
 
 
 def read_queue(text: str) -> list[JobInfo]:
-    """The jobs in the output of `squeue`; raises ClusterRefused if it cannot be parsed."""
-    return _read_lines(text, 6, _read_queue_line)
+    """The jobs in the output of `squeue`; raises ClusterUnavailable if it is not a list of jobs."""
+    return _read_rows(text, "ARRAY_JOB_ID", 7, _read_queue_row)
 
 
 def read_accounting(text: str) -> list[JobInfo]:
-    """The jobs in the output of `sacct`, waiting tasks one by one; raises ClusterRefused if it cannot be parsed."""
-    # A task that has started has a line of its own, which for a while contradicts the line of the waiting tasks.
-    lines = sorted(text.split("\n"), key=lambda line: "[" not in line)
-    infos = _read_lines("\n".join(lines), 5, _read_accounting_line)
+    """The jobs in the output of `sacct`, waiting tasks one by one; raises ClusterUnavailable as `read_queue`."""
+    # A task that has started has a row of its own, which for a while contradicts the row of the waiting tasks.
+    infos = _read_rows(text, "JobID", 6, _read_accounting_row, lambda row: "[" not in row)
     return list({(info.job, info.index): info for info in infos}.values())
 
 
-def _read_lines(text: str, columns: int, read_line: Callable[..., Iterator[JobInfo]]) -> list[JobInfo]:
+def read_submitted(text: str) -> int | None:
+    """The job number in the output of `sbatch --parsable`, or of a wrapper; None if there is none, or more than one."""
+    numbers = {int(number[1] or number[2]) for number in map(_SUBMITTED.fullmatch, text.splitlines()) if number}
+    return numbers.pop() if len(numbers) == 1 else None
+
+
+def read_positions(text: str) -> dict[int, tuple[int, int]]:
+    """Position of each job among the waiting jobs of its partition, and their number, by job number.
+
+    `text` has rows of job number, partition and priority, ``12|main|4294901760``; other text is skipped.
+    """
+    partitions: dict[str, list[tuple[int, int]]] = {}
+    for number, partition, priority in map(re.Match.groups, _WAITING_ROW.finditer(text)):
+        partitions.setdefault(partition, []).append((-int(priority), int(number)))
+    positions = {}
+    for jobs in partitions.values():
+        ordered = sorted(set(jobs))
+        positions.update({number: (place, len(ordered)) for place, (_, number) in enumerate(ordered, 1)})
+    return positions
+
+
+def _read_rows(
+    text: str,
+    header: str,
+    columns: int,
+    read_row: Callable[..., Iterator[JobInfo]],
+    order: Callable[[str], bool] | None = None,
+) -> list[JobInfo]:
+    lines = text.splitlines()
+    begin = next((place for place, line in enumerate(lines) if _is_header(line, header, columns)), None)
+    if begin is None:
+        said = " ".join(text.split())[:80]
+        raise ClusterUnavailable(f"The cluster's answer about its jobs cannot be read: {said!r}")
+    rows = [line for line in lines[begin + 1 :] if line.count("|") >= columns - 1]
     infos: list[JobInfo] = []
-    for line in filter(str.strip, text.split("\n")):
+    for row in sorted(rows, key=order) if order else rows:
         try:
-            infos += read_line(*(value.strip() for value in line.split("|", columns - 1)))
+            infos += read_row(*(value.strip() for value in row.split("|", columns - 1)))
         except (TypeError, ValueError):
-            raise ClusterRefused(f"The cluster's answer about its jobs cannot be read: {line[:80]!r}") from None
+            raise ClusterUnavailable(f"The cluster's answer about its jobs cannot be read: {row[:80]!r}") from None
     return infos
 
 
-def _read_queue_line(job: str, index: str, word: str, exit_code: str, why: str, start: str) -> Iterator[JobInfo]:
+def _is_header(line: str, header: str, columns: int) -> bool:
+    return line.lstrip().startswith(header) and line.count("|") == columns - 1
+
+
+def _read_queue_row(
+    job: str, index: str, word: str, exit_code: str, why: str, start: str, name: str
+) -> Iterator[JobInfo]:
     status = int(exit_code) & 0xFFFF  # encoded as by wait(2)
     signal = status & 0x7F
     state, reason = map_state(word, f"{0 if signal else status >> 8}:{signal}", why)
-    yield JobInfo(int(job), int(index) if index not in ("N/A", "") else None, state, reason, _read_time(start))
+    number = int(index) + _offset(name) if index not in ("N/A", "") else None
+    yield JobInfo(int(job), number, state, reason, _read_time(start), name)
 
 
-def _read_accounting_line(names: str, word: str, exit_code: str, why: str, start: str) -> Iterator[JobInfo]:
+def _read_accounting_row(names: str, word: str, exit_code: str, why: str, start: str, name: str) -> Iterator[JobInfo]:
     job, indices = expand_indices(names)
     state, reason = map_state(word, exit_code, why)
     for index in indices or (None,):
-        yield JobInfo(job, index, state, reason, _read_time(start))
+        number = None if index is None else index + _offset(name)
+        yield JobInfo(job, number, state, reason, _read_time(start), name)
+
+
+def _offset(name: str) -> int:
+    """What to add to the indices of an array to get the numbers of its tasks; its name ends in the first of them."""
+    first = _FIRST_TASK.search(name)
+    return int(first[1]) - 1 if first else 0
 
 
 def _read_time(text: str) -> datetime | None:

@@ -1,8 +1,8 @@
 """Options of sbatch that users may give to their jobs.
 
-Only options for resources, time limits and queues are accepted. All others could write files, run other programs,
-notify others, or interfere with how yaptide follows jobs (--output, --chdir, --wrap, --export, --array, --dependency,
-...). Invalid values are rejected too. An accepted value contains no white space.
+Only options for resources, time limits, queues and mail to the user are accepted. All others could write files, run
+other programs, notify others, or interfere with how yaptide follows jobs (--output, --chdir, --wrap, --export, --array,
+--dependency, --mail-user, ...). Invalid values are rejected too. An accepted value contains no white space.
 """
 
 import re
@@ -16,6 +16,10 @@ _TIME = r"[0-9]{1,6}(:[0-9]{1,2}){0,2}|[0-9]{1,4}-[0-9]{1,2}(:[0-9]{1,2}){0,2}"
 _NAMES = r"[A-Za-z0-9_][A-Za-z0-9_.,:@+-]{0,199}"
 _HOSTS = r"[A-Za-z0-9_][A-Za-z0-9_.,\[\]-]{0,199}"
 _FEATURES = r"[A-Za-z0-9_\[(][A-Za-z0-9_.,:=*&|!()\[\]-]{0,199}"
+_NODES = r"[0-9]{1,6}(-[0-9]{1,6})?"
+_GPUS = r"([A-Za-z0-9_]{1,40}:)?[0-9]{1,4}"
+_EVENT = r"(NONE|BEGIN|END|FAIL|REQUEUE|ALL|INVALID_DEPEND|TIME_LIMIT(_90|_80|_50)?)"
+_EVENTS = rf"{_EVENT}(,{_EVENT}){{0,9}}"
 _NOTHING = r""
 
 #: Pattern of the value of each option.
@@ -25,14 +29,20 @@ _VALUES = {
     "--cpus-per-task": _NUMBER,
     "--exclude": _HOSTS,
     "--exclusive": _NOTHING,
+    "--gpus": _GPUS,
     "--gres": _NAMES,
     "--licenses": _NAMES,
+    "--mail-type": _EVENTS,
     "--mem": _SIZE,
     "--mem-per-cpu": _SIZE,
     "--nice": _NUMBER,
+    "--no-requeue": _NOTHING,
     "--nodelist": _HOSTS,
+    "--nodes": _NODES,
+    "--ntasks": _NUMBER,
     "--partition": _NAMES,
     "--qos": _NAMES,
+    "--requeue": _NOTHING,
     "--reservation": _NAMES,
     "--threads-per-core": _NUMBER,
     "--time": _TIME,
@@ -42,14 +52,19 @@ _VALUES = {
 _SHORT = {
     "-A": "--account",
     "-C": "--constraint",
+    "-G": "--gpus",
     "-L": "--licenses",
+    "-N": "--nodes",
     "-c": "--cpus-per-task",
+    "-n": "--ntasks",
     "-p": "--partition",
     "-q": "--qos",
     "-t": "--time",
     "-w": "--nodelist",
     "-x": "--exclude",
 }
+#: Options that exclude each other.
+_CONFLICTS = (("--mem", "--mem-per-cpu"), ("--requeue", "--no-requeue"))
 _PATTERNS = {name: re.compile(pattern, re.ASCII) for name, pattern in _VALUES.items()}
 _DIRECTIVE = re.compile(r"#SBATCH\s+(-[A-Za-z]|--[a-z-]+)(?:[=\s]\s*(\S*))?(?:\s+#.*|\s*)")
 
@@ -67,7 +82,16 @@ def check_options(options: Mapping[str, object]) -> dict[str, str]:
         if name in checked:
             raise InvalidInput(f"The option {name} is given twice")
         checked[name] = text
+    for one, other in _CONFLICTS:
+        if one in checked and other in checked:
+            raise InvalidInput(f"The options {one} and {other} exclude each other; give one of them")
     return checked
+
+
+def merge_options(defaults: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
+    """Checked options `own`, with those of the checked `defaults` that they neither replace nor exclude."""
+    excluded = {other for pair in _CONFLICTS for one, other in (pair, pair[::-1]) if one in own}
+    return {name: value for name, value in defaults.items() if name not in excluded} | dict(own)
 
 
 def read_header(header: str) -> dict[str, str]:

@@ -4,21 +4,32 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
-from yaptide.domain.errors import ClusterRefused, ClusterUnavailable, InvalidInput
-from yaptide.platforms.batch.schedulers.base import RUN_VARIABLE, TASK_VARIABLE, Answer, JobInfo, JobRequest, Shell
-from yaptide.platforms.batch.schedulers.slurm import options
-from yaptide.platforms.batch.schedulers.slurm.answers import MOST_TASKS, TIME_LIMIT, read_accounting, read_queue
+from yaptide.domain.errors import ClusterUnavailable, InvalidInput
+from yaptide.platforms.batch.schedulers.base import (
+    RUN_VARIABLE,
+    TASK_VARIABLE,
+    Answer,
+    JobInfo,
+    JobRequest,
+    NoAccounts,
+    Shell,
+    name_log,
+)
+from yaptide.platforms.batch.schedulers.slurm import answers, options
+from yaptide.platforms.batch.schedulers.slurm.answers import MOST_TASKS, TIME_LIMIT
+from yaptide.platforms.batch.schedulers.slurm.refusals import make_refusal
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", re.ASCII)
-_SUBMITTED = re.compile(r"([0-9]{1,10})(?:;[^\s]*)?\s*", re.ASCII)
+_ARRAY_SIZE = re.compile(r"^MaxArraySize\s*=\s*([0-9]{1,9})\s*$", re.MULTILINE)
 #: Lists of tasks are not shortened, and times are in UTC.
 _PLAIN = ("env", "SLURM_BITSTR_LEN=0", "SLURM_TIME_FORMAT=standard", "TZ=UTC")
-_QUEUE_FORMAT = "ArrayJobID:12|,ArrayTaskID:9|,State:15|,exit_code:9|,Reason:40|,StartTime:20"
-_TRANSIENT = ("Unable to contact slurm", "Socket timed out", "Transport endpoint", "Connection refused", "try again")
+_QUEUE_FORMAT = "ArrayJobID:12|,ArrayTaskID:9|,State:15|,exit_code:9|,Reason:40|,StartTime:20|,Name:80"
+#: Seconds for `sacct`, which can wait long for a database that is away.
+_ACCOUNTS_TIME = "20"
 #: 30 s before its time limit, the script gets this signal, and so does the program that has replaced it by `exec`.
 _WARNING = "--signal=B:USR1@30"
 _IDENTITY = (
-    f'export {TASK_VARIABLE}="$SLURM_ARRAY_TASK_ID" '
+    f'export {TASK_VARIABLE}="$((SLURM_ARRAY_TASK_ID + ${{1:-0}}))" '
     f'{RUN_VARIABLE}="slurm-${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID-${{SLURM_RESTART_COUNT:-0}}"'
 )
 
@@ -31,10 +42,15 @@ class Slurm:
     version_command: tuple[str, ...] = ("sbatch", "--version")
     oldest_version = (20, 11)
     time_limit_reason = TIME_LIMIT
+    log_prefix = "slurmstepd"
 
     def check_options(self, given: Mapping[str, object]) -> dict[str, str]:
         """See `Scheduler`."""
         return options.check_options(given)
+
+    def merge_options(self, defaults: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
+        """See `Scheduler`."""
+        return options.merge_options(defaults, own)
 
     def read_header(self, header: str) -> dict[str, str]:
         """See `Scheduler`."""
@@ -48,16 +64,23 @@ class Slurm:
         """See `Scheduler`."""
         return _make_script(request, command, prologue, [_IDENTITY])
 
-    def array_command(self, request: JobRequest, path: str, tasks: int, most_at_once: int | None = None) -> list[str]:
-        """See `Scheduler`; raises InvalidInput for an invalid name or number of tasks."""
-        if not 1 <= tasks <= MOST_TASKS:
+    def array_command(self, request: JobRequest, path: str, tasks: range, most_at_once: int | None = None) -> list[str]:
+        """See `Scheduler`; raises InvalidInput for an invalid name or number of tasks.
+
+        Indices of arrays are limited (MaxArraySize), so they begin at 1; the script gets what to add to them.
+        """
+        if not tasks or tasks[0] < 1 or tasks[-1] > MOST_TASKS:
             raise InvalidInput(f"A job has 1 to {MOST_TASKS} tasks")
         limit = f"%{most_at_once}" if most_at_once else ""
-        return _sbatch(request, "task-%a.log", path, _WARNING, f"--array=1-{tasks}{limit}")
+        name = request.name if tasks[0] == 1 else f"{request.name}.{tasks[0]}"
+        command = _sbatch(
+            request, name_log(tasks[0], "%a"), path, _WARNING, f"--array=1-{len(tasks)}{limit}", name=name
+        )
+        return [*command, str(tasks[0] - 1)]
 
-    def collect_command(self, request: JobRequest, path: str, after: int) -> list[str]:
+    def collect_command(self, request: JobRequest, path: str, after: Sequence[int]) -> list[str]:
         """See `Scheduler`."""
-        return _sbatch(request, "collect.log", path, f"--dependency=afterany:{after}")
+        return _sbatch(request, "collect.log", path, f"--dependency=afterany:{':'.join(map(str, after))}")
 
     def single_command(self, request: JobRequest, path: str) -> list[str]:
         """See `Scheduler`."""
@@ -65,35 +88,58 @@ class Slurm:
 
     def parse_job_number(self, answer: Answer) -> int:
         """See `Scheduler`."""
-        number = _SUBMITTED.fullmatch(answer.text) if answer.exit_code == 0 else None
+        if answer.exit_code:
+            raise make_refusal(answer)
+        number = answers.read_submitted(answer.text)
         if number is None:
-            raise _make_error("did not accept the job", answer)
-        return int(number[1])
+            raise ClusterUnavailable(
+                "The cluster accepted a job without giving its number; it is searched for by its name: "
+                + answer.complaint
+            )
+        return number
+
+    def find_array_limit(self, shell: Shell) -> int | None:
+        """See `Scheduler`."""
+        limit = _ARRAY_SIZE.search(shell.run_command("scontrol", "show", "config").text)
+        return int(limit[1]) - 1 if limit else None
 
     def find_jobs(self, shell: Shell, name: str) -> list[JobInfo]:
-        """See `Scheduler`; a job that SLURM has rejected may be listed as FAILED."""
-        return sorted(_query_queue(shell, f"--name={name}"), key=lambda info: (info.job, info.index or 0))
+        """See `Scheduler`."""
+        jobs = [info for info in self.query_queue(shell) if info.name == name or info.name.startswith(f"{name}.")]
+        return sorted(jobs, key=lambda info: (info.job, info.index or 0))
 
     def query_queue(self, shell: Shell) -> list[JobInfo]:
         """See `Scheduler`."""
-        return _query_queue(shell)
+        words = ("squeue", "--array", "--all", "--states=all", "--me", f"--Format={_QUEUE_FORMAT}")
+        answer = shell.run_command(*_PLAIN, *words)
+        if answer.exit_code:
+            raise ClusterUnavailable(f"The cluster did not list its jobs: {answer.complaint}")
+        return answers.read_queue(answer.text)
 
-    def query_accounting(self, shell: Shell, jobs: Iterable[int]) -> list[JobInfo] | None:
+    def query_positions(self, shell: Shell) -> dict[int, tuple[int, int]]:
+        """See `Scheduler`."""
+        answer = shell.run_command("squeue", "--noheader", "--all", "--states=PENDING", "--format=%F|%P|%Q")
+        return answers.read_positions(answer.text) if answer.exit_code == 0 else {}
+
+    def query_accounting(self, shell: Shell, jobs: Iterable[int]) -> list[JobInfo]:
         """See `Scheduler`."""
         numbers = ",".join(map(str, jobs))
-        words = ("sacct", "-X", "-P", "-n", "-o", "JobID,State,ExitCode,Reason,Start", "-j", numbers)
-        answer = shell.run_command(*_PLAIN, *words)
-        if answer.exit_code and "disabled" in answer.complaint:
-            return None
+        words = ("sacct", "-X", "-P", "-o", "JobID,State,ExitCode,Reason,Start,JobName", "-j", numbers)
+        answer = shell.run_command(*_PLAIN, "timeout", _ACCOUNTS_TIME, *words)
         if answer.exit_code:
-            raise _make_error("did not list its jobs", answer)
-        return read_accounting(answer.text)
+            raise NoAccounts(
+                f"sacct does not work on the cluster, so reasons of ended jobs may be missing: {answer.complaint}"
+            )
+        try:
+            return answers.read_accounting(answer.text)
+        except ClusterUnavailable as error:
+            raise NoAccounts(f"sacct does not work on the cluster: {error}") from None
 
     def cancel_job(self, shell: Shell, job: int) -> None:
         """See `Scheduler`."""
         answer = shell.run_command("scancel", str(job))
         if answer.exit_code and "nvalid job id" not in answer.complaint and "already comple" not in answer.complaint:
-            raise _make_error(f"did not cancel job {job}", answer)
+            raise ClusterUnavailable(f"The cluster did not cancel job {job}: {answer.complaint}")
 
 
 def _make_script(request: JobRequest, command: Sequence[str], prologue: str | None, more: Sequence[str]) -> str:
@@ -102,23 +148,16 @@ def _make_script(request: JobRequest, command: Sequence[str], prologue: str | No
     return "\n".join(lines) + "\n"
 
 
-def _sbatch(request: JobRequest, log: str, path: str, *more: str) -> list[str]:
+def _sbatch(request: JobRequest, log: str, path: str, *more: str, name: str | None = None) -> list[str]:
     if not _NAME.fullmatch(request.name):
         raise InvalidInput(f"Invalid name of a job on a cluster: {request.name[:60]!r}")
     # Options on a command line override those of the environment. The log is relative to the folder, whose name may
     # hold a %: sbatch would replace it.
-    common = ["sbatch", "--parsable", f"--job-name={request.name}", f"--chdir={request.folder}", f"--output={log}"]
+    common = [
+        "sbatch",
+        "--parsable",
+        f"--job-name={name or request.name}",
+        f"--chdir={request.folder}",
+        f"--output={log}",
+    ]
     return [*common, *more, *options.format_arguments(request.options), path]
-
-
-def _query_queue(shell: Shell, *more: str) -> list[JobInfo]:
-    words = ("squeue", "--noheader", "--array", "--all", "--states=all", "--me", f"--Format={_QUEUE_FORMAT}", *more)
-    answer = shell.run_command(*_PLAIN, *words)
-    if answer.exit_code:
-        raise _make_error("did not list its jobs", answer)
-    return read_queue(answer.text)
-
-
-def _make_error(what: str, answer: Answer) -> ClusterRefused | ClusterUnavailable:
-    transient = any(words in answer.complaint for words in _TRANSIENT)
-    return (ClusterUnavailable if transient else ClusterRefused)(f"The cluster {what}: {answer.complaint}")

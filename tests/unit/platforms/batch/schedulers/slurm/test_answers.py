@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given, strategies as st
 
-from yaptide.domain.errors import ClusterRefused
+from yaptide.domain.errors import ClusterUnavailable
 from yaptide.domain.states import FINAL_STATES, EntityState
 from yaptide.platforms.batch.schedulers.base import JobInfo
 from yaptide.platforms.batch.schedulers.slurm import answers
@@ -53,6 +53,7 @@ def test_every_state_of_slurm_is_one_of_ours(word):
     ("word", "exit_code", "why", "says"),
     [
         ("FAILED", "3:0", "NonZeroExitCode", "exit code 3"),
+        ("FAILED", "127:0", "NonZeroExitCode", "there is no python3 on its node"),
         ("FAILED", "0:9", "JobLaunchFailure", "more memory"),
         ("FAILED", "0:53", "JobLaunchFailure", "could not start it"),
         ("FAILED", "0:11", "", "signal 11"),
@@ -128,32 +129,39 @@ def test_any_text_is_a_number_of_a_job_or_refused(text):
         return
 
 
+QUEUE = "ARRAY_JOB_ID|ARRAY_TASK|STATE|EXIT_CODE|REASON|START_TIME|NAME\n"
+ACCOUNTS = "JobID|State|ExitCode|Reason|Start|JobName\n"
+
+
 def test_the_queue_is_read():
     rows = (
-        (2, 1, "COMPLETED", 0, "None", "2026-11-26T02:13:14"),
-        (2, 2, "FAILED", 768, "NonZeroExitCode", "2026-11-26T02:13:14"),
-        (2, 3, "FAILED", 9, "JobLaunchFailure", "2026-11-26T02:13:15"),
-        (2, 4, "PENDING", 0, "JobArrayTaskLimit", "N/A"),
-        (3, "N/A", "PENDING", 0, "Dependency", "N/A"),
-        (4, "N/A", "FAILED", 4021, "JobLaunchFailure", "2026-11-26T02:13:15"),
+        (2, 1, "COMPLETED", 0, "None", "2026-11-26T02:13:14", "job"),
+        (2, 2, "FAILED", 768, "NonZeroExitCode", "2026-11-26T02:13:14", "job"),
+        (2, 3, "FAILED", 9, "JobLaunchFailure", "2026-11-26T02:13:15", "job"),
+        (2, 4, "PENDING", 0, "JobArrayTaskLimit", "N/A", "job"),
+        (3, "N/A", "PENDING", 0, "Dependency", "N/A", "job"),
+        (4, "N/A", "FAILED", 4021, "JobLaunchFailure", "2026-11-26T02:13:15", "other"),
+        (5, 2, "RUNNING", 0, "None", "2026-11-26T02:13:15", "job.301"),
     )
-    text = "".join("|".join(f"{value!s:<12}" for value in row) + "\n" for row in rows)
-    completed, failed, killed, waits, after, unstarted = answers.read_queue(text)
+    lines = ["|".join(f"{value!s:<12}" for value in row) for row in rows]
+    text = "\n".join(("Welcome | to the cluster", QUEUE + lines[0], "maintenance tomorrow", *lines[1:], "bye"))
+    completed, failed, killed, waits, after, unstarted, later = answers.read_queue(text)
+    assert (later.job, later.index, later.name) == (5, 302, "job.301")
     time = datetime(2026, 11, 26, 2, 13, 14, tzinfo=UTC)
-    assert completed == JobInfo(2, 1, EntityState.COMPLETED, None, time)
-    assert failed == JobInfo(2, 2, EntityState.FAILED, "it ended with exit code 3", time)
+    assert completed == JobInfo(2, 1, EntityState.COMPLETED, None, time, "job")
+    assert failed == JobInfo(2, 2, EntityState.FAILED, "it ended with exit code 3", time, "job")
     assert "memory" in killed.reason
     assert (waits.state, waits.start) == (EntityState.PENDING, None)
-    assert (after.job, after.index, after.reason) == (3, None, "other jobs must end first")
+    assert (after.job, after.index, after.reason) == (3, None, "other jobs must end first (Dependency)")
     assert "could not start it" in unstarted.reason
-    assert answers.read_queue("") == []
+    assert answers.read_queue(QUEUE) == []
 
 
 def test_accounts_are_read():
     text = (
-        "12_1|COMPLETED|0:0|None|2026-11-26T02:13:14\n12_2|CANCELLED by 1000|0:15|None|None\n"
-        "12_4|RUNNING|0:0|JobArrayTaskLimit|2026-11-26T02:13:14\n12_[3-4,6%2]|PENDING|0:0|Resources|Unknown\n"
-        "13|TIMEOUT|0:0|TimeLimit|2026-11-26T02:13:14\n"
+        f"text\n{ACCOUNTS}12_1|COMPLETED|0:0|None|2026-11-26T02:13:14|a\n12_2|CANCELLED by 1000|0:15|None|None|a\n"
+        "12_4|RUNNING|0:0|JobArrayTaskLimit|2026-11-26T02:13:14|a\n12_[3-4,6%2]|PENDING|0:0|Resources|Unknown|a\n"
+        "13|TIMEOUT|0:0|TimeLimit|2026-11-26T02:13:14|a\n14_[1-2]|PENDING|0:0|None|Unknown|a.7\ntext\n"
     )
     states = {(one.job, one.index): str(one.state) for one in answers.read_accounting(text)}
     assert states == {
@@ -163,12 +171,24 @@ def test_accounts_are_read():
         (12, 4): "RUNNING",
         (12, 6): "PENDING",
         (13, None): "FAILED",
+        (14, 7): "PENDING",
+        (14, 8): "PENDING",
     }
     assert len(answers.read_accounting(text)) == len(states)
 
 
-@pytest.mark.parametrize("text", ["nonsense", "1|2", "x|1|PENDING|0|None|N/A", "1|1|PENDING|0|None|yesterday", "|||||"])
-def test_an_answer_that_cannot_be_read_is_refused(text):
+ROWS = ["x|1|PENDING|0|None|N/A|a", "1|1|PENDING|0|None|yesterday|a", "||||||"]
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "1|2", "1|1|PENDING|0|None|N/A|a", *(QUEUE + row for row in ROWS)])
+def test_an_answer_that_cannot_be_read_says_nothing_about_jobs(text):
+    """Text alone, without the header, does not mean that there are no jobs."""
     for read in (answers.read_queue, answers.read_accounting):
-        with pytest.raises(ClusterRefused, match="cannot be read"):
+        with pytest.raises(ClusterUnavailable, match="cannot be read"):
             read(text)
+
+
+def test_positions_in_the_queue():
+    text = "Welcome\n12|main|100\n13|main|300\n14|gpu|5\n15|main|100\n12|main|100\nx|y\n"
+    assert answers.read_positions(text) == {13: (1, 3), 12: (2, 3), 15: (3, 3), 14: (1, 1)}
+    assert answers.read_positions("") == {}

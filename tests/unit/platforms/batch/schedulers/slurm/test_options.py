@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given, strategies as st
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.platforms.batch.schedulers.slurm.options import _VALUES, check_options, format_arguments, read_header
+from yaptide.platforms.batch.schedulers.slurm.options import (
+    _VALUES,
+    check_options,
+    format_arguments,
+    merge_options,
+    read_header,
+)
 
 HARMLESS = {
     "--time": "01:00:00",
@@ -70,7 +76,7 @@ def test_times(value):
             "-J",
             "--uid",
             "--mail-user",
-            "--mail-type",
+            "--mail",
             "--get-user-env",
             "--prolog",
         ),
@@ -99,6 +105,36 @@ def test_every_other_option_is_refused(name):
 def test_values_that_no_option_has_are_refused(name, value):
     with pytest.raises(InvalidInput, match="Invalid value of the option"):
         check_options({name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("--gpus", "2"), ("-G", "a100:2"), ("--nodes", "1-4"), ("-N", 1), ("-n", "8"), ("--requeue", "")),
+        *(("--mail-type", "END,FAIL"), ("--mail-type", "TIME_LIMIT_80")),
+    ],
+)
+def test_more_options(name, value):
+    assert list(check_options({name: value}).values()) == [str(value)]
+
+
+@pytest.mark.parametrize("value", ["", "alice@example.org", "END,", "end", "ALL;x"])
+def test_mail_goes_to_the_user_only(value):
+    with pytest.raises(InvalidInput, match="--mail-type"):
+        check_options({"--mail-type": value})
+
+
+def test_options_that_exclude_each_other():
+    with pytest.raises(InvalidInput, match="--mem and --mem-per-cpu exclude each other"):
+        check_options({"--mem": "1G", "--mem-per-cpu": "1G"})
+    with pytest.raises(InvalidInput, match="exclude each other"):
+        read_header("#SBATCH --requeue\n#SBATCH --no-requeue")
+
+
+def test_options_of_a_user_replace_what_they_exclude():
+    defaults = {"--mem": "4G", "--partition": "main"}
+    assert merge_options(defaults, {"--mem-per-cpu": "1G"}) == {"--partition": "main", "--mem-per-cpu": "1G"}
+    assert merge_options(defaults, {"--mem": "1G"}) == {"--partition": "main", "--mem": "1G"}
 
 
 def test_an_option_is_given_once():
