@@ -123,7 +123,7 @@ def _read_page(
     values.write(flat.tobytes())
     return {
         "number": int(getattr(page, "page_number", number)),
-        "name": str(page.name) or "scores",
+        "name": str(page.name) or notes.get("scorer") or "scores",
         "unit": f"{unit}/prim" if code == "topas" and aggregation == "mean" else unit,
         "aggregation": aggregation,
         "metadata": metadata,
@@ -231,6 +231,8 @@ def _copy_table(path: Path, folder: Path) -> tuple[Path, dict[str, str]]:
             renamed = " ".join("Mean" if name == statistic else name for name in columns)
             copied.append(f"# {match[1]}{match[2] or ''} : {renamed}\n")
             continue
+        if line.startswith("# Results for scorer"):
+            notes["scorer"] = _text(line.removeprefix("# Results for scorer").lstrip(":"))
         if line.startswith("# TOPAS Version:"):
             notes["code_version"] = _text(line.partition(":")[2])
         if line.startswith("# Filtered by:"):

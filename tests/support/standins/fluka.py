@@ -1,18 +1,23 @@
 """Stands in for FLUKA: `rfluka [-N 0] -M 1 NAME.inp`. Chapters are those of the FLUKA manual."""
 
+import math
 import os
 import re
 import shutil
 from pathlib import Path
 
 from tests.support.standins.formats import write_usrbin
-from tests.support.standins.running import Refused, curve, fail_within, fault, finish, steps
+from tests.support.standins.running import Refused, curve, fail_within, fault, finish, say, steps
 
-CARDS = set(
-    ["TITLE", "GLOBAL", "DEFAULTS", "BEAM", "BEAMPOS", "BEAMAXES", "GEOBEGIN", "GEOEND", "ASSIGNMA", "MATERIAL", "COMPOUND", "LOW-MAT", "USRBIN", "USRBDX", "USRTRACK", "SCORE", "RANDOMIZ", "START", "STOP", "FREE", "FIXED", "EMF", "EMFCUT", "PART-THR", "PHYSICS", "IONTRANS", "HI-PROPE", "AUXSCORE", "MAT-PROP", "ROT-DEFI", "STERNHEI", "DELTARAY"]
+_NAMES = (
+    "TITLE GLOBAL DEFAULTS BEAM BEAMPOS BEAMAXES GEOBEGIN GEOEND ASSIGNMA MATERIAL COMPOUND LOW-MAT USRBIN USRBDX "
+    "USRTRACK SCORE RANDOMIZ START STOP FREE FIXED EMF EMFCUT PART-THR PHYSICS IONTRANS HI-PROPE AUXSCORE MAT-PROP "
+    "ROT-DEFI STERNHEI DELTARAY"
 )
+CARDS = frozenset(_NAMES.split())
 BODIES = {"SPH": 4, "RPP": 6, "RCC": 7, "XYP": 1, "XZP": 1, "YZP": 1, "TRC": 8, "ZCC": 3, "PLA": 6, "BOX": 12}
-MATERIALS = set(["BLCKHOLE", "VACUUM", "HYDROGEN", "HELIUM", "CARBON", "OXYGEN", "ALUMINUM", "IRON", "COPPER", "LEAD", "WATER", "AIR", "PMMA"])
+_MATERIALS = "BLCKHOLE VACUUM HYDROGEN HELIUM CARBON OXYGEN ALUMINUM IRON COPPER LEAD WATER AIR PMMA"
+MATERIALS = frozenset(_MATERIALS.split())
 PARTICLES = {"PROTON": 1, "NEUTRON": 8, "PHOTON": 7, "ENERGY": 208, "DOSE": 228, "HEAVYION": -2}
 LARGEST_SEED = 9e8
 
@@ -20,7 +25,7 @@ LARGEST_SEED = 9e8
 def main(words):
     """Run as the script would: in a folder of its own, whose files are moved at the end."""
     if words[:2] != ["-M", "1"] or len(words) != 3 or not Path(words[2]).is_file():
-        print("Usage: rfluka [-N cycle] -M cycles input")
+        say("Usage: rfluka [-N cycle] -M cycles input")
         return 1
     name = words[2].removesuffix(".inp") + "001"
     place = Path(f"fluka_{os.getpid()}")
@@ -35,7 +40,7 @@ def main(words):
     for path in place.iterdir():
         shutil.move(path, Path(path.name))
     place.rmdir()
-    print("     End of FLUKA run")  # the script says so, whatever has happened
+    say("     End of FLUKA run")  # the script says so, whatever has happened
     return code
 
 
@@ -43,56 +48,56 @@ def read_deck(text):
     """Return primaries, seed, energy and scorers of a deck in fixed columns; raises Refused."""
     if "\r" in text:
         raise Refused("2.3 Input alignment", "the deck has CR LF line ends")
-    deck = {"scorers": [], "seed": 54217137}
+    deck = {"scorers": [], "seed": 54217137, "regions": set(), "assigned": set(), "materials": set(MATERIALS)}
     lines = iter([line for line in text.split("\n") if not line.startswith(("*", "#")) and line.strip()])
-    regions, assigned, materials, stopped = set(), set(), set(MATERIALS), False
     for line in lines:
         card = line[:8].strip()
         if card not in CARDS:
             raise Refused("7 Description of FLUKA input options", f"unknown card {line[:10]!r}")
         if card == "TITLE":
             next(lines, "")
-            continue
-        if card == "GEOBEGIN":
-            regions = read_geometry(lines)
-            continue
-        whats, name = read_numbers(line, card), line[70:80].strip()
-        if card == "MATERIAL":
-            materials.add(name)
-        elif card == "ASSIGNMA":
-            if whats[0] not in materials or whats[1] not in regions:
-                raise Refused("7 ASSIGNMAt", f"no material {whats[0]!r} or region {whats[1]!r}")
-            assigned.add(whats[1])
-        elif card == "BEAM":
-            deck["energy"] = -1000 * real(whats[0], "7 BEAM")
-            if name not in PARTICLES or deck["energy"] <= 0:
-                raise Refused("7 BEAM", "a beam needs a particle and a kinetic energy (negative, in GeV)")
-        elif card == "RANDOMIZ":
-            deck["seed"] = real(whats[1], "7 RANDOMIZe")
-            if not 0 <= deck["seed"] < LARGEST_SEED:
-                raise Refused("7 RANDOMIZe", f"the seed {deck['seed']} is not below 9E8")
-        elif card == "USRBIN":
-            read_usrbin(whats, name, deck["scorers"])
-        elif card == "START":
-            deck["primaries"] = int(real(whats[0], "7 START"))
+        elif card == "GEOBEGIN":
+            deck["regions"] = read_geometry(lines)
         elif card == "STOP":
-            stopped = True
-            break
-    return check_deck(deck, regions, assigned, stopped=stopped)
+            return check_deck(deck)
+        else:
+            read_card(deck, card, read_numbers(line, card), line[70:80].strip())
+    raise Refused("7 STOP", "there is no STOP")
 
 
-def check_deck(deck, regions, assigned, *, stopped):
+def read_card(deck, card, whats, name):
+    """Take in one card outside of the geometry."""
+    if card == "MATERIAL":
+        deck["materials"].add(name)
+    elif card == "ASSIGNMA":
+        if whats[0] not in deck["materials"] or whats[1] not in deck["regions"]:
+            raise Refused("7 ASSIGNMAt", f"no material {whats[0]!r} or region {whats[1]!r}")
+        deck["assigned"].add(whats[1])
+    elif card == "BEAM":
+        deck["energy"] = -1000 * real(whats[0], "7 BEAM")
+        if name not in PARTICLES or deck["energy"] <= 0:
+            raise Refused("7 BEAM", "a beam needs a particle and a kinetic energy (negative, in GeV)")
+    elif card == "RANDOMIZ":
+        deck["seed"] = real(whats[1], "7 RANDOMIZe")
+        if not 0 <= deck["seed"] < LARGEST_SEED:
+            raise Refused("7 RANDOMIZe", f"the seed {deck['seed']} is not below 9E8")
+    elif card == "USRBIN":
+        read_usrbin(whats, name, deck["scorers"])
+    elif card == "START":
+        deck["primaries"] = int(real(whats[0], "7 START"))
+
+
+def check_deck(deck):
     """Check what a deck needs as a whole."""
+    regions, assigned = deck["regions"], deck["assigned"]
     if not regions:
         raise Refused("8 Combinatorial Geometry", "there is no geometry")
     if regions - assigned:
-        raise Refused("7 ASSIGNMAt", f"no material in {sorted(regions - assigned)[0]}")
+        raise Refused("7 ASSIGNMAt", f"no material in {min(regions - assigned)}")
     if "energy" not in deck:
         raise Refused("7 BEAM", "there is no beam")
     if deck.get("primaries", 0) < 1:
         raise Refused("7 START", "there is no START, or it has no primaries")
-    if not stopped:
-        raise Refused("7 STOP", "there is no STOP")
     if any(len(scorer) == 3 for scorer in deck["scorers"]):
         raise Refused("7 USRBIN", "a USRBIN has no second card")
     return deck
@@ -152,8 +157,9 @@ def read_regions(lines, bodies):
             if next(lines, "").split()[:1] != ["GEOEND"]:
                 raise Refused("7 GEOEND", "there is no GEOEND")
             return regions
-        name, neighbours, *terms = line.split()
-        if not neighbours.isdigit() or not terms:
+        name, *rest = line.split()
+        terms = rest[1:]
+        if not terms or not rest[0].isdigit():
             raise Refused("8.2.5 Region data", f"the region {name} needs a number and bodies")
         for term in terms:
             if term != "|" and term.lstrip("+-|") not in bodies:
@@ -201,9 +207,9 @@ def write_units(deck, place, name):
     """Write a file for each unit."""
     units = {}
     for title, (kind, particle, unit), high, low, bins in deck["scorers"]:
-        if kind in {1, 11}:
-            low, high, bins = [low[0], -3.14159265, low[2]], [high[0], 3.14159265, high[2]], [bins[0], bins[1], bins[2]]
         axes = [(a, b, int(n)) for a, b, n in zip(low, high, bins, strict=True)]
+        if kind in {1, 11}:
+            axes[1] = -math.pi, math.pi, axes[1][2]
         depth = curve(*axes[2], deck["energy"], deck["seed"], deck["primaries"])
         values = [dose / 1000 for dose in depth for _ in range(axes[0][2] * axes[1][2])]
         scorer = {"name": title, "type": kind, "particle": particle, "axes": axes, "values": values}

@@ -95,12 +95,17 @@ def _record(file, data):
 
 
 def write_table(path, scorer, component, quantity, unit, axes, columns):
-    """Write a TOPAS table: `axes` are three (name, bins, width, unit), `columns` values by statistic, last axis first."""
+    """Write a TOPAS table: `axes` are three (name, bins, width, unit), `columns` values by statistic.
+
+    The last axis is the fastest.
+    """
     lines = ["# TOPAS Version: 4.2.p3", "# Parameter File: yaptide_task.txt", f"# Results for scorer: {scorer}"]
     lines += [f"# Scored in component: {component}"]
-    lines += [f"# {name} in {bins} bin{'s' if bins > 1 else ' '} of {width:g} {of}" for name, bins, width, of in axes]
-    lines += [f"# {quantity} ( {unit} ) : {'   '.join(columns)}   "]
     sizes = [bins for _, bins, _, _ in axes]
+    if sizes != [1, 1, 1]:
+        of_axes = [(name, bins, "s" if bins > 1 else " ", f"{width:g} {of}") for name, bins, width, of in axes]
+        lines += [f"# {name} in {bins} bin{plural} of {width}" for name, bins, plural, width in of_axes]
+    lines += [f"# {quantity} ( {unit} ) : {'   '.join(columns)}   "]
     for row, values in enumerate(zip(*columns.values(), strict=True)):
         places = (row // (sizes[1] * sizes[2]), row // sizes[2] % sizes[1], row % sizes[2])
         index = [] if sizes == [1, 1, 1] else [str(place) for place in places]

@@ -19,6 +19,12 @@ class Refused(Exception):
         super().__init__(f"{why} [{chapter}]")
 
 
+def say(text):
+    """Print a line at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 def fault():
     """Return how this run has to fail; empty if it has not."""
     kind, once = os.environ.get("STANDIN_FAULT", ""), os.environ.get("STANDIN_ONCE")
@@ -39,7 +45,7 @@ def fail_within(kind):
     if kind == "quiet":
         sys.exit(0)
     if kind == "disk":
-        print(f"forrtl: {os.strerror(errno.ENOSPC)}", flush=True)
+        say(f"forrtl: {os.strerror(errno.ENOSPC)}")
         sys.exit(29)
 
 

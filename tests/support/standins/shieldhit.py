@@ -5,12 +5,14 @@ import re
 from pathlib import Path
 
 from tests.support.standins.formats import QUANTITIES, write_bdo
-from tests.support.standins.running import Refused, curve, fail_within, fault, finish, steps
+from tests.support.standins.running import Refused, curve, fail_within, fault, finish, say, steps
 
 BEAM, MAT, GEO, DETECT = "beam.dat", "mat.dat", "geo.dat", "detect.dat"
-KEYWORDS = set(
-    ["APCORR", "BEAMDIR", "BEAMDIV", "BEAMPOS", "BEAMSAD", "BEAMSIGMA", "BMODMC", "BMODTRANS", "DELTAE", "DEMIN", "EMTRANS", "EXTSPEC", "HIPROJ", "JPART0", "MAKELN", "MSCAT", "NEUTRFAST", "NEUTRLCUT", "NSTAT", "NUCRE", "RNDSEED", "STRAGG", "TCUT0", "TMAX0", "USEBMOD", "USECBEAM", "USEPARLEV"]
+_NAMES = (
+    "APCORR BEAMDIR BEAMDIV BEAMPOS BEAMSAD BEAMSIGMA BMODMC BMODTRANS DELTAE DEMIN EMTRANS EXTSPEC HIPROJ JPART0 "
+    "MAKELN MSCAT NEUTRFAST NEUTRLCUT NSTAT NUCRE RNDSEED STRAGG TCUT0 TMAX0 USEBMOD USECBEAM USEPARLEV"
 )
+KEYWORDS = frozenset(_NAMES.split())
 BODIES = {"SPH": 4, "RPP": 6, "RCC": 7, "TRC": 8, "BOX": 12, "WED": 12, "ELL": 7, "REC": 12}
 
 
@@ -18,12 +20,12 @@ def main(words):
     """Run as the program would; returns the exit code."""
     options = dict(zip(words[:-1:2], words[1::2], strict=False)) if len(words) % 2 else {}
     if not words or not Path(words[-1]).is_dir():
-        print("Usage: shieldhit [options] folder")
+        say("Usage: shieldhit [options] folder")
         return 1
     try:
         deck = read_deck(Path(words[-1]), options)
     except Refused as refused:
-        print(f"*** Error: {refused}")
+        say(f"*** Error: {refused}")
         return 1
     return run(deck)
 
@@ -209,20 +211,16 @@ def read_mesh(kind, lines):
 def read_output(lines, geometries, filters):
     """Return an output: file name, geometry, and quantities with their filter and differential axes."""
     output = {"quantities": []}
-    for keyword, *words in lines:
-        keyword = keyword.upper()
-        if keyword == "FILENAME":
+    for name, *words in lines:
+        keyword = name.upper()
+        if keyword == "FILENAME" and words:
             output["file"] = words[0]
-        elif keyword == "GEO":
+        elif keyword == "GEO" and words:
             if words[0] not in geometries:
                 raise Refused(f"{DETECT}, Output", f"no geometry {words[0]}")
             output["geometry"] = geometries[words[0]]
-        elif keyword == "QUANTITY":
-            if words[0].lower() not in QUANTITIES:
-                raise Refused(f"{DETECT}, Quantity", f"no quantity {words[0]}")
-            if len(words) > 1 and words[1] not in filters:
-                raise Refused(f"{DETECT}, Filter", f"no filter {words[1]}")
-            output["quantities"].append({"quantity": words[0], "filter": (words[1:] or [""])[0], "diff": []})
+        elif keyword == "QUANTITY" and words:
+            output["quantities"].append(read_quantity(words, filters))
         elif keyword in {"DIFF1", "DIFF2"} and output["quantities"] and len(words) >= 3:
             low, high, bins = words[:3]
             output["quantities"][-1]["diff"].append((float(low), float(high), int(bins), "log" in words))
@@ -231,6 +229,15 @@ def read_output(lines, geometries, filters):
     if not {"file", "geometry"} <= output.keys() or not output["quantities"]:
         raise Refused(f"{DETECT}, Output", "Filename, Geo and Quantity are needed")
     return output
+
+
+def read_quantity(words, filters):
+    """Return a quantity with its filter."""
+    if words[0].lower() not in QUANTITIES:
+        raise Refused(f"{DETECT}, Quantity", f"no quantity {words[0]}")
+    if len(words) > 1 and words[1] not in filters:
+        raise Refused(f"{DETECT}, Filter", f"no filter {words[1]}")
+    return {"quantity": words[0], "filter": (words[1:] or [""])[0], "diff": []}
 
 
 def filled(text):
@@ -242,7 +249,7 @@ def filled(text):
 def run(deck):
     """Print progress, and write the outputs into the working directory."""
     kind, primaries = fault(), deck["primaries"]
-    print("SHIELD-HIT12A v1.0.1 (stand-in)")
+    say("SHIELD-HIT12A v1.0.1 (stand-in)")
     with Path("shieldhit_0001.log").open("w") as log:
         log.write(f" Requested number of primaries NSTAT: {primaries}\n")
         for simulated in steps(primaries):

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from tests.support.standins.formats import write_table
-from tests.support.standins.running import Refused, curve, fail_within, fault, finish, steps
+from tests.support.standins.running import Refused, curve, fail_within, fault, finish, say, steps
 
 TYPES = {"s", "i", "d", "u", "b", "sv", "iv", "dv", "uv", "bv"}
 CATEGORIES = {"ge", "ma", "el", "ph", "so", "sc", "tf", "ts", "gr", "vr", "is"}
@@ -18,12 +18,12 @@ MATERIALS = {"Vacuum", "Air", "World", "Carbon", "Aluminum", "Nickel", "Copper",
 def main(words):
     """Run as the program would; returns the exit code."""
     if len(words) != 1:
-        print("TOPAS needs one parameter file")
+        say("TOPAS needs one parameter file")
         return 1
     try:
         return run(read_deck(Path(words[0])))
     except Refused as refused:
-        print(f"TOPAS is exiting due to a serious error.\n{refused}")
+        say(f"TOPAS is exiting due to a serious error.\n{refused}")
         return 1
 
 
@@ -111,9 +111,9 @@ def check_components(values, components):
         if f"ge/{component}/type" not in values:
             raise Refused("Geometry, Type", f"{component} has no type")
         material = values.get(f"ge/{component}/material")
-        if material and not material.startswith("G4_") and material not in MATERIALS:
-            if f"ma/{material.lower()}/components" not in values:
-                raise Refused("Materials", f"no material {material}")
+        known = not material or material.startswith("G4_") or material in MATERIALS
+        if not known and f"ma/{material.lower()}/components" not in values:
+            raise Refused("Materials", f"no material {material}")
 
 
 def read_source(values, source, components):
@@ -151,15 +151,15 @@ def read_scorer(values, name):
 def run(deck):
     """Print progress, and write the tables into the working directory."""
     kind, total = fault(), deck["histories"]
-    print("Welcome to TOPAS, Tool for Particle Simulation (Version 4.2.p3)", flush=True)
+    say("Welcome to TOPAS, Tool for Particle Simulation (Version 4.2.p3)")
     for simulated in steps(total):
         shown = simulated // deck["interval"] * deck["interval"]
-        print(f"Begin processing for Run: 0, History: {shown}", flush=True)
+        say(f"Begin processing for Run: 0, History: {shown}")
         fail_within(kind)
     paths = [write_scorer(scorer, deck) for scorer in deck["scorers"]]
     for source in deck["sources"]:
-        print(f"Particle source {source}: Total number of histories: {total}")
-    print("\nTOPAS run sequence complete.")
+        say(f"Particle source {source}: Total number of histories: {total}")
+    say("\nTOPAS run sequence complete.")
     return finish(kind, paths)
 
 
