@@ -36,6 +36,7 @@ stress: .venv/.dev  ## Ten minutes of mixed load with killed processes, then 300
 	$(VENV_PYTHON) -m tests.stress
 	RACES=300 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_races.py
 	KILLS=10 STOPPED=60 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_crash_recovery.py
+	SITE_PROGRAMS=all $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_site_programs.py
 	FAULTS=10 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_production_faults.py
 	FLOOD=20 SIEGES=20 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_sign_in_flood.py tests/acceptance/test_slow_clients.py
 	REQUESTS=10000 $(VENV_PYTHON) -m pytest -rA -n 2 tests/integration/test_openapi.py

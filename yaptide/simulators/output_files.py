@@ -18,7 +18,8 @@ import numpy as np
 from yaptide.domain.errors import SimulationFailed
 from yaptide.domain.estimators import Aggregation, Axis, Page
 
-_READER = "yaptide.simulators.output_reader"
+#: It is run as a file: importing yaptide would take longer than reading.
+_READER = str(Path(__file__).with_name("output_reader.py"))
 _MIB = 1 << 20
 #: Memory that the reader may use: numpy and pymchelper alone, and bytes for each byte of a file (numbers of FLUKA and
 #: TOPAS become Python objects first).
@@ -48,7 +49,7 @@ def read_output_files(code: str, paths: Sequence[Path], folder: Path) -> list[Ou
     with tempfile.TemporaryDirectory(dir=folder, prefix="reading-") as name:
         answer = Path(name)
         limits = (str(_OWN_MEMORY + _MEMORY_PER_BYTE * size), str(seconds))
-        command = [sys.executable, "-I", "-m", _READER, name, *limits, code, *(str(path.absolute()) for path in paths)]
+        command = [sys.executable, "-I", _READER, name, *limits, code, *(str(path.absolute()) for path in paths)]
         index = _run_reader(command, answer, size, 4 * seconds)
         return _read_answer(index, answer / "values.f8")
 

@@ -11,21 +11,29 @@ STANDIN_PAUSE is the time (s) between two steps of progress.
 """
 
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[3]
+FOLDER = Path(__file__).parent
 #: File name of the program of each code.
 PROGRAMS = {"shieldhit": "shieldhit", "fluka": "rfluka", "topas": "topas"}
 
 
-def make_program(folder: Path, code: str, **settings: object) -> Path:
-    """Write the program of a code into `folder`; settings such as `fault` become variables STANDIN_FAULT ..."""
-    folder.mkdir(parents=True, exist_ok=True)
+def make_program(folder: Path, code: str, python: str = sys.executable, **settings: object) -> Path:
+    """Write the program of a code into `folder`; settings such as `fault` become variables STANDIN_FAULT ...
+
+    Other accounts can run it, with a `python` of theirs: it has a copy of these modules beside it, and needs only the
+    standard library.
+    """
+    modules = folder / "tests/support/standins"
+    modules.mkdir(parents=True, exist_ok=True)
+    for module in FOLDER.glob("*.py"):
+        shutil.copyfile(module, modules / module.name)
     variables = "".join(f"STANDIN_{name.upper()}={shlex.quote(str(value))} " for name, value in settings.items())
+    start = f"import sys; sys.path.insert(0, {str(folder)!r}); from tests.support.standins.{code} import main; "
+    script = shlex.join([python, "-I", "-c", f"{start}sys.exit(main(sys.argv[1:]))"])
     program = folder / PROGRAMS[code]
-    start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.support.standins.{code} import main; "
-    script = shlex.join([sys.executable, "-I", "-c", f"{start}sys.exit(main(sys.argv[1:]))"])
     program.write_text(f'#!/bin/sh\nexec env {variables}{script} "$@"\n')
     program.chmod(0o755)
     return program
