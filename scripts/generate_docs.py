@@ -155,8 +155,7 @@ _SITE_RUNS = (
         "primaries and seed",
         "NSTAT and RNDSEED in `beam.dat`",
         "START and RANDOMIZ in the deck, other columns kept; a RANDOMIZ is added if there is none",
-        "a parameter file that includes the job, with histories of all sources in their proportions, `Ts/Seed`, one "
-        "thread, no pauses",
+        "a file that includes the job, with histories of all sources in their proportions, `Ts/Seed`, one thread",
     ),
     ("seeds", "below 2^31", "reduced to below 9e8, the limit of the manual", "below 2^31"),
     (
