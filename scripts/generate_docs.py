@@ -155,7 +155,7 @@ _SITE_RUNS = (
         "primaries and seed",
         "NSTAT and RNDSEED in `beam.dat`",
         "START and RANDOMIZ in the deck, other columns kept; a RANDOMIZ is added if there is none",
-        "a file that includes the job, with histories of all sources in their proportions, `Ts/Seed`, one thread",
+        "a file that includes the job, with histories of all sources in their proportions, the seed, one thread",
     ),
     ("seeds", "below 2^31", "reduced to below 9e8, the limit of the manual", "below 2^31"),
     (
@@ -187,7 +187,7 @@ other scorers, binary tables, histograms and phase spaces of TOPAS, `.bdo` files
 with more than three axes are left out and named in the metadata of their estimator (`left_out`).
 
 Pages of tasks are merged as the code's file says (`page_normalized`): 0 takes the first task, 1 is the sum, 2 and 3
-the mean weighted by primaries, 4 all particles. TOPAS tables are means (unit `.../prim`) or sums. FLUKA's pages are
+the mean weighted by primaries, 4 all particles. TOPAS tables are means (units end in `/prim`) or sums. FLUKA's pages are
 means per primary; pymchelper converts GeV to MeV and calls the unit of ENERGY `MeV`, which is per cm3 in a mesh.
 
 Output files are read in a process with limits of memory and time that depend on their size. A file that exceeds them,

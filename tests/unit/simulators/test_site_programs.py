@@ -20,7 +20,7 @@ from yaptide.domain.estimators import Aggregation
 from yaptide.domain.merging import merge_pages
 from yaptide.platforms.direct import running
 from yaptide.platforms.direct.running import Job, run_task
-from yaptide.simulators import get_simulator
+from yaptide.simulators import get_simulator, output_files
 from yaptide.simulators.base import OUTPUT_LOG, Installation
 from yaptide.simulators.fluka.sample import SAMPLE as FLUKA
 from yaptide.simulators.output_files import read_output_files
@@ -306,6 +306,15 @@ def test_bins_without_values_cost_the_reader_and_not_the_server(tmp_path):
     write_bdo(tmp_path / "a.bdo", "v1.0.1", 1, mesh, [{"quantity": "dose", "values": [1.0]}])
     with pytest.raises(SimulationFailed, match="incomplete"):
         read_output_files("shieldhit", [tmp_path / "a.bdo"], tmp_path)
+
+
+@pytest.mark.parametrize(("limit", "value"), [("_OWN_MEMORY", 64 << 20), ("_OWN_SECONDS", 0)])
+def test_the_reader_ends_at_its_limits(limit, value, tmp_path, monkeypatch):
+    write_bdo(tmp_path / "a.bdo", "v1.0.1", 1, CELL, [{"quantity": "dose", "values": [1.0]}])
+    monkeypatch.setattr(output_files, limit, value)
+    with pytest.raises(SimulationFailed, match="cannot be read"):
+        read_output_files("shieldhit", [tmp_path / "a.bdo"], tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bdo"]
 
 
 def test_a_table_cannot_have_another_file_read(tmp_path):
