@@ -112,6 +112,8 @@ def _read_page(
     raw = np.asarray(page.data_raw, dtype=np.float64)
     axes: list[Any] = []
     if aggregation == "concatenate":
+        if raw.size == 1 and np.isnan(raw).all():  # pymchelper's value of a page without data
+            raw = np.zeros(0)
         if raw.size % _PHASE_SPACE_COLUMNS:
             raise Unreadable("a particle of its phase space is incomplete")
         metadata["columns"] = str(_PHASE_SPACE_COLUMNS)

@@ -16,8 +16,9 @@ from tests.support.standins.formats import write_bdo, write_table, write_usrbin
 from tests.support.standins.running import Refused
 from yaptide.admin import cli
 from yaptide.domain.errors import InvalidInput, NotConfigured, SimulationFailed
-from yaptide.domain.estimators import Aggregation
-from yaptide.domain.merging import merge_pages
+from yaptide.domain.estimators import Aggregation, Estimator, TaskOutput
+from yaptide.domain.merging import PagesDiffer, merge_pages
+from yaptide.persistence import task_outputs
 from yaptide.platforms.direct import running
 from yaptide.platforms.direct.running import Job, run_task
 from yaptide.simulators import get_simulator, output_files
@@ -284,6 +285,20 @@ def test_merged_pages_equal_the_averages_of_pymchelper(quantity, tmp_path):
     outputs = read_output_files("shieldhit", paths, tmp_path)
     ours = merge_pages([output.pages[0] for output in outputs], primaries)
     assert ours.values == pytest.approx(np.ravel(theirs.data_raw), rel=1e-12)
+
+
+def test_a_phase_space_without_particles_in_one_task(tmp_path):
+    for name, values in (("a", []), ("b", [1.0] * 8)):
+        write_bdo(tmp_path / f"{name}.bdo", "v1.0.1", 10, CELL, [{"quantity": "mcpl", "values": values}])
+    outputs = read_output_files("shieldhit", [tmp_path / "a.bdo", tmp_path / "b.bdo"], tmp_path)
+    empty, filled = (TaskOutput(10, (Estimator("a", "a", output.pages),)) for output in outputs)
+    with (tmp_path / "empty").open("wb") as file:
+        task_outputs.write_output(file, empty)
+    task_outputs.check_output(tmp_path / "empty", 10_000)
+    pages = [output.estimators[0].pages[0] for output in (empty, filled)]
+    assert merge_pages(pages, [10, 10]).values.tolist() == [1.0] * 8
+    with pytest.raises(PagesDiffer, match="no particle"):
+        merge_pages(pages[:1], [10])
 
 
 def hostile_files():
