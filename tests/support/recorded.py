@@ -48,10 +48,10 @@ _LETTERS |= {"Dose": ("DOSE", "MeV/g/prim"), "Fluence": ("FLUENCE", "/cm^2/prim"
 _Y, _Z = ("Position (Y)", "cm", 8), ("Position (Z)", "cm", 40)
 _SLAB = [("Dose", None), ("AvgEnergy", "Primaries"), ("AvgEnergy", "Protons"), ("dLET", "Protons"), ("tLET", "Protons")]
 _SCORED = {
+    "z_profile": ("Depth", [("Dose", None), ("Fluence", "Protons")], [("Position (Z)", "cm", 400)]),
+    "yz_profile": ("Plane", [("Dose", None), ("Fluence", "Protons")], [_Y, _Z]),
     "entrance": ("Slab", _SLAB, []),
     "peak": ("Slab", _SLAB, []),
-    "yz_profile": ("Plane", [("Dose", None), ("Fluence", "Protons")], [_Y, _Z]),
-    "z_profile": ("Depth", [("Dose", None), ("Fluence", "Protons")], [("Position (Z)", "cm", 400)]),
 }
 _SPECTRUM = ("FLUENCE", "/cm^2/MeV/prim", [("Kinetic energy", "MeV", 640)], "Protons")
 

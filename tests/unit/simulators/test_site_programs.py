@@ -216,7 +216,7 @@ def test_fewer_primaries_than_requested_fail(tmp_path):
 
 def test_results_have_the_names_units_axes_and_filters_of_the_front_end(tmp_path):
     output = run("shieldhit", tmp_path, shieldhit_files(), 50).output
-    assert [estimator.name for estimator in output.estimators] == sorted(OUTPUTS)
+    assert [estimator.name for estimator in output.estimators] == list(OUTPUTS)
     for estimator in output.estimators:
         assert get_simulator("shieldhit").output_of(estimator.file_name, list(OUTPUTS)) is not None
         described = [

@@ -92,11 +92,12 @@ class ShieldHit(LicensedProgram):
         return Command((str(installation.program), "."), {})
 
     def read(self, folder: Path, exit_code: int) -> TaskOutput:
-        """Return an estimator for each output of detect.dat, named like it; raise SimulationFailed."""
+        """Return an estimator for each output of detect.dat, in its order and named like it; raise SimulationFailed."""
         self.require_end(folder, exit_code, ("shieldhit*.log", OUTPUT_LOG), _END)
         task = read_task(folder)
         written = [output for path in sorted(folder.glob("*.bdo")) if (output := _identify(path, task.outputs))]
         self.require_outputs(task.outputs, written)
+        written.sort(key=lambda output: task.outputs.index(output.name))
         return self.read_files(written, folder, task.primaries, "mc_code_version")
 
 
