@@ -37,6 +37,7 @@ stress: .venv/.dev  ## What takes longer than `make test`: mixed load with kille
 	RACES=300 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_races.py
 	KILLS=10 STOPPED=60 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_crash_recovery.py
 	KILLS=10 $(VENV_PYTHON) -m pytest -rA -k killed tests/integration/test_adoption.py
+	SITE_PROGRAMS=all $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_site_programs.py
 	FAULTS=10 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_production_faults.py
 	FLOOD=20 SIEGES=20 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_sign_in_flood.py tests/acceptance/test_slow_clients.py
 	REQUESTS=10000 $(VENV_PYTHON) -m pytest -rA -n 2 tests/integration/test_openapi.py

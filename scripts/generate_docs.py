@@ -97,8 +97,9 @@ end with LF or CR LF.
 **Files.** Hidden files and backups of editors (`x~`, `#x#`, `~$x`, `.bak`) in a folder or archive are left out. Names
 of backups are listed.
 
-MCsquare gets files that are generated from the parsed input. External workers get the files of the other codes as they
-are, apart from the decoding; the workers set the number of primaries and the seed.
+MCsquare gets files that are generated from the parsed input. The other codes get their files as they are, apart from
+the decoding and LF line ends, with the primaries and the seed of each task: [Programs of a
+site](#programs-of-a-site). External workers set these two themselves.
 """
 _CODE_NOTES = {
     "mcsquare": "[MCsquare](mcsquare.md) describes its input.",
@@ -113,12 +114,92 @@ _CODE_NOTES = {
 
 def _codes() -> Iterator[str]:
     yield _CODES
+    yield _SITE_PROGRAMS
+    yield _table(("", "SHIELD-HIT12A", "FLUKA", "TOPAS"), _SITE_RUNS)
+    yield _SITE_RESULTS
     decks = list(read_decks())
     for code, note in _CODE_NOTES.items():
         yield f"## {get_simulator(code).title}"
         yield note
         rows = [_deck_row(deck) for deck in decks if deck.code == code]
         yield _table(("input", "outcome", "decided by"), sorted(rows, key=lambda row: row[1] != "accepted"))
+
+
+_SITE_PROGRAMS = """
+## Programs of a site
+
+SHIELD-HIT12A, FLUKA and TOPAS are given out under licences of their own, so yaptide cannot install them. A site points
+to its own program. The results are read by [pymchelper](https://github.com/DataMedSci/pymchelper) (MIT; its FLUKA
+reader has code of flair, which is for non-commercial use), on workers and on the server:
+
+    pip install 'yaptide[codes]'
+    yaptide simulators add shieldhit --program /opt/shieldhit/bin/shieldhit
+    yaptide simulators add fluka --program /opt/fluka4/bin/rfluka
+    yaptide simulators add topas --program /opt/topas/bin/topas
+    yaptide simulators test fluka
+
+`add` runs a sample, 150 MeV protons in water, and accepts the program if R80 is within 2 mm of the known range. `test`
+does the same later and prints range, expectation and tolerance, with `--json` for scripts; its exit code is 1 if they
+differ. On a cluster, the path is a property of the cluster: `yaptide clusters update ares --simulator
+fluka=/opt/fluka4/bin/rfluka`. A code that is not set up still runs on [external workers](workers.md).
+
+Programs run with `PATH`, `HOME`, `LANG` and `TMPDIR` only. For others, such as `FLUPRO`, `TOPAS_G4_DATA_DIR` and
+`LD_LIBRARY_PATH`, add a script that sets them and ends with `exec /opt/topas/bin/topas "$@"`; on clusters the job
+script of the cluster can set them. The stored digest is that of the added file: of the script `rfluka`, not of the
+executable that it starts.
+"""
+
+_SITE_RUNS = (
+    ("command", "`shieldhit .`", "`rfluka -M 1 task.inp`", "`topas yaptide_task.txt`"),
+    (
+        "primaries and seed",
+        "NSTAT and RNDSEED in `beam.dat`",
+        "START and RANDOMIZ in the deck, other columns kept; a RANDOMIZ is added if there is none",
+        "a file that includes the job, with histories of all sources in their proportions, the seed, one thread",
+    ),
+    ("seeds", "below 2^31", "reduced to below 9e8, the limit of the manual", "below 2^31"),
+    (
+        "progress",
+        "`shieldhit*.log`: `Primary particle no.`",
+        "`task001.out`: particles handled, before `NEXT SEEDS`",
+        "output: `History:`; it begins again at each sequential time",
+    ),
+    (
+        "success",
+        "`Run time:` in the log",
+        "`End of FLUKA ... run` in `task001.out`",
+        "`TOPAS run sequence complete`",
+    ),
+    (
+        "results",
+        "a `.bdo` file (2019 format) for each `Output` of `detect.dat`",
+        "binary files of USRBIN, USRBDX and USRTRACK",
+        "`.csv` tables with a mean, or with a sum if there is none",
+    ),
+    ("estimators", "called like the output", "called like the unit: `21`", "called like the file"),
+    ("logs kept", "output, `shieldhit*.log`", "output, `.out`, `.log`, `.err`", "output"),
+)
+
+_SITE_RESULTS = """
+The exit code alone decides nothing. A run also fails if an output is missing or incomplete, or has another number of
+primaries than requested, as in a version for evaluation. Other outputs are not read: the ASCII files of FLUKA and its
+other scorers, binary tables, histograms and phase spaces of TOPAS, `.bdo` files of SHIELD-HIT12A before 2019. Pages
+with more than three axes are left out and named in the metadata of their estimator (`left_out`).
+
+Pages of tasks are merged as the code's file says (`page_normalized`): 0 takes the first task, 1 is the sum, 2 and 3
+the mean weighted by primaries, 4 all particles. TOPAS tables are means (units end in `/prim`) or sums. FLUKA's pages
+are means per primary; pymchelper converts GeV to MeV and calls the unit of ENERGY `MeV`, which is per cm3 in a mesh.
+
+Output files are read in a process with limits of memory and time that depend on their size. A file that exceeds them,
+or is not what the code writes, fails its task.
+
+**What was verified.** None of the three programs was available when this was written. Readers were tried with real
+`.bdo` files of SHIELD-HIT12A 1.0.1 and 1.1.1; units, names and axes were compared with results of recorded runs of
+SHIELD-HIT12A 1.0.1 and FLUKA. Everything else was tested with stand-ins in `tests/support/standins`, which check the
+input by the manuals, print what the programs print, and write their formats. The merged values equal pymchelper's to
+1e-12. The first proof with the real program is `yaptide simulators add`. The known range of SHIELD-HIT12A is 157.1 mm
+(recorded, with an energy spread of 1.5 MeV), that of the others 157.7 mm (PSTAR).
+"""
 
 
 def _deck_row(deck: Deck) -> tuple[str, str, str]:

@@ -11,6 +11,7 @@ EXTRAS = {
     "kombu": "workers",
     "asyncssh": "hpc",
     "obstore": "s3",
+    "pymchelper": "codes",
     "matplotlib": "plots",
     "pandas": "tables",
     "xarray": "tables",

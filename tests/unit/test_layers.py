@@ -63,7 +63,7 @@ LIBRARIES = {
             f"yaptide_client.{name}" for name in ("errors", "states", "estimators", "depth_dose", "formats")
         ),
         "application": ("yaptide_client.extras",),
-        "simulators": ("yaptide_client.texts",),
+        "simulators": ("yaptide_client.texts", "yaptide_client.extras"),
         "services": ("yaptide_client.extras", "yaptide_client.files"),
         "platforms": ("yaptide_client.extras", "yaptide_client.answers"),
         "admin": ("yaptide_client",),

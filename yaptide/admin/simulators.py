@@ -1,5 +1,6 @@
 """`yaptide simulators`: list, install and add the Monte Carlo codes of this machine."""
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,10 +8,11 @@ import typer
 
 from yaptide.admin.arguments import AsJson
 from yaptide.admin.display import print_facts, print_json, print_message, print_table
-from yaptide.domain.errors import YaptideError
+from yaptide.domain.errors import InvalidInput, YaptideError
 from yaptide.settings import load_settings
 from yaptide.simulators import get_simulator, list_names
 from yaptide.simulators.base import Simulator
+from yaptide.simulators.programs import RangedProgram
 
 app = typer.Typer(help="List, install and add simulators.", no_args_is_help=True)
 
@@ -91,3 +93,36 @@ def add_simulator(
     """
     installation = get_simulator(name).add(load_settings().simulators_dir, program, print_message)
     print_message(f"{get_simulator(name).title} {installation.version}: {installation.program}")
+
+
+@app.command("test")
+def compare_range(name: Name, as_json: AsJson = False) -> None:
+    """Run the sample of a simulator with the program of this machine, and compare the range with the known one.
+
+    The sample is a beam of 150 MeV protons in water. The exit code is 1 if the range differs.
+
+    Example: yaptide simulators test fluka
+    """
+    code = get_simulator(name)
+    if not isinstance(code, RangedProgram):
+        raise InvalidInput(f"{code.title} has no sample whose range is known")
+    installation = code.installation(load_settings().simulators_dir)
+    begun = time.monotonic()
+    measured = code.measure_range(code.run_sample(installation))
+    document = {
+        "name": code.name,
+        "version": installation.version,
+        "program": str(installation.program),
+        "digest": installation.digest,
+        "ok": abs(measured - code.expected_range) <= code.tolerance,
+        "range_mm": round(measured, 3),
+        "expected_mm": code.expected_range,
+        "tolerance_mm": code.tolerance,
+        "seconds": round(time.monotonic() - begun, 1),
+    }
+    if as_json:
+        print_json(document)
+    else:
+        print_facts(document, f"{code.title}: 150 MeV protons in water")
+    if not document["ok"]:
+        raise typer.Exit(1)

@@ -276,6 +276,8 @@ def merge_pages(pages: Iterable[Page], primaries: Sequence[int]) -> Page:
         if first is None or total is None:
             raise PagesDiffer("no task has this page")
         values, errors = total.result()
+    if not values.size:
+        raise PagesDiffer("it has no values: no particle has reached it")
     return Page(
         first.number, first.name, first.unit, first.axes, values, errors, None, first.aggregation, first.metadata
     )

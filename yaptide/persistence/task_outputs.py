@@ -339,7 +339,7 @@ def _check_page(page: _PageEntry, values: int, weights: int | None) -> None:
     expected = math.prod(len(axis.values) for axis in page.axes)
     if page.aggregation is not Aggregation.CONCATENATE and values != expected:
         raise InvalidInput(f"Page {page.name!r} has {values} values, but its axes need {expected}")
-    if not values:
+    if not values and page.aggregation is not Aggregation.CONCATENATE:  # no particle may have reached it in a task
         raise InvalidInput(f"Page {page.name!r} has no values")
     if weights not in (None, values):
         raise InvalidInput(f"Page {page.name!r} must have one weight per value")

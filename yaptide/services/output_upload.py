@@ -18,7 +18,7 @@ from yaptide.services import tasks
 from yaptide.services.backend import Backend
 from yaptide.services.tasks import Claim
 from yaptide.simulators import get_simulator
-from yaptide.simulators.base import logs_of_task, read_log
+from yaptide.simulators.base import logs_of_task, read_logs
 
 _MOST_FILES = 1000
 _MOST_FOLDERS = 4
@@ -41,9 +41,9 @@ def hand_in(backend: Backend, claimed: Claim, exit_code: int, archive: Path) -> 
                 unpack_archive(archive, folder, backend.limits.output)
                 output = code.read(folder, exit_code)
         except SimulationFailed as failed:
-            logs = logs_of_task(claimed.task_id, read_log(folder))
+            logs = logs_of_task(claimed.task_id, read_logs(code, folder))
             return EntityState.FAILED if tasks.fail_task(backend, claimed, str(failed), logs) else None
-        output = replace(output, logs=read_log(folder))
+        output = replace(output, logs=read_logs(code, folder))
     return EntityState.COMPLETED if tasks.complete_task(backend, claimed, output) else None
 
 

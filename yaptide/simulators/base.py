@@ -8,6 +8,7 @@ because of its input, hours later on a cluster.
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -28,17 +29,27 @@ OUTPUT_LOG = "output.log"
 Say = Callable[[str], None]
 
 _LOG_TAIL = 256 * 1024
+_MOST_LOGS = 5
 _KEPT = ("PATH", "HOME", "LANG", "TMPDIR")
 
 
-def read_log(folder: Path) -> dict[str, str]:
-    """Return the end of the simulator's output in `folder` as a log file; empty if there is none."""
-    try:
-        with (folder / OUTPUT_LOG).open("rb") as file:
+def read_log(folder: Path, patterns: Sequence[str] = ()) -> dict[str, str]:
+    """Return the ends of log files in `folder`, name to text: the simulator's output, and files that match `patterns`.
+
+    A file that is missing or cannot be read is left out.
+    """
+    paths = [path for pattern in patterns for path in sorted(folder.glob(pattern))[:_MOST_LOGS]]
+    logs: dict[str, str] = {}
+    for path in (folder / OUTPUT_LOG, *paths):
+        with suppress(OSError), path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL))
-            return {OUTPUT_LOG: file.read().decode("utf-8", "replace").replace("\0", "")}
-    except OSError:
-        return {}
+            logs[path.name] = file.read().decode("utf-8", "replace").replace("\0", "")
+    return logs
+
+
+def read_logs(code: "Simulator", folder: Path) -> dict[str, str]:
+    """Return the log files of a run: its output, and those that the simulator names in `log_patterns`, if it does."""
+    return read_log(folder, getattr(code, "log_patterns", ()))
 
 
 def logs_of_task(task_id: int, logs: Mapping[str, str]) -> dict[str, str]:
@@ -50,27 +61,33 @@ def logs_of_task(task_id: int, logs: Mapping[str, str]) -> dict[str, str]:
 class ProgressRule:
     """How to determine the progress of a run from a file. Plain data, because clusters have no yaptide installed.
 
-    The last `tail` bytes of `file` in the task's folder are read. If they match the regular expression `done`, the run
-    is complete; otherwise the last match of `percent`, whose first group is a number, is the progress.
+    `file` is a pattern of a path in the task's folder (`glob`, with ``**``); of several files that match, the last one
+    by name counts. Its last `tail` bytes are read. If they match the regular expression `done`, the run is complete;
+    otherwise the last match of `percent`, whose first group is a number, is the progress: in percent, or in primaries
+    if the numbers are `counted`.
     """
 
     file: str
     tail: int
     percent: str
     done: str
+    counted: bool = False
 
     def primaries(self, folder: Path, primaries: int) -> int:
         """Return the primaries simulated so far, of `primaries`; 0 while there is nothing to read."""
         try:
-            with (folder / self.file).open("rb") as log:
+            with max(folder.glob(self.file), key=str).open("rb") as log:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - self.tail))
                 tail = log.read().decode(errors="replace")
-        except OSError:  # not started yet
+        except (OSError, ValueError):  # not started yet
             return 0
         if re.search(self.done, tail, re.MULTILINE):
             return primaries
-        percents = re.findall(self.percent, tail, re.MULTILINE)
-        return min(primaries, int(primaries * float(percents[-1]) / 100)) if percents else 0
+        numbers = re.findall(self.percent, tail, re.MULTILINE)
+        if not numbers:
+            return 0
+        last = float(numbers[-1])
+        return min(primaries, int(last if self.counted else primaries * last / 100))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,12 @@ import subprocess
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from yaptide.disk import write_atomically
-from yaptide.domain.errors import InvalidInput, NotConfigured, SimulationFailed
+from yaptide.domain.depth_dose import read_range
+from yaptide.domain.errors import InvalidInput, NotConfigured, NotFound, SimulationFailed
 from yaptide.domain.estimators import TaskOutput
 from yaptide.simulators.base import (
     OUTPUT_LOG,
@@ -44,6 +46,8 @@ class PointedProgram(ABC):
     takes_projects = False
     progress_rule: ProgressRule | None = None
     limits = Limits()
+    log_patterns: tuple[str, ...] = ()
+    """Patterns of log files in a task's folder that are kept besides its output."""
 
     @property
     def remedy(self) -> str:
@@ -72,7 +76,10 @@ class PointedProgram(ABC):
 
     @abstractmethod
     def version(self, program: Path) -> str:
-        """Return the version of a program; raise NotConfigured if it is not this code."""
+        """Return the version of a program; raise NotConfigured if it is not this code.
+
+        Empty if a program does not print it: then it is the `code_version` in the metadata of the sample's results.
+        """
 
     @abstractmethod
     def sample(self) -> InputFiles:
@@ -103,10 +110,11 @@ class PointedProgram(ABC):
             raise InvalidInput(f"{program} is not an executable file")
         try:
             installation = Installation(program, self.version(program), sha256_of(program))
-            say(f"{self.title} {installation.version}: running a sample")
-            self.test_program(installation)
+            say(f"{self.title} {installation.version}".rstrip() + ": running a sample")
+            output = self.test_program(installation)
         except (OSError, subprocess.SubprocessError) as error:
             raise NotConfigured(f"{program} does not run: {error}") from None
+        installation = replace(installation, version=installation.version or _code_version(output))
         write_pointer(folder, self.name, installation)
         return installation
 
@@ -120,8 +128,14 @@ class PointedProgram(ABC):
             )
         return installation
 
-    def test_program(self, installation: Installation) -> None:
-        """Run the sample and check its result; raise NotConfigured."""
+    def test_program(self, installation: Installation) -> TaskOutput:
+        """Run the sample, check its result and return it; raise NotConfigured."""
+        output = self.run_sample(installation)
+        self.judge(output)
+        return output
+
+    def run_sample(self, installation: Installation) -> TaskOutput:
+        """Run the sample and return its result; raise NotConfigured if there is none."""
         files = self.sample()
         checked = self.check(files)
         with tempfile.TemporaryDirectory(prefix=f"{self.name}-sample-") as name:
@@ -129,12 +143,43 @@ class PointedProgram(ABC):
             self.prepare(files, checked.primaries, checked.seed, folder)
             exit_code = _run(self.command(installation, folder), folder)
             try:
-                output = self.read(folder, exit_code)
+                return self.read(folder, exit_code)
             except SimulationFailed as error:
                 printed = read_log(folder).get(OUTPUT_LOG, "").strip()[-_MAX_OUTPUT:]
                 detail = f"; its output: {printed}" if printed else ""
                 raise NotConfigured(f"the sample failed: {error}{detail}") from None
-        self.judge(output)
+
+
+class RangedProgram(PointedProgram):
+    """A program whose sample is a beam of 150 MeV protons in water: their known range is the proof.
+
+    The first page of the sample's results is dose over depth.
+    """
+
+    expected_range: float
+    """R80 in mm: the depth beyond the peak where the dose is 80 % of its maximum."""
+
+    tolerance = 2.0
+    """mm: between tables of stopping power (ICRU 49 and 90 differ by 1 mm), and statistical."""
+
+    def measure_range(self, output: TaskOutput) -> float:
+        """Return R80 of the sample in mm; raise NotConfigured if the results are not a depth-dose curve."""
+        try:
+            return read_range(output.estimators[0].pages[0]).r80_mm
+        except (NotFound, ValueError) as error:
+            raise NotConfigured(f"the sample has no depth-dose curve: {error}") from None
+
+    def judge(self, output: TaskOutput) -> None:
+        """Compare R80 with the known range; raise NotConfigured if it differs."""
+        r80 = self.measure_range(output)
+        if not abs(r80 - self.expected_range) <= self.tolerance:
+            raise NotConfigured(
+                f"the range of 150 MeV protons in water is {r80:.1f} mm instead of {self.expected_range} mm"
+            )
+
+
+def _code_version(output: TaskOutput) -> str:
+    return output.estimators[0].metadata.get("code_version", "unknown")
 
 
 def write_pointer(folder: Path, name: str, installation: Installation) -> None:

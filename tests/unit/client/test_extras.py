@@ -16,6 +16,7 @@ from yaptide.domain.estimators import Estimator, Page
 from yaptide.services import batch_options, diagnosis
 from yaptide.settings import Settings
 from yaptide.simulators import get_simulator
+from yaptide.simulators.base import Installation
 from yaptide_client.extras import EXTRAS, is_installed, needed_for
 
 ROOT = Path(__file__).parents[3]
@@ -36,6 +37,7 @@ NEEDED = {
     ("kombu", "workers"): load("yaptide.platforms.direct.broker"),
     ("asyncssh", "hpc"): load("yaptide.platforms.batch.ssh"),
     ("obstore", "s3"): lambda: make_spool(settings(spool_at="s3://bucket")),
+    ("pymchelper", "codes"): lambda: get_simulator("fluka").command(Installation(Path("rfluka"), "", ""), Path()),
     ("matplotlib", "plots"): load("yaptide_client.plots"),
     ("pandas", "tables"): RESULTS.to_pandas,
     ("xarray", "tables"): RESULTS.to_xarray,

@@ -20,7 +20,7 @@ from yaptide.simulators import (
     list_names,
     resolve_simulator,
 )
-from yaptide.simulators.base import MEMBERS, Installation
+from yaptide.simulators.base import MEMBERS
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "proton-150MeV-water"
 
@@ -62,20 +62,12 @@ def test_the_example_passes_its_check():
 
 
 @pytest.mark.parametrize("name", ["shieldhit", "fluka", "topas"])
-def test_what_cannot_be_run_yet_says_so(name, tmp_path):
+def test_what_is_not_installed_says_how_to_add_it(name, tmp_path):
     code = get_simulator(name)
-    calls = [
-        lambda: code.installation(tmp_path),
-        lambda: code.install(tmp_path, print),
-        lambda: code.add(tmp_path, tmp_path / "program", print),
-        lambda: code.prepare({}, 1, 1, tmp_path),
-        lambda: code.command(Installation(tmp_path, "", ""), tmp_path),
-        lambda: code.progress(tmp_path, 1),
-        lambda: code.read(tmp_path, 0),
-    ]
-    for call in calls:
-        with pytest.raises(NotConfigured, match=f"yaptide cannot run {code.title}"):
+    for call in (lambda: code.installation(tmp_path), lambda: code.install(tmp_path, print)):
+        with pytest.raises(NotConfigured, match=f"yaptide simulators add {name} --program PATH"):
             call()
+    assert f"YAPTIDE_FOREIGN_WORKERS={name}" in code.remedy
 
 
 class Entry:

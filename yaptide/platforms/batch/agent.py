@@ -18,6 +18,7 @@ The server trusts this program no more than any other program of the user.
 
 import contextlib
 import ctypes
+import glob
 import hashlib
 import http.client
 import json
@@ -236,11 +237,15 @@ def read_tail(path: str, most: int) -> str:
 
 def count_primaries(rule: Json, folder: str, primaries: int) -> int:
     """Primaries simulated so far, by the rule in the manifest (`yaptide.simulators.base.ProgressRule`)."""
-    tail = read_tail(os.path.join(folder, rule["file"]), rule["tail"])
+    paths = sorted(glob.glob(os.path.join(glob.escape(folder), rule["file"]), recursive=True))
+    tail = read_tail(paths[-1], rule["tail"]) if paths else ""
     if re.search(rule["done"], tail, re.MULTILINE):
         return primaries
-    percents = re.findall(rule["percent"], tail, re.MULTILINE)
-    return min(primaries, int(primaries * float(percents[-1]) / 100)) if percents else 0
+    numbers = re.findall(rule["percent"], tail, re.MULTILINE)
+    if not numbers:
+        return 0
+    last = float(numbers[-1])
+    return min(primaries, int(last if rule["counted"] else primaries * last / 100))
 
 
 def unpack_inputs(number: int, folder: str) -> Set[str]:

@@ -18,7 +18,7 @@ from typing import Protocol
 from yaptide.disk import TOO_LITTLE_FREE, has_free_space, is_full
 from yaptide.domain.errors import SimulationFailed, StorageFull, Unavailable, YaptideError
 from yaptide.domain.estimators import TaskOutput
-from yaptide.simulators.base import OUTPUT_LOG, Command, InputFiles, Installation, Simulator, read_log
+from yaptide.simulators.base import OUTPUT_LOG, Command, InputFiles, Installation, Simulator, read_logs
 
 REPORT_EVERY = 1.0
 """Seconds between two progress reports."""
@@ -83,7 +83,7 @@ def run_task(job: Job, reporter: Reporter, stop: threading.Event, check: threadi
         elif exit_code is not None:
             with heartbeat_thread(lambda: reporter.report_progress(job.primaries, 0)):  # both may take minutes
                 output = job.simulator.read(job.folder, exit_code)
-                reporter.complete_task(replace(output, logs=read_log(job.folder)))
+                reporter.complete_task(replace(output, logs=read_logs(job.simulator, job.folder)))
     except Unavailable:
         raise  # the task has not failed: it will run again
     except (YaptideError, OSError) as error:
@@ -101,7 +101,7 @@ def _report_failure(job: Job, reporter: Reporter, error: Exception) -> None:
         reporter.return_task(f"no disk space is left where it ran: {TOO_LITTLE_FREE}")
     else:
         reason = str(error) if isinstance(error, YaptideError) else f"the task could not be run: {error}"
-        reporter.fail_task(reason, read_log(job.folder))
+        reporter.fail_task(reason, read_logs(job.simulator, job.folder))
 
 
 def _run_simulator(job: Job, reporter: Reporter, stop: threading.Event, check: threading.Event) -> int | None:
@@ -122,7 +122,7 @@ def _run_simulator(job: Job, reporter: Reporter, stop: threading.Event, check: t
                 simulated = job.simulator.progress(job.folder, job.primaries)
                 if not reporter.report_progress(simulated, _time_left(now - begun, simulated, job.primaries)):
                     _kill_group(process)
-                    reporter.report_canceled(read_log(job.folder))
+                    reporter.report_canceled(read_logs(job.simulator, job.folder))
                     return None
         return exit_code
     finally:

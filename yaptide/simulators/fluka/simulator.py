@@ -6,25 +6,38 @@ and RANDOMIZe. The manual wants seeds below 9e8, but FLUKA runs with larger ones
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.simulators.base import Checked, InputFiles
-from yaptide.simulators.external import External
+from yaptide.domain.estimators import TaskOutput
+from yaptide.simulators.base import Checked, Command, InputFiles, Installation, ProgressRule, read_log
 from yaptide.simulators.fluka.preprocessor import Content, included_files, preprocess
+from yaptide.simulators.fluka.sample import SAMPLE
+from yaptide.simulators.licensed import LicensedProgram, Written, read_task, write_task
 from yaptide.simulators.outputs import output_by_name
 from yaptide.simulators.runs import LARGEST_SEED, MOST_PRIMARIES, draw_seed
-from yaptide.simulators.text import Line, explain_undecoded_files
+from yaptide.simulators.text import Line, explain_undecoded_files, split_lines
 
 _ENDING = ".inp"
 _DEFAULT_PRIMARIES = 5000
 _GLOBAL_FREE = {2, 3}  # WHAT(4) of GLOBAL
 _KEYWORDS = frozenset(["START", "RANDOMIZ", "STOP", "TITLE", "GEOBEGIN", "GEOEND", "GLOBAL", "FREE", "FIXED"])
 _WITH_NUMBERS = frozenset({"START", "RANDOMIZ", "GLOBAL"})
-_UNIT_FILE = re.compile(r"\d+_fort\.(\d+)")
+_UNIT_FILE = re.compile(r"\w*\d_fort\.(\d+)")
 _FIRST_UNIT = 21
 _SEPARATOR = re.compile(r"\s*[,;/\\:]\s*|\s+")
 _COLUMNS = 10
+#: The deck's name in a task, what FLUKA calls its first cycle, and its last line in the output.
+_TASK = "task.inp"
+_RUN = "task001"
+_END = r"^ ?\*+ =+ +End of FLUKA *(\S*) *run +=+ \*"
+#: Scorers that pymchelper reads. Their first card has the unit in WHAT(3), negative if the file is binary.
+_SCORERS = frozenset({"USRBIN", "USRBDX", "USRTRACK"})
+#: Limits of the columns of START, and of the manual for a seed.
+_MOST_OF_TASK = 10**10 - 1
+_LARGEST_FLUKA_SEED = 9 * 10**8 - 1
 _WIDTH = 80
 #: Numbers that mean the same wherever they are in their columns.
 _WITH_POINT = re.compile(r"[+-]?[0-9]*\.[0-9]*")
@@ -77,11 +90,19 @@ class Card:
         return Line(line.file, line.number, (word,)).parse_integer(0, what, low, high)
 
 
-class Fluka(External):
-    """FLUKA, run by external workers."""
+class Fluka(LicensedProgram):
+    """FLUKA, installed by the site: the program is `rfluka`, which runs it in a folder of its own.
+
+    `yaptide.simulators.base.Simulator` describes the methods.
+    """
 
     name = "fluka"
     title = "FLUKA"
+    progress_rule: ProgressRule | None = ProgressRule(
+        f"**/{_RUN}.out", 8192, r"^ +(\d+) +\d+ +\d+ .*\n+ *NEXT SEEDS:", _END, counted=True
+    )
+    log_patterns = (f"{_RUN}.out", f"{_RUN}.log", f"{_RUN}.err", f"fluka_*/{_RUN}.out", f"fluka_*/{_RUN}.err")
+    expected_range = 157.7  # mm: CSDA range of 150 MeV protons in water (PSTAR)
 
     def recognises(self, files: InputFiles) -> bool:
         """Return whether a file name ends in .inp."""
@@ -95,16 +116,52 @@ class Fluka(External):
         for card in _cards(preprocess(files, deck)):
             if card.keyword == "RANDOMIZ":
                 seed = card.integer(2, "WHAT(2) of RANDOMIZ, the seed,", 0, 0, LARGEST_SEED)
-            elif line is not None:
+            elif card.keyword == "START" and line is not None:
                 raise card.content.line.make_error(
                     f"START is repeated, after line {line.number}: a run has one number of primaries"
                 )
-            else:
+            elif card.keyword == "START":
                 line, what = card.content.line, "WHAT(1) of START, the number of primaries,"
                 primaries = card.integer(1, what, _DEFAULT_PRIMARIES, 1, MOST_PRIMARIES)
         if line is None:
             raise InvalidInput(f"{deck}: the START card is missing, so nothing would be simulated")
+        if _TASK in files and deck != _TASK:
+            raise InvalidInput(f"{_TASK} is the name of the deck in every task: give the included file another name")
         return Checked(primaries, quantum=1, seed=seed or draw_seed())
+
+    def sample(self) -> InputFiles:
+        """Return 150 MeV protons in water."""
+        return SAMPLE
+
+    def prepare(self, files: InputFiles, primaries: int, seed: int, folder: Path) -> None:
+        """Write the files with START and RANDOMIZ of the task; raise InvalidInput for too many primaries."""
+        if primaries > _MOST_OF_TASK:
+            raise InvalidInput(f"A task of FLUKA has at most {_MOST_OF_TASK} primaries: use more tasks")
+        deck = _find_deck(files)
+        written = _set_cards(files, _cards(preprocess(files, deck)), primaries, 1 + (seed - 1) % _LARGEST_FLUKA_SEED)
+        renamed = {_TASK if name == deck else name: text for name, text in written.items()}
+        write_task(renamed, primaries, _scored_units(_cards(preprocess(files, deck))), folder)
+
+    def command(self, installation: Installation, folder: Path) -> Command:
+        """Return the command for one cycle."""
+        self.require_reader()
+        return Command((str(installation.program), "-M", "1", _TASK), {})
+
+    def read(self, folder: Path, exit_code: int) -> TaskOutput:
+        """Return an estimator for each unit of USRBIN, USRBDX and USRTRACK, called like its number.
+
+        Raises SimulationFailed.
+        """
+        self.require_end(folder, exit_code, (f"**/{_RUN}.err", f"**/{_RUN}.out"), _END)
+        task = read_task(folder)
+        written = [
+            Written(unit, path.name, path) for unit in task.outputs if (path := folder / f"{_RUN}_fort.{unit}").exists()
+        ]
+        self.require_outputs(task.outputs, written)
+        output = self.read_files(written, folder, task.primaries)
+        version = {"code_version": _version_in(read_log(folder, self.log_patterns).get(f"{_RUN}.out", ""))}
+        named = tuple(replace(each, metadata={**each.metadata, **version}) for each in output.estimators)
+        return replace(output, estimators=named)
 
     def output_of(self, file_name: str, outputs: Sequence[str]) -> int | None:
         """Match by name, or by unit: the editor assigns the units 21, 22, ... to its outputs in order."""
@@ -137,7 +194,7 @@ def _find_deck(files: InputFiles) -> str:
 
 
 def _cards(deck: Iterable[Content]) -> Iterator[Card]:
-    """Yield the cards START and RANDOMIZ up to STOP; skip the title and the geometry."""
+    """Yield the cards up to STOP; skip the title and the geometry."""
     free = geometry = title = False
     for content in deck:
         if title or content.text.startswith("*"):
@@ -152,10 +209,62 @@ def _cards(deck: Iterable[Content]) -> Iterator[Card]:
         _check_keyword(card)
         if card.keyword == "STOP":
             return
-        if card.keyword in {"START", "RANDOMIZ"}:
-            yield card
+        yield card
         free = _is_free(card)
         geometry, title = card.keyword == "GEOBEGIN", card.keyword == "TITLE"
+
+
+def _set_cards(files: InputFiles, cards: Iterable[Card], primaries: int, seed: int) -> dict[str, str]:
+    """Return the files with other numbers in START and RANDOMIZ; a RANDOMIZ is added before START if there is none.
+
+    Every other number and column is kept.
+    """
+    lines = {name: split_lines(text) for name, text in files.items()}
+    has_seed = False
+    for card in cards:
+        if card.keyword not in {"START", "RANDOMIZ"}:
+            continue
+        line = card.content.line
+        if card.keyword == "RANDOMIZ":
+            has_seed, new = True, _with_what(card, 2, str(seed))
+        else:
+            added = [] if has_seed else [_with_what(_replace_text(card, "RANDOMIZ  "), 2, str(seed))]
+            new = "\n".join([*added, _with_what(card, 1, str(primaries))])
+        lines[line.file][line.number - 1] = new
+    return {name: "\n".join(of_file) + "\n" for name, of_file in lines.items()}
+
+
+def _replace_text(card: Card, text: str) -> Card:
+    """Return a card with another text in the same format."""
+    return replace(card, content=replace(card.content, text=text))
+
+
+def _with_what(card: Card, number: int, value: str) -> str:
+    """Return the text of a card with another WHAT(`number`), at the right of its columns, or between separators."""
+    text, mark, comment = card.content.text.partition("!")
+    if not card.free:
+        begin, end = number * _COLUMNS, (number + 1) * _COLUMNS
+        return f"{card.content.text[:begin]:<{begin}}{value:>{_COLUMNS}}{card.content.text[end:]}"
+    words = _SEPARATOR.split(text.strip())
+    words += [""] * (number + 1 - len(words))
+    words[number] = value
+    return ", ".join(words) + (f" {mark}{comment}" if mark else "")
+
+
+def _scored_units(cards: Iterable[Card]) -> list[str]:
+    """Return the units, in order, of binary files that `_SCORERS` write."""
+    units: dict[str, None] = {}
+    for card in cards:
+        if card.keyword in _SCORERS and "&" not in card.content.text:
+            with suppress(InvalidInput, ValueError):  # not clear: the file is not expected
+                unit = float(card.what(3).upper().replace("D", "E") or 0)
+                units |= {f"{-unit:.0f}": None} if unit < 0 else {}
+    return list(units)
+
+
+def _version_in(output: str) -> str:
+    match = re.search(_END, output, re.MULTILINE)
+    return match[1] if match and match[1] else "unknown"
 
 
 def _is_free(card: Card) -> bool:

@@ -32,7 +32,7 @@ _INSIDE = "opentps/core/processing/doseCalculation/protons/MCsquare/"
 _BUILDS = tuple("MCsquare_linux" + suffix for suffix in ("_avx512", "_avx2", "_avx", "_sse4", ""))
 
 Find = Callable[[Path], Installation]
-Test = Callable[[Installation], None]
+Test = Callable[[Installation], object]
 
 _PROGRAM, _MATERIALS, _VERSION = "MCsquare", "Materials", "VERSION"
 

@@ -5,12 +5,23 @@ Format: the SHIELD-HIT12A User's Guide, chapters on ``beam.dat``, ``geo.dat``, `
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.simulators.base import Checked, InputFiles
-from yaptide.simulators.external import External, require_files
+from yaptide.domain.estimators import TaskOutput
+from yaptide.simulators.base import OUTPUT_LOG, Checked, Command, InputFiles, Installation, ProgressRule
+from yaptide.simulators.licensed import LicensedProgram, Written, read_task, write_task
 from yaptide.simulators.runs import LARGEST_SEED, MOST_PRIMARIES, draw_seed
-from yaptide.simulators.text import BASE64, Line, filled_lines, find_similar, quote_word
+from yaptide.simulators.shieldhit.sample import SAMPLE
+from yaptide.simulators.text import (
+    BASE64,
+    Line,
+    explain_undecoded_files,
+    filled_lines,
+    find_similar,
+    quote_word,
+    split_lines,
+)
 
 _BEAM, _MATERIALS, _GEOMETRY, _DETECTORS = "beam.dat", "mat.dat", "geo.dat", "detect.dat"
 _FILES = (_BEAM, _MATERIALS, _GEOMETRY, _DETECTORS)
@@ -25,14 +36,25 @@ _OF_DETECTORS = {"GEOMETRY", "FILTER", "OUTPUT", "SETTINGS"}
 #: Keywords that name another file, and which of their values the name is.
 _NAMES_FILE = {"USECBEAM": 1, "USEBMOD": 2, "EXTSPEC": 1}
 _LOADS = "LOADDEDX"
+_RUN_NUMBER = re.compile(r"\d{4,}$")
+#: The last line of the log of a run that has succeeded.
+_END = r"^\s*Run time:"
 _DIGITS = re.compile(r"-?(?:0|[1-9][0-9]*)")
 
 
-class ShieldHit(External):
-    """SHIELD-HIT12A, run by external workers."""
+class ShieldHit(LicensedProgram):
+    """SHIELD-HIT12A, installed by the site: the program is `shieldhit`.
+
+    `yaptide.simulators.base.Simulator` describes the methods.
+    """
 
     name = "shieldhit"
     title = "SHIELD-HIT12A"
+    progress_rule: ProgressRule | None = ProgressRule(
+        "shieldhit*.log", 8192, r"Primary particle no\.\s*(\d+)\s+ETR:", r"^\s*Run time:", counted=True
+    )
+    log_patterns = ("shieldhit*.log",)
+    expected_range = 157.1  # mm, of 150 MeV protons with a spread of 1.5 MeV: recorded with version 1.0.1
 
     def recognises(self, files: InputFiles) -> bool:
         """Return whether there is a beam.dat."""
@@ -40,7 +62,10 @@ class ShieldHit(External):
 
     def check(self, files: InputFiles) -> Checked:
         """Check the four files, and the primaries (NSTAT) and seed (RNDSEED) in beam.dat; raise InvalidInput."""
-        require_files(files, _FILES, self.title)
+        for name in _FILES:
+            if name not in files:
+                explain_undecoded_files(files)
+                raise InvalidInput(f"{self.title} needs the input file {name!r}")
         lines = {name: filled_lines(name, files[name], _COMMENT) for name in _FILES}
         for name in _FILES:
             _check_kind(name, files[name], lines[name])
@@ -51,6 +76,58 @@ class ShieldHit(External):
         primaries = _integer(keywords["NSTAT"], 1, MOST_PRIMARIES)
         seed = _integer(keywords["RNDSEED"], 0, LARGEST_SEED) if "RNDSEED" in keywords else 0
         return Checked(primaries, quantum=1, seed=seed or draw_seed())
+
+    def sample(self) -> InputFiles:
+        """Return 150 MeV protons in water."""
+        return SAMPLE
+
+    def prepare(self, files: InputFiles, primaries: int, seed: int, folder: Path) -> None:
+        """Write the files with NSTAT and RNDSEED of the task in beam.dat."""
+        beam = _set_values(files[_BEAM], {"NSTAT": primaries, "RNDSEED": seed})
+        write_task({**files, _BEAM: beam}, primaries, _output_names(files[_DETECTORS]), folder)
+
+    def command(self, installation: Installation, folder: Path) -> Command:
+        """Return the program and the folder of its input, which is the working directory."""
+        self.require_reader()
+        return Command((str(installation.program), "."), {})
+
+    def read(self, folder: Path, exit_code: int) -> TaskOutput:
+        """Return an estimator for each output of detect.dat, in its order and named like it; raise SimulationFailed."""
+        self.require_end(folder, exit_code, ("shieldhit*.log", OUTPUT_LOG), _END)
+        task = read_task(folder)
+        written = [output for path in sorted(folder.glob("*.bdo")) if (output := _identify(path, task.outputs))]
+        self.require_outputs(task.outputs, written)
+        written.sort(key=lambda output: task.outputs.index(output.name))
+        return self.read_files(written, folder, task.primaries, "mc_code_version")
+
+
+def _set_values(text: str, values: Mapping[str, int]) -> str:
+    """Return beam.dat with other first values of some keywords; the other values and comments of a line are kept."""
+    lines = []
+    missing = dict(values)
+    for line in split_lines(text):
+        keyword = (line.split() or [""])[0].upper()
+        if keyword in values:
+            missing.pop(keyword, None)
+            lines.append(re.sub(r"^(\s*\S+\s+)\S+", rf"\g<1>{values[keyword]}", line, count=1))
+        else:
+            lines.append(line)
+    return "\n".join([*lines, *(f"{keyword} {value}" for keyword, value in missing.items())]) + "\n"
+
+
+def _output_names(text: str) -> list[str]:
+    """Return the names of the outputs in detect.dat, without the ending of their files."""
+    words = [line.words for line in filled_lines(_DETECTORS, text, _COMMENT)]
+    named = [pair[1] for pair in words if len(pair) > 1 and pair[0].upper() == "FILENAME"]
+    return list(dict.fromkeys(name.removesuffix(".bdo").rstrip("_") for name in named))
+
+
+def _identify(path: Path, names: Sequence[str]) -> Written | None:
+    """Return which output a file is: ``dose.bdo``, or ``dose_0001.bdo`` with a run number, is ``dose``."""
+    for file_name in (path.stem, _RUN_NUMBER.sub("", path.stem)):
+        if file_name.rstrip("_") in names:
+            return Written(file_name.rstrip("_"), file_name, path)
+    return None
 
 
 def _check_kind(name: str, text: str, lines: list[Line]) -> None:

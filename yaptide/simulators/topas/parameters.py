@@ -24,7 +24,7 @@ _BUILT_IN = "TOPAS_Built_In_Defaults"
 _MOST_FILES = 200
 #: Parameters that are compared to find those that two included files set.
 _MOST_COMPARED = 2_000_000
-_LONGEST_NAME = 80
+LONGEST_NAME = 80
 _MOST_LEVELS = 50
 _LARGEST = 10**18
 #: Integers that TOPAS sets itself.
@@ -240,7 +240,7 @@ def _read(file: str, text: str) -> _File:
             includes += [(line, _included(line, word)) for word in value.split() if word != _BUILT_IN]
             continue
         name = typed.rpartition(":")[2]
-        key, name = name.lower(), name[:_LONGEST_NAME]
+        key, name = name.lower(), name[:LONGEST_NAME]
         if key in parameters:
             raise line.make_error(f"{name} is repeated, after line {parameters[key].line.number}")
         parameters[key] = Parameter(name, value, line)

@@ -23,8 +23,19 @@ from yaptide.simulators.mcsquare.sample import water_sample
 
 #: Of the standard library of Python 3.6, what may be used.
 MODULES = {
-    *("contextlib", "ctypes", "hashlib", "http.client", "json", "os", "random", "re", "shutil", "signal"),
-    *("subprocess", "sys", "time", "types", "typing", "urllib.error", "urllib.parse", "urllib.request", "zipfile"),
+    *("contextlib", "ctypes", "glob", "hashlib", "http.client", "json", "os", "random", "re", "shutil"),
+    *(
+        "signal",
+        "subprocess",
+        "sys",
+        "time",
+        "types",
+        "typing",
+        "urllib.error",
+        "urllib.parse",
+        "urllib.request",
+        "zipfile",
+    ),
 }
 SHARES = [(1, 320, 7), (2, 160, 8)]
 TOO_LONG = "ask for more time"
