@@ -9,8 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.simulators.base import Checked, InputFiles
+from yaptide.editor.project import Project
+from yaptide.simulators.base import Checked, Converted, InputFiles
 from yaptide.simulators.external import External
+from yaptide.simulators.fluka.conversion import convert_project
 from yaptide.simulators.fluka.preprocessor import Content, included_files, preprocess
 from yaptide.simulators.outputs import output_by_name
 from yaptide.simulators.runs import LARGEST_SEED, MOST_PRIMARIES, draw_seed
@@ -105,6 +107,10 @@ class Fluka(External):
         if line is None:
             raise InvalidInput(f"{deck}: the START card is missing, so nothing would be simulated")
         return Checked(primaries, quantum=1, seed=seed or draw_seed())
+
+    def convert(self, project: Project) -> Converted:
+        """Convert a project of the web editor; raise InvalidInput for what cannot be simulated."""
+        return convert_project(project)
 
     def output_of(self, file_name: str, outputs: Sequence[str]) -> int | None:
         """Match by name, or by unit: the editor assigns the units 21, 22, ... to its outputs in order."""

@@ -111,7 +111,8 @@ def _reason_against(output: Output, quantity: Quantity) -> str | None:
     if quantity.keyword not in scoring.KINDS:
         return f"MCsquare does not score {quote_text(quantity.keyword)}"
     if quantity.modifiers:
-        return f"MCsquare cannot score differentially in {' and '.join(map(quote_text, quantity.modifiers))}"
+        kinds = " and ".join(quote_text(modifier.kind) for modifier in quantity.modifiers)
+        return f"MCsquare cannot score differentially in {kinds}"
     if quantity.extras:
         return f"yaptide cannot convert {' and '.join(quantity.extras)} for MCsquare"
     return _reason_against_filter(quantity) or scoring.reason_against(output.detector, quantity.keyword)

@@ -7,9 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.simulators.base import Checked, InputFiles
+from yaptide.editor.project import Project
+from yaptide.simulators.base import Checked, Converted, InputFiles
 from yaptide.simulators.external import External, require_files
 from yaptide.simulators.runs import LARGEST_SEED, MOST_PRIMARIES, draw_seed
+from yaptide.simulators.shieldhit.conversion import convert_project
 from yaptide.simulators.text import BASE64, Line, filled_lines, find_similar, quote_word
 
 _BEAM, _MATERIALS, _GEOMETRY, _DETECTORS = "beam.dat", "mat.dat", "geo.dat", "detect.dat"
@@ -51,6 +53,10 @@ class ShieldHit(External):
         primaries = _integer(keywords["NSTAT"], 1, MOST_PRIMARIES)
         seed = _integer(keywords["RNDSEED"], 0, LARGEST_SEED) if "RNDSEED" in keywords else 0
         return Checked(primaries, quantum=1, seed=seed or draw_seed())
+
+    def convert(self, project: Project) -> Converted:
+        """Convert a project of the web editor; raise InvalidInput for what cannot be simulated."""
+        return convert_project(project)
 
 
 def _check_kind(name: str, text: str, lines: list[Line]) -> None:

@@ -3,10 +3,12 @@
 import re
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.simulators.base import Checked, InputFiles
+from yaptide.editor.project import Project
+from yaptide.simulators.base import Checked, Converted, InputFiles
 from yaptide.simulators.external import External
 from yaptide.simulators.runs import LARGEST_SEED, MOST_PRIMARIES, draw_seed
 from yaptide.simulators.text import BASE64, filled_lines
+from yaptide.simulators.topas.conversion import convert_project
 from yaptide.simulators.topas.parameters import Chain, read_chain
 
 _OURS = re.compile(r"(?:[a-z]+:)?(?:ts|so)/\S+", re.IGNORECASE)
@@ -47,6 +49,10 @@ class Topas(External):
                 f"all sources together must have 1 to {MOST_PRIMARIES} primaries, not {primaries}",
             )
         return Checked(primaries, quantum=times, seed=_find_seed(chain) or draw_seed())
+
+    def convert(self, project: Project) -> Converted:
+        """Convert a project of the web editor; raise InvalidInput for what cannot be simulated."""
+        return convert_project(project)
 
 
 def _count_times(chain: Chain) -> tuple[int, str]:

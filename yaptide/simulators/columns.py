@@ -1,0 +1,24 @@
+"""Numbers in columns of a fixed width, as FORTRAN programs read them."""
+
+from yaptide.domain.errors import InvalidInput
+
+
+def format_number(value: float, width: int) -> str:
+    """Return the number with a point, as exact as `width` characters allow; raise InvalidInput if it does not fit."""
+    decimals = (f"{value:.{digits}f}" for digits in range(width))
+    exponents = (f"{value:.{digits}E}" for digits in range(1, width))
+    fitting = [shorter for text in (*decimals, *exponents) if len(shorter := _shorten(text)) <= width]
+    if not fitting:
+        raise InvalidInput(f"The number {value:g} is too long for {width} columns: use smaller lengths")
+    return min(fitting, key=lambda text: (abs(float(text) - value), "E" in text, len(text)))
+
+
+def _shorten(text: str) -> str:
+    """Return a number with a point, without zeros at the end."""
+    mantissa, exponent, power = text.partition("E")
+    if "." not in mantissa:
+        mantissa += "."
+    mantissa = mantissa.rstrip("0") if exponent else mantissa.rstrip("0") + ("0" if mantissa.rstrip("0")[-1] == "." else "")
+    if not exponent:
+        return "0.0" if mantissa == "-0.0" else mantissa
+    return f"{mantissa}E{int(power):+d}"
