@@ -114,13 +114,25 @@ def test_a_simulator_that_does_not_exist_cannot_stand_in(tmp_path):
         make_backend(Settings(_env_file=None, data_dir=tmp_path, editor_simulator="geant4"))
 
 
-def test_a_project_for_workers_of_others_stays_as_it_was_drawn(app, alice, backend):
+def test_a_project_for_workers_of_others_is_converted_and_kept(app, alice):
     using(app, foreign_workers=frozenset({"shieldhit"}))
     answer = asked(alice)
     assert (answer.status_code, answer.json["sim_type"]) == (202, "shieldhit")
-    assert of(alice, answer, "/inputs").json["input"]["input_files"] == {}
-    with backend.database.reading() as connection:
-        assert tasks.next_pending(connection, f"{backend.spool.place}x", ["mcsquare", "shieldhit"]) is None
+    stored = of(alice, answer, "/inputs").json["input"]
+    assert stored["input_files"].keys() == {"beam.dat", "mat.dat", "geo.dat", "detect.dat"}
+    assert stored["input_json"] == projects.water_phantom()
+    assert stored["number_of_all_primaries"] == 1600
+
+
+@one_database
+def test_what_a_code_cannot_simulate_is_refused_with_its_place(app, alice):
+    using(app, foreign_workers=frozenset({"fluka"}))
+    refused = asked(alice, "fluka")
+    assert refused.status_code == 400
+    assert refused.json["message"] == (
+        "Project, output 'entrance', quantity 'KineticEnergyPrimaries': yaptide cannot convert 'AvgEnergy' for FLUKA"
+    )
+    assert alice.get("/user/simulations").json["simulations"] == []
 
 
 @one_database

@@ -198,6 +198,8 @@ def read_gdml(text, points):
     found, counts = np.full(len(points), HOLE), np.zeros(len(points), dtype=int)
     inside = gdml.inside(gdml.volumes[gdml.world].find("solidref").get("ref"), 10 * points)
     which = np.flatnonzero(inside)
+    if len(gdml.volumes[gdml.world].findall("physvol")) == 1:  # what leaves a convex figure never comes back
+        gdml.volumes[gdml.world].find("materialref").set("ref", "BlackHole")
     gdml.fill(gdml.world, 10 * points[which], found, counts, which)
     return found, np.maximum(counts, 1)
 
@@ -227,6 +229,8 @@ def read_topas(text, points):
         if name.endswith("/Parent") and values[f"Ge/{own}/Type"] != "Group" and f"Ge/{own}/IsParallel" not in values:
             children.setdefault(str(value), []).append(own)
     found, counts = np.full(len(points), HOLE), np.zeros(len(points), dtype=int)
+    if len(children["World"]) == 1:  # what leaves a convex figure never comes back
+        values["Ge/World/Material"] = "BlackHole"
     which = np.flatnonzero((np.abs(points) <= [values[f"Ge/World/HL{axis}"] for axis in "XYZ"]).all(axis=1))
     _fill_topas("World", points[which], which, values, densities, children, found, counts)
     return found, np.maximum(counts, 1)

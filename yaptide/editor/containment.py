@@ -49,7 +49,7 @@ def _support(figure: Figure, unit: Doubles) -> float:
     along = np.abs(figure.axes.T @ unit)
     if figure.solid is Solid.BOX:
         return float(along @ np.array(figure.size)) / 2
-    across = float(np.sqrt(max(0.0, 1 - along[2] ** 2)))
+    across = float(np.linalg.norm(np.cross(figure.axes[:, 2], unit)))  # exact for parallel axes, unlike a root
     return float(along[2] * figure.size[2] / 2 + figure.radius * across)
 
 

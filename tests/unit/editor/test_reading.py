@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 
 from tests.support import projects
 from yaptide.domain.errors import InvalidInput
-from yaptide.editor.project import BeamShape, Cylinder, Mesh, Project, Solid, ZoneDetector
+from yaptide.editor.project import BeamShape, Cylinder, Mesh, Modifier, Project, Solid, ZoneDetector
 from yaptide.editor.reading import read_project
 
 _KNOWN = {

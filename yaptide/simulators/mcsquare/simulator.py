@@ -33,6 +33,7 @@ class MCsquare(PointedProgram):
     name = "mcsquare"
     title = "MCsquare"
     takes_projects = True
+    stands_in = True
     progress_rule: ProgressRule | None = output.PROGRESS
     limits = Limits(particles=("proton",), quantities=("Dose", "Energy", "LET"))
     remedy = "an administrator can install it with `yaptide simulators install mcsquare` where tasks run"
