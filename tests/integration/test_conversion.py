@@ -8,6 +8,7 @@ from tests.support import payloads, projects
 from tests.support.api import contents, sign_in
 from yaptide.application import make_backend
 from yaptide.domain.errors import InvalidInput
+from yaptide.persistence.models.simulations import DIRECT
 from yaptide.persistence.queries import tasks
 from yaptide.services import clusters, runners
 from yaptide.services.clusters import Cluster
@@ -126,13 +127,23 @@ def test_a_project_for_workers_of_others_is_converted_and_kept(app, alice):
 
 @one_database
 def test_what_a_code_cannot_simulate_is_refused_with_its_place(app, alice):
-    using(app, foreign_workers=frozenset({"fluka"}))
+    runners.announce_runner(app.extensions["yaptide"], "another", DIRECT, {"fluka": runners.Program("4", "ab" * 32)})
     refused = asked(alice, "fluka")
     assert refused.status_code == 400
     assert refused.json["message"] == (
         "Project, output 'entrance', quantity 'KineticEnergyPrimaries': yaptide cannot convert 'AvgEnergy' for FLUKA"
     )
     assert alice.get("/user/simulations").json["simulations"] == []
+
+
+@one_database
+def test_external_workers_also_take_what_cannot_be_converted(app, alice):
+    using(app, foreign_workers=frozenset({"fluka"}))
+    answer = asked(alice, "fluka")
+    assert answer.status_code == 202
+    assert of(alice, answer, "/inputs").json["input"]["input_files"] == {}
+    reason = of(alice, answer, "/jobs/history").json["history"][0]["reason"]
+    assert reason.startswith("External workers get the project without input files. Project, output 'entrance'")
 
 
 @one_database

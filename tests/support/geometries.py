@@ -11,7 +11,6 @@ from xml.etree import ElementTree as ET
 import numpy as np
 
 VACUUM, HOLE = 0.0, -1.0
-_WITH_SIX = re.compile(r"[A-Z]{3}")
 
 #: Densities of materials that the codes define themselves.
 _OF_FLUKA = {"BLCKHOLE": HOLE, "VACUUM": VACUUM, "WATER": 1.0, "AIR": 0.00120479, "LEAD": 11.35, "PMMA": 1.19}
@@ -61,7 +60,7 @@ def _cut(line, width, first=0):
 
 
 def read_shieldhit(files, points):
-    """Return materials by ``geo.dat`` and ``mat.dat``, which are read by their columns, and how many zones a point is in."""
+    """Return materials by ``geo.dat`` and ``mat.dat``, read by their columns, and in how many zones a point is."""
     lines = [line for line in files["geo.dat"].splitlines() if not line.startswith("*")]
     assert [int(part) for part in (lines[0][:5], lines[0][5:10])] == [0, 0]
     first, second = (at for at, line in enumerate(lines) if line == "  END")
@@ -151,7 +150,7 @@ def _triple(element):
 
 class _Gdml:
     def __init__(self, text):
-        root = ET.fromstring(text)
+        root = ET.fromstring(text)  # noqa: S314 - written by the tests
         self.solids = {solid.get("name"): solid for solid in root.find("solids")}
         self.volumes = {volume.get("name"): volume for volume in root.find("structure")}
         self.world = root.find("setup/world").get("ref")
@@ -212,7 +211,9 @@ def read_parameters(text):
         if match:
             kind, name, value = match.groups()
             assert name not in values
-            values[name] = value.strip('"') if kind in ("s", "sv", "uv") else float(value.split()[0]) if kind != "b" else value
+            values[name] = (
+                value.strip('"') if kind in ("s", "sv", "uv") else float(value.split()[0]) if kind != "b" else value
+            )
     return values
 
 
@@ -220,7 +221,9 @@ def read_topas(text, points):
     """Return materials by a TOPAS job, and in how many components side by side a point is."""
     values = read_parameters(text)
     densities = _OF_GEANT4 | {
-        name.split("/")[1]: value for name, value in values.items() if name.startswith("Ma/") and name.endswith("Density")
+        name.split("/")[1]: value
+        for name, value in values.items()
+        if name.startswith("Ma/") and name.endswith("Density")
     }
     densities["BlackHole"] = HOLE
     children: dict[str, list[str]] = {}

@@ -44,7 +44,7 @@ def place_figures(regions: Regions, title: str) -> list[Placed]:
         for larger in shapes[:number]:
             if are_apart(shape.placed.figure, larger.placed.figure):
                 continue
-            _check_pair(shape, larger, regions, title)
+            _check_pair(shape, larger, title)
             outer = larger.placed
         (roots if outer is None else outer.children).append(shape.placed)
     return roots
@@ -68,14 +68,14 @@ def _shape(region: Region, term: Term, regions: Regions, title: str) -> _Shape:
     return _Shape(Placed(region.name, figure, region.material), cut)
 
 
-def _check_pair(shape: _Shape, larger: _Shape, regions: Regions, title: str) -> None:
+def _check_pair(shape: _Shape, larger: _Shape, title: str) -> None:
     """Raise InvalidInput unless a figure is in what is cut out of a larger one."""
     figure = shape.placed.figure
     if not is_inside(figure, larger.placed.figure) or not any(is_inside(figure, other) for other in larger.cut):
+        zones = f"{quote_text(shape.placed.name)} and {quote_text(larger.placed.name)}"
+        figures = f"{quote_text(figure.name)} and {quote_text(larger.placed.figure.name)}"
         raise InvalidInput(
-            f"Project, zones {quote_text(shape.placed.name)} and {quote_text(larger.placed.name)}: {title} places whole "
-            f"figures inside of each other, but {quote_text(figure.name)} and {quote_text(larger.placed.figure.name)} "
-            "overlap in part"
+            f"Project, zones {zones}: {title} places whole figures inside of each other, but {figures} overlap in part"
         )
 
 

@@ -211,7 +211,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Modifier:
-    """A variable of a differential quantity: its `kind` (E: energy), limits, and number of equal or logarithmic bins."""
+    """A variable of a differential quantity: its `kind` (E: energy), limits, and equal or logarithmic bins."""
 
     kind: str
     low: float

@@ -71,14 +71,18 @@ def make_regions(project: Project) -> Regions:
         occupied += world
         if terms:
             regions.append(Region("World", project.world.material, tuple(terms)))
-    around = _cut(bodies.inside(_surroundings(project, occupied, bodies)), occupied, bodies, "the space around the zones")
+    around = _cut(
+        bodies.inside(_surroundings(project, occupied, bodies)), occupied, bodies, "the space around the zones"
+    )
     return bodies.number([*regions, Region("Black hole", NOTHING, tuple(around))])
 
 
 def _surroundings(project: Project, occupied: Iterable[Term], bodies: "_Bodies") -> Figure:
     """Return a box around everything, or the world if that is a black hole which contains all zones."""
     box, world = box_of_project(project), project.world.figure
-    inside = all(any(number > 0 and is_inside(bodies.figures[number - 1], world) for number in term) for term in occupied)
+    inside = all(
+        any(number > 0 and is_inside(bodies.figures[number - 1], world) for number in term) for term in occupied
+    )
     if project.world.material.is_black_hole and is_solid(world) and inside:
         return world
     margin = max(_LEAST_MARGIN, _MARGIN * float((box[1] - box[0]).max()))

@@ -31,8 +31,8 @@ _LONGEST_NOTE = 4000
 class Choice:
     """The simulator chosen for a project, and the one it was submitted for.
 
-    `is_converted`: yaptide writes the input files. `for_external`: external workers run them; they also take a project
-    that yaptide cannot convert, as it is.
+    `is_converted`: yaptide writes the input files. `for_external`: only external workers run them; they also take a
+    project that yaptide cannot convert, as it is.
     """
 
     code: Simulator
@@ -79,9 +79,11 @@ def choose_simulator(
     """
     name = _named_in(document) if requested == COMMON else requested
     code = None if name is None else get_simulator(name)
-    if code is not None and (on_cluster or _has_runner(backend, connection, code.name)):
-        for_external = code.name in backend.foreign_workers
-        return Choice(code, requested, is_converter(code.name), for_external)
+    if code is not None:
+        is_ours = runners.last_heard(connection, DIRECT, code.name) is not None and not on_cluster
+        for_external = code.name in backend.foreign_workers and not is_ours
+        if is_ours or for_external or on_cluster:
+            return Choice(code, requested, is_converter(code.name), for_external)
     stand_in = None if on_cluster else find_stand_in(backend, connection)
     if stand_in is not None:
         return Choice(stand_in, requested if name is None else name, is_converted=True)
@@ -89,12 +91,7 @@ def choose_simulator(
         raise InvalidInput("Submit the project with the name of its simulator instead of common")
     if not code.takes_projects:
         raise InvalidInput(f"Submit {code.title} simulations as input files, not as a project of the editor")
-    return Choice(code, requested, is_converted=is_converter(code.name))
-
-
-def _has_runner(backend: Backend, connection: Connection, name: str) -> bool:
-    """Return whether workers have announced a simulator, or external workers run it."""
-    return name in backend.foreign_workers or runners.last_heard(connection, DIRECT, name) is not None
+    return Choice(code, requested, is_converted=False)
 
 
 def find_stand_in(backend: Backend, connection: Connection) -> Simulator | None:

@@ -18,7 +18,9 @@ def _shorten(text: str) -> str:
     mantissa, exponent, power = text.partition("E")
     if "." not in mantissa:
         mantissa += "."
-    mantissa = mantissa.rstrip("0") if exponent else mantissa.rstrip("0") + ("0" if mantissa.rstrip("0")[-1] == "." else "")
+    mantissa = (
+        mantissa.rstrip("0") if exponent else mantissa.rstrip("0") + ("0" if mantissa.rstrip("0")[-1] == "." else "")
+    )
     if not exponent:
         return "0.0" if mantissa == "-0.0" else mantissa
     return f"{mantissa}E{int(power):+d}"

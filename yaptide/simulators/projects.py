@@ -72,9 +72,7 @@ def _check_output(output: Output, title: str) -> None:
 
 def refuse_quantity(output: Output, quantity: Quantity, why: str) -> InvalidInput:
     """Return the error about a quantity that cannot be scored."""
-    return InvalidInput(
-        f"Project, output {quote_text(output.name)}, quantity {quote_text(quantity.name)}: {why}"
-    )
+    return InvalidInput(f"Project, output {quote_text(output.name)}, quantity {quote_text(quantity.name)}: {why}")
 
 
 def refuse_differential(output: Output, quantity: Quantity, title: str) -> None:

@@ -80,7 +80,9 @@ def _choose_particle(output: Output, quantity: Quantity, beam: Beam) -> str | fl
     values = {keyword: value for keyword, operator, value in rules if operator == "=="}
     name = quote_text(quantity.filter.name if quantity.filter else "")
     if len(values) != len(rules) or not values.keys() <= {"Z", "A", "GEN"}:
-        raise refuse_quantity(output, quantity, f"FLUKA has no filter with the rules of {name}: use Z ==, A ==, GEN == 0")
+        raise refuse_quantity(
+            output, quantity, f"FLUKA has no filter with the rules of {name}: use Z ==, A ==, GEN == 0"
+        )
     z, a, generation = values.get("Z"), values.get("A"), values.get("GEN")
     if generation is not None:
         own = (float(beam.particle.z), float(beam.particle.a))

@@ -37,8 +37,7 @@ def format_gdml(regions: Regions, names: dict[Material, str], reach: Sequence[fl
         writer.add_placed(roots, names)
         around = material_around(roots)
     writer.add_world(around, reach)
-    needed = {**names, None: around}
-    return _serialise(_materials(needed), writer)
+    return _serialise(_materials(names, around), writer)
 
 
 @dataclass
@@ -161,12 +160,12 @@ def _mm(length: float) -> str:
     return f"{round(_MM * length, 9) + 0.0:.15g}"
 
 
-def _materials(names: dict[Material | None, str]) -> ET.Element:
+def _materials(names: dict[Material, str], around: str) -> ET.Element:
     element = ET.Element("materials")
-    if BLACK_HOLE in names.values():
+    if BLACK_HOLE in {*names.values(), around}:
         _add_material(element, BLACK_HOLE, DENSE, EXCITATION, {"Pb": 1.0})
     for material, name in names.items():
-        if material is not None and is_own(name):
+        if is_own(name):
             substance = find_substance(material, "Geant4")
             _add_material(
                 element, name, material.density, material.ionisation or substance.ionisation, substance.fractions

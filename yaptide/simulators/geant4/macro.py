@@ -108,8 +108,8 @@ def _format_mesh(mesh: str, output: Output) -> Iterator[str]:
         yield f"/score/mesh/nBin {detector.bins[0]} {detector.bins[1]} 1"
     else:
         raise InvalidInput(
-            f"Project, output {quote_text(output.name)}: Geant4 scores in boxes or full cylinders, not in zones, hollow "
-            "cylinders or the whole world"
+            f"Project, output {quote_text(output.name)}: Geant4 scores in boxes or full cylinders, not in zones, "
+            "hollow cylinders or the whole world"
         )
     yield f"/score/mesh/translate/xyz {' '.join(map(_real, detector.centre))} cm"
 
@@ -128,7 +128,7 @@ def _choose_particle(output: Output, quantity: Quantity, particle_filter: Filter
     particle = _NAMES.get(frozenset(particle_filter.rules))
     if particle is None:
         raise refuse_quantity(
-            output, quantity, f"Geant4 has no filter {quote_text(particle_filter.name)}: choose Z and A of a light particle"
+            output, quantity, f"Geant4 has no filter {quote_text(particle_filter.name)}: use Z and A of a particle"
         )
     return particle
 

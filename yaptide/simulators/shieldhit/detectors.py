@@ -15,7 +15,9 @@ QUANTITIES = (
     *("EnergyNuc", "Energy", "EqvDose", "FluenceChar", "FluenceNeqv", "FluenceNeut", "Fluence", "MATERIAL", "MEDIUM"),
     *("NORMCOUNT", "NORMCOUNTPOINT", "RHO", "SPC", "tLET", "tQ", "tQeff", "tZeff2Beta2", "ZONE"),
 )
-_VARIABLES = {name.upper() for name in ("A", "ANGLE", "E", "EAMU", "EKIN", "ENUC", "LET", "dEdx", "QEFF", "Z", "ZEFF2BETA2")}
+_VARIABLES = {
+    name.upper() for name in ("A", "ANGLE", "E", "EAMU", "EKIN", "ENUC", "LET", "dEdx", "QEFF", "Z", "ZEFF2BETA2")
+}
 _FILTERED = {"A", "AMASS", "AMU", "E", "EAMU", "ENUC", "GEN", "ID", "NPRIM", "Z"}
 _OPERATORS = {"==", "!=", "<", "<=", ">", ">="}
 _LONGEST = 40
@@ -100,9 +102,7 @@ def _filter(particle_filter: Filter, name: str) -> list[str]:
     for keyword, operator, value in particle_filter.rules:
         if keyword.upper() not in _FILTERED or operator not in _OPERATORS:
             rule = quote_text(f"{keyword} {operator}")
-            raise InvalidInput(
-                f"Project, filter {quote_text(particle_filter.name)}: SHIELD-HIT12A has no rule {rule}"
-            )
+            raise InvalidInput(f"Project, filter {quote_text(particle_filter.name)}: SHIELD-HIT12A has no rule {rule}")
         lines.append(f"    {keyword} {operator} {value:.10g}")
     return lines
 

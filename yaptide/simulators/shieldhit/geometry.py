@@ -1,8 +1,8 @@
 """Writes ``geo.dat``: bodies, zones, and the medium of each zone, in columns of combinatorial geometry.
 
-A body: its type in columns 3 to 5, its number in 6 to 10, then numbers in columns of 10, six in a line. A zone: its name
-in columns 3 to 5, then up to nine fields of seven columns, ``OR`` or blanks, and the number of a body with its sign.
-Media: lines of 14 zones, then lines of their media.
+A body: its type in columns 3 to 5, its number in 6 to 10, then numbers in columns of 10, six in a line. A zone: its
+name in columns 3 to 5, then up to nine fields of seven columns, ``OR`` or blanks, and the number of a body with its
+sign. Media: lines of 14 zones, then lines of their media.
 """
 
 from collections.abc import Iterator, Sequence

@@ -21,7 +21,11 @@ def format_materials(media: dict[Material, int]) -> str:
     lines = []
     for material, number in media.items():
         find_substance(material, "SHIELD-HIT12A")
-        lines += [f"MEDIUM {number}", f"ICRU {material.icru}", f"RHO {material.density:.10g}  ! {comment(material.name)}"]
+        lines += [
+            f"MEDIUM {number}",
+            f"ICRU {material.icru}",
+            f"RHO {material.density:.10g}  ! {comment(material.name)}",
+        ]
         if material.ionisation is not None:
             lines.append(f"IVALUE {material.ionisation:.10g}")
         lines.append("END")

@@ -24,7 +24,14 @@ from yaptide.simulators.topas.source import format_source
 
 FILE = "topas.txt"
 _TITLE, _SEED = "TOPAS", 1
-_PHYSICS = ("g4em-standard_opt4", "g4h-phy_QGSP_BIC_HP", "g4decay", "g4ion-binarycascade", "g4h-elastic_HP", "g4stopping")
+_PHYSICS = (
+    "g4em-standard_opt4",
+    "g4h-phy_QGSP_BIC_HP",
+    "g4decay",
+    "g4ion-binarycascade",
+    "g4h-elastic_HP",
+    "g4stopping",
+)
 
 
 def convert_project(project: Project) -> Converted:

@@ -47,8 +47,8 @@ def format_scoring(project: Project) -> Iterator[str]:
 def _format_grid(name: str, detector: Detector) -> Iterator[str]:
     if not isinstance(detector, Mesh | Cylinder):
         raise InvalidInput(
-            f"Project, detector {quote_text(detector.name)}: yaptide converts detectors with bins for TOPAS, not a zone "
-            "or the whole world"
+            f"Project, detector {quote_text(detector.name)}: yaptide converts detectors with bins for TOPAS, not a "
+            "zone or the whole world"
         )
     yield f's:Ge/{name}/Parent = "World"'
     yield f'b:Ge/{name}/IsParallel = "True"'

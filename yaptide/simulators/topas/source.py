@@ -11,8 +11,18 @@ from yaptide.simulators.projects import beam_frame, is_flat, is_pencil
 from yaptide.simulators.topas.geometry import format_placement, format_real
 
 _PARTICLES = {
-    **{1: "neutron", 2: "proton", 3: "pi-", 4: "pi+", 6: "anti_neutron", 7: "anti_proton", 8: "kaon-", 9: "kaon+"},
-    **{21: "deuteron", 22: "triton", 23: "He3", 24: "alpha"},
+    1: "neutron",
+    2: "proton",
+    3: "pi-",
+    4: "pi+",
+    6: "anti_neutron",
+    7: "anti_proton",
+    8: "kaon-",
+    9: "kaon+",
+    21: "deuteron",
+    22: "triton",
+    23: "He3",
+    24: "alpha",
 }
 _HEAVY_ION = 25
 _NAME = "Beam"
