@@ -228,7 +228,7 @@ def test_a_runner_that_is_started_again_and_again_leaves_few_behind(backend, mon
 
 def test_a_project_is_not_taken_by_who_has_only_the_code(backend, signed_in, monkeypatch):
     for module in (conversion, runners):  # as if the code came from a package that cannot convert
-        monkeypatch.setattr(module, "is_converter", lambda name: False)
+        monkeypatch.setattr(module, "is_converter", lambda _: False)
     runners.announce_runner(backend, "executor", DIRECT, {"shieldhit": PROGRAM})
     before = contents(backend.database)
     answer = asked(signed_in, **ASKED["project of shieldhit"])

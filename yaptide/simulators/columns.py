@@ -10,17 +10,14 @@ def format_number(value: float, width: int) -> str:
     fitting = [shorter for text in (*decimals, *exponents) if len(shorter := _shorten(text)) <= width]
     if not fitting:
         raise InvalidInput(f"The number {value:g} is too long for {width} columns: use smaller lengths")
-    return min(fitting, key=lambda text: (abs(float(text) - value), "E" in text, len(text)))
+    best = min(fitting, key=lambda text: (abs(float(text) - value), "E" in text, len(text)))
+    return f"{best}0" if best.endswith(".") and len(best) < width else best
 
 
 def _shorten(text: str) -> str:
     """Return a number with a point, without zeros at the end."""
     mantissa, exponent, power = text.partition("E")
-    if "." not in mantissa:
-        mantissa += "."
-    mantissa = (
-        mantissa.rstrip("0") if exponent else mantissa.rstrip("0") + ("0" if mantissa.rstrip("0")[-1] == "." else "")
-    )
-    if not exponent:
-        return "0.0" if mantissa == "-0.0" else mantissa
-    return f"{mantissa}E{int(power):+d}"
+    mantissa = (mantissa if "." in mantissa else f"{mantissa}.").rstrip("0")
+    if exponent:
+        return f"{mantissa}E{int(power):+d}"
+    return "0." if mantissa == "-0." else mantissa
