@@ -32,7 +32,7 @@ mutate: .venv/.dev  ## Insert small bugs one at a time, and count those that the
 	@scripts/setup mutation
 	$(VENV_PYTHON) -m tests.mutation $(MODULE)
 
-stress: .venv/.dev  ## Ten minutes of mixed load with killed processes, then 300 rounds of each race, all faults, floods, 10,000 requests generated from the API's description, standard errors against MCsquare, 200 open pages, and a CT of 43 million voxels (docs/reliability.md)
+stress: .venv/.dev  ## Ten minutes of mixed load with killed processes, then 300 rounds of each race, all faults, floods, 10,000 requests generated from the API's description, standard errors against MCsquare, 200 open pages, a CT of 43 million voxels, and GDML in Geant4 (docs/reliability.md)
 	$(VENV_PYTHON) -m tests.stress
 	RACES=300 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_races.py
 	KILLS=10 STOPPED=60 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_crash_recovery.py
@@ -40,6 +40,9 @@ stress: .venv/.dev  ## Ten minutes of mixed load with killed processes, then 300
 	FLOOD=20 SIEGES=20 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_sign_in_flood.py tests/acceptance/test_slow_clients.py
 	REQUESTS=10000 $(VENV_PYTHON) -m pytest -rA -n 2 tests/integration/test_openapi.py
 	EXAMPLES=20 $(VENV_PYTHON) -m pytest -rA -n 2 -k "whatever or model_says" tests/integration/test_store_model.py tests/integration/test_adoption.py tests/integration/test_backup.py
+	EXAMPLES=20 $(VENV_PYTHON) -m pytest -rA -k random tests/unit/simulators/test_writers.py
+	@scripts/setup geant4
+	$(VENV_PYTHON) -m tests.stress.gdml
 	$(VENV_PYTHON) -m tests.stress.errors
 	$(VENV_PYTHON) -m tests.stress.pages
 	$(VENV_PYTHON) -m tests.stress.large_ct

@@ -99,6 +99,9 @@ of backups are listed.
 
 MCsquare gets files that are generated from the parsed input. External workers get the files of the other codes as they
 are, apart from the decoding; the workers set the number of primaries and the seed.
+
+[Projects of the web editor](projects.md) become input files: what each code gets, and how that differs from what other
+converters write.
 """
 _CODE_NOTES = {
     "mcsquare": "[MCsquare](mcsquare.md) describes its input.",

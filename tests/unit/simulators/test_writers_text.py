@@ -9,6 +9,7 @@ from yaptide.domain.errors import InvalidInput
 from yaptide.editor.reading import read_project
 from yaptide.simulators import get_converter, get_simulator
 from yaptide.simulators.columns import format_number
+from yaptide.simulators.outputs import name_files
 from yaptide.simulators.projects import make_names
 
 
@@ -68,6 +69,14 @@ def test_names_differ_whatever_the_case_of_their_letters():
     assert make_names(["a b", "A_B", "ä", "", "abcdefghijk", "abcdefghijl"], 8, "name") == [
         *("a_b", "A_B_2", "name", "name_2", "abcdefgh", "abcdef_2"),
     ]
+
+
+def test_results_are_matched_with_outputs_by_the_names_that_were_written():
+    outputs = ["depth dose", "depth_dose", "plane"]
+    assert name_files(outputs) == ["depth_dose_2", "depth_dose", "plane"]
+    for code in ("shieldhit", "topas"):
+        of = get_simulator(code).output_of
+        assert [of(file, outputs) for file in ("depth_dose", "depth_dose_2", "plane_", "depth dose")] == [1, 0, 2, 0]
 
 
 def beam(**changes):

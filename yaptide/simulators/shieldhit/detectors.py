@@ -7,6 +7,7 @@ from yaptide.domain.errors import InvalidInput
 from yaptide.editor.project import Cylinder, Detector, Everywhere, Filter, Mesh, Output, Project, Quantity, ZoneDetector
 from yaptide.editor.regions import Regions
 from yaptide.editor.sections import quote_text
+from yaptide.simulators.outputs import name_files
 from yaptide.simulators.projects import format_limits, make_names, refuse_quantity
 
 #: The editor's quantities that SHIELD-HIT12A scores.
@@ -35,7 +36,8 @@ def format_detectors(project: Project, regions: Regions) -> str:
     names = make_names([*(each.name for each in filters), *("Scale" for _ in scales)], _LONGEST, "Filter")
     filter_names = _by_identity(filters, names)
     settings = dict(zip(scales, names[len(filters) :], strict=True))
-    files = make_names([output.name for output in outputs], _LONGEST, "output")
+    every_file = name_files([output.name for output in project.outputs])
+    files = [file for output, file in zip(project.outputs, every_file, strict=True) if output.quantities]
     blocks = [
         *(_geometry(detector, geometries[id(detector)], regions) for detector in detectors),
         *(_filter(particle_filter, filter_names[id(particle_filter)]) for particle_filter in filters),

@@ -11,6 +11,7 @@ import numpy as np
 from yaptide.domain.errors import InvalidInput
 from yaptide.editor.project import Cylinder, Detector, Mesh, Output, Project, Quantity
 from yaptide.editor.sections import quote_text
+from yaptide.simulators.outputs import name_files
 from yaptide.simulators.projects import make_names, refuse_quantity, refuse_rescaling
 from yaptide.simulators.topas.geometry import format_placement, format_real
 
@@ -35,13 +36,12 @@ def format_scoring(project: Project) -> Iterator[str]:
     grids = dict(zip(detectors, names, strict=True))
     for key, detector in detectors.items():
         yield from _format_grid(grids[key], detector)
-    first = [(output, output.quantities[0], output.name) for output in outputs]
-    later = [
-        (output, quantity, f"{output.name}_{quantity.name}") for output in outputs for quantity in output.quantities[1:]
-    ]
-    scorers = make_names([name for _, _, name in (*first, *later)], _LONGEST, "Scorer")
-    for scorer, (output, quantity, _) in zip(scorers, (*first, *later), strict=True):
-        yield from _format_scorer(scorer, grids[id(output.detector)], output, quantity)
+    files = name_files([output.name for output in project.outputs])
+    later = [f"{output.name}_{quantity.name}" for output in outputs for quantity in output.quantities[1:]]
+    others = iter(make_names([*files, *later], _LONGEST, "Scorer")[len(files) :])
+    for output, file in zip(project.outputs, files, strict=True):
+        for number, quantity in enumerate(output.quantities):
+            yield from _format_scorer(next(others) if number else file, grids[id(output.detector)], output, quantity)
 
 
 def _format_grid(name: str, detector: Detector) -> Iterator[str]:
