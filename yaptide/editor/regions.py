@@ -18,8 +18,10 @@ from yaptide.editor.sections import quote_text
 #: Numbers of bodies, from 1: positive inside, negative outside.
 Term = frozenset[int]
 
-_MOST_TERMS = 2000
-_MOST_TESTS = 300_000  # of terms: some seconds
+_MOST_TERMS = 500
+_MOST_TESTS = 100_000  # of terms: some seconds
+#: Bodies of a term, and comparisons with other terms, that take as long as one test.
+_BODIES, _COMPARISONS = 5, 50
 #: Smallest thickness (cm) of a body, and of the overlap of two of them; codes cannot resolve thinner ones.
 _THIN = 1e-7
 #: Space around everything, relative to its size, and at least, in cm.
@@ -64,17 +66,17 @@ def make_regions(project: Project) -> Regions:
         terms = _cut(whole, occupied, bodies, f"zone {quote_text(zone.name)}")
         occupied += whole
         if terms:
-            regions.append(Region(zone.name, zone.material, tuple(terms), index))
+            regions.append(Region(zone.name, zone.material, bodies.tidy(terms), index))
     world = bodies.inside(project.world.figure)
     if not project.world.material.is_black_hole:
         terms = _cut(world, occupied, bodies, "the world zone")
         occupied += world
         if terms:
-            regions.append(Region("World", project.world.material, tuple(terms)))
+            regions.append(Region("World", project.world.material, bodies.tidy(terms)))
     around = _cut(
         bodies.inside(_surroundings(project, occupied, bodies)), occupied, bodies, "the space around the zones"
     )
-    return bodies.number([*regions, Region("Black hole", NOTHING, tuple(around))])
+    return bodies.number([*regions, Region("Black hole", NOTHING, bodies.tidy(around))])
 
 
 def _surroundings(project: Project, occupied: Iterable[Term], bodies: "_Bodies") -> Figure:
@@ -108,6 +110,8 @@ class _Bodies:
     known: dict[tuple[int, bool], tuple[int, Figure]] = field(default_factory=dict)
     """Numbers by identity of a figure, and the figure, so that no other one gets its identity."""
     nested: dict[tuple[int, int], bool] = field(default_factory=dict)
+    corners: list[list[float]] = field(default_factory=list)
+    """Lowest and highest corner of the boxes around the bodies."""
     volumes: list[float] = field(default_factory=list)
     """Volumes of the boxes around the bodies."""
     tests: int = 0
@@ -130,15 +134,19 @@ class _Bodies:
             body = replace(figure, radius=figure.inner if is_inner else figure.radius, inner=0.0, size=size)
             self.figures.append(body)
             self.boxes.append(box := box_of_figure(body))
+            self.corners.append(box.ravel().tolist())
             self.volumes.append(float(np.prod(box[1] - box[0])))
             self.known[key] = len(self.figures), figure
         return self.known[key][0]
 
-    def simplify(self, term: Term) -> Term | None:
-        """Return an equal term without conditions that always hold; None if nothing fulfils it."""
-        self.tests += 1
+    def count_tests(self, more: int) -> None:
+        """Count tests of terms; raise InvalidInput for too many."""
+        self.tests += more
         if self.tests > _MOST_TESTS:
             raise InvalidInput("Project, zones: their figures overlap in too many ways: use fewer figures")
+
+    def simplify(self, term: Term) -> Term | None:
+        """Return an equal term without conditions that always hold; None if nothing fulfils it."""
         if any(-number in term for number in term):
             return None
         positive, negative = [n for n in term if n > 0], [-n for n in term if n < 0]
@@ -151,8 +159,29 @@ class _Bodies:
         if (high - low <= _THIN).any():
             return None
         needed = self._without_implied(positive, smallest=True)
-        cut = self._without_implied([n for n in negative if self._meets(n, low, high)], smallest=False)
-        return frozenset(needed) | frozenset(-number for number in cut)
+        return frozenset(needed) | frozenset(-number for number in self._list_meeting(negative, low, high))
+
+    def tidy(self, terms: Iterable[Term]) -> tuple[Term, ...]:
+        """Return terms in which no body is cut out that is in another one."""
+        return tuple(
+            frozenset(number for number in term if number > 0)
+            | frozenset(-number for number in self._without_implied([-n for n in term if n < 0], smallest=False))
+            for term in terms
+        )
+
+    def list_near(self, terms: Sequence[Term], others: Sequence[Term]) -> list[Term]:
+        """Return those of other terms whose boxes meet that of a term."""
+        if not terms or not others:
+            return []
+        boxes, mine = (np.array([self._box(term) for term in group]) for group in (others, terms))
+        low, high = mine[:, 0].min(axis=0), mine[:, 1].max(axis=0)
+        near = (np.minimum(boxes[:, 1], high) - np.maximum(boxes[:, 0], low) > _THIN).all(axis=1)
+        return [other for other, is_near in zip(others, near, strict=True) if is_near]
+
+    def _box(self, term: Term) -> Doubles:
+        """Return the box around a term: that of its smallest body."""
+        smallest = min((number for number in term if number > 0), key=lambda number: self.volumes[number - 1])
+        return self.boxes[smallest - 1]
 
     def _without_implied(self, numbers: list[int], *, smallest: bool) -> list[int]:
         """Return bodies without those that contain another one, or those that are in another one."""
@@ -164,13 +193,25 @@ class _Bodies:
 
     def _is_in(self, one: int, other: int) -> bool:
         """Return whether a body is certainly in another one."""
-        if (one, other) not in self.nested:
-            self.nested[one, other] = is_inside(self.figures[one - 1], self.figures[other - 1])
-        return self.nested[one, other]
+        is_in = self.nested.get((one, other))
+        if is_in is None:
+            is_in = self._is_box_in(one, other) and is_inside(self.figures[one - 1], self.figures[other - 1])
+            self.nested[one, other] = is_in
+        return is_in
 
-    def _meets(self, number: int, low: Doubles, high: Doubles) -> bool:
-        box = self.boxes[number - 1]
-        return bool((np.minimum(high, box[1]) - np.maximum(low, box[0]) > _THIN).all())
+    def _is_box_in(self, one: int, other: int) -> bool:
+        """Return whether the box around a body is in that around another one, which is faster to see."""
+        mine, others = self.corners[one - 1], self.corners[other - 1]
+        is_above = all(low > limit - _THIN for low, limit in zip(mine[:3], others[:3], strict=True))
+        return is_above and all(high < limit + _THIN for high, limit in zip(mine[3:], others[3:], strict=True))
+
+    def _list_meeting(self, numbers: list[int], low: Doubles, high: Doubles) -> list[int]:
+        """Return the bodies whose boxes meet a box."""
+        if not numbers:
+            return []
+        boxes = np.array([self.boxes[number - 1] for number in numbers])
+        meeting = (np.minimum(high, boxes[:, 1]) - np.maximum(low, boxes[:, 0]) > _THIN).all(axis=1)
+        return [number for number, is_near in zip(numbers, meeting, strict=True) if is_near]
 
     def number(self, regions: Sequence[Region]) -> Regions:
         """Return the regions with the bodies that they use, numbered in order of appearance."""
@@ -202,10 +243,10 @@ def _terms_of_zone(zone: Zone, bodies: _Bodies) -> list[Term]:
     return terms
 
 
-def _cut(terms: Iterable[Term], others: Iterable[Term], bodies: _Bodies, where: str) -> list[Term]:
+def _cut(terms: Iterable[Term], others: Sequence[Term], bodies: _Bodies, where: str) -> list[Term]:
     """Return what remains of terms outside of the others."""
     remaining = list(terms)
-    for other in others:
+    for other in bodies.list_near(remaining, others):
         remaining = _reduce(_outside(remaining, other, bodies), bodies, where)
     return remaining
 
@@ -222,6 +263,7 @@ def _reduce(terms: Iterable[Term], bodies: _Bodies, where: str) -> list[Term]:
     """Return terms that are not empty, without those that are part of another one; raise InvalidInput for many."""
     kept: list[Term] = []
     for term in terms:
+        bodies.count_tests(1 + len(term) // _BODIES + len(kept) // _COMPARISONS)
         simple = bodies.simplify(term)
         if simple is None or any(other <= simple for other in kept):
             continue

@@ -21,6 +21,7 @@ def name_files(outputs: Sequence[str]) -> list[str]:
 
     Names that files can have stay as they are.
     """
-    order = sorted(range(len(outputs)), key=lambda index: make_names([outputs[index]], _LONGEST, "") != [outputs[index]])
+    is_changed = [make_names([name], _LONGEST, "") != [name] for name in outputs]
+    order = sorted(range(len(outputs)), key=lambda index: is_changed[index])
     names = make_names((outputs[index] for index in order), _LONGEST, "output")
     return [name for _, name in sorted(zip(order, names, strict=True))]
