@@ -74,7 +74,7 @@ def test_hundreds_of_figures_side_by_side_are_written():
 
 
 def test_figures_that_overlap_in_too_many_ways_are_refused_soon():
-    draw = random.Random(1)  # noqa: S311
+    draw = random.Random(1)
     figures = [
         projects.box(f"b{n}", (5, 5, 5), [draw.uniform(-2, 2) for _ in "xyz"], [draw.uniform(0, 90) for _ in "xyz"])
         for n in range(100)
