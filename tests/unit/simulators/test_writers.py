@@ -230,9 +230,9 @@ MUTANTS = {
         "geant4",
         replaced(GDML, r'(solid\d+_rotation" x=")-?', r"\1-"),
     ),
-    "job: an angle is turned": ("topas", replaced(JOB, r"(Tank/RotX = )", r"\1-")),
-    "job: another parent": ("topas", replaced(JOB, r'Rod/Parent = "Tank"', 'Rod/Parent = "World"')),
-    "job: full instead of half length": ("topas", replaced(JOB, r"Tank/HLX = 4\.", "Tank/HLX = 8.")),
+    "job: an angle is turned": ("topas", replaced(JOB, r"(Tank_Zone/RotX = )", r"\1-")),
+    "job: another parent": ("topas", replaced(JOB, r'Rod_Zone/Parent = "Tank_Zone"', 'Rod_Zone/Parent = "World"')),
+    "job: full instead of half length": ("topas", replaced(JOB, r"Tank_Zone/HLX = 4\.", "Tank_Zone/HLX = 8.")),
 }
 
 

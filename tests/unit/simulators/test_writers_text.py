@@ -318,3 +318,14 @@ def test_an_unknown_material_is_refused():
     )
     for code in ("shieldhit", "fluka", "topas", "geant4"):
         assert refusal(code, document).startswith("Project, material 'Unobtainium': the composition of ICRU number 999")
+
+
+def test_names_of_zones_do_not_meet_those_of_other_components():
+    figures = [projects.ball(name, 1, at=(0, 0, 25 + 3 * n)) for n, name in enumerate("abc")]
+    names = ["BeamPosition", "along_Grid", "WorldVolume"]
+    zones = [projects.zone(name, projects.LEAD, figure) for name, figure in zip(names, "abc", strict=True)]
+    job = written("topas", "topas.txt", project(figures=figures, zones=zones))
+    settings = [line.partition(" = ")[0].rpartition(":")[2] for line in job.splitlines() if " = " in line]
+    assert len(settings) == len(set(settings))
+    gdml = written("geant4", "geometry.gdml", project(figures=figures, zones=zones))
+    assert gdml.count('volume name="WorldVolume"') == 1

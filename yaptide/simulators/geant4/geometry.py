@@ -22,6 +22,7 @@ from yaptide.simulators.projects import make_names
 
 _MM = 10.0
 _LONGEST = 60
+_WORLD = "WorldVolume"
 _SCHEMA = "http://service-spi.web.cern.ch/service-spi/app/releases/GDML/schema/gdml.xsd"
 
 
@@ -52,7 +53,7 @@ class _Writer:
     def add_placed(self, roots: Sequence[Placed], names: dict[Material, str]) -> None:
         """Add figures inside of each other, the inner ones first."""
         everything = list(_walk(roots))
-        taken = make_names([placed.name for placed in everything], _LONGEST, "Zone")
+        taken = _name_volumes([placed.name for placed in everything])
         volume = {id(placed): name for placed, name in zip(everything, taken, strict=True)}
         for placed in reversed(everything):
             name = volume[id(placed)]
@@ -64,7 +65,7 @@ class _Writer:
     def add_regions(self, regions: Regions, names: dict[Material, str]) -> None:
         """Add each region as one solid in the axes of the world; the last one is the world itself."""
         inner = regions.regions[:-1]
-        for region, name in zip(inner, make_names([r.name for r in inner], _LONGEST, "Zone"), strict=True):
+        for region, name in zip(inner, _name_volumes([region.name for region in inner]), strict=True):
             solid, figure = self.add_region(region, regions.bodies)
             self.add_volume(name, names[region.material], solid, [])
             where = (np.zeros(3), np.eye(3)) if figure is None else (np.array(figure.centre), figure.axes)
@@ -124,7 +125,12 @@ class _Writer:
         """Add the world, a box around the origin."""
         sizes = {axis: _mm(2 * half) for axis, half in zip("xyz", reach, strict=True)}
         self.solids.append(ET.Element("box", {"name": "solidWorld", **sizes, "lunit": "mm"}))
-        self.add_volume("WorldVolume", material, "solidWorld", self.in_world)
+        self.add_volume(_WORLD, material, "solidWorld", self.in_world)
+
+
+def _name_volumes(names: Sequence[str]) -> list[str]:
+    """Return different names of volumes, none of which is that of the world."""
+    return make_names([_WORLD, *names], _LONGEST, "Zone")[1:]
 
 
 def _walk(roots: Sequence[Placed]) -> Iterator[Placed]:
@@ -191,6 +197,6 @@ def _serialise(materials: ET.Element, writer: _Writer) -> str:
     ET.SubElement(document, "solids").extend(writer.solids)
     ET.SubElement(document, "structure").extend(writer.volumes)
     setup = ET.SubElement(document, "setup", {"name": "Default", "version": "1.0"})
-    ET.SubElement(setup, "world", {"ref": "WorldVolume"})
+    ET.SubElement(setup, "world", {"ref": _WORLD})
     ET.indent(document)
     return ET.tostring(document, encoding="unicode", xml_declaration=False) + "\n"

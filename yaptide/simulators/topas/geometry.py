@@ -12,7 +12,7 @@ from yaptide.editor.project import Doubles, Figure, Material, Solid
 from yaptide.simulators.geant4.materials import material_around
 from yaptide.simulators.projects import comment, make_names
 
-_LONGEST = 60
+_LONGEST = 50
 
 
 def format_geometry(roots: Sequence[Placed], reach: Sequence[float], names: dict[Material, str]) -> Iterator[str]:
@@ -21,7 +21,8 @@ def format_geometry(roots: Sequence[Placed], reach: Sequence[float], names: dict
         yield f"d:Ge/World/HL{axis} = {format_real(half)} cm"
     yield f's:Ge/World/Material = "{material_around(roots)}"'
     placed = list(_walk(roots, None))
-    taken = make_names(["World", *(each.name for each, _ in placed)], _LONGEST, "Zone")[1:]
+    # The ending tells zones from the world, the beam's position, and the grids of detectors.
+    taken = make_names((f"{each.name[:_LONGEST]}_Zone" for each, _ in placed), 2 * _LONGEST, "Zone")
     component = {id(each): name for (each, _), name in zip(placed, taken, strict=True)}
     for each, parent in placed:
         name = component[id(each)]

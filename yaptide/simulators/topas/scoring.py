@@ -32,7 +32,7 @@ def format_scoring(project: Project) -> Iterator[str]:
     """Yield detectors and scorers; raise InvalidInput for those that yaptide cannot convert for TOPAS."""
     outputs = [output for output in project.outputs if output.quantities]
     detectors = {id(output.detector): output.detector for output in outputs if output.detector is not None}
-    names = make_names([f"{each.name}_Grid" for each in detectors.values()], _LONGEST, "Grid")
+    names = make_names([f"{each.name[:_LONGEST]}_Grid" for each in detectors.values()], 2 * _LONGEST, "Grid")
     grids = dict(zip(detectors, names, strict=True))
     for key, detector in detectors.items():
         yield from _format_grid(grids[key], detector)
