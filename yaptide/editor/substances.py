@@ -34,11 +34,6 @@ class Substance:
         """Return whether a material has the usual density and ionisation potential."""
         return material.ionisation is None and abs(material.density - self.density) <= _SAME * self.density
 
-    @property
-    def is_element(self) -> bool:
-        """Whether it is an element; its ICRU number is the atomic number then."""
-        return self.number <= _MOST_ELEMENT
-
 
 @cache
 def list_substances() -> Mapping[int, Substance]:

@@ -173,16 +173,20 @@ def _materials(names: dict[Material, str], around: str) -> ET.Element:
     for material, name in names.items():
         if is_own(name):
             substance = find_substance(material, "Geant4")
-            _add_material(
-                element, name, material.density, material.ionisation or substance.ionisation, substance.fractions
-            )
+            ionisation, state = material.ionisation or substance.ionisation, "gas" if substance.is_gas else "solid"
+            _add_material(element, name, material.density, ionisation, substance.fractions, state)
     return element
 
 
 def _add_material(
-    parent: ET.Element, name: str, density: float, ionisation: float, fractions: Mapping[str, float]
+    parent: ET.Element,
+    name: str,
+    density: float,
+    ionisation: float,
+    fractions: Mapping[str, float],
+    state: str = "solid",
 ) -> None:
-    element = ET.SubElement(parent, "material", {"name": name, "state": "solid"})
+    element = ET.SubElement(parent, "material", {"name": name, "state": state})
     ET.SubElement(element, "MEE", {"unit": "eV", "value": f"{ionisation:.10g}"})
     ET.SubElement(element, "D", {"unit": "g/cm3", "value": f"{density:.10g}"})
     for symbol, part in fractions.items():
