@@ -42,6 +42,9 @@ stress: .venv/.dev  ## What takes longer than `make test`: mixed load with kille
 	FLOOD=20 SIEGES=20 $(VENV_PYTHON) -m pytest -rA tests/acceptance/test_sign_in_flood.py tests/acceptance/test_slow_clients.py
 	REQUESTS=10000 $(VENV_PYTHON) -m pytest -rA -n 2 tests/integration/test_openapi.py
 	EXAMPLES=20 $(VENV_PYTHON) -m pytest -rA -n 2 -k "whatever or model_says" tests/integration/test_store_model.py tests/integration/test_adoption.py tests/integration/test_backup.py
+	EXAMPLES=20 $(VENV_PYTHON) -m pytest -rA -k random tests/unit/simulators/test_writers.py
+	@scripts/setup geant4
+	$(VENV_PYTHON) -m tests.stress.gdml
 	$(VENV_PYTHON) -m tests.stress.errors
 	$(VENV_PYTHON) -m tests.stress.pages
 	$(VENV_PYTHON) -m tests.stress.large_ct

@@ -100,6 +100,9 @@ of backups are listed.
 MCsquare gets files that are generated from the parsed input. The other codes get their files as they are, apart from
 the decoding and LF line ends, with the primaries and the seed of each task: [Programs of a
 site](#programs-of-a-site). External workers set these two themselves.
+
+[Projects of the web editor](projects.md) become input files: what each code gets, and how that differs from what other
+converters write.
 """
 _CODE_NOTES = {
     "mcsquare": "[MCsquare](mcsquare.md) describes its input.",

@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     editor_simulator: str = Field(
         "auto",
         description="Simulator for projects of the web editor whose own simulator cannot run them here; "
-        "`off`: they are rejected. Default: the first that can run converted projects, such as `mcsquare`, "
+        "`off`: they are rejected. Default: one that runs projects made for others, such as `mcsquare`, "
         "unless workers (CELERY_BROKER_URL) or clusters are configured.",
     )
     cors_origins: str = Field(

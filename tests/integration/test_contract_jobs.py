@@ -387,7 +387,9 @@ def test_the_history_tells_every_change(job):
     history = job.get("/jobs/history").json["history"]
     moves = [(change["task_id"], change["from_state"], change["to_state"], change["actor"]) for change in history]
     assert moves[:3] == [(None, None, "PENDING", "alice"), (0, None, "PENDING", "alice"), (1, None, "PENDING", "alice")]
-    assert [change["reason"] for change in history[:3]] == [WAITS, None, None]
+    assert history[0]["reason"].startswith("External workers get the project without input files. ")
+    assert history[0]["reason"].endswith(WAITS)
+    assert [change["reason"] for change in history[1:3]] == [None, None]
     assert moves[3:5] == [(0, "PENDING", "RUNNING", "worker"), (None, "PENDING", "RUNNING", "worker")]
     assert sorted(moves[5:], key=str) == [
         (0, "RUNNING", "CANCELED", "alice"),

@@ -8,6 +8,7 @@ from tests.support import payloads, projects
 from tests.support.api import contents, sign_in
 from yaptide.application import make_backend
 from yaptide.domain.errors import InvalidInput
+from yaptide.persistence.models.simulations import DIRECT
 from yaptide.persistence.queries import tasks
 from yaptide.services import clusters, runners
 from yaptide.services.clusters import Cluster
@@ -114,13 +115,35 @@ def test_a_simulator_that_does_not_exist_cannot_stand_in(tmp_path):
         make_backend(Settings(_env_file=None, data_dir=tmp_path, editor_simulator="geant4"))
 
 
-def test_a_project_for_workers_of_others_stays_as_it_was_drawn(app, alice, backend):
+def test_a_project_for_workers_of_others_is_converted_and_kept(app, alice):
     using(app, foreign_workers=frozenset({"shieldhit"}))
     answer = asked(alice)
     assert (answer.status_code, answer.json["sim_type"]) == (202, "shieldhit")
+    stored = of(alice, answer, "/inputs").json["input"]
+    assert stored["input_files"].keys() == {"beam.dat", "mat.dat", "geo.dat", "detect.dat"}
+    assert stored["input_json"] == projects.water_phantom()
+    assert stored["number_of_all_primaries"] == 1600
+
+
+@one_database
+def test_what_a_code_cannot_simulate_is_refused_with_its_place(app, alice):
+    runners.announce_runner(app.extensions["yaptide"], "another", DIRECT, {"fluka": runners.Program("4", "ab" * 32)})
+    refused = asked(alice, "fluka")
+    assert refused.status_code == 400
+    assert refused.json["message"] == (
+        "Project, output 'entrance', quantity 'KineticEnergyPrimaries': yaptide cannot convert 'AvgEnergy' for FLUKA"
+    )
+    assert alice.get("/user/simulations").json["simulations"] == []
+
+
+@one_database
+def test_external_workers_also_take_what_cannot_be_converted(app, alice):
+    using(app, foreign_workers=frozenset({"fluka"}))
+    answer = asked(alice, "fluka")
+    assert answer.status_code == 202
     assert of(alice, answer, "/inputs").json["input"]["input_files"] == {}
-    with backend.database.reading() as connection:
-        assert tasks.next_pending(connection, f"{backend.spool.place}x", ["mcsquare", "shieldhit"]) is None
+    reason = of(alice, answer, "/jobs/history").json["history"][0]["reason"]
+    assert reason.startswith("External workers get the project without input files. Project, output 'entrance'")
 
 
 @one_database

@@ -6,14 +6,14 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support import payloads
+from tests.support import payloads, projects
 from tests.support.api import contents, sign_in, submit
 from yaptide.domain.errors import NotConfigured, Unavailable
 from yaptide.editor.project_check import check_project
 from yaptide.platforms.direct.broker import WorkerState
 from yaptide.platforms.direct.embedded import EmbeddedExecutor, Folders
 from yaptide.platforms.direct.outbox import OutboxPublisher
-from yaptide.services import batch, clusters, diagnosis, recovery, runners, simulations, tasks, users
+from yaptide.services import batch, clusters, conversion, diagnosis, recovery, runners, simulations, tasks, users
 from yaptide.services.access import ADMINISTRATOR
 from yaptide.services.backend import utc_now
 from yaptide.services.clusters import Cluster
@@ -42,7 +42,7 @@ FILES = {
 ASKED = {
     **{f"files of {name}": {"input_type": "files", "sim_type": name, "input_files": FILES[name]} for name in FILES},
     **{f"common, {name}": {"input_type": "files", "sim_type": "common", "input_files": FILES[name]} for name in FILES},
-    "project of shieldhit": {"input_type": "editor", "sim_type": "shieldhit", "input_json": payloads.project()},
+    "project of shieldhit": {"input_type": "editor", "sim_type": "shieldhit", "input_json": projects.water_phantom()},
     "project of fluka": {"input_type": "editor", "sim_type": "fluka", "input_json": payloads.project()},
 }
 one_database = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -226,7 +226,9 @@ def test_a_runner_that_is_started_again_and_again_leaves_few_behind(backend, mon
     assert left == ["executor-6", "executor-7", "executor-8", "executor-9"]  # the last three, and who has come since
 
 
-def test_a_project_is_not_taken_by_who_has_only_the_code(backend, signed_in):
+def test_a_project_is_not_taken_by_who_has_only_the_code(backend, signed_in, monkeypatch):
+    for module in (conversion, runners):  # as if the code came from a package that cannot convert
+        monkeypatch.setattr(module, "is_converter", lambda _: False)
     runners.announce_runner(backend, "executor", DIRECT, {"shieldhit": PROGRAM})
     before = contents(backend.database)
     answer = asked(signed_in, **ASKED["project of shieldhit"])
@@ -278,13 +280,21 @@ def test_a_project_without_a_simulator_is_told_to_name_one(backend, signed_in):
     assert (answer.status_code, "name of its simulator" in answer.json["message"]) == (400, True)
 
 
-def test_a_runner_of_ours_does_not_take_a_project_that_waits_for_others(backend, app):
+def test_a_runner_of_ours_takes_a_project_that_others_could_run_too(backend, app):
     both = replace(backend, foreign_workers=frozenset({"shieldhit"}))
     app.extensions["yaptide"] = both
     runners.announce_runner(both, "executor", DIRECT, {"shieldhit": PROGRAM})
+    client = sign_in(app, "alice")
+    assert asked(client, **ASKED["project of shieldhit"]).status_code == 202
+    assert tasks.claim_task(both, both.spool.place + "executor", ["shieldhit"]) is not None
+
+
+def test_a_runner_of_ours_does_not_take_a_project_without_files(backend, app):
+    others = replace(backend, foreign_workers=frozenset({"shieldhit"}))
+    app.extensions["yaptide"] = others
     job = submit(sign_in(app, "alice"))
     assert job.status["waiting"] == "Waiting for an external worker with SHIELD-HIT12A"
-    assert tasks.claim_task(both, both.spool.place + "executor", ["shieldhit"]) is None
+    assert tasks.claim_task(others, others.spool.place + "executor", ["shieldhit"]) is None
 
 
 class FakeBroker:

@@ -19,7 +19,7 @@ app = typer.Typer()
 @app.command("convert")
 def convert_to_folder(
     project: Annotated[Path, typer.Argument(metavar="PROJECT", help="The project's JSON file (- for standard input).")],
-    simulator: Annotated[str, typer.Option("--for", metavar="CODE", help="Simulator to convert for, e.g. mcsquare.")],
+    simulator: Annotated[str, typer.Option("--for", metavar="CODE", help="Code to convert for, e.g. shieldhit.")],
     folder: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the input files.")],
     as_json: AsJson = False,
 ) -> None:

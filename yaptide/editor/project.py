@@ -26,10 +26,13 @@ class BeamShape(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Particle:
-    """A beam particle."""
+    """A beam particle: the editor's `number` of it, mass number `a` and charge `z`."""
 
     name: str
     is_proton: bool
+    number: int = 2
+    a: int = 1
+    z: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,17 +210,28 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
+class Modifier:
+    """A variable of a differential quantity: its `kind` (E: energy), limits, and equal or logarithmic bins."""
+
+    kind: str
+    low: float
+    high: float
+    bins: int
+    is_logarithmic: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Quantity:
     """A quantity to score: `keyword` such as ``Dose``, and the user's `name`.
 
-    `modifiers` are the variables (e.g. energy) of a differential quantity. The result is multiplied by `rescale`.
+    `modifiers` are the variables of a differential quantity. The result is multiplied by `rescale`.
     `extras` describe other settings.
     """
 
     name: str
     keyword: str
     filter: Filter | None
-    modifiers: tuple[str, ...]
+    modifiers: tuple[Modifier, ...]
     rescale: float
     extras: tuple[str, ...]
 
@@ -234,11 +248,15 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Physics:
-    """Transport of particles; names of models are the editor's."""
+    """Transport of particles; names of models are the editor's.
+
+    `energy_loss` is the largest relative loss of energy in a step.
+    """
 
     nuclear_reactions: bool
     straggling: str
     scattering: str
+    energy_loss: float = 0.03
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from yaptide.editor.project import (
     Material,
     Mesh,
     Mode,
+    Modifier,
     Output,
     Particle,
     Physics,
@@ -121,7 +122,8 @@ def _particle(particle: Section) -> tuple[Particle, float]:
     a = particle.read_number("a", 1.0, 0, 300)
     z = particle.read_number("z", 1.0 if number == _PROTON else 0.0, -300, 300)
     name = particle.read_text("name") or _PARTICLES.get(number, f"particle {number}")
-    return Particle(name, number in (_PROTON, _HEAVY_ION) and a == 1 and z == 1), max(a, 1.0)
+    is_proton = number in (_PROTON, _HEAVY_ION) and a == 1 and z == 1
+    return Particle(name, is_proton, number, int(a), int(z)), max(a, 1.0)
 
 
 def _distances(sad: Section) -> tuple[float, float] | None:
@@ -366,12 +368,19 @@ def _quantity(quantity: Section, filters: Mapping[str, Filter]) -> Quantity:
         name=quantity.read_text("name") or keyword,
         keyword=keyword,
         filter=None if filter_uuid is None else quantity.resolve_uuid("filter", filters, "its filter"),
-        modifiers=tuple(
-            modifier.read_text("diffType") for modifier in quantity.read_sections("modifiers", "modifier", 2)
-        ),
+        modifiers=tuple(map(_modifier, quantity.read_sections("modifiers", "modifier", 2))),
         rescale=quantity.read_number("rescale", 1.0, -1e300, 1e300),
         extras=tuple(description for key, description in _EXTRAS.items() if quantity.values.get(key) is not None),
     )
+
+
+def _modifier(modifier: Section) -> Modifier:
+    low, high = modifier.read_number("lowerLimit", 0.0), modifier.read_number("upperLimit", 500.0)
+    is_logarithmic = modifier.read_flag("isLog", False)
+    if not low < high or (is_logarithmic and low <= 0):
+        raise modifier.make_error("lowerLimit must be less than upperLimit, and more than 0 for logarithmic bins")
+    bins = modifier.read_integer("binsNumber", 500, 1, _MOST_BINS)
+    return Modifier(modifier.read_text("diffType"), low, high, bins, is_logarithmic)
 
 
 def _filter(section: Section) -> Filter:
@@ -382,10 +391,21 @@ def _filter(section: Section) -> Filter:
         return Filter(name, rules)
     particle = section.read_section("particle")
     if not particle.values:
-        return Filter(name, (), "particles and energies")
+        rules = _rules_of_types(section)
+        return Filter(name, rules, "" if rules else "particles and energies")
     if _particle(particle)[0].is_proton:
         return Filter(name, (("Z", "==", 1.0), ("A", "==", 1.0)))
     return Filter(name, (), particle.read_text("name") or "a particle")
+
+
+def _rules_of_types(section: Section) -> tuple[tuple[str, str, float], ...]:
+    """Return the rules of a filter for protons or neutrons of any energy; none for another filter."""
+    types = list(section.read_section("data").read_sections("particleTypes", "particle", _MOST))
+    if section.read_text("filterType") != "particle" or len(types) != 1:
+        return ()
+    charges = {1: 0.0, _PROTON: 1.0}
+    number = types[0].read_integer("id", None, -(10**9), 10**9)
+    return (("Z", "==", charges[number]), ("A", "==", 1.0)) if number in charges else ()
 
 
 def _rule(rule: Section) -> tuple[str, str, float]:
@@ -397,6 +417,7 @@ def _physics(physics: Section) -> Physics:
         nuclear_reactions=physics.read_flag("enableNuclearReactions", True),
         straggling=physics.read_text("energyModelStraggling", "Vavilov"),
         scattering=physics.read_text("multipleScattering", "Moliere"),
+        energy_loss=physics.read_number("energyLoss", 0.03, 0, 1),
     )
 
 

@@ -8,17 +8,19 @@ from sqlalchemy import Connection
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.editor.reading import read_project
-from yaptide.persistence.queries import clusters
+from yaptide.persistence.models.simulations import DIRECT
+from yaptide.persistence.queries import clusters, runners
 from yaptide.services.backend import Backend
 from yaptide.simulators import (
     COMMON as COMMON,
+    get_converter,
     get_simulator,
     is_converter,
     is_known,
     known_simulators,
-    list_converters,
+    list_stand_ins,
 )
-from yaptide.simulators.base import Converted, Converter, Simulator
+from yaptide.simulators.base import Converted, Simulator
 
 #: Values of YAPTIDE_EDITOR_SIMULATOR besides names: the first converter (if there are no clusters), and none.
 AUTOMATIC, OFF = "auto", "off"
@@ -29,12 +31,14 @@ _LONGEST_NOTE = 4000
 class Choice:
     """The simulator chosen for a project, and the one it was submitted for.
 
-    `is_converted`: yaptide writes the input files; otherwise external workers take the project as it is.
+    `is_converted`: yaptide writes the input files. `for_external`: only external workers run them; they also take a
+    project that yaptide cannot convert, as it is.
     """
 
     code: Simulator
     requested: str
     is_converted: bool
+    for_external: bool = False
 
     @property
     def is_other(self) -> bool:
@@ -63,10 +67,7 @@ def convert_project(document: Mapping[str, Any], name: str) -> Converted:
     Raises InvalidInput if the simulator is unknown, if yaptide cannot convert projects for it, or if the project is
     invalid.
     """
-    code = get_simulator(name)
-    if not isinstance(code, Converter):
-        raise InvalidInput(f"Cannot convert projects to input of {code.title}: use {', '.join(list_converters())}")
-    return code.convert(read_project(document))
+    return get_converter(name).convert(read_project(document))
 
 
 def choose_simulator(
@@ -78,10 +79,11 @@ def choose_simulator(
     """
     name = _named_in(document) if requested == COMMON else requested
     code = None if name is None else get_simulator(name)
-    if code is not None and is_converter(code.name):
-        return Choice(code, requested, is_converted=True)
-    if code is not None and code.name in backend.foreign_workers:
-        return Choice(code, requested, is_converted=False)
+    if code is not None:
+        is_ours = runners.last_heard(connection, DIRECT, code.name) is not None and not on_cluster
+        for_external = code.name in backend.foreign_workers and not is_ours
+        if is_ours or for_external or on_cluster:
+            return Choice(code, requested, is_converter(code.name), for_external)
     stand_in = None if on_cluster else find_stand_in(backend, connection)
     if stand_in is not None:
         return Choice(stand_in, requested if name is None else name, is_converted=True)
@@ -96,7 +98,7 @@ def find_stand_in(backend: Backend, connection: Connection) -> Simulator | None:
     """Return the simulator that runs converted projects (YAPTIDE_EDITOR_SIMULATOR), or None."""
     name = backend.editor_simulator
     if name == AUTOMATIC:
-        known = list_converters()
+        known = list_stand_ins()
         name = known[0] if known and not clusters.list_names(connection) else OFF
     return None if name == OFF else get_simulator(name)
 

@@ -350,9 +350,15 @@ def _prepare_project(backend: Backend, submission: Submission, project: Mapping[
         choice = choose_simulator(
             backend, connection, project, submission.sim_type, on_cluster=submission.batch is not None
         )
+    as_drawn = _Prepared(submission, choice.code.name, Checked(primaries, 1, secrets.randbelow(2**31)))
     if not choice.is_converted:
-        return _Prepared(submission, choice.code.name, Checked(primaries, 1, secrets.randbelow(2**31)))
-    converted = convert_project(project, choice.code.name)
+        return as_drawn
+    try:
+        converted = convert_project(project, choice.code.name)
+    except InvalidInput as error:
+        if not choice.for_external:
+            raise
+        return replace(as_drawn, note=f"External workers get the project without input files. {error}")
     title = f"{submission.title[: MAX_TITLE - 40]} ({choice.code.title})" if choice.is_other else submission.title
     submission = replace(submission, input_files=converted.files, title=title)
     return _Prepared(

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 GROUP = "yaptide.simulators"
 
+#: Converters of projects to input of codes that yaptide does not run.
+WRITERS = "yaptide.writers"
+
 #: `sim_type` of input files whose simulator is to be detected.
 COMMON = "common"
 
@@ -67,8 +70,26 @@ def check_simulator_names(setting: str, names: Iterable[str]) -> frozenset[str]:
 
 
 def list_converters() -> list[str]:
-    """Return the names of the simulators that can convert projects of the web editor."""
-    return [name for name in list_names() if is_converter(name)]
+    """Return the names of the codes that projects of the web editor can be converted for."""
+    return [*filter(is_converter, list_names()), *_writers()]
+
+
+def list_stand_ins() -> list[str]:
+    """Return the names of the simulators that run projects made for others, where nothing else is chosen."""
+    return [name for name in list_names() if is_converter(name) and getattr(get_simulator(name), "stands_in", False)]
+
+
+def get_converter(name: str) -> Converter:
+    """Return what converts projects to input of a code, which need not be a simulator that runs here.
+
+    Raises InvalidInput for an unknown name, and for a code that projects cannot be converted for.
+    """
+    if name in _writers():
+        return cast("Converter", _writers()[name].load()())
+    code = get_simulator(name)
+    if not isinstance(code, Converter):
+        raise InvalidInput(f"Cannot convert projects to input of {code.title}: use {', '.join(list_converters())}")
+    return code
 
 
 def is_converter(name: str) -> bool:
@@ -134,6 +155,12 @@ def _tolerated(code: Simulator) -> Iterator[None]:
         if code.name not in _broken:
             log.exception("the simulator %s raised an unexpected error", code.name)
         _broken.add(code.name)
+
+
+@cache
+def _writers() -> dict[str, EntryPoint]:
+    """Return the entry points of converters for other codes, by name."""
+    return {entry.name: entry for entry in entry_points(group=WRITERS) if entry.name not in _entries()}
 
 
 @cache

@@ -220,7 +220,11 @@ class Converted:
 
 @runtime_checkable
 class Converter(Protocol):
-    """An additional member of simulators for which yaptide converts projects to input files."""
+    """An additional member of simulators for which yaptide converts projects to input files.
+
+    A simulator with the attribute `stands_in`, true, also runs projects that were made for others, unless an
+    administrator chooses otherwise (YAPTIDE_EDITOR_SIMULATOR).
+    """
 
     def convert(self, project: Project) -> Converted:
         """Return the input files for a project; raise InvalidInput if none of its outputs can be simulated.

@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 
 from tests.support import projects
 from yaptide.domain.errors import InvalidInput
-from yaptide.editor.project import BeamShape, Cylinder, Mesh, Project, Solid, ZoneDetector
+from yaptide.editor.project import BeamShape, Cylinder, Mesh, Modifier, Project, Solid, ZoneDetector
 from yaptide.editor.reading import read_project
 
 _KNOWN = {
@@ -46,7 +46,7 @@ def test_a_project_is_read_as_it_is_meant():
     assert [quantity.keyword for quantity in quantities] == ["Dose", "AvgEnergy", "dLET", "tLET", "Fluence"]
     assert quantities[2].filter.is_protons
     assert not quantities[1].filter.is_protons
-    assert quantities[4].modifiers == ("E",)
+    assert quantities[4].modifiers == (Modifier("E", 0, 500, 500, is_logarithmic=False),)
 
 
 def test_what_an_older_version_leaves_out_has_the_default_of_the_editor():

@@ -14,7 +14,8 @@ from tests.support import projects
 from yaptide.admin import cli
 from yaptide.domain.errors import InvalidInput
 from yaptide.editor.reading import read_project
-from yaptide.services.conversion import convert_project, list_converters
+from yaptide.services.conversion import convert_project
+from yaptide.simulators import list_converters, list_stand_ins
 from yaptide.simulators.base import Converter
 from yaptide.simulators.mcsquare import MCsquare, inputs, materials, metaimage, scoring
 
@@ -259,9 +260,8 @@ def test_the_materials_are_those_of_the_documentation():
 
 def test_it_is_known_who_can_be_converted_for():
     assert isinstance(MCsquare(), Converter)
-    assert list_converters() == ["mcsquare"]
-    with pytest.raises(InvalidInput, match="Cannot convert projects to input of FLUKA: use mcsquare"):
-        convert_project(projects.water_phantom(), "fluka")
+    assert list_converters() == ["fluka", "mcsquare", "shieldhit", "topas", "geant4"]
+    assert list_stand_ins() == ["mcsquare"]
     with pytest.raises(InvalidInput, match="Unknown simulator 'geant'"):
         convert_project(projects.water_phantom(), "geant")
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.estimators import TaskOutput
-from yaptide.simulators.base import Checked, Command, InputFiles, Installation, ProgressRule, read_log
+from yaptide.editor.project import Project
+from yaptide.simulators.base import Checked, Command, Converted, InputFiles, Installation, ProgressRule, read_log
+from yaptide.simulators.fluka.conversion import convert_project
 from yaptide.simulators.fluka.preprocessor import Content, included_files, preprocess
 from yaptide.simulators.fluka.sample import SAMPLE
 from yaptide.simulators.licensed import LicensedProgram, Written, read_task, write_task
@@ -128,6 +130,10 @@ class Fluka(LicensedProgram):
         if _TASK in files and deck != _TASK:
             raise InvalidInput(f"{_TASK} is the name of the deck in every task: give the included file another name")
         return Checked(primaries, quantum=1, seed=seed or draw_seed())
+
+    def convert(self, project: Project) -> Converted:
+        """Convert a project of the web editor; raise InvalidInput for what cannot be simulated."""
+        return convert_project(project)
 
     def sample(self) -> InputFiles:
         """Return 150 MeV protons in water."""

@@ -8,8 +8,6 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from yaptide.domain.errors import InvalidInput
 from yaptide.editor.geometry import Geometry
 from yaptide.editor.project import Beam, BeamShape, Output, Project, Quantity, ZoneDetector
@@ -21,12 +19,12 @@ from yaptide.simulators.mcsquare.materials import hu_of, make_tables
 from yaptide.simulators.mcsquare.scoring import Scored, ScoredOutput, Scoring
 from yaptide.simulators.mcsquare.source import make_source
 from yaptide.simulators.mcsquare.voxels import Space, bin_widths, fill_space, make_space
+from yaptide.simulators.projects import check_start
 
 _LEAST_PRIMARIES = 10
 #: The LET image. It includes deuterons and alpha particles if they are transported.
 _PROTON_LET = "LET"
 _CT = "ct.txt"  # replaces ct.mhd, which config.txt names
-_JUST_BEHIND = 1e-6  # cm
 _ALMOST = 0.999
 _LONGEST = 2000  # characters of an error message
 _NO_RANGE = "the beam is not along z, so its protons do not stop at one z"
@@ -92,10 +90,7 @@ def _check_beam(project: Project) -> None:
         raise InvalidInput(
             f"The project has {' and '.join(project.special)}, which yaptide cannot convert for MCsquare"
         )
-    first = np.array(beam.position) + _JUST_BEHIND * np.array(beam.direction)
-    if Geometry(project).material_at((float(first[0]), float(first[1]), float(first[2]))).is_black_hole:
-        at = " ".join(f"{part:g}" for part in beam.position)
-        raise InvalidInput(f"The beam starts in a black hole, at {at} cm: no particle can leave it")
+    check_start(project)
 
 
 def _requests(project: Project) -> Iterator[_Request]:
@@ -111,7 +106,8 @@ def _reason_against(output: Output, quantity: Quantity) -> str | None:
     if quantity.keyword not in scoring.KINDS:
         return f"MCsquare does not score {quote_text(quantity.keyword)}"
     if quantity.modifiers:
-        return f"MCsquare cannot score differentially in {' and '.join(map(quote_text, quantity.modifiers))}"
+        kinds = " and ".join(quote_text(modifier.kind) for modifier in quantity.modifiers)
+        return f"MCsquare cannot score differentially in {kinds}"
     if quantity.extras:
         return f"yaptide cannot convert {' and '.join(quantity.extras)} for MCsquare"
     return _reason_against_filter(quantity) or scoring.reason_against(output.detector, quantity.keyword)

@@ -29,6 +29,7 @@ class MCsquare(RangedProgram):
     name = "mcsquare"
     title = "MCsquare"
     takes_projects = True
+    stands_in = True
     progress_rule: ProgressRule | None = output.PROGRESS
     expected_range = 157.7  # mm: CSDA range of 150 MeV protons in water (PSTAR)
     limits = Limits(particles=("proton",), quantities=("Dose", "Energy", "LET"))

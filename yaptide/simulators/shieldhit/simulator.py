@@ -9,9 +9,11 @@ from pathlib import Path
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.estimators import TaskOutput
-from yaptide.simulators.base import OUTPUT_LOG, Checked, Command, InputFiles, Installation, ProgressRule
+from yaptide.editor.project import Project
+from yaptide.simulators.base import OUTPUT_LOG, Checked, Command, Converted, InputFiles, Installation, ProgressRule
 from yaptide.simulators.licensed import LicensedProgram, Written, read_task, write_task
 from yaptide.simulators.runs import LARGEST_SEED, MOST_PRIMARIES, draw_seed
+from yaptide.simulators.shieldhit.conversion import convert_project
 from yaptide.simulators.shieldhit.sample import SAMPLE
 from yaptide.simulators.text import (
     BASE64,
@@ -76,6 +78,10 @@ class ShieldHit(LicensedProgram):
         primaries = _integer(keywords["NSTAT"], 1, MOST_PRIMARIES)
         seed = _integer(keywords["RNDSEED"], 0, LARGEST_SEED) if "RNDSEED" in keywords else 0
         return Checked(primaries, quantum=1, seed=seed or draw_seed())
+
+    def convert(self, project: Project) -> Converted:
+        """Convert a project of the web editor; raise InvalidInput for what cannot be simulated."""
+        return convert_project(project)
 
     def sample(self) -> InputFiles:
         """Return 150 MeV protons in water."""

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.estimators import TaskOutput
-from yaptide.simulators.base import OUTPUT_LOG, Checked, Command, InputFiles, Installation, ProgressRule
+from yaptide.editor.project import Project
+from yaptide.simulators.base import OUTPUT_LOG, Checked, Command, Converted, InputFiles, Installation, ProgressRule
 from yaptide.simulators.licensed import LicensedProgram, Written, read_task, write_task
 from yaptide.simulators.runs import LARGEST_SEED, MOST_PRIMARIES, draw_seed
 from yaptide.simulators.text import BASE64, filled_lines
+from yaptide.simulators.topas.conversion import convert_project
 from yaptide.simulators.topas.parameters import LONGEST_NAME, Chain, read_chain
 from yaptide.simulators.topas.sample import SAMPLE
 
@@ -62,6 +64,10 @@ class Topas(LicensedProgram):
                 f"all sources together must have 1 to {MOST_PRIMARIES} primaries, not {primaries}",
             )
         return Checked(primaries, quantum=times, seed=_find_seed(chain) or draw_seed())
+
+    def convert(self, project: Project) -> Converted:
+        """Convert a project of the web editor; raise InvalidInput for what cannot be simulated."""
+        return convert_project(project)
 
     def sample(self) -> InputFiles:
         """Return 150 MeV protons in water."""
