@@ -14,14 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 from sqlalchemy import URL, Connection, Engine, Row, Transaction, create_engine, event, exc, make_url
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
-from yaptide.domain.errors import (
-    Conflict,
-    Contended,
-    InvalidInput,
-    NotConfigured,
-    StorageFull,
-    Unavailable,
-)
+from yaptide.domain.errors import Conflict, Contended, InvalidInput, NotConfigured, StorageFull, Unavailable
 
 P = ParamSpec("P")
 R = TypeVar("R")

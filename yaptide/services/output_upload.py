@@ -29,10 +29,13 @@ _CHUNK = 1 << 20
 def hand_in(backend: Backend, claimed: Claim, exit_code: int, archive: Path) -> EntityState | None:
     """End a claimed task from the files of its run: COMPLETED, or FAILED with the reason in them.
 
-    Returns None if the lease was lost. Raises InvalidInput for an invalid archive, StorageFull.
+    Returns None if the lease was lost. Raises InvalidInput for an invalid archive or a project without input files,
+    StorageFull.
     """
     code = get_simulator(claimed.sim_type)
     files = tasks.input_files(backend, claimed)
+    if not files:
+        raise InvalidInput("The simulation has no input files: report its results instead (docs/workers.md)")
     with tempfile.TemporaryDirectory(dir=backend.data_dir) as aside:
         folder = Path(aside)
         try:

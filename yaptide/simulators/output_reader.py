@@ -22,6 +22,8 @@ import numpy as np
 _AGGREGATIONS = {0: "none", 1: "sum", 4: "concatenate"}
 _PHASE_SPACE_COLUMNS = 8
 _MOST_AXES = 3
+#: Quantities of TOPAS whose Sum is a ratio of two sums, so that those of several tasks must not be added.
+_RATIOS = {"ProtonLET"}
 _TOPAS_RESULTS = re.compile(r"^# (\w+)( +\( .*? \))? *: *([A-Z].*)$")
 #: Attributes of pymchelper that are no metadata.
 _OF_ESTIMATOR = {"file_counter", "x", "y", "z", "pages", "error_type", "data_order", "file_corename", "user"}
@@ -105,7 +107,8 @@ class _LeftOut(Exception):
 def _read_page(
     code: str, number: int, page: Any, mesh: list[Any], notes: dict[str, str], values: BinaryIO
 ) -> dict[str, Any]:
-    normalized = int(getattr(page, "page_normalized", 1 if notes.get("statistic") == "Sum" else 2))
+    is_ratio = notes.get("quantity") in _RATIOS
+    normalized = int(getattr(page, "page_normalized", 1 if notes.get("statistic") == "Sum" and not is_ratio else 2))
     aggregation = _AGGREGATIONS.get(normalized, "mean")
     unit, diff_units = _units(page)
     metadata = _metadata(page, _OF_PAGE)
@@ -126,7 +129,7 @@ def _read_page(
     return {
         "number": int(getattr(page, "page_number", number)),
         "name": str(page.name) or notes.get("scorer") or "scores",
-        "unit": f"{unit}/prim" if code == "topas" and aggregation == "mean" else unit,
+        "unit": f"{unit}/prim" if code == "topas" and aggregation == "mean" and not is_ratio else unit,
         "aggregation": aggregation,
         "metadata": metadata,
         "axes": axes,
@@ -230,6 +233,7 @@ def _copy_table(path: Path, folder: Path) -> tuple[Path, dict[str, str]]:
             statistic = next((name for name in ("Mean", "Sum") if name in columns), "")
             if not statistic:
                 raise Unreadable(f'it has neither a mean nor a sum: add "Mean" to Report of its scorer ({match[1]})')
+            notes["quantity"] = match[1]
             renamed = " ".join("Mean" if name == statistic else name for name in columns)
             copied.append(f"# {match[1]}{match[2] or ''} : {renamed}\n")
             continue

@@ -258,6 +258,14 @@ def test_the_last_axis_of_topas_is_turned_to_the_first(tmp_path):
     assert (page.aggregation, page.unit, page.axes[1].values.tolist()) == (Aggregation.SUM, "Gy", [0.25, 0.75, 1.25])
 
 
+def test_the_let_of_topas_is_a_mean_although_it_calls_it_a_sum(tmp_path):
+    axes = [(name, 1, 1.0, "cm") for name in "XYZ"]
+    write_table(tmp_path / "a.csv", "a", "Box", "ProtonLET", "MeV/mm/(g/cm3)", axes, {"Sum": [0.5]})
+    (output,) = read_output_files("topas", [tmp_path / "a.csv"], tmp_path)
+    (page,) = output.pages
+    assert (page.aggregation, page.unit) == (Aggregation.MEAN, "MeV/mm/(g/cm3)")
+
+
 def test_a_phase_space_and_differential_axes(tmp_path):
     pages = [
         {"quantity": "mcpl", "values": [float(number) for number in range(16)], "filter": "Carbon"},
