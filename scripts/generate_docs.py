@@ -191,8 +191,8 @@ with more than three axes are left out and named in the metadata of their estima
 
 Pages of tasks are merged as the code's file says (`page_normalized`): 0 takes the first task, 1 is the sum, 2 and 3
 the mean weighted by primaries, 4 all particles. TOPAS tables are means (units end in `/prim`) or sums; its LET is a
-ratio, also where the table says Sum, and merged like a mean. FLUKA's pages
-are means per primary; pymchelper converts GeV to MeV and calls the unit of ENERGY `MeV`, which is per cm3 in a mesh.
+ratio, also where the table says Sum, and merged like a mean. FLUKA's pages are means per primary; pymchelper converts
+GeV to MeV and calls the unit of ENERGY `MeV`, which is per cm3 in a mesh.
 
 Output files are read in a process with limits of memory and time that depend on their size. A file that exceeds them,
 or is not what the code writes, fails its task.

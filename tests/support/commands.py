@@ -38,10 +38,7 @@ class Forker:
         self._lock = threading.Lock()
         environment = {"PATH": os.environ["PATH"], "HOME": "/", "LANG": "C.UTF-8", "PYTHONWARNINGS": "error"}
         command = [sys.executable, "-P", __file__, str(theirs.fileno())]
-        root = str(Path(__file__).parents[2])
-        self._process = subprocess.Popen(
-            command, pass_fds=[theirs.fileno()], env=environment | {"PYTHONPATH": root}, start_new_session=True
-        )
+        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, start_new_session=True)
         theirs.close()
 
     def start(self, arguments: list[str], environment: Mapping[str, str], folder: Path, files: list[Path]) -> "Forked":

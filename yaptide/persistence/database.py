@@ -121,7 +121,7 @@ def _parsed(update: Mapping[str, Any], state_name: str) -> tuple[dict[str, Any],
     try:
         return values, None if word is None else EntityState(word)
     except ValueError:
-        raise InvalidInput(f"{word!r} is no state; use one of {', '.join(EntityState)}") from None
+        raise InvalidInput(f"Unknown state {word!r}; use one of {', '.join(EntityState)}") from None
 
 
 def _flushed(row: Base) -> Session:
