@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.support.legacy import Old, page
-from yaptide.domain.errors import Conflict, InvalidInput, NotConfigured
+from yaptide.domain.errors import Conflict, Contended, InvalidInput, NotConfigured
 from yaptide.persistence import database as module
 from yaptide.persistence.database import db
 from yaptide.persistence.engine import Database
@@ -128,6 +128,20 @@ def test_a_forbidden_transition_raises_and_says_so(adopted: Database):
         db.session.commit()
     db.session.rollback()
     assert integrity.check_store(adopted) == []
+
+
+def test_a_script_that_changes_what_is_out_of_date_is_told(adopted: Database):
+    if not adopted.is_sqlite:
+        return  # PostgreSQL locks the row instead
+    simulation = SimulationModel.query.one()
+    with adopted.writing() as connection:
+        connection.exec_driver_sql("""UPDATE "Simulation" SET title = 'other'""")
+    simulation.title = "mine"
+    with pytest.raises(Contended, match=r"call db\.session\.rollback\(\), and try again"):
+        db.session.commit()
+    db.session.rollback()
+    simulation.title = "mine"
+    db.session.commit()
 
 
 def test_the_address_of_the_database_is_needed(monkeypatch: pytest.MonkeyPatch):

@@ -268,6 +268,34 @@ def test_an_upgrade_is_refused_while_a_server_is_connected(empty, monkeypatch):
     server.close()
 
 
+UPGRADE = """
+import sys
+from yaptide.persistence import schema
+from yaptide.persistence.engine import Database
+
+database = Database(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+schema.upgrade_tables(database)
+print(schema.schema_condition(database).name)
+"""
+
+
+def test_two_upgrades_at_once_both_find_current_tables(empty):
+    """Neither keeps the other out for ever."""
+    schema.upgrade_tables(empty, "0010")
+    command = [sys.executable, "-c", UPGRADE, empty.engine.url.render_as_string(hide_password=False)]
+    empty.close()
+    with contextlib.ExitStack() as stack:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        both = [stack.enter_context(subprocess.Popen(command, **pipes)) for _ in range(2)]
+        assert [each.stdout.readline() for each in both] == ["ready\n"] * 2
+        for each in both:
+            each.stdin.write("\n")
+            each.stdin.flush()
+        assert [each.communicate(timeout=60)[0] for each in both] == ["CURRENT\n"] * 2
+
+
 @pytest.mark.parametrize("empty", ["postgresql"], indirect=True)
 def test_a_server_that_connects_during_an_upgrade_stops_it(empty, monkeypatch):
     monkeypatch.setattr("yaptide.persistence.engine.OTHERS_TIMEOUT", 0.2)

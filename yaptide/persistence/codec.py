@@ -53,8 +53,8 @@ _FLUSHED = b"\0\0\xff\xff"
 #: A string, which is skipped, or a number that JSON does not have.
 _STRING_OR_NUMBER = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|NaN|-?Infinity', re.DOTALL)
 _OTHER_WORDS = (b"NaN", b"-Infinity", b"Infinity")
-#: Numbers of a list, as Python writes them, except its last.
-_RUN = re.compile(rb"(?:(?:-?[0-9][0-9.eE+-]*|NaN|-?Infinity),\s*){2,}")
+#: A string (group 1), or numbers of a list, as Python writes them, except its last.
+_STRING_OR_RUN = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")|(?:(?:-?[0-9][0-9.eE+-]*|NaN|-?Infinity),\s*){2,}', re.DOTALL)
 #: Texts up to this length are held in memory as they are; of longer ones, strings up to the second length are kept.
 _SHORT = 4 << 20
 _LONG_STRING = 1 << 16
@@ -240,19 +240,35 @@ def _take_pieces(pieces: Iterator[bytes], length: int) -> Iterator[bytes]:
 def _shortened(pieces: Iterable[bytes]) -> tuple[bytes | None, int]:
     """Return a JSON text without its long lists and strings (None if it is long even so), and its missing numbers."""
     missing, is_too_long, rest, text = 0, False, b"", bytearray()
+
+    def keep_string(match: re.Match[bytes]) -> bytes:
+        nonlocal missing
+        if match[1] is None:
+            missing += match[0].count(b"NaN") + match[0].count(b"Infinity")
+        return match[1] or b""
+
     for piece in _empty_long_strings(pieces):
         whole = rest + piece
-        cut = whole.rfind(b",") + 1  # no number, and no word, is cut in two
+        cut = _find_cut(whole)
         rest = whole[cut:]
-        for run in _RUN.findall(whole[:cut]):
-            missing += run.count(b"NaN") + run.count(b"Infinity")
-        text += _RUN.sub(b"", whole[:cut])
-        if len(text) + len(rest) > LARGE:
-            missing += numbers_replaced(bytes(text + rest))
-            is_too_long, rest = True, b""
+        text += _STRING_OR_RUN.sub(keep_string, whole[:cut])
+        if len(text) > LARGE:
+            missing += numbers_replaced(bytes(text))
+            is_too_long = True
             text.clear()
     whole = bytes(text + rest)
     return (None if is_too_long else whole), missing + numbers_replaced(whole)
+
+
+def _find_cut(text: bytes) -> int:
+    """Return where JSON text that begins outside of strings can be cut: after a string, or a comma outside."""
+    done = 0
+    while opened := _QUOTE.search(text, done):
+        closed = _STRING_END.match(text, opened.end())
+        if closed is None:
+            return max(done, text.rfind(b",", done, opened.start()) + 1)
+        done = closed.end()
+    return max(done, text.rfind(b",", done) + 1)
 
 
 def _empty_long_strings(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -1,8 +1,9 @@
 """`db`, as scripts written for the older backend use it: a session, and methods of the models.
 
 The session works on the tables of the models, and follows the rules of the server: a state changes only along the
-allowed transitions, every change of state is in the history, and the byte counts of simulations are right. Nothing else
-in yaptide imports this module.
+allowed transitions, every change of state is in the history, and the byte counts of simulations are right. As in the
+older backend, `update_state` moves one row: a canceled simulation keeps its waiting tasks, and a simulation does not
+end with its tasks. Nothing else in yaptide imports this module.
 """
 
 import gzip
@@ -14,10 +15,10 @@ from functools import cache
 from typing import Any
 
 import orjson
-from sqlalchemy import Engine, event, inspect, select
+from sqlalchemy import Engine, ExceptionContext, event, inspect, select
 from sqlalchemy.orm import Session, UOWTransaction, object_session, scoped_session, sessionmaker
 
-from yaptide.domain.errors import Conflict, InvalidInput, NotConfigured
+from yaptide.domain.errors import Conflict, Contended, InvalidInput, NotConfigured
 from yaptide.domain.states import EntityState
 from yaptide.persistence import codec, schema
 from yaptide.persistence.adoption.values import to_time
@@ -46,8 +47,15 @@ _TIMES = ("start_time", "end_time", "last_update_time")
 def _open_engine(url: str) -> Engine:
     database = Database(url)
     schema.require_current(database)
+    event.listen(database.engine, "handle_error", _explain_lock)
     # A script that only reads does not keep the server from writing to an SQLite file.
     return database.engine.execution_options(yaptide_reading=True)
+
+
+def _explain_lock(context: ExceptionContext) -> None:
+    """Raise Contended if a script changes what it has read, and another process has changed the SQLite file since."""
+    if "database is locked" in str(context.original_exception):
+        raise Contended("Another process has changed the database meanwhile: call db.session.rollback(), and try again")
 
 
 class _Session(Session):

@@ -35,6 +35,8 @@ _TRIES = 5
 _OURS = "SELECT count(*) = 0 OR sum(name = 'StateHistory') > 0 FROM sqlite_master WHERE type = 'table'"
 #: Seconds that an upgrade waits for other processes to disconnect.
 OTHERS_TIMEOUT = 5.0
+#: A rebuilt table takes the old one's name. A user's own view on it must not block that.
+_REBUILDING = ("PRAGMA foreign_keys=OFF", "PRAGMA legacy_alter_table=ON")
 _APPLICATION = "yaptide"
 _OTHERS = """SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = %s AND pid <> pg_backend_pid()"""
@@ -120,8 +122,7 @@ class Database:
             self.close()  # idle connections of this process are not others
         with _translated(), self.engine.connect() as connection:
             if self.is_sqlite:
-                # A rebuilt table takes the old one's name. A user's own view on it must not block that.
-                _run(connection.connection, "PRAGMA foreign_keys=OFF", "PRAGMA legacy_alter_table=ON")
+                _run(connection.connection, *_REBUILDING)
             try:
                 with _begin_alone(connection) if alone and not self.in_memory else connection.begin():
                     if not self.is_sqlite:  # a migration may compute for long between two statements
@@ -200,14 +201,19 @@ def _begin_exclusive(connection: Connection) -> Transaction:
 
     Every connection in WAL mode holds a shared lock on the file, also between its transactions.
     """
-    timeout = f"PRAGMA busy_timeout={round(OTHERS_TIMEOUT * 1000)}"
-    _run(connection.connection, timeout, "PRAGMA locking_mode=EXCLUSIVE")
-    try:
-        return connection.begin()
-    except exc.OperationalError as error:
-        if "database is locked" not in str(error.orig):
-            raise
-        raise _others("another program has the file open") from error
+    deadline = time.monotonic() + OTHERS_TIMEOUT
+    while True:
+        _run(connection.connection, *_REBUILDING, "PRAGMA busy_timeout=100", "PRAGMA locking_mode=EXCLUSIVE")
+        try:
+            return connection.begin()
+        except exc.OperationalError as error:
+            if "database is locked" not in str(error.orig):
+                raise
+            # A connection that waits keeps new readers out, and another upgrade, which waits like this one.
+            connection.invalidate()
+            if time.monotonic() > deadline:
+                raise _others("another program has the file open") from error
+        time.sleep(random.uniform(0.05, 0.3))  # noqa: S311 - not used as a secret
 
 
 def _check_alone(connection: Connection) -> None:

@@ -257,6 +257,15 @@ def test_an_outline_has_the_facts_of_its_text(value, piece, short):
         assert list(read) == list(value)
 
 
+@pytest.mark.parametrize("piece", [7, 16, 500])
+def test_numbers_in_strings_of_an_outline_are_kept(monkeypatch, piece):
+    monkeypatch.setattr(codec, "_SHORT", 10)
+    monkeypatch.setattr(codec, "_CHUNK", piece)
+    page = {"name": 'Dose 1, 2, 3 "MeV, 4, 5, 6"', "values": [1.5, float("nan"), 3.5] * 100}
+    outline = codec.read_outline([gzip.compress(json.dumps(page).encode())])
+    assert (codec.decode_readable_text(outline.text)["name"], outline.missing) == (page["name"], 100)
+
+
 def test_a_text_that_is_too_long_has_no_outline(monkeypatch):
     monkeypatch.setattr(codec, "_SHORT", 10)
     monkeypatch.setattr(codec, "_CHUNK", 500)

@@ -1,6 +1,6 @@
 """Several array jobs for one simulation on a cluster.
 
-A migration runs while the database is in use: it must be quick, and the previous code should keep working after it.
+A migration runs while no server is connected (`Database.migrating`).
 """
 
 import sqlalchemy as sa
