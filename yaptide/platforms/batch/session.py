@@ -16,10 +16,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from yaptide.domain.errors import (
-    ClusterRefused,
     ClusterUnavailable,
     InvalidInput,
     NotFound,
+    TooLarge,
     Unavailable,
     YaptideError,
 )
@@ -30,6 +30,7 @@ from yaptide.platforms.batch.schedulers import get_scheduler
 from yaptide.platforms.batch.schedulers.base import (
     ArrayTooLarge,
     JobInfo,
+    JobRefused,
     JobRequest,
     NoAccounts,
     QueueFull,
@@ -54,7 +55,7 @@ GRACE = 30.0
 FORGOTTEN = "the cluster no longer knows it"
 _QUIET = 5.0
 _LOG_TAIL = 256 * 1024
-_TRANSIENT = (ClusterUnavailable, Unavailable)
+_TRANSIENT = (ClusterUnavailable, TooLarge, Unavailable)
 #: Seconds between two attempts to submit more tasks than the account may have, two queries of positions in the queue,
 #: and two queries of accounting records that could not be read.
 _RETRY_FULL, _RETRY_POSITIONS, _RETRY_ACCOUNTS = 60.0, 60.0, 600.0
@@ -179,7 +180,7 @@ class ClusterSession:
             followed = [job for job in unfinished if self._is_followed(job)]
             if submitted:  # a job that ended meanwhile must be seen
                 query_time, infos = self._query_queue(access)
-        except ClusterUnavailable as error:
+        except YaptideError as error:
             self._explain_error(jobs, error)
             return False
         for job in followed:
@@ -204,19 +205,20 @@ class ClusterSession:
         return _Access(cluster, self._connections.open_session(server, login))
 
     def _explain_error(self, jobs: list[Job], error: YaptideError) -> None:
-        """Note the error in the history of the jobs; jobs not submitted yet fail unless the error is transient."""
+        """Note the error for the users of the jobs; jobs not submitted yet fail unless the error is transient."""
         if self._stop.is_set():  # this process closed the connection
             return
         self._warn_once(str(error))
         for job in jobs:
             if job.has_ended:
                 continue
-            if job.array_id is None and not isinstance(error, _TRANSIENT):
-                batch.refuse_submission(self._backend, job, f"it could not be submitted: {error}")
-            elif not isinstance(error, Unavailable):
-                text = f"the cluster cannot be used; retrying: {error}"
-                batch.add_note(self._backend, job, text)
-                self._store_note(job, text)
+            is_final = job.array_id is None and not isinstance(error, _TRANSIENT)
+            if is_final and batch.refuse_submission(self._backend, job, f"it could not be submitted: {error}"):
+                continue
+            if not isinstance(error, Unavailable):
+                text = "the cluster cannot be used; retrying"
+                batch.add_note(self._backend, job, f"{text}: {_own_words(error)}")
+                self._store_note(job, f"{text}: {error}")
 
     def _warn_once(self, text: str) -> None:
         """Log a warning unless it is the same as the last one: an account may stay unusable for months."""
@@ -259,26 +261,27 @@ class ClusterSession:
         key = batch.claim_submission(self._backend, job, folder)
         if key is None:
             return
+        count = batch.count_tasks(self._backend, job)
         arrays = self._recover_arrays(job, infos)
         if not arrays:
             files, shares = batch.input_of(self._backend, job)
             self._upload_bundle(access, job, folder, key, files, shares)
         known = len(arrays)
         try:
-            while sum(array.size for array in arrays) < job.tasks:
-                arrays.append(self._submit_array(access, job, folder, arrays[-1].tasks.stop if arrays else 1))
+            while rest := range(arrays[-1].tasks.stop if arrays else 1, count + 1):
+                arrays.append(self._submit_array(access, job, folder, rest, count))
         except QueueFull as error:
-            self._note_full(job, arrays, error, _count_alive(infos) + sum(array.size for array in arrays[known:]))
+            submitted = sum(array.size for array in arrays)
+            note = f"{submitted} of {count} tasks are submitted; {error}" if submitted else str(error)
+            self._note_full(job, note, _count_alive(infos) + sum(array.size for array in arrays[known:]))
             return
         except NotFound:  # it ended meanwhile, or was deleted
             return
         self._memory.full.pop(job.id, None)
         self._submit_collect(access, job, folder, arrays, infos)
 
-    def _note_full(self, job: Job, arrays: list[Array], error: QueueFull, alive: int) -> None:
+    def _note_full(self, job: Job, note: str, alive: int) -> None:
         """Note that the cluster accepts no more tasks, while the account has `alive` of them."""
-        submitted = sum(array.size for array in arrays)
-        note = f"{submitted} of {job.tasks} tasks are submitted; {error}" if submitted else str(error)
         self._memory.full[job.id] = (note, alive, time.monotonic())
         self._store_note(job, note)
 
@@ -296,12 +299,17 @@ class ClusterSession:
                 batch.remove_array(self._backend, job, array)
         return arrays
 
-    def _submit_array(self, access: _Access, job: Job, folder: str, first: int) -> Array:
-        """Submit the tasks from `first` on, or fewer; raises QueueFull if the cluster does not accept even one."""
-        size = min(job.tasks - first + 1, self._memory.array_limit or job.tasks)
+    def _submit_array(self, access: _Access, job: Job, folder: str, rest: range, count: int) -> Array:
+        """Submit the tasks `rest` of a simulation of `count`, or only the first of them.
+
+        Raises QueueFull if the cluster does not accept even one; ArrayTooLarge if it accepts no arrays at all; NotFound
+        if the simulation has ended or was deleted; ClusterRefused, and ClusterUnavailable, after which the array may
+        exist.
+        """
+        size = min(len(rest), self._memory.array_limit or len(rest))
         while True:
             try:
-                return self._try_array(access, job, folder, Array(first, size, None))
+                return self._try_array(access, job, folder, Array(rest.start, size, None), count)
             except ArrayTooLarge:
                 if size == 1:
                     raise
@@ -312,18 +320,19 @@ class ClusterSession:
                     raise
                 size //= 2
 
-    def _try_array(self, access: _Access, job: Job, folder: str, array: Array) -> Array:
-        # If the number is lost, the array is found by its name.
-        batch.store_array(self._backend, job, array)
+    def _try_array(self, access: _Access, job: Job, folder: str, array: Array, count: int) -> Array:
+        """Submit an array; raises as `_submit_array`. QueueFull and ArrayTooLarge mean that fewer may be accepted."""
         request = _make_request(self._scheduler, access.cluster, job, folder, "array")
         limit = access.cluster.max_running
         if limit is not None:
-            limit = max(1, limit * array.size // job.tasks)
+            limit = max(1, limit * array.size // count)
         command = self._scheduler.array_command(request, f"{folder}/array.sh", array.tasks, limit)
         lock = f"{folder}/array-{array.first}-{array.size}.lock"
+        # If the number is lost, the array is found by its name.
+        batch.store_array(self._backend, job, array)
         try:
             number = submit_once(self._scheduler, access.ssh, lock, command)
-        except (QueueFull, ClusterRefused):
+        except (QueueFull, JobRefused):
             batch.remove_array(self._backend, job, array)
             raise
         submitted = Array(array.first, array.size, number)
@@ -340,9 +349,10 @@ class ClusterSession:
                 request = _make_request(self._scheduler, access.cluster, job, folder, "collect")
                 command = self._scheduler.collect_command(request, f"{folder}/collect.sh", after)
                 numbers = [submit_once(self._scheduler, access.ssh, f"{folder}/collect.lock", command)]
-        except (QueueFull, ClusterRefused) as error:
-            note = f"the job that collects results was not accepted, so they are fetched over SSH: {error}"
-            batch.add_note(self._backend, job, note)
+        except (QueueFull, JobRefused) as error:
+            log.warning("%s: the job that collects results was not accepted: %s", self._cluster_name, error)
+            note = "the job that collects results was not accepted, so they are fetched over SSH"
+            batch.add_note(self._backend, job, f"{note}: {_own_words(error)}")
         if numbers:  # if this is lost, the job is found by its name
             batch.note_job(self._backend, job, collect_id=min(numbers))
         else:
@@ -442,7 +452,10 @@ class ClusterSession:
         """The best position of waiting jobs in the queue; None if it is unknown."""
         if time.monotonic() >= self._memory.positions_due:
             self._memory.positions_due = time.monotonic() + _RETRY_POSITIONS
-            self._memory.positions = self._scheduler.query_positions(access.ssh)
+            try:
+                self._memory.positions = self._scheduler.query_positions(access.ssh)
+            except YaptideError:  # such as a list that is too long: nothing else needs it
+                self._memory.positions = {}
         known = [self._memory.positions[job] for job in {info.job for info in waiting} & self._memory.positions.keys()]
         if not known:
             return None
@@ -614,6 +627,11 @@ def _make_request(scheduler: Scheduler, cluster: Cluster, job: Job, folder: str,
 def _is_of(info: JobInfo, job_id: str) -> bool:
     """Whether a job has the name of a simulation."""
     return info.name == job_id or info.name.startswith(f"{job_id}.")
+
+
+def _own_words(error: YaptideError) -> str:
+    """What an error says without the words of the cluster after its first colon, which may differ each time."""
+    return str(error).partition(": ")[0]
 
 
 def _alive(infos: _JobInfos) -> set[int]:
