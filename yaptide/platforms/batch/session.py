@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -37,7 +37,7 @@ from yaptide.platforms.batch.schedulers.base import (
     Scheduler,
     name_log,
 )
-from yaptide.platforms.batch.ssh import Connections, Login, Server, SshSession
+from yaptide.platforms.batch.ssh import Connections, Finished, Login, Server, SshSession
 from yaptide.services import batch, clusters, output_upload, tasks
 from yaptide.services.backend import Backend, utc_now
 from yaptide.services.batch import Array, Job, Open
@@ -73,6 +73,9 @@ cat "$lock/part"
 if [ $code = 0 ]; then mv "$lock/part" "$lock/answer"; else rm -rf -- "$lock"; fi
 exit $code
 """
+#: Prints the answers of submissions of arrays that succeeded, each line after the name of its file.
+_LIST_ANSWERS = 'cd -- "$1" 2>/dev/null && grep . /dev/null array-*.lock/answer 2>/dev/null; true'
+_ANSWER = re.compile(r"array-([0-9]{1,7})-([0-9]{1,7})\.lock/answer:(.*)", re.ASCII)
 #: Prints why a folder cannot be written.
 _TRY_TO_WRITE = 'mkdir -p -- "$1" && printf %4096s x >"$1/.written" && rm -f -- "$1/.written"'
 #: Finds a program as job scripts do, between marks: the prologue may print text, and start-up files of bash too.
@@ -262,7 +265,7 @@ class ClusterSession:
         if key is None:
             return
         count = batch.count_tasks(self._backend, job)
-        arrays = self._recover_arrays(job, infos)
+        arrays = self._recover_arrays(access, job, folder, count, infos)
         if not arrays:
             files, shares = batch.input_of(self._backend, job)
             self._upload_bundle(access, job, folder, key, files, shares)
@@ -285,18 +288,39 @@ class ClusterSession:
         self._memory.full[job.id] = (note, alive, time.monotonic())
         self._store_note(job, note)
 
-    def _recover_arrays(self, job: Job, infos: _JobInfos) -> list[Array]:
-        """The arrays that the cluster has accepted, also those whose number was lost."""
-        arrays = []
-        for array in batch.list_arrays(self._backend, job):
-            numbers = [info.job for info in infos.values() if _is_of(info, job.job_id) and info.index in array.tasks]
-            if array.number is not None:
+    def _recover_arrays(self, access: _Access, job: Job, folder: str, count: int, infos: _JobInfos) -> list[Array]:
+        """The arrays that the cluster has accepted, also those whose number was lost.
+
+        A number is lost if a process dies, or with a backup that is older; jobs in the queue and the answers in the
+        folder still have it. Without any row, a job in the queue is of an earlier version, which submitted one array.
+        """
+        stored = batch.list_arrays(self._backend, job)
+        arrays = [array for array in stored if array.number is not None]
+        lost = [_find_in_queue(job, array, infos) for array in stored if array.number is None]
+        next_task = arrays[-1].tasks.stop if arrays else 1
+        if next_task <= count:
+            lost += self._list_accepted(access, folder)
+        if not stored:
+            lost.append(_find_in_queue(job, Array(1, count, None), infos, exact=True))
+        for array in lost:
+            if array.number is not None and array.first == next_task and array.tasks.stop <= count + 1:
+                batch.store_array(self._backend, job, array)
                 arrays.append(array)
-            elif numbers:
-                arrays.append(Array(array.first, array.size, min(numbers)))
-                batch.store_array(self._backend, job, arrays[-1])
-            else:
-                batch.remove_array(self._backend, job, array)
+                next_task = array.tasks.stop
+        return arrays
+
+    def _list_accepted(self, access: _Access, folder: str) -> list[Array]:
+        """The arrays whose acceptance is recorded in the folder of a job, in order of their tasks."""
+        texts: dict[tuple[int, int], str] = {}
+        for line in access.ssh.run_command("sh", "-c", _LIST_ANSWERS, "sh", folder).text.splitlines():
+            if match := _ANSWER.fullmatch(line):
+                key = (int(match[1]), int(match[2]))
+                texts[key] = f"{texts.get(key, '')}{match[3]}\n"
+        arrays = []
+        for (first, size), text in sorted(texts.items()):
+            with suppress(ClusterUnavailable):  # no number in it
+                number = self._scheduler.parse_job_number(Finished(0, text.encode(), b""))
+                arrays.append(Array(first, size, number))
         return arrays
 
     def _submit_array(self, access: _Access, job: Job, folder: str, rest: range, count: int) -> Array:
@@ -306,7 +330,7 @@ class ClusterSession:
         if the simulation has ended or was deleted; ClusterRefused, and ClusterUnavailable, after which the array may
         exist.
         """
-        size = min(len(rest), self._memory.array_limit or len(rest))
+        size = self._choose_size(job, rest)
         while True:
             try:
                 return self._try_array(access, job, folder, Array(rest.start, size, None), count)
@@ -320,6 +344,13 @@ class ClusterSession:
                     raise
                 size //= 2
 
+    def _choose_size(self, job: Job, rest: range) -> int:
+        """How many of the tasks `rest` to submit first."""
+        for array in batch.list_arrays(self._backend, job):
+            if array.first == rest.start:  # its number was lost: only its own lock prevents that it is submitted again
+                return array.size
+        return min(len(rest), self._memory.array_limit or len(rest))
+
     def _try_array(self, access: _Access, job: Job, folder: str, array: Array, count: int) -> Array:
         """Submit an array; raises as `_submit_array`. QueueFull and ArrayTooLarge mean that fewer may be accepted."""
         request = _make_request(self._scheduler, access.cluster, job, folder, "array")
@@ -328,7 +359,7 @@ class ClusterSession:
             limit = max(1, limit * array.size // count)
         command = self._scheduler.array_command(request, f"{folder}/array.sh", array.tasks, limit)
         lock = f"{folder}/array-{array.first}-{array.size}.lock"
-        # If the number is lost, the array is found by its name.
+        # If the number is lost, the array is found by its name, or by the answer in its lock.
         batch.store_array(self._backend, job, array)
         try:
             number = submit_once(self._scheduler, access.ssh, lock, command)
@@ -627,6 +658,13 @@ def _make_request(scheduler: Scheduler, cluster: Cluster, job: Job, folder: str,
 def _is_of(info: JobInfo, job_id: str) -> bool:
     """Whether a job has the name of a simulation."""
     return info.name == job_id or info.name.startswith(f"{job_id}.")
+
+
+def _find_in_queue(job: Job, array: Array, infos: _JobInfos, *, exact: bool = False) -> Array:
+    """The array with its number in the queue, or as it is; `exact`: the job must have the name of the simulation."""
+    named = [info for info in infos.values() if (info.name == job.job_id if exact else _is_of(info, job.job_id))]
+    numbers = [info.job for info in named if info.index in array.tasks]
+    return Array(array.first, array.size, min(numbers, default=None))
 
 
 def _own_words(error: YaptideError) -> str:

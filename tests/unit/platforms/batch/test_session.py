@@ -1,6 +1,7 @@
 """The jobs of a user on a cluster: the store is real, and a stand-in for the cluster keeps SLURM's promises."""
 
 import re
+import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from yaptide.platforms.batch.schedulers.slurm import Slurm
 from yaptide.platforms.batch.session import ClusterSession
 from yaptide.platforms.batch.ssh import Finished
 from yaptide.services import batch, clusters, simulations
+from yaptide.services.batch import Array
 from yaptide.services.clusters import Cluster
 from yaptide.services.simulations import Submission
 from yaptide.simulators.mcsquare.sample import water_sample
@@ -58,6 +60,8 @@ class Site(Slurm):
         self.fail("run")
         if words[2:3] == (sessions._SUBMIT_ONCE,):
             return self.submit_once(words[4].rpartition("/")[2], words[5:])
+        if words[2:3] == (sessions._LIST_ANSWERS,):
+            return Finished(0, "".join(f"{lock}/answer:{text}\n" for lock, text in self.answers.items()).encode(), b"")
         return Finished(0, b"", b"")
 
     def make_folder(self, *_):
@@ -162,6 +166,51 @@ def here(backend, monkeypatch):
     return Here(backend, user, site, make_session, make_session())
 
 
+def test_an_array_of_an_earlier_version_is_found_by_its_name(here):
+    """It stored the number only after its second job."""
+    job = here.submit(4)
+    here.site.arrays = [Submitted(7, job.job_id, 4, None)]
+    here.process()
+    assert (here.stored(), here.site.sizes) == ([(1, 4, 7)], [])
+
+
+def test_arrays_that_a_restored_backup_does_not_have_are_found(here):
+    here.site.room = 5
+    here.submit(8)
+    here.process()
+    assert here.stored() == [(1, 4, 11), (5, 1, 12)]
+    here.forget()
+    here.site.room, here.site.sizes = 10**6, []
+    here.process()
+    assert here.stored() == [(1, 4, 11), (5, 1, 12), (6, 3, 13)]
+    assert here.site.sizes == [3]
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_an_array_whose_number_was_lost_is_not_submitted_at_another_size(here, is_listed):
+    here.site.room = 4
+    here.submit(8)
+    here.site.is_answer_lost = True
+    here.process()
+    while not here.site.arrays:  # halves of what was refused
+        here.process()
+    assert here.stored() == [(1, 4, None)]
+    here.site.arrays[0].is_listed = is_listed
+    here.site.is_answer_lost, here.site.room, here.site.sizes = False, 10**6, []
+    here.restart()
+    here.process()
+    assert (here.stored(), here.site.sizes) == ([(1, 4, 11), (5, 4, 12)], [4])
+
+
+def test_an_array_that_may_still_be_submitted_is_tried_at_its_own_size(here):
+    """Its lock has no answer yet, and only that lock prevents a second submission."""
+    job = here.submit(8)
+    batch.claim_submission(here.backend, job, f"/scratch/kim/{job.job_id}")
+    batch.store_array(here.backend, job, Array(1, 2, None))
+    here.process()
+    assert here.site.sizes == [2, 6]
+
+
 def test_a_passing_refusal_does_not_end_what_is_partly_submitted(here):
     """The certificate expires between two arrays; what was known of the job is older than the first of them."""
     here.site.room = 5
@@ -238,3 +287,20 @@ def test_the_list_of_unfinished_simulations_counts_no_tasks(here):
         queries.list_unfinished(connection, here.backend.spool.place)
     assert len(statements) == 1
     assert "count(" not in statements[0]
+
+
+def test_answers_of_submissions_are_listed_by_a_shell(here, tmp_path):
+    """Also answers with text around them; locks without an answer and other jobs are left out."""
+    answers = {"array-1-4": "Welcome\n11\n", "array-5-2": "12;ares\n", "array-7-1": "", "collect": "13\n"}
+    for name, text in answers.items():
+        lock = tmp_path / f"{name}.lock"
+        lock.mkdir()
+        (lock / ("answer" if text else "part")).write_text(text)
+
+    def run(*words):
+        done = subprocess.run(words, capture_output=True, check=False)
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    access = SimpleNamespace(ssh=SimpleNamespace(run_command=run))
+    assert here.session._list_accepted(access, str(tmp_path)) == [Array(1, 4, 11), Array(5, 2, 12)]
+    assert here.session._list_accepted(access, str(tmp_path / "gone")) == []
