@@ -269,14 +269,16 @@ class ClusterSession:
         if not arrays:
             files, shares = batch.input_of(self._backend, job)
             self._upload_bundle(access, job, folder, key, files, shares)
-        known = len(arrays)
+        alive = [array for array in arrays if array.number in _alive(infos)]
+        known = len(alive)
         try:
             while rest := range(arrays[-1].tasks.stop if arrays else 1, count + 1):
-                arrays.append(self._submit_array(access, job, folder, rest, count))
+                alive.append(self._submit_array(access, job, folder, rest, alive))
+                arrays.append(alive[-1])
         except QueueFull as error:
             submitted = sum(array.size for array in arrays)
             note = f"{submitted} of {count} tasks are submitted; {error}" if submitted else str(error)
-            self._note_full(job, note, _count_alive(infos) + sum(array.size for array in arrays[known:]))
+            self._note_full(job, note, _count_alive(infos) + sum(array.size for array in alive[known:]))
             return
         except NotFound:  # it ended meanwhile, or was deleted
             return
@@ -323,17 +325,18 @@ class ClusterSession:
                 arrays.append(Array(first, size, number))
         return arrays
 
-    def _submit_array(self, access: _Access, job: Job, folder: str, rest: range, count: int) -> Array:
-        """Submit the tasks `rest` of a simulation of `count`, or only the first of them.
+    def _submit_array(self, access: _Access, job: Job, folder: str, rest: range, alive: Iterable[Array]) -> Array:
+        """Submit the tasks `rest`, or only the first of them, while the arrays `alive` have not ended.
 
-        Raises QueueFull if the cluster does not accept even one; ArrayTooLarge if it accepts no arrays at all; NotFound
-        if the simulation has ended or was deleted; ClusterRefused, and ClusterUnavailable, after which the array may
-        exist.
+        Raises QueueFull if the cluster does not accept even one, or runs as many as it may; ArrayTooLarge if it accepts
+        no arrays at all; NotFound if the simulation has ended or was deleted; ClusterRefused, and ClusterUnavailable,
+        after which the array may exist.
         """
+        most = _free_places(access.cluster, alive)
         size = self._choose_size(job, rest)
         while True:
             try:
-                return self._try_array(access, job, folder, Array(rest.start, size, None), count)
+                return self._try_array(access, job, folder, Array(rest.start, size, None), most)
             except ArrayTooLarge:
                 if size == 1:
                     raise
@@ -351,12 +354,10 @@ class ClusterSession:
                 return array.size
         return min(len(rest), self._memory.array_limit or len(rest))
 
-    def _try_array(self, access: _Access, job: Job, folder: str, array: Array, count: int) -> Array:
+    def _try_array(self, access: _Access, job: Job, folder: str, array: Array, most_at_once: int | None) -> Array:
         """Submit an array; raises as `_submit_array`. QueueFull and ArrayTooLarge mean that fewer may be accepted."""
         request = _make_request(self._scheduler, access.cluster, job, folder, "array")
-        limit = access.cluster.max_running
-        if limit is not None:
-            limit = max(1, limit * array.size // count)
+        limit = None if most_at_once is None else min(array.size, most_at_once)
         command = self._scheduler.array_command(request, f"{folder}/array.sh", array.tasks, limit)
         lock = f"{folder}/array-{array.first}-{array.size}.lock"
         # If the number is lost, the array is found by its name, or by the answer in its lock.
@@ -665,6 +666,20 @@ def _find_in_queue(job: Job, array: Array, infos: _JobInfos, *, exact: bool = Fa
     named = [info for info in infos.values() if (info.name == job.job_id if exact else _is_of(info, job.job_id))]
     numbers = [info.job for info in named if info.index in array.tasks]
     return Array(array.first, array.size, min(numbers, default=None))
+
+
+def _free_places(cluster: Cluster, alive: Iterable[Array]) -> int | None:
+    """How many tasks of the next array may run at once beside the arrays `alive`; None for any number.
+
+    An array counts as many as it could run if it had been the first. Raises QueueFull if there is no free place.
+    """
+    most = cluster.max_running
+    if most is None:
+        return None
+    free = most - sum(min(array.size, most) for array in alive)
+    if free <= 0:
+        raise QueueFull(f"The cluster {cluster.cluster_name} runs at most {most} tasks of a simulation at once")
+    return free
 
 
 def _own_words(error: YaptideError) -> str:

@@ -166,6 +166,11 @@ def here(backend, monkeypatch):
     return Here(backend, user, site, make_session, make_session())
 
 
+def limit_running(here, most):
+    with here.backend.database.writing() as connection:
+        connection.exec_driver_sql(f"UPDATE Cluster SET max_running = {most}")
+
+
 def test_an_array_of_an_earlier_version_is_found_by_its_name(here):
     """It stored the number only after its second job."""
     job = here.submit(4)
@@ -239,6 +244,41 @@ def test_what_the_cluster_refuses_at_once_fails(here):
     assert not here.process()
     assert here.job.job_state is EntityState.FAILED
     assert "it could not be submitted: The cluster did not accept the job: sbatch" in here.reasons()[-1]
+
+
+@pytest.mark.parametrize(("most", "room", "limits"), [(3, 10**6, [3]), (3, 10, [3]), (10, 2, [2]), (10, 12, [10])])
+def test_no_more_tasks_run_than_the_cluster_allows(here, most, room, limits):
+    limit_running(here, most)
+    here.site.room = room
+    here.submit(20)
+    here.process()
+    assert [array.limit for array in here.site.arrays] == limits
+
+
+def test_running_tasks_are_divided_among_arrays(here):
+    limit_running(here, 6)
+    here.site.room = 4
+    here.submit(16)
+    here.process()
+    assert [(array.size, array.limit) for array in here.site.arrays] == [(4, 4)]
+    here.site.room = 10**6
+    here.restart()
+    here.process()
+    assert [(array.size, array.limit) for array in here.site.arrays] == [(4, 4), (12, 2)]
+
+
+def test_the_next_array_waits_until_tasks_may_run(here):
+    limit_running(here, 3)
+    here.session._memory.array_limit = 4
+    here.submit(8)
+    here.process()
+    note = "4 of 8 tasks are submitted; The cluster ares runs at most 3 tasks of a simulation at once"
+    assert here.job.queue_note == f"{note}; busy; position 3 of 7 in the queue"
+    here.process()
+    assert len(here.site.arrays) == 1
+    here.site.arrays[0].is_listed = False
+    here.process()
+    assert [(array.size, array.limit) for array in here.site.arrays] == [(4, 3), (4, 3)]
 
 
 @pytest.mark.parametrize(
