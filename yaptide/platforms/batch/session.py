@@ -105,7 +105,8 @@ class _Memory:
     `settled`: jobs with nothing left on the cluster but their folder; `overdue`: since when (monotonic clock) a task is
     over without a report; `orphans`: `job_id` of deleted simulations whose folders are still there; `swept`: whether
     orphans of earlier processes were searched for. `full`: jobs of which the cluster accepted not all tasks, with its
-    words, the number of jobs that the account had then, and the time; `array_limit`: the most tasks of an array;
+    words, the number of jobs that the account had then, and the time; `sizes`: tasks of the last array of such a job
+    that the cluster accepted, 0 for none; `array_limit`: the most tasks of an array;
     `uncollected`: jobs whose collect job was refused; `positions` in the queue, and their time; `accounts_due`: when to
     query accounting records again; `warning`: the last one in the log.
     """
@@ -115,6 +116,7 @@ class _Memory:
     orphans: set[str] = field(default_factory=set)
     swept: bool = False
     full: dict[int, tuple[str, int, float]] = field(default_factory=dict)
+    sizes: dict[int, int] = field(default_factory=dict)
     array_limit: int | None = None
     uncollected: set[int] = field(default_factory=set)
     positions: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -160,6 +162,7 @@ class ClusterSession:
             self._memory.settled.discard(job.id)
             self._memory.uncollected.discard(job.id)
             self._memory.full.pop(job.id, None)
+            self._memory.sizes.pop(job.id, None)
 
     def process_jobs(self, jobs: list[Job]) -> bool:
         """Submit, follow and clean up these jobs once; returns False after an error that may be transient."""
@@ -283,6 +286,7 @@ class ClusterSession:
         except NotFound:  # it ended meanwhile, or was deleted
             return
         self._memory.full.pop(job.id, None)
+        self._memory.sizes.pop(job.id, None)
         self._submit_collect(access, job, folder, arrays, infos)
 
     def _note_full(self, job: Job, note: str, alive: int) -> None:
@@ -343,16 +347,19 @@ class ClusterSession:
                 limit = self._scheduler.find_array_limit(access.ssh)
                 size = self._memory.array_limit = limit if limit and limit < size else size // 2
             except QueueFull:
-                if size == 1:
+                size = self._memory.sizes[job.id] = size // 2
+                if not size:
                     raise
-                size //= 2
 
     def _choose_size(self, job: Job, rest: range) -> int:
         """How many of the tasks `rest` to submit first."""
         for array in batch.list_arrays(self._backend, job):
             if array.first == rest.start:  # its number was lost: only its own lock prevents that it is submitted again
                 return array.size
-        return min(len(rest), self._memory.array_limit or len(rest))
+        size = min(len(rest), self._memory.array_limit or len(rest))
+        if job.id in self._memory.sizes:
+            size = min(size, max(1, 2 * self._memory.sizes[job.id]))
+        return size
 
     def _try_array(self, access: _Access, job: Job, folder: str, array: Array, most_at_once: int | None) -> Array:
         """Submit an array; raises as `_submit_array`. QueueFull and ArrayTooLarge mean that fewer may be accepted."""
@@ -369,6 +376,8 @@ class ClusterSession:
             raise
         submitted = Array(array.first, array.size, number)
         batch.store_array(self._backend, job, submitted)
+        if job.id in self._memory.sizes:
+            self._memory.sizes[job.id] = array.size
         return submitted
 
     def _submit_collect(self, access: _Access, job: Job, folder: str, arrays: list[Array], infos: _JobInfos) -> None:

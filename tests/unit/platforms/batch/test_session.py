@@ -308,6 +308,21 @@ def test_positions_in_the_queue_are_not_needed(here, error):
     assert here.job.queue_note == "busy"
 
 
+def test_a_full_queue_is_not_tried_at_all_sizes_again(here):
+    here.site.room = 5
+    here.submit(100)
+    here.process()
+    assert sum(array.size for array in here.site.arrays) == 5
+    here.site.arrays[0].is_listed = False  # 3 tasks have ended
+    here.site.sizes = []
+    here.process()
+    assert here.site.sizes == [1, 2, 4, 2, 1]
+    here.site.arrays[1].is_listed = False
+    here.site.room, here.site.sizes = 10**6, []
+    here.process()
+    assert here.site.sizes == [1, 2, 4, 8, 16, 32, 29]
+
+
 def test_words_of_the_cluster_do_not_fill_the_history(here):
     here.submit(2)
     for load in range(3):
