@@ -7,6 +7,7 @@ from typing import IO, Any, Protocol
 
 from yaptide_client.errors import NotFound, Unavailable
 from yaptide_client.states import FINAL_STATES
+from yaptide_client.terminal import format_line
 
 #: Simulations of one request of `GET /watch`.
 _AT_ONCE = 100
@@ -68,7 +69,7 @@ def _has_ended(shown: Mapping[str, Any] | None) -> bool:
 def _describe_rest(left: Sequence[str], known: Mapping[str, Any], timeout: float) -> str:
     first = known[left[0]]
     more = f", and {len(left) - 1} more have not ended," if len(left) > 1 else ""
-    reason = f": {first['waiting']}" if first.get("waiting") else ""
+    reason = f": {format_line(first['waiting'])}" if first.get("waiting") else ""
     return f"{left[0]} is {first['job_state']}{more} after {timeout:g} seconds{reason}"
 
 
@@ -90,7 +91,7 @@ def show_progress(out: IO[str] | None = None) -> Callable[[Mapping[str, Any]], N
             stream.write(f"\r\x1b[K[{'#' * done}{'.' * (20 - done)}] {text}{ends}")
         elif step != last[0]:
             reason = row.get("reason") or row.get("waiting")
-            stream.write(f"{text}{f': {reason}' if reason else ''}\n")
+            stream.write(f"{text}{f': {format_line(reason)}' if reason else ''}\n")
         last[0] = step
         stream.flush()
 

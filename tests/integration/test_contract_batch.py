@@ -259,6 +259,16 @@ def test_remarks_are_made_once_and_refusals_end_it(backend, kim, node):
     assert batch.list_unfinished(backend) == []
 
 
+@pytest.mark.parametrize("number", [None, 7])
+def test_what_may_be_on_the_cluster_is_not_refused(backend, kim, node, number):
+    """The stored state decides: what the driver knows may be older than its own submission."""
+    batch.store_array(backend, node.job, batch.Array(1, 1, number))
+    assert not batch.refuse_submission(backend, node.job, "the certificate expired")
+    assert state(kim, node.job.job_id)["job_state"] == "PENDING"
+    batch.remove_array(backend, node.job, batch.Array(1, 1, number))
+    assert batch.refuse_submission(backend, node.job, "no such partition") is (number is None)
+
+
 def test_a_node_cannot_say_which_folder_and_jobs_are_its_own(backend, node):
     report = {"sim_id": node.job.id, "update_key": node.key, "job_dir": "/of/others", "array_id": 1, "collect_id": 2}
     assert node.client.post("/jobs", json=report).status_code == 202

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from yaptide.domain.states import EntityState
 from yaptide.domain.units import format_bytes as format_bytes
+from yaptide_client.terminal import escape_control as escape_control, format_line
 
 if TYPE_CHECKING:  # db_manage.py runs without the packages that this needs
     from yaptide.admin.targets import TaskProgress
@@ -52,9 +53,7 @@ def print_message(text: str) -> None:
 
 def print_error(text: str) -> None:
     """Print an error to standard error, in one line."""
-    err.print(
-        f"Error: {escape_control(' '.join(text.split()))}", markup=False, highlight=False, style="red", soft_wrap=True
-    )
+    err.print(f"Error: {format_line(text)}", markup=False, highlight=False, style="red", soft_wrap=True)
 
 
 def print_json(document: Any) -> None:
@@ -92,11 +91,6 @@ def _cell(value: object) -> Text:
     if isinstance(value, Text):
         return value
     return Text("" if value is None else escape_control(str(value)))
-
-
-def escape_control(text: str) -> str:
-    """Replace control characters other than newline and tab by spaces, so that text cannot control the terminal."""
-    return "".join(character if character.isprintable() or character in "\n\t" else " " for character in text)
 
 
 def print_facts(facts: dict[str, object], title: str) -> None:

@@ -40,7 +40,6 @@ class Job:
     options: str
     queue_note: str | None
     cluster_name: str
-    tasks: int
 
     @property
     def has_ended(self) -> bool:
@@ -88,9 +87,15 @@ def list_arrays(backend: Backend, job: Job) -> list[Array]:
     """Return the arrays of a simulation, in order of their tasks."""
     with backend.database.reading() as connection:
         arrays = [Array(*row) for row in batch.list_arrays(connection, job.id)]
-    if not arrays and job.array_id is not None:  # submitted by an earlier version
-        return [Array(1, job.tasks, job.array_id)]
+        if not arrays and job.array_id is not None:  # submitted by an earlier version
+            return [Array(1, batch.count_tasks(connection, job.id), job.array_id)]
     return arrays
+
+
+def count_tasks(backend: Backend, job: Job) -> int:
+    """Return the number of tasks of a simulation."""
+    with backend.database.reading() as connection:
+        return batch.count_tasks(connection, job.id)
 
 
 @retry_contended
@@ -110,7 +115,7 @@ def store_array(backend: Backend, job: Job, array: Array) -> None:
 
 @retry_contended
 def remove_array(backend: Backend, job: Job, array: Array) -> None:
-    """Remove an array that the cluster did not accept."""
+    """Remove an array that the cluster did not accept; nothing happens if it is not stored."""
     with backend.database.writing() as connection:
         batch.set_array(connection, job.id, array.first, None, None)
 
@@ -153,12 +158,16 @@ def add_note(backend: Backend, job: Job, text: str) -> None:
 
 
 @retry_contended
-def refuse_submission(backend: Backend, job: Job, reason: str) -> None:
-    """Mark a simulation that cannot be submitted as FAILED."""
+def refuse_submission(backend: Backend, job: Job, reason: str) -> bool:
+    """Mark a simulation that cannot be submitted as FAILED, unless some of its tasks may be on the cluster (False)."""
     with backend.database.writing() as connection:
         simulation = transitions.lock_simulation(connection, job.id)
-        if simulation is not None:
-            lifecycle.end_simulation(connection, simulation, EntityState.FAILED, Audit(DRIVER, utc_now(), reason))
+        if simulation is None:
+            return True
+        if batch.has_arrays(connection, job.id):
+            return False
+        lifecycle.end_simulation(connection, simulation, EntityState.FAILED, Audit(DRIVER, utc_now(), reason))
+        return True
 
 
 @retry_contended

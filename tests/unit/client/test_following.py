@@ -117,3 +117,17 @@ def test_progress_is_a_bar_on_a_terminal_and_few_lines_elsewhere():
         "a: RUNNING, 50% of 10 primaries",
         "a: FAILED, 50% of 10 primaries: no beam",
     ]
+
+
+def test_text_of_a_cluster_cannot_control_the_terminal(clock):
+    """Reasons contain text that a cluster prints: it stays in its line, without control characters."""
+    hostile = "busy\x1b]0;title\x07\x9b2J\r\nb: COMPLETED"
+    out = io.StringIO()
+    show = following.show_progress(out)
+    show(row("a", "PENDING", waiting=hostile))
+    show(row("a", "FAILED", reason=hostile))
+    first, second = out.getvalue().splitlines()
+    assert first == "a: PENDING, 0% of 10 primaries: busy ]0;title 2J b: COMPLETED"
+    assert second.endswith(": busy ]0;title 2J b: COMPLETED")
+    with pytest.raises(Unavailable, match=r"a is PENDING after 5 seconds: busy \]0;title 2J b: COMPLETED$"):
+        watch(Server([row("a", "PENDING", waiting=hostile)]), "a", timeout=5)

@@ -24,7 +24,6 @@ def list_unfinished(connection: Connection, place: str) -> list[Record]:
             *(SIMULATION.c[name] for name in columns),
             *(BATCH_SIMULATION.c[name] for name in ("job_dir", "array_id", "collect_id", "options", "queue_note")),
             CLUSTER.c.cluster_name,
-            select(func.count()).where(TASK.c.simulation_id == SIMULATION.c.id).scalar_subquery(),
         )
         .join(BATCH_SIMULATION, BATCH_SIMULATION.c.id == SIMULATION.c.id)
         .join(CLUSTER, CLUSTER.c.id == BATCH_SIMULATION.c.cluster_id)
@@ -51,6 +50,19 @@ def list_arrays(connection: Connection, simulation_id: int) -> list[tuple[int, i
     columns = ("first_task", "tasks", "array_id")
     query = select(*(BATCH_ARRAY.c[name] for name in columns)).where(BATCH_ARRAY.c.simulation_id == simulation_id)
     return [(first, tasks, number) for first, tasks, number in connection.execute(query.order_by("first_task"))]
+
+
+def has_arrays(connection: Connection, simulation_id: int) -> bool:
+    """Return whether an array of a simulation was submitted, or is being submitted."""
+    numbered = BATCH_SIMULATION.c.array_id.is_not(None)
+    stored = exists().where(BATCH_ARRAY.c.simulation_id == simulation_id)
+    row = exists().where(BATCH_SIMULATION.c.id == simulation_id, numbered | stored)
+    return bool(connection.scalar(select(row)))
+
+
+def count_tasks(connection: Connection, simulation_id: int) -> int:
+    """Return the number of tasks of a simulation."""
+    return connection.scalar(select(func.count()).where(TASK.c.simulation_id == simulation_id)) or 0
 
 
 def set_array(connection: Connection, simulation_id: int, first: int, tasks: int | None, number: int | None) -> None:

@@ -9,17 +9,17 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from yaptide.domain.errors import (
-    ClusterRefused,
     ClusterUnavailable,
     InvalidInput,
     NotFound,
+    TooLarge,
     Unavailable,
     YaptideError,
 )
@@ -30,13 +30,14 @@ from yaptide.platforms.batch.schedulers import get_scheduler
 from yaptide.platforms.batch.schedulers.base import (
     ArrayTooLarge,
     JobInfo,
+    JobRefused,
     JobRequest,
     NoAccounts,
     QueueFull,
     Scheduler,
     name_log,
 )
-from yaptide.platforms.batch.ssh import Connections, Login, Server, SshSession
+from yaptide.platforms.batch.ssh import Connections, Finished, Login, Server, SshSession
 from yaptide.services import batch, clusters, output_upload, tasks
 from yaptide.services.backend import Backend, utc_now
 from yaptide.services.batch import Array, Job, Open
@@ -54,7 +55,7 @@ GRACE = 30.0
 FORGOTTEN = "the cluster no longer knows it"
 _QUIET = 5.0
 _LOG_TAIL = 256 * 1024
-_TRANSIENT = (ClusterUnavailable, Unavailable)
+_TRANSIENT = (ClusterUnavailable, TooLarge, Unavailable)
 #: Seconds between two attempts to submit more tasks than the account may have, two queries of positions in the queue,
 #: and two queries of accounting records that could not be read.
 _RETRY_FULL, _RETRY_POSITIONS, _RETRY_ACCOUNTS = 60.0, 60.0, 600.0
@@ -72,6 +73,9 @@ cat "$lock/part"
 if [ $code = 0 ]; then mv "$lock/part" "$lock/answer"; else rm -rf -- "$lock"; fi
 exit $code
 """
+#: Prints the answers of submissions of arrays that succeeded, each line after the name of its file.
+_LIST_ANSWERS = 'cd -- "$1" 2>/dev/null && grep . /dev/null array-*.lock/answer 2>/dev/null; true'
+_ANSWER = re.compile(r"array-([0-9]{1,7})-([0-9]{1,7})\.lock/answer:(.*)", re.ASCII)
 #: Prints why a folder cannot be written.
 _TRY_TO_WRITE = 'mkdir -p -- "$1" && printf %4096s x >"$1/.written" && rm -f -- "$1/.written"'
 #: Finds a program as job scripts do, between marks: the prologue may print text, and start-up files of bash too.
@@ -101,7 +105,8 @@ class _Memory:
     `settled`: jobs with nothing left on the cluster but their folder; `overdue`: since when (monotonic clock) a task is
     over without a report; `orphans`: `job_id` of deleted simulations whose folders are still there; `swept`: whether
     orphans of earlier processes were searched for. `full`: jobs of which the cluster accepted not all tasks, with its
-    words, the number of jobs that the account had then, and the time; `array_limit`: the most tasks of an array;
+    words, the number of jobs that the account had then, and the time; `sizes`: tasks of the last array of such a job
+    that the cluster accepted, 0 for none; `array_limit`: the most tasks of an array;
     `uncollected`: jobs whose collect job was refused; `positions` in the queue, and their time; `accounts_due`: when to
     query accounting records again; `warning`: the last one in the log.
     """
@@ -111,6 +116,7 @@ class _Memory:
     orphans: set[str] = field(default_factory=set)
     swept: bool = False
     full: dict[int, tuple[str, int, float]] = field(default_factory=dict)
+    sizes: dict[int, int] = field(default_factory=dict)
     array_limit: int | None = None
     uncollected: set[int] = field(default_factory=set)
     positions: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -156,6 +162,7 @@ class ClusterSession:
             self._memory.settled.discard(job.id)
             self._memory.uncollected.discard(job.id)
             self._memory.full.pop(job.id, None)
+            self._memory.sizes.pop(job.id, None)
 
     def process_jobs(self, jobs: list[Job]) -> bool:
         """Submit, follow and clean up these jobs once; returns False after an error that may be transient."""
@@ -179,7 +186,7 @@ class ClusterSession:
             followed = [job for job in unfinished if self._is_followed(job)]
             if submitted:  # a job that ended meanwhile must be seen
                 query_time, infos = self._query_queue(access)
-        except ClusterUnavailable as error:
+        except YaptideError as error:
             self._explain_error(jobs, error)
             return False
         for job in followed:
@@ -204,19 +211,20 @@ class ClusterSession:
         return _Access(cluster, self._connections.open_session(server, login))
 
     def _explain_error(self, jobs: list[Job], error: YaptideError) -> None:
-        """Note the error in the history of the jobs; jobs not submitted yet fail unless the error is transient."""
+        """Note the error for the users of the jobs; jobs not submitted yet fail unless the error is transient."""
         if self._stop.is_set():  # this process closed the connection
             return
         self._warn_once(str(error))
         for job in jobs:
             if job.has_ended:
                 continue
-            if job.array_id is None and not isinstance(error, _TRANSIENT):
-                batch.refuse_submission(self._backend, job, f"it could not be submitted: {error}")
-            elif not isinstance(error, Unavailable):
-                text = f"the cluster cannot be used; retrying: {error}"
-                batch.add_note(self._backend, job, text)
-                self._store_note(job, text)
+            is_final = job.array_id is None and not isinstance(error, _TRANSIENT)
+            if is_final and batch.refuse_submission(self._backend, job, f"it could not be submitted: {error}"):
+                continue
+            if not isinstance(error, Unavailable):
+                text = "the cluster cannot be used; retrying"
+                batch.add_note(self._backend, job, f"{text}: {_own_words(error)}")
+                self._store_note(job, f"{text}: {error}")
 
     def _warn_once(self, text: str) -> None:
         """Log a warning unless it is the same as the last one: an account may stay unusable for months."""
@@ -259,75 +267,117 @@ class ClusterSession:
         key = batch.claim_submission(self._backend, job, folder)
         if key is None:
             return
-        arrays = self._recover_arrays(job, infos)
+        count = batch.count_tasks(self._backend, job)
+        arrays = self._recover_arrays(access, job, folder, count, infos)
         if not arrays:
             files, shares = batch.input_of(self._backend, job)
             self._upload_bundle(access, job, folder, key, files, shares)
-        known = len(arrays)
+        alive = [array for array in arrays if array.number in _alive(infos)]
+        known = len(alive)
         try:
-            while sum(array.size for array in arrays) < job.tasks:
-                arrays.append(self._submit_array(access, job, folder, arrays[-1].tasks.stop if arrays else 1))
+            while rest := range(arrays[-1].tasks.stop if arrays else 1, count + 1):
+                alive.append(self._submit_array(access, job, folder, rest, alive))
+                arrays.append(alive[-1])
         except QueueFull as error:
-            self._note_full(job, arrays, error, _count_alive(infos) + sum(array.size for array in arrays[known:]))
+            submitted = sum(array.size for array in arrays)
+            note = f"{submitted} of {count} tasks are submitted; {error}" if submitted else str(error)
+            self._note_full(job, note, _count_alive(infos) + sum(array.size for array in alive[known:]))
             return
         except NotFound:  # it ended meanwhile, or was deleted
             return
         self._memory.full.pop(job.id, None)
+        self._memory.sizes.pop(job.id, None)
         self._submit_collect(access, job, folder, arrays, infos)
 
-    def _note_full(self, job: Job, arrays: list[Array], error: QueueFull, alive: int) -> None:
+    def _note_full(self, job: Job, note: str, alive: int) -> None:
         """Note that the cluster accepts no more tasks, while the account has `alive` of them."""
-        submitted = sum(array.size for array in arrays)
-        note = f"{submitted} of {job.tasks} tasks are submitted; {error}" if submitted else str(error)
         self._memory.full[job.id] = (note, alive, time.monotonic())
         self._store_note(job, note)
 
-    def _recover_arrays(self, job: Job, infos: _JobInfos) -> list[Array]:
-        """The arrays that the cluster has accepted, also those whose number was lost."""
-        arrays = []
-        for array in batch.list_arrays(self._backend, job):
-            numbers = [info.job for info in infos.values() if _is_of(info, job.job_id) and info.index in array.tasks]
-            if array.number is not None:
+    def _recover_arrays(self, access: _Access, job: Job, folder: str, count: int, infos: _JobInfos) -> list[Array]:
+        """The arrays that the cluster has accepted, also those whose number was lost.
+
+        A number is lost if a process dies, or with a backup that is older; jobs in the queue and the answers in the
+        folder still have it. Without any row, a job in the queue is of an earlier version, which submitted one array.
+        """
+        stored = batch.list_arrays(self._backend, job)
+        arrays = [array for array in stored if array.number is not None]
+        lost = [_find_in_queue(job, array, infos) for array in stored if array.number is None]
+        next_task = arrays[-1].tasks.stop if arrays else 1
+        if next_task <= count:
+            lost += self._list_accepted(access, folder)
+        if not stored:
+            lost.append(_find_in_queue(job, Array(1, count, None), infos, exact=True))
+        for array in lost:
+            if array.number is not None and array.first == next_task and array.tasks.stop <= count + 1:
+                batch.store_array(self._backend, job, array)
                 arrays.append(array)
-            elif numbers:
-                arrays.append(Array(array.first, array.size, min(numbers)))
-                batch.store_array(self._backend, job, arrays[-1])
-            else:
-                batch.remove_array(self._backend, job, array)
+                next_task = array.tasks.stop
         return arrays
 
-    def _submit_array(self, access: _Access, job: Job, folder: str, first: int) -> Array:
-        """Submit the tasks from `first` on, or fewer; raises QueueFull if the cluster does not accept even one."""
-        size = min(job.tasks - first + 1, self._memory.array_limit or job.tasks)
+    def _list_accepted(self, access: _Access, folder: str) -> list[Array]:
+        """The arrays whose acceptance is recorded in the folder of a job, in order of their tasks."""
+        texts: dict[tuple[int, int], str] = {}
+        for line in access.ssh.run_command("sh", "-c", _LIST_ANSWERS, "sh", folder).text.splitlines():
+            if match := _ANSWER.fullmatch(line):
+                key = (int(match[1]), int(match[2]))
+                texts[key] = f"{texts.get(key, '')}{match[3]}\n"
+        arrays = []
+        for (first, size), text in sorted(texts.items()):
+            with suppress(ClusterUnavailable):  # no number in it
+                number = self._scheduler.parse_job_number(Finished(0, text.encode(), b""))
+                arrays.append(Array(first, size, number))
+        return arrays
+
+    def _submit_array(self, access: _Access, job: Job, folder: str, rest: range, alive: Iterable[Array]) -> Array:
+        """Submit the tasks `rest`, or only the first of them, while the arrays `alive` have not ended.
+
+        Raises QueueFull if the cluster does not accept even one, or runs as many as it may; ArrayTooLarge if it accepts
+        no arrays at all; NotFound if the simulation has ended or was deleted; ClusterRefused, and ClusterUnavailable,
+        after which the array may exist.
+        """
+        most = _free_places(access.cluster, alive)
+        size = self._choose_size(job, rest)
         while True:
             try:
-                return self._try_array(access, job, folder, Array(first, size, None))
+                return self._try_array(access, job, folder, Array(rest.start, size, None), most)
             except ArrayTooLarge:
                 if size == 1:
                     raise
                 limit = self._scheduler.find_array_limit(access.ssh)
                 size = self._memory.array_limit = limit if limit and limit < size else size // 2
             except QueueFull:
-                if size == 1:
+                size = self._memory.sizes[job.id] = size // 2
+                if not size:
                     raise
-                size //= 2
 
-    def _try_array(self, access: _Access, job: Job, folder: str, array: Array) -> Array:
-        # If the number is lost, the array is found by its name.
-        batch.store_array(self._backend, job, array)
+    def _choose_size(self, job: Job, rest: range) -> int:
+        """How many of the tasks `rest` to submit first."""
+        for array in batch.list_arrays(self._backend, job):
+            if array.first == rest.start:  # its number was lost: only its own lock prevents that it is submitted again
+                return array.size
+        size = min(len(rest), self._memory.array_limit or len(rest))
+        if job.id in self._memory.sizes:
+            size = min(size, max(1, 2 * self._memory.sizes[job.id]))
+        return size
+
+    def _try_array(self, access: _Access, job: Job, folder: str, array: Array, most_at_once: int | None) -> Array:
+        """Submit an array; raises as `_submit_array`. QueueFull and ArrayTooLarge mean that fewer may be accepted."""
         request = _make_request(self._scheduler, access.cluster, job, folder, "array")
-        limit = access.cluster.max_running
-        if limit is not None:
-            limit = max(1, limit * array.size // job.tasks)
+        limit = None if most_at_once is None else min(array.size, most_at_once)
         command = self._scheduler.array_command(request, f"{folder}/array.sh", array.tasks, limit)
         lock = f"{folder}/array-{array.first}-{array.size}.lock"
+        # If the number is lost, the array is found by its name, or by the answer in its lock.
+        batch.store_array(self._backend, job, array)
         try:
             number = submit_once(self._scheduler, access.ssh, lock, command)
-        except (QueueFull, ClusterRefused):
+        except (QueueFull, JobRefused):
             batch.remove_array(self._backend, job, array)
             raise
         submitted = Array(array.first, array.size, number)
         batch.store_array(self._backend, job, submitted)
+        if job.id in self._memory.sizes:
+            self._memory.sizes[job.id] = array.size
         return submitted
 
     def _submit_collect(self, access: _Access, job: Job, folder: str, arrays: list[Array], infos: _JobInfos) -> None:
@@ -340,9 +390,10 @@ class ClusterSession:
                 request = _make_request(self._scheduler, access.cluster, job, folder, "collect")
                 command = self._scheduler.collect_command(request, f"{folder}/collect.sh", after)
                 numbers = [submit_once(self._scheduler, access.ssh, f"{folder}/collect.lock", command)]
-        except (QueueFull, ClusterRefused) as error:
-            note = f"the job that collects results was not accepted, so they are fetched over SSH: {error}"
-            batch.add_note(self._backend, job, note)
+        except (QueueFull, JobRefused) as error:
+            log.warning("%s: the job that collects results was not accepted: %s", self._cluster_name, error)
+            note = "the job that collects results was not accepted, so they are fetched over SSH"
+            batch.add_note(self._backend, job, f"{note}: {_own_words(error)}")
         if numbers:  # if this is lost, the job is found by its name
             batch.note_job(self._backend, job, collect_id=min(numbers))
         else:
@@ -442,7 +493,10 @@ class ClusterSession:
         """The best position of waiting jobs in the queue; None if it is unknown."""
         if time.monotonic() >= self._memory.positions_due:
             self._memory.positions_due = time.monotonic() + _RETRY_POSITIONS
-            self._memory.positions = self._scheduler.query_positions(access.ssh)
+            try:
+                self._memory.positions = self._scheduler.query_positions(access.ssh)
+            except YaptideError:  # such as a list that is too long: nothing else needs it
+                self._memory.positions = {}
         known = [self._memory.positions[job] for job in {info.job for info in waiting} & self._memory.positions.keys()]
         if not known:
             return None
@@ -614,6 +668,32 @@ def _make_request(scheduler: Scheduler, cluster: Cluster, job: Job, folder: str,
 def _is_of(info: JobInfo, job_id: str) -> bool:
     """Whether a job has the name of a simulation."""
     return info.name == job_id or info.name.startswith(f"{job_id}.")
+
+
+def _find_in_queue(job: Job, array: Array, infos: _JobInfos, *, exact: bool = False) -> Array:
+    """The array with its number in the queue, or as it is; `exact`: the job must have the name of the simulation."""
+    named = [info for info in infos.values() if (info.name == job.job_id if exact else _is_of(info, job.job_id))]
+    numbers = [info.job for info in named if info.index in array.tasks]
+    return Array(array.first, array.size, min(numbers, default=None))
+
+
+def _free_places(cluster: Cluster, alive: Iterable[Array]) -> int | None:
+    """How many tasks of the next array may run at once beside the arrays `alive`; None for any number.
+
+    An array counts as many as it could run if it had been the first. Raises QueueFull if there is no free place.
+    """
+    most = cluster.max_running
+    if most is None:
+        return None
+    free = most - sum(min(array.size, most) for array in alive)
+    if free <= 0:
+        raise QueueFull(f"The cluster {cluster.cluster_name} runs at most {most} tasks of a simulation at once")
+    return free
+
+
+def _own_words(error: YaptideError) -> str:
+    """What an error says without the words of the cluster after its first colon, which may differ each time."""
+    return str(error).partition(": ")[0]
 
 
 def _alive(infos: _JobInfos) -> set[int]:

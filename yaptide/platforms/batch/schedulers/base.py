@@ -27,7 +27,11 @@ class QueueFull(ClusterUnavailable):
     """The account may not submit so many jobs for now: fewer may be accepted, and more when others have ended."""
 
 
-class ArrayTooLarge(ClusterRefused):
+class JobRefused(ClusterRefused):
+    """The batch system itself rejects the job, which does not exist: this is final."""
+
+
+class ArrayTooLarge(JobRefused):
     """The cluster does not accept an array with so many tasks."""
 
 
@@ -147,7 +151,7 @@ class Scheduler(Protocol):
     def parse_job_number(self, answer: Answer) -> int:
         """The job number in the answer to one of the three commands above.
 
-        Raises ClusterRefused, which is final, QueueFull, ArrayTooLarge, and ClusterUnavailable. After
+        Raises JobRefused, which is final, QueueFull, ArrayTooLarge, and ClusterUnavailable. After
         ClusterUnavailable the job may exist: see `find_jobs`.
         """
 

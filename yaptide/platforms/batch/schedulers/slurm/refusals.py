@@ -6,8 +6,8 @@ the site's submission plugin.
 
 import re
 
-from yaptide.domain.errors import ClusterRefused, ClusterUnavailable
-from yaptide.platforms.batch.schedulers.base import Answer, ArrayTooLarge, QueueFull
+from yaptide.domain.errors import ClusterUnavailable
+from yaptide.platforms.batch.schedulers.base import Answer, ArrayTooLarge, JobRefused, QueueFull
 
 _FAILED = re.compile(r"Batch job submission failed: (.*)", re.IGNORECASE)
 _SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*Submit\w*", re.IGNORECASE)
@@ -28,8 +28,8 @@ _WRONG = re.compile(
 _PLUGIN = re.compile(r"sbatch: error: (?!If munged|Munge|authentication|slurm_|Batch job|auth_)")
 
 
-def make_refusal(answer: Answer) -> ClusterRefused | ClusterUnavailable:
-    """The error for a failed `sbatch`: ClusterRefused or ArrayTooLarge if that is final, else ClusterUnavailable."""
+def make_refusal(answer: Answer) -> JobRefused | ClusterUnavailable:
+    """The error for a failed `sbatch`: JobRefused or ArrayTooLarge if that is final, else ClusterUnavailable."""
     text = answer.complaint
     failed = _FAILED.search(text)
     refused = f"The cluster did not accept the job: {text}"
@@ -39,7 +39,7 @@ def make_refusal(answer: Answer) -> ClusterRefused | ClusterUnavailable:
         return ArrayTooLarge(refused)
     if failed is not None:
         says_why = failed[1] == "Unspecified error" and _PLUGIN.search(text) is not None
-        return ClusterRefused(refused) if says_why or not _PASSING.search(failed[1]) else ClusterUnavailable(refused)
+        return JobRefused(refused) if says_why or not _PASSING.search(failed[1]) else ClusterUnavailable(refused)
     if answer.exit_code not in (126, 127) and _WRONG.search(text) and not _PASSING.search(text):
-        return ClusterRefused(refused)
+        return JobRefused(refused)
     return ClusterUnavailable(refused)
