@@ -13,16 +13,17 @@ from typing import NamedTuple
 
 from yaptide.domain.errors import SimulationFailed
 from yaptide.domain.estimators import Estimator, TaskOutput
-from yaptide.simulators.base import OUTPUT_LOG, InputFiles
+from yaptide.simulators.base import OUTPUT_LOG, InputFiles, find_logs
 from yaptide.simulators.output_files import read_output_files
 from yaptide.simulators.programs import RangedProgram
-from yaptide.simulators.text import BASE64, decode_base64
+from yaptide.simulators.text import BASE64, decode_base64, quote_word
 from yaptide_client.extras import require_extra
 
 #: Names of input files do not begin with a dot.
 _TASK = ".yaptide-task.json"
 _TAIL = 256 * 1024
 _MOST_REASON = 300
+_LONGEST_LINE = 4096
 
 
 class LicensedProgram(RangedProgram):
@@ -48,23 +49,25 @@ class LicensedProgram(RangedProgram):
 
     def require_end(self, folder: Path, exit_code: int, patterns: Iterable[str], end: str) -> None:
         """Raise SimulationFailed unless a log file that matches one of `patterns` has a line that matches `end`."""
-        logs = [_tail(path) for pattern in patterns for path in sorted(folder.glob(pattern))]
-        if any(re.search(end, text, re.MULTILINE) for text in logs):
-            return
-        lines = [line.strip() for text in [*logs, _tail(folder / OUTPUT_LOG)] for line in text.splitlines()]
-        last = next((line for line in reversed(lines) if line), "")
+        last = ""
+        for path in find_logs(folder, patterns):
+            text = _tail(path)
+            if re.search(end, text, re.MULTILINE):
+                return
+            last = _last_line(text) or last
+        last = _last_line(_tail(folder / OUTPUT_LOG)) or last
         said = f"; its last words: {last[:_MOST_REASON]}" if last else ""
         raise SimulationFailed(f"{self.title} did not run to its end (exit code {exit_code}){said}")
 
     def require_outputs(self, expected: Iterable[str], written: Sequence["Written"]) -> None:
         """Raise SimulationFailed unless each expected output was written once."""
         counts = Counter(output.name for output in written)
-        if missing := [name for name in expected if not counts[name]]:
+        if missing := [quote_word(name) for name in expected if not counts[name]]:
             raise SimulationFailed(f"{self.title} has not written {', '.join(missing[:5])}")
         if not written:
             raise SimulationFailed(f"{self.title} has not written any output")
         if twice := [name for name, count in counts.items() if count > 1]:
-            raise SimulationFailed(f"{self.title} has written {twice[0]} more than once")
+            raise SimulationFailed(f"{self.title} has written {quote_word(twice[0])} more than once")
 
     def read_files(
         self, written: Sequence["Written"], folder: Path, primaries: int, version_key: str = ""
@@ -121,9 +124,18 @@ def write_task(files: InputFiles, primaries: int, outputs: Iterable[str], folder
 
 
 def read_task(folder: Path) -> Task:
-    """Return what the task in `folder` was prepared for."""
-    document = json.loads((folder / _TASK).read_text())
-    return Task(document["primaries"], tuple(document["outputs"]), tuple(document["inputs"]))
+    """Return what the task in `folder` was prepared for; raise SimulationFailed if the run has changed that file."""
+    try:
+        document = json.loads((folder / _TASK).read_bytes())
+        return Task(document["primaries"], tuple(document["outputs"]), tuple(document["inputs"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        raise SimulationFailed(f"its run has changed or removed {_TASK}") from None
+
+
+def _last_line(text: str) -> str:
+    """Return the end of the last line that is not blank; empty if there is none."""
+    lines = text.rstrip()[-_LONGEST_LINE:].splitlines()
+    return lines[-1].strip() if lines else ""
 
 
 def _tail(path: Path) -> str:

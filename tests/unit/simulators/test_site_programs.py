@@ -4,6 +4,7 @@ import json
 import os
 import re
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from yaptide.domain.merging import PagesDiffer, merge_pages
 from yaptide.persistence import task_outputs
 from yaptide.platforms.direct import running
 from yaptide.platforms.direct.running import Job, run_task
-from yaptide.simulators import get_simulator, output_files
+from yaptide.simulators import get_simulator, licensed, output_files, programs
 from yaptide.simulators.base import OUTPUT_LOG, Installation
 from yaptide.simulators.fluka.sample import SAMPLE as FLUKA
 from yaptide.simulators.output_files import read_output_files
@@ -36,6 +37,7 @@ READERS = {
     "fluka": lambda folder: fluka.read_deck(next(folder.glob("*.inp")).read_text()),
     "topas": lambda folder: topas.read_deck(max(folder.glob("*.txt"))),
 }
+tail = licensed._tail
 CELL = ("MSH", "Cell", [0.0] * 3, [1.0] * 3, [1] * 3)
 
 
@@ -209,6 +211,52 @@ def test_fewer_primaries_than_requested_fail(tmp_path):
     write_bdo(tmp_path / "depth_dose_0001.bdo", "v1.0.1", 100, CELL, [{"quantity": "dose", "values": [1.0]}])
     with pytest.raises(SimulationFailed, match="100 of 1000 primaries"):
         code.read(tmp_path, 0)
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("filler", ["\n", " ", "History: ", "End of FLUKA ", " * ====== End of FLUKA" + " " * 1000])
+def test_hostile_logs_are_read_in_linear_time(code, filler, tmp_path):
+    """A quadratic pattern would need minutes for a log of this size."""
+    simulator = get_simulator(code)
+    simulator.prepare(SAMPLES[code], 100, 1, tmp_path)
+    text = (filler * (1 << 18))[: 1 << 18]
+    for name in (OUTPUT_LOG, "shieldhit_0001.log", "task001.out", "task001.err"):
+        (tmp_path / name).write_text(text)
+    begun = time.process_time()
+    with pytest.raises(SimulationFailed, match="did not run to its end"):
+        simulator.read(tmp_path, 0)
+    assert re.search(simulator.progress_rule.done, text, re.MULTILINE) is None
+    assert re.findall(simulator.progress_rule.percent, text, re.MULTILINE) == []
+    assert time.process_time() - begun < 20
+
+
+def test_few_log_files_are_read(tmp_path, monkeypatch):
+    code = get_simulator("shieldhit")
+    code.prepare(SHIELDHIT, 100, 1, tmp_path)
+    for number in range(50):
+        (tmp_path / f"shieldhit_{number:04}.log").write_text(f"stopped {number}\n\n")
+    read = []
+    monkeypatch.setattr(licensed, "_tail", lambda path: read.append(path) or tail(path))
+    with pytest.raises(SimulationFailed, match=r"its last words: stopped 4$"):
+        code.read(tmp_path, 0)
+    assert len(read) < 10
+
+
+def test_a_run_that_changes_the_file_of_its_task_fails(tmp_path):
+    (tmp_path / ".yaptide-task.json").write_text("{}")
+    with pytest.raises(SimulationFailed, match="has changed or removed"):
+        licensed.read_task(tmp_path)
+
+
+def test_an_absurd_number_in_a_log_is_no_progress_beyond_the_end(tmp_path):
+    (tmp_path / OUTPUT_LOG).write_text(f"History: {'9' * 400}\n")
+    assert get_simulator("topas").progress(tmp_path, 80) == 80
+
+
+def test_names_that_a_code_has_not_written_are_shortened():
+    with pytest.raises(SimulationFailed) as caught:
+        get_simulator("shieldhit").require_outputs(["a" * 1000], [])
+    assert len(str(caught.value)) < 200
 
 
 # Reading.
@@ -478,3 +526,18 @@ def test_a_program_with_another_range_is_refused(tmp_path, monkeypatch):
         code.add(tmp_path / "others", program, print)
     done = CliRunner().invoke(cli.app, ["simulators", "test", "shieldhit", "--json"])
     assert (done.exit_code, json.loads(done.stdout)["ok"]) == (1, False)
+
+
+def test_a_sample_that_takes_too_long_is_stopped_with_its_children(tmp_path, monkeypatch):
+    monkeypatch.setenv("YAPTIDE_SIMULATORS_DIR", str(tmp_path / "simulators"))
+    monkeypatch.setattr(programs, "_TIMEOUT", 0.5)
+    program, alive = tmp_path / "rfluka", tmp_path / "alive"
+    os.mkfifo(alive)
+    program.write_text(f"#!/bin/sh\nsleep 600 3<>{alive} &\nwait\n")
+    program.chmod(0o755)
+    programs.write_pointer(tmp_path / "simulators", "fluka", Installation(program, "", programs.sha256_of(program)))
+    done = CliRunner().invoke(cli.app, ["simulators", "test", "fluka"])
+    assert isinstance(done.exception, NotConfigured)
+    assert str(done.exception) == "the sample ran for more than 0.5 s and was stopped"
+    with pytest.raises(OSError, match="No such device or address"):  # nothing has it open
+        os.open(alive, os.O_WRONLY | os.O_NONBLOCK)

@@ -34,7 +34,7 @@ _COLUMNS = 10
 #: The deck's name in a task, what FLUKA calls its first cycle, and its last line in the output.
 _TASK = "task.inp"
 _RUN = "task001"
-_END = r"^ ?\*+ =+ +End of FLUKA *(\S*) *run +=+ \*"
+_END = r"^ ?\*+ =+ +End of FLUKA(?: +(\S+))? +run +=+ \*"
 #: Scorers that pymchelper reads. Their first card has the unit in WHAT(3), negative if the file is binary.
 _SCORERS = frozenset({"USRBIN", "USRBDX", "USRTRACK"})
 #: Limits of the columns of START, and of the manual for a seed.

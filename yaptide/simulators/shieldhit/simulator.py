@@ -40,7 +40,7 @@ _NAMES_FILE = {"USECBEAM": 1, "USEBMOD": 2, "EXTSPEC": 1}
 _LOADS = "LOADDEDX"
 _RUN_NUMBER = re.compile(r"\d{4,}$")
 #: The last line of the log of a run that has succeeded.
-_END = r"^\s*Run time:"
+_END = r"^[ \t]*Run time:"
 _DIGITS = re.compile(r"-?(?:0|[1-9][0-9]*)")
 
 
@@ -53,7 +53,7 @@ class ShieldHit(LicensedProgram):
     name = "shieldhit"
     title = "SHIELD-HIT12A"
     progress_rule: ProgressRule | None = ProgressRule(
-        "shieldhit*.log", 8192, r"Primary particle no\.\s*(\d+)\s+ETR:", r"^\s*Run time:", counted=True
+        "shieldhit*.log", 8192, r"Primary particle no\.[ \t]*(\d+)[ \t]+ETR:", _END, counted=True
     )
     log_patterns = ("shieldhit*.log",)
     expected_range = 157.1  # mm, of 150 MeV protons with a spread of 1.5 MeV: recorded with version 1.0.1

@@ -37,7 +37,7 @@ class Topas(LicensedProgram):
 
     name = "topas"
     title = "TOPAS"
-    progress_rule: ProgressRule | None = ProgressRule(OUTPUT_LOG, 8192, r"History:\s*(\d+)", _END, counted=True)
+    progress_rule: ProgressRule | None = ProgressRule(OUTPUT_LOG, 8192, r"History:[ \t]*(\d+)", _END, counted=True)
     expected_range = 157.7  # mm: CSDA range of 150 MeV protons in water (PSTAR)
 
     def recognises(self, files: InputFiles) -> bool:
