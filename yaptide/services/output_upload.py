@@ -29,8 +29,8 @@ _CHUNK = 1 << 20
 def hand_in(backend: Backend, claimed: Claim, exit_code: int, archive: Path) -> EntityState | None:
     """End a claimed task from the files of its run: COMPLETED, or FAILED with the reason in them.
 
-    Returns None if the lease was lost. Raises InvalidInput for an invalid archive or a project without input files,
-    StorageFull.
+    Returns None if the lease was lost. Raises InvalidInput for an invalid archive, for results that cannot be merged
+    and for a project without input files, StorageFull, Unavailable.
     """
     code = get_simulator(claimed.sim_type)
     files = tasks.input_files(backend, claimed)
@@ -47,7 +47,7 @@ def hand_in(backend: Backend, claimed: Claim, exit_code: int, archive: Path) -> 
             logs = logs_of_task(claimed.task_id, read_logs(code, folder))
             return EntityState.FAILED if tasks.fail_task(backend, claimed, str(failed), logs) else None
         output = replace(output, logs=read_logs(code, folder))
-    return EntityState.COMPLETED if tasks.complete_task(backend, claimed, output) else None
+    return EntityState.COMPLETED if tasks.complete_task(backend, claimed, output, is_foreign=True) else None
 
 
 def unpack_archive(archive: Path, folder: Path, most: int) -> None:

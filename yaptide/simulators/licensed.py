@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,10 +74,11 @@ class LicensedProgram(RangedProgram):
     ) -> TaskOutput:
         """Return the results in output files.
 
-        `primaries` are those of the task; `version_key` is the metadata of the code's version. Raises SimulationFailed
-        if a file is not readable, or counts other primaries.
+        `primaries` are those of the task; `version_key` is the metadata of the code's version. Files of which
+        nothing can be kept are listed in `left_out` of the first estimator. Raises what `read_output_files` does,
+        SimulationFailed also if a file counts other primaries.
         """
-        estimators = []
+        estimators, left_out = list[Estimator](), list[str]()
         contents = read_output_files(self.name, [output.path for output in written], folder)
         for output, content in zip(written, contents, strict=True):
             if content.primaries not in (0, primaries):
@@ -85,9 +86,17 @@ class LicensedProgram(RangedProgram):
                     f"{self.title} has simulated {content.primaries} of {primaries} primaries ({output.path.name})"
                 )
             metadata = dict(content.metadata)
+            if not content.pages:
+                left_out.append(f"{output.path.name}: {metadata['left_out']}")
+                continue
             if version := metadata.get(version_key):
                 metadata["code_version"] = version
             estimators.append(Estimator(output.name, output.file_name, content.pages, metadata))
+        if not estimators:
+            raise SimulationFailed(f"its output cannot be kept: {left_out[0]}")
+        if left_out:
+            reasons = "; ".join(filter(None, (estimators[0].metadata.get("left_out"), *left_out)))
+            estimators[0] = replace(estimators[0], metadata={**estimators[0].metadata, "left_out": reasons})
         return TaskOutput(primaries, tuple(estimators))
 
 

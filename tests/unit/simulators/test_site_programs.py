@@ -3,8 +3,11 @@
 import json
 import os
 import re
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +19,8 @@ from tests.support.standins import fluka, make_program, shieldhit, topas
 from tests.support.standins.formats import write_bdo, write_table, write_usrbin
 from tests.support.standins.running import Refused
 from yaptide.admin import cli
-from yaptide.domain.errors import InvalidInput, NotConfigured, SimulationFailed
+from yaptide.disk import is_full
+from yaptide.domain.errors import InvalidInput, NotConfigured, SimulationFailed, Unavailable
 from yaptide.domain.estimators import Aggregation, Estimator, TaskOutput
 from yaptide.domain.merging import PagesDiffer, merge_pages
 from yaptide.persistence import task_outputs
@@ -25,7 +29,9 @@ from yaptide.platforms.direct.running import Job, run_task
 from yaptide.simulators import get_simulator, licensed, output_files, programs
 from yaptide.simulators.base import OUTPUT_LOG, Installation
 from yaptide.simulators.fluka.sample import SAMPLE as FLUKA
+from yaptide.simulators.licensed import Written
 from yaptide.simulators.output_files import read_output_files
+from yaptide.simulators.output_reader import DISK_FULL
 from yaptide.simulators.shieldhit.sample import SAMPLE as SHIELDHIT
 from yaptide.simulators.topas.sample import SAMPLE as TOPAS
 from yaptide.simulators.topas.simulator import share_histories
@@ -206,7 +212,7 @@ def test_fewer_primaries_than_requested_fail(tmp_path):
     code = get_simulator("shieldhit")
     code.prepare(SHIELDHIT, 1000, 1, tmp_path)
     (tmp_path / "shieldhit_0001.log").write_text(" Run time: 0 hour(s) 0 minute(s) 1 second(s)\n")
-    with pytest.raises(SimulationFailed, match="has not written depth_dose"):
+    with pytest.raises(SimulationFailed, match="has not written 'depth_dose'"):
         code.read(tmp_path, 0)
     write_bdo(tmp_path / "depth_dose_0001.bdo", "v1.0.1", 100, CELL, [{"quantity": "dose", "values": [1.0]}])
     with pytest.raises(SimulationFailed, match="100 of 1000 primaries"):
@@ -397,6 +403,132 @@ def test_a_table_cannot_have_another_file_read(tmp_path):
     (tmp_path / "a.csv").write_text(text)
     (output,) = read_output_files("topas", [tmp_path / "a.csv"], tmp_path)
     assert (output.primaries, output.pages[0].values.tolist()) == (0, [1.0])
+
+
+def run_reader(tmp_path, monkeypatch, text):
+    """Read an output file with a program in place of the reader, whose first argument is the folder of its answer."""
+    script = tmp_path / "reader.py"
+    script.write_text(f"import pathlib, sys\nfolder = pathlib.Path(sys.argv[1])\n{text}\n")
+    monkeypatch.setattr(output_files, "_READER", str(script))
+    (tmp_path / "a.bdo").touch()
+    return read_output_files("shieldhit", [tmp_path / "a.bdo"], tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "(folder / 'index.json').write_text('[{')", "(folder / 'index.json').touch()"])
+def test_an_index_that_cannot_be_read_costs_its_task(text, tmp_path, monkeypatch):
+    with pytest.raises(SimulationFailed, match="left no index"):
+        run_reader(tmp_path, monkeypatch, text)
+
+
+@pytest.mark.parametrize("name", ["values.f8", "index.part", "a.csv"])
+def test_a_full_disk_while_reading_is_no_failure_of_the_task(name, tmp_path, monkeypatch):
+    axes = [(name, 1, 1.0, "cm") for name in "XYZ"]
+    write_table(tmp_path / "a.csv", "a", "Box", "DoseToMedium", "Gy", axes, {"Mean": [1.0]})
+    (tmp_path / "answer").mkdir()
+    (tmp_path / "answer" / name).symlink_to("/dev/full")
+    arguments = [str(tmp_path / "answer"), str(1 << 30), "60", "topas", str(tmp_path / "a.csv")]
+    done = subprocess.run([sys.executable, "-I", output_files._READER, *arguments], check=False)
+    assert done.returncode == DISK_FULL
+    with pytest.raises(OSError, match="No space left") as caught:
+        run_reader(tmp_path, monkeypatch, f"sys.exit({DISK_FULL})")
+    assert is_full(caught.value)
+
+
+def test_a_full_disk_while_reading_returns_the_task(tmp_path, monkeypatch):
+    script = tmp_path / "reader.py"
+    script.write_text(f"import sys; sys.exit({DISK_FULL})")
+    monkeypatch.setattr(output_files, "_READER", str(script))
+    assert "no disk space" in run("shieldhit", tmp_path).returned
+
+
+def test_a_huge_file_does_not_get_more_memory_and_time_than_the_fixed_limits(tmp_path, monkeypatch):
+    with (tmp_path / "huge.bdo").open("wb") as file:
+        file.truncate(1 << 40)
+    started = []
+    monkeypatch.setattr(output_files, "_run_reader", lambda command, _, timeout: started.append((command, timeout)))
+    with pytest.raises(SimulationFailed, match="left no index"):
+        read_output_files("shieldhit", [tmp_path / "huge.bdo"], tmp_path)
+    (command, timeout), *_ = started
+    assert int(command[4]) <= 4 << 30
+    assert max(int(command[5]), timeout) <= 1200
+
+
+def test_two_readers_at_once_and_a_limit_for_waiting(tmp_path, monkeypatch):
+    monkeypatch.setattr(output_files, "_LONGEST_WAIT", 0.01)
+    with output_files._turn():
+        with output_files._turn(), pytest.raises(Unavailable, match="try again"):
+            read_output_files("shieldhit", [], tmp_path)
+        with output_files._turn():
+            pass
+
+
+def test_the_reader_is_the_first_to_end_if_memory_runs_out(tmp_path):
+    table = tmp_path / "a.csv"
+    os.mkfifo(table)
+    command = [sys.executable, "-I", output_files._READER, str(tmp_path), str(1 << 30), "60", "topas", str(table)]
+    with subprocess.Popen(command) as process, table.open("w"):  # opened as soon as it reads
+        assert Path(f"/proc/{process.pid}/oom_score_adj").read_text() == "1000\n"
+
+
+SPECTRUM = "# Binned by incident track energy in 2 bins of 0.5 MeV from 0 MeV to 1e+00 MeV\n"
+IN_ONE_BIN = "".join(f"# {name} in 1 bin of 1e-05 cm\n" for name in "XYZ")
+
+
+@pytest.mark.parametrize(
+    ("header", "columns", "rows", "values"),
+    [
+        (IN_ONE_BIN, "Sum   Mean", "0, 0, 0, 4, 2\n", [2]),
+        (IN_ONE_BIN, "Mean", "2\n", [2]),
+        ("", "Mean", "0, 0, 0, 2\n", [2]),
+        (SPECTRUM, "Mean", "9, 1, 2, 9, 9\n", [1, 2]),
+        (SPECTRUM, "Sum   Mean", "9, 9, 5, 1, 5, 2, 9, 9, 9, 9\n", [1, 2]),
+        (IN_ONE_BIN + SPECTRUM, "Mean", "0, 0, 0, 9, 1, 2, 9, 9\n", [1, 2]),
+        (
+            IN_ONE_BIN.replace("Z in 1 bin", "Z in 2 bins") + SPECTRUM,
+            "Mean",
+            "0, 0, 0, 9, 1, 2, 9, 9\n0, 0, 1, 9, 3, 4, 9, 9\n",
+            [1, 3, 2, 4],
+        ),
+    ],
+)
+def test_tables_with_few_rows_and_spectra(header, columns, rows, values, tmp_path):
+    head = "# TOPAS Version: 4.2.p3\n# Results for scorer: a\n# Scored in component: Box\n"
+    (tmp_path / "a.csv").write_text(f"{head}{header}# Fluence ( /mm2 ) : {columns}   \n{rows}")
+    (output,) = read_output_files("topas", [tmp_path / "a.csv"], tmp_path)
+    assert output.pages[0].values.tolist() == values
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Fluence", "OwnQuantity"),
+        ("# Fluence", "# Binned by own thing in 2 bins of 1 cm from 0 cm to 2 cm\n# Fluence"),
+        ("# Fluence", SPECTRUM.replace("from 0", "from -1") + "# Fluence"),
+    ],
+)
+def test_a_sound_table_that_cannot_be_kept_does_not_cost_the_others(old, new, tmp_path):
+    axes = [(name, 1, 1.0, "cm") for name in "XYZ"]
+    for name in ("a", "b"):
+        write_table(tmp_path / f"{name}.csv", name, "Box", "Fluence", "/mm2", axes, {"Mean": [1.0]})
+    (tmp_path / "b.csv").write_text((tmp_path / "b.csv").read_text().replace(old, new))
+    written = [Written(name, name, tmp_path / f"{name}.csv") for name in ("a", "b")]
+    (kept,) = get_simulator("topas").read_files(written, tmp_path, 10).estimators
+    assert (kept.name, kept.metadata["left_out"][:18]) == ("a", "b.csv: pymchelper ")
+    with pytest.raises(SimulationFailed, match=r"cannot be kept: b\.csv: pymchelper"):
+        get_simulator("topas").read_files(written[1:], tmp_path, 10)
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 40])
+def test_texts_and_numbers_of_pages_can_be_stored(number, tmp_path):
+    pages = [{"quantity": "dose", "values": [1.0]}, {"quantity": "fluence", "values": [2.0]}]
+    pages[1] |= {"number": number, "unit": "\1Gy\x1b" + "y" * 100_000}
+    write_bdo(tmp_path / "a.bdo", "v1.0.1", 100, CELL, pages)
+    (output,) = read_output_files("shieldhit", [tmp_path / "a.bdo"], tmp_path)
+    assert [page.number for page in output.pages] == [0, 1]
+    assert re.fullmatch("Gyy{1,500}", output.pages[1].unit)
+    with (tmp_path / "stored").open("wb") as file:
+        task_outputs.write_output(file, TaskOutput(100, (Estimator("a", "a", output.pages),)))
+    task_outputs.check_output(tmp_path / "stored", 10_000)
 
 
 # Wrong decks: each change makes the program refuse its input. The words are the chapter of its manual.
