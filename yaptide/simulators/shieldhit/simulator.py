@@ -4,13 +4,14 @@ Format: the SHIELD-HIT12A User's Guide, chapters on ``beam.dat``, ``geo.dat``, `
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.estimators import TaskOutput
 from yaptide.editor.project import Project
 from yaptide.simulators.base import OUTPUT_LOG, Checked, Command, Converted, InputFiles, Installation, ProgressRule
+from yaptide.simulators.files import require_plain_name
 from yaptide.simulators.licensed import LicensedProgram, Written, read_task, write_task
 from yaptide.simulators.runs import LARGEST_SEED, MOST_PRIMARIES, draw_seed
 from yaptide.simulators.shieldhit.conversion import convert_project
@@ -71,6 +72,8 @@ class ShieldHit(LicensedProgram):
         lines = {name: filled_lines(name, files[name], _COMMENT) for name in _FILES}
         for name in _FILES:
             _check_kind(name, files[name], lines[name])
+        for line in _name_lines(lines[_DETECTORS]):
+            require_plain_name(line, line.words[1], "Filename")
         keywords = _by_keyword(lines[_BEAM])
         _check_named_files(files, keywords, lines[_MATERIALS])
         if "NSTAT" not in keywords:
@@ -123,9 +126,13 @@ def _set_values(text: str, values: Mapping[str, int]) -> str:
 
 def _output_names(text: str) -> list[str]:
     """Return the names of the outputs in detect.dat, without the ending of their files."""
-    words = [line.words for line in filled_lines(_DETECTORS, text, _COMMENT)]
-    named = [pair[1] for pair in words if len(pair) > 1 and pair[0].upper() == "FILENAME"]
+    named = [line.words[1] for line in _name_lines(filled_lines(_DETECTORS, text, _COMMENT))]
     return list(dict.fromkeys(name.removesuffix(".bdo").rstrip("_") for name in named))
+
+
+def _name_lines(lines: Iterable[Line]) -> Iterator[Line]:
+    """Yield the lines of detect.dat that name an output file."""
+    return (line for line in lines if len(line.words) > 1 and line.words[0].upper() == "FILENAME")
 
 
 def _identify(path: Path, names: Sequence[str]) -> Written | None:

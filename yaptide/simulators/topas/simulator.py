@@ -12,6 +12,7 @@ from yaptide.simulators.licensed import LicensedProgram, Written, read_task, wri
 from yaptide.simulators.runs import LARGEST_SEED, MOST_PRIMARIES, draw_seed
 from yaptide.simulators.text import BASE64, filled_lines
 from yaptide.simulators.topas.conversion import convert_project
+from yaptide.simulators.topas.output_names import check_output_names
 from yaptide.simulators.topas.parameters import LONGEST_NAME, Chain, read_chain
 from yaptide.simulators.topas.sample import SAMPLE
 
@@ -54,6 +55,7 @@ class Topas(LicensedProgram):
         chain = read_chain(files)
         if _TASK in files:
             raise InvalidInput(f"{_TASK} is the name of the parameter file of every task: give the file another name")
+        check_output_names(chain)
         times, what = _count_times(chain)
         histories = _count_all_histories(chain, what)
         primaries = times * sum(histories.values())
@@ -136,7 +138,7 @@ def _scorer_files(chain: Chain) -> list[str]:
             continue
         own = {part: _literal(chain, f"sc/{match[1]}/{part}") for part in ("outputtype", "outputfile", "active")}
         file_name = parameter.name.split("/")[1] if own["outputfile"] is None else own["outputfile"]
-        if own["active"] is None and own["outputtype"] in {None, "csv"} and file_name and "/" not in file_name:
+        if own["active"] is None and own["outputtype"] in {None, "csv"} and file_name:
             names.append(file_name)
     return names
 
