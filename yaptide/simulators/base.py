@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from yaptide.domain.estimators import TaskOutput
 from yaptide.domain.slices import Slice
+from yaptide.domain.splitting import LARGEST_TASK_SEED
 from yaptide.editor.project import Project
 
 #: Input files, name to text. `yaptide.simulators.files` defines valid names.
@@ -101,13 +102,15 @@ class ProgressRule:
 class Checked:
     """The result of checking an input: total `primaries`, simulated in batches of `quantum`, and the `seed`.
 
-    `voxels` is the size of a CT that needs memory where tasks run; 0 without one.
+    `voxels` is the size of a CT that needs memory where tasks run; 0 without one. `no_results` is why yaptide could not
+    read any results, in a sentence; external workers may still run it.
     """
 
     primaries: int
     quantum: int
     seed: int
     voxels: int = 0
+    no_results: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +146,15 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Particles that a code has beams of, and quantities that it scores. Empty: unknown."""
+    """Particles that a code has beams of, and quantities that it scores (empty: unknown); limits of a task.
+
+    A task of the code has at most `task_primaries`, and a seed up to `seed`.
+    """
 
     particles: tuple[str, ...] = ()
     quantities: tuple[str, ...] = ()
+    task_primaries: int | None = None
+    seed: int = LARGEST_TASK_SEED
 
 
 class Simulator(Protocol):

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,14 +118,21 @@ class Written(NamedTuple):
     path: Path
 
 
-def write_task(files: InputFiles, primaries: int, outputs: Iterable[str], folder: Path) -> None:
+def write_task(
+    files: InputFiles, primaries: int, outputs: Iterable[str], folder: Path, written: Sequence[str] = ()
+) -> None:
     """Write the input files of a task, and what is expected of it for `read_task`.
+
+    Files that the run writes itself, with names that match the patterns `written`, are left out: those of an earlier
+    run would be taken for its success and its results.
 
     Texts get LF line ends; binary files, which are base64 in a submission, are written as bytes.
     """
     names = []
     for name, text in files.items():
         is_binary = name.endswith(BASE64)
+        if any(fnmatchcase(name.removesuffix(BASE64), pattern) for pattern in (OUTPUT_LOG, *written)):
+            continue
         names.append(name.removesuffix(BASE64))
         content = decode_base64(name, text) if is_binary else text.replace("\r\n", "\n").encode()
         (folder / names[-1]).write_bytes(content)

@@ -1,5 +1,6 @@
 """SHIELD-HIT12A, FLUKA and TOPAS as a site has them: prepared, run, followed, read and merged, with stand-ins."""
 
+import errno
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import pytest
 from pymchelper.input_output import fromfilelist
 from typer.testing import CliRunner
 
+from tests.support.processes import until
 from tests.support.recorded import OUTPUTS, UNITS, fluka_files, shieldhit_files
 from tests.support.standins import fluka, make_program, shieldhit, topas
 from tests.support.standins.formats import write_bdo, write_table, write_usrbin
@@ -159,6 +161,39 @@ def test_shares_of_sources_add_up():
 def test_the_name_of_a_tasks_own_file_is_refused(code, files):
     with pytest.raises(InvalidInput, match="another name"):
         get_simulator(code).check(files)
+
+
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        ("shieldhit", ["shieldhit_0000.log", "depth_dose.bdo.base64", "output.log"]),
+        ("fluka", ["task001.out", "task001_fort.21.base64", "output.log"]),
+        ("topas", ["depth_dose.csv", "output.log"]),
+    ],
+)
+def test_files_of_an_earlier_run_are_left_out(code, names, tmp_path):
+    files = {**SAMPLES[code], "notes.md": "kept", **dict.fromkeys(names, "")}
+    get_simulator(code).prepare(files, 10, 1, tmp_path)
+    written = {path.name for path in tmp_path.iterdir()}
+    assert not {name.removesuffix(".base64") for name in names} & written
+    assert "notes.md" in written
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "old", "new", "words"),
+    [
+        ("shieldhit", "detect.dat", "Filename depth_dose.bdo", "", "a Filename"),
+        ("fluka", "water.inp", "     -21.0", "      21.0", "a binary unit"),
+        ("fluka", "water.inp", "USRBIN", "USRYIELD", "add a USRBIN"),
+        ("topas", "water.txt", 'OutputType = "csv"', 'OutputType = "binary"', 'OutputType = "csv"'),
+    ],
+)
+def test_input_without_results_is_recognised(code, name, old, new, words):
+    files = dict(SAMPLES[code])
+    assert get_simulator(code).check(files).no_results == ""
+    assert old in files[name]
+    files[name] = files[name].replace(old, new)
+    assert words in get_simulator(code).check(files).no_results
 
 
 # Running.
@@ -660,6 +695,15 @@ def test_a_program_with_another_range_is_refused(tmp_path, monkeypatch):
     assert (done.exit_code, json.loads(done.stdout)["ok"]) == (1, False)
 
 
+def is_open(pipe):
+    """Return whether a process has this pipe open."""
+    try:
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError as error:
+        return error.errno != errno.ENXIO
+    return True
+
+
 def test_a_sample_that_takes_too_long_is_stopped_with_its_children(tmp_path, monkeypatch):
     monkeypatch.setenv("YAPTIDE_SIMULATORS_DIR", str(tmp_path / "simulators"))
     monkeypatch.setattr(programs, "_TIMEOUT", 0.5)
@@ -671,5 +715,4 @@ def test_a_sample_that_takes_too_long_is_stopped_with_its_children(tmp_path, mon
     done = CliRunner().invoke(cli.app, ["simulators", "test", "fluka"])
     assert isinstance(done.exception, NotConfigured)
     assert str(done.exception) == "the sample ran for more than 0.5 s and was stopped"
-    with pytest.raises(OSError, match="No such device or address"):  # nothing has it open
-        os.open(alive, os.O_WRONLY | os.O_NONBLOCK)
+    until(lambda: not is_open(alive), "its child has ended")

@@ -13,7 +13,16 @@ from pathlib import Path
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.estimators import TaskOutput
 from yaptide.editor.project import Project
-from yaptide.simulators.base import Checked, Command, Converted, InputFiles, Installation, ProgressRule, read_log
+from yaptide.simulators.base import (
+    Checked,
+    Command,
+    Converted,
+    InputFiles,
+    Installation,
+    Limits,
+    ProgressRule,
+    read_log,
+)
 from yaptide.simulators.files import require_plain_name
 from yaptide.simulators.fluka.conversion import convert_project
 from yaptide.simulators.fluka.preprocessor import Content, included_files, preprocess
@@ -42,6 +51,7 @@ _SCORERS = frozenset({"USRBIN", "USRBDX", "USRTRACK"})
 _DUMPS, _SDUM = frozenset({"USERDUMP", "EVENTDAT"}), 7
 #: WHATs of GEOBEGIN with units of files that the next lines name, and those that have none.
 _GEOMETRY_UNITS = {3: {"", "5"}, 4: {"", "11"}}
+_NO_RESULTS = "no results could be read: add a USRBIN, USRBDX or USRTRACK with a binary unit (WHAT(3) from -21 to -99)"
 #: Limits of the columns of START, and of the manual for a seed.
 _MOST_OF_TASK = 10**10 - 1
 _LARGEST_FLUKA_SEED = 9 * 10**8 - 1
@@ -109,6 +119,7 @@ class Fluka(LicensedProgram):
         f"**/{_RUN}.out", 8192, r"^ +(\d+) +\d+ +\d+ .*\n+ *NEXT SEEDS:", _END, counted=True
     )
     log_patterns = (f"{_RUN}.out", f"{_RUN}.log", f"{_RUN}.err", f"fluka_*/{_RUN}.out", f"fluka_*/{_RUN}.err")
+    limits = Limits(task_primaries=_MOST_OF_TASK, seed=_LARGEST_FLUKA_SEED)
     expected_range = 157.7  # mm: CSDA range of 150 MeV protons in water (PSTAR)
 
     def recognises(self, files: InputFiles) -> bool:
@@ -134,7 +145,8 @@ class Fluka(LicensedProgram):
             raise InvalidInput(f"{deck}: the START card is missing, so nothing would be simulated")
         if _TASK in files and deck != _TASK:
             raise InvalidInput(f"{_TASK} is the name of the deck in every task: give the included file another name")
-        return Checked(primaries, quantum=1, seed=seed or draw_seed())
+        why = "" if _scored_units(_cards(preprocess(files, deck))) else f"{deck}: {_NO_RESULTS}"
+        return Checked(primaries, quantum=1, seed=seed or draw_seed(), no_results=why)
 
     def convert(self, project: Project) -> Converted:
         """Convert a project of the web editor; raise InvalidInput for what cannot be simulated."""
@@ -151,7 +163,7 @@ class Fluka(LicensedProgram):
         deck = _find_deck(files)
         written = _set_cards(files, _cards(preprocess(files, deck)), primaries, 1 + (seed - 1) % _LARGEST_FLUKA_SEED)
         renamed = {_TASK if name == deck else name: text for name, text in written.items()}
-        write_task(renamed, primaries, _scored_units(_cards(preprocess(files, deck))), folder)
+        write_task(renamed, primaries, _scored_units(_cards(preprocess(files, deck))), folder, (f"{_RUN}*",))
 
     def command(self, installation: Installation, folder: Path) -> Command:
         """Return the command for one cycle."""

@@ -40,6 +40,7 @@ _OF_DETECTORS = {"GEOMETRY", "FILTER", "OUTPUT", "SETTINGS"}
 _NAMES_FILE = {"USECBEAM": 1, "USEBMOD": 2, "EXTSPEC": 1}
 _LOADS = "LOADDEDX"
 _RUN_NUMBER = re.compile(r"\d{4,}$")
+_NO_RESULTS = f"{_DETECTORS}: no results could be read: add an Output with a Filename"
 #: The last line of the log of a run that has succeeded.
 _END = r"^[ \t]*Run time:"
 _DIGITS = re.compile(r"-?(?:0|[1-9][0-9]*)")
@@ -80,7 +81,8 @@ class ShieldHit(LicensedProgram):
             raise InvalidInput(f"{_BEAM}: the number of primaries, NSTAT, is missing")
         primaries = _integer(keywords["NSTAT"], 1, MOST_PRIMARIES)
         seed = _integer(keywords["RNDSEED"], 0, LARGEST_SEED) if "RNDSEED" in keywords else 0
-        return Checked(primaries, quantum=1, seed=seed or draw_seed())
+        why = "" if any(_name_lines(lines[_DETECTORS])) else _NO_RESULTS
+        return Checked(primaries, quantum=1, seed=seed or draw_seed(), no_results=why)
 
     def convert(self, project: Project) -> Converted:
         """Convert a project of the web editor; raise InvalidInput for what cannot be simulated."""
@@ -93,7 +95,8 @@ class ShieldHit(LicensedProgram):
     def prepare(self, files: InputFiles, primaries: int, seed: int, folder: Path) -> None:
         """Write the files with NSTAT and RNDSEED of the task in beam.dat."""
         beam = _set_values(files[_BEAM], {"NSTAT": primaries, "RNDSEED": seed})
-        write_task({**files, _BEAM: beam}, primaries, _output_names(files[_DETECTORS]), folder)
+        outputs = _output_names(files[_DETECTORS])
+        write_task({**files, _BEAM: beam}, primaries, outputs, folder, ("*.bdo", *self.log_patterns))
 
     def command(self, installation: Installation, folder: Path) -> Command:
         """Return the program and the folder of its input, which is the working directory."""

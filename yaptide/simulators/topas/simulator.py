@@ -19,6 +19,7 @@ from yaptide.simulators.topas.sample import SAMPLE
 _OURS = re.compile(r"(?:[a-z]+:)?(?:ts|so)/\S+", re.IGNORECASE)
 _TASK = "yaptide_task.txt"
 _END = r"^TOPAS run sequence complete"
+_NO_RESULTS = 'no results could be read: add a scorer, Sc/<scorer>/Quantity, with OutputType = "csv"'
 #: Parameters that would let TOPAS wait for a key.
 _PAUSES = ("Ts/PauseBeforeInit", "Ts/PauseBeforeSequence", "Ts/PauseBeforeQuit")
 _SCORER = re.compile(r"sc/([^/]+)/quantity")
@@ -65,7 +66,8 @@ class Topas(LicensedProgram):
                 f"so/{min(histories)}/{what.lower()}",
                 f"all sources together must have 1 to {MOST_PRIMARIES} primaries, not {primaries}",
             )
-        return Checked(primaries, quantum=times, seed=_find_seed(chain) or draw_seed())
+        why = "" if _may_write_tables(chain) else f"{chain.job}: {_NO_RESULTS}"
+        return Checked(primaries, quantum=times, seed=_find_seed(chain) or draw_seed(), no_results=why)
 
     def convert(self, project: Project) -> Converted:
         """Convert a project of the web editor; raise InvalidInput for what cannot be simulated."""
@@ -86,7 +88,9 @@ class Topas(LicensedProgram):
         lines = [f"includeFile = {chain.job}"]
         lines += [f"{_typed(chain, name, 'i')} = {value}" for name, value in integers.items()]
         lines += [f'{_typed(chain, name, "b")} = "False"' for name in _PAUSES]
-        write_task({**files, _TASK: "\n".join(lines) + "\n"}, primaries, _scorer_files(chain), folder)
+        outputs = _scorer_files(chain)
+        written = [f"{name}.*" for name in outputs]
+        write_task({**files, _TASK: "\n".join(lines) + "\n"}, primaries, outputs, folder, written)
 
     def command(self, installation: Installation, folder: Path) -> Command:
         """Return the program and the parameter file of the task."""
@@ -141,6 +145,15 @@ def _scorer_files(chain: Chain) -> list[str]:
         if own["active"] is None and own["outputtype"] in {None, "csv"} and file_name:
             names.append(file_name)
     return names
+
+
+def _may_write_tables(chain: Chain) -> bool:
+    """Return whether there is a scorer that does not certainly write something else than a table."""
+    for match in filter(None, map(_SCORER.fullmatch, chain.names())):
+        kind = _literal(chain, f"sc/{match[1]}/outputtype")
+        if (_literal(chain, match[0]) or "").lower() != "phasespace" and (kind is None or kind.lower() in {"", "csv"}):
+            return True
+    return False
 
 
 def _literal(chain: Chain, name: str) -> str | None:
