@@ -95,7 +95,12 @@ they are sent as base64, and refused where text is needed. Names that end in `.r
 end with LF or CR LF.
 
 **Files.** Hidden files and backups of editors (`x~`, `#x#`, `~$x`, `.bak`) in a folder or archive are left out. Names
-of backups are listed.
+of backups are listed. Files that a program writes itself, of an earlier run in the same folder, are not given to it
+again: `shieldhit*.log`, `*.bdo`, `task001*`, tables of TOPAS with the names of its scorers, `output.log`.
+
+Names of output files in the input must be plain: letters, digits and `_ . + -`, without a folder. FLUKA, SHIELD-HIT12A
+and TOPAS input from which no results could be read (no scorer, or none in a format that is read) is refused, unless
+external workers run it.
 
 MCsquare gets files that are generated from the parsed input. The other codes get their files as they are, apart from
 the decoding and LF line ends, with the primaries and the seed of each task: [Programs of a

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import text
 
 from tests.support import payloads, projects
 from tests.support.api import contents, sign_in
@@ -10,10 +11,11 @@ from yaptide.application import make_backend
 from yaptide.domain.errors import InvalidInput
 from yaptide.persistence.models.simulations import DIRECT
 from yaptide.persistence.queries import tasks
-from yaptide.services import clusters, runners
+from yaptide.services import clusters, conversion, runners
 from yaptide.services.clusters import Cluster
 from yaptide.services.conversion import AUTOMATIC, OFF
 from yaptide.settings import Settings
+from yaptide.simulators.shieldhit import ShieldHit
 
 one_database = pytest.mark.parametrize("database", ["memory"], indirect=True)
 
@@ -188,3 +190,42 @@ def test_what_is_converted_is_one_and_the_same_whoever_does_it(app, alice):
     body = {"input_json": projects.water_phantom(), "sim_type": "mcsquare"}
     made = alice.post("/convert", json=body).json["input_files"]
     assert of(alice, asked(alice), "/inputs").json["input"]["input_files"] == made
+
+
+@one_database
+def test_a_runner_without_heartbeats_does_not_keep_a_project(app, alice, backend):
+    """Its code is left to external workers, or to the one that stands in."""
+    runners.announce_runner(backend, "host/1", DIRECT, {"shieldhit": runners.Program("1", "")})
+    stopped = {"name": "host/1", "time": "2020-01-01 00:00:00"}
+    with backend.database.writing() as connection:
+        assert runners.has_runner(backend, connection, "shieldhit")
+        connection.execute(text('UPDATE "Runner" SET heartbeat_time = :time WHERE name = :name'), stopped)
+        assert not runners.has_runner(backend, connection, "shieldhit")
+    assert asked(alice).json["sim_type"] == "mcsquare"
+
+
+@one_database
+def test_a_code_that_takes_no_projects_is_refused_clearly(app, alice, backend, monkeypatch):
+    using(app, editor_simulator=OFF)
+    runners.announce_runner(backend, "host/1", DIRECT, {"shieldhit": runners.Program("1", "")})
+    monkeypatch.setattr(conversion, "is_converter", lambda _: False)
+    monkeypatch.setattr(ShieldHit, "takes_projects", False)
+    refused = asked(alice)
+    assert (refused.status_code, refused.json["message"]) == (
+        400,
+        "Submit SHIELD-HIT12A simulations as input files, not as a project of the editor",
+    )
+
+
+@one_database
+def test_input_without_results_is_refused_where_yaptide_runs_it(app, alice, backend):
+    files = {"a.inp": "START           100.\nSTOP\n"}
+    document = {"sim_type": "fluka", "ntasks": 1, "input_type": "files", "input_files": files}
+    using(app, foreign_workers=frozenset({"fluka"}))
+    assert alice.post("/jobs/direct", json=document).status_code == 202
+    runners.announce_runner(backend, "host/1", DIRECT, {"fluka": runners.Program("1", "")})
+    refused = alice.post("/jobs/direct", json=document)
+    assert (refused.status_code, refused.json["message"][:31]) == (400, "a.inp: no results could be read")
+    files["a.inp"] = "FREE\nUSRBIN, 10.0, PROTON, -21.0\nSTART, 20000000000.0\n"
+    refused = alice.post("/jobs/direct", json=document)
+    assert refused.json["message"] == "A task of FLUKA has at most 9999999999 primaries: use 3 tasks or more"

@@ -4,6 +4,9 @@ import hashlib
 
 from yaptide.domain.errors import InvalidInput
 
+#: The default of the largest seed of a task, 31 bits.
+LARGEST_TASK_SEED = 2**31 - 1
+
 
 def split_primaries(total: int, tasks: int, quantum: int = 1) -> list[int]:
     """Split `total` primaries over at most `tasks` tasks in whole multiples of `quantum`.
@@ -21,8 +24,8 @@ def split_primaries(total: int, tasks: int, quantum: int = 1) -> list[int]:
     return [(share + (index < extra)) * quantum for index in range(tasks)]
 
 
-def task_seeds(base: int, tasks: int) -> list[int]:
-    """Return distinct seeds in 1 .. 2**31-1 for `tasks` tasks, always the same for the same `base`.
+def task_seeds(base: int, tasks: int, largest: int = LARGEST_TASK_SEED) -> list[int]:
+    """Return distinct seeds in 1 .. `largest` for `tasks` tasks, always the same for the same `base` and `largest`.
 
     Seeds are hashed, not counted up: otherwise two simulations with seeds 1 and 2 would share the random numbers of all
     but one task. Asking for more tasks never changes the first seeds.
@@ -32,7 +35,7 @@ def task_seeds(base: int, tasks: int) -> list[int]:
     while len(seeds) < tasks:
         digest = hashlib.sha256(f"{base}:{counter}".encode()).digest()
         seed = int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
-        if seed:
+        if 1 <= seed <= largest:
             seeds.setdefault(seed)
         counter += 1
     return list(seeds)

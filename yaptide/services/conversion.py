@@ -8,8 +8,8 @@ from sqlalchemy import Connection
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.editor.reading import read_project
-from yaptide.persistence.models.simulations import DIRECT
-from yaptide.persistence.queries import clusters, runners
+from yaptide.persistence.queries import clusters
+from yaptide.services import runners
 from yaptide.services.backend import Backend
 from yaptide.simulators import (
     COMMON as COMMON,
@@ -80,9 +80,10 @@ def choose_simulator(
     name = _named_in(document) if requested == COMMON else requested
     code = None if name is None else get_simulator(name)
     if code is not None:
-        is_ours = runners.last_heard(connection, DIRECT, code.name) is not None and not on_cluster
+        is_ours = runners.has_runner(backend, connection, code.name) and not on_cluster
         for_external = code.name in backend.foreign_workers and not is_ours
-        if is_ours or for_external or on_cluster:
+        is_able = for_external or code.takes_projects or is_converter(code.name)
+        if is_able and (is_ours or for_external or on_cluster):
             return Choice(code, requested, is_converter(code.name), for_external)
     stand_in = None if on_cluster else find_stand_in(backend, connection)
     if stand_in is not None:

@@ -29,8 +29,8 @@ _CHUNK = 1 << 20
 def hand_in(backend: Backend, claimed: Claim, exit_code: int, archive: Path) -> EntityState | None:
     """End a claimed task from the files of its run: COMPLETED, or FAILED with the reason in them.
 
-    Returns None if the lease was lost. Raises InvalidInput for an invalid archive or a project without input files,
-    StorageFull.
+    Returns None if the lease was lost. Raises InvalidInput for an invalid archive, for results that cannot be merged
+    and for a project without input files, StorageFull, Unavailable.
     """
     code = get_simulator(claimed.sim_type)
     files = tasks.input_files(backend, claimed)
@@ -47,13 +47,14 @@ def hand_in(backend: Backend, claimed: Claim, exit_code: int, archive: Path) -> 
             logs = logs_of_task(claimed.task_id, read_logs(code, folder))
             return EntityState.FAILED if tasks.fail_task(backend, claimed, str(failed), logs) else None
         output = replace(output, logs=read_logs(code, folder))
-    return EntityState.COMPLETED if tasks.complete_task(backend, claimed, output) else None
+    return EntityState.COMPLETED if tasks.complete_task(backend, claimed, output, is_foreign=True) else None
 
 
 def unpack_archive(archive: Path, folder: Path, most: int) -> None:
     """Unpack an archive into `folder`: new files of at most `most` bytes in total.
 
-    Raises InvalidInput for any entry that is not an ordinary file in this folder.
+    Files with names that no simulator needs are left out. Raises InvalidInput for any entry that is not a file in this
+    folder.
     """
     readable = explain_damage("The files cannot be unpacked")
     with readable, archive.open("rb") as file, open_archive(file, _MOST_FILES) as opened:
@@ -61,15 +62,19 @@ def unpack_archive(archive: Path, folder: Path, most: int) -> None:
         if sum(entry.file_size for entry in entries) > most:
             raise InvalidInput(f"The files have more than {most} bytes")
         for entry in entries:
-            _write(opened, entry, _target(entry, folder))
+            target = _target(entry, folder)
+            if target is not None:
+                _write(opened, entry, target)
 
 
-def _target(entry: ZipInfo, folder: Path) -> Path:
+def _target(entry: ZipInfo, folder: Path) -> Path | None:
+    """Return where to write an entry, None if it is left out; raise InvalidInput if it is not a file in `folder`."""
     parts = entry.filename.split("/")
     kind = stat.S_IFMT(entry.external_attr >> 16)
-    named = len(parts) <= _MOST_FOLDERS and all(map(_PART.fullmatch, parts))
-    if not named or kind not in (0, stat.S_IFREG):
+    if {"", ".", ".."} & set(parts) or "\\" in entry.orig_filename or kind not in (0, stat.S_IFREG):
         raise InvalidInput(f"{entry.filename[:80]!r} is not an output file of a simulator")
+    if len(parts) > _MOST_FOLDERS or not all(map(_PART.fullmatch, parts)):
+        return None
     return folder.joinpath(*parts)
 
 

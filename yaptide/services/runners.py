@@ -147,6 +147,11 @@ def why_waiting(backend: Backend, connection: Connection, required: Requirements
     return obstacle
 
 
+def has_runner(backend: Backend, connection: Connection, sim_type: str) -> bool:
+    """Return whether a live runner of this installation has a simulator."""
+    return _is_alive(backend, runners.last_heard(connection, DIRECT, sim_type))
+
+
 def _waiting_for_external(required: Requirements) -> str:
     return f"Waiting for an external worker with {simulator_title(required.sim_type)}"
 

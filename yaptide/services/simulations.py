@@ -212,8 +212,18 @@ def _validate(backend: Backend, submission: Submission) -> _Prepared:
     if len(submission.title) > MAX_TITLE or "\0" in submission.title:
         raise InvalidInput(f"A title may have at most {MAX_TITLE} characters")
     prepared = _prepare(backend, submission)
+    _check_shares(prepared)
     require_free_space(backend.data_dir, "for results, an administrator must free some")
     return prepared
+
+
+def _check_shares(prepared: _Prepared) -> None:
+    """Raise InvalidInput if a task has more primaries than its simulator takes."""
+    code = get_simulator(prepared.sim_type)
+    most = code.limits.task_primaries
+    if most is not None and max(prepared.shares) > most:
+        fewest = -(-prepared.checked.primaries // most)
+        raise InvalidInput(f"A task of {code.title} has at most {most} primaries: use {fewest} tasks or more")
 
 
 def _choose_place(
@@ -232,14 +242,18 @@ def _choose_place(
         )
     for_external = values.get("options", "") is None
     required = Requirements(code.name, submission.platform, submission.input_type, for_external)
-    return values, runners.check_runnable(backend, connection, required)
+    waiting_reason = runners.check_runnable(backend, connection, required)
+    if waiting_reason is None and prepared.checked.no_results:
+        raise InvalidInput(prepared.checked.no_results)
+    return values, waiting_reason
 
 
 def _split(backend: Backend, user: User, prepared: _Prepared) -> _NewSimulation:
     """Choose the job_id, and split the simulation into tasks."""
     submission, checked = prepared.submission, prepared.checked
     shares = prepared.shares
-    seeds = task_seeds(checked.seed, len(shares)) if submission.input_files else [None] * len(shares)
+    largest = get_simulator(prepared.sim_type).limits.seed
+    seeds = task_seeds(checked.seed, len(shares), largest) if submission.input_files else [None] * len(shares)
     first = 0 if submission.batch is None else 1
     tasks = [
         {"task_id": n, "requested_primaries": share, "seed": seed}

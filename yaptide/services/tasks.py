@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
@@ -278,10 +279,16 @@ def report_progress(
         return tasks.progress_by_owner(connection, lease, simulated, estimated, time, proof or None)
 
 
-def complete_task(backend: Backend, claimed: Claim, output: TaskOutput) -> bool:
-    """Store the output of a claimed task in the staging area and end it; False if the lease was lost."""
+def complete_task(backend: Backend, claimed: Claim, output: TaskOutput, *, is_foreign: bool = False) -> bool:
+    """Store the output of a claimed task in the staging area and end it; False if the lease was lost.
+
+    Raises InvalidInput if output that `is_foreign` cannot be merged: it is checked like that of external workers.
+    """
     with backend.spool.receive(claimed.job_id, claimed.task_id) as file:
         task_outputs.write_output(file, output)
+        if is_foreign:
+            file.flush()
+            task_outputs.check_output(Path(file.name), backend.limits.output)
     return end_completed(backend, claimed, output.primaries, output.logs)
 
 

@@ -82,10 +82,11 @@ def list_stand_ins() -> list[str]:
 def get_converter(name: str) -> Converter:
     """Return what converts projects to input of a code, which need not be a simulator that runs here.
 
-    Raises InvalidInput for an unknown name, and for a code that projects cannot be converted for.
+    Raises InvalidInput for an unknown name, and for a code that projects cannot be converted for, NotConfigured if its
+    package is broken.
     """
     if name in _writers():
-        return cast("Converter", _writers()[name].load()())
+        return _load_writer(_writers()[name])
     code = get_simulator(name)
     if not isinstance(code, Converter):
         raise InvalidInput(f"Cannot convert projects to input of {code.title}: use {', '.join(list_converters())}")
@@ -161,6 +162,17 @@ def _tolerated(code: Simulator) -> Iterator[None]:
 def _writers() -> dict[str, EntryPoint]:
     """Return the entry points of converters for other codes, by name."""
     return {entry.name: entry for entry in entry_points(group=WRITERS) if entry.name not in _entries()}
+
+
+def _load_writer(entry: EntryPoint) -> Converter:
+    try:
+        writer = entry.load()()
+    except Exception as error:
+        log.warning("the converter %s cannot be loaded", entry.name, exc_info=True)
+        raise NotConfigured(f"The converter {entry.name} cannot be loaded from {entry.module}: {error}") from None
+    if not isinstance(writer, Converter):
+        raise NotConfigured(f"The converter {entry.name} of {entry.module} does not fit this version of yaptide")
+    return writer
 
 
 @cache

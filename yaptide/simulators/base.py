@@ -7,9 +7,10 @@ because of its input, hours later on a cluster.
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from yaptide.domain.estimators import TaskOutput
 from yaptide.domain.slices import Slice
+from yaptide.domain.splitting import LARGEST_TASK_SEED
 from yaptide.editor.project import Project
 
 #: Input files, name to text. `yaptide.simulators.files` defines valid names.
@@ -38,13 +40,17 @@ def read_log(folder: Path, patterns: Sequence[str] = ()) -> dict[str, str]:
 
     A file that is missing or cannot be read is left out.
     """
-    paths = [path for pattern in patterns for path in sorted(folder.glob(pattern))[:_MOST_LOGS]]
     logs: dict[str, str] = {}
-    for path in (folder / OUTPUT_LOG, *paths):
+    for path in (folder / OUTPUT_LOG, *find_logs(folder, patterns)):
         with suppress(OSError), path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL))
             logs[path.name] = file.read().decode("utf-8", "replace").replace("\0", "")
     return logs
+
+
+def find_logs(folder: Path, patterns: Iterable[str]) -> list[Path]:
+    """Return the files in `folder` that match patterns, the first few by name of each."""
+    return [path for pattern in patterns for path in nsmallest(_MOST_LOGS, folder.glob(pattern))]
 
 
 def read_logs(code: "Simulator", folder: Path) -> dict[str, str]:
@@ -64,7 +70,9 @@ class ProgressRule:
     `file` is a pattern of a path in the task's folder (`glob`, with ``**``); of several files that match, the last one
     by name counts. Its last `tail` bytes are read. If they match the regular expression `done`, the run is complete;
     otherwise the last match of `percent`, whose first group is a number, is the progress: in percent, or in primaries
-    if the numbers are `counted`.
+    if the numbers are `counted`. On clusters, `count_primaries` in yaptide/platforms/batch/agent.py is the same rule.
+
+    The file may contain anything: both expressions must take a time that grows no faster than the file.
     """
 
     file: str
@@ -86,21 +94,23 @@ class ProgressRule:
         numbers = re.findall(self.percent, tail, re.MULTILINE)
         if not numbers:
             return 0
-        last = float(numbers[-1])
-        return min(primaries, int(last if self.counted else primaries * last / 100))
+        last = float(numbers[-1])  # infinite for too many digits
+        return int(min(primaries, last if self.counted else primaries * last / 100))
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
     """The result of checking an input: total `primaries`, simulated in batches of `quantum`, and the `seed`.
 
-    `voxels` is the size of a CT that needs memory where tasks run; 0 without one.
+    `voxels` is the size of a CT that needs memory where tasks run; 0 without one. `no_results` is why yaptide could not
+    read any results, in a sentence; external workers may still run it.
     """
 
     primaries: int
     quantum: int
     seed: int
     voxels: int = 0
+    no_results: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +146,15 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Particles that a code has beams of, and quantities that it scores. Empty: unknown."""
+    """Particles that a code has beams of, and quantities that it scores (empty: unknown); limits of a task.
+
+    A task of the code has at most `task_primaries`, and a seed up to `seed`.
+    """
 
     particles: tuple[str, ...] = ()
     quantities: tuple[str, ...] = ()
+    task_primaries: int | None = None
+    seed: int = LARGEST_TASK_SEED
 
 
 class Simulator(Protocol):

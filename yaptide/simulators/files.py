@@ -4,7 +4,7 @@ import re
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.simulators.base import InputFiles
-from yaptide.simulators.text import BYTE_ORDER_MARK
+from yaptide.simulators.text import BYTE_ORDER_MARK, Line, quote_word
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+ -]{0,127}")
 
@@ -16,6 +16,19 @@ def check_names(files: InputFiles) -> None:
             raise InvalidInput(
                 f"Input file name {name[:80]!r} is not allowed: use letters, digits and _ . + - only, no folders"
             )
+
+
+def is_plain_name(name: str) -> bool:
+    """Return whether a name is one of a file in the task's folder, which clusters send back."""
+    return _NAME.fullmatch(name) is not None and ".." not in name
+
+
+def require_plain_name(line: Line, name: str, what: str) -> None:
+    """Raise InvalidInput, with the line, for the name of an output file that could be outside the task's folder."""
+    if not is_plain_name(name):
+        raise line.make_error(
+            f"{what} must be a file name without a folder, of letters, digits and _ . + - only, not {quote_word(name)}"
+        )
 
 
 def remove_marks(files: InputFiles) -> InputFiles:

@@ -5,25 +5,38 @@ reader for any amount of memory or time. This process therefore limits itself, a
 
 Arguments: a folder for the answer; memory in bytes; processor time in seconds; the name of the code; the files. The
 answer is `values.f8`, the values of all pages, and `index.json`: a list of files with their pages, or `{"error": ...}`.
+The exit code is DISK_FULL if there is no space for it.
 """
 
+import errno
 import json
 import math
 import re
 import resource
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+DISK_FULL = 28
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 #: Aggregation by `page_normalized` (`yaptide.domain.estimators.Aggregation`); other pages are means over primaries.
 _AGGREGATIONS = {0: "none", 1: "sum", 4: "concatenate"}
 _PHASE_SPACE_COLUMNS = 8
 _MOST_AXES = 3
+#: Page numbers that can be stored (`yaptide.persistence.task_outputs.check_output`).
+_NUMBERS = range(10**9)
 #: Quantities of TOPAS whose Sum is a ratio of two sums, so that those of several tasks must not be added.
 _RATIOS = {"ProtonLET"}
+_TOPAS_AXIS = re.compile(r"# (X|Y|Z|R|Phi|Theta) in (\d+) bins? +of (\S+) (\w+)")
+_TOPAS_SPECTRUM = re.compile(r"# Binned by (.+) in (\d+) bins? +of \S+ (\w+) from (\S+) (\w+) to (\S+) (\w+)")
+#: Values in a row of a spectrum besides its bins: underflow, overflow, and for energies "no incident track".
+_OUTSIDE = {"time": 2, "incident track energy": 3}
 _TOPAS_RESULTS = re.compile(r"^# (\w+)( +\( .*? \))? *: *([A-Z].*)$")
 #: Attributes of pymchelper that are no metadata.
 _OF_ESTIMATOR = {"file_counter", "x", "y", "z", "pages", "error_type", "data_order", "file_corename", "user"}
@@ -43,25 +56,43 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(memory), int(memory)))
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
-    answer: Any
+    with suppress(OSError):  # if memory runs out, this process ends and not another one
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    try:
+        part = Path(folder, "index.part")
+        part.write_text(json.dumps(_read_all(code, names, Path(folder))))
+        part.replace(Path(folder, "index.json"))
+    except OSError as error:
+        if error.errno in _FULL:
+            return DISK_FULL
+        raise
+    return 0
+
+
+def _read_all(code: str, names: list[str], folder: Path) -> Any:
+    """Return the index; raises OSError if the disk is full."""
     name = ""
     try:
         with Path(folder, "values.f8").open("wb") as values:
-            answer = []
+            index = []
             for name in names:
-                answer.append(_read_file(code, Path(name), Path(folder), values))
+                index.append(_read_file(code, Path(name), folder, values))
     except MemoryError:
-        answer = {"error": f"{Path(name).name} needs too much memory"}
-    except Exception as error:  # noqa: BLE001 - what a hostile file leads to is not known
-        answer = {"error": f"{Path(name).name}: {str(error)[:300] or type(error).__name__}"}
-    Path(folder, "index.json").write_text(json.dumps(answer))
-    return 0
+        return {"error": f"{Path(name).name} needs too much memory"}
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise
+        return {"error": f"{Path(name).name}: {str(error)[:300] or type(error).__name__}"}
+    return index
 
 
 def _read_file(code: str, path: Path, folder: Path, values: BinaryIO) -> dict[str, Any]:
     read = {"topas": _copy_table, "shieldhit": _check_tokens}.get(code)
-    source, notes = read(path, folder) if read else (path, {})
-    estimator = _parse(code, str(source))
+    try:
+        source, notes = read(path, folder) if read else (path, {})
+        estimator = _parse(code, str(source))
+    except _LeftOut as reason:
+        return {"primaries": 0, "metadata": {}, "pages": [], "left_out": [str(reason)]}
     if not estimator.pages:
         raise Unreadable("there are no results in it")
     meshes = _usrbin_meshes(source) if code == "fluka" else {}
@@ -78,10 +109,9 @@ def _read_file(code: str, path: Path, folder: Path, values: BinaryIO) -> dict[st
             document["pages"].append(_read_page(code, number, page, axes, notes, values))
         except _LeftOut as reason:
             document["left_out"].append(f"page {number} ({page.name}): {reason}")
-    if len({page["number"] for page in document["pages"]}) < len(document["pages"]):
+    numbers = {page["number"] for page in document["pages"]}
+    if len(numbers) < len(document["pages"]) or not all(number in _NUMBERS for number in numbers):
         document["pages"] = [page | {"number": number} for number, page in enumerate(document["pages"])]
-    if not document["pages"]:
-        raise Unreadable(document["left_out"][0])
     return document
 
 
@@ -95,9 +125,25 @@ def _parse(code: str, name: str) -> Any:
     readers = {"fluka": FlukaReader, "topas": TopasReader}
     reader = readers[code] if code in readers else SHReaderFactory(name).get_reader()
     estimator = Estimator()
-    if not reader(name).read(estimator):
+    with _whole_rows(Path(name)) if code == "topas" else nullcontext():
+        has_results = reader(name).read(estimator)
+    if not has_results and code == "topas":  # its rows are complete
+        raise _LeftOut("pymchelper does not read its quantity or its bins")
+    if not has_results:
         raise Unreadable("there are no results in it")
     return estimator
+
+
+@contextmanager
+def _whole_rows(table: Path) -> Iterator[None]:
+    """Have numpy return a table with bins as rows even if it has one: pymchelper wants its columns."""
+    original = np.genfromtxt
+    if re.search(r"^# (?:Binned by|\w+ in \d+ bins) ", table.read_text("ascii"), re.MULTILINE):
+        np.genfromtxt = partial(original, ndmin=2)
+    try:
+        yield
+    finally:
+        np.genfromtxt = original
 
 
 class _LeftOut(Exception):
@@ -128,7 +174,7 @@ def _read_page(
     values.write(flat.tobytes())
     return {
         "number": int(getattr(page, "page_number", number)),
-        "name": str(page.name) or notes.get("scorer") or "scores",
+        "name": _text(page.name) or notes.get("scorer") or "scores",
         "unit": f"{unit}/prim" if code == "topas" and aggregation == "mean" and not is_ratio else unit,
         "aggregation": aggregation,
         "metadata": metadata,
@@ -153,7 +199,7 @@ def _grid(raw: Any, mesh: list[Any], order: str) -> tuple[Any, list[tuple[int, A
 
 
 def _axis(page: Any, place: int, axis: Any, diff_units: list[str]) -> dict[str, Any]:
-    name, unit = str(axis.name), str(axis.unit)
+    name, unit = _text(axis.name), _text(axis.unit)
     if place >= 3 and diff_units:
         unit = diff_units[place - 3] if place - 3 < len(diff_units) else ""
         kinds = np.atleast_1d(getattr(page, "page_diff_type", []))
@@ -171,7 +217,7 @@ def _units(page: Any) -> tuple[str, list[str]]:
     SHIELD-HIT12A writes a unit as ``/cm^2/MeV`` in one of two fields, and its parts as ``/cm^2;MeV`` in the other;
     which is which differs between its versions. A unit per primary ends in ``/prim``.
     """
-    unit, written = str(page.unit), str(getattr(page, "page_diff_units", ""))
+    unit, written = _text(page.unit), _text(getattr(page, "page_diff_units", ""))
     whole, per = (unit.removesuffix("/prim"), "/prim") if unit.endswith("/prim") else (unit, "")
     parts = next((text.split(";") for text in (written, whole) if ";" in text), [])
     return "/".join(parts) + per if parts else unit, parts[1:]
@@ -224,7 +270,7 @@ def _copy_table(path: Path, folder: Path) -> tuple[Path, dict[str, str]]:
     The name of the parameter file is left out, because pymchelper would open it. Rows must be complete.
     """
     lines = path.read_text("ascii").splitlines(keepends=True)
-    statistic, notes = "", {}
+    statistic, notes, columns = "", {}, list[str]()
     copied = []
     for line in lines:
         match = _TOPAS_RESULTS.match(line.rstrip()) if not statistic else None
@@ -245,10 +291,46 @@ def _copy_table(path: Path, folder: Path) -> tuple[Path, dict[str, str]]:
             notes["filter"] = _text(line.partition(":")[2])
         if not line.startswith("# Parameter File:"):
             copied.append(line)
-    _check_rows([line for line in lines if line.strip() and not line.startswith("#")])
+    rows = [line for line in lines if line.strip() and not line.startswith("#")]
+    _check_rows(rows)
+    copied = _plain_table(copied, rows[0].count(",") + 1, len(columns))
     copy = folder / f"{path.stem[:100]}.csv"
     copy.write_text("".join(copied))
     return copy, notes | {"statistic": statistic}
+
+
+def _plain_table(lines: list[str], fields: int, results: int) -> list[str]:
+    """Return a table, of `fields` columns with `results` statistics, as pymchelper reads it.
+
+    It knows no exponents in the limits of bins, and reads a spectrum only if the width of its bins is a whole number
+    and its rows do not begin with their place. Raises _LeftOut for a spectrum that it would not take for one.
+    """
+    width, has_axes, is_spectrum = results, False, False
+    copied = []
+    for line in lines:
+        if axis := _TOPAS_AXIS.match(line):
+            has_axes = True
+            copied.append(f"# {axis[1]} in {axis[2]} bins of {_positional(axis[3])} {axis[4]}\n")
+        elif line.startswith("# Binned by"):
+            binned = _TOPAS_SPECTRUM.match(line)
+            if not binned or binned[1] not in _OUTSIDE or "-" in binned[4] + binned[6]:
+                raise _LeftOut(f"pymchelper does not read its bins ({_text(line[2:])[:100]})")
+            limits = f"from {_positional(binned[4])} {binned[5]} to {_positional(binned[6])} {binned[7]}"
+            copied.append(f"# Binned by {binned[1]} in {binned[2]} bins of 1 {binned[3]} {limits}\n")
+            width, is_spectrum = results * (int(binned[2]) + _OUTSIDE[binned[1]]), True
+        else:
+            copied.append(line)
+    if fields not in (width, width + 3):
+        raise Unreadable(f"its rows have {fields} columns, and its header describes {width}")
+    if fields == width + 3 and (is_spectrum or not has_axes):
+        copied = [line if line.startswith("#") or not line.strip() else line.split(",", 3)[3] for line in copied]
+    if fields == width and not is_spectrum:
+        copied = [line for line in copied if not _TOPAS_AXIS.match(line)]
+    return copied
+
+
+def _positional(number: str) -> str:
+    return np.format_float_positional(float(number), trim="-")
 
 
 def _check_rows(rows: list[str]) -> None:

@@ -7,10 +7,12 @@ import functools
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -243,16 +245,26 @@ def _add_command(name: str) -> str:
 
 
 def _run(command: Command, folder: Path) -> int:
+    """Run a sample in its own process group, which is killed at the end; returns the exit code.
+
+    Raises NotConfigured if it takes too long.
+    """
     command.make_links(folder)
     with (folder / OUTPUT_LOG).open("wb") as log:
-        done = subprocess.run(
+        process = subprocess.Popen(
             command.arguments,
             cwd=folder,
             env=command.whole_environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            check=False,
-            timeout=_TIMEOUT,
+            start_new_session=True,
         )
-    return done.returncode
+    try:
+        return process.wait(_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        raise NotConfigured(f"the sample ran for more than {_TIMEOUT:g} s and was stopped") from None
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -24,8 +24,8 @@ QUANTITIES = {
 def write_bdo(path, version, primaries, geometry, pages):
     """Write a .bdo file.
 
-    `geometry` is (type, name, starts, stops, bins); each page a dictionary with quantity, values, filter, diff: a list
-    of (start, stop, bins, is_log).
+    `geometry` is (type, name, starts, stops, bins); each page a dictionary with quantity, values, filter, unit,
+    number, diff: a list of (start, stop, bins, is_log).
     """
     kind, name, starts, stops, bins = geometry
     parts = [b"xSH12AII" + version.lstrip("v")[:3].encode().ljust(16, b"\0")]
@@ -43,6 +43,7 @@ def write_bdo(path, version, primaries, geometry, pages):
 
 def _page(number, page):
     detector, unit_id, unit, normalized = QUANTITIES[page["quantity"].lower()]
+    unit, number = page.get("unit", unit), page.get("number", number)
     diff = page.get("diff", [])
     parts = [_text(0xFFCD, "***    NEW PAGE    ***"), _integers(0xDD30, detector), _integers(0xDD31, number)]
     parts += [_integers(0xDD32, normalized), _reals(0xDD33, 1.0), _reals(0xDD34, 0.0)]

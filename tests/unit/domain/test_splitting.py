@@ -72,3 +72,12 @@ def test_seeds_stay_the_same_from_release_to_release():
 def test_neighbouring_bases_share_no_seeds():
     seeds = [seed for base in range(50) for seed in task_seeds(base, 50)]
     assert len(set(seeds)) == len(seeds)
+
+
+def test_seeds_below_a_limit_are_distinct():
+    largest = 9 * 10**8 - 1
+    seeds = task_seeds(7, 2000, largest)
+    assert len(set(seeds)) == 2000
+    assert min(seeds) >= 1
+    assert max(seeds) <= largest
+    assert set(seeds) < set(task_seeds(7, 10_000))

@@ -497,6 +497,16 @@ def test_a_completed_task_leaves_its_scores_and_its_log(backend, database, user_
     assert list(logfiles.read_logfiles(backend, user, job.job_id).values()) == ["well done"]
 
 
+def test_results_read_from_files_of_others_are_checked_as_theirs(backend, claim):
+    claimed = claim()
+    scores = output(claimed)
+    estimator = scores.estimators[0]
+    wrong = replace(estimator, pages=(replace(estimator.pages[0], number=1 << 40),))
+    with pytest.raises(InvalidInput, match="distinct numbers"):
+        tasks.complete_task(backend, claimed, replace(scores, estimators=(wrong,)), is_foreign=True)
+    assert tasks.complete_task(backend, claimed, scores, is_foreign=True)
+
+
 def test_a_task_without_a_log_leaves_none(backend, database, claim):
     first, second = claim(), claim()
     assert tasks.complete_task(backend, first, output(first))

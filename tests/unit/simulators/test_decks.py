@@ -110,3 +110,53 @@ def test_long_chains_of_files_and_references_end(depth):
 
 def check_texts(files):
     return resolve_simulator(COMMON, files).check(files)
+
+
+SHIELDHIT = DECKS["shieldhit-plain"].files
+HISTORIES = "i:So/A/NumberOfHistoriesInRun = 10\n"
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/etc/evil", "a\\b", "a..b/c", "x" * 200])
+@pytest.mark.parametrize(
+    ("file", "text", "line"),
+    [
+        ("detect.dat", "Geometry Cyl\n    Name A\nOutput\n    filename {}\n", 4),
+        ("deck.inp", "OPEN            -22.\n* the file\n{}\nSTART            10.\n", 3),
+        ("deck.inp", "FREE\nOPEN, 22.\n{}\nSTART, 10.\n", 3),
+        ("deck.inp", "#define f {}\nOPEN            -22.\n$f\nSTART            10.\n", 3),
+        ("deck.inp", "GEOBEGIN                                     22.\n{}\nGEOEND\nSTART            10.\n", 2),
+        ("job.txt", 's:Sc/Dose/OutputFile = "{}"\n' + HISTORIES, 1),
+        ("job.txt", 's:Sc/XmlFileName = "{}"\n' + HISTORIES, 1),
+        ("job.txt", 's:Sc/Dose/outputfile = "a" + "{}"\n' + HISTORIES, 1),
+        ("job.txt", 's:Sc/Dose/OutputFile = My/Name + "_1"\ns:My/Name = My/Other\ns:My/Other = "{}"\n' + HISTORIES, 3),
+        ("job.txt", 'sv:Tf/N/Values = 1 "{}"\ns:Sc/Dose/OutputFile = Tf/N/Value\n' + HISTORIES, 1),
+    ],
+)
+def test_output_outside_the_folder_of_a_task_is_refused(file, text, line, name):
+    files = {name: data.decode() for name, data in SHIELDHIT.items()} if file == "detect.dat" else {}
+    if "#define" in text and len(name) > 100:
+        name = "/" * 100
+    with pytest.raises(InvalidInput, match=rf"^{file}, line {line}: .*(file name|more than)") as caught:
+        check_texts({**files, file: text.format(name)})
+    assert len(str(caught.value)) < 300
+
+
+def test_the_file_of_a_dump_of_fluka_is_in_its_folder():
+    text = f"{'USERDUMP':<10}{'100.':>10}{'22.':>10}{'':>40}{{}}\nSTART            10.\n"
+    with pytest.raises(InvalidInput, match="line 1: The file of USERDUMP must be"):
+        check_texts({"deck.inp": text.format("/etc/evil")})
+    assert check_texts({"deck.inp": text.format("dump")}).primaries == 10
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"deck.inp": "OPEN            -22.\nmy file-1.dat\nSTART            10.\n"},
+        {"deck.inp": f"{'OPEN':<10}{'22.':>10}{'':>50}SCRATCH\nBEAM  ! a/b\nSTART            10.\n"},
+        {"deck.inp": "GEOBEGIN\n    0    0          with/without air\nGEOEND\nSTART            10.\n"},
+        {"job.txt": 's:Sc/Dose/OutputFile = Ge/Box/Name + "_dose.v2"\ns:Ge/Box/Name = "Box"\n' + HISTORIES},
+        {"job.txt": 's:So/A/PhaseSpaceFileName = "/data/beam"\n' + HISTORIES},
+    ],
+)
+def test_plain_names_of_files_pass(files):
+    assert check_texts(files).primaries == 10

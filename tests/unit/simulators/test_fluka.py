@@ -19,6 +19,7 @@ INPUT = (
     "TITLE\nSTART of it all\n* START 7\n"
     + card("BEAM", "-0.2")
     + GEOMETRY
+    + card("USRBIN", "10.0", "PROTON", "-21.0")
     + card("RANDOMIZ", "1.0", "137.0")
     + card("START", "10000.0")
     + "STOP\n"

@@ -185,3 +185,11 @@ def test_nothing_outside_knows_the_name_of_a_code():
         if code.search(line) and not ("Example: " in line or "such as" in line or "e.g. " in line)
     ]
     assert match == []
+
+
+@pytest.mark.parametrize("value", ["os:nothing", "builtins:object"])
+def test_a_broken_converter_is_reported_in_one_line(value, monkeypatch):
+    entry = importlib.metadata.EntryPoint("other", value, simulators.WRITERS)
+    monkeypatch.setattr(simulators, "_writers", lambda: {"other": entry})
+    with pytest.raises(NotConfigured, match=r"^The converter other .*(cannot be loaded|does not fit)"):
+        simulators.get_converter("other")

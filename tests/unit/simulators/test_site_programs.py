@@ -1,30 +1,39 @@
 """SHIELD-HIT12A, FLUKA and TOPAS as a site has them: prepared, run, followed, read and merged, with stand-ins."""
 
+import errno
 import json
 import os
 import re
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pymchelper.input_output import fromfilelist
 from typer.testing import CliRunner
 
+from tests.support.processes import until
 from tests.support.recorded import OUTPUTS, UNITS, fluka_files, shieldhit_files
 from tests.support.standins import fluka, make_program, shieldhit, topas
 from tests.support.standins.formats import write_bdo, write_table, write_usrbin
 from tests.support.standins.running import Refused
 from yaptide.admin import cli
-from yaptide.domain.errors import InvalidInput, NotConfigured, SimulationFailed
+from yaptide.disk import is_full
+from yaptide.domain.errors import InvalidInput, NotConfigured, SimulationFailed, Unavailable
 from yaptide.domain.estimators import Aggregation, Estimator, TaskOutput
 from yaptide.domain.merging import PagesDiffer, merge_pages
 from yaptide.persistence import task_outputs
 from yaptide.platforms.direct import running
 from yaptide.platforms.direct.running import Job, run_task
-from yaptide.simulators import get_simulator, output_files
+from yaptide.simulators import get_simulator, licensed, output_files, programs
 from yaptide.simulators.base import OUTPUT_LOG, Installation
 from yaptide.simulators.fluka.sample import SAMPLE as FLUKA
+from yaptide.simulators.licensed import Written
 from yaptide.simulators.output_files import read_output_files
+from yaptide.simulators.output_reader import DISK_FULL
 from yaptide.simulators.shieldhit.sample import SAMPLE as SHIELDHIT
 from yaptide.simulators.topas.sample import SAMPLE as TOPAS
 from yaptide.simulators.topas.simulator import share_histories
@@ -36,6 +45,7 @@ READERS = {
     "fluka": lambda folder: fluka.read_deck(next(folder.glob("*.inp")).read_text()),
     "topas": lambda folder: topas.read_deck(max(folder.glob("*.txt"))),
 }
+tail = licensed._tail
 CELL = ("MSH", "Cell", [0.0] * 3, [1.0] * 3, [1] * 3)
 
 
@@ -153,6 +163,39 @@ def test_the_name_of_a_tasks_own_file_is_refused(code, files):
         get_simulator(code).check(files)
 
 
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        ("shieldhit", ["shieldhit_0000.log", "depth_dose.bdo.base64", "output.log"]),
+        ("fluka", ["task001.out", "task001_fort.21.base64", "output.log"]),
+        ("topas", ["depth_dose.csv", "output.log"]),
+    ],
+)
+def test_files_of_an_earlier_run_are_left_out(code, names, tmp_path):
+    files = {**SAMPLES[code], "notes.md": "kept", **dict.fromkeys(names, "")}
+    get_simulator(code).prepare(files, 10, 1, tmp_path)
+    written = {path.name for path in tmp_path.iterdir()}
+    assert not {name.removesuffix(".base64") for name in names} & written
+    assert "notes.md" in written
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "old", "new", "words"),
+    [
+        ("shieldhit", "detect.dat", "Filename depth_dose.bdo", "", "a Filename"),
+        ("fluka", "water.inp", "     -21.0", "      21.0", "a binary unit"),
+        ("fluka", "water.inp", "USRBIN", "USRYIELD", "add a USRBIN"),
+        ("topas", "water.txt", 'OutputType = "csv"', 'OutputType = "binary"', 'OutputType = "csv"'),
+    ],
+)
+def test_input_without_results_is_recognised(code, name, old, new, words):
+    files = dict(SAMPLES[code])
+    assert get_simulator(code).check(files).no_results == ""
+    assert old in files[name]
+    files[name] = files[name].replace(old, new)
+    assert words in get_simulator(code).check(files).no_results
+
+
 # Running.
 
 
@@ -204,11 +247,57 @@ def test_fewer_primaries_than_requested_fail(tmp_path):
     code = get_simulator("shieldhit")
     code.prepare(SHIELDHIT, 1000, 1, tmp_path)
     (tmp_path / "shieldhit_0001.log").write_text(" Run time: 0 hour(s) 0 minute(s) 1 second(s)\n")
-    with pytest.raises(SimulationFailed, match="has not written depth_dose"):
+    with pytest.raises(SimulationFailed, match="has not written 'depth_dose'"):
         code.read(tmp_path, 0)
     write_bdo(tmp_path / "depth_dose_0001.bdo", "v1.0.1", 100, CELL, [{"quantity": "dose", "values": [1.0]}])
     with pytest.raises(SimulationFailed, match="100 of 1000 primaries"):
         code.read(tmp_path, 0)
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("filler", ["\n", " ", "History: ", "End of FLUKA ", " * ====== End of FLUKA" + " " * 1000])
+def test_hostile_logs_are_read_in_linear_time(code, filler, tmp_path):
+    """A quadratic pattern would need minutes for a log of this size."""
+    simulator = get_simulator(code)
+    simulator.prepare(SAMPLES[code], 100, 1, tmp_path)
+    text = (filler * (1 << 18))[: 1 << 18]
+    for name in (OUTPUT_LOG, "shieldhit_0001.log", "task001.out", "task001.err"):
+        (tmp_path / name).write_text(text)
+    begun = time.process_time()
+    with pytest.raises(SimulationFailed, match="did not run to its end"):
+        simulator.read(tmp_path, 0)
+    assert re.search(simulator.progress_rule.done, text, re.MULTILINE) is None
+    assert re.findall(simulator.progress_rule.percent, text, re.MULTILINE) == []
+    assert time.process_time() - begun < 20
+
+
+def test_few_log_files_are_read(tmp_path, monkeypatch):
+    code = get_simulator("shieldhit")
+    code.prepare(SHIELDHIT, 100, 1, tmp_path)
+    for number in range(50):
+        (tmp_path / f"shieldhit_{number:04}.log").write_text(f"stopped {number}\n\n")
+    read = []
+    monkeypatch.setattr(licensed, "_tail", lambda path: read.append(path) or tail(path))
+    with pytest.raises(SimulationFailed, match=r"its last words: stopped 4$"):
+        code.read(tmp_path, 0)
+    assert len(read) < 10
+
+
+def test_a_run_that_changes_the_file_of_its_task_fails(tmp_path):
+    (tmp_path / ".yaptide-task.json").write_text("{}")
+    with pytest.raises(SimulationFailed, match="has changed or removed"):
+        licensed.read_task(tmp_path)
+
+
+def test_an_absurd_number_in_a_log_is_no_progress_beyond_the_end(tmp_path):
+    (tmp_path / OUTPUT_LOG).write_text(f"History: {'9' * 400}\n")
+    assert get_simulator("topas").progress(tmp_path, 80) == 80
+
+
+def test_names_that_a_code_has_not_written_are_shortened():
+    with pytest.raises(SimulationFailed) as caught:
+        get_simulator("shieldhit").require_outputs(["a" * 1000], [])
+    assert len(str(caught.value)) < 200
 
 
 # Reading.
@@ -351,6 +440,132 @@ def test_a_table_cannot_have_another_file_read(tmp_path):
     assert (output.primaries, output.pages[0].values.tolist()) == (0, [1.0])
 
 
+def run_reader(tmp_path, monkeypatch, text):
+    """Read an output file with a program in place of the reader, whose first argument is the folder of its answer."""
+    script = tmp_path / "reader.py"
+    script.write_text(f"import pathlib, sys\nfolder = pathlib.Path(sys.argv[1])\n{text}\n")
+    monkeypatch.setattr(output_files, "_READER", str(script))
+    (tmp_path / "a.bdo").touch()
+    return read_output_files("shieldhit", [tmp_path / "a.bdo"], tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "(folder / 'index.json').write_text('[{')", "(folder / 'index.json').touch()"])
+def test_an_index_that_cannot_be_read_costs_its_task(text, tmp_path, monkeypatch):
+    with pytest.raises(SimulationFailed, match="left no index"):
+        run_reader(tmp_path, monkeypatch, text)
+
+
+@pytest.mark.parametrize("name", ["values.f8", "index.part", "a.csv"])
+def test_a_full_disk_while_reading_is_no_failure_of_the_task(name, tmp_path, monkeypatch):
+    axes = [(name, 1, 1.0, "cm") for name in "XYZ"]
+    write_table(tmp_path / "a.csv", "a", "Box", "DoseToMedium", "Gy", axes, {"Mean": [1.0]})
+    (tmp_path / "answer").mkdir()
+    (tmp_path / "answer" / name).symlink_to("/dev/full")
+    arguments = [str(tmp_path / "answer"), str(1 << 30), "60", "topas", str(tmp_path / "a.csv")]
+    done = subprocess.run([sys.executable, "-I", output_files._READER, *arguments], check=False)
+    assert done.returncode == DISK_FULL
+    with pytest.raises(OSError, match="No space left") as caught:
+        run_reader(tmp_path, monkeypatch, f"sys.exit({DISK_FULL})")
+    assert is_full(caught.value)
+
+
+def test_a_full_disk_while_reading_returns_the_task(tmp_path, monkeypatch):
+    script = tmp_path / "reader.py"
+    script.write_text(f"import sys; sys.exit({DISK_FULL})")
+    monkeypatch.setattr(output_files, "_READER", str(script))
+    assert "no disk space" in run("shieldhit", tmp_path).returned
+
+
+def test_a_huge_file_does_not_get_more_memory_and_time_than_the_fixed_limits(tmp_path, monkeypatch):
+    with (tmp_path / "huge.bdo").open("wb") as file:
+        file.truncate(1 << 40)
+    started = []
+    monkeypatch.setattr(output_files, "_run_reader", lambda command, _, timeout: started.append((command, timeout)))
+    with pytest.raises(SimulationFailed, match="left no index"):
+        read_output_files("shieldhit", [tmp_path / "huge.bdo"], tmp_path)
+    (command, timeout), *_ = started
+    assert int(command[4]) <= 4 << 30
+    assert max(int(command[5]), timeout) <= 1200
+
+
+def test_two_readers_at_once_and_a_limit_for_waiting(tmp_path, monkeypatch):
+    monkeypatch.setattr(output_files, "_LONGEST_WAIT", 0.01)
+    with output_files._turn():
+        with output_files._turn(), pytest.raises(Unavailable, match="try again"):
+            read_output_files("shieldhit", [], tmp_path)
+        with output_files._turn():
+            pass
+
+
+def test_the_reader_is_the_first_to_end_if_memory_runs_out(tmp_path):
+    table = tmp_path / "a.csv"
+    os.mkfifo(table)
+    command = [sys.executable, "-I", output_files._READER, str(tmp_path), str(1 << 30), "60", "topas", str(table)]
+    with subprocess.Popen(command) as process, table.open("w"):  # opened as soon as it reads
+        assert Path(f"/proc/{process.pid}/oom_score_adj").read_text() == "1000\n"
+
+
+SPECTRUM = "# Binned by incident track energy in 2 bins of 0.5 MeV from 0 MeV to 1e+00 MeV\n"
+IN_ONE_BIN = "".join(f"# {name} in 1 bin of 1e-05 cm\n" for name in "XYZ")
+
+
+@pytest.mark.parametrize(
+    ("header", "columns", "rows", "values"),
+    [
+        (IN_ONE_BIN, "Sum   Mean", "0, 0, 0, 4, 2\n", [2]),
+        (IN_ONE_BIN, "Mean", "2\n", [2]),
+        ("", "Mean", "0, 0, 0, 2\n", [2]),
+        (SPECTRUM, "Mean", "9, 1, 2, 9, 9\n", [1, 2]),
+        (SPECTRUM, "Sum   Mean", "9, 9, 5, 1, 5, 2, 9, 9, 9, 9\n", [1, 2]),
+        (IN_ONE_BIN + SPECTRUM, "Mean", "0, 0, 0, 9, 1, 2, 9, 9\n", [1, 2]),
+        (
+            IN_ONE_BIN.replace("Z in 1 bin", "Z in 2 bins") + SPECTRUM,
+            "Mean",
+            "0, 0, 0, 9, 1, 2, 9, 9\n0, 0, 1, 9, 3, 4, 9, 9\n",
+            [1, 3, 2, 4],
+        ),
+    ],
+)
+def test_tables_with_few_rows_and_spectra(header, columns, rows, values, tmp_path):
+    head = "# TOPAS Version: 4.2.p3\n# Results for scorer: a\n# Scored in component: Box\n"
+    (tmp_path / "a.csv").write_text(f"{head}{header}# Fluence ( /mm2 ) : {columns}   \n{rows}")
+    (output,) = read_output_files("topas", [tmp_path / "a.csv"], tmp_path)
+    assert output.pages[0].values.tolist() == values
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Fluence", "OwnQuantity"),
+        ("# Fluence", "# Binned by own thing in 2 bins of 1 cm from 0 cm to 2 cm\n# Fluence"),
+        ("# Fluence", SPECTRUM.replace("from 0", "from -1") + "# Fluence"),
+    ],
+)
+def test_a_sound_table_that_cannot_be_kept_does_not_cost_the_others(old, new, tmp_path):
+    axes = [(name, 1, 1.0, "cm") for name in "XYZ"]
+    for name in ("a", "b"):
+        write_table(tmp_path / f"{name}.csv", name, "Box", "Fluence", "/mm2", axes, {"Mean": [1.0]})
+    (tmp_path / "b.csv").write_text((tmp_path / "b.csv").read_text().replace(old, new))
+    written = [Written(name, name, tmp_path / f"{name}.csv") for name in ("a", "b")]
+    (kept,) = get_simulator("topas").read_files(written, tmp_path, 10).estimators
+    assert (kept.name, kept.metadata["left_out"][:18]) == ("a", "b.csv: pymchelper ")
+    with pytest.raises(SimulationFailed, match=r"cannot be kept: b\.csv: pymchelper"):
+        get_simulator("topas").read_files(written[1:], tmp_path, 10)
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 40])
+def test_texts_and_numbers_of_pages_can_be_stored(number, tmp_path):
+    pages = [{"quantity": "dose", "values": [1.0]}, {"quantity": "fluence", "values": [2.0]}]
+    pages[1] |= {"number": number, "unit": "\1Gy\x1b" + "y" * 100_000}
+    write_bdo(tmp_path / "a.bdo", "v1.0.1", 100, CELL, pages)
+    (output,) = read_output_files("shieldhit", [tmp_path / "a.bdo"], tmp_path)
+    assert [page.number for page in output.pages] == [0, 1]
+    assert re.fullmatch("Gyy{1,500}", output.pages[1].unit)
+    with (tmp_path / "stored").open("wb") as file:
+        task_outputs.write_output(file, TaskOutput(100, (Estimator("a", "a", output.pages),)))
+    task_outputs.check_output(tmp_path / "stored", 10_000)
+
+
 # Wrong decks: each change makes the program refuse its input. The words are the chapter of its manual.
 
 
@@ -478,3 +693,26 @@ def test_a_program_with_another_range_is_refused(tmp_path, monkeypatch):
         code.add(tmp_path / "others", program, print)
     done = CliRunner().invoke(cli.app, ["simulators", "test", "shieldhit", "--json"])
     assert (done.exit_code, json.loads(done.stdout)["ok"]) == (1, False)
+
+
+def is_open(pipe):
+    """Return whether a process has this pipe open."""
+    try:
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError as error:
+        return error.errno != errno.ENXIO
+    return True
+
+
+def test_a_sample_that_takes_too_long_is_stopped_with_its_children(tmp_path, monkeypatch):
+    monkeypatch.setenv("YAPTIDE_SIMULATORS_DIR", str(tmp_path / "simulators"))
+    monkeypatch.setattr(programs, "_TIMEOUT", 0.5)
+    program, alive = tmp_path / "rfluka", tmp_path / "alive"
+    os.mkfifo(alive)
+    program.write_text(f"#!/bin/sh\nsleep 600 3<>{alive} &\nwait\n")
+    program.chmod(0o755)
+    programs.write_pointer(tmp_path / "simulators", "fluka", Installation(program, "", programs.sha256_of(program)))
+    done = CliRunner().invoke(cli.app, ["simulators", "test", "fluka"])
+    assert isinstance(done.exception, NotConfigured)
+    assert str(done.exception) == "the sample ran for more than 0.5 s and was stopped"
+    until(lambda: not is_open(alive), "its child has ended")

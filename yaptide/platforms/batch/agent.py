@@ -236,7 +236,7 @@ def read_tail(path: str, most: int) -> str:
 
 
 def count_primaries(rule: Json, folder: str, primaries: int) -> int:
-    """Primaries simulated so far, by the rule in the manifest (`yaptide.simulators.base.ProgressRule`)."""
+    """Primaries simulated so far, by the rule in the manifest; `yaptide.simulators.base.ProgressRule` is the same."""
     paths = sorted(glob.glob(os.path.join(glob.escape(folder), rule["file"]), recursive=True))
     tail = read_tail(paths[-1], rule["tail"]) if paths else ""
     if re.search(rule["done"], tail, re.MULTILINE):
@@ -244,8 +244,8 @@ def count_primaries(rule: Json, folder: str, primaries: int) -> int:
     numbers = re.findall(rule["percent"], tail, re.MULTILINE)
     if not numbers:
         return 0
-    last = float(numbers[-1])
-    return min(primaries, int(last if rule["counted"] else primaries * last / 100))
+    last = float(numbers[-1])  # infinite for too many digits
+    return int(min(primaries, last if rule["counted"] else primaries * last / 100))
 
 
 def unpack_inputs(number: int, folder: str) -> Set[str]:

@@ -13,7 +13,17 @@ from pathlib import Path
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.estimators import TaskOutput
 from yaptide.editor.project import Project
-from yaptide.simulators.base import Checked, Command, Converted, InputFiles, Installation, ProgressRule, read_log
+from yaptide.simulators.base import (
+    Checked,
+    Command,
+    Converted,
+    InputFiles,
+    Installation,
+    Limits,
+    ProgressRule,
+    read_log,
+)
+from yaptide.simulators.files import require_plain_name
 from yaptide.simulators.fluka.conversion import convert_project
 from yaptide.simulators.fluka.preprocessor import Content, included_files, preprocess
 from yaptide.simulators.fluka.sample import SAMPLE
@@ -34,9 +44,14 @@ _COLUMNS = 10
 #: The deck's name in a task, what FLUKA calls its first cycle, and its last line in the output.
 _TASK = "task.inp"
 _RUN = "task001"
-_END = r"^ ?\*+ =+ +End of FLUKA *(\S*) *run +=+ \*"
+_END = r"^ ?\*+ =+ +End of FLUKA(?: +(\S+))? +run +=+ \*"
 #: Scorers that pymchelper reads. Their first card has the unit in WHAT(3), negative if the file is binary.
 _SCORERS = frozenset({"USRBIN", "USRBDX", "USRTRACK"})
+#: Cards whose last field, the SDUM, names an output file.
+_DUMPS, _SDUM = frozenset({"USERDUMP", "EVENTDAT"}), 7
+#: WHATs of GEOBEGIN with units of files that the next lines name, and those that have none.
+_GEOMETRY_UNITS = {3: {"", "5"}, 4: {"", "11"}}
+_NO_RESULTS = "no results could be read: add a USRBIN, USRBDX or USRTRACK with a binary unit (WHAT(3) from -21 to -99)"
 #: Limits of the columns of START, and of the manual for a seed.
 _MOST_OF_TASK = 10**10 - 1
 _LARGEST_FLUKA_SEED = 9 * 10**8 - 1
@@ -104,6 +119,7 @@ class Fluka(LicensedProgram):
         f"**/{_RUN}.out", 8192, r"^ +(\d+) +\d+ +\d+ .*\n+ *NEXT SEEDS:", _END, counted=True
     )
     log_patterns = (f"{_RUN}.out", f"{_RUN}.log", f"{_RUN}.err", f"fluka_*/{_RUN}.out", f"fluka_*/{_RUN}.err")
+    limits = Limits(task_primaries=_MOST_OF_TASK, seed=_LARGEST_FLUKA_SEED)
     expected_range = 157.7  # mm: CSDA range of 150 MeV protons in water (PSTAR)
 
     def recognises(self, files: InputFiles) -> bool:
@@ -129,7 +145,8 @@ class Fluka(LicensedProgram):
             raise InvalidInput(f"{deck}: the START card is missing, so nothing would be simulated")
         if _TASK in files and deck != _TASK:
             raise InvalidInput(f"{_TASK} is the name of the deck in every task: give the included file another name")
-        return Checked(primaries, quantum=1, seed=seed or draw_seed())
+        why = "" if _scored_units(_cards(preprocess(files, deck))) else f"{deck}: {_NO_RESULTS}"
+        return Checked(primaries, quantum=1, seed=seed or draw_seed(), no_results=why)
 
     def convert(self, project: Project) -> Converted:
         """Convert a project of the web editor; raise InvalidInput for what cannot be simulated."""
@@ -146,7 +163,7 @@ class Fluka(LicensedProgram):
         deck = _find_deck(files)
         written = _set_cards(files, _cards(preprocess(files, deck)), primaries, 1 + (seed - 1) % _LARGEST_FLUKA_SEED)
         renamed = {_TASK if name == deck else name: text for name, text in written.items()}
-        write_task(renamed, primaries, _scored_units(_cards(preprocess(files, deck))), folder)
+        write_task(renamed, primaries, _scored_units(_cards(preprocess(files, deck))), folder, (f"{_RUN}*",))
 
     def command(self, installation: Installation, folder: Path) -> Command:
         """Return the command for one cycle."""
@@ -202,6 +219,7 @@ def _find_deck(files: InputFiles) -> str:
 def _cards(deck: Iterable[Content]) -> Iterator[Card]:
     """Yield the cards up to STOP; skip the title and the geometry."""
     free = geometry = title = False
+    names = 0  # of files, in the next lines
     for content in deck:
         if title or content.text.startswith("*"):
             title = title and content.text.startswith("*")
@@ -209,6 +227,9 @@ def _cards(deck: Iterable[Content]) -> Iterator[Card]:
         if not content.text[:_WIDTH].partition("!")[0].isascii():
             raise content.line.make_error("FLUKA reads columns of ASCII characters, and the line has others")
         card = Card(content, free)
+        if names:
+            _check_file_name(content)
+            names -= 1
         if geometry:
             geometry = card.keyword != "GEOEND"
             continue
@@ -216,8 +237,34 @@ def _cards(deck: Iterable[Content]) -> Iterator[Card]:
         if card.keyword == "STOP":
             return
         yield card
+        names = _count_names(card)
         free = _is_free(card)
         geometry, title = card.keyword == "GEOBEGIN", card.keyword == "TITLE"
+
+
+def _count_names(card: Card) -> int:
+    """Return how many of the next lines are names of files; raise InvalidInput for a wrong name in the card itself."""
+    name = _field(card, _SDUM)
+    if card.keyword in _DUMPS and name and not card.free:  # in free format, folders would be separators
+        require_plain_name(card.content.line, name, f"The file of {card.keyword}")
+    if card.keyword == "GEOBEGIN":
+        return sum(_field(card, number).strip("+-0.") not in known for number, known in _GEOMETRY_UNITS.items())
+    return int(card.keyword == "OPEN" and name != "SCRATCH")
+
+
+def _field(card: Card, number: int) -> str:
+    """Return what is in the columns of WHAT(`number`), whatever it is; after the sixth one is a name."""
+    words = _SEPARATOR.split(card.content.text.partition("!")[0].strip())
+    text = card.content.text[number * _COLUMNS : (number + 1) * _COLUMNS]
+    if card.free:
+        text = words[number] if number < len(words) else ""
+    return card.content.replace_variables(text).strip()
+
+
+def _check_file_name(content: Content) -> None:
+    """Raise InvalidInput for a line that names a file outside the task's folder."""
+    if name := content.replace_variables(content.text).strip():
+        require_plain_name(content.line, name, "The file that FLUKA opens")
 
 
 def _set_cards(files: InputFiles, cards: Iterable[Card], primaries: int, seed: int) -> dict[str, str]:

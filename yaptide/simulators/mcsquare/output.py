@@ -27,7 +27,7 @@ _ERROR = re.compile(r"^\s*(?:fatal )?error\b.*", re.MULTILINE | re.IGNORECASE)
 _UNSUITABLE = "Please verify that both the operating system and the processor support"
 
 #: MCsquare writes a line per 0.1 %; this many bytes always include the last one.
-PROGRESS = ProgressRule(OUTPUT_LOG, 4096, r"^\s*(\d+(?:\.\d+)?) %", _DONE.pattern)
+PROGRESS = ProgressRule(OUTPUT_LOG, 4096, r"^[ \t]*(\d+(?:\.\d+)?) %", _DONE.pattern)
 
 #: A wide beam may miss a narrow phantom; a larger fraction means that the isocentre or the spots are wrong.
 _MOST_OUTSIDE = 0.1

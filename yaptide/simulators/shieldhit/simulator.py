@@ -4,13 +4,14 @@ Format: the SHIELD-HIT12A User's Guide, chapters on ``beam.dat``, ``geo.dat``, `
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.domain.estimators import TaskOutput
 from yaptide.editor.project import Project
 from yaptide.simulators.base import OUTPUT_LOG, Checked, Command, Converted, InputFiles, Installation, ProgressRule
+from yaptide.simulators.files import require_plain_name
 from yaptide.simulators.licensed import LicensedProgram, Written, read_task, write_task
 from yaptide.simulators.runs import LARGEST_SEED, MOST_PRIMARIES, draw_seed
 from yaptide.simulators.shieldhit.conversion import convert_project
@@ -39,8 +40,9 @@ _OF_DETECTORS = {"GEOMETRY", "FILTER", "OUTPUT", "SETTINGS"}
 _NAMES_FILE = {"USECBEAM": 1, "USEBMOD": 2, "EXTSPEC": 1}
 _LOADS = "LOADDEDX"
 _RUN_NUMBER = re.compile(r"\d{4,}$")
+_NO_RESULTS = f"{_DETECTORS}: no results could be read: add an Output with a Filename"
 #: The last line of the log of a run that has succeeded.
-_END = r"^\s*Run time:"
+_END = r"^[ \t]*Run time:"
 _DIGITS = re.compile(r"-?(?:0|[1-9][0-9]*)")
 
 
@@ -53,7 +55,7 @@ class ShieldHit(LicensedProgram):
     name = "shieldhit"
     title = "SHIELD-HIT12A"
     progress_rule: ProgressRule | None = ProgressRule(
-        "shieldhit*.log", 8192, r"Primary particle no\.\s*(\d+)\s+ETR:", r"^\s*Run time:", counted=True
+        "shieldhit*.log", 8192, r"Primary particle no\.[ \t]*(\d+)[ \t]+ETR:", _END, counted=True
     )
     log_patterns = ("shieldhit*.log",)
     expected_range = 157.1  # mm, of 150 MeV protons with a spread of 1.5 MeV: recorded with version 1.0.1
@@ -71,13 +73,16 @@ class ShieldHit(LicensedProgram):
         lines = {name: filled_lines(name, files[name], _COMMENT) for name in _FILES}
         for name in _FILES:
             _check_kind(name, files[name], lines[name])
+        for line in _name_lines(lines[_DETECTORS]):
+            require_plain_name(line, line.words[1], "Filename")
         keywords = _by_keyword(lines[_BEAM])
         _check_named_files(files, keywords, lines[_MATERIALS])
         if "NSTAT" not in keywords:
             raise InvalidInput(f"{_BEAM}: the number of primaries, NSTAT, is missing")
         primaries = _integer(keywords["NSTAT"], 1, MOST_PRIMARIES)
         seed = _integer(keywords["RNDSEED"], 0, LARGEST_SEED) if "RNDSEED" in keywords else 0
-        return Checked(primaries, quantum=1, seed=seed or draw_seed())
+        why = "" if any(_name_lines(lines[_DETECTORS])) else _NO_RESULTS
+        return Checked(primaries, quantum=1, seed=seed or draw_seed(), no_results=why)
 
     def convert(self, project: Project) -> Converted:
         """Convert a project of the web editor; raise InvalidInput for what cannot be simulated."""
@@ -90,7 +95,8 @@ class ShieldHit(LicensedProgram):
     def prepare(self, files: InputFiles, primaries: int, seed: int, folder: Path) -> None:
         """Write the files with NSTAT and RNDSEED of the task in beam.dat."""
         beam = _set_values(files[_BEAM], {"NSTAT": primaries, "RNDSEED": seed})
-        write_task({**files, _BEAM: beam}, primaries, _output_names(files[_DETECTORS]), folder)
+        outputs = _output_names(files[_DETECTORS])
+        write_task({**files, _BEAM: beam}, primaries, outputs, folder, ("*.bdo", *self.log_patterns))
 
     def command(self, installation: Installation, folder: Path) -> Command:
         """Return the program and the folder of its input, which is the working directory."""
@@ -123,9 +129,13 @@ def _set_values(text: str, values: Mapping[str, int]) -> str:
 
 def _output_names(text: str) -> list[str]:
     """Return the names of the outputs in detect.dat, without the ending of their files."""
-    words = [line.words for line in filled_lines(_DETECTORS, text, _COMMENT)]
-    named = [pair[1] for pair in words if len(pair) > 1 and pair[0].upper() == "FILENAME"]
+    named = [line.words[1] for line in _name_lines(filled_lines(_DETECTORS, text, _COMMENT))]
     return list(dict.fromkeys(name.removesuffix(".bdo").rstrip("_") for name in named))
+
+
+def _name_lines(lines: Iterable[Line]) -> Iterator[Line]:
+    """Yield the lines of detect.dat that name an output file."""
+    return (line for line in lines if len(line.words) > 1 and line.words[0].upper() == "FILENAME")
 
 
 def _identify(path: Path, names: Sequence[str]) -> Written | None:

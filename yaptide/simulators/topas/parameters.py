@@ -74,8 +74,12 @@ class Chain:
 
     def find(self, name: str, skip: int = 0) -> Parameter | None:
         """Return the parameter that counts, or the one that counts after `skip` others of its name."""
-        settings = [file.parameters[name] for file in self.files if name in file.parameters]
+        settings = self.find_all(name)
         return settings[skip] if skip < len(settings) else None
+
+    def find_all(self, name: str) -> list[Parameter]:
+        """Return all settings of a parameter, the one that counts first."""
+        return [file.parameters[name] for file in self.files if name in file.parameters]
 
     def integer(self, name: str) -> int | None:
         """Return an integer parameter, None if there is none; raise InvalidInput if it cannot be evaluated."""

@@ -12,12 +12,14 @@ from yaptide.simulators.licensed import LicensedProgram, Written, read_task, wri
 from yaptide.simulators.runs import LARGEST_SEED, MOST_PRIMARIES, draw_seed
 from yaptide.simulators.text import BASE64, filled_lines
 from yaptide.simulators.topas.conversion import convert_project
+from yaptide.simulators.topas.output_names import check_output_names
 from yaptide.simulators.topas.parameters import LONGEST_NAME, Chain, read_chain
 from yaptide.simulators.topas.sample import SAMPLE
 
 _OURS = re.compile(r"(?:[a-z]+:)?(?:ts|so)/\S+", re.IGNORECASE)
 _TASK = "yaptide_task.txt"
 _END = r"^TOPAS run sequence complete"
+_NO_RESULTS = 'no results could be read: add a scorer, Sc/<scorer>/Quantity, with OutputType = "csv"'
 #: Parameters that would let TOPAS wait for a key.
 _PAUSES = ("Ts/PauseBeforeInit", "Ts/PauseBeforeSequence", "Ts/PauseBeforeQuit")
 _SCORER = re.compile(r"sc/([^/]+)/quantity")
@@ -37,7 +39,7 @@ class Topas(LicensedProgram):
 
     name = "topas"
     title = "TOPAS"
-    progress_rule: ProgressRule | None = ProgressRule(OUTPUT_LOG, 8192, r"History:\s*(\d+)", _END, counted=True)
+    progress_rule: ProgressRule | None = ProgressRule(OUTPUT_LOG, 8192, r"History:[ \t]*(\d+)", _END, counted=True)
     expected_range = 157.7  # mm: CSDA range of 150 MeV protons in water (PSTAR)
 
     def recognises(self, files: InputFiles) -> bool:
@@ -54,6 +56,7 @@ class Topas(LicensedProgram):
         chain = read_chain(files)
         if _TASK in files:
             raise InvalidInput(f"{_TASK} is the name of the parameter file of every task: give the file another name")
+        check_output_names(chain)
         times, what = _count_times(chain)
         histories = _count_all_histories(chain, what)
         primaries = times * sum(histories.values())
@@ -63,7 +66,8 @@ class Topas(LicensedProgram):
                 f"so/{min(histories)}/{what.lower()}",
                 f"all sources together must have 1 to {MOST_PRIMARIES} primaries, not {primaries}",
             )
-        return Checked(primaries, quantum=times, seed=_find_seed(chain) or draw_seed())
+        why = "" if _may_write_tables(chain) else f"{chain.job}: {_NO_RESULTS}"
+        return Checked(primaries, quantum=times, seed=_find_seed(chain) or draw_seed(), no_results=why)
 
     def convert(self, project: Project) -> Converted:
         """Convert a project of the web editor; raise InvalidInput for what cannot be simulated."""
@@ -84,7 +88,9 @@ class Topas(LicensedProgram):
         lines = [f"includeFile = {chain.job}"]
         lines += [f"{_typed(chain, name, 'i')} = {value}" for name, value in integers.items()]
         lines += [f'{_typed(chain, name, "b")} = "False"' for name in _PAUSES]
-        write_task({**files, _TASK: "\n".join(lines) + "\n"}, primaries, _scorer_files(chain), folder)
+        outputs = _scorer_files(chain)
+        written = [f"{name}.*" for name in outputs]
+        write_task({**files, _TASK: "\n".join(lines) + "\n"}, primaries, outputs, folder, written)
 
     def command(self, installation: Installation, folder: Path) -> Command:
         """Return the program and the parameter file of the task."""
@@ -136,9 +142,18 @@ def _scorer_files(chain: Chain) -> list[str]:
             continue
         own = {part: _literal(chain, f"sc/{match[1]}/{part}") for part in ("outputtype", "outputfile", "active")}
         file_name = parameter.name.split("/")[1] if own["outputfile"] is None else own["outputfile"]
-        if own["active"] is None and own["outputtype"] in {None, "csv"} and file_name and "/" not in file_name:
+        if own["active"] is None and own["outputtype"] in {None, "csv"} and file_name:
             names.append(file_name)
     return names
+
+
+def _may_write_tables(chain: Chain) -> bool:
+    """Return whether there is a scorer that does not certainly write something else than a table."""
+    for match in filter(None, map(_SCORER.fullmatch, chain.names())):
+        kind = _literal(chain, f"sc/{match[1]}/outputtype")
+        if (_literal(chain, match[0]) or "").lower() != "phasespace" and (kind is None or kind.lower() in {"", "csv"}):
+            return True
+    return False
 
 
 def _literal(chain: Chain, name: str) -> str | None:

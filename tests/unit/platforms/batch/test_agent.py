@@ -170,7 +170,16 @@ def test_a_simulator_dies_with_an_agent_that_is_killed(cluster):
 
 
 @pytest.mark.parametrize(
-    "log", ["", " 10.0 % \n", " 10.0 % \n 37.5 % \n", "x\nNbr primaries simulated: 77 \n", " 110 % \n", "9 %" * 3000]
+    "log",
+    [
+        "",
+        " 10.0 % \n",
+        " 10.0 % \n 37.5 % \n",
+        "x\nNbr primaries simulated: 77 \n",
+        " 110 % \n",
+        "9 %" * 3000,
+        f"{'9' * 400} %\n",
+    ],
 )
 def test_progress_is_read_as_on_the_server(tmp_path, log):
     (tmp_path / OUTPUT_LOG).write_text(log)
