@@ -257,7 +257,7 @@ _SECONDARIES = {
 }
 REFUSED = [
     ("shieldhit", {"detector": _OFF_AXIS}, "Project, detector 'along': SHIELD-HIT12A has rings around the z axis only"),
-    ("shieldhit", {"particle": {"id": 99, "name": "Muon", "a": 0, "z": 1}}, "Project, beam: SHIELD-HIT12A has no beam"),
+    ("shieldhit", {"particle": {"id": 15, "name": "Muon µ-"}}, "Project, beam: SHIELD-HIT12A has no beam"),
     ("fluka", {"divergence": {"x": 1, "y": 2}}, "Project, beam: FLUKA has one divergence, not 1 mrad along x and 2"),
     ("fluka", {"energyLowCutoff": 99.5}, "Project, beam: FLUKA cannot cut the energies of the beam at 99.5 and 1000"),
     ("fluka", {"detector": projects.everywhere("along")}, "Project, output 'depth dose': yaptide converts detectors"),
