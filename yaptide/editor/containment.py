@@ -7,19 +7,19 @@ import numpy as np
 from yaptide.editor.project import Doubles, Figure, Solid
 
 #: Surfaces that are nearer than this may coincide, cm.
-_TOUCHING = 1e-9
+TOUCHING = 1e-9
 _PARALLEL = 1 - 1e-12
 
 
 def is_inside(inner: Figure, outer: Figure) -> bool:
     """Return whether a figure is certainly inside another one; they may touch."""
     if outer.solid is Solid.SPHERE:
-        return _farthest(inner, outer, np.eye(3)) <= outer.radius + _TOUCHING
+        return _farthest(inner, outer, np.eye(3)) <= outer.radius + TOUCHING
     half = np.array(outer.size) / 2
-    along = [_reach(inner, outer, outer.axes[:, axis]) <= half[axis] + _TOUCHING for axis in range(3)]
+    along = [_reach(inner, outer, outer.axes[:, axis]) <= half[axis] + TOUCHING for axis in range(3)]
     if outer.solid is Solid.BOX:
         return all(along)
-    return along[2] and _farthest(inner, outer, outer.axes[:, :2]) <= outer.radius + _TOUCHING
+    return along[2] and _farthest(inner, outer, outer.axes[:, :2]) <= outer.radius + TOUCHING
 
 
 def are_apart(one: Figure, other: Figure) -> bool:
@@ -28,10 +28,10 @@ def are_apart(one: Figure, other: Figure) -> bool:
     crossed = (np.cross(a, b) for a, b in itertools.product(one.axes.T, other.axes.T))
     for direction in (*one.axes.T, *other.axes.T, step, *_across(one, step), *_across(other, step), *crossed):
         length = float(np.linalg.norm(direction))
-        if length < _TOUCHING:
+        if length < TOUCHING:
             continue
         unit = direction / length
-        if abs(float(step @ unit)) >= _support(one, unit) + _support(other, unit) - _TOUCHING:
+        if abs(float(step @ unit)) >= _support(one, unit) + _support(other, unit) - TOUCHING:
             return True
     return False
 

@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.editor.nesting import Placed, place_figures, rotation_angles
+from yaptide.editor.nesting import Placed, place_figures, place_in, rotation_angles, walk_placed
 from yaptide.editor.project import Doubles, Figure, Material, Solid
 from yaptide.editor.regions import Region, Regions, Term
 from yaptide.editor.substances import find_substance
@@ -52,15 +52,15 @@ class _Writer:
 
     def add_placed(self, roots: Sequence[Placed], names: dict[Material, str]) -> None:
         """Add figures inside of each other, the inner ones first."""
-        everything = list(_walk(roots))
+        everything = [placed for placed, _ in walk_placed(roots)]
         taken = _name_volumes([placed.name for placed in everything])
         volume = {id(placed): name for placed, name in zip(everything, taken, strict=True)}
         for placed in reversed(everything):
             name = volume[id(placed)]
             solid = self.add_figure(placed.figure)
-            inside = [_place(volume[id(child)], *_relative(child.figure, placed.figure)) for child in placed.children]
+            inside = [_place(volume[id(child)], *place_in(child.figure, placed.figure)) for child in placed.children]
             self.add_volume(name, names[placed.material], solid, inside)
-        self.in_world += [_place(volume[id(root)], np.array(root.figure.centre), root.figure.axes) for root in roots]
+        self.in_world += [_place(volume[id(root)], *place_in(root.figure, None)) for root in roots]
 
     def add_regions(self, regions: Regions, names: dict[Material, str]) -> None:
         """Add each region as one solid in the axes of the world; the last one is the world itself."""
@@ -131,18 +131,6 @@ class _Writer:
 def _name_volumes(names: Sequence[str]) -> list[str]:
     """Return different names of volumes, none of which is that of the world."""
     return make_names([_WORLD, *names], _LONGEST, "Zone")[1:]
-
-
-def _walk(roots: Sequence[Placed]) -> Iterator[Placed]:
-    waiting = list(reversed(roots))
-    while waiting:
-        placed = waiting.pop()
-        yield placed
-        waiting += reversed(placed.children)
-
-
-def _relative(figure: Figure, parent: Figure) -> tuple[Doubles, Doubles]:
-    return (np.array(figure.centre) - np.array(parent.centre)) @ parent.axes, parent.axes.T @ figure.axes
 
 
 def _place(volume: str, centre: Doubles, axes: Doubles) -> ET.Element:
