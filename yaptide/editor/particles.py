@@ -110,7 +110,7 @@ _BY_NAME = {
 _NUCLEUS = re.compile(r"100(\d{3})(\d{3})0")
 
 
-def choose_numbers(simulator: str) -> Numbers:
+def choose_numbers(simulator: object) -> Numbers:
     """Return the kinds of particles by number in projects for a simulator."""
     return _GEANT4 if simulator == "geant4" else _USUAL
 

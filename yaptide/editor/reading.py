@@ -40,7 +40,7 @@ from yaptide.editor.project import (
 from yaptide.editor.project_check import MOST_PRIMARIES
 from yaptide.editor.sections import Section, quote_text
 
-_MOST = 1000  # figures, zones, detectors, outputs ...
+_MOST = 1000  # figures, zones, detectors, outputs, quantities of all outputs ...
 _MOST_OPERATIONS = 10_000
 _MOST_BINS = 10**7
 _HEAVIEST = 100  # g/cm3
@@ -62,7 +62,7 @@ def read_project(document: Mapping[str, Any]) -> Project:
     """Return the project in a JSON document; raise InvalidInput with the first problem and its location."""
     whole = Section("document", document)
     header = Section("project", whole.read_section("project").values)
-    numbers = choose_numbers(header.read_text("simulator"))
+    numbers = choose_numbers(header.values.get("simulator"))
     beam = _beam(Section("beam", _needed(whole, "beam")), numbers)
     materials = _materials(Section("materials", whole.read_section("materialManager").values))
     zones, world = _geometry(whole, materials)
@@ -153,11 +153,10 @@ def _material_of(zone: Section, materials: Mapping[str, Material]) -> Material:
     else:
         plain = zone.resolve_uuid("materialUuid", materials, "its material")
     overrides = zone.read_section("materialPropertiesOverrides")
-    ionisation = overrides.values.get("averageIonisationPotential")
     return replace(
         plain,
         density=plain.density if plain.is_empty else overrides.read_number("density", plain.density, 1e-9, _HEAVIEST),
-        ionisation=None if ionisation is None else overrides.read_number("averageIonisationPotential", None, 0),
+        ionisation=overrides.read_number("averageIonisationPotential", 0.0, 0) or None,
         own_table=overrides.read_flag("customStoppingPower", plain.own_table),
     )
 
@@ -327,6 +326,8 @@ def _outputs(
         _output(output, _scored_in(output, detectors, zones), filters)
         for output in manager.read_sections("outputs", "output", _MOST)
     )
+    if (count := sum(len(output.quantities) for output in outputs)) > _MOST:
+        raise manager.make_error(f"they have {count} quantities together; the limit is {_MOST}")
     names = [output.name for output in outputs]
     for name in names:
         if names.count(name) > 1:
