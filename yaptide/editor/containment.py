@@ -1,10 +1,13 @@
-"""Whether a convex figure is inside of another one, or apart from it. Hollow cylinders count as full."""
+"""Whether a convex figure or a detector is inside of a figure, or apart from it.
+
+Hollow cylinders count as full.
+"""
 
 import itertools
 
 import numpy as np
 
-from yaptide.editor.project import Doubles, Figure, Solid
+from yaptide.editor.project import Cylinder, Detector, Doubles, Figure, Mesh, Solid
 
 #: Surfaces that are nearer than this may coincide, cm.
 TOUCHING = 1e-9
@@ -20,6 +23,16 @@ def is_inside(inner: Figure, outer: Figure) -> bool:
     if outer.solid is Solid.BOX:
         return all(along)
     return along[2] and _farthest(inner, outer, outer.axes[:, :2]) <= outer.radius + TOUCHING
+
+
+def covers(figure: Figure, detector: Detector | None) -> bool:
+    """Return whether the bins of a detector are certainly inside a figure; they may touch."""
+    if isinstance(detector, Mesh):
+        return is_inside(Figure("", Solid.BOX, detector.centre, np.eye(3), detector.size), figure)
+    if isinstance(detector, Cylinder):
+        size = (2 * detector.radius, 2 * detector.radius, detector.depth)
+        return is_inside(Figure("", Solid.CYLINDER, detector.centre, np.eye(3), size, detector.radius), figure)
+    return False
 
 
 def are_apart(one: Figure, other: Figure) -> bool:

@@ -112,8 +112,8 @@ class Beam:
 class Material:
     """The material of a zone: `density` in g/cm3.
 
-    `ionisation` is the mean ionisation potential if the user sets one, in eV; `own_table` tells whether the user
-    provides a table of stopping powers.
+    `ionisation` is the mean ionisation potential in eV, more than 0, if the user sets one; `own_table` tells whether
+    the user provides a table of stopping powers.
     """
 
     name: str

@@ -14,11 +14,11 @@ import numpy as np
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.editor.nesting import Placed, place_figures, place_in, rotation_angles, walk_placed
-from yaptide.editor.project import Doubles, Figure, Material, Solid
+from yaptide.editor.project import Doubles, Figure, Material, Project, Solid
 from yaptide.editor.regions import Region, Regions, Term
 from yaptide.editor.substances import find_substance
 from yaptide.simulators.geant4.materials import BLACK_HOLE, DENSE, EXCITATION, is_own, material_around
-from yaptide.simulators.projects import make_names
+from yaptide.simulators.projects import list_detectors, make_names, world_reach
 
 _MM = 10.0
 _LONGEST = 60
@@ -26,8 +26,8 @@ _WORLD = "WorldVolume"
 _SCHEMA = "http://service-spi.web.cern.ch/service-spi/app/releases/GDML/schema/gdml.xsd"
 
 
-def format_gdml(regions: Regions, names: dict[Material, str], reach: Sequence[float]) -> str:
-    """Return the GDML document; `reach` is half of the size of the world, in cm."""
+def format_gdml(project: Project, regions: Regions, names: dict[Material, str]) -> str:
+    """Return the GDML document of a project, with the names of its materials."""
     writer = _Writer()
     try:
         roots = place_figures(regions, "Geant4")
@@ -36,8 +36,8 @@ def format_gdml(regions: Regions, names: dict[Material, str], reach: Sequence[fl
         around = BLACK_HOLE
     else:
         writer.add_placed(roots, names)
-        around = material_around(roots)
-    writer.add_world(around, reach)
+        around = material_around(roots, list_detectors(project))
+    writer.add_world(around, world_reach(project))
     return _serialise(_materials(names, around), writer)
 
 
@@ -122,7 +122,7 @@ class _Writer:
         self.volumes.append(volume)
 
     def add_world(self, material: str, reach: Sequence[float]) -> None:
-        """Add the world, a box around the origin."""
+        """Add the world, a box around the origin; `reach` is half of its size, in cm."""
         sizes = {axis: _mm(2 * half) for axis, half in zip("xyz", reach, strict=True)}
         self.solids.append(ET.Element("box", {"name": "solidWorld", **sizes, "lunit": "mm"}))
         self.add_volume(_WORLD, material, "solidWorld", self.in_world)
@@ -161,7 +161,7 @@ def _materials(names: dict[Material, str], around: str) -> ET.Element:
     for material, name in names.items():
         if is_own(name):
             substance = find_substance(material, "Geant4")
-            ionisation, state = material.ionisation or substance.ionisation, "gas" if substance.is_gas else "solid"
+            ionisation, state = substance.ionisation_of(material), "gas" if substance.is_gas else "solid"
             _add_material(element, name, material.density, ionisation, substance.fractions, state)
     return element
 

@@ -6,18 +6,18 @@ TOPAS kills particles that leave its world, a box around the origin.
 from collections.abc import Iterator, Sequence
 
 from yaptide.editor.nesting import Placed, place_in, rotation_angles, walk_placed
-from yaptide.editor.project import Doubles, Figure, Material, Solid
+from yaptide.editor.project import Doubles, Figure, Material, Project, Solid
 from yaptide.simulators.geant4.materials import material_around
-from yaptide.simulators.projects import comment, make_names
+from yaptide.simulators.projects import comment, list_detectors, make_names, world_reach
 
 _LONGEST = 50
 
 
-def format_geometry(roots: Sequence[Placed], reach: Sequence[float], names: dict[Material, str]) -> Iterator[str]:
-    """Yield the parameters of the components; `reach` is half of the size of the world, in cm."""
-    for axis, half in zip("XYZ", reach, strict=True):
+def format_geometry(project: Project, roots: Sequence[Placed], names: dict[Material, str]) -> Iterator[str]:
+    """Yield the parameters of the components: the world of a project, and the figures in it."""
+    for axis, half in zip("XYZ", world_reach(project), strict=True):
         yield f"d:Ge/World/HL{axis} = {format_real(half)} cm"
-    yield f's:Ge/World/Material = "{material_around(roots)}"'
+    yield f's:Ge/World/Material = "{material_around(roots, list_detectors(project))}"'
     placed = list(walk_placed(roots))
     # The ending tells zones from the world, the beam's position, and the grids of detectors.
     taken = make_names((f"{each.name[:_LONGEST]}_Zone" for each, _ in placed), 2 * _LONGEST, "Zone")
