@@ -1,25 +1,38 @@
-"""Whether a convex figure is inside of another one, or apart from it. Hollow cylinders count as full."""
+"""Whether a convex figure or a detector is inside of a figure, or apart from it.
+
+Hollow cylinders count as full.
+"""
 
 import itertools
 
 import numpy as np
 
-from yaptide.editor.project import Doubles, Figure, Solid
+from yaptide.editor.project import Cylinder, Detector, Doubles, Figure, Mesh, Solid
 
 #: Surfaces that are nearer than this may coincide, cm.
-_TOUCHING = 1e-9
+TOUCHING = 1e-9
 _PARALLEL = 1 - 1e-12
 
 
 def is_inside(inner: Figure, outer: Figure) -> bool:
     """Return whether a figure is certainly inside another one; they may touch."""
     if outer.solid is Solid.SPHERE:
-        return _farthest(inner, outer, np.eye(3)) <= outer.radius + _TOUCHING
+        return _farthest(inner, outer, np.eye(3)) <= outer.radius + TOUCHING
     half = np.array(outer.size) / 2
-    along = [_reach(inner, outer, outer.axes[:, axis]) <= half[axis] + _TOUCHING for axis in range(3)]
+    along = [_reach(inner, outer, outer.axes[:, axis]) <= half[axis] + TOUCHING for axis in range(3)]
     if outer.solid is Solid.BOX:
         return all(along)
-    return along[2] and _farthest(inner, outer, outer.axes[:, :2]) <= outer.radius + _TOUCHING
+    return along[2] and _farthest(inner, outer, outer.axes[:, :2]) <= outer.radius + TOUCHING
+
+
+def covers(figure: Figure, detector: Detector | None) -> bool:
+    """Return whether the bins of a detector are certainly inside a figure; they may touch."""
+    if isinstance(detector, Mesh):
+        return is_inside(Figure("", Solid.BOX, detector.centre, np.eye(3), detector.size), figure)
+    if isinstance(detector, Cylinder):
+        size = (2 * detector.radius, 2 * detector.radius, detector.depth)
+        return is_inside(Figure("", Solid.CYLINDER, detector.centre, np.eye(3), size, detector.radius), figure)
+    return False
 
 
 def are_apart(one: Figure, other: Figure) -> bool:
@@ -28,10 +41,10 @@ def are_apart(one: Figure, other: Figure) -> bool:
     crossed = (np.cross(a, b) for a, b in itertools.product(one.axes.T, other.axes.T))
     for direction in (*one.axes.T, *other.axes.T, step, *_across(one, step), *_across(other, step), *crossed):
         length = float(np.linalg.norm(direction))
-        if length < _TOUCHING:
+        if length < TOUCHING:
             continue
         unit = direction / length
-        if abs(float(step @ unit)) >= _support(one, unit) + _support(other, unit) - _TOUCHING:
+        if abs(float(step @ unit)) >= _support(one, unit) + _support(other, unit) - TOUCHING:
             return True
     return False
 

@@ -3,15 +3,21 @@
 The material at a point is that of the innermost figure there. Not every project can be built like this.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.editor.containment import are_apart, is_inside
+from yaptide.editor.containment import TOUCHING, are_apart, is_inside
+from yaptide.editor.geometry import Booleans, Integers, box_of_figure
 from yaptide.editor.project import Doubles, Figure, Material, Solid
-from yaptide.editor.regions import Region, Regions, Term
+from yaptide.editor.regions import MOST_TESTS, Region, Regions, Term
 from yaptide.editor.sections import quote_text
+
+#: Comparing a pair of figures takes as long as so many tests of terms.
+_TESTS_OF_PAIR = 5
+_NEAR = 1e-7  # cm: more than the tolerances of boxes and figures
 
 
 @dataclass(eq=False, slots=True)
@@ -27,10 +33,10 @@ class Placed:
 def place_figures(regions: Regions, title: str) -> list[Placed]:
     """Return the outermost figures, inside of the black hole around everything.
 
-    Raises InvalidInput for a zone that is not a figure with others cut out, or figures that overlap in part; `title` is
-    the code that cannot place them.
+    Raises InvalidInput for a zone that is not a figure with others cut out, figures that overlap in part, or too many
+    figures inside of each other; `title` is the code that cannot place them.
     """
-    around = frozenset({len(regions.bodies)})
+    around = frozenset({regions.surroundings})
     shapes = [
         _shape(region, term, regions, title)
         for region in regions.regions
@@ -38,14 +44,16 @@ def place_figures(regions: Regions, title: str) -> list[Placed]:
         if frozenset(number for number in term if number > 0) != around
     ]
     shapes.sort(key=lambda shape: -_volume(shape.placed.figure))
+    bodies = _Bodies(regions.bodies, title)
+    corners = np.array([bodies.boxes[shape.body] for shape in shapes]).reshape(-1, 2, 3)
     roots: list[Placed] = []
     for number, shape in enumerate(shapes):
         outer = None
-        for larger in shapes[:number]:
-            if are_apart(shape.placed.figure, larger.placed.figure):
+        for larger in np.flatnonzero(_boxes_meet(corners[:number], corners[number])).tolist():
+            if bodies.are_apart(shape.body, shapes[larger].body):
                 continue
-            _check_pair(shape, larger, title)
-            outer = larger.placed
+            bodies.check_pair(shape, shapes[larger])
+            outer = shapes[larger].placed
         (roots if outer is None else outer.children).append(shape.placed)
     return roots
 
@@ -53,8 +61,10 @@ def place_figures(regions: Regions, title: str) -> list[Placed]:
 @dataclass(frozen=True, slots=True)
 class _Shape:
     placed: Placed
-    cut: tuple[Figure, ...]
-    """What belongs to other regions."""
+    body: int
+    """The index of its figure in the bodies."""
+    cut: Integers
+    """Indices of the bodies that belong to other regions."""
 
 
 def _shape(region: Region, term: Term, regions: Regions, title: str) -> _Shape:
@@ -63,20 +73,73 @@ def _shape(region: Region, term: Term, regions: Regions, title: str) -> _Shape:
         raise InvalidInput(
             f"Project, zone {quote_text(region.name)}: {title} places whole figures, not intersections of them"
         )
-    figure = regions.bodies[positive[0] - 1]
-    cut = tuple(regions.bodies[-number - 1] for number in term if number < 0)
-    return _Shape(Placed(region.name, figure, region.material), cut)
+    body = positive[0] - 1
+    cut = np.array(sorted(-number - 1 for number in term if number < 0), dtype=np.intp)
+    return _Shape(Placed(region.name, regions.bodies[body], region.material), body, cut)
 
 
-def _check_pair(shape: _Shape, larger: _Shape, title: str) -> None:
-    """Raise InvalidInput unless a figure is in what is cut out of a larger one."""
-    figure = shape.placed.figure
-    if not is_inside(figure, larger.placed.figure) or not any(is_inside(figure, other) for other in larger.cut):
+class _Bodies:
+    """Figures and the boxes around them. Only pairs whose boxes meet are compared, up to a limit."""
+
+    def __init__(self, figures: Sequence[Figure], title: str) -> None:
+        self._figures, self._title, self._pairs = figures, title, 0
+        self.boxes = np.array([box_of_figure(figure) for figure in figures])
+
+    def are_apart(self, one: int, other: int) -> bool:
+        """Return whether two figures are certainly apart; raise InvalidInput after too many pairs."""
+        self._count()
+        return are_apart(self._figures[one], self._figures[other])
+
+    def check_pair(self, shape: _Shape, larger: _Shape) -> None:
+        """Raise InvalidInput unless a figure is in what is cut out of a larger one."""
+        if self._is_inside(shape.body, larger.body) and self._is_in_any(shape.body, larger.cut):
+            return
         zones = f"{quote_text(shape.placed.name)} and {quote_text(larger.placed.name)}"
-        figures = f"{quote_text(figure.name)} and {quote_text(larger.placed.figure.name)}"
+        figures = f"{quote_text(shape.placed.figure.name)} and {quote_text(larger.placed.figure.name)}"
         raise InvalidInput(
-            f"Project, zones {zones}: {title} places whole figures inside of each other, but {figures} overlap in part"
+            f"Project, zones {zones}: {self._title} places whole figures inside of each other, but {figures} overlap "
+            "in part"
         )
+
+    def _is_in_any(self, body: int, others: Integers) -> bool:
+        if (others == body).any():
+            return True
+        low, high = self.boxes[body]
+        boxes = self.boxes[others]
+        inside = ((boxes[:, 0] <= low + _NEAR) & (boxes[:, 1] >= high - _NEAR)).all(axis=1)
+        return any(self._is_inside(body, other) for other in others[inside].tolist())
+
+    def _is_inside(self, one: int, other: int) -> bool:
+        self._count()
+        return is_inside(self._figures[one], self._figures[other])
+
+    def _count(self) -> None:
+        self._pairs += 1
+        if self._pairs * _TESTS_OF_PAIR > MOST_TESTS:
+            raise InvalidInput(
+                f"Project, zones: too many figures are close to each other to place them in {self._title}: use fewer"
+            )
+
+
+def _boxes_meet(boxes: Doubles, box: Doubles) -> Booleans:
+    """Return which of the boxes, shape (n, 2, 3), overlap with a box."""
+    return np.asarray((np.minimum(boxes[:, 1], box[1]) - np.maximum(boxes[:, 0], box[0]) > TOUCHING).all(axis=1))
+
+
+def walk_placed(roots: Sequence[Placed]) -> Iterator[tuple[Placed, Placed | None]]:
+    """Yield each figure, and the one that it is in; outer ones first."""
+    waiting: list[tuple[Placed, Placed | None]] = [(root, None) for root in reversed(roots)]
+    while waiting:
+        placed, parent = waiting.pop()
+        yield placed, parent
+        waiting += [(child, placed) for child in reversed(placed.children)]
+
+
+def place_in(figure: Figure, parent: Figure | None) -> tuple[Doubles, Doubles]:
+    """Return centre and axes of a figure in the axes of the one that it is in; None stands for the world."""
+    if parent is None:
+        return np.array(figure.centre), figure.axes
+    return (np.array(figure.centre) - np.array(parent.centre)) @ parent.axes, parent.axes.T @ figure.axes
 
 
 def _volume(figure: Figure) -> float:

@@ -24,15 +24,50 @@ class BeamShape(Enum):
     CIRCLE = "Flat circular"
 
 
+class ParticleKind(Enum):
+    """Kinds of beam particles, by their PDG codes. An ION is any other nucleus, without a code of its own here."""
+
+    NEUTRON = 2112
+    PROTON = 2212
+    ANTINEUTRON = -2112
+    ANTIPROTON = -2212
+    PION_MINUS = -211
+    PION_PLUS = 211
+    PION_ZERO = 111
+    KAON_MINUS = -321
+    KAON_PLUS = 321
+    KAON_ZERO = 311
+    ANTIKAON_ZERO = -311
+    PHOTON = 22
+    ELECTRON = 11
+    POSITRON = -11
+    MUON_MINUS = 13
+    MUON_PLUS = -13
+    DEUTERON = 1000010020
+    TRITON = 1000010030
+    HELIUM_3 = 1000020030
+    ALPHA = 1000020040
+    ION = 0
+
+    @property
+    def title(self) -> str:
+        """The kind in words."""
+        return "Heavy ion" if self is ParticleKind.ION else self.name.capitalize().replace("_", " ")
+
+
 @dataclass(frozen=True, slots=True)
 class Particle:
-    """A beam particle: the editor's `number` of it, mass number `a` and charge `z`."""
+    """A beam particle: its name, its kind, the mass number `a` (0 for particles that are not nuclei) and charge `z`."""
 
     name: str
-    is_proton: bool
-    number: int = 2
+    kind: ParticleKind
     a: int = 1
     z: int = 1
+
+    @property
+    def is_proton(self) -> bool:
+        """Whether it is a proton."""
+        return self.kind is ParticleKind.PROTON
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +112,8 @@ class Beam:
 class Material:
     """The material of a zone: `density` in g/cm3.
 
-    `ionisation` is the mean ionisation potential if the user sets one, in eV; `own_table` tells whether the user
-    provides a table of stopping powers.
+    `ionisation` is the mean ionisation potential in eV, more than 0, if the user sets one; `own_table` tells whether
+    the user provides a table of stopping powers.
     """
 
     name: str

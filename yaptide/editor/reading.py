@@ -12,6 +12,7 @@ import numpy as np
 
 from yaptide.domain.errors import InvalidInput
 from yaptide.editor.geometry import box_of_zone, rotation_matrix, union_of_boxes
+from yaptide.editor.particles import Numbers, choose_numbers, read_particle
 from yaptide.editor.project import (
     Beam,
     BeamShape,
@@ -26,7 +27,7 @@ from yaptide.editor.project import (
     Mode,
     Modifier,
     Output,
-    Particle,
+    ParticleKind,
     Physics,
     Project,
     Quantity,
@@ -39,15 +40,11 @@ from yaptide.editor.project import (
 from yaptide.editor.project_check import MOST_PRIMARIES
 from yaptide.editor.sections import Section, quote_text
 
-_MOST = 1000  # figures, zones, detectors, outputs ...
+_MOST = 1000  # figures, zones, detectors, outputs, quantities of all outputs ...
 _MOST_OPERATIONS = 10_000
 _MOST_BINS = 10**7
 _HEAVIEST = 100  # g/cm3
 _ORIGIN: Vector = (0.0, 0.0, 0.0)
-
-#: The editor's particles by number, for projects without names of particles.
-_PARTICLES = {1: "Neutron", 2: "Proton", 21: "Deuteron", 22: "Triton", 23: "3-Helium", 24: "4-Helium", 25: "Heavy ion"}
-_PROTON, _HEAVY_ION = 2, 25
 
 _SOLIDS = {
     "BoxGeometry": Solid.BOX,
@@ -64,17 +61,20 @@ _EXTRAS |= {"offset": "an offset", "primaries": "its own number of primaries"}
 def read_project(document: Mapping[str, Any]) -> Project:
     """Return the project in a JSON document; raise InvalidInput with the first problem and its location."""
     whole = Section("document", document)
-    beam = _beam(Section("beam", _needed(whole, "beam")))
+    header = Section("project", whole.read_section("project").values)
+    numbers = choose_numbers(header.values.get("simulator"))
+    beam = _beam(Section("beam", _needed(whole, "beam")), numbers)
     materials = _materials(Section("materials", whole.read_section("materialManager").values))
     zones, world = _geometry(whole, materials)
     detectors = _detectors(Section("detectors", _needed(whole, "detectorManager")), zones)
+    scoring = Section("outputs", _needed(whole, "scoringManager"))
     scored_zones = {zone.uuid: ZoneDetector(zone.name, number) for number, zone in enumerate(zones)}
     return Project(
-        title=Section("project", whole.read_section("project").values).read_text("title"),
+        title=header.read_text("title"),
         beam=beam,
         zones=zones,
         world=world,
-        outputs=_outputs(Section("outputs", _needed(whole, "scoringManager")), detectors, scored_zones),
+        outputs=_outputs(scoring, detectors, scored_zones, _filters(scoring, numbers)),
         physics=_physics(Section("physic", whole.read_section("physic").values)),
         special=tuple(_special(Section("special components", whole.read_section("specialComponentsManager").values))),
     )
@@ -86,9 +86,9 @@ def _needed(whole: Section, key: str) -> Mapping[str, Any]:
     return whole.read_section(key).values
 
 
-def _beam(beam: Section) -> Beam:
-    particle, a = _particle(beam.read_section("particle"))
-    per_particle = a if beam.read_text("energyUnit", "MeV") == "MeV/nucl" else 1
+def _beam(beam: Section, numbers: Numbers) -> Beam:
+    particle = read_particle(beam.read_section("particle"), numbers)
+    per_particle = max(particle.a, 1) if beam.read_text("energyUnit", "MeV") == "MeV/nucl" else 1
     sigma, divergence = beam.read_section("sigma"), beam.read_section("divergence")
     shape = sigma.read_choice("type", BeamShape, BeamShape.GAUSSIAN)
     size = (abs(sigma.read_number("x", 0.0)), abs(sigma.read_number("y", 0.0)))
@@ -114,16 +114,6 @@ def _beam(beam: Section) -> Beam:
         source=_source(beam),
         primaries=beam.read_integer("numberOfParticles", None, 1, MOST_PRIMARIES),
     )
-
-
-def _particle(particle: Section) -> tuple[Particle, float]:
-    """Return the particle and its mass number; the editor's default is a proton."""
-    number = particle.read_integer("id", _PROTON, -(10**9), 10**9)
-    a = particle.read_number("a", 1.0, 0, 300)
-    z = particle.read_number("z", 1.0 if number == _PROTON else 0.0, -300, 300)
-    name = particle.read_text("name") or _PARTICLES.get(number, f"particle {number}")
-    is_proton = number in (_PROTON, _HEAVY_ION) and a == 1 and z == 1
-    return Particle(name, is_proton, number, int(a), int(z)), max(a, 1.0)
 
 
 def _distances(sad: Section) -> tuple[float, float] | None:
@@ -163,11 +153,10 @@ def _material_of(zone: Section, materials: Mapping[str, Material]) -> Material:
     else:
         plain = zone.resolve_uuid("materialUuid", materials, "its material")
     overrides = zone.read_section("materialPropertiesOverrides")
-    ionisation = overrides.values.get("averageIonisationPotential")
     return replace(
         plain,
         density=plain.density if plain.is_empty else overrides.read_number("density", plain.density, 1e-9, _HEAVIEST),
-        ionisation=None if ionisation is None else overrides.read_number("averageIonisationPotential", None, 0),
+        ionisation=overrides.read_number("averageIonisationPotential", 0.0, 0) or None,
         own_table=overrides.read_flag("customStoppingPower", plain.own_table),
     )
 
@@ -324,12 +313,21 @@ def _cylinder(detector: Section, sizes: Section, name: str, centre: Vector) -> C
     return Cylinder(name, centre, inner, radius, sizes.read_number("depth", None, 1e-9), bins)
 
 
-def _outputs(manager: Section, detectors: Mapping[str, Detector], zones: Mapping[str, Detector]) -> tuple[Output, ...]:
-    filters = manager.read_by_uuid(manager.read_sections("filters", "filter", _MOST), _filter)
+def _filters(manager: Section, numbers: Numbers) -> dict[str, Filter]:
+    return manager.read_by_uuid(
+        manager.read_sections("filters", "filter", _MOST), lambda section: _filter(section, numbers)
+    )
+
+
+def _outputs(
+    manager: Section, detectors: Mapping[str, Detector], zones: Mapping[str, Detector], filters: Mapping[str, Filter]
+) -> tuple[Output, ...]:
     outputs = tuple(
         _output(output, _scored_in(output, detectors, zones), filters)
         for output in manager.read_sections("outputs", "output", _MOST)
     )
+    if (count := sum(len(output.quantities) for output in outputs)) > _MOST:
+        raise manager.make_error(f"they have {count} quantities together; the limit is {_MOST}")
     names = [output.name for output in outputs]
     for name in names:
         if names.count(name) > 1:
@@ -383,29 +381,30 @@ def _modifier(modifier: Section) -> Modifier:
     return Modifier(modifier.read_text("diffType"), low, high, bins, is_logarithmic)
 
 
-def _filter(section: Section) -> Filter:
+def _filter(section: Section, numbers: Numbers) -> Filter:
     """Return a filter of any version: rules, one particle, or a range of energies of several particles."""
     name = section.read_text("name")
     rules = tuple(_rule(rule) for rule in section.read_sections("rules", "rule", _MOST))
     if section.values.get("rules") is not None:
         return Filter(name, rules)
     particle = section.read_section("particle")
-    if not particle.values:
-        rules = _rules_of_types(section)
-        return Filter(name, rules, "" if rules else "particles and energies")
-    if _particle(particle)[0].is_proton:
-        return Filter(name, (("Z", "==", 1.0), ("A", "==", 1.0)))
-    return Filter(name, (), particle.read_text("name") or "a particle")
-
-
-def _rules_of_types(section: Section) -> tuple[tuple[str, str, float], ...]:
-    """Return the rules of a filter for protons or neutrons of any energy; none for another filter."""
+    if particle.values:
+        rules = _rules_of_particle(particle, numbers)
+        return Filter(name, rules, "" if rules else particle.read_text("name") or "a particle")
     types = list(section.read_section("data").read_sections("particleTypes", "particle", _MOST))
-    if section.read_text("filterType") != "particle" or len(types) != 1:
+    if section.read_text("filterType") == "particle" and len(types) == 1 and types[0].values:
+        rules = _rules_of_particle(types[0], numbers)
+    return Filter(name, rules, "" if rules else "particles and energies")
+
+
+def _rules_of_particle(particle: Section, numbers: Numbers) -> tuple[tuple[str, str, float], ...]:
+    """Return the rules of a filter for one nucleus or neutrons; none for another particle."""
+    try:
+        nucleus = read_particle(particle, numbers)
+    except InvalidInput:  # refused only where the filter is used
         return ()
-    charges = {1: 0.0, _PROTON: 1.0}
-    number = types[0].read_integer("id", None, -(10**9), 10**9)
-    return (("Z", "==", charges[number]), ("A", "==", 1.0)) if number in charges else ()
+    is_counted = nucleus.z > 0 or nucleus.kind is ParticleKind.NEUTRON
+    return (("Z", "==", float(nucleus.z)), ("A", "==", float(nucleus.a))) if nucleus.a and is_counted else ()
 
 
 def _rule(rule: Section) -> tuple[str, str, float]:

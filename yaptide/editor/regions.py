@@ -19,13 +19,15 @@ from yaptide.editor.sections import quote_text
 Term = frozenset[int]
 
 _MOST_TERMS = 500
-_MOST_TESTS = 100_000  # of terms: some seconds
+MOST_TESTS = 100_000  # of terms: some seconds
 #: Bodies of a term, and comparisons with other terms, that take as long as one test.
 _BODIES, _COMPARISONS = 5, 50
 #: Smallest thickness (cm) of a body, and of the overlap of two of them; codes cannot resolve thinner ones.
 _THIN = 1e-7
 #: Space around everything, relative to its size, and at least, in cm.
 _MARGIN, _LEAST_MARGIN = 0.1, 1.0
+#: Twice the least distance, cm, of zones to the world that surrounds them: codes round lengths.
+_GAP = 2e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +45,14 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """Bodies, numbered from 1, and regions. Every point inside the last body, which is around all, is in one region.
+    """Bodies, numbered from 1, and regions. Every point inside the body `surroundings` is in one region.
 
     The last region is the black hole around the world.
     """
 
     bodies: tuple[Figure, ...]
     regions: tuple[Region, ...]
+    surroundings: int
 
     def number_of_zone(self, zone: int) -> int | None:
         """Return the number, from 1, of the region of a project's zone; None if the zone is empty."""
@@ -73,19 +76,23 @@ def make_regions(project: Project) -> Regions:
         occupied += world
         if terms:
             regions.append(Region("World", project.world.material, bodies.tidy(terms)))
-    around = _cut(
-        bodies.inside(_surroundings(project, occupied, bodies)), occupied, bodies, "the space around the zones"
-    )
-    return bodies.number([*regions, Region("Black hole", NOTHING, bodies.tidy(around))])
+    surroundings = bodies.inside(_surroundings(project, occupied, bodies))
+    around = _cut(surroundings, occupied, bodies, "the space around the zones")
+    ((number,),) = surroundings
+    return bodies.number([*regions, Region("Black hole", NOTHING, bodies.tidy(around))], number)
 
 
 def _surroundings(project: Project, occupied: Iterable[Term], bodies: "_Bodies") -> Figure:
-    """Return a box around everything, or the world if that is a black hole which contains all zones."""
+    """Return a box around everything, or the world if that is a black hole and all zones are inside, with a gap."""
     box, world = box_of_project(project), project.world.figure
-    inside = all(
-        any(number > 0 and is_inside(bodies.figures[number - 1], world) for number in term) for term in occupied
+    within = replace(
+        world, radius=world.radius - _GAP, size=(world.size[0] - _GAP, world.size[1] - _GAP, world.size[2] - _GAP)
     )
-    if project.world.material.is_black_hole and is_solid(world) and inside:
+    inside = all(
+        any(number > 0 and is_inside(bodies.figures[number - 1], within) for number in term) for term in occupied
+    )
+    is_full = is_solid(world) and is_solid(within) and not world.inner
+    if project.world.material.is_black_hole and is_full and inside:
         return world
     margin = max(_LEAST_MARGIN, _MARGIN * float((box[1] - box[0]).max()))
     x, y, z = (float(part) for part in box.mean(axis=0))
@@ -142,7 +149,7 @@ class _Bodies:
     def count_tests(self, more: int) -> None:
         """Count tests of terms; raise InvalidInput for too many."""
         self.tests += more
-        if self.tests > _MOST_TESTS:
+        if self.tests > MOST_TESTS:
             raise InvalidInput("Project, zones: their figures overlap in too many ways: use fewer figures")
 
     def simplify(self, term: Term) -> Term | None:
@@ -213,14 +220,14 @@ class _Bodies:
         meeting = (np.minimum(high, boxes[:, 1]) - np.maximum(low, boxes[:, 0]) > _THIN).all(axis=1)
         return [number for number, is_near in zip(numbers, meeting, strict=True) if is_near]
 
-    def number(self, regions: Sequence[Region]) -> Regions:
+    def number(self, regions: Sequence[Region], surroundings: int) -> Regions:
         """Return the regions with the bodies that they use, numbered in order of appearance."""
-        used = sorted({abs(number) for region in regions for term in region.terms for number in term})
+        used = sorted({surroundings} | {abs(number) for region in regions for term in region.terms for number in term})
         new = {old: position for position, old in enumerate(used, 1)}
         renumbered = tuple(
             replace(region, terms=tuple(_renumber(term, new) for term in region.terms)) for region in regions
         )
-        return Regions(tuple(self.figures[old - 1] for old in used), renumbered)
+        return Regions(tuple(self.figures[old - 1] for old in used), renumbered, new[surroundings])
 
 
 def _renumber(term: Term, new: dict[int, int]) -> Term:

@@ -30,6 +30,10 @@ class Substance:
     is_gas: bool
     fractions: Mapping[str, float]
 
+    def ionisation_of(self, material: Material) -> float:
+        """Return the ionisation potential that the user has set for a material, or else the usual one, eV."""
+        return self.ionisation if material.ionisation is None else material.ionisation
+
     def is_same(self, material: Material) -> bool:
         """Return whether a material has the usual density and ionisation potential."""
         return material.ionisation is None and abs(material.density - self.density) <= _SAME * self.density

@@ -16,6 +16,7 @@ from yaptide.persistence.queries import results, simulations, transitions
 from yaptide.persistence.queries.transitions import Audit, Locked
 from yaptide.services import lifecycle
 from yaptide.simulators import find_output
+from yaptide.simulators.outputs import is_later_quantity
 
 #: Maximum number of rejected pages that are listed, and listed in the history.
 MOST_NAMED = 1000
@@ -79,13 +80,23 @@ def _digests(estimators: Sequence[NewEstimator]) -> dict[tuple[str, int], str]:
 def _named_as_in_project(
     connection: Connection, simulation: Locked, estimators: Sequence[NewEstimator]
 ) -> list[NewEstimator]:
-    """Return the estimators of an editor's project with the names and in the order of its outputs."""
+    """Return the estimators of an editor's project with the names and in the order of its outputs.
+
+    A later quantity in a file of its own keeps its name, and follows its output.
+    """
     data = simulations.input_of(connection, simulation.id)
     project = codec.decode_payload(data)["input_json"] if data else {}
     names = _output_names(project)
-    placed = [(find_output(simulation.sim_type, estimator.file_name, names), estimator) for estimator in estimators]
-    placed.sort(key=lambda pair: len(names) if pair[0] is None else pair[0])
-    return [replace(e, name=e.name if index is None else names[index]) for index, e in placed]
+    placed = [
+        (len(names) if index is None else index, is_later_quantity(estimator.file_name, names), estimator)
+        for estimator in estimators
+        for index in [find_output(simulation.sim_type, estimator.file_name, names)]
+    ]
+    placed.sort(key=lambda place: place[:2])
+    return [
+        estimator if is_later or index == len(names) else replace(estimator, name=names[index])
+        for index, is_later, estimator in placed
+    ]
 
 
 def _output_names(project: object) -> list[str]:

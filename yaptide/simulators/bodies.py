@@ -1,5 +1,8 @@
 """Bodies of combinatorial geometry, as SHIELD-HIT12A and FLUKA describe them."""
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
 from yaptide.editor.project import Figure, Solid
@@ -24,3 +27,13 @@ def describe_body(body: Figure) -> tuple[str, list[float]]:
         return "RPP", np.stack([centre - reach, centre + reach], axis=1).ravel().tolist()
     edges = axes * np.array(body.size)
     return "BOX", [*(centre - edges.sum(axis=1) / 2).tolist(), *edges.T.ravel().tolist()]
+
+
+def measure_body(kind: str, values: Sequence[float]) -> list[float]:
+    """Return the thicknesses of a body, cm: sides of RPP and BOX, height and radius of RCC, radius of SPH."""
+    if kind == "RPP":
+        return [high - low for low, high in zip(values[::2], values[1::2], strict=True)]
+    if kind == "SPH":
+        return [values[3]]
+    sides = [math.hypot(*values[first : first + 3]) for first in range(3, len(values) - 2, 3)]
+    return [*sides, values[6]] if kind == "RCC" else sides

@@ -1,11 +1,12 @@
 """What the writers of input files for several codes have in common: checks of a project, and names in files."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
 from yaptide.domain.errors import InvalidInput
+from yaptide.editor.containment import covers
 from yaptide.editor.geometry import Geometry, box_of_project
 from yaptide.editor.project import (
     Beam,
@@ -14,6 +15,7 @@ from yaptide.editor.project import (
     Detector,
     Doubles,
     Mesh,
+    Mode,
     Modifier,
     Output,
     Physics,
@@ -36,6 +38,21 @@ def check_start(project: Project) -> None:
     if Geometry(project).material_at((x, y, z)).is_black_hole:
         at = " ".join(f"{part:g}" for part in beam.position)
         raise InvalidInput(f"The beam starts in a black hole, at {at} cm: no particle can leave it")
+
+
+def check_and_describe(project: Project, title: str, units: Mapping[str, str]) -> tuple[str, ...]:
+    """Check a project for the code `title`, and return sentences about what its input files leave out.
+
+    `units` describes quantities with other units by keyword. Raises InvalidInput for what the code cannot simulate.
+    """
+    check_common(project, title)
+    check_simple_source(project.beam, title)
+    require_all_physics(project.physics, title)
+    return (
+        *describe_distances(project.beam, title),
+        *describe_models(project.physics, title),
+        *describe_units(project, title, units),
+    )
 
 
 def check_common(project: Project, title: str) -> None:
@@ -131,11 +148,26 @@ def describe_models(physics: Physics, title: str) -> Iterator[str]:
         yield f"Physics: {title} uses its own models of straggling and scattering"
 
 
-def describe_doses(project: Project, keyword: str, why: str) -> Iterator[str]:
-    """Yield a sentence for each output with a quantity that has another unit."""
+def describe_units(project: Project, title: str, units: Mapping[str, str]) -> Iterator[str]:
+    """Yield a sentence for each output with quantities in other units, which `units` describes by keyword."""
     for output in project.outputs:
-        if any(quantity.keyword == keyword for quantity in output.quantities):
-            yield f"Output {quote_text(output.name)}: {why}"
+        if others := dict.fromkeys(units[each.keyword] for each in output.quantities if each.keyword in units):
+            yield f"Output {quote_text(output.name)}: {title} gives {'; '.join(others)}"
+
+
+def describe_totals(project: Project, title: str, exception: str = "") -> Iterator[str]:
+    """Yield sentences about scores of codes that add up all primaries, and have dense lead instead of a black hole."""
+    yield f"Scoring: {title} gives totals of the run, not means per primary{exception}"
+    materials = [zone for zone in project.zones if not zone.material.is_black_hole]
+    figures = [figure for zone in materials for term in zone.terms for mode, figure in term if mode is Mode.UNION]
+    figures += [] if project.world.material.is_black_hole else [project.world.figure]
+    for output in project.outputs:
+        is_energy = any(quantity.keyword == "Energy" for quantity in output.quantities)
+        if is_energy and not any(covers(figure, output.detector) for figure in figures):
+            yield (
+                f"Output {quote_text(output.name)}: its detector reaches into a black hole, where {title} also counts "
+                "the energy of the particles that end there"
+            )
 
 
 def beam_frame(beam: Beam) -> Doubles:
@@ -156,12 +188,13 @@ def is_flat(beam: Beam) -> bool:
 def make_names(names: Iterable[str], longest: int, default: str) -> list[str]:
     """Return different names, regardless of case, of ASCII letters, digits and underscores for names of the user."""
     used: set[str] = set()
+    last_numbers: dict[str, int] = {}  # of names that begin alike
     chosen = []
     for name in names:
-        plain = (_FORBIDDEN.sub("_", name).strip("_") or default)[:longest]
-        candidate, number = plain, 1
+        candidate = plain = (_FORBIDDEN.sub("_", name).strip("_") or default)[:longest]
+        beginning = plain[: longest - 2].lower()
         while candidate.lower() in used:
-            number += 1
+            number = last_numbers[beginning] = last_numbers.get(beginning, 1) + 1
             candidate = f"{plain[: longest - len(str(number)) - 1]}_{number}"
         used.add(candidate.lower())
         chosen.append(candidate)
@@ -176,6 +209,11 @@ def comment(text: str) -> str:
 def format_limits(modifier: Modifier) -> str:
     """Return lower limit, upper limit and number of bins."""
     return f"{modifier.low:.10g} {modifier.high:.10g} {modifier.bins}"
+
+
+def list_detectors(project: Project) -> list[Detector | None]:
+    """Return the detectors of outputs that score something."""
+    return [output.detector for output in project.outputs if output.quantities]
 
 
 def world_reach(project: Project) -> list[float]:

@@ -169,6 +169,21 @@ def test_refusals_say_where(change, reason):
     assert reason in str(refused.value)
 
 
+def test_the_quantities_of_all_outputs_are_limited():
+    document = projects.water_phantom()
+    document["scoringManager"]["outputs"] = [
+        projects.output(f"o{n}", "along", *[projects.quantity("Dose")] * 501) for n in range(2)
+    ]
+    with pytest.raises(InvalidInput, match="they have 1002 quantities together; the limit is 1000"):
+        read_project(document)
+
+
+def test_an_ionisation_potential_of_zero_is_none():
+    document = projects.from_older_version()
+    document["zoneManager"]["zones"][0]["materialPropertiesOverrides"] = {"averageIonisationPotential": 0}
+    assert read_project(document).zones[0].material.ionisation is None
+
+
 def test_figures_may_lie_in_each_other_as_deep_as_they_like():
     figure = {**projects.ball("b", 1), "simulationMaterial": {"icru": 276, "density": 1}}
     for _ in range(990):

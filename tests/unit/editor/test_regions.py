@@ -7,6 +7,7 @@ import pytest
 
 from tests.support import projects
 from yaptide.domain.errors import InvalidInput
+from yaptide.editor import nesting
 from yaptide.editor.nesting import place_figures
 from yaptide.editor.reading import read_project
 from yaptide.editor.regions import make_regions
@@ -85,3 +86,46 @@ def test_figures_that_overlap_in_too_many_ways_are_refused_soon():
         InvalidInput, match=r"^Project, zone.*: its figures overlap in too many ways: use fewer figures$"
     ):
         make_regions(project)
+
+
+TANK = projects.tube("tank", 6, 22, at=(0, 0, 10.5))
+WORLDS = {
+    "equal": projects.tube("World Zone", 6, 22, at=(0, 0, 10.5)),
+    "touching": projects.tube("World Zone", 8, 22, at=(0, 0, 10.5)),
+    "thin gap": projects.tube("World Zone", 6.0001, 30, at=(0, 0, 10.5)),
+    "apart": projects.tube("World Zone", 7, 30, at=(0, 0, 10.5)),
+    "smaller": projects.tube("World Zone", 5, 10, at=(0, 0, 10.5)),
+}
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_black_hole_surrounds_the_zones_whatever_the_size_of_the_world(world):
+    around = {**WORLDS[world], "materialUuid": projects.BLACK_HOLE[0], "autoCalculate": False}
+    project = drawn(TANK, zones=[projects.zone("Tank", projects.WATER, "tank")], around=around)
+    regions = make_regions(project)
+    assert [region.name for region in regions.regions] == ["Tank", "Black hole"]
+    assert all(region.terms for region in regions.regions)
+    assert regions.regions[-1].terms == (frozenset({regions.surroundings, -1}),)
+    assert (regions.bodies[regions.surroundings - 1].name == "World Zone") == (world == "apart")
+    (tank,) = place_figures(regions, "TOPAS")
+    assert tank.name == "Tank"
+
+
+def test_placing_many_figures_compares_only_those_that_are_close(monkeypatch):
+    compared = []
+    are_apart = nesting.are_apart
+    monkeypatch.setattr(nesting, "are_apart", lambda *pair: compared.append(pair) or are_apart(*pair))
+    places = itertools.product(range(6), range(6), range(6))
+    figures = [projects.box(f"b{n}", (1, 1, 1), [1.5 * place for place in at]) for n, at in enumerate(places)]
+    zones = [projects.zone(figure["name"], projects.LEAD, figure["name"]) for figure in figures]
+    (world,) = place_figures(make_regions(drawn(*figures, zones=zones)), "TOPAS")
+    assert len(world.children) == len(figures)
+    assert len(compared) == len(figures)  # each with the world
+
+
+def test_placing_too_many_figures_inside_of_each_other_is_refused(monkeypatch):
+    monkeypatch.setattr(nesting, "MOST_TESTS", 50)
+    figures = [projects.box(f"b{n}", (n + 1, n + 1, n + 1)) for n in range(6)]
+    zones = [projects.zone(figure["name"], projects.LEAD, figure["name"]) for figure in figures]
+    with pytest.raises(InvalidInput, match=r"^Project, zones: too many figures are close to each other to place them"):
+        place_figures(make_regions(drawn(*figures, zones=zones)), "TOPAS")

@@ -161,6 +161,14 @@ def test_just_as_many_are_all_named(database, post, monkeypatch):
         (("b", "a"), ["a_", "b_"], [("b", "b_"), ("a", "a_")]),
         (("dose", "dose2"), ["other_", "dose2_"], [("dose2", "dose2_"), ("other_", "other_")]),
         (("dose", "dose_"), ["dose_", "dose"], [("dose", "dose"), ("dose_", "dose_")]),
+        (
+            ("the dose", "b"),
+            ["b", "other-2", "the_dose-2-Fluence", "the_dose"],
+            [
+                *[("the dose", "the_dose"), ("the_dose-2-Fluence", "the_dose-2-Fluence")],
+                *[("b", "b"), ("other-2", "other-2")],
+            ],
+        ),
     ],
 )
 def test_estimators_are_named_and_ordered_as_in_the_project(backend, database, project, outputs, posted, named):

@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 from tests.support import projects
 from tests.support.projects import AIR, BLACK_HOLE, BONE, LEAD, PMMA, VACUUM, WATER
 from yaptide.editor.geometry import Geometry
-from yaptide.editor.project import Beam, BeamShape, Particle
+from yaptide.editor.project import Beam, BeamShape, Particle, ParticleKind
 from yaptide.editor.reading import read_project
 from yaptide.simulators.mcsquare import MCsquare, geometry, inputs, materials, scoring
 from yaptide.simulators.mcsquare.metaimage import Grid
@@ -205,7 +205,7 @@ def test_gantry_and_couch_are_those_of_any_direction(z, azimuth):
 
 def beam(**changes):
     known = {
-        "particle": Particle("Proton", is_proton=True),
+        "particle": Particle("Proton", ParticleKind.PROTON),
         "energy": 100.0,
         "spread": 1.0,
         "cutoffs": (0, 1000),

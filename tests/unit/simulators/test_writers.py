@@ -83,7 +83,18 @@ OVERLAPPING = drawn(
     ],
     position=[-8, 0, 0],
 )
+HOLE_AROUND = drawn(
+    projects.tube("tank", 6, 22, at=(0, 0, 10.5)),
+    projects.ball("ball", 2, at=(0, 0, 10)),
+    zones=[projects.zone("Ball", projects.LEAD, "ball"), projects.zone("Tank", projects.WATER, "tank")],
+    around={
+        **projects.tube("World Zone", 6, 22, at=(0, 0, 10.5)),
+        "materialUuid": projects.BLACK_HOLE[0],
+        "autoCalculate": False,
+    },
+)
 PROJECTS = {
+    "black hole that touches": HOLE_AROUND,
     "phantom": with_dose(projects.water_phantom()),
     "nested": with_dose(projects.nested()),
     "older": with_dose(projects.from_older_version()),

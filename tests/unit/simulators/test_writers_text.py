@@ -1,13 +1,15 @@
 """Beam, materials and scoring in input files written from projects, and what is refused."""
 
 import math
+import re
+import time
 
 import pytest
 
 from tests.support import projects
 from yaptide.domain.errors import InvalidInput
 from yaptide.editor.reading import read_project
-from yaptide.simulators import get_converter, get_simulator
+from yaptide.simulators import find_output, get_converter, get_simulator
 from yaptide.simulators.columns import format_number
 from yaptide.simulators.outputs import name_files
 from yaptide.simulators.projects import make_names
@@ -69,6 +71,26 @@ def test_names_differ_whatever_the_case_of_their_letters():
     assert make_names(["a b", "A_B", "ä", "", "abcdefghijk", "abcdefghijl"], 8, "name") == [
         *("a_b", "A_B_2", "name", "name_2", "abcdefgh", "abcdef_2"),
     ]
+
+
+def test_many_equal_names_are_made_soon():
+    begin = time.process_time()
+    names = make_names(["Dose quantity"] * 20_000, 8, "name")
+    assert len(set(names)) == 20_000
+    assert names[-1] == "Do_20000"
+    assert time.process_time() - begin < 5  # 0.03 s; a minute if each searches from the beginning
+
+
+def test_later_quantities_of_topas_belong_to_their_output():
+    document = project(projects.quantity("Dose"), projects.quantity("Fluence", "profile"), projects.quantity("Energy"))
+    outputs = ["depth dose", "depth_dose_profile", "depth_dose-2-mine"]
+    for name in outputs[1:]:
+        document["scoringManager"]["outputs"].append(projects.output(name, "along"))
+    files = re.findall(r'OutputFile = "(.*)"', written("topas", "topas.txt", document))
+    assert files[:4] == ["depth_dose", "depth_dose-2-profile", "depth_dose-3-Energy", "depth_dose_profile"]
+    assert [find_output("topas", file, outputs) for file in files] == [0, 0, 0, 1, 2]
+    assert find_output("topas", "depth_dose-2-mine", outputs) == 2
+    assert find_output("topas", "other-2-mine", outputs) is None
 
 
 def test_results_are_matched_with_outputs_by_the_names_that_were_written():
@@ -225,11 +247,11 @@ def test_the_scorers_of_topas():
     text = written("topas", "topas.txt", document)
     for line in (
         's:Sc/depth_dose/Quantity = "DoseToMedium"',
-        's:Sc/depth_dose_Primary_fluence/OnlyIncludeParticlesOfGeneration = "Primary"',
-        "i:Sc/depth_dose_Primary_fluence/OnlyIncludeParticlesOfAtomicMass = 1",
-        "i:Sc/depth_dose_Primary_fluence/EBins = 64",
-        "d:Sc/depth_dose_Primary_fluence/EBinMax = 160. MeV",
-        's:Sc/depth_dose_tLET/WeightBy = "Track"',
+        's:Sc/depth_dose_2_Primary_fluence/OnlyIncludeParticlesOfGeneration = "Primary"',
+        "i:Sc/depth_dose_2_Primary_fluence/OnlyIncludeParticlesOfAtomicMass = 1",
+        "i:Sc/depth_dose_2_Primary_fluence/EBins = 64",
+        "d:Sc/depth_dose_2_Primary_fluence/EBinMax = 160. MeV",
+        's:Sc/depth_dose_3_tLET/WeightBy = "Track"',
         'b:Ge/along_Grid/IsParallel = "True"',
         "i:So/Beam/NumberOfHistoriesInRun = 1600",
     ):
@@ -248,6 +270,74 @@ def test_the_macro_of_geant4():
         assert line in text.splitlines()
 
 
+@pytest.mark.parametrize("title", ["* a comment", "#if x", "$START", ""])
+def test_a_title_of_fluka_is_neither_comment_nor_directive(title):
+    document = project()
+    document["project"]["title"] = title
+    assert written("fluka", "fl_sim.inp", document).splitlines()[1] == f"Project {title}".rstrip()
+
+
+@pytest.mark.parametrize(
+    ("primaries", "field"), [(1600, "      1600"), (123456789, " 123456789"), (1234567890, "1234567890")]
+)
+def test_primaries_of_fluka_are_plain_digits(primaries, field):
+    deck = written("fluka", "fl_sim.inp", project(numberOfParticles=primaries))
+    assert f"START     {field}" in deck.splitlines()
+    assert get_simulator("fluka").check({"fl_sim.inp": deck}).primaries == primaries
+
+
+def test_primaries_with_too_many_digits_for_fluka_are_refused():
+    assert refusal("fluka", project(numberOfParticles=12345678901)).startswith("Project, beam: numberOfParticles has")
+
+
+def plate(depth, z):
+    return project(
+        figures=[projects.box("plate", (5, 5, depth), at=(0, 0, z))], zones=[projects.zone("P", projects.LEAD, "plate")]
+    )
+
+
+def test_negative_numbers_of_bodies_have_all_columns():
+    (card,) = [line for line in lines("shieldhit", "geo.dat", plate(2e-6, -25.432112), "  RPP") if "-25.4" in line]
+    assert [card[at : at + 10] for at in (50, 60)] == ["-25.432113", "-25.432111"]
+
+
+def test_a_thin_body_that_columns_would_change_is_refused():
+    assert refusal("shieldhit", plate(3e-6, -35.123456)).startswith(
+        "Project, figure 'plate': the columns of geo.dat would change its thickness from 3e-06 to "
+    )
+    assert written("shieldhit", "geo.dat", plate(3e-6, 0))
+
+
+def test_a_detector_beyond_the_only_figure_has_a_black_hole_around_it():
+    inside, beyond = (projects.mesh("along", (2, 2, size), (1, 1, 10)) for size in (70, 90))
+    for code, name, vacuum in (
+        ("topas", "topas.txt", 's:Ge/World/Material = "G4_Galactic"'),
+        ("geant4", "geometry.gdml", 'ref="G4_Galactic"'),
+    ):
+        assert vacuum in written(code, name, project(detector=inside))
+        assert vacuum not in written(code, name, project(detector=beyond))
+        energies = [
+            get_converter(code).convert(read_project(project(projects.quantity("Energy"), detector=detector))).left_out
+            for detector in (inside, beyond)
+        ]
+        assert ["reaches into a black hole" in "".join(left_out) for left_out in energies] == [False, True]
+
+
+def test_other_units_and_totals_are_named():
+    document = project(projects.quantity("Dose"), projects.quantity("Fluence"), _LET)
+    assert get_converter("topas").convert(read_project(document)).left_out == (
+        (
+            "Output 'depth dose': TOPAS gives "
+            "doses in Gy, not MeV/g; fluences per mm2, not cm2; LET in MeV/mm/(g/cm3), not keV/um"
+        ),
+        "Scoring: TOPAS gives totals of the run, not means per primary, except for LET",
+    )
+    assert get_converter("geant4").convert(read_project(project())).left_out == (
+        "Output 'depth dose': Geant4 gives doses in Gy, not MeV/g",
+        "Scoring: Geant4 gives totals of the run, not means per primary",
+    )
+
+
 _OFF_AXIS = projects.rings("along", 5, 20, (1, 400), at=(1, 0, 10))
 _LET = projects.quantity("dLET", "let", filter="protons")
 _SECONDARIES = {
@@ -255,9 +345,12 @@ _SECONDARIES = {
     "name": "Secondaries",
     "rules": [{"keyword": "GEN", "operator": ">=", "value": 1}],
 }
+_TWICE = rules("twice", Z=1)
+_TWICE["rules"] *= 2
+_FILTERS = [_SECONDARIES, rules("nothing", Z=0, A=0), rules("charged", Z=3, A=0), _TWICE]
 REFUSED = [
     ("shieldhit", {"detector": _OFF_AXIS}, "Project, detector 'along': SHIELD-HIT12A has rings around the z axis only"),
-    ("shieldhit", {"particle": {"id": 99, "name": "Muon", "a": 0, "z": 1}}, "Project, beam: SHIELD-HIT12A has no beam"),
+    ("shieldhit", {"particle": {"id": 15, "name": "Muon µ-"}}, "Project, beam: SHIELD-HIT12A has no beam"),
     ("fluka", {"divergence": {"x": 1, "y": 2}}, "Project, beam: FLUKA has one divergence, not 1 mrad along x and 2"),
     ("fluka", {"energyLowCutoff": 99.5}, "Project, beam: FLUKA cannot cut the energies of the beam at 99.5 and 1000"),
     ("fluka", {"detector": projects.everywhere("along")}, "Project, output 'depth dose': yaptide converts detectors"),
@@ -276,6 +369,9 @@ REFUSED_QUANTITIES = [
     ("fluka", projects.quantity("Dose", rescale=2), "FLUKA does not multiply results by a factor"),
     ("fluka", projects.quantity("Fluence", modifiers=[{"diffType": "E"}]), "yaptide cannot convert spectra in 'E'"),
     ("topas", projects.quantity("dLET"), "TOPAS averages LET over all protons"),
+    ("fluka", projects.quantity("Fluence", filter="nothing"), "FLUKA has no filter 'nothing': A must be 1 to 300"),
+    ("fluka", projects.quantity("Fluence", filter="charged"), "FLUKA has no filter 'charged': A must be 1 to 300"),
+    ("topas", projects.quantity("Fluence", filter="twice"), "TOPAS has no filter with several rules of 'Z'"),
     ("topas", projects.quantity("AvgEnergy"), "yaptide cannot convert 'AvgEnergy' for TOPAS"),
     ("topas", projects.quantity("Fluence", modifiers=[{"diffType": "LET"}]), "TOPAS has spectra in energy"),
     ("geant4", projects.quantity("Fluence", filter="primaries"), "Geant4 has no filter 'Primaries'"),
@@ -293,7 +389,7 @@ def test_what_a_code_cannot_express_is_refused_with_its_place(code, changes, mes
 )
 def test_what_a_code_cannot_score_is_refused_with_its_place(code, quantity, message):
     where = f"Project, output 'depth dose', quantity '{quantity['name']}': "
-    assert refusal(code, project(quantity, filters=[_SECONDARIES])).startswith(where + message)
+    assert refusal(code, project(quantity, filters=_FILTERS)).startswith(where + message)
 
 
 def test_physics_that_is_off_is_refused_where_it_cannot_be():

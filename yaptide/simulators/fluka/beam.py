@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.editor.project import Beam, BeamShape
+from yaptide.editor.project import Beam, BeamShape, ParticleKind
 from yaptide.editor.sections import quote_text
 from yaptide.simulators.fluka.cards import format_card
 from yaptide.simulators.projects import is_flat
@@ -15,21 +15,25 @@ from yaptide.simulators.projects import is_flat
 FWHM = 2 * math.sqrt(2 * math.log(2))
 """Full width at half maximum of a Gaussian distribution, in standard deviations."""
 
-_HEAVY_ION = 25
-#: Name and rest energy (GeV) of the particles by the editor's number.
+#: Name and rest energy (GeV) of the particles.
 _PARTICLES = {
-    1: ("NEUTRON", 0.939565),
-    2: ("PROTON", 0.938272),
-    3: ("PION-", 0.139570),
-    4: ("PION+", 0.139570),
-    6: ("ANEUTRON", 0.939565),
-    7: ("APROTON", 0.938272),
-    8: ("KAON-", 0.493677),
-    9: ("KAON+", 0.493677),
-    21: ("DEUTERON", 1.875613),
-    22: ("TRITON", 2.808921),
-    23: ("3-HELIUM", 2.808391),
-    24: ("4-HELIUM", 3.727379),
+    ParticleKind.NEUTRON: ("NEUTRON", 0.939565),
+    ParticleKind.PROTON: ("PROTON", 0.938272),
+    ParticleKind.PION_MINUS: ("PION-", 0.139570),
+    ParticleKind.PION_PLUS: ("PION+", 0.139570),
+    ParticleKind.ANTINEUTRON: ("ANEUTRON", 0.939565),
+    ParticleKind.ANTIPROTON: ("APROTON", 0.938272),
+    ParticleKind.KAON_MINUS: ("KAON-", 0.493677),
+    ParticleKind.KAON_PLUS: ("KAON+", 0.493677),
+    ParticleKind.DEUTERON: ("DEUTERON", 1.875613),
+    ParticleKind.TRITON: ("TRITON", 2.808921),
+    ParticleKind.HELIUM_3: ("3-HELIUM", 2.808391),
+    ParticleKind.ALPHA: ("4-HELIUM", 3.727379),
+    ParticleKind.PHOTON: ("PHOTON", 0.0),
+    ParticleKind.ELECTRON: ("ELECTRON", 0.000511),
+    ParticleKind.POSITRON: ("POSITRON", 0.000511),
+    ParticleKind.MUON_MINUS: ("MUON-", 0.105658),
+    ParticleKind.MUON_PLUS: ("MUON+", 0.105658),
 }
 _NUCLEON = 0.931494  # GeV, of an ion
 _GEV, _THIN = 1e-3, 1e-6
@@ -48,14 +52,13 @@ def format_beam(beam: Beam) -> Iterator[str]:
 
 def _kinematics(beam: Beam) -> tuple[str, float, float]:
     """Return name, kinetic energy (GeV), and standard deviation of the momentum (GeV/c); of ions per nucleon."""
-    number, ions = beam.particle.number, 1
-    if number == _HEAVY_ION and not beam.particle.is_proton:
+    kind, ions = beam.particle.kind, 1
+    if kind is ParticleKind.ION:
         name, mass, ions = "HEAVYION", _NUCLEON, beam.particle.a
     else:
-        number = 2 if beam.particle.is_proton else number
-        if number not in _PARTICLES:
+        if kind not in _PARTICLES:
             raise InvalidInput(f"Project, beam: yaptide has no FLUKA name of {quote_text(beam.particle.name)}")
-        name, mass = _PARTICLES[number]
+        name, mass = _PARTICLES[kind]
     energy, spread = _GEV * beam.energy / ions, _GEV * beam.spread / ions
     momentum = math.sqrt(energy * (energy + 2 * mass))
     return name, energy, spread * (energy + mass) / momentum

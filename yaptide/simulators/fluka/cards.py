@@ -17,7 +17,7 @@ def format_card(keyword: str, fields: Sequence[Field] = (), name: str = "") -> s
 
 def format_whole(value: int, what: str) -> str:
     """Return a whole number as a field; raise InvalidInput if it has too many digits."""
-    text = format_number(value, _WIDTH - 1)
+    text = str(value) if len(str(value)) <= _WIDTH else format_number(value, _WIDTH)
     if float(text) != value:
         raise InvalidInput(f"{what} has too many digits for FLUKA: {value}")
     return text

@@ -10,39 +10,25 @@ from yaptide.simulators.fluka.cards import format_card, format_whole
 from yaptide.simulators.fluka.geometry import format_assignments, format_geometry
 from yaptide.simulators.fluka.materials import format_materials, name_materials
 from yaptide.simulators.fluka.scoring import format_scoring
-from yaptide.simulators.projects import (
-    check_common,
-    check_simple_source,
-    comment,
-    describe_distances,
-    describe_doses,
-    describe_models,
-    require_all_physics,
-)
+from yaptide.simulators.projects import check_and_describe, comment
 
 FILE = "fl_sim.inp"
 _TITLE, _SEED = "FLUKA", 137
+_UNITS = {"DoseGy": "doses in MeV/g, not Gy"}
 
 
 def convert_project(project: Project) -> Converted:
     """Return the input file; raise InvalidInput for what yaptide cannot convert for FLUKA."""
-    check_common(project, _TITLE)
-    check_simple_source(project.beam, _TITLE)
-    require_all_physics(project.physics, _TITLE)
+    left_out = check_and_describe(project, _TITLE, _UNITS)
     regions = make_regions(project)
     text = "\n".join(_format_deck(project, regions)) + "\n"
-    left_out = (
-        *describe_distances(project.beam, _TITLE),
-        *describe_models(project.physics, _TITLE),
-        *describe_doses(project, "DoseGy", "FLUKA gives doses in MeV/g, not Gy"),
-    )
     return Converted({FILE: text}, left_out, f"{len(regions.bodies)} bodies, {len(regions.regions)} regions")
 
 
 def _format_deck(project: Project, regions: Regions) -> Iterator[str]:
     names = name_materials(region.material for region in regions.regions)
     yield "TITLE"
-    yield comment(project.title) or "Project"
+    yield f"Project {comment(project.title)}".rstrip()  # a title must not begin like a comment or directive
     yield format_card("DEFAULTS", (), "HADROTHE")
     yield from format_beam(project.beam)
     yield from format_geometry(project.title, regions)

@@ -144,8 +144,7 @@ def format_materials(names: dict[Material, str]) -> Iterator[str]:
         else:
             yield format_card("MATERIAL", [None, None, material.density], name)
             yield from _format_compound(substance, name, material)
-        ionisation = substance.ionisation if material.ionisation is None else material.ionisation
-        yield format_card("MAT-PROP", [None, None, ionisation, name])
+        yield format_card("MAT-PROP", [None, None, substance.ionisation_of(material), name])
 
 
 def _is_element(substance: Substance) -> bool:

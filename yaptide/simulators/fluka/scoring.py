@@ -15,7 +15,9 @@ FIRST_UNIT, _LAST_UNIT = 21, 99
 QUANTITIES = ("Dose", "DoseGy", "Fluence")
 _CARTESIAN, _CYLINDRICAL = 10.0, 11.0
 _LONGEST = 8
-_PARTICLES = {
+_HEAVIEST = 300
+#: Names of particles by Z and A.
+_PARTICLES: dict[tuple[float, float], str] = {
     (0, 1): "NEUTRON",
     (1, 1): "PROTON",
     (1, 2): "DEUTERON",
@@ -89,6 +91,12 @@ def _choose_particle(output: Output, quantity: Quantity, beam: Beam) -> str | fl
         if generation == 0 and (z, a) in {own, (None, None)}:
             return _PRIMARIES
         raise refuse_quantity(output, quantity, f"FLUKA has no filter {name}: it selects primaries by GEN == 0 only")
-    if z is None or a is None or not (z.is_integer() and a.is_integer() and 0 <= z <= a):
+    if z is None or a is None:
         raise refuse_quantity(output, quantity, f"FLUKA has no filter {name}: it needs Z == and A ==")
-    return _PARTICLES.get((int(z), int(a)), -(100.0 * z + 100000.0 * a))
+    if (z, a) in _PARTICLES:
+        return _PARTICLES[z, a]
+    if not (z.is_integer() and a.is_integer() and 1 <= z <= a <= _HEAVIEST):
+        raise refuse_quantity(
+            output, quantity, f"FLUKA has no filter {name}: A must be 1 to {_HEAVIEST}, and Z 1 to A, or 0 for neutrons"
+        )
+    return -(100.0 * z + 100000.0 * a)

@@ -6,17 +6,10 @@ from yaptide.simulators.base import Converted
 from yaptide.simulators.geant4.geometry import format_gdml
 from yaptide.simulators.geant4.macro import format_macro
 from yaptide.simulators.geant4.materials import name_materials
-from yaptide.simulators.projects import (
-    check_common,
-    check_simple_source,
-    describe_distances,
-    describe_doses,
-    describe_models,
-    require_all_physics,
-    world_reach,
-)
+from yaptide.simulators.projects import check_and_describe, describe_totals
 
 GEOMETRY, MACRO = "geometry.gdml", "run.mac"
+_UNITS = {"Dose": "doses in Gy, not MeV/g"}
 
 
 class Geant4:
@@ -27,15 +20,8 @@ class Geant4:
 
     def convert(self, project: Project) -> Converted:
         """Return GDML and macro; raise InvalidInput for what they cannot express."""
-        check_common(project, self.title)
-        check_simple_source(project.beam, self.title)
-        require_all_physics(project.physics, self.title)
+        left_out = (*check_and_describe(project, self.title, _UNITS), *describe_totals(project, self.title))
         regions = make_regions(project)
         names = name_materials([region.material for region in regions.regions], self.title)
-        files = {GEOMETRY: format_gdml(regions, names, world_reach(project)), MACRO: format_macro(project)}
-        left_out = (
-            *describe_distances(project.beam, self.title),
-            *describe_models(project.physics, self.title),
-            *describe_doses(project, "Dose", "Geant4 gives doses in Gy, not MeV/g"),
-        )
+        files = {GEOMETRY: format_gdml(project, regions, names), MACRO: format_macro(project)}
         return Converted(files, left_out, f"{len(regions.regions)} regions")

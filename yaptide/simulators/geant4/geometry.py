@@ -13,12 +13,12 @@ from xml.etree import ElementTree as ET
 import numpy as np
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.editor.nesting import Placed, place_figures, rotation_angles
-from yaptide.editor.project import Doubles, Figure, Material, Solid
+from yaptide.editor.nesting import Placed, place_figures, place_in, rotation_angles, walk_placed
+from yaptide.editor.project import Doubles, Figure, Material, Project, Solid
 from yaptide.editor.regions import Region, Regions, Term
 from yaptide.editor.substances import find_substance
 from yaptide.simulators.geant4.materials import BLACK_HOLE, DENSE, EXCITATION, is_own, material_around
-from yaptide.simulators.projects import make_names
+from yaptide.simulators.projects import list_detectors, make_names, world_reach
 
 _MM = 10.0
 _LONGEST = 60
@@ -26,8 +26,8 @@ _WORLD = "WorldVolume"
 _SCHEMA = "http://service-spi.web.cern.ch/service-spi/app/releases/GDML/schema/gdml.xsd"
 
 
-def format_gdml(regions: Regions, names: dict[Material, str], reach: Sequence[float]) -> str:
-    """Return the GDML document; `reach` is half of the size of the world, in cm."""
+def format_gdml(project: Project, regions: Regions, names: dict[Material, str]) -> str:
+    """Return the GDML document of a project, with the names of its materials."""
     writer = _Writer()
     try:
         roots = place_figures(regions, "Geant4")
@@ -36,8 +36,8 @@ def format_gdml(regions: Regions, names: dict[Material, str], reach: Sequence[fl
         around = BLACK_HOLE
     else:
         writer.add_placed(roots, names)
-        around = material_around(roots)
-    writer.add_world(around, reach)
+        around = material_around(roots, list_detectors(project))
+    writer.add_world(around, world_reach(project))
     return _serialise(_materials(names, around), writer)
 
 
@@ -52,15 +52,15 @@ class _Writer:
 
     def add_placed(self, roots: Sequence[Placed], names: dict[Material, str]) -> None:
         """Add figures inside of each other, the inner ones first."""
-        everything = list(_walk(roots))
+        everything = [placed for placed, _ in walk_placed(roots)]
         taken = _name_volumes([placed.name for placed in everything])
         volume = {id(placed): name for placed, name in zip(everything, taken, strict=True)}
         for placed in reversed(everything):
             name = volume[id(placed)]
             solid = self.add_figure(placed.figure)
-            inside = [_place(volume[id(child)], *_relative(child.figure, placed.figure)) for child in placed.children]
+            inside = [_place(volume[id(child)], *place_in(child.figure, placed.figure)) for child in placed.children]
             self.add_volume(name, names[placed.material], solid, inside)
-        self.in_world += [_place(volume[id(root)], np.array(root.figure.centre), root.figure.axes) for root in roots]
+        self.in_world += [_place(volume[id(root)], *place_in(root.figure, None)) for root in roots]
 
     def add_regions(self, regions: Regions, names: dict[Material, str]) -> None:
         """Add each region as one solid in the axes of the world; the last one is the world itself."""
@@ -122,7 +122,7 @@ class _Writer:
         self.volumes.append(volume)
 
     def add_world(self, material: str, reach: Sequence[float]) -> None:
-        """Add the world, a box around the origin."""
+        """Add the world, a box around the origin; `reach` is half of its size, in cm."""
         sizes = {axis: _mm(2 * half) for axis, half in zip("xyz", reach, strict=True)}
         self.solids.append(ET.Element("box", {"name": "solidWorld", **sizes, "lunit": "mm"}))
         self.add_volume(_WORLD, material, "solidWorld", self.in_world)
@@ -131,18 +131,6 @@ class _Writer:
 def _name_volumes(names: Sequence[str]) -> list[str]:
     """Return different names of volumes, none of which is that of the world."""
     return make_names([_WORLD, *names], _LONGEST, "Zone")[1:]
-
-
-def _walk(roots: Sequence[Placed]) -> Iterator[Placed]:
-    waiting = list(reversed(roots))
-    while waiting:
-        placed = waiting.pop()
-        yield placed
-        waiting += reversed(placed.children)
-
-
-def _relative(figure: Figure, parent: Figure) -> tuple[Doubles, Doubles]:
-    return (np.array(figure.centre) - np.array(parent.centre)) @ parent.axes, parent.axes.T @ figure.axes
 
 
 def _place(volume: str, centre: Doubles, axes: Doubles) -> ET.Element:
@@ -173,7 +161,7 @@ def _materials(names: dict[Material, str], around: str) -> ET.Element:
     for material, name in names.items():
         if is_own(name):
             substance = find_substance(material, "Geant4")
-            ionisation, state = material.ionisation or substance.ionisation, "gas" if substance.is_gas else "solid"
+            ionisation, state = substance.ionisation_of(material), "gas" if substance.is_gas else "solid"
             _add_material(element, name, material.density, ionisation, substance.fractions, state)
     return element
 

@@ -3,7 +3,18 @@
 from collections.abc import Iterator
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.editor.project import Beam, BeamShape, Cylinder, Detector, Filter, Mesh, Output, Project, Quantity
+from yaptide.editor.project import (
+    Beam,
+    BeamShape,
+    Cylinder,
+    Detector,
+    Filter,
+    Mesh,
+    Output,
+    ParticleKind,
+    Project,
+    Quantity,
+)
 from yaptide.editor.sections import quote_text
 from yaptide.simulators.projects import (
     is_flat,
@@ -25,7 +36,6 @@ _NAMES = {
     frozenset({("Z", "==", 2.0), ("A", "==", 3.0)}): "He3",
     frozenset({("Z", "==", 2.0), ("A", "==", 4.0)}): "alpha",
 }
-_HEAVY_ION = 25
 _LONGEST = 60
 
 
@@ -46,7 +56,7 @@ def format_macro(project: Project) -> str:
 
 
 def _format_source(beam: Beam) -> Iterator[str]:
-    if beam.particle.number == _HEAVY_ION and not beam.particle.is_proton:
+    if beam.particle.kind is ParticleKind.ION:
         yield "/gps/particle ion"
         yield f"/gps/ion {beam.particle.z} {beam.particle.a} {beam.particle.z} 0"
     else:

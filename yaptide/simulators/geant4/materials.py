@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
+from yaptide.editor.containment import covers
 from yaptide.editor.nesting import Placed
-from yaptide.editor.project import Material
+from yaptide.editor.project import Detector, Material
 from yaptide.editor.substances import find_substance
 
 VACUUM, BLACK_HOLE = "G4_Galactic", "BlackHole"
@@ -37,9 +38,11 @@ def is_own(name: str) -> bool:
     return name.startswith(_OWN)
 
 
-def material_around(roots: Sequence[Placed]) -> str:
+def material_around(roots: Sequence[Placed], detectors: Iterable[Detector | None]) -> str:
     """Return the material around the outermost figures.
 
-    A vacuum around a single one, because it is convex: a particle that leaves it never comes back.
+    A vacuum around a single one, because it is convex: a particle that leaves it never comes back. No detector may
+    reach beyond it, because the particles would be counted there.
     """
-    return VACUUM if len(roots) == 1 else BLACK_HOLE
+    is_vacuum = len(roots) == 1 and all(covers(roots[0].figure, detector) for detector in detectors)
+    return VACUUM if is_vacuum else BLACK_HOLE

@@ -3,16 +3,32 @@
 import math
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.editor.project import Beam, BeamShape, Physics
+from yaptide.editor.project import Beam, BeamShape, ParticleKind, Physics
 from yaptide.editor.sections import quote_text
 from yaptide.simulators.projects import is_flat
 
 #: The file with spots of a beam.
 SPOTS = "sobp.dat"
 _SEED = 89736501
-_HEAVY_ION = 25
-#: Numbers of particles in SHIELD-HIT12A that the editor has, too.
-_PARTICLES = {*range(1, 13), *range(21, 26)}
+#: Numbers of particles in SHIELD-HIT12A.
+_PARTICLES = {
+    ParticleKind.NEUTRON: 1,
+    ParticleKind.PROTON: 2,
+    ParticleKind.PION_MINUS: 3,
+    ParticleKind.PION_PLUS: 4,
+    ParticleKind.PION_ZERO: 5,
+    ParticleKind.ANTINEUTRON: 6,
+    ParticleKind.ANTIPROTON: 7,
+    ParticleKind.KAON_MINUS: 8,
+    ParticleKind.KAON_PLUS: 9,
+    ParticleKind.KAON_ZERO: 10,
+    ParticleKind.ANTIKAON_ZERO: 11,
+    ParticleKind.DEUTERON: 21,
+    ParticleKind.TRITON: 22,
+    ParticleKind.HELIUM_3: 23,
+    ParticleKind.ALPHA: 24,
+    ParticleKind.ION: 25,
+}
 _STRAGGLING = {"no straggling": 0, "Gaussian": 1, "Vavilov": 2}
 _SCATTERING = {"no scattering": 0, "Gaussian": 1, "Moliere": 2}
 _THIN = 1e-6  # cm, instead of a width of 0 that would select another shape
@@ -42,10 +58,10 @@ def format_beam(beam: Beam, physics: Physics) -> str:
 
 def _particle(beam: Beam) -> list[str]:
     particle = beam.particle
-    if particle.number not in _PARTICLES:
+    if particle.kind not in _PARTICLES:
         raise InvalidInput(f"Project, beam: SHIELD-HIT12A has no beam of {quote_text(particle.name)}")
-    ion = [f"HIPROJ {particle.a} {particle.z}"] if particle.number == _HEAVY_ION else []
-    return [f"JPART0 {particle.number}", *ion]
+    ion = [f"HIPROJ {particle.a} {particle.z}"] if particle.kind is ParticleKind.ION else []
+    return [f"JPART0 {_PARTICLES[particle.kind]}", *ion]
 
 
 def _angles(beam: Beam) -> tuple[float, float]:

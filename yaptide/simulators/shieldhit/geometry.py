@@ -10,11 +10,13 @@ from collections.abc import Iterator, Sequence
 from yaptide.domain.errors import InvalidInput
 from yaptide.editor.project import BLACK_HOLE, VACUUM, Figure, Material
 from yaptide.editor.regions import Region, Regions, Term
-from yaptide.simulators.bodies import describe_body
+from yaptide.editor.sections import quote_text
+from yaptide.simulators.bodies import describe_body, measure_body
 from yaptide.simulators.columns import format_number
 from yaptide.simulators.projects import comment
 
-_WIDTH = 9  # one blank remains before each number
+_WIDTH = 10
+_COARSEST = 0.01  # relative change of a thickness by rounding
 _IN_LINE, _MEDIA_IN_LINE, _BODIES_IN_LINE = 6, 14, 9
 _MOST_ZONES = 999
 
@@ -37,12 +39,29 @@ def format_geometry(title: str, regions: Regions, media: dict[Material, int]) ->
 
 def _format_body(number: int, body: Figure) -> Iterator[str]:
     kind, values = describe_body(body)
+    columns = [_format_length(value) for value in values]
+    _check_thickness(body, measure_body(kind, values), measure_body(kind, [float(text) for text in columns]))
     yield f"* {comment(body.name)}"
     label = f"  {kind}{number:5d}"
-    for first in range(0, len(values), _IN_LINE):
-        columns = "".join(f"{format_number(value, _WIDTH):>10}" for value in values[first : first + _IN_LINE])
-        yield f"{label}{columns}"
+    for first in range(0, len(columns), _IN_LINE):
+        yield label + "".join(f"{text:>{_WIDTH}}" for text in columns[first : first + _IN_LINE])
         label = " " * len(label)
+
+
+def _format_length(value: float) -> str:
+    """Return a length, with a blank or a sign in front that separates it from the one before."""
+    text = format_number(value, _WIDTH)
+    return text if text.startswith("-") else format_number(value, _WIDTH - 1)
+
+
+def _check_thickness(body: Figure, exact: Sequence[float], rounded: Sequence[float]) -> None:
+    """Raise InvalidInput if rounding changes a body that is thin and far from the origin."""
+    for before, after in zip(exact, rounded, strict=True):
+        if abs(after - before) > _COARSEST * before:
+            raise InvalidInput(
+                f"Project, figure {quote_text(body.name)}: the columns of geo.dat would change its thickness from "
+                f"{before:g} to {after:g} cm: move it closer to the origin, or make it thicker"
+            )
 
 
 def _format_zone(number: int, region: Region) -> Iterator[str]:

@@ -26,7 +26,7 @@ def format_materials(media: dict[Material, int]) -> str:
             f"ICRU {material.icru}",
             f"RHO {material.density:.10g}  ! {comment(material.name)}",
         ]
-        if material.ionisation:
+        if material.ionisation is not None:
             lines.append(f"IVALUE {material.ionisation:.10g}")
         lines.append("END")
     return "\n".join(lines) + "\n" if lines else "! all zones are empty\n"

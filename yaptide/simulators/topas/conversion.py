@@ -7,16 +7,7 @@ from yaptide.editor.project import Project
 from yaptide.editor.regions import make_regions
 from yaptide.simulators.base import Converted
 from yaptide.simulators.geant4.materials import name_materials
-from yaptide.simulators.projects import (
-    check_common,
-    check_simple_source,
-    comment,
-    describe_distances,
-    describe_doses,
-    describe_models,
-    require_all_physics,
-    world_reach,
-)
+from yaptide.simulators.projects import check_and_describe, comment, describe_totals
 from yaptide.simulators.topas.geometry import format_geometry
 from yaptide.simulators.topas.materials import format_materials
 from yaptide.simulators.topas.scoring import format_scoring
@@ -24,6 +15,9 @@ from yaptide.simulators.topas.source import format_source
 
 FILE = "topas.txt"
 _TITLE, _SEED = "TOPAS", 1
+_LET = "LET in MeV/mm/(g/cm3), not keV/um"
+_UNITS = {"Dose": "doses in Gy, not MeV/g", "Fluence": "fluences per mm2, not cm2", "dLET": _LET, "tLET": _LET}
+_EXCEPTION = ", except for LET"
 _PHYSICS = (
     "g4em-standard_opt4",
     "g4h-phy_QGSP_BIC_HP",
@@ -36,15 +30,8 @@ _PHYSICS = (
 
 def convert_project(project: Project) -> Converted:
     """Return the parameter file; raise InvalidInput for what yaptide cannot convert for TOPAS."""
-    check_common(project, _TITLE)
-    check_simple_source(project.beam, _TITLE)
-    require_all_physics(project.physics, _TITLE)
+    left_out = (*check_and_describe(project, _TITLE, _UNITS), *describe_totals(project, _TITLE, _EXCEPTION))
     text = "\n".join(_format_job(project)) + "\n"
-    left_out = (
-        *describe_distances(project.beam, _TITLE),
-        *describe_models(project.physics, _TITLE),
-        *describe_doses(project, "Dose", "TOPAS gives doses in Gy, not MeV/g"),
-    )
     return Converted({FILE: text}, left_out, "figures placed inside of each other")
 
 
@@ -54,7 +41,7 @@ def _format_job(project: Project) -> Iterator[str]:
     names = name_materials([region.material for region in regions.regions], _TITLE)
     yield f"# {comment(project.title)}"
     yield from format_materials(names)
-    yield from format_geometry(roots, world_reach(project), names)
+    yield from format_geometry(project, roots, names)
     yield from format_source(project.beam)
     yield from format_scoring(project)
     yield f"sv:Ph/Default/Modules = {len(_PHYSICS)} {' '.join(f'{chr(34)}{name}{chr(34)}' for name in _PHYSICS)}"

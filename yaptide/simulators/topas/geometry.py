@@ -5,22 +5,20 @@ TOPAS kills particles that leave its world, a box around the origin.
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
-from yaptide.editor.nesting import Placed, rotation_angles
-from yaptide.editor.project import Doubles, Figure, Material, Solid
+from yaptide.editor.nesting import Placed, place_in, rotation_angles, walk_placed
+from yaptide.editor.project import Doubles, Figure, Material, Project, Solid
 from yaptide.simulators.geant4.materials import material_around
-from yaptide.simulators.projects import comment, make_names
+from yaptide.simulators.projects import comment, list_detectors, make_names, world_reach
 
 _LONGEST = 50
 
 
-def format_geometry(roots: Sequence[Placed], reach: Sequence[float], names: dict[Material, str]) -> Iterator[str]:
-    """Yield the parameters of the components; `reach` is half of the size of the world, in cm."""
-    for axis, half in zip("XYZ", reach, strict=True):
+def format_geometry(project: Project, roots: Sequence[Placed], names: dict[Material, str]) -> Iterator[str]:
+    """Yield the parameters of the components: the world of a project, and the figures in it."""
+    for axis, half in zip("XYZ", world_reach(project), strict=True):
         yield f"d:Ge/World/HL{axis} = {format_real(half)} cm"
-    yield f's:Ge/World/Material = "{material_around(roots)}"'
-    placed = list(_walk(roots, None))
+    yield f's:Ge/World/Material = "{material_around(roots, list_detectors(project))}"'
+    placed = list(walk_placed(roots))
     # The ending tells zones from the world, the beam's position, and the grids of detectors.
     taken = make_names((f"{each.name[:_LONGEST]}_Zone" for each, _ in placed), 2 * _LONGEST, "Zone")
     component = {id(each): name for (each, _), name in zip(placed, taken, strict=True)}
@@ -30,22 +28,7 @@ def format_geometry(roots: Sequence[Placed], reach: Sequence[float], names: dict
         yield f's:Ge/{name}/Parent = "{component[id(parent)] if parent else "World"}"'
         yield f's:Ge/{name}/Material = "{names[each.material]}"'
         yield from _format_shape(name, each.figure)
-        yield from format_placement(name, *_relative(each.figure, parent.figure if parent else None))
-
-
-def _walk(roots: Sequence[Placed], parent: Placed | None) -> Iterator[tuple[Placed, Placed | None]]:
-    waiting = [(root, parent) for root in reversed(roots)]
-    while waiting:
-        each, above = waiting.pop()
-        yield each, above
-        waiting += [(child, each) for child in reversed(each.children)]
-
-
-def _relative(figure: Figure, parent: Figure | None) -> tuple[Doubles, Doubles]:
-    """Return centre and axes of a figure in the axes of its parent."""
-    if parent is None:
-        return np.array(figure.centre), figure.axes
-    return (np.array(figure.centre) - np.array(parent.centre)) @ parent.axes, parent.axes.T @ figure.axes
+        yield from format_placement(name, *place_in(each.figure, parent.figure if parent else None))
 
 
 def format_placement(name: str, centre: Doubles, axes: Doubles) -> Iterator[str]:

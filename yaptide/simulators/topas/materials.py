@@ -32,7 +32,7 @@ def format_materials(names: dict[Material, str]) -> Iterator[str]:
             substance = find_substance(material, "TOPAS")
             fractions = {list_elements()[symbol]: part for symbol, part in substance.fractions.items()}
             yield f"# {comment(material.name)}"
-            yield from _format(name, fractions, material.density, material.ionisation or substance.ionisation)
+            yield from _format(name, fractions, material.density, substance.ionisation_of(material))
 
 
 def _format(name: str, fractions: dict[int, float], density: float, ionisation: float) -> Iterator[str]:

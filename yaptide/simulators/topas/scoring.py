@@ -1,7 +1,7 @@
 """Writes the scorers of a TOPAS job (TOPAS user guide, "Volume Scorers", "Filtering Scorers" and "Miscellaneous").
 
 Each detector is a component in a parallel world, which does not change the materials. Each quantity has one file:
-that of the first one is called like the output, those of the others like output and quantity.
+that of the first one is called like the output, those of the others like output, number and quantity.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import numpy as np
 from yaptide.domain.errors import InvalidInput
 from yaptide.editor.project import Cylinder, Detector, Mesh, Output, Project, Quantity
 from yaptide.editor.sections import quote_text
-from yaptide.simulators.outputs import name_files
+from yaptide.simulators.outputs import name_files, name_quantity_files
 from yaptide.simulators.projects import make_names, refuse_quantity, refuse_rescaling
 from yaptide.simulators.topas.geometry import format_placement, format_real
 
@@ -37,11 +37,15 @@ def format_scoring(project: Project) -> Iterator[str]:
     for key, detector in detectors.items():
         yield from _format_grid(grids[key], detector)
     files = name_files([output.name for output in project.outputs])
-    later = [f"{output.name}_{quantity.name}" for output in outputs for quantity in output.quantities[1:]]
-    others = iter(make_names([*files, *later], _LONGEST, "Scorer")[len(files) :])
+    later = [name for output, file in zip(project.outputs, files, strict=True) for name in _files_of(output, file)[1:]]
+    scorers = dict(zip([*files, *later], make_names([*files, *later], 2 * _LONGEST, "Scorer"), strict=True))
     for output, file in zip(project.outputs, files, strict=True):
-        for number, quantity in enumerate(output.quantities):
-            yield from _format_scorer(next(others) if number else file, grids[id(output.detector)], output, quantity)
+        for each, quantity in zip(_files_of(output, file), output.quantities, strict=True):
+            yield from _format_scorer(scorers[each], each, grids[id(output.detector)], output, quantity)
+
+
+def _files_of(output: Output, file: str) -> list[str]:
+    return name_quantity_files(file, [quantity.name for quantity in output.quantities])
 
 
 def _format_grid(name: str, detector: Detector) -> Iterator[str]:
@@ -67,13 +71,13 @@ def _format_grid(name: str, detector: Detector) -> Iterator[str]:
     yield from format_placement(name, np.array(detector.centre), np.eye(3))
 
 
-def _format_scorer(scorer: str, grid: str, output: Output, quantity: Quantity) -> Iterator[str]:
+def _format_scorer(scorer: str, file: str, grid: str, output: Output, quantity: Quantity) -> Iterator[str]:
     if quantity.keyword not in _SCORERS:
         raise refuse_quantity(output, quantity, f"yaptide cannot convert {quote_text(quantity.keyword)} for TOPAS")
     refuse_rescaling(output, quantity, "TOPAS")
     yield f's:Sc/{scorer}/Quantity = "{_SCORERS[quantity.keyword]}"'
     yield f's:Sc/{scorer}/Component = "{grid}"'
-    yield f's:Sc/{scorer}/OutputFile = "{scorer}"'
+    yield f's:Sc/{scorer}/OutputFile = "{file}"'
     yield f's:Sc/{scorer}/IfOutputFileAlreadyExists = "Overwrite"'
     yield f'sv:Sc/{scorer}/Report = 1 "Sum"'
     if _SCORERS[quantity.keyword] == "ProtonLET":
@@ -90,6 +94,9 @@ def _format_let(scorer: str, output: Output, quantity: Quantity) -> Iterator[str
 
 
 def _format_filter(scorer: str, output: Output, quantity: Quantity) -> Iterator[str]:
+    keywords = [keyword for keyword, _, _ in quantity.filter.rules] if quantity.filter else []
+    if twice := [keyword for keyword in keywords if keywords.count(keyword) > 1]:
+        raise refuse_quantity(output, quantity, f"TOPAS has no filter with several rules of {quote_text(twice[0])}")
     for keyword, operator, value in quantity.filter.rules if quantity.filter else ():
         if (keyword, operator) in {("Z", "=="), ("A", "==")} and value.is_integer():
             what = "AtomicNumber" if keyword == "Z" else "AtomicMass"

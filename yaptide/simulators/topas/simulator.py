@@ -1,7 +1,7 @@
 """TOPAS: its sources with their numbers of histories, and the seed."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from yaptide.domain.errors import InvalidInput
@@ -9,6 +9,7 @@ from yaptide.domain.estimators import TaskOutput
 from yaptide.editor.project import Project
 from yaptide.simulators.base import OUTPUT_LOG, Checked, Command, Converted, InputFiles, Installation, ProgressRule
 from yaptide.simulators.licensed import LicensedProgram, Written, read_task, write_task
+from yaptide.simulators.outputs import output_of_quantity
 from yaptide.simulators.runs import LARGEST_SEED, MOST_PRIMARIES, draw_seed
 from yaptide.simulators.text import BASE64, filled_lines
 from yaptide.simulators.topas.conversion import convert_project
@@ -68,6 +69,10 @@ class Topas(LicensedProgram):
             )
         why = "" if _may_write_tables(chain) else f"{chain.job}: {_NO_RESULTS}"
         return Checked(primaries, quantum=times, seed=_find_seed(chain) or draw_seed(), no_results=why)
+
+    def output_of(self, file_name: str, outputs: Sequence[str]) -> int | None:
+        """Match by name; the file of a later quantity is called like output, number and quantity."""
+        return output_of_quantity(file_name, outputs)
 
     def convert(self, project: Project) -> Converted:
         """Convert a project of the web editor; raise InvalidInput for what cannot be simulated."""

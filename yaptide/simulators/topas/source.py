@@ -5,26 +5,30 @@ from collections.abc import Iterator
 import numpy as np
 
 from yaptide.domain.errors import InvalidInput
-from yaptide.editor.project import Beam, BeamShape
+from yaptide.editor.project import Beam, BeamShape, ParticleKind
 from yaptide.editor.sections import quote_text
 from yaptide.simulators.projects import beam_frame, is_flat, is_pencil
 from yaptide.simulators.topas.geometry import format_placement, format_real
 
 _PARTICLES = {
-    1: "neutron",
-    2: "proton",
-    3: "pi-",
-    4: "pi+",
-    6: "anti_neutron",
-    7: "anti_proton",
-    8: "kaon-",
-    9: "kaon+",
-    21: "deuteron",
-    22: "triton",
-    23: "He3",
-    24: "alpha",
+    ParticleKind.NEUTRON: "neutron",
+    ParticleKind.PROTON: "proton",
+    ParticleKind.PION_MINUS: "pi-",
+    ParticleKind.PION_PLUS: "pi+",
+    ParticleKind.ANTINEUTRON: "anti_neutron",
+    ParticleKind.ANTIPROTON: "anti_proton",
+    ParticleKind.KAON_MINUS: "kaon-",
+    ParticleKind.KAON_PLUS: "kaon+",
+    ParticleKind.DEUTERON: "deuteron",
+    ParticleKind.TRITON: "triton",
+    ParticleKind.HELIUM_3: "He3",
+    ParticleKind.ALPHA: "alpha",
+    ParticleKind.PHOTON: "gamma",
+    ParticleKind.ELECTRON: "e-",
+    ParticleKind.POSITRON: "e+",
+    ParticleKind.MUON_MINUS: "mu-",
+    ParticleKind.MUON_PLUS: "mu+",
 }
-_HEAVY_ION = 25
 _NAME = "Beam"
 _FAR = 100.0  # standard deviations: no cutoff
 _RADIANS = 1e-3
@@ -51,13 +55,11 @@ def format_source(beam: Beam) -> Iterator[str]:
 def name_particle(beam: Beam, title: str) -> str:
     """Return the name of the beam's particle."""
     particle = beam.particle
-    if particle.is_proton:
-        return "proton"
-    if particle.number == _HEAVY_ION:
+    if particle.kind is ParticleKind.ION:
         return f"GenericIon({particle.z},{particle.a},{particle.z})"
-    if particle.number not in _PARTICLES:
+    if particle.kind not in _PARTICLES:
         raise InvalidInput(f"Project, beam: yaptide has no {title} name of {quote_text(particle.name)}")
-    return _PARTICLES[particle.number]
+    return _PARTICLES[particle.kind]
 
 
 def _positions(beam: Beam) -> Iterator[str]:
